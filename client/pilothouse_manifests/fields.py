@@ -50,6 +50,11 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberOrPercent:
+    """A text here; there a number, or a text such as `25%`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """True or false."""
 
@@ -121,6 +126,7 @@ Kind = (
     Text
     | QuantityField
     | Number
+    | NumberOrPercent
     | Flag
     | Texts
     | Numbers

@@ -21,6 +21,7 @@ from pilothouse_manifests.fields import (
 )
 from pilothouse_manifests.table import (
     CONTAINERS,
+    DEPLOYMENT,
     INIT_CONTAINER,
     MAIN_CONTAINER,
     POD,
@@ -110,6 +111,11 @@ def adoptable(path: str, main: str) -> PathValue | None:
     if path.startswith(of_main):
         return _find(MAIN_CONTAINER, path.removeprefix(of_main))
     return _find(POD, path)
+
+
+def adoptable_setting(path: str) -> PathValue | None:
+    """The value of a container that a field of its Deployment's spec, apart from its template, stands for."""
+    return _find(DEPLOYMENT, path)
 
 
 def _find(part: FieldPart, path: str) -> PathValue | None:

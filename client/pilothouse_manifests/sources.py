@@ -76,6 +76,9 @@ class MappingSource(Protocol):
     def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
         """A port by number or by name."""
 
+    def number_or_percent(self, key: str) -> str:
+        """A whole number, or a percentage such as `25%`."""
+
     def texts(self, key: str) -> list[str]:
         """The texts of a list."""
 
@@ -167,6 +170,9 @@ class ObjectSource:
     def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
         value = self.take(key)
         return value if value is None or isinstance(value, int) else str(value)
+
+    def number_or_percent(self, key: str) -> str:
+        return str(self.take(key, ""))
 
     def texts(self, key: str) -> list[str]:
         return [str(item) for item in self.take(key, ())]

@@ -22,6 +22,7 @@ from pilothouse_manifests.fields import (
     Names,
     Nested,
     Number,
+    NumberOrPercent,
     Numbers,
     OneOf,
     Only,
@@ -380,19 +381,44 @@ POD = FieldPart(
         ("hostUsers", True),
     ),
 )
+ROLLING_UPDATE, RECREATE = "RollingUpdate", "Recreate"
+_OPTIONAL_NUMBER = Number(optional=True)
+# The settings of a Deployment.
+DEPLOYMENT_SETTINGS = FieldPart(
+    "deployment",
+    (
+        Group(
+            "strategy",
+            (
+                Field(
+                    "deployment.strategy", "type", Text((ROLLING_UPDATE, RECREATE)), default=ROLLING_UPDATE
+                ),
+                Group(
+                    "rollingUpdate",
+                    (
+                        Field("deployment.max_surge", "maxSurge", NumberOrPercent(), default="25%"),
+                        Field(
+                            "deployment.max_unavailable", "maxUnavailable", NumberOrPercent(), default="25%"
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Field("deployment.min_ready_seconds", "minReadySeconds", Number()),
+        Field(
+            "deployment.progress_deadline_seconds", "progressDeadlineSeconds", _OPTIONAL_NUMBER, default=600
+        ),
+        Field("deployment.revision_history_limit", "revisionHistoryLimit", _OPTIONAL_NUMBER, default=10),
+    ),
+)
 # A Deployment's spec, apart from its selector and its template.
 DEPLOYMENT = FieldPart(
     "deployment",
     (
         Field("replicas", "replicas", Number(optional=True), adopted=False),
         Field("hold_rollout", "paused", Flag(), adopted=False),
-        Group(
-            "strategy",
-            (Group("rollingUpdate", defaults=(("maxSurge", "25%"), ("maxUnavailable", "25%"))),),
-            defaults=(("type", "RollingUpdate"),),
-        ),
+        *DEPLOYMENT_SETTINGS.entries,
     ),
-    defaults=(("minReadySeconds", 0), ("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600)),
 )
 
 # What a volume of a pod shows, by our word for the type; the names are those of the volume.

@@ -21,6 +21,7 @@ from pilothouse_manifests.fields import (
     Group,
     Names,
     Nested,
+    NumberOrPercent,
     Numbers,
     OneOf,
     Only,
@@ -130,6 +131,8 @@ class _Compiler:
                 self._line(f"if item: {at} = {self._name(_encoded)}(item)")
             case Names():
                 self._line(f"if item: {at} = [{{'name': name}} for name in item]")
+            case NumberOrPercent():
+                self._line(f"if item: {at} = int(item) if item.isdecimal() else item")
             case Only():
                 self._line(f"if item: {at} = [item]")
             case Nested(part=part):

@@ -13,6 +13,7 @@ from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
+    DeploymentSettings,
     EmptyDir,
     EnvVar,
     Exec,
@@ -169,7 +170,6 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
 @pytest.mark.parametrize(
     ("manifest", "told"),
     [
-        (changed(("spec", "minReadySeconds"), 5), "spec.minReadySeconds"),
         (changed((*POD, "affinity"), {"nodeAffinity": {}}), "spec.template.spec.affinity"),
         (changed((*POD, "restartPolicy"), "Never"), "spec.template.spec.restartPolicy"),
         (changed((*MAIN, "lifecycle"), {"preStop": {}}), "containers[main].lifecycle"),
@@ -320,7 +320,7 @@ def test_adoption_takes_the_named_fields_and_no_others() -> None:
     assert found.image == subject.image
     assert drift_adoption.is_adopted(found, live, f'{at}.env[name="B"].value')
     assert not drift_adoption.is_adopted(found, live, f"{at}.image")
-    assert (
-        drift_adoption.adopt(subject, live, [".spec.strategy.type", ".metadata.labels.pilothouse.dev/x"])
-        == subject
-    )
+    assert drift_adoption.adopt(subject, live, [".metadata.labels.pilothouse.dev/x"]) == subject
+    recreated = drift_adoption.adopt(subject, live, [".spec.strategy.type"])
+    assert recreated.spec.workload == DeploymentSettings(strategy="Recreate")
+    assert drift_adoption.is_adopted(recreated, live, ".spec.strategy.type")

@@ -25,20 +25,6 @@ NOT = "cannot be represented"
             web(container="lifecycle: {preStop: {sleep: {seconds: 5}}}"),
             f"web.yaml:16: deployment/web: spec.template.spec.containers[0].lifecycle: {NOT}",
         ),
-        (
-            web("strategy:\n  type: Recreate"),
-            f"web.yaml:8: deployment/web: spec.strategy.type: {NOT}",
-        ),
-        (
-            web("strategy: {rollingUpdate: {maxSurge: 1}}"),
-            f"web.yaml:7: deployment/web: spec.strategy.rollingUpdate.maxSurge: {NOT}",
-        ),
-        (web("revisionHistoryLimit: 3"), f"web.yaml:7: deployment/web: spec.revisionHistoryLimit: {NOT}"),
-        (
-            web("progressDeadlineSeconds: 60"),
-            f"web.yaml:7: deployment/web: spec.progressDeadlineSeconds: {NOT}",
-        ),
-        (web("minReadySeconds: 5"), f"web.yaml:7: deployment/web: spec.minReadySeconds: {NOT}"),
         (web("paused: true"), f"web.yaml:7: deployment/web: spec.paused: {NOT}"),
         (
             web("replica: 3"),
@@ -148,6 +134,16 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
         (
             web("replicas: '2'"),
             "web.yaml:7: deployment/web: spec.replicas: expected a whole number, found the string '2'",
+        ),
+        (
+            web("strategy: {type: Replace}"),
+            "web.yaml:7: deployment/web: spec.strategy.type: "
+            "expected one of RollingUpdate, Recreate, found 'Replace'",
+        ),
+        (
+            web("strategy: {rollingUpdate: {maxSurge: some}}"),
+            "web.yaml:7: deployment/web: spec.strategy.rollingUpdate.maxSurge: "
+            "expected a whole number or a percentage such as 25%, found the string 'some'",
         ),
         (
             web("replicas: -1"),
@@ -264,9 +260,6 @@ def test_every_problem_is_told_at_once() -> None:
 def test_defaults_and_emptiness_say_nothing() -> None:
     noisy = web(
         """
-        strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 25%, maxUnavailable: 25%}}
-        revisionHistoryLimit: 10
-        progressDeadlineSeconds: 600
         minReadySeconds: 0
         paused: false
         """,

@@ -18,12 +18,14 @@ from google.protobuf.message import Message
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.table import (
+    DEPLOYMENT_SETTINGS,
     GRACE_SECONDS,
     HTTP_GET,
     MAIN_CONTAINER,
     POD,
     PROBE,
     RESOURCES,
+    ROLLING_UPDATE,
     fields_of,
     names_of,
 )
@@ -33,6 +35,7 @@ from pilothouse_manifests.table import (
 _STATED = {
     *names_of(MAIN_CONTAINER),
     *names_of(POD),
+    "deployment",
     "empty_dirs",
     "replicas",
     "labels",
@@ -68,6 +71,7 @@ def canonical(container: pb.Container) -> pb.Container:
         _port(port, container.name)
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
+    _fill_deployment(result.deployment)
     for name in ("probes", "pod_security_context"):
         _clear_empty(result, name)
     _sort(result)
@@ -147,6 +151,18 @@ def _fill_probes(probes: pb.Probes) -> None:
             _fill(probe, PROBE)
             if probe.HasField("http_get"):
                 _fill(probe.http_get, HTTP_GET)
+
+
+def _fill_deployment(settings: pb.DeploymentSettings) -> None:
+    """Set the settings that are not stated to Kubernetes' defaults; `Recreate` has none of rolling updates."""
+    settings.strategy = settings.strategy or ROLLING_UPDATE
+    for field in fields_of(DEPLOYMENT_SETTINGS.entries):
+        name = field.name.removeprefix("deployment.")
+        if name.startswith("max_") and settings.strategy != ROLLING_UPDATE:
+            continue
+        stated = {each.name for each, _ in settings.ListFields()}
+        if field.default is not None and name not in stated:
+            setattr(settings, name, field.default)
 
 
 def _fill(message: Message, part: FieldPart) -> None:

@@ -179,6 +179,19 @@ class Fields:
             return None
         return item.integer(1, 65535)
 
+    def number_or_percent(self, key: str) -> str:
+        """A whole number, or a percentage such as `25%`; empty if it is absent."""
+        item = self.item(key)
+        if item is None:
+            return ""
+        text = item.node.text if isinstance(item.node, ScalarNode) else ""
+        kind = item.node.kind if isinstance(item.node, ScalarNode) else ""
+        if (kind == "integer" and text.isdigit()) or (kind == "string" and re.fullmatch("[0-9]+%", text)):
+            return text
+        expected = "expected a whole number or a percentage such as 25%"
+        self.reporter.invalid(item.place, item.path, f"{expected}, found {describe(item.node)}")
+        return ""
+
     def quantity(self, key: str) -> str:
         """A Kubernetes quantity as written, a text or a number; empty if it is absent."""
         item = self.item(key)

@@ -11,7 +11,7 @@ from pilothouse_server.containers import guarding, manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, NotFound
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, NotFound
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
@@ -46,7 +46,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         _check_ours(container, "Deployment", found)
         await _dry_run_service_account(client, container)
         manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-        objects.append(await client.dry_run(DEPLOYMENTS, manifest, force=True))
+        objects.append(await _dry_run_deployment(client, container, manifest, there=found is not None))
         if found is not None:
             await _dry_run_scale(client, container, found)
         for manifest in manifests.services(container):
@@ -70,6 +70,19 @@ async def dry_run_container_deletion(client: ClusterClient, container: Container
     found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
     if found is not None and manifests.is_ours(container, found):
         await dry_run_deletion(client, DEPLOYMENTS, found)
+
+
+async def _dry_run_deployment(
+    client: ClusterClient, container: Container, manifest: Manifest, *, there: bool
+) -> Manifest:
+    try:
+        return await client.dry_run(DEPLOYMENTS, manifest, force=True)
+    except Invalid:
+        if not there or not manifests.recreates(manifest):
+            raise
+    # The reconciler removes the settings of rolling updates, which an apply alone would keep.
+    where = container.kubernetes_namespace, container.kubernetes_name
+    return await client.dry_run_replaced(DEPLOYMENTS, *where, ("spec",), manifest["spec"])
 
 
 async def _dry_run_service_account(client: ClusterClient, container: Container) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from pilothouse_manifests.services import type_fields
-from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT, key_of
+from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, RECREATE, SERVICE_PORT, key_of
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.containers.pod_manifests import pod_spec
@@ -91,6 +91,7 @@ def deployment(
             "spec": pod_spec(container),
         },
     }
+    spec |= _write_settings(container.spec.workload)
     # Said also where it is false: a field that we leave out is others' to set.
     spec[PAUSED] = container.hold_rollout if paused is None else paused
     return {
@@ -106,6 +107,14 @@ def deployment(
         ),
         "spec": spec,
     }
+
+
+_write_settings = writer(DEPLOYMENT_SETTINGS, place=lambda name: name.removeprefix("deployment."))
+
+
+def recreates(manifest: Manifest) -> bool:
+    """Returns whether a Deployment ends its old pods first; it may have no settings of a rolling update then."""
+    return bool(manifest["spec"].get("strategy", {}).get("type") == RECREATE)
 
 
 def services(container: Container) -> list[Manifest]:

@@ -21,6 +21,7 @@ from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
 DesiredState = Literal["running", "stopped", "paused"]
+WorkloadKind = Literal["deployment"]
 DriftPolicy = Literal["repair", "report", "adopt"]
 ValueFrom = Literal["literal", "config_map", "secret", "field_ref", "resource_field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
@@ -253,6 +254,17 @@ class TakenOver(Value, frozen=True):
     volumes: tuple[TakenOverVolume, ...] = ()
 
 
+class DeploymentSettings(Value, frozen=True, tag="deployment"):
+    """Empty settings take Kubernetes' defaults and are not sent. `max_*`: a number or a percentage."""
+
+    strategy: str = ""
+    max_surge: str = ""
+    max_unavailable: str = ""
+    min_ready_seconds: int = 0
+    progress_deadline_seconds: int | None = None
+    revision_history_limit: int | None = None
+
+
 class ContainerSpec(Value, frozen=True):
     """The document of `containers.spec`: what is wanted and needs no column of its own."""
 
@@ -272,6 +284,7 @@ class ContainerSpec(Value, frozen=True):
     image_pull_secrets: tuple[str, ...] = ()
     priority_class: str = ""
     pod_container_name: str = "main"
+    workload: DeploymentSettings = DeploymentSettings()
     restarted_at: datetime | None = None
     taken_over: TakenOver | None = None
     # Those that it was admitted with (`guarding`); None: by a release that did not note them.
@@ -338,6 +351,12 @@ class Container(Namespaced, Value, frozen=True):
     def all_mounts(self) -> tuple[VolumeMount, ...]:
         """The mounts of the container and of its init containers."""
         return (*self.volume_mounts, *(m for init in self.spec.init_containers for m in init.volume_mounts))
+
+    @property
+    def workload_kind(self) -> WorkloadKind:
+        """The kind of the Kubernetes object that makes its pods."""
+        kind: WorkloadKind = type(self.spec.workload).__struct_config__.tag  # type: ignore[assignment]
+        return kind
 
     @property
     def is_long(self) -> bool:

@@ -13,10 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from pilothouse_manifests.table import RECREATE, ROLLING_UPDATE
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import (
     Container,
+    DeploymentSettings,
     EnvFrom,
     EnvVar,
     InitContainer,
@@ -31,6 +33,9 @@ from pilothouse_server.values.quantity import Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
 RESERVED_DOMAIN = "pilothouse.dev"
+_NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
+_INT32_MAXIMUM = 2**31 - 1
+_DEADLINE_SECONDS = 600
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _FIELD_PATHS = frozenset(
     {
@@ -69,6 +74,7 @@ def checked(container: Container) -> Container:
     _check_probes(found, container)
     _check_tolerations(found, container)
     _check_security(found, container)
+    _check_workload(found, spec.workload)
     ports = _checked_ports(found, container)
     resources = checked_resources(found, "container.resources", container.resources)
     init_containers = tuple(
@@ -367,3 +373,29 @@ def _check_seccomp(found: Findings, field: str, profile: SeccompProfile | None) 
             "required",
             "is required with Localhost, and only allowed with it",
         )
+
+
+def _check_workload(found: Findings, workload: DeploymentSettings) -> None:
+    """Notes each broken rule of the settings."""
+    field = "container.deployment"
+    found.one_of(f"{field}.strategy", workload.strategy, (ROLLING_UPDATE, RECREATE))
+    for name in ("max_surge", "max_unavailable"):
+        text = getattr(workload, name)
+        if not text:
+            continue
+        if not _NUMBER_OR_PERCENT.fullmatch(text) or int(text.removesuffix("%")) > _INT32_MAXIMUM:
+            found.add(f"{field}.{name}", "format", "must be a whole number or a percentage such as 25%")
+        elif workload.strategy == RECREATE:
+            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+        elif name == "max_unavailable" and text.endswith("%") and int(text[:-1]) > 100:
+            found.add(f"{field}.{name}", "maximum", "must not be above 100%")
+    if _is_zero(workload.max_surge) and _is_zero(workload.max_unavailable):
+        found.add(f"{field}.max_unavailable", "minimum", "must not be 0 if max_surge is 0, too")
+    deadline = workload.progress_deadline_seconds
+    if (_DEADLINE_SECONDS if deadline is None else deadline) <= workload.min_ready_seconds:
+        rule = f"must be more than min_ready_seconds ({workload.min_ready_seconds})"
+        found.add(f"{field}.progress_deadline_seconds", "minimum", rule)
+
+
+def _is_zero(text: str) -> bool:
+    return text in ("0", "0%")

@@ -19,7 +19,13 @@ from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.sources import FALSE_BY_CHOICE, FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
-from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
+from pilothouse_server.containers.model import (
+    Container,
+    DeploymentSettings,
+    Port,
+    TakenOver,
+    TakenOverService,
+)
 from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
@@ -96,6 +102,7 @@ def convert(
         annotations=_theirs(metadata.get("annotations")),
         spec=msgspec.structs.replace(
             described.spec,
+            workload=DeploymentSettings(**rollout.get("deployment", {})),
             empty_dirs=main.empty_dirs,
             taken_over=TakenOver(
                 deployment_uid=str(metadata.get("uid", "")),

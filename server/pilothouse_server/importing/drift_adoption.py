@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import msgspec
 
-from pilothouse_manifests.paths import adoptable
+from pilothouse_manifests.paths import PathValue, adoptable, adoptable_setting
 from pilothouse_server.containers import manifests, operations, repository, rules
 from pilothouse_server.containers.guarding import gives_more_rights
 from pilothouse_server.containers.model import Container, EnvVar
@@ -33,6 +33,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 ADOPTED = "Adopted"
 # The part of a container that is taken over; all else is as stored.
 _FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
+_SPEC = ".spec"
 _POD = ".spec.template.spec"
 _PAUSED = f".spec.{manifests.PAUSED}"
 _OURS = frozenset({MANAGED_BY, NAME})
@@ -120,16 +121,23 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
         return _adopt_key(container, live, path, found["map"], found["key"])
     if path == _PAUSED:
         return msgspec.structs.replace(container, hold_rollout=there.hold_rollout)
-    if not path.startswith(_POD):
-        return container
-    value = adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    value = _value(container, path)
     if value is None:
         return container
     names = value.name.split(".")
+    if names[0] == container.workload_kind:
+        names[0] = "workload"
     if names[0] not in Container.__struct_fields__:
         names.insert(0, "spec")
     adopted = cast(Container, _with(container, there, names, value.item))
     return msgspec.structs.replace(adopted, resources=adopted.resources.each_once())
+
+
+def _value(container: Container, path: str) -> PathValue | None:
+    """The value of a container that a field of its Deployment stands for."""
+    if path.startswith(_POD):
+        return adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    return adoptable_setting(path.removeprefix(_SPEC)) if path.startswith(_SPEC) else None
 
 
 def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:

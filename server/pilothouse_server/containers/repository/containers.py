@@ -76,10 +76,18 @@ _STATUSES = {
     name.upper(): name
     for name in ("pending", "running", "paused", "stopped", "failed", "crash_loop_back_off")
 }
+# Other kinds would be in the document.
+_KINDS = {"DEPLOYMENT": "deployment"}
 _POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
 _FILTERS = {
     "status": FilterField(CONTAINERS.c.status, FilterKind.ENUM, _STATUSES, "CONTAINER_STATUS_"),
     "drift_policy": FilterField(CONTAINERS.c.drift_policy, FilterKind.ENUM, _POLICIES, "DRIFT_POLICY_"),
+    "workload_kind": FilterField(
+        func.coalesce(CONTAINERS.c.spec["workload"]["type"].astext, "deployment"),
+        FilterKind.ENUM,
+        _KINDS,
+        "WORKLOAD_KIND_",
+    ),
     "namespace": FilterField(NAMESPACES.c.name),
     # As it was asked for and is shown; its parts are the image's own.
     "image": FilterField(

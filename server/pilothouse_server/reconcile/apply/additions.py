@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from pilothouse_manifests.paths import defaults
 from pilothouse_manifests.table import usual_pull_policy
+from pilothouse_server.containers import manifests
 from pilothouse_server.kubernetes import field_paths, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Refused
@@ -89,6 +90,17 @@ def with_restart_of(live: Manifest, manifest: Manifest) -> Manifest:
     changed = deepcopy(manifest)
     _annotations(changed)[RESTARTED_AT] = restarted
     return changed
+
+
+def left_by_rolling_updates(manifest: Manifest, live: Manifest) -> list[str]:
+    """Returns the settings of rolling updates that a Deployment has and that `Recreate` does not permit.
+
+    The API server wrote most of them by default, so that nobody owns them, and an apply keeps them and is refused.
+    """
+    if manifest["kind"] != "Deployment" or not manifests.recreates(manifest):
+        return []
+    found = (live["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    return [f".spec.strategy.rollingUpdate.{key}" for key in found]
 
 
 def _is_candidate(path: str, manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> bool:

@@ -122,8 +122,10 @@ class Drift:
         ]
         if self.policy != "repair":
             self.kept += found
-        elif found:
-            paths = [difference.field for difference in found]
+        paths = [difference.field for difference in found] if self.policy == "repair" else []
+        if self.policy == "repair" or not self.settled:
+            paths += additions.left_by_rolling_updates(manifest, live)
+        if paths:
             record: Manifest = {
                 # Later writes by others are compared again.
                 "resourceVersion": live["metadata"]["resourceVersion"],
@@ -131,7 +133,7 @@ class Drift:
             }
             home = self.container.namespace_ref
             await client.merge_patch(resource, home, metadata["name"], {"metadata": record})
-            self.repaired += found
+            self.repaired += found if self.policy == "repair" else []
         return manifest
 
     def condition(self) -> Condition:

@@ -360,6 +360,9 @@ class _OneOf:
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         lines = [f"x = {value}", "kind = type(x)"]
+        if link.default is not msgspec.NODEFAULT:
+            # As a struct that is not optional and equals its default.
+            lines.append(f"if x == {compiler.default(link)}: kind = None")
         for member in members(link.hint)[0]:
             tag = _tag(member)
             fill = compiler.constant(f"fill_{tag}", self._member(compiler, link, member).fill)
@@ -378,7 +381,9 @@ class _OneOf:
         def read(message: Any) -> Any:
             chosen = message.WhichOneof(link.name)
             reader = readers.get(chosen)
-            return reader(getattr(message, chosen)) if reader is not None else _required(link.name)
+            if reader is not None:
+                return reader(getattr(message, chosen))
+            return _required(link.name) if link.default is msgspec.NODEFAULT else link.default
 
         return f"{compiler.constant(f'read_{link.name}', read)}(message)"
 

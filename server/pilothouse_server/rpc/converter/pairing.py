@@ -184,6 +184,12 @@ class Pairing:
         They are the fields that callers may give and change, and the fields of a struct that is always there.
         """
         for link in self.links:
+            if (
+                link.is_input
+                and isinstance(link.field, OneofDescriptor)
+                and link.default is not msgspec.NODEFAULT
+            ):
+                yield from _members_of(link, link.field)
             if not link.is_input or not isinstance(link.field, FieldDescriptor):
                 continue
             if rule_of(link.field).immutable:
@@ -193,6 +199,16 @@ class Pairing:
                 inner = Pairing(link.hint, link.field.message_type, Differences(), reads=True)
                 for part in inner.links:
                     yield f"{link.name}.{part.name}", link, part.place
+
+
+def _members_of(link: Link, oneof: OneofDescriptor) -> Iterator[tuple[str, Link, tuple[str, ...]]]:
+    """Yields the paths of the members of a oneof, and of their fields."""
+    structs = {struct.__struct_config__.tag: struct for struct in members(link.hint)[0]}
+    for member in oneof.fields:
+        yield member.name, link, ()
+        assert member.message_type is not None
+        for part in Pairing(structs[member.name], member.message_type, Differences(), reads=True).links:
+            yield f"{member.name}.{part.name}", link, part.place
 
 
 def _fields_and_oneofs(descriptor: Descriptor) -> Iterator[FieldDescriptor | OneofDescriptor]:

@@ -222,6 +222,26 @@ SERVICE_TYPE_NONE: ServiceType.ValueType  # 5
 """The port is declared on the pod only, without a Service."""
 Global___ServiceType: _TypeAlias = ServiceType  # noqa: Y015
 
+class _WorkloadKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkloadKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKLOAD_KIND_UNSPECIFIED: _WorkloadKind.ValueType  # 0
+    """Any kind, in a filter."""
+    WORKLOAD_KIND_DEPLOYMENT: _WorkloadKind.ValueType  # 1
+    """A Deployment."""
+
+class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
+    """Kind of the Kubernetes object that makes the pods of a container."""
+
+WORKLOAD_KIND_UNSPECIFIED: WorkloadKind.ValueType  # 0
+"""Any kind, in a filter."""
+WORKLOAD_KIND_DEPLOYMENT: WorkloadKind.ValueType  # 1
+"""A Deployment."""
+Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
+
 class _ImageStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1129,6 +1149,61 @@ class Toleration(_message.Message):
 Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
+class DeploymentSettings(_message.Message):
+    """Settings of a Deployment. An empty field takes the default of Kubernetes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MIN_READY_SECONDS_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    REVISION_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    """`RollingUpdate` (default): new pods replace old ones a few at a time. `Recreate`: all old pods end before the first
+    new one starts; needed where two pods may not use a volume at the same time.
+    """
+    max_surge: _builtins.str
+    """Pods above `replicas` during a rollout: a number, or a percentage rounded up; default `25%`. Only with
+    RollingUpdate; not 0 if `max_unavailable` is 0.
+    """
+    max_unavailable: _builtins.str
+    """Pods below `replicas` during a rollout: a number, or a percentage of at most `100%`, rounded down; default `25%`.
+    Only with RollingUpdate.
+    """
+    min_ready_seconds: _builtins.int
+    """Seconds for which a new pod must be ready before it counts as available; default 0."""
+    progress_deadline_seconds: _builtins.int
+    """Seconds without progress after which a rollout has failed; default 600; more than `min_ready_seconds`."""
+    revision_history_limit: _builtins.int
+    """Number of old ReplicaSets that are kept for a rollback by kubectl; default 10."""
+    def __init__(
+        self,
+        *,
+        strategy: _builtins.str = ...,
+        max_surge: _builtins.str = ...,
+        max_unavailable: _builtins.str = ...,
+        min_ready_seconds: _builtins.int = ...,
+        progress_deadline_seconds: _builtins.int | None = ...,
+        revision_history_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_progress_deadline_seconds", b"_progress_deadline_seconds", "_revision_history_limit", b"_revision_history_limit", "progress_deadline_seconds", b"progress_deadline_seconds", "revision_history_limit", b"revision_history_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress_deadline_seconds", b"_progress_deadline_seconds", "_revision_history_limit", b"_revision_history_limit", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "progress_deadline_seconds", b"progress_deadline_seconds", "revision_history_limit", b"revision_history_limit", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__progress_deadline_seconds: _TypeAlias = _typing.Literal["progress_deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__progress_deadline_seconds: _TypeAlias = _typing.Literal["_progress_deadline_seconds", b"_progress_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__revision_history_limit: _TypeAlias = _typing.Literal["revision_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__revision_history_limit: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_deadline_seconds) -> _WhichOneofReturnType__progress_deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision_history_limit) -> _WhichOneofReturnType__revision_history_limit | None: ...
+
+Global___DeploymentSettings: _TypeAlias = DeploymentSettings  # noqa: Y015
+
+@_typing.final
 class Container(_message.Message):
     """One workload of one container image."""
 
@@ -1223,6 +1298,7 @@ class Container(_message.Message):
     IMAGE_PULL_SECRETS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
     ENV_FROM_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -1248,6 +1324,7 @@ class Container(_message.Message):
     RECONCILING_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
+    WORKLOAD_KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. RFC 1123 label, unique in the namespace; immutable."""
     display_name: _builtins.str
@@ -1315,6 +1392,8 @@ class Container(_message.Message):
     """Generation that was last applied to the cluster."""
     reconciling: _builtins.bool
     """Whether the cluster has not reached the desired state yet."""
+    workload_kind: Global___WorkloadKind.ValueType
+    """Kind of the workload, as `workload` says it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Default the image's entry point."""
@@ -1388,6 +1467,10 @@ class Container(_message.Message):
     @_builtins.property
     def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
         """Variables of whole config maps and secrets."""
+
+    @_builtins.property
+    def deployment(self) -> Global___DeploymentSettings:
+        """A Deployment. Not shown if all its settings have their defaults."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
@@ -1470,6 +1553,7 @@ class Container(_message.Message):
         image_pull_secrets: _abc.Iterable[_builtins.str] | None = ...,
         priority_class: _builtins.str = ...,
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
+        deployment: Global___DeploymentSettings | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -1495,19 +1579,24 @@ class Container(_message.Message):
         reconciling: _builtins.bool = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
+        workload_kind: Global___WorkloadKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "finished_at", b"finished_at", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
+    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment"]  # noqa: Y015
+    _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_grace_seconds) -> _WhichOneofReturnType__termination_grace_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_workload) -> _WhichOneofReturnType_workload | None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
 

@@ -167,7 +167,7 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListContainers(self, request, context):
-        """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`.
+        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

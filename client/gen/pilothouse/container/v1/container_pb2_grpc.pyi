@@ -57,7 +57,7 @@ class ContainerServiceStub:
     respond then, the call succeeds and `events_unavailable` has the reason.
     """
     ListContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]
-    """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
     UpdateContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]
     """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one."""
     DeleteContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.DeleteContainerRequest, _container_pb2.DeleteContainerResponse]
@@ -168,7 +168,7 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     respond then, the call succeeds and `events_unavailable` has the reason.
     """
     ListContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]  # type: ignore[assignment]
-    """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
     UpdateContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]  # type: ignore[assignment]
     """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one."""
     DeleteContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.DeleteContainerRequest, _container_pb2.DeleteContainerResponse]  # type: ignore[assignment]
@@ -294,7 +294,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListContainersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListContainersResponse, _abc.Awaitable[_container_pb2.ListContainersResponse]]:
-        """Lists containers. Filter: `name`, `status`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
 
     @_abc_1.abstractmethod
     def UpdateContainer(
