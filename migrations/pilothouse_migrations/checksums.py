@@ -11,7 +11,7 @@ from typing import Final
 RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "08b9ff5197c1aafe112b1958fec876bbcf6284b1aebe08b451b76e69697b25bb",
+    "0101": "955127752681aae16c0b8bb24773cb507cf2d533e5983da4112ce2fc4d8de32a",
     "0102": "da01aa422b54d909235eebd149a22bd2c4be2330008dca437a2cd24d052f20cd",
 }
 # The checksum of each function's present text, and the migration that gave it.
@@ -75,13 +75,15 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "refresh_container_summary": ("6137cefa89d6de1daae186f74a9ba57bf3247e36d97eb7c30a413166073d834f", "0101"),
     "refuse_outdated": ("1c0318fd4b937bb1e881d60d7a8d1f4ad0023e309f90f7d140ca4a5a39735cc5", "0101"),
     "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
+    "release_work": ("3e89c8d181134de43bd9a02e35694a38dbfafb7b0857ab5e578f1e109ae2e1ce", "0101"),
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
     "update_container": ("b2c1f842b1faf1d3b67cdf022d8609d2a495008619f0a20b9b033a6dc9a9b69b", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
-    "write_applied": ("0dd66fa51d00e5fd14a0f6cd8a488f42aa1a489eebb909989deb73edfcf50e8b", "0101"),
+    "write_applied": ("fa77d61121802c34281f1be6914c267d948ce3e785dd1ddd34ca3c5cb4ce3dea", "0101"),
     "write_container": ("c98c565017064a47761194a064f7a9e74b185c2990cda7708b5f6f62029a9508", "0101"),
     "write_container_parts": ("425bbef7262e6fcbbf174aeecdeba410df472dc89fd230cdba65d68023394419", "0101"),
+    "write_observed": ("9e30aaaf535ce9f9c9486b0174f1d97869e25acf3b943d29f5a690ca0c40951d", "0101"),
 }

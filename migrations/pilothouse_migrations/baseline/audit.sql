@@ -187,13 +187,10 @@ CREATE TABLE audit_sinks (
     CONSTRAINT fk_audit_sinks_created_by FOREIGN KEY (created_by) REFERENCES users(id),
     CONSTRAINT fk_audit_sinks_key_id FOREIGN KEY (key_id) REFERENCES encryption_keys(key_id),
     CONSTRAINT ck_audit_sinks_attempts CHECK (attempts >= 0),
-    CONSTRAINT ck_audit_sinks_format CHECK (format IN ('ocsf', 'cloudevents')),
-    CONSTRAINT ck_audit_sinks_kind CHECK (kind IN ('file', 'http', 'syslog', 'otlp')),
     CONSTRAINT ck_audit_sinks_options CHECK (jsonb_typeof(options) = 'object'),
     CONSTRAINT ck_audit_sinks_position CHECK (position >= 0),
     CONSTRAINT ck_audit_sinks_secrets_key CHECK (secrets IS NULL OR key_id IS NOT NULL),
-    CONSTRAINT ck_audit_sinks_skipped CHECK (skipped >= 0),
-    CONSTRAINT ck_audit_sinks_status CHECK (status IN ('pending', 'healthy', 'failing'))
+    CONSTRAINT ck_audit_sinks_skipped CHECK (skipped >= 0)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 CREATE INDEX idx_audit_sinks_created_by ON audit_sinks (created_by);

@@ -38,9 +38,7 @@ CREATE TABLE clusters (
     CONSTRAINT fk_clusters_updated_by FOREIGN KEY (updated_by) REFERENCES users(id),
     CONSTRAINT ck_clusters_annotations CHECK (jsonb_typeof(annotations) = 'object'),
     CONSTRAINT ck_clusters_credentials_key CHECK (credentials IS NULL OR key_id IS NOT NULL),
-    CONSTRAINT ck_clusters_labels CHECK (jsonb_typeof(labels) = 'object'),
-    CONSTRAINT ck_clusters_status
-        CHECK (status IN ('pending', 'healthy', 'unreachable', 'unauthorized', 'deregistering'))
+    CONSTRAINT ck_clusters_labels CHECK (jsonb_typeof(labels) = 'object')
 );
 
 CREATE INDEX idx_clusters_created_by ON clusters (created_by);
@@ -92,8 +90,7 @@ CREATE TABLE orphans (
     CONSTRAINT pk_orphans PRIMARY KEY (id),
     CONSTRAINT uq_orphans_object UNIQUE (cluster_name, object_uid),
     CONSTRAINT fk_orphans_cluster_name FOREIGN KEY (cluster_name) REFERENCES clusters(name) ON DELETE CASCADE,
-    CONSTRAINT fk_orphans_decided_by FOREIGN KEY (decided_by) REFERENCES users(id),
-    CONSTRAINT ck_orphans_state CHECK (state IN ('undecided', 'left', 'kept', 'deleting'))
+    CONSTRAINT fk_orphans_decided_by FOREIGN KEY (decided_by) REFERENCES users(id)
 );
 
 CREATE INDEX idx_orphans_decided_by ON orphans (decided_by);

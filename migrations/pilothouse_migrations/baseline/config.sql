@@ -7,9 +7,7 @@ CREATE TABLE encryption_keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     retired_at timestamptz,
     provider varchar(20),
-    CONSTRAINT pk_encryption_keys PRIMARY KEY (key_id),
-    CONSTRAINT ck_encryption_keys_provider CHECK (provider IN ('file', 'environment', 'pkcs11')),
-    CONSTRAINT ck_encryption_keys_status CHECK (status IN ('active', 'retiring', 'retired'))
+    CONSTRAINT pk_encryption_keys PRIMARY KEY (key_id)
 );
 
 COMMENT ON TABLE encryption_keys IS

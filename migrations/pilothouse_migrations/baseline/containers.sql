@@ -100,8 +100,6 @@ CREATE TABLE containers (
     CONSTRAINT fk_containers_updated_by FOREIGN KEY (updated_by) REFERENCES users(id),
     CONSTRAINT ck_containers_annotations CHECK (jsonb_typeof(annotations) = 'object'),
     CONSTRAINT ck_containers_conditions CHECK (jsonb_typeof(conditions) = 'array'),
-    CONSTRAINT ck_containers_desired_state CHECK (desired_state IN ('running', 'stopped', 'paused')),
-    CONSTRAINT ck_containers_drift_policy CHECK (drift_policy IN ('repair', 'report', 'adopt')),
     CONSTRAINT ck_containers_generation CHECK (observed_generation <= generation),
     CONSTRAINT ck_containers_labels CHECK (jsonb_typeof(labels) = 'object'),
     CONSTRAINT ck_containers_quota CHECK (quota_cpu_millicores >= 0 AND quota_memory_bytes >= 0),
@@ -254,9 +252,7 @@ CREATE TABLE port_mappings (
     CONSTRAINT ck_port_mappings_protocol CHECK (protocol IN ('TCP', 'UDP')),
     CONSTRAINT ck_port_mappings_service
         CHECK (service_type = 'None' OR service_name IS NOT NULL AND service_port IS NOT NULL),
-    CONSTRAINT ck_port_mappings_service_port CHECK (service_port BETWEEN 1 AND 65535),
-    CONSTRAINT ck_port_mappings_service_type
-        CHECK (service_type IN ('ClusterIP', 'NodePort', 'LoadBalancer', 'Headless', 'None'))
+    CONSTRAINT ck_port_mappings_service_port CHECK (service_port BETWEEN 1 AND 65535)
 );
 
 CREATE INDEX idx_port_mappings_container_id ON port_mappings (container_id, namespace_id);

@@ -49,8 +49,7 @@ CREATE TABLE events (
     created_at timestamptz NOT NULL DEFAULT now(),
     pending_id bigint,
     mark bytea,
-    CONSTRAINT pk_events PRIMARY KEY (revision),
-    CONSTRAINT ck_events_kind CHECK (kind IN ('added', 'modified', 'deleted'))
+    CONSTRAINT pk_events PRIMARY KEY (revision)
 ) PARTITION BY RANGE (revision);
 
 CREATE INDEX idx_events_created_at ON events USING brin (created_at);

@@ -27,9 +27,7 @@ CREATE TABLE sessions (
     CONSTRAINT uq_sessions_access_token_hash UNIQUE (access_token_hash),
     CONSTRAINT uq_sessions_refresh_token_hash UNIQUE (refresh_token_hash),
     CONSTRAINT fk_sessions_replaced_by FOREIGN KEY (replaced_by) REFERENCES sessions(id) ON DELETE SET NULL,
-    CONSTRAINT fk_sessions_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
-    CONSTRAINT ck_sessions_method
-        CHECK (method IN ('password', 'password_totp', 'password_recovery', 'oidc', 'token_exchange'))
+    CONSTRAINT fk_sessions_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
 
 CREATE INDEX idx_sessions_family_id ON sessions (family_id);

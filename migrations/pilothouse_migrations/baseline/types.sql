@@ -52,8 +52,7 @@ CREATE DOMAIN pending_event AS pending_event_row
     CONSTRAINT ck_events_resource_type CHECK ((VALUE).resource_type IS NOT NULL)
     CONSTRAINT ck_events_resource_id CHECK ((VALUE).resource_id IS NOT NULL)
     CONSTRAINT ck_events_resource_name CHECK ((VALUE).resource_name IS NOT NULL)
-    CONSTRAINT ck_events_kind
-        CHECK ((VALUE).kind IS NOT NULL AND (VALUE).kind IN ('added', 'modified', 'deleted'));
+    CONSTRAINT ck_events_kind CHECK ((VALUE).kind IS NOT NULL);
 
 COMMENT ON DOMAIN pending_record IS 'A record of the audit log before it has its place; its hash stands beside it.';
 COMMENT ON DOMAIN pending_event IS 'An event before it has its revision; its message stands beside it.';

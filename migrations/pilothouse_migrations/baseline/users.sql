@@ -38,7 +38,6 @@ CREATE TABLE users (
     CONSTRAINT uq_users_uid UNIQUE (uid),
     CONSTRAINT fk_users_created_by FOREIGN KEY (created_by) REFERENCES users(id),
     CONSTRAINT fk_users_updated_by FOREIGN KEY (updated_by) REFERENCES users(id),
-    CONSTRAINT ck_users_kind CHECK (kind IN ('person', 'service_account')),
     CONSTRAINT ck_users_namespace CHECK (namespace_id IS NULL OR kind = 'service_account'),
     CONSTRAINT ck_users_status CHECK (status IN ('active', 'inactive', 'locked'))
 );

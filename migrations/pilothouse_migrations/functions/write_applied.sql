@@ -25,38 +25,11 @@ BEGIN
           ON l.id = w.resource_id AND l.epoch = w.lease_epoch AND l.owner = w.lease_owner
         WHERE w.resource_type = 'container' AND w.resource_id = ANY (v_same)
         ORDER BY w.resource_id FOR UPDATE OF w) AS h;
-    UPDATE public.containers AS c
-    SET status = r.status, phase = NULLIF(r.phase, ''), reason = NULLIF(r.reason, ''),
-        message = NULLIF(r.message, ''), ready_replicas = r.ready_replicas,
-        deployment_name = NULLIF(r.deployment_name, ''), replica_set_name = NULLIF(r.replica_set_name, ''),
-        pod_name = NULLIF(r.pod_name, ''), pod_ip = NULLIF(r.pod_ip, ''), host_ip = NULLIF(r.host_ip, ''),
-        restart_count = r.restart_count, started_at = r.started_at, finished_at = r.finished_at,
-        conditions = r.conditions, stale_since = r.stale_since, observed_generation = r.observed_generation,
-        updated_at = r.updated_at
-    FROM jsonb_to_recordset(p_rows) AS r(
-        id bigint, status text, phase text, reason text, message text, ready_replicas int, deployment_name text,
-        replica_set_name text, pod_name text, pod_ip text, host_ip text, restart_count int,
-        started_at timestamptz, finished_at timestamptz, conditions jsonb, stale_since timestamptz,
-        observed_generation bigint, updated_at timestamptz)
-    WHERE c.id = r.id AND r.id = ANY (v_held);
-    INSERT INTO public.container_status_history
-        (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by)
-    SELECT r.container_id, r.namespace_id, r.previous_status, r.current_status, NULLIF(r.reason, ''),
-        NULLIF(r.message, ''), r.triggered_by
-    FROM jsonb_to_recordset(p_history) AS r(
-        container_id bigint, namespace_id bigint, previous_status text, current_status text, reason text,
-        message text, triggered_by text)
-    WHERE r.container_id = ANY (v_held);
-    -- Work that was requested during the lease is due before the lease ends, and stays due. After the lease has run
-    -- out the row is due anyway, and a request leaves no trace, so the work is due one more time.
-    UPDATE public.reconcile_work AS w
-    SET due_at = least(CASE WHEN w.due_at < w.leased_until OR w.leased_until <= clock_timestamp()
-                            THEN w.due_at END,
-                       clock_timestamp() + make_interval(secs => d.seconds)),
-        lease_owner = NULL, leased_until = NULL, last_error = NULL, attempts = 0, updated_at = clock_timestamp(),
-        applied_objects = coalesce(d.objects::jsonb, w.applied_objects)
-    FROM unnest(p_ids, p_seconds, p_objects) AS d(id, seconds, objects)
-    WHERE w.resource_type = 'container' AND w.resource_id = d.id AND d.id = ANY (v_held);
+    PERFORM public.write_observed(v_held, p_rows, p_history);
+    PERFORM public.release_work(array_agg('container'::text), array_agg(d.id), array_agg(d.epoch), array_agg(d.owner),
+        array_agg(d.seconds), array_agg(0), array_agg(NULL::text), array_agg(d.objects))
+    FROM unnest(p_ids, p_epochs, p_owners, p_seconds, p_objects) AS d(id, epoch, owner, seconds, objects)
+    WHERE d.id = ANY (v_held);
     IF cardinality(v_held) < cardinality(p_ids) THEN
         SELECT coalesce(jsonb_agg(e.value ORDER BY e.position), '[]'),
                coalesce(array_agg(p_messages[e.position] ORDER BY e.position), '{}')

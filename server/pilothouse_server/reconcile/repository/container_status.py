@@ -76,32 +76,10 @@ WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
 """)
 
-_WRITE = text("""
-UPDATE containers AS c
-SET status = r.status, phase = NULLIF(r.phase, ''), reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''),
-    ready_replicas = r.ready_replicas, observed_replicas = COALESCE(r.observed_replicas, c.observed_replicas),
-    deployment_name = NULLIF(r.deployment_name, ''), replica_set_name = NULLIF(r.replica_set_name, ''),
-    pod_name = NULLIF(r.pod_name, ''), pod_ip = NULLIF(r.pod_ip, ''), host_ip = NULLIF(r.host_ip, ''),
-    restart_count = r.restart_count, started_at = r.started_at, finished_at = r.finished_at,
-    conditions = r.conditions, stale_since = r.stale_since, observed_generation = r.observed_generation,
-    updated_at = now()
-FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    id bigint, status text, phase text, reason text, message text, ready_replicas int, observed_replicas int,
-    deployment_name text, replica_set_name text, pod_name text, pod_ip text, host_ip text, restart_count int,
-    started_at timestamptz, finished_at timestamptz, conditions jsonb, stale_since timestamptz,
-    observed_generation bigint)
-WHERE c.id = r.id
-""")
-
-_HISTORY = text("""
-INSERT INTO container_status_history
-    (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by)
-SELECT r.container_id, r.namespace_id, r.previous_status, r.current_status, NULLIF(r.reason, ''),
-    NULLIF(r.message, ''), r.triggered_by
-FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    container_id bigint, namespace_id bigint, previous_status text, current_status text, reason text, message text,
-    triggered_by text)
-""")
+_WRITE = text(
+    "SELECT write_observed(CAST(:ids AS bigint[]), CAST(CAST(:rows AS text) AS jsonb), "
+    "CAST(CAST(:history AS text) AS jsonb))"
+)
 
 # As long as the cluster keeps its events.
 _WARNINGS = text("""
@@ -221,9 +199,12 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
     significant = [change for change in changes if change.significant]
     after = [written(change, transaction.now) for change in significant]
     if significant:
-        await transaction.connection.execute(_WRITE, {"rows": as_json(map(observed_row, significant))})
-        if history := history_rows(significant, trigger):
-            await transaction.connection.execute(_HISTORY, {"rows": as_json(history)})
+        parameters = {
+            "ids": [int(change.container.id) for change in significant],
+            "rows": as_json(map(observed_row, significant)),
+            "history": as_json(history_rows(significant, trigger)),
+        }
+        await transaction.connection.execute(_WRITE, parameters)
     if warnings := [each for change in changes for each in _warning_rows(change)]:
         await transaction.connection.execute(_WARNINGS, {"rows": as_json(warnings)})
     await _write_pods(transaction, [change for change in changes if change.pods is not None])

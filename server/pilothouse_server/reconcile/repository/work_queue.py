@@ -81,23 +81,11 @@ JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigi
 ORDER BY work.resource_type, work.resource_id FOR UPDATE OF work
 """)
 
-# Work that was requested during the lease is due before its end, and stays due. A lease that has run out is due itself:
-# it is unknown whether something was requested since, so it is reconciled once more.
-_RELEASE = text("""
-UPDATE reconcile_work AS work
-SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until OR work.leased_until <= clock_timestamp()
-                        THEN work.due_at END,
-                   clock_timestamp() + make_interval(secs => done.seconds)),
-    lease_owner = NULL, leased_until = NULL, last_error = done.error, updated_at = clock_timestamp(),
-    attempts = CASE WHEN work.due_at < work.leased_until THEN 0 ELSE done.attempts END,
-    applied_objects = COALESCE(CAST(done.objects AS jsonb), work.applied_objects)
-FROM unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), CAST(:owners AS text[]),
-            CAST(:seconds AS double precision[]), CAST(:attempts AS integer[]), CAST(:errors AS text[]),
-            CAST(:objects AS text[]))
-  AS done (resource_type, resource_id, lease_epoch, lease_owner, seconds, attempts, error, objects)
-WHERE work.resource_type = done.resource_type AND work.resource_id = done.resource_id
-  AND work.lease_epoch = done.lease_epoch AND work.lease_owner = done.lease_owner
-""")
+_RELEASE = text(
+    "SELECT release_work(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigint[]), "
+    "CAST(:owners AS text[]), CAST(:seconds AS double precision[]), CAST(:attempts AS integer[]), "
+    "CAST(:errors AS text[]), CAST(:objects AS text[]))"
+)
 
 _REMOVE = text(
     "DELETE FROM reconcile_work WHERE resource_type = :resource_type AND resource_id = :resource_id"
