@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pilothouse.container.v1 import container_pb2
+from tests.client.command import Command, command_of_administrator
 from tests.config.conftest import Place
-from tests.processes import finished
 
 pytestmark = pytest.mark.full
 
@@ -50,35 +46,11 @@ spec:
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Awaitable[Ended]]
-
-
 @pytest.fixture
 def command(place: Place, tmp_path: Path) -> Command:
     """Runs the command as the administrator in the place's namespace."""
-
-    async def run(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Ended:
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")},
-            "PILOTHOUSE_SERVER": place.server.address,
-            "PILOTHOUSE_TOKEN": await place.server.token(),
-            "PILOTHOUSE_NAMESPACE": place.name,
-            "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
-            "PILOTHOUSE_SECRET_KEY_FILE": str(place.server.application.settings.key_file),
-            **(environment or {}),
-        }
-        words = (sys.executable, "-m", "pilothouse_client", *arguments)
-        code, out, err = await finished(*words, given=stdin, env=environment)
-        return Ended(code, out.decode(), err.decode())
-
-    return run
+    key_file = str(place.server.application.settings.key_file)
+    return command_of_administrator(place.server, place.name, tmp_path, PILOTHOUSE_SECRET_KEY_FILE=key_file)
 
 
 async def test_secrets_from_files_standard_input_and_the_line(

@@ -36,6 +36,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from tests import server_program
 from tests.backup.copies import back_up, empty_database, restore
+from tests.client.command import Ended, run_to_end
 from tests.clusters.given import register
 from tests.config.canaries import MARK, found_in
 from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
@@ -328,13 +329,11 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
     # The command prints exactly these words about it.
     environment = variables(database, tmp_path, token, "pkcs11,file")
     environment |= {"PILOTHOUSE_DATA_DIR": str(tmp_path), "PILOTHOUSE_PKCS11_PIN_FILE": str(wrong_pin)}
-    code, _, errors = await finished(
-        sys.executable, "-m", "pilothouse_client", "serve", env=environment, seconds=60
-    )
-    assert code == 1
-    assert needed in errors.decode()
+    ended = await run_to_end(["serve"], environment)
+    assert ended.code == 1
+    assert needed in ended.err
     for foreign in ("Traceback", "CKR_", "pkcs11.exceptions", PIN, "not the PIN"):
-        assert foreign not in errors.decode()
+        assert foreign not in ended.err
     # Another token by the same name has another key.
     other = await make_token(tmp_path / "other")
     for name, value in other.environment.items():
@@ -476,26 +475,23 @@ async def test_the_command_adds_lists_and_takes_out_keys_of_the_token(
             "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
         }
 
-        async def command(*words: str) -> tuple[int, str, str]:
-            code, out, errors = await finished(
-                sys.executable, "-m", "pilothouse_client", "keys", *words, env=environment
-            )
-            return code, out.decode(), errors.decode()
+        async def command(*words: str) -> Ended:
+            return await run_to_end(("keys", *words), environment)
 
-        code, out, errors = await command("add")
-        assert code == 0, errors
-        new = out.split()[1]
-        listed = [line.split() for line in (await command("list"))[1].splitlines()]
+        added = await command("add")
+        assert added.code == 0, added.err
+        new = added.out.split()[1]
+        listed = [line.split() for line in (await command("list")).lines]
         assert [line[1] for line in listed] == ["pkcs11", "pkcs11", "file"]
         assert [line[0] for line in listed[:2]] == [new, old]
-        code, _, errors = await command("remove", old)
-        assert code == 1
-        assert "stored values, which would be lost for ever" in errors
-        assert (await command("rotate"))[1] == f"everything is encrypted under key {new}\n"
-        code, out, errors = await command("remove", old)
-        assert code == 0, errors
-        assert (await command("list"))[1].split()[0] == new
-        assert old not in (await command("list"))[1]
+        refused = await command("remove", old)
+        assert refused.code == 1
+        assert "stored values, which would be lost for ever" in refused.err
+        assert (await command("rotate")).out == f"everything is encrypted under key {new}\n"
+        removed = await command("remove", old)
+        assert removed.code == 0, removed.err
+        assert (await command("list")).out.split()[0] == new
+        assert old not in (await command("list")).out
         assert await value_of(server.admin, "one") == "one"
 
 

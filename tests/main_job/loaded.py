@@ -162,6 +162,8 @@ async def _read(descriptor: int) -> bytes:
         return bytes(await stream.read())
 
 
+# These import the server, which takes a second of a core.
+_VERBS_OF_SERVER = ("backup", "database", "keys", "migrate", "reset-password", "restore", "serve")
 _loaded: list[LoadedCommand] = []
 _loaded_servers: list[LoadedCommand] = []
 
@@ -170,9 +172,8 @@ async def run(
     words: Sequence[str], environment: Mapping[str, str], given: bytes = b""
 ) -> tuple[int, bytes, bytes]:
     """Runs a command; the process that has loaded it is started with the first."""
-    if not _loaded:
-        _loaded.append(LoadedCommand())
-    return await _loaded[0].run(words, environment, given)
+    of_server = bool(words) and words[0] in _VERBS_OF_SERVER
+    return await _process(with_server=of_server).run(words, environment, given)
 
 
 async def start(
@@ -182,9 +183,14 @@ async def start(
 
     Its errors go to the descriptor, if there is one, else to its output.
     """
-    if not _loaded_servers:
-        _loaded_servers.append(LoadedCommand(with_server=True))
-    return await _loaded_servers[0].start(words, environment, module, errors)
+    return await _process(with_server=True).start(words, environment, module, errors)
+
+
+def _process(*, with_server: bool) -> LoadedCommand:
+    kept = _loaded_servers if with_server else _loaded
+    if not kept:
+        kept.append(LoadedCommand(with_server=with_server))
+    return kept[0]
 
 
 def end() -> None:

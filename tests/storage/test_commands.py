@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from tests.processes import finished
+from tests.client.command import Command, command_of_administrator
 from tests.storage.conftest import Place
 
 pytestmark = pytest.mark.full
@@ -52,33 +48,10 @@ spec:
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Awaitable[Ended]]
-
-
 @pytest.fixture
 def command(place: Place, tmp_path: Path) -> Command:
     """Runs the command as the administrator in the place's namespace."""
-
-    async def run(*arguments: str, stdin: bytes = b"") -> Ended:
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")},
-            "PILOTHOUSE_SERVER": place.server.address,
-            "PILOTHOUSE_TOKEN": await place.server.token(),
-            "PILOTHOUSE_NAMESPACE": place.name,
-            "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
-        }
-        words = (sys.executable, "-m", "pilothouse_client", *arguments)
-        code, out, err = await finished(*words, given=stdin, env=environment)
-        return Ended(code, out.decode(), err.decode())
-
-    return run
+    return command_of_administrator(place.server, place.name, tmp_path)
 
 
 async def test_a_volume_is_made_grown_mounted_and_deleted(place: Place, command: Command) -> None:

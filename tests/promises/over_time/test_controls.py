@@ -25,6 +25,6 @@ pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not instal
 )
 async def test_a_broken_server_is_found(folder: Path, sabotage: str, fault: Fault, problem: str) -> None:
     report = await campaign(
-        folder, [fault], sabotage=f"tests.promises.over_time.sabotage {sabotage}", seconds=3.0
+        folder, [fault], sabotage=f"tests.promises.over_time.sabotage {sabotage}", seconds=1.5
     )
     assert any(problem in found for found in report.problems), report
