@@ -16,7 +16,7 @@ import pytest
 from tests.processes import finished
 
 ROOT = Path(__file__).parents[2]
-# Of the store, what PostgreSQL itself decides; how it is connected to is alike for all releases.
+# Tests of the rules that PostgreSQL itself decides. Connections, checksums and refusals are alike for all releases.
 _OF_THE_STORE = (
     *(
         "audit_writer",
@@ -33,7 +33,12 @@ _OF_THE_STORE = (
 )
 _SUITES = (
     *(f"tests/store/test_{name}.py" for name in _OF_THE_STORE),
-    *("tests/migrations", "--ignore=tests/migrations/test_use.py"),
+    "tests/migrations",
+    *(
+        f"--ignore=tests/migrations/test_{name}.py"
+        for name in ("conventions", "functions", "made_before", "use")
+    ),
+    *(f"--ignore=tests/migrations/test_{name}.py" for name in ("under_load", "versions_gate")),
     "tests/isolation",
     "tests/promises/test_first_states.py",
     "tests/promises/test_idempotency.py",

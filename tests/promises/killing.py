@@ -270,7 +270,15 @@ async def run(
             dying = DyingClient(client, step)
 
             async def over() -> bool:
-                return dying.died.is_set() or await nothing_is_due(server)
+                """Work may be done and due again: the observer reports changes by others one after the other."""
+                if dying.died.is_set():
+                    return True
+                if not await nothing_is_due(server):
+                    return False
+                # Until then there are pods of two kinds, or none.
+                with suppress(KeyError, ValueError):
+                    return operation.shows(await seen(server))
+                return False
 
             await work(server, dying, over)
             if dying.died.is_set():
