@@ -36,9 +36,8 @@ _SUITES = (
     "tests/migrations",
     *(
         f"--ignore=tests/migrations/test_{name}.py"
-        for name in ("conventions", "functions", "made_before", "use")
+        for name in ("conventions", "functions", "made_before", "use", "versions_gate")
     ),
-    *(f"--ignore=tests/migrations/test_{name}.py" for name in ("under_load", "versions_gate")),
     "tests/isolation",
     "tests/promises/test_first_states.py",
     "tests/promises/test_idempotency.py",
