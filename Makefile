@@ -5,7 +5,7 @@
 # make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
-# make profile what a call costs, layer by layer: GetContainer, or CreateContainer with  make profile ROW=2
+# make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, ROW=2c UpdateContainer
 # make limits  the tables of docs/limits.md
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml

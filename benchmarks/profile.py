@@ -1,9 +1,9 @@
-"""`python -m benchmarks.profile --row 1` (or 2): what one call costs, in microseconds of processor time, by layer.
+"""`python -m benchmarks.profile --row 1` (or 2, 2c): what one call costs, in microseconds of processor time, by layer.
 
 The product runs as `pilothouse serve` does, with a look at its main thread each few milliseconds (`sampled`), and
-answers GetContainer or CreateContainer for some seconds. What is printed: the processor time of the server and of
-PostgreSQL for each call, beside that of a bare echo of the same run; the server's by layer; the statements that a call
-sends; the functions that cost most. It ends within a minute, on a busy machine within two.
+answers GetContainer, CreateContainer or UpdateContainer for some seconds. It prints the processor time of the server
+and of PostgreSQL for each call, beside that of a bare echo of the same run; the server's by layer; the statements that
+a call sends; the functions that cost most. It ends within a minute, on a busy machine within two.
 
 Processor time hardly depends on what else the machine does; calls a second do.
 """
@@ -29,7 +29,7 @@ from benchmarks import layers, machine, processor
 from benchmarks.baselines.grpc_server import GET
 from benchmarks.machine import Cores
 from benchmarks.product import Product
-from benchmarks.rows import reading, writing
+from benchmarks.rows import changing, reading, writing
 from benchmarks.world import QUICK, World, connected
 
 # It takes half a minute; where the machine is busy with other work, longer.
@@ -50,6 +50,7 @@ WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) 
 ORDER BY s.total_exec_time DESC
 """
 
+_CALLS = {"1": "GetContainer", "2": "CreateContainer", "2c": "UpdateContainer"}
 Load = Callable[[float], Awaitable[Mapping[str, float]]]
 
 
@@ -82,7 +83,8 @@ class Measured:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
-    parser.add_argument("--row", choices=("1", "2"), default="1", help="1: GetContainer; 2: CreateContainer")
+    rows = "; ".join(f"{row}: {call}" for row, call in _CALLS.items())
+    parser.add_argument("--row", choices=tuple(_CALLS), default="1", help=rows)
     parser.add_argument(
         "--key", action="store_true", help="the caller shows an API key in place of a session"
     )
@@ -125,8 +127,10 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
         world.database(containers) as database,
         world.product(database, program=program) as product,
         world.children(
-            ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
-        ) as (bare, calls),
+            ("baselines.grpc_server", world.cores.serving),
+            ("loads.calls", world.cores.asking),
+            ("loads.changes", world.cores.asking),
+        ) as (bare, calls, changes),
     ):
         token = await product.tenant_token()
         if arguments.key:
@@ -143,7 +147,19 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
         async def create(length: float) -> Mapping[str, float]:
             return dict(await writing.create(calls, product.address, token, length))
 
-        load = get if row == "1" else create
+        async def update(length: float) -> Mapping[str, float]:
+            return dict(
+                await changes.ask(
+                    "run",
+                    address=product.address,
+                    kind="update",
+                    owned=changing.owned(containers),
+                    seconds=length,
+                    token=token,
+                )
+            )
+
+        load = {"1": get, "2": create, "2c": update}[row]
         before = processor.seconds(bare.process_id)
         echoed = await calls.ask("run", address=echo, method=GET, seconds=_ECHO_SECONDS, **common)
         echo_cost = (processor.seconds(bare.process_id) - before) / echoed["calls"] * 1e6
@@ -152,7 +168,7 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
             await connection.execute("SELECT pilothouse_statistics.pg_stat_statements_reset()")
             measured = await _measured(world, product, file, load, seconds)
             statements = await connection.fetch(_TOP_STATEMENTS)
-    what = "GetContainer" if row == "1" else "CreateContainer"
+    what = _CALLS[row]
     print(
         f"\n{what}, {containers:,} containers: {measured.rate:,.0f} calls a second, {measured.calls:,.0f} in all"
     )

@@ -59,7 +59,7 @@ def _together(series: Series) -> Series:
     )
 
 
-def _owned(size: int) -> list[list[list[str]]]:
+def owned(size: int) -> list[list[list[str]]]:
     """The containers of each caller, which has a namespace of its own."""
     names = range(min(size, NAMESPACES * _EACH))
     return [
@@ -76,7 +76,7 @@ def _changing(
             "run",
             address=product.address,
             kind=kind,
-            owned=_owned(size),
+            owned=owned(size),
             seconds=world.scale.seconds,
             token=token,
         )
