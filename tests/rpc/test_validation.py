@@ -30,6 +30,7 @@ from pilothouse_server.rpc.validation import (
 )
 from pilothouse_server.runtime import event_loop
 from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from tests.rpc.message_types import BOOL, BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 
@@ -102,6 +103,21 @@ def test_every_violation_is_told_with_its_full_path() -> None:
         "container.volume_mounts[0].mount_path": "format_absolute_path",
         "container.tolerations[0].key": "max_length",
     }
+
+
+def test_a_page_has_at_most_the_rows_of_one_constant() -> None:
+    for size, wrong in ((LARGEST_PAGE_SIZE, {}), (LARGEST_PAGE_SIZE + 1, {"page_size": "maximum"})):
+        assert violations(containers.ListContainersRequest(page_size=size)) == wrong
+    assert violations(containers.ListContainersRequest(page_size=-1)) == {"page_size": "minimum"}
+    fields = [
+        field
+        for module in (containers, identity, api_keys_pb2)
+        for message in module.DESCRIPTOR.message_types_by_name.values()
+        for field in message.fields
+        if field.name == "page_size"
+    ]
+    assert len(fields) > 5
+    assert all(field.GetOptions().Extensions[options.field].page_size for field in fields)
 
 
 def test_the_error_names_the_first_violation_and_how_many_more() -> None:

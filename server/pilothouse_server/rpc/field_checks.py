@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import Violation
 from pilothouse_server.rpc.formats import MAP_FORMATS, TEXT_FORMATS, TextCheck, format_word
+from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.values.names import annotations_size_problem, unstorable_problem
 
 Check = Callable[[Any, str, list[Violation]], None]
@@ -237,6 +238,8 @@ def _enum_check(field: FieldDescriptor) -> Check:
 def _number_check(rule: options.FieldRule, *, is_float: bool) -> Check | None:
     least = rule.minimum if rule.HasField("minimum") else None
     most = rule.maximum if rule.HasField("maximum") else None
+    if rule.page_size:
+        least, most = 0, LARGEST_PAGE_SIZE
     if least is None and most is None and not is_float:
         return None
     between = f"must be between {least} and {most}"

@@ -46,6 +46,7 @@ from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.results import Row
 
 DEFAULT_PAGE_SIZE: Final = 50
+# The bound of every field with the option `page_size`.
 LARGEST_PAGE_SIZE: Final = 1000
 # A page ends before it would be larger, with one row at least. Clients of gRPC take messages of up to 4 MiB by default.
 LARGEST_PAGE_BYTES: Final = 3 * 1024 * 1024

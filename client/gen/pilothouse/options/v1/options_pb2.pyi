@@ -308,6 +308,7 @@ class FieldRule(_message.Message):
     OUTPUT_ONLY_FIELD_NUMBER: _builtins.int
     IMMUTABLE_FIELD_NUMBER: _builtins.int
     EACH_BY_ITSELF_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field (or the message) must be set and not be empty."""
     format: Global___Format.ValueType
@@ -330,6 +331,8 @@ class FieldRule(_message.Message):
     """Set at creation, and never changed."""
     each_by_itself: _builtins.bool
     """For a repeated message: the method accepts or refuses each item by itself, so one wrong item does not end the call."""
+    page_size: _builtins.bool
+    """Items in a page: 0 means the server's default of 50; at most the server's limit of 1,000."""
     def __init__(
         self,
         *,
@@ -344,10 +347,11 @@ class FieldRule(_message.Message):
         output_only: _builtins.bool = ...,
         immutable: _builtins.bool = ...,
         each_by_itself: _builtins.bool = ...,
+        page_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "each_by_itself", b"each_by_itself", "format", b"format", "immutable", b"immutable", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "output_only", b"output_only", "required", b"required", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "each_by_itself", b"each_by_itself", "format", b"format", "immutable", b"immutable", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "output_only", b"output_only", "page_size", b"page_size", "required", b"required", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
