@@ -10,7 +10,7 @@ An export is lines of JSON: the signed head of the log, records, an end. Shown i
   - if the export says that it is complete, only records are missing that the log has signed as dropped;
   - the tree begins with that of a checkpoint that you kept: by the records until its end, or, if some are missing, by
     the consistency proof that an export from that checkpoint holds;
-  - as many of the witnesses that you name as you say have signed the head, too (C2SP tlog-cosignature).
+  - enough of the witnesses that you name have signed the head, too: as many as the quorum (C2SP tlog-cosignature).
 """
 
 import argparse

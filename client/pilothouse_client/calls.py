@@ -29,22 +29,22 @@ from pilothouse_client.retry import (
 from pilothouse_client.tokens import Tokens
 from pilothouse_client.transport import Envelope, Transport
 
-# Called with what keeps a stream from going on, and with None once it goes on.
+# Called with the error that interrupts a stream, and with None once the stream continues.
 Interruption = Callable[[PilothouseError | None], object]
 # Called with an error and the number of attempts that have failed, before a call is sent again.
 Retry = Callable[[PilothouseError, int], object]
 
 
 def ignore(*_arguments: object) -> None:
-    """For notices that nobody asked for."""
+    """For notices that the caller does not need."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How calls are made. `timeout` (seconds, for the whole call with its retries; for a stream, its whole
-    life) replaces `deadlines`; None leaves each call its default and streams unlimited.
-    `on_interruption` is notified when a stream that has begun waits to go on, `on_retry` when a call is about to be
-    sent again."""
+    """How calls are made. `timeout` (seconds, for the whole call with its retries; for a stream, its whole life)
+    replaces `deadlines`; None leaves each call its default and streams unlimited. `on_interruption` is called when a
+    stream that has begun is interrupted, `on_retry` when a call is about to be sent again.
+    """
 
     timeout: float | None = None
     deadlines: Deadlines = DEFAULT_DEADLINES
@@ -141,7 +141,7 @@ class UnaryCall(Generic[Request, Response]):
         try:
             return await self.tokens.after_rejection(tokens, self.deadline)
         except UnauthenticatedError as error:
-            # The refresh token is dead as well, which says more than that the access token is.
+            # The refresh token is invalid as well. That error is more useful than the access token's.
             raise error from rejection
 
     def _explained(self, error: PilothouseError, given: float | None) -> PilothouseError:

@@ -3,9 +3,9 @@
 A verb is an object in a module of `pilothouse_client.commands`: a `typer.Typer` (a group of commands) or a function
 (one command). It is imported when it is called; its place and its line for `--help` stand in `VERBS`, so that help
 and completion are instant. Verbs of other distributions, and those of the server, join by the entry-point group
-`pilothouse.commands`: each entry's name is the verb, its object a function or a `typer.Typer`. A verb that goes on
-for as long as a machine runs may take its plain command lines itself, by the group `pilothouse.programs`: typer's
-parsing loads pydantic, 8 MB that such a process would keep.
+`pilothouse.commands`: each entry's name is the verb, its object a function or a `typer.Typer`. A verb that runs for
+as long as a machine may parse plain command lines itself, by the group `pilothouse.programs`: typer's parsing loads
+pydantic, 8 MB that such a process would keep.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _ran_as_program(words: Sequence[str]) -> bool:
     try:
         programs = [entry.load() for entry in entry_points(group=_PROGRAMS, name=words[0])]
     except ImportError:
-        # The server is not installed, which typer's way says.
+        # The server is not installed; typer reports that.
         return False
     return any(program(words[1:]) for program in programs)
 

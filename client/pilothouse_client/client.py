@@ -244,8 +244,9 @@ class Client(Nouns[BlockingTransport]):
         return cls(address, **chosen)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session. Where the answer has a `challenge` there is none yet:
-        go on with `complete_login`."""
+        """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call
+        `complete_login`.
+        """
         return run(self._connection.login(username, password))
 
     def complete_login(
@@ -257,9 +258,10 @@ class Client(Nouns[BlockingTransport]):
         recovery_code: str = "",
         new_password: str = "",
     ) -> identity_pb2.CompleteLoginResponse:
-        """Completes a log-in that `login` has answered with a `challenge`, as its `steps` say: by a code of the user's
-        authenticator, by a recovery code, by a new password where the one given was a one-time code. The calls that
-        follow use the new session."""
+        """Completes a log-in that `login` has answered with a `challenge`, by its `steps`: a code of the user's
+        authenticator, a recovery code, or a new password if the given one was a one-time code. The calls that follow
+        use the new session.
+        """
         return run(self._connection.complete_login(username, challenge, code, recovery_code, new_password))
 
     def login_by_code(
@@ -309,8 +311,9 @@ class AsyncClient(Nouns[AsyncTransport]):
         return cls(address, **chosen)
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session. Where the answer has a `challenge` there is none yet:
-        go on with `complete_login`."""
+        """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call
+        `complete_login`.
+        """
         return await self._connection.login(username, password)
 
     async def complete_login(

@@ -134,7 +134,7 @@ class ServerConnection(Generic[TransportT]):
         request = device_login_pb2.CompleteDeviceLoginRequest(login_token=begun.login_token)
         pause = begun.interval.ToNanoseconds() / 1e9
         while True:
-            # The server says when the code has expired, so there is an end.
+            # The server reports when the code has expired, so the loop ends.
             await self.transport.sleep(max(1.0, pause))
             try:
                 answer = await self.unary(_COMPLETE_DEVICE, request)

@@ -1,6 +1,6 @@
 """The token that calls carry, renewed as needed.
 
-A call that needs a token takes the one at hand, renewed first if most of its life has passed. UNAUTHENTICATED renews
+A call that needs a token takes the present one, renewed first if most of its life has passed. UNAUTHENTICATED renews
 once and repeats; if another call has already renewed, its new token is used. Renewal is a refresh, or else a log-in
 if the client was given a password, or an exchange if it is a workload's. A renewal gets the remaining time of the
 call that needs it, and so does the wait for another call that renews.
@@ -78,7 +78,8 @@ class Credentials(Generic[TransportT]):
         self._options = options
         self.device = device or DeviceToken()
         self._lock = transport.lock()
-        # The store's last answer. It is asked again under `exclusive`; until then the server tells if it is outdated.
+        # The store's last answer. It is read again under `exclusive`; until then the server rejects an outdated
+        # token.
         self._tokens: Tokens | None = None
 
     async def current(self, deadline: Deadline) -> Tokens | None:

@@ -1,4 +1,4 @@
-"""The variables by which a program is told its server, as the command reads them: a job needs no other settings."""
+"""The variables that name a program's server, as the command reads them: a job needs no other settings."""
 
 from __future__ import annotations
 

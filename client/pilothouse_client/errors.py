@@ -224,7 +224,8 @@ _NO_CONNECTION = ("failed to connect to all addresses", "connections to all back
 
 
 def _unanswered(words: str, address: str) -> str:
-    """Returns the message where no connection could be made, empty if one was. Only gRPC's text says which.
+    """Returns the message where no connection could be made, empty if one was. Only gRPC's text distinguishes the
+    two.
 
     Why, where somebody listens there after all, is found by `handshake.find_problem`.
     """

@@ -2,8 +2,8 @@
 
 If no connection can be made, gRPC reports that by a text that changes with its releases, and that is about its own
 internals. So the client checks for itself, once, by the standard library's `ssl`: whether any server listens, whether
-it speaks TLS or plain text, and the fault of the certificate. Only certain findings are reported. No token is sent,
-and the client's own certificate is shown only to a server whose certificate is good and which asks for one.
+it speaks TLS or plain text, and the fault of the certificate. Only certain findings are reported. No token is sent.
+The client's own certificate is shown only to a server with a good certificate that asks for one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
     if der is None:
         return None
     code = _refusal(address, tls, seconds)
-    # One that asks for a certificate has shown a good one of its own.
+    # A server that asks for a certificate has shown a good one of its own.
     return Shown(der, trusted=code in (None, _ASKED), self_signed=code == _SELF_SIGNED)
 
 
@@ -211,7 +211,7 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
 
 # Numbers of our own; OpenSSL's are not negative.
 _NO_TLS, _NO_HTTP2, _ASKED = -1, -2, -3
-# The server's alert for a client without a certificate, after a handshake that the client takes for complete.
+# The server's alert for a client without a certificate, after a handshake that the client considers complete.
 _REQUIRED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
@@ -249,8 +249,8 @@ def _is_asked(made: ssl.SSLSocket) -> bool:
 def _refuses_own(address: str, tls: Tls, seconds: float) -> bool:
     """Whether a server that asks for a certificate ends a connection that shows the client's own.
 
-    gRPC is asked, as the standard library reads keys from files only. It gives the attempt longer than is waited here:
-    a failure is the server's doing, and nothing is said of one that takes its time.
+    gRPC is asked, as the standard library reads keys from files only. It gives the attempt longer than the wait here:
+    a failure is the server's doing, and a slow server is not reported.
     """
     seen: SimpleQueue[bool] = SimpleQueue()
 

@@ -83,7 +83,7 @@ class AsyncStream(AsyncIterator[Item]):
 
 
 class BlockingWatch(BlockingStream[Item]):
-    """A watch that goes on after cuts; see `pilothouse_client.streams`."""
+    """A watch that continues after cuts; see `pilothouse_client.streams`."""
 
     def __init__(self, source: ResumableSource[Item]) -> None:
         super().__init__(source)
@@ -91,12 +91,12 @@ class BlockingWatch(BlockingStream[Item]):
 
     @property
     def resume_token(self) -> str:
-        """With it, another watch goes on after the last change handed out; empty before SYNCED."""
+        """The token from which another watch continues after the last change; empty before SYNCED."""
         return self._resumable.resume_token
 
 
 class AsyncWatch(AsyncStream[Item]):
-    """A watch that goes on after cuts; see `pilothouse_client.streams`."""
+    """A watch that continues after cuts; see `pilothouse_client.streams`."""
 
     def __init__(self, source: ResumableSource[Item]) -> None:
         super().__init__(source)
@@ -104,12 +104,12 @@ class AsyncWatch(AsyncStream[Item]):
 
     @property
     def resume_token(self) -> str:
-        """With it, another watch goes on after the last change handed out; empty before SYNCED."""
+        """The token from which another watch continues after the last change; empty before SYNCED."""
         return self._resumable.resume_token
 
 
 class PageReader(Generic[TransportT, Request, Response, Item]):
-    """Fetches page after page, each when its items are asked for."""
+    """Fetches page after page, each when its items are needed."""
 
     def __init__(
         self,

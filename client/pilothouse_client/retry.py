@@ -1,13 +1,13 @@
 """When and after how long a call that failed is sent again.
 
 Capped exponential backoff with full jitter, so that clients which failed together do not come back together. Three
-failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away), RESOURCE_EXHAUSTED that
-says by RetryInfo when to come back, and CANCELLED that neither the caller nor the deadline caused: a server that stops
-cancels calls which arrive in its last moment. A call whose repetition could do harm is repeated
-only if the attempt surely had no effect. It goes on to the call's deadline, so that a call outlasts a restart of
-the server; the last waits are shortened so that an attempt fits behind them. That a *cluster* is away is the server's
-answer, though, and may stay so for days: a few attempts find a server that reaches it, where there is one, and none
-are made where the servers know that it is away.
+failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away), RESOURCE_EXHAUSTED
+with a RetryInfo, and CANCELLED that neither the caller nor the deadline caused: a server that stops cancels calls
+which arrive in its last moment. A call whose repetition could do harm is repeated only if the attempt surely had no
+effect. It continues to the call's deadline, so that a call outlasts a restart of the server; the last waits are
+shortened so that an attempt fits behind them. That a *cluster* is away is the server's answer, though, and may stay
+so for days: a few attempts find a server that reaches it, where there is one, and none are made where the servers
+know that it is away.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _CLUSTER_AWAY = frozenset({"CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE"})
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """`attempts` is the greatest number of attempts, the first one included: 1 switches retries off, None leaves the
-    deadline as the only limit. Delays are seconds. `watch_patience` is how many seconds a watch goes on trying without
-    a single answer before it raises."""
+    deadline as the only limit. Delays are seconds. `watch_patience` is how many seconds a watch is retried without a
+    single answer before it raises.
+    """
 
     attempts: int | None = None
     initial_delay: float = 0.1
@@ -76,7 +77,7 @@ class RetryPolicy:
         ):
             return None
         if error.connection_problem:
-            # A certificate does not get better by being looked at again.
+            # Another attempt does not improve a certificate.
             return None
         delay = self.backoff(failures)
         if isinstance(error, CancelledError) and error.by_peer and repeatable:

@@ -134,8 +134,9 @@ class AsyncCall(
 
 
 class Pages(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Item]):
-    """A list in pages: iterates over the items of all of them. `page_token` says where to begin, `page_size`
-    how many are fetched at a time."""
+    """A list in pages: iterates over the items of all of them. `page_token` is the beginning, `page_size` the number
+    of items fetched at a time.
+    """
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class Pages(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
 
 class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Resource]):
-    """A watch: iterates over `Change`s, and goes on by itself after cuts."""
+    """A watch: iterates over `Change`s, and continues by itself after cuts."""
 
     def __init__(
         self,
@@ -315,4 +316,4 @@ def whole(response: Response) -> Response:
 
 
 def nothing(_response: Message) -> None:
-    """For a declaration whose answer says nothing."""
+    """For a declaration whose answer is empty."""

@@ -51,11 +51,11 @@ class ChangeKind(enum.Enum):
 class Change(Generic[Resource]):
     """One answer of a watch.
 
-    `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the current
-    state; for SYNCED it is a lower bound, because the state may hold later changes, which are not sent again. With
-    `resume_token` another watch goes on after this answer; it is empty before SYNCED. `reason` says of RESTARTED why
-    it is. `server_time`: every change that was committed before has been handed out; by the clock that sets the times
-    of resources, None before SYNCED. `resumed`: the first one after the stream was cut.
+    `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the
+    current state; for SYNCED it is a lower bound, because the state may hold later changes, which are not sent again.
+    With `resume_token` another watch continues after this answer; it is empty before SYNCED. `reason` explains a
+    RESTARTED. `server_time`: every change that was committed before has been handed out; by the clock that sets the
+    times of resources, None before SYNCED. `resumed`: the first one after the stream was cut.
     """
 
     kind: ChangeKind
@@ -102,7 +102,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         return self._closed
 
     async def _read(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
+        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
         while not self._is_closed():
             try:
                 if self._stream is None:
@@ -182,8 +182,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
             return not error.connection_problem
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return error.reason == "SLOW_CONSUMER" or error.retry_delay is not None
-        # A proxy or a broken connection ends a stream with whatever code comes to hand, but it names no
-        # reason.
+        # A proxy or a broken connection ends a stream with an arbitrary code, but without a reason.
         midway = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
         if self._deadline.left() is None:
             midway.add(grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -212,11 +211,11 @@ class WatchStream(
 
     @property
     def resume_token(self) -> str:
-        """The token that goes on after the last answer handed out; empty before SYNCED."""
+        """The token from which a watch continues after the last answer; empty before SYNCED."""
         return self._resume_token
 
     async def next(self) -> Change[Resource]:
-        """Returns the next change. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
+        """Returns the next change. Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
         try:
             answer: Any = await self._read()
         except _Restart as restart:
@@ -251,7 +250,7 @@ class WatchStream(
 
 
 class _Restart(Exception):
-    """The watch begins again; the text says why."""
+    """The watch begins again; the text gives the reason."""
 
 
 def _kind_of(change_type: int) -> ChangeKind:
@@ -266,7 +265,7 @@ class EndlessStream(_Reopening[TransportT, Request, Response], Generic[Transport
     """An endless stream. Its answers are not replayed: after a cut some may be missing."""
 
     async def next(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
+        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
         return await self._read()
 
 

@@ -24,8 +24,8 @@ _EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 class Tls:
     """Certificates as PEM bytes. `root_certificates` None means those that gRPC brings along; a client certificate
     needs its key, and identifies the caller if the client has no token; `server_name` is checked in place of the host
-    name in the address. `pinned` says that `root_certificates` is the server's own certificate, so that another one
-    is reported as a changed one.
+    name in the address. `pinned`: `root_certificates` is the server's own certificate, so that another one is
+    reported as a changed one.
     """
 
     root_certificates: bytes | None = None

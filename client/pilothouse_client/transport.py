@@ -118,7 +118,7 @@ def _decoded_errors(address: str) -> Iterator[None]:
         raise from_failed_call(cast("FailedCall", error), address) from None
 
 
-# A server that is away is away at the next attempt, too: it is not looked at again before so many seconds.
+# An unreachable server is not checked again before so many seconds.
 _LOOK_AGAIN_SECONDS = 5.0
 
 
@@ -138,11 +138,11 @@ class _Explained:
         return True
 
     def blocking(self, error: UnavailableError) -> PilothouseError:
-        """Returns the error, or one that says why."""
+        """Returns the error, or one that explains it."""
         return self._look(error) if self._is_due(error) else error
 
     async def elsewhere(self, error: UnavailableError) -> PilothouseError:
-        """The same, while the event loop goes on."""
+        """The same, without blocking the event loop."""
         return await asyncio.to_thread(self._look, error) if self._is_due(error) else error
 
     def _look(self, error: UnavailableError) -> PilothouseError:

@@ -6,10 +6,10 @@ old pods may serve long after a change that will never run. It has failed when t
 restarts, an image cannot be had or the cluster has given its rollout up.
 
 One that shall run must also stay up: a release that ends after some seconds is ready for a moment each time. So its
-condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). That time passes without an
-event. It is measured by the server's clock alone, which answers of the watch tell (`Change.server_time`); a bookmark
-each second says how late it is while nothing changes. Nobody may have watched the cluster while the watch was cut, as
-where the server restarted, so that the time before a cut does not count.
+condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). That time passes without
+an event. It is measured by the server's clock alone, from the watch's answers (`Change.server_time`); a bookmark each
+second gives the time while nothing changes. Nobody may have watched the cluster while the watch was cut, as where the
+server restarted, so that the time before a cut does not count.
 """
 
 from __future__ import annotations
@@ -101,10 +101,11 @@ _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 2.0
 
 
 def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
-    """Returns whether `seen` is where the call that returned `asked` wants it to be."""
+    """Returns whether `seen` is the state that the call that returned `asked` has requested."""
     follows = not seen.reconciling and seen.observed_generation >= asked.generation
     refusal = _condition(seen, "Applied", FALSE)
-    # A refusal that was there when the call was answered is of an earlier state, until that call has been dealt with.
+    # A refusal that existed when the call was answered belongs to an earlier state, until that call's generation is
+    # observed.
     if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
         return Verdict(WaitOutcome.FAILED, f"the cluster refuses it: {refusal.message or refusal.reason}")
     if not follows or goal is Goal.DELETED:
@@ -133,7 +134,7 @@ def runs_as_wanted(container: pb.Container) -> bool:
 
 
 def failed_for_good(container: pb.Container) -> str:
-    """Why it will not come to run by waiting; empty where it may. Only of one whose generation was dealt with."""
+    """Returns why it will not run by waiting; empty if it may. Only of one whose generation was dealt with."""
     pending = _condition(container, "RolledOut", FALSE)
     why = " ".join(filter(None, (container.reason, container.message)))
     if restarts(container):
@@ -266,7 +267,7 @@ class ContainerWait:
 
 
 def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool:
-    """Returns whether an autoscaler adds a node for a pod of the container; also where that cannot be found out."""
+    """Returns whether an autoscaler adds a node for a pod of the container; also if that is unknown."""
     request = pb.GetContainerRequest(namespace=container.namespace, name=container.name, include_events=True)
     try:
         answer = client.containers.get.send(request)
@@ -346,7 +347,7 @@ def wait_for(
 
 
 def judge_namespace(asked: Namespace, seen: Namespace) -> Verdict:
-    """Returns whether a namespace is on its cluster as the call that returned `asked` wants it."""
+    """Returns whether a namespace is on its cluster as the call that returned `asked` has requested."""
     follows = not seen.reconciling and seen.observed_generation >= asked.generation
     refusal = _condition(seen, "Applied", FALSE)
     if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
@@ -394,7 +395,7 @@ def wait_for_namespace(
 def wait_until_deregistered(client: Nouns[BlockingTransport], asked: Cluster, *, timeout: float) -> Cluster:
     """Returns the last state of a cluster once it is forgotten, as it is when the last of its namespaces has gone.
 
-    Clusters cannot be watched, so it is looked for again and again. Raises WaitError after `timeout` seconds.
+    Clusters cannot be watched, so it polls. Raises WaitError after `timeout` seconds.
     """
     last, pause, end = asked, _FIRST_LOOK_SECONDS, monotonic() + timeout
     while True:

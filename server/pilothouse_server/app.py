@@ -1,9 +1,9 @@
 """The composition root: the only module that knows all others. It makes the parts, joins them, and starts
 and stops them in order.
 
-Start: database and schema checked → shipped roles, first administrator → feed → background work → gRPC,
-healthy once the feed stands at the head. Stop is the way back: health says no → open streams are told to go
-on elsewhere → calls in flight end within the grace → background work → last audit records → database.
+Start: database and schema checked → shipped roles, first administrator → feed → background work → gRPC, healthy once
+the feed stands at the head. Stop is the reverse: health reports NOT_SERVING → open streams are told to reconnect
+elsewhere → calls in flight end within the grace → background work → last audit records → database.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ SEALED: Final = sealed_tables(NOUN_TABLES)
 
 
 class Application:
-    """One server. `start` answers the port; `stop` drains. Made for one start and one stop.
+    """One server. `start` returns the port; `stop` drains. Made for one start and one stop.
 
     `kubeconfigs` are the clusters that the server's own configuration reaches, by name. `limits` replace the default
     ones and those of the settings.
@@ -284,7 +284,7 @@ class Application:
         return self.bootstrap.random_password if self.bootstrap is not None else None
 
     async def start(self) -> int:
-        """Starts everything and answers the port that is listened on.
+        """Starts everything and returns the listening port.
 
         Raises:
             pilothouse_migrations.schema.MigrationError: the schema is not this release's.
@@ -344,7 +344,7 @@ class Application:
             witnessing = Witnessing(self.store, self.sealer.identity.policy)
             self.sealer.on_sealed = witnessing.seal_made
             self._supervisor.start("audit witnesses", witnessing.run)
-        # The figures of one process among others are asked for by the supervisor.
+        # The supervisor requests the figures of each of several processes.
         if self.settings.metrics_listen or self.settings.processes > 1:
             self._supervisor.start("gauges of the database", DatabaseGauges(self.store).run)
         await self.feed.started()
@@ -358,7 +358,9 @@ class Application:
         return port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may go on a while."""
+        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may run for a
+        while.
+        """
         if self._server is not None:
             await self._server.serving(False)
             self._authorization.drain(self.settings.grace_seconds)

@@ -113,7 +113,7 @@ class PermissionDenied(PilothouseError):
 
 
 class Unavailable(PilothouseError):
-    """A database or cluster is away, or this server is ending; the message says which."""
+    """A database or cluster is away, or this server is ending; the message names it."""
 
     code = "UNAVAILABLE"
 

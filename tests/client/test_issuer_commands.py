@@ -194,7 +194,7 @@ async def test_a_recent_proof_by_a_new_log_in(
     world.company.arrive("gail", preferred_username="gail", auth_time=int(time.time()))
     before = remembered(tmp_path)
     other = await pilothouse(*create)
-    assert (other.code, "gail, but this context is of faye" in other.err) == (5, True)
+    assert (other.code, "gail, but this context belongs to faye" in other.err) == (5, True)
     assert remembered(tmp_path) == before
     world.company.arrive("faye", preferred_username="faye", auth_time=int(time.time()))
     made = await pilothouse(*create)

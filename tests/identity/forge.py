@@ -67,7 +67,7 @@ Make = Callable[[Forge, Claims], str]
 @dataclass(frozen=True)
 class Forgery:
     """A forged token. `checks`: a verifier that leaves out all of these, with `+` between, takes it. `of_log_ins`: it
-    is one where a log-in is completed, and not where a token is exchanged.
+    is a forgery when a log-in is completed, but not when a token is exchanged.
     """
 
     name: str

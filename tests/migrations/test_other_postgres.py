@@ -1,4 +1,4 @@
-"""The database's own rules hold on the PostgreSQL that Debian ships, too, and not only on the embedded one.
+"""The database's own rules hold on Debian's PostgreSQL, too, and not only on the embedded one.
 
 The tests of the store, the migrations, isolation and the sequencer are run once more, by a pytest of their own, which
 finds other programs under the name of the embedded ones.

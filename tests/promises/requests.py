@@ -30,12 +30,12 @@ def target(method: str) -> str:
 
 
 def user(name: str) -> Fields:
-    """A user as one is made."""
+    """Returns the fields of a new user."""
     return {"username": name, "email": f"{name}@example.org"}
 
 
 def workload(name: str) -> Fields:
-    """A container as one is made."""
+    """Returns the fields of a new container."""
     return {"name": name, "image": "nginx:1.27", "labels": {"app": name}}
 
 

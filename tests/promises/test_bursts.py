@@ -24,7 +24,7 @@ _PASS = 2 * 16
 
 
 async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many calls of a burst, all of them taken in, are held while another's call is answered."""
+    """Returns how many calls of a fully taken-in burst are held while another caller's call is answered."""
     eve = await world.make_user("eve", {OWN: "viewer"})
     bob = await world.make_user("bob", {OWN: "viewer"})
     for user in (eve, bob):

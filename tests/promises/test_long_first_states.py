@@ -1,4 +1,4 @@
-"""Promise 3: a long first state is sent while it is read, is of one moment, and holds no connection for long."""
+"""Promise 3: a long first state is sent while it is read, shows one moment, and holds no connection for long."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The verbs of the `pilothouse` command, one small module each; `pilothouse_client.cli` says how they are found."""
+"""The verbs of the `pilothouse` command, one small module each; `pilothouse_client.cli` finds them."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _BEGINNING = f'{{"format":"{audit_verifier.FORMAT}"'.encode()
 _WIDTH = 256
-# An export that is cut goes on so often in a row without a record in between.
+# The number of times in a row that a cut export is resumed without receiving a record.
 _ATTEMPTS = 5
 _HEAD: list[OutputColumn[Any]] = [
     OutputColumn("LOG", lambda head: head.origin),
@@ -244,7 +244,7 @@ def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
 
 
 def _size_and_root(note: str) -> tuple[tuple[int, bytes], str]:
-    """Of a head that the server says is the log's: it checks the signature, and witnesses sign the text."""
+    """Returns size and root of the server's head: it checks the signature, and witnesses sign the text."""
     with reading_answers():
         _, size, root = note.splitlines()[:3]
         return (int(size), base64.b64decode(root)), note
@@ -308,7 +308,7 @@ def export(
             os.fsync(written.fileno())
     except BaseException:
         if fresh and begun.place == 0:
-            # There is nothing in it to go on with.
+            # The file has nothing to continue from.
             file.unlink(missing_ok=True)
         raise
     say(f"{begun.count} records up to {begun.place}")
@@ -417,7 +417,7 @@ class _Export:
                 self.place, self.count = record.sequence, self.count + 1
             written.flush()
             if answer.done:
-                # After a cut the server was asked for the rest alone.
+                # After a cut only the rest was requested.
                 end = {"end": True, "records": self.count, "complete": whole and answer.sees_all}
                 end |= json.loads(answer.dropped) if answer.dropped else {}
                 _write_line(written, end | consistency())

@@ -29,7 +29,8 @@ CaFile = Annotated[str, typer.Option("--ca-file", metavar="FILE", help="PEM file
 ProxyUrl = Annotated[str, typer.Option("--proxy-url", help="Proxy to go through.")]
 InCluster = Annotated[bool, typer.Option("--in-cluster", help="The service account of the server's own pod.")]
 
-# Of cluster and user: which entry names a file, and which takes its content, in base64 where a kubeconfig wants it so.
+# For cluster and user: the entry that names a file, and the entry that takes its content, in base64 if kubeconfigs
+# use it.
 _FILES = {
     "certificate-authority": ("certificate-authority-data", True),
     "client-certificate": ("client-certificate-data", True),

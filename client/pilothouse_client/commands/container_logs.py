@@ -43,7 +43,7 @@ def logs(
         ),
     ] = None,
 ) -> None:
-    """Show the log of a container, or of several; after a cut a followed one goes on without duplicates.
+    """Show the log of a container, or of several; after a cut a followed one continues without duplicates.
 
     Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
     7, or 9 where the cluster fails.

@@ -206,7 +206,7 @@ def update(
     with connect() as client:
         container = pb.Container(name=name)
         if specification.merges or remove_env or remove_label:
-            # The etag makes sure that nobody's change between reading and writing is undone.
+            # The etag prevents this update from undoing another client's change between reading and writing.
             container = client.containers.get(namespace=where, name=name)
             etag = etag or container.etag
         paths = specification.write_to(container)

@@ -1,4 +1,4 @@
-"""Errors as messages and exit codes, so that scripts can tell them apart without reading text."""
+"""Errors as messages and exit codes, so that scripts can distinguish them without reading text."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def report(error: Exception) -> int | None:
     if isinstance(error, CommandError):
         _say(str(error))
         return error.exit_code
-    # Only what has been imported can have been raised: nothing is imported to find out.
+    # Only imported modules can have raised it, so nothing is imported for the check.
     if _is(error, "pilothouse_client.config_file", "ConfigError"):
         _say(str(error))
         return 1

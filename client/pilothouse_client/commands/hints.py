@@ -37,7 +37,7 @@ def context_in_words(configuration: Configuration, name: str, context: Context |
     """Returns the argument that --context needs, so that a log-in uses the same context; empty if none is needed."""
     if context is None or context.server != server:
         return ""
-    # The current one is met by itself, but what is made has the name that a log-in gives, unless it is told another.
+    # The current one needs no option, but a new context gets the name that a log-in gives, unless another is stated.
     by_itself = name == configuration.current and name == f"{context.username}@{server}"
     return "" if by_itself else name
 

@@ -160,7 +160,8 @@ def client_certificate(invocation: Invocation, context: Context | None) -> tuple
 
     certificate, key = given
     try:
-        # Else the library fails with the connection, and says nothing of the files. One with a password is not asked.
+        # Otherwise the library fails at the connection, and does not name the files. A password of the key is not
+        # asked for.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
         return Path(certificate).read_bytes(), Path(key).read_bytes()
     except (ssl.SSLError, ValueError):
@@ -191,7 +192,7 @@ def _report_interruption(error: PilothouseError | None) -> None:
 
 
 def report_retry(error: PilothouseError, failures: int) -> None:
-    """Says on standard error, once, that a call is not answered and why: it goes on to its deadline."""
+    """Writes to standard error, once, that a call got no answer and why; the call is retried until its deadline."""
     if failures == _FAILURES_UNTIL_THE_NOTICE:
         say(f"trying again until the time is over: {_words(error)}", err=True)
 

@@ -38,7 +38,7 @@ WAIT_SECONDS = 600.0
 # A proof counts from when the issuer asked the person, and lasts ten minutes: so most of it is left.
 _MAX_AGE_SECONDS = 60
 _PATH = "/callback"
-# A browser opens connections ahead that it says nothing on.
+# Browsers open spare connections and send nothing on them.
 _SILENT_SECONDS = 10.0
 _GONE_ON = "The log-in continues in your terminal. You can close this page."
 _REFUSED = "The issuer did not log you in; your terminal shows the reason. You can close this page."
@@ -61,7 +61,9 @@ CallbackPort = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to log in. `port` 0 takes a free one; `opens` says whether a browser is opened, or only told of."""
+    """How to log in. `port` 0 takes a free one; `opens`: the browser is opened, otherwise the address is only
+    printed.
+    """
 
     issuer: str = ""
     device: bool = False
@@ -70,7 +72,7 @@ class Way:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """As the command line says it."""
+        """Returns the options of the command line for it."""
         issuer = ("--issuer", self.issuer) if self.issuer else ()
         if self.device:
             return ("--device", *issuer)
@@ -101,7 +103,9 @@ def _show_code(begun: Any) -> None:
 
 
 def way_of(words: Sequence[str]) -> Way | None:
-    """Returns the way by a browser that `Way.words` says; None where it is one by a device, which has no browser."""
+    """Returns the way by a browser for the options of `Way.words`; None for a way by a device code, which has no
+    browser.
+    """
     if "--device" in words:
         return None
     values = dict(itertools.pairwise(words))
@@ -196,7 +200,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is nobody's business."""
+        """A broken connection is ignored."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -24,7 +24,7 @@ def completed(
     """Returns the answer that has tokens. `code` is the one on the command line; the user is asked for missing
     answers.
 
-    A code that was mistyped at a prompt is asked for again.
+    A mistyped code is requested again.
     """
     from pilothouse.identity.v1 import second_factor_pb2 as pb
     from pilothouse_client import UnauthenticatedError

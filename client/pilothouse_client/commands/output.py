@@ -102,7 +102,9 @@ def show(
     beside: Mapping[str, Any] | None = None,
     data_of: DataOf = as_data,
 ) -> None:
-    """Writes one result; `beside` is written after its fields, to programs only. One of a dry run says so."""
+    """Writes one result; `beside` is written after its fields, to programs only. The result of a dry run is
+    marked.
+    """
     if form is Format.TABLE:
         show_all([message], columns, form)
     else:
@@ -150,7 +152,7 @@ def _marked(columns: Columns) -> Columns:
 def show_all(
     rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0, data_of: DataOf = as_data
 ) -> None:
-    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. Those of a dry run say so."""
+    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. The results of a dry run are marked."""
     columns = _marked(columns) if dry_run.get() else columns
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
     if form is Format.TABLE:
@@ -170,7 +172,7 @@ def show_all(
 
 
 def done(message: str, form: Format = Format.TABLE) -> None:
-    """Says that something without a result was done, or could be; to people only."""
+    """Writes that an action without a result was done, or could be; to people only."""
     if form is Format.TABLE:
         say(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
@@ -213,7 +215,7 @@ class _GrowingTable:
     """Lines up the rows before the first flush, then writes line by line.
 
     Written rows cannot be moved any more, so a wider row widens its columns from there on. The headings wait for the
-    first row: alone they would tell no width.
+    first row, because alone they do not determine the widths.
     """
 
     def __init__(self, columns: Columns) -> None:

@@ -70,7 +70,7 @@ def can_i(
     everywhere: AllNamespaces = False,
     user: _User = "",
 ) -> None:
-    """Tell whether you may do something: prints yes or no, exits with 0 or 1.
+    """Print yes or no: whether you may do something. Exits with 0 or 1.
 
     In the namespace of -n, else the context's; with -A, or without either, in all namespaces.
     """

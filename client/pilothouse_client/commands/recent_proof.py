@@ -66,7 +66,7 @@ def _prove(client: Client, required: PilothouseError) -> None:
 
 
 def _ask(client: Client, *, by_code: bool) -> None:
-    """Asks for a password or a code; one that was mistyped is asked for again."""
+    """Asks for a password or a code; repeats the question after a mistyped one."""
     from pilothouse_client import PermissionDeniedError
 
     for tries_left in reversed(range(_TRIES)):
@@ -99,7 +99,7 @@ def _log_in_again(client: Client) -> None:
     answer: Any = proved_by_browser(client, way)
     if answer.user.username != context.username:
         raise CommandError(
-            f"the issuer logged in {answer.user.username}, but this context is of {context.username}",
+            f"the issuer logged in {answer.user.username}, but this context belongs to {context.username}",
             _NOT_ALLOWED,
         )
     tokens = asdict(tokens_of(answer))

@@ -49,7 +49,7 @@ def trust_in(target: Target, former: Context | None, wish: Wish) -> Trust:
     """Returns how to trust the server; `former` is the context of an earlier log-in there.
 
     Raises:
-        CommandError: it shows another certificate than before, or than the fingerprint says.
+        CommandError: its certificate differs from the former one, or from the fingerprint.
     """
     from pilothouse_client.handshake import shown_by
 
@@ -59,7 +59,7 @@ def trust_in(target: Target, former: Context | None, wish: Wish) -> Trust:
         return Trust()
     shown = shown_by(target.address, target.tls)
     if shown is None:
-        # Nobody listens, or not by TLS: the call that follows says so.
+        # No server listens, or it does not speak TLS: the next call reports that.
         return Trust() if former is None else Trust(former.certificate, former.server_name)
     _check(target, former, wish, shown)
     if shown.trusted or not shown.self_signed:

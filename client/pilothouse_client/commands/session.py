@@ -147,7 +147,7 @@ def login(
         )
     )
     username = "" if way else user or str(typer.prompt("User name", err=True))
-    # Before anybody types a password, the certificate is looked at.
+    # The certificate is checked before anybody types a password.
     known = configuration.known_of(address, former)
     tls, trust = _secured(address, insecure, ca_file, known, Wish(fingerprint, trust_new_certificate))
     password = "" if way else read_password(f"Password of {username}", from_stdin=password_stdin)
@@ -200,7 +200,7 @@ def login(
 
 
 def _words(options: Mapping[str, str]) -> tuple[str, ...]:
-    """Options as the command line says them, without those that are empty."""
+    """Returns the options for the command line, without the empty ones."""
     return tuple(word for option, value in options.items() if value for word in (option, value))
 
 

@@ -46,7 +46,7 @@ _FORGET_SECONDS = 300
 
 # Three times the server's period.
 FIRST_SAMPLE_SECONDS = 30.0
-# How many of the newest running containers are looked at.
+# The number of newest running containers to check.
 _NEWEST = 100
 
 
@@ -134,7 +134,7 @@ def _live(client: Client, namespace: str, by: By, limit: int) -> None:
         for answer in answers:
             newest.update({sample.container_uid: sample for sample in answer.samples})
             if newest:
-                # The width is asked for each time: a terminal can be resized.
+                # The width is read each time, because a terminal can be resized.
                 table = live_table(ordered(newest, by, limit), screen.console.width)
                 screen.update(table, refresh=True)
 

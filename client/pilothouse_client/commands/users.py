@@ -163,7 +163,7 @@ def reset_password(
 
 
 def keys_left(number: int, username: str = "") -> None:
-    """Says on standard error how many API keys a new password has left valid; '' is the caller's own name."""
+    """Writes to standard error how many API keys remain valid after a new password; '' is the caller's own name."""
     if number:
         whose = f" --user {username}" if username else ""
         say(

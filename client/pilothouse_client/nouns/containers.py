@@ -15,7 +15,7 @@ class Containers(NounClient[TransportT]):
     list = Pages(pb.ListContainersRequest, pb.ListContainersResponse, lambda answer: answer.containers)
     update = Unary(pb.UpdateContainerRequest, pb.UpdateContainerResponse, lambda answer: answer.container)
     delete = Unary(pb.DeleteContainerRequest, pb.DeleteContainerResponse, lambda answer: answer.container)
-    # The answer says of each Deployment what became of it.
+    # The answer contains the result for each Deployment.
     import_ = Unary(pb.ImportContainersRequest, pb.ImportContainersResponse, whole)
     start = Unary(pb.StartContainerRequest, pb.StartContainerResponse, lambda answer: answer.container)
     stop = Unary(pb.StopContainerRequest, pb.StopContainerResponse, lambda answer: answer.container)

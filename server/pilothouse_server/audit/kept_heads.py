@@ -30,7 +30,7 @@ _MOST_HISTORIES = 16
 
 @dataclass(frozen=True, slots=True)
 class KeptHead:
-    """A head as it was signed, and the history of the database that it is of."""
+    """A signed head, and its history of the database."""
 
     history: str
     note: str

@@ -1,7 +1,7 @@
 """The name of the audit log, and the keys that sign its heads.
 
-A key bears the name of the log that it signs heads of. Where the database went back, the log goes on under its name
-with the new history's after it, its *origin*; the same seeds sign there, as keys of that name.
+A key bears the name of the log that it signs heads of. After a rewind of the database, the log continues under its
+name with the new history's appended, its *origin*; the same seeds sign there, as keys of that name.
 """
 
 from __future__ import annotations

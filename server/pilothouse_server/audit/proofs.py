@@ -120,7 +120,8 @@ def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
     """A checkpoint of this log that a caller has kept.
 
     Raises:
-        InvalidArgument: it is none. FailedPrecondition: it is of another log, or no key of this one has signed it.
+        InvalidArgument: it is none. FailedPrecondition: it belongs to another log, or no key of this one has signed
+            it.
     """
     try:
         kept, _ = notes.parse(note)

@@ -62,7 +62,7 @@ _FILTERS = {
     "client_ip": FilterField(_LOG.client_ip),
     "user_agent": FilterField(_LOG.user_agent),
     "status_code": FilterField(_LOG.status_code, FilterKind.INTEGER),
-    # A record holds none where all went well; answers and people say OK.
+    # A record of a success has no code; answers and people write OK.
     "error_code": FilterField(_LOG.error_code, names={"OK": ""}),
     "error_message": FilterField(_LOG.error_message),
     "result": FilterField(
@@ -144,7 +144,7 @@ _WITH_NAMESPACE = OPERATION_LOGS.outerjoin(NAMESPACES, NAMESPACES.c.id == _LOG.n
 async def list_operations(
     transaction: ReadTransaction, page: PageRequest, sight: Sight
 ) -> tuple[Iterator[AuditOperation], NextPage]:
-    """One page of records, read from their rows as they are asked for, and where they go on."""
+    """Returns one page of records, read from their rows on demand, and where the next page begins."""
     query = sight.narrow(_shown_operations()).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="start_time desc", unique=_LOG.sequence)
     query = paginate(query, order, page)
@@ -194,7 +194,7 @@ async def operations_between(
         .limit(most)
     )
     if upto - after <= _FEW:
-        # Most watches are told of a record at a time, for which a cursor would be three statements.
+        # Most watches get one record at a time, for which a cursor would be three statements.
         few = (await transaction.connection.execute(query)).all()
         count = _fitting(few, most_bytes, _TEXTS)[0]
         return [_operation(row) for row in few[:count]], count < len(few)

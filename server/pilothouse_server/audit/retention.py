@@ -43,7 +43,7 @@ _NOT_INTACT = "not intact"
 _REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY, _NOT_INTACT)
 # A record of more stretches would be too long.
 _MOST_STRETCHES = 1000
-# So many of one partition are looked at: those of several that go together may be one stretch.
+# The most of one partition that are read; those of several partitions that are dropped together may be one stretch.
 _MOST_READ = 50_000
 
 # (last sequence of a partition) → whether everybody who has to has the records up to there
@@ -147,7 +147,7 @@ class Retention:
 
 
 def merged(before: Sequence[Stretch], found: Sequence[Stretch]) -> list[Stretch]:
-    """Stretches in order, those that follow on one another or overlap as one."""
+    """Returns stretches in order; adjacent and overlapping ones are joined."""
     result: list[Stretch] = []
     for first, last in sorted([*before, *found]):
         if result and first <= result[-1][1] + 1:

@@ -7,12 +7,12 @@ like all others.
 A head is signed only where the tree proves to continue the last one (`audit.kept_heads`): its row must bear the same
 root and note, and a consistency proof from it must lead to the new root. A server that keeps no head of the present
 history trusts the newest one in the database with a valid signature. A contradiction stops sealing for good, on all
-servers: an error line, a metric and an alarm record say so, until a person begins another history. A record that is
-missing while the tree grows does not stop it: its leaf is of no hash, and verification says so for ever.
+servers, until a person begins another history; an error line, a metric and an alarm record report it. A record that
+is missing while the tree grows does not stop it: its leaf has no hash, and verification reports that for ever.
 
-Where the database went back, heads of another line of records have been given out. The log goes on under its name with
-the new history's after it, so that no head contradicts another of its origin; the first head of a history names the
-head that it follows. Since a database that went back looks like a contradiction, the feed looks for that first.
+Where the database went back, heads of another line of records have been given out. The log continues under its name
+with the new history's appended, so that no head contradicts another of its origin; the first head of a history names
+the head that it follows. Since a database that went back looks like a contradiction, the feed looks for that first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ STOPPED = Gauge(
 
 # So many leaves a transaction: some ten milliseconds.
 _STEP = 4096
-# Heads that are asked for are sealed no faster.
+# Requested heads are sealed no faster.
 _LEAST_SECONDS = 1.0
 _NO_HASH = bytes(merkle.HASH_BYTES)
 # Heads whose signatures nobody knows are passed over, at most so many.
@@ -100,7 +100,7 @@ class Sealer:
         self._known = -1
         self._at_work: asyncio.Task[Seal] | None = None
         self._sealed_at = 0.0
-        # Told a head that was sealed by this server: what publishes it, or has it witnessed.
+        # Called with a head that this server sealed, to publish it or have it witnessed.
         self.on_sealed: Callable[[Seal], None] = lambda _seal: None
 
     async def begin(self) -> None:
@@ -150,7 +150,7 @@ class Sealer:
         return await asyncio.shield(self._at_work)
 
     async def covering(self, size: int) -> Seal:
-        """The newest head, which is of at least so many leaves where the log has them. Raises as `seal`."""
+        """Returns the newest head; it has at least so many leaves if the log has them. Raises as `seal`."""
         async with self._store.system_read() as transaction:
             seal = await audit_tree.newest_seal(transaction)
         if seal is not None and seal.size >= size:
@@ -189,7 +189,7 @@ class Sealer:
             raise await self._stop(contradiction) from None
 
     async def _steps(self) -> tuple[Seal, str]:
-        """Grows the tree step by step; returns the head of all, and the history that it is of."""
+        """Grows the tree step by step; returns the newest head, and its history."""
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()

@@ -33,7 +33,7 @@ from pilothouse_server.watch.resume_token import Position
 
 # Records that a late watch reads in one go: there may be hundreds of watches with slow readers.
 _STRETCH, _STRETCH_BYTES = 500, 256 * 1024
-# Seconds between two answers that say how far a verification is.
+# Seconds between two answers about the progress of a verification.
 _PROGRESS_SECONDS = 0.5
 
 _OPERATIONS = ListAnswer(pb.ListOperationsResponse, "operations")

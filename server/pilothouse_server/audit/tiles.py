@@ -28,7 +28,7 @@ _LENGTH = merkle.HASH_BYTES.to_bytes(2, "big")
 
 @dataclass(frozen=True, slots=True)
 class TilePath:
-    """Which tile is meant: `level` 0 and `entries` are of the same leaves."""
+    """The address of a tile: `level` 0 and `entries` are about the same leaves."""
 
     level: int
     index: int

@@ -91,7 +91,7 @@ class VerificationReport:
             self.more = True
 
     def refused(self, words: str) -> None:
-        """Keeps why the log cannot be sealed, where nothing else was found that tells it."""
+        """Adds the reason why the log cannot be sealed, if no other finding explains it."""
         if not self.findings:
             self.add(VerificationFinding(Fault.SEAL, self.total, self.total, words))
 
@@ -207,7 +207,7 @@ class Verification:
             self._tree_fault(0, self._state.size, "the edge of the tree is not that of its leaves")
 
     async def _heads(self, transaction: Any, data: Sequence[bytes]) -> None:
-        """Whether the heads that were sealed within these leaves are of this tree."""
+        """Checks that the heads sealed within these leaves belong to this tree."""
         share = Share()
         for each in data:
             await share.used()
@@ -259,7 +259,7 @@ class Verification:
     def _opened(self, size: int, note: str) -> Checkpoint:
         """The head of a note, also of a former key that nobody has named, before the first that a known key has signed.
 
-        All that it says is compared with the tree, too, and the later head binds the tree. Raises NoteError.
+        Its content is compared with the tree, too, and the later head binds the tree. Raises NoteError.
         """
         try:
             checkpoint, _ = notes.opened(note, self._verifiers)

@@ -50,7 +50,7 @@ _SECONDS = 10.0
 _PAUSE_SECONDS = 15.0
 _MOST_ANSWER_BYTES = 64 * 1024
 _OK, _CONFLICT, _NOT_CONSISTENT = 200, 409, 422
-# A head older than so many others is not looked for.
+# Heads older than so many others are ignored.
 _MOST_LOOKED_AT = 1000
 
 
@@ -74,7 +74,7 @@ class Witnessing:
     # Of each witness the size of the head that it signed last, as far as it is known here.
     _sizes: dict[str, int] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    # Witnesses whose proof of a fork was told already.
+    # Witnesses whose proof of a fork has already been reported.
     _forked: set[str] = field(default_factory=set)
 
     def seal_made(self, _seal: Seal) -> None:
@@ -171,7 +171,7 @@ class Witnessing:
         return newest is None or newest.size < signed
 
     async def _forks(self, name: str, seal: Seal, status: int) -> None:
-        """Tells that a witness proves a fork. Raises Unavailable."""
+        """Reports that a witness proves a fork. Raises Unavailable."""
         FAILURES.labels(name, _EQUIVOCATION).inc()
         if name in self._forked:
             return

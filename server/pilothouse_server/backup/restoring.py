@@ -37,8 +37,8 @@ _KNOWS_TRANSACTION_TIMEOUT: Final = 170000
 class Order:
     """Source and target of a restore.
 
-    `dsn` is of the maintenance login, or, if `makes_roles`, of an administrator. `master_keys_to` is the file for the
-    master keys of the backup, if they are part of it.
+    `dsn` is that of the maintenance login, or, if `makes_roles`, of an administrator. `master_keys_to` is the file
+    for the master keys of the backup, if they are part of it.
     """
 
     path: Path
@@ -129,7 +129,7 @@ async def _run(dsn: str, target: BackupTarget, verified: Verified) -> None:
             await into.drain()
             into.close()
         except ConnectionError:
-            # psql ended early: it says why.
+            # psql ended early; its output gives the reason.
             pass
         await run.ended()
 

@@ -90,7 +90,7 @@ def _old(schedule: BackupSchedule, now: datetime) -> list[Path]:
 
 
 def _remove(folder: Path, path: Path) -> None:
-    # Without its name first, so that half of it is never taken for a backup.
+    # It is renamed first, so that half of it is never taken for a backup.
     gone = path if path.name.startswith(".") else manifests.unfinished(folder, path.name)
     if gone != path:
         path.rename(gone)

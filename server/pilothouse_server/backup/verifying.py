@@ -42,7 +42,7 @@ async def verify(path: Path, key_file: Path | None) -> Verified:
 
     Raises:
         FailedPrecondition: it was changed or cut off, it was made by a newer release or before 0.2.0, or the key file
-            is not its own. The message says which file, or which key.
+            is not its own. The message names the file or the key.
     """
     backup = manifests.read(path)
     if backup.manifest.schema_version < FIRST_ID:

@@ -68,7 +68,7 @@ def reindex(
 
 @app.command("stats")
 def stats() -> None:
-    """Show connections, bloat, growth and the slowest statements, as the server tells them."""
+    """Show connections, bloat, growth and the slowest statements, as the server reports them."""
     from pilothouse_client.commands.invocation import connect
 
     with connect() as client:

@@ -50,7 +50,7 @@ _USAGE = 2
 
 
 def _in_lines(setting: str) -> str:
-    """Returns the setting in lines for a narrow terminal; a long list goes on, indented, after a comma."""
+    """Returns the setting in lines for a narrow terminal; a long list is wrapped, indented, after a comma."""
     lines = [""]
     for item in re.findall(r"[^,]*,?", setting):
         if len(lines[-1]) + len(item) > 78:
@@ -132,7 +132,7 @@ def serve_plainly(words: Sequence[str]) -> bool:
 
 
 def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
-    """Serves until it is told to end. `processes`, where given, goes before the setting."""
+    """Serves until it gets a signal to end. `processes`, if given, overrides the setting."""
     settings = _settings(PROCESSES=processes) if processes else _settings()
     if self_signed:
         settings = _with_certificate(settings, dev=dev)
@@ -230,7 +230,7 @@ def _end_at_last(seconds: float) -> None:
 
 
 def _free_addresses(settings: Settings) -> contextlib.ExitStack:
-    """The addresses that are served on, held until they are given up; not those where a free one is asked for.
+    """Reserves the addresses to serve on, until they are released; addresses with a free port are left out.
 
     Raises:
         SettingsError: something else listens on one, or it is no address of this machine.

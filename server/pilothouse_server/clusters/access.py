@@ -1,8 +1,7 @@
 """How this server reaches the clusters: by its own configuration, else by the credentials that are stored.
 
-New credentials are tried out before they are stored: connect, ask for the version, ask which of the needed rights are
-denied. That is the one place where a caller waits for a cluster, so it has a deadline, and it happens outside any
-transaction.
+New credentials are tested before they are stored: connect, read the version, list the missing rights. That is the one
+place where a caller waits for a cluster, so it has a deadline, and it happens outside any transaction.
 """
 
 from __future__ import annotations

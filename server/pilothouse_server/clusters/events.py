@@ -1,7 +1,7 @@
 """Kubernetes Events that a caller requests with a container or a volume: read from the cluster, with a deadline.
 
-The stored state is returned whether the cluster responds or not; if it does not, the response says why there are no
-events.
+The stored state is returned whether the cluster responds or not; if it does not, the response gives the reason why
+there are no events.
 """
 
 from __future__ import annotations

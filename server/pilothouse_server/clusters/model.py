@@ -17,7 +17,9 @@ ORPHANS_UNDECIDED = "OrphansUndecided"
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """`credentials_expires_at` is known for stored credentials that say it; `leader` is the server that watches it."""
+    """`credentials_expires_at` is known for stored credentials that contain it; `leader` is the server that watches
+    it.
+    """
 
     id: int
     uid: str

@@ -130,7 +130,7 @@ async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Clus
 async def list_clusters(
     transaction: ReadTransaction, page: PageRequest
 ) -> tuple[Sequence[Cluster], NextPage]:
-    """One page of clusters, and where they go on."""
+    """Returns one page of clusters, and where the next page begins."""
     query = select(*_SHOWN).where(CLUSTERS.c.deleted_at.is_(None), compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CLUSTERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
@@ -215,7 +215,7 @@ async def deregistered(transaction: ReadTransaction) -> list[str]:
 async def list_orphans(
     transaction: ReadTransaction, cluster: str, page: PageRequest
 ) -> tuple[Sequence[OrphanedObject], NextPage]:
-    """One page of a cluster's orphans, and where they go on."""
+    """Returns one page of a cluster's orphans, and where the next page begins."""
     query = select(ORPHANS).where(
         ORPHANS.c.cluster_name == cluster, compile_filter(page.filter, _ORPHAN_FILTERS)
     )

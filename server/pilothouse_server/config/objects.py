@@ -1,8 +1,8 @@
 """Config maps and secrets as objects of the cluster: their owner, their form, and the record of a refusal.
 
-An object is ours when it carries the uid of our row, or is the very one that an import took over; another of
-the same name is somebody else's (`check_ours`). The cluster's message is stored without any of our values
-that it might repeat.
+An object is ours when it carries the uid of our row, or is the one that an import took over; another of the same name
+belongs to another owner (`check_ours`). The cluster's message is stored without any of our values that it might
+repeat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHORTEST_REDACTED = 4
 
 
 class ConfigObject(KubernetesObject, frozen=True, rename="camel"):
-    """A ConfigMap or Secret. Of its values the keys are looked at, and nothing is decoded."""
+    """A ConfigMap or Secret. Only the keys of its values are read, and nothing is decoded."""
 
     data: dict[str, msgspec.Raw] | None = None
     binary_data: dict[str, msgspec.Raw] | None = None
@@ -77,7 +77,7 @@ def manifest(config: Config, values: Values) -> Manifest:
 
 
 def is_ours(config: Config, found: KubernetesObject) -> bool:
-    """Returns whether an object is this config's: it says so, or is the one taken over and is nobody's yet."""
+    """Returns whether an object is this config's: it has its uid, or is the one taken over and has no owner yet."""
     label = found.metadata.label(CONFIG_UID)
     if label:
         return label == config.uid

@@ -160,7 +160,7 @@ class Envelopes:
         """Returns if these data keys, with their keys, can be wrapped by another immediately.
 
         Raises:
-            KeyNotAtHand: names all that the token has to be asked for.
+            KeyNotAtHand: names all keys that the token must provide.
         """
         wanted = self._missing(data_keys)
         if self._is_of_token(new_key_id):

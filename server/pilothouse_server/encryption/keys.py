@@ -14,8 +14,7 @@ not. If it was the oldest, page and resume tokens given out before end.
 
 The third provider, a PKCS#11 token, gives no master key: its keys wrap and never leave it (`encryption.hsm`).
 
-The file is read again when a key is asked for that was not in it (`refresh`), so a key is added without a
-restart.
+The file is read again when a key is requested that was not in it (`refresh`), so a key is added without a restart.
 """
 
 from __future__ import annotations

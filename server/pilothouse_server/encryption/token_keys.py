@@ -119,7 +119,7 @@ class _Kept:
 
 
 class TokenKeys:
-    """The keys of one token, and the wrapping keys at hand."""
+    """The keys of one token, and the cached wrapping keys."""
 
     def __init__(self, token: Token) -> None:
         self._token = token
@@ -191,7 +191,7 @@ class TokenKeys:
                 away = False
 
     def forget(self) -> None:
-        """Keeps nothing at hand that was brought out of the token."""
+        """Clears the cache of wrapping keys."""
         self._sealing.clear()
         self._kept.clear()
 
@@ -201,7 +201,7 @@ class TokenKeys:
         await self._token.close()
 
     async def _bring_once(self, wanted: WantedTokenKey) -> None:
-        """Asks once for a key that many want at a time; if that fails, it fails for all of them."""
+        """Requests a key from the token once for all concurrent callers; if that fails, it fails for all of them."""
         began = time.monotonic()
         async with self._turns[hash(wanted) % _TURNS]:
             if self._is_at_hand(wanted):

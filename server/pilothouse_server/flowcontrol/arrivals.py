@@ -29,19 +29,18 @@ _FEW, _MANY = 16, 64
 _STRANGERS = 64
 # A caller with fewer calls than `_FEW` in this time is never held.
 _FORGOTTEN_SECONDS = 0.25
-# After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for a
-# processor. Where the event loop was not punctual it was busy, and may not have come to take one in: so many looks are
-# enough then, and so long is.
+# After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for
+# a processor. A late event loop was busy, and may not have taken one in: then the wait is as many looks, and as long.
 _CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.002, 0.004, 0.0005
 _LOOKS = 3
 _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
-# So few are no burst. They all go on in the next turns of the loop, so many in each.
+# So few are no burst. They all continue in the next turns of the loop, so many in each.
 _NO_BURST, _A_TURN = 32, 1
 # The number of calls of a burst that are worked on concurrently. A call that takes longer is waiting for
 # something, and makes room.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
-# And while others make calls. Then the loop is theirs for as long as the last one took, at most so long: where each
-# begins as soon as one has ended, others wait for one of them at each step of their own.
+# And while others make calls. Then the others get the loop for as long as the last one took, at most so long: if each
+# began as soon as one has ended, others would wait for one of them at each step of their own.
 _AT_WORK_BESIDE_OTHERS, _MOST_REST_SECONDS = 1, 0.004
 # The gate looks for newly arrived calls after so many. It does not look while so few are held: any busy
 # caller has that many in progress, and each look leaves the process idle.
@@ -113,12 +112,12 @@ class Arrivals:
         self._turns: deque[_Caller] = deque()
         # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
         self._places: dict[object, float] = {}
-        # Until when none of a burst goes on while others make calls.
+        # Until this time no call of a burst continues while others make calls.
         self._rests_until = 0.0
         self._until_look = 0
         # How many of those that are held are the rest of a burst.
         self._of_burst = 0
-        # One thing is to come at a time: a look, or that some go on.
+        # One thing is scheduled at a time: a look, or the release of some calls.
         self._next: asyncio.Handle | None = None
         self._looking = False
         self._patience_seconds = _MOST_LOOKS_SECONDS
@@ -146,7 +145,7 @@ class Arrivals:
         return True
 
     async def turn(self, caller: Hashable, who: object) -> None:
-        """Returns when it is the turn of a call that does not pass. However this ends, `leave` is to be called with the
+        """Returns when it is the turn of a call that does not pass. In every case `leave` must be called with the
         same `who`, or it counts as one that waits.
 
         Raises:
@@ -214,7 +213,7 @@ class Arrivals:
             self._soon()
 
     def end(self) -> None:
-        """Lets all go on: this server is shutting down."""
+        """Releases all calls: this server is shutting down."""
         self._over = True
         for each in self._callers.values():
             each.all_are_taken_in()
@@ -230,7 +229,7 @@ class Arrivals:
         self._next = loop.call_at(due, self._look, came, looks, since, due)
 
     def _look(self, came: int, looks: int, since: float, due: float) -> None:
-        """Lets some go on if gRPC has no more calls to hand over."""
+        """Releases some calls if gRPC has no more calls to hand over."""
         now, newest = asyncio.get_running_loop().time(), self._came
         looks = looks + 1 if newest == came else 0
         calm = looks >= _LOOKS or (looks and now - due < _PUNCTUAL_SECONDS)
@@ -283,7 +282,7 @@ class Arrivals:
         self._soon()
 
     def _must_wait(self, now: float, alone: bool) -> bool:
-        """Returns whether none of a burst may go on now; `_go_on` is then called when one may."""
+        """Returns whether no call of a burst may continue now; `_go_on` is then called when one may."""
         if len(self._places) >= (_AT_WORK if alone else _AT_WORK_BESIDE_OTHERS):
             self._soon(_AT_WORK_SECONDS)
         elif not alone and now < self._rests_until:

@@ -254,7 +254,7 @@ def is_large(request_bytes: int) -> bool:
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:
-    """Returns the number of seats of a unary call that asks for so many rows by a request of so many bytes."""
+    """Returns the number of seats of a unary call for so many rows with a request of so many bytes."""
     rows = min(_MOST_SEATS_FOR_ROWS - 1, max(0, page_size - 1) // WIDE_PAGE_ROWS)
     return 1 + rows + request_bytes // LARGE_REQUEST_BYTES
 

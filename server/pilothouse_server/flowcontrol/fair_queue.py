@@ -47,7 +47,7 @@ class QueueBounds:
     wait_seconds: float
 
 
-# Makes the error for a refused call; the argument says whether its own flow's bound refuses it.
+# Makes the error for a refused call; the argument is True if its own flow's bound refuses it.
 Refusal = Callable[[bool], PilothouseError]
 
 

@@ -4,7 +4,7 @@ A client may open a call and send nothing. Until it does, the call holds no seat
 most. The number of places is bounded: if all are taken, the caller with the most calls here loses its oldest. A body
 that is sent with its call is here for one turn of the event loop, so this ends no call of a client that behaves.
 
-All wait equally long, so one timer serves them: it looks at the oldest. Calls that came together do not end together:
+All wait equally long, so one timer serves them: it checks the oldest. Calls that came together do not end together:
 each that ends is answered and perhaps recorded, and hundreds in one turn of the loop would delay everybody else. So a
 few end at a time, some hundred a second, and the last of many somewhat late.
 """

@@ -26,7 +26,8 @@ from typing import Final
 
 # Keys that are remembered: a bucket takes some 200 bytes.
 _MOST_KEYS: Final = 20_000
-# After `close`, waiting callers continue this far apart: all together would delay those who are told of the shutdown.
+# After `close`, waiting callers continue this far apart: all together would delay those who are notified of the
+# shutdown.
 _CLOSING_SECONDS: Final = 0.002
 # A caller whose wait would exceed the longest one waits for a random part of that, at least half: all of them
 # together would delay others.

@@ -214,7 +214,9 @@ class Enrolment(msgspec.Struct, frozen=True):
 
 
 class BegunLogin(msgspec.Struct, frozen=True):
-    """A log-in at an issuer that goes on in a browser, as it leaves the server; nowhere kept, never shown by `repr`."""
+    """A log-in at an issuer that continues in a browser, as it leaves the server; stored nowhere, never shown by
+    `repr`.
+    """
 
     issuer: str
     authorization_url: str

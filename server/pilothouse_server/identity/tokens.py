@@ -2,10 +2,10 @@
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
-The prefix tells an access token (`pht_`) from a refresh token (`phr_`), an API key (`phk_`) and a challenge
-(`phl_`), so that none passes for another. Prefix and checksum let secret scanners find a leaked token with
-certainty, and let the server refuse a mistyped one without asking the database. The SHA-256 is stored: the
-bits are random, so no slow hash is needed to keep them from being guessed.
+The prefix distinguishes an access token (`pht_`), a refresh token (`phr_`), an API key (`phk_`) and a challenge
+(`phl_`), so that none passes for another. Prefix and checksum let secret scanners find a leaked token with certainty,
+and let the server refuse a mistyped one without asking the database. The SHA-256 is stored: the bits are random, so
+no slow hash is needed to keep them from being guessed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def new_token(prefix: str) -> str:
 
 
 def is_well_formed(token: str, prefix: str) -> bool:
-    """Whether `token` could have been made by `new_token(prefix)`; tells nothing of whether it lives."""
+    """Returns whether `token` could have been made by `new_token(prefix)`; it does not check whether it is valid."""
     if len(token) != _LENGTH or not token.isascii() or not token.startswith(prefix):
         return False
     return token[-CHECKSUM_LENGTH:] == checksum(token[:-CHECKSUM_LENGTH])
@@ -48,7 +48,7 @@ def token_hash(token: str) -> bytes:
 
 
 def shown_part(token: str) -> str:
-    """How a token begins: enough to tell it from others, and too little to guess it by."""
+    """Returns the beginning of a token: enough to distinguish it from others, and too little to guess it."""
     return token[: len(ACCESS_PREFIX) + _SHOWN_LENGTH]
 
 

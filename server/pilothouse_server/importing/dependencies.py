@@ -155,10 +155,10 @@ class Dependencies:
         return container, Discovered(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
 
     async def source(self, kind: Kind, name: str) -> tuple[Discovered, tuple[str, ...]]:
-        """Returns a config map or secret by itself as it is to be made, and why it cannot be.
+        """Returns the config map or secret to be made, or the reasons why it cannot be made.
 
         Raises:
-            ClusterError: the cluster does not answer, or does not let us look.
+            ClusterError: the cluster does not answer, or denies reading.
         """
         problems = list[str]()
         if (kind, name) in self._existing.sources:

@@ -129,7 +129,7 @@ def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:
 
 
 def without_services(converted: Converted, reasons: dict[str, str]) -> Converted:
-    """The same without some Services, which are left alone for these reasons by name."""
+    """Returns the same without some Services; `reasons`, by name, are why they are left alone."""
     container, taken_over = converted.container, converted.container.spec.taken_over
     assert taken_over is not None
     kept = tuple(service for service in taken_over.services if service.name not in reasons)
@@ -270,7 +270,7 @@ def _services(
 def _service(
     service: Manifest, declared: tuple[Port, ...], orphans: Collection[str]
 ) -> tuple[TakenOverService, list[Port]]:
-    """Read a Service. Raises _LeftAloneError, which says why."""
+    """Read a Service. Raises _LeftAloneError with the reason."""
     if told := unfit.problems(service):
         raise _LeftAloneError(told[0])
     metadata, spec = service["metadata"], service["spec"]

@@ -181,5 +181,5 @@ def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: 
 
 
 def _may_be_added(container: Container, path: str, key: str) -> bool:
-    """Returns whether a key is nobody's so far, neither set by the platform nor meant for it."""
+    """Returns whether a key has no owner so far, neither set by the platform nor meant for it."""
     return key not in _OURS and _is_added(manifests.deployment(container), path)

@@ -64,12 +64,12 @@ _UNREADABLE = ("the cluster describes it in a way that cannot be read",)
 _MOST_UNREAD = 10
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
-# An import right after the adoption was asked for finds the namespace on its way to be ours.
+# An import right after the adoption was requested finds the namespace on its way to be ours.
 ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
+    """A Deployment that was examined. `container` None: it is not imported, `problems` are the reasons.
 
     `notes`: remarks on a Deployment that is imported. `created`: the objects of `discovered` that were
     created with it. `uid`: that of an orphan, which keeps it; empty: a new one.
@@ -113,7 +113,9 @@ async def discover(
 
 
 async def _wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
-    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's; waits for one that is being adopted."""
+    """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; waits for one that is being
+    adopted.
+    """
     waited = 0.0
     while namespace.adopted and waited < ADOPTION_SECONDS and await is_foreign(client, namespace.ref):
         await asyncio.sleep(_LOOK_SECONDS)
@@ -393,7 +395,7 @@ async def _unlike_services(
 
 
 def refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
-    """Returns the candidate as one that is not imported, and why."""
+    """Returns the candidate as one that is not imported, with the reason."""
     return msgspec.structs.replace(
         candidate, container=None, problems=tuple(problems), notes=(), created=Created()
     )

@@ -47,7 +47,7 @@ _MADE_NAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
     ),
     "secret": (("sh.helm.release.v1.", "it is Helm's record of a release"),),
 }
-# It renews what it made, and does not say so by an owner.
+# It renews its secrets, and does not set an owner.
 _RENEWED_BY = ("cert-manager.io/",)
 
 

@@ -1,8 +1,8 @@
 """Values in a cluster's object that no row can hold: NUL, half a character, a number beyond 64 bits.
 
-Where an object is only looked at, such characters are replaced (`kubernetes.marks`). An object that is taken
-over is applied again: a replaced character would change the running container, so the object is refused, and
-the place is named.
+In an object that is only observed, such characters are replaced (`kubernetes.marks`). An object that is taken over is
+applied again: a replaced character would change the running container, so the object is refused, and the place is
+named.
 """
 
 from __future__ import annotations

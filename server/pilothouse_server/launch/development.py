@@ -93,7 +93,7 @@ class Development:
         """Starts the dependencies that are not configured.
 
         Raises:
-            EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text says why.
+            EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text gives the reason.
             SettingsError: the data folder holds a database that was made before 0.2.0.
             OSError: the data folder cannot be made.
         """

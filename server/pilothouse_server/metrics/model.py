@@ -241,7 +241,7 @@ class TableBloat(msgspec.Struct, frozen=True):
 
 
 class PartitionGrowth(msgspec.Struct, frozen=True):
-    """How a partition has grown. Its range is of times or of revisions."""
+    """How a partition has grown. Its range is one of times or of revisions."""
 
     table_name: str
     partition_name: str

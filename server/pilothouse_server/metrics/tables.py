@@ -1,7 +1,7 @@
 """The tables and views of usage, as far as they are queried through SQLAlchemy's expressions.
 
-Samples and their roll-ups are written and read by statements in text (`repository`): they are window functions
-and unions that say more as SQL.
+Samples and their roll-ups are written and read by statements in text (`repository`): window functions and unions are
+clearer as SQL.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CONTAINER_DETAILS = Table(
     info={"is_view": True},
 )
 
-# The materialised view knows no tenants; this function answers the rows that the caller reaches.
+# The materialised view knows no tenants; this function returns the rows that the caller reaches.
 SUMMARIES = (
     func.public.reachable_container_summary()
     .table_valued(

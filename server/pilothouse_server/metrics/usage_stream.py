@@ -1,9 +1,9 @@
 """Samples as they are stored by any server, for all watchers of this server.
 
-A writer announces the lowest id of its batch with its commit (NOTIFY). A server with watchers reads from
-there on. Ids are not given in commit order, so it may read some samples twice. That does no harm, because of
-each container only a sample newer than the last one counts. Notifications are hints: the table is looked at
-every two seconds anyway. While nobody watches nothing is read, and no connection is held.
+A writer announces the lowest id of its batch with its commit (NOTIFY). A server with watchers reads from there on.
+Ids are not given in commit order, so it may read some samples twice. That does no harm, because of each container
+only a sample newer than the last one counts. Notifications are hints: the table is read every two seconds anyway.
+While nobody watches nothing is read, and no connection is held.
 
 There is no queue per watcher. The newest sample of each container stands in one ordered mapping, the latest
 change last, and a watcher has only its position: the samples that it has not seen yet are the end of the
@@ -44,7 +44,7 @@ _LONGEST_DELAY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PublishedSample:
-    """The newest sample of a container; `answer` is the serialised answer that tells it, made once for all."""
+    """The newest sample of a container; `answer` is its serialised answer, made once for all watchers."""
 
     position: int
     published_at: float
@@ -124,7 +124,7 @@ class UsageStream:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[int]:
-        """Keeps samples coming within the block; yields the position after which they are told.
+        """Keeps samples coming within the block; yields the position after which they are sent.
 
         Raises:
             Unavailable: the database is away.

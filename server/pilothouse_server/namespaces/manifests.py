@@ -13,7 +13,7 @@ from pilothouse_server.kubernetes.ownership import (
 )
 from pilothouse_server.namespaces.model import Namespace
 
-# The label by which a Kubernetes namespace says which pods it takes.
+# The label by which a Kubernetes namespace declares the pods that it accepts.
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 

@@ -134,7 +134,7 @@ async def change(
 ) -> Namespace:
     """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
 
-    `adopt`: a Kubernetes namespace that is somebody's is taken over; one that was applied is ours already.
+    `adopt`: a Kubernetes namespace of another owner is taken over; one that was applied is ours already.
 
     Raises:
         NotFound: the namespace.
@@ -213,7 +213,9 @@ def is_applied(namespace: Namespace) -> bool:
 
 
 def is_foreign(namespace: Namespace) -> bool:
-    """Whether the Kubernetes namespace is somebody's, as far as is known; callers are loaded with the names of such."""
+    """Returns whether the Kubernetes namespace belongs to another owner, as far as is known; callers are loaded with
+    the names of such.
+    """
     return any(
         each.type == APPLIED and each.status == "False" and each.reason in (NAME_TAKEN, LABEL_LOST)
         for each in namespace.conditions

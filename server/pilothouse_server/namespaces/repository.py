@@ -198,7 +198,8 @@ async def list_namespaces(
     visible: Collection[int] | None,
     message_format: int,
 ) -> tuple[Sequence[CachedNamespace | Namespace], NextPage]:
-    """One page of the namespaces among `visible` (None: all that the caller reaches), and where they go on.
+    """Returns one page of the namespaces among `visible` (None: all that the caller reaches), and where the next page
+    begins.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """

@@ -36,8 +36,8 @@ _MOST_INTERIM: Final = 16
 # itself.)
 _MOST_AROUND_BYTES: Final = 1024 * 1024
 _MOST_AROUND_TIMES: Final = 4
-# So many lines, or parts of messages, are gone through at a time, which is less than a millisecond. (A log has lines of
-# its own, and has some 100,000 of them a second so, where nobody else does anything.)
+# So many lines, or parts of messages, are parsed at a time, which takes less than a millisecond. (A log has lines of
+# its own; this permits some 100,000 of them a second if nothing else runs.)
 _LINES_AT_ONCE: Final = 512
 _PARTS_AT_ONCE: Final = 256
 # Of one message. The longest that is taken has a kilobyte in each.
@@ -128,7 +128,7 @@ class _Bounded(ResponseHandler):
         self._go_on()
 
     def _go_on(self) -> None:
-        # With a reader that has no room, `resume_reading` goes on.
+        # If the reader has no room, `resume_reading` continues.
         if self._reading_paused:
             return
         held, self._held = self._held, b""

@@ -92,7 +92,7 @@ class AddressRefused(ValueError):
 
 
 class AddressDenied(OSError):
-    """The address that a name led to is denied. Raised at the connection, and told by `failure`."""
+    """The address that a name led to is denied. Raised at the connection, and reported by `failure`."""
 
 
 class TooLong(Exception):
@@ -275,7 +275,7 @@ def key_pair_file(certificate: bytes, key: bytes) -> Iterator[str]:
     """The path of a file that holds a client's certificate and its key (PEM) until the end of the block.
 
     The TLS library reads files only; this one is in memory, and only this process has it. A key that needs a password
-    is refused: else the library asks for it at the server's terminal, and waits.
+    is refused: otherwise the library asks for it at the server's terminal, and waits.
 
     Raises OSError or ValueError: they cannot be read, or do not belong together.
     """

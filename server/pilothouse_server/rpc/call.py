@@ -105,7 +105,7 @@ class Call:
         self.started = time.perf_counter()
         # Whether its client was gone when it was refused.
         self.unheard = False
-        # For how long its refusal waited to be told.
+        # How long its refusal waited to be sent.
         self.waited_seconds = 0.0
         self.started_at = store.clock.now()
         self.deadline: float | None = None
@@ -234,7 +234,7 @@ class Call:
             self._draft = None
 
     async def replay_transaction(self) -> Transaction:
-        """The same, for the look at whether the call is a replay, and for the record alone."""
+        """The same, for the check for a replay, and for the record alone."""
         assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
         return await self._begun()
 
@@ -279,7 +279,7 @@ class Call:
         return self.caller.namespaces_with(self.rule.permission)
 
     def may(self, namespace: str) -> May:
-        """Returns the function that says whether the caller holds a permission in this namespace."""
+        """Returns the function that checks whether the caller holds a permission in this namespace."""
         caller = self.caller
         return lambda permission: caller.allows(permission, namespace)
 
@@ -404,8 +404,10 @@ def drafts(handler: Handler) -> Handler:
 
 
 def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
-    """Marks a list whose page is more work than its size says: `rows` returns for a request, which is not checked yet,
-    as how many rows it counts where seats are given (`flowcontrol`).
+    """Marks a list whose page is more work than its size suggests.
+
+    `rows` returns, for a request that is not checked yet, the number of rows by which seats are given
+    (`flowcontrol`).
     """
 
     def marked(handler: Handler) -> Handler:

@@ -29,7 +29,7 @@ _NAME = re.compile(
     r"""|(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
     r"""|(?P<option>--?[A-Za-z][\w.\-]*)\s{1,8}(?!-))"""
 )
-# It goes up to a blank, but for what is quoted and for the word before it that says how it is meant.
+# It goes up to a blank, except for quoted text and for a preceding word that sets the kind.
 _VALUE = re.compile(
     r"""(?i:(?:bearer|basic|digest|negotiate|token|apikey)\s{1,8})?(?:"[^"]*"?|'[^']*'?|[^\s"'])+"""
 )

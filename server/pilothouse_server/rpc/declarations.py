@@ -1,9 +1,9 @@
 """The declarations in the proto files without which the server may not start.
 
-A field that could hold a credential and does not say whether it is one would end up in logs and audit records. A method
-without a rule would be open to everybody or to nobody. One whose words the log does not know could not be found there.
-All are found here, from the descriptors, at start. So is an answer of a watch whose fields have other numbers than
-those that `rpc.watch` writes by hand: clients would read one field as another.
+A field that could hold a credential and does not declare whether it is one would end up in logs and audit records. A
+method without a rule would be open to everybody or to nobody. One whose words the log does not know could not be
+found there. All are found here, from the descriptors, at start. So is an answer of a watch whose fields have other
+numbers than those that `rpc.watch` writes by hand: clients would read one field as another.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check_declared(services: Iterable[ServiceDescriptor]) -> None:
 
 @functools.cache
 def _faults(services: tuple[ServiceDescriptor, ...]) -> tuple[str, ...]:
-    """All that is left open. Descriptors do not change, so they are gone through once."""
+    """Returns all missing declarations. Descriptors do not change, so they are checked once."""
     faults: list[str] = []
     seen: set[str] = set()
     for service in services:

@@ -21,7 +21,7 @@ from pilothouse_server.runtime.event_loop import Share
 
 _GZIP: Final = b"\x1f\x8b"
 _DEFLATE: Final = b"\x78"
-# Either, as the first bytes say.
+# Either format, by the first bytes.
 _WINDOW: Final = zlib.MAX_WBITS | 32
 # Of compressed and of decompressed bytes: some tenths of a millisecond.
 _STEP_BYTES: Final = 64 * 1024

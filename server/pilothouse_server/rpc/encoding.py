@@ -82,7 +82,7 @@ class ListAnswer:
     """The answer of a list: `field` holds its resources.
 
     It is put together in slices, between which others have the event loop. It ends before it would be larger than
-    `LARGEST_PAGE_BYTES`, with one resource at least; its token then says where the list goes on.
+    `LARGEST_PAGE_BYTES`, with one resource at least; then its token is where the list continues.
     """
 
     def __init__(self, answer: type[Message], field: str) -> None:

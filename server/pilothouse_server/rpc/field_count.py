@@ -23,7 +23,7 @@ from pilothouse_server.runtime.event_loop import Share
 MOST_FIELDS: Final = 60_000
 _OF_A_NUMBER, _OF_OTHERS = 1, 8
 SHORT_BYTES: Final = 64 * 1024
-# Fields that are looked at in a step: half a millisecond.
+# Fields that are checked in a step: half a millisecond.
 _STEP: Final = 1_000
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # Of a varint, as of a tag.

@@ -5,10 +5,10 @@ connection from the first row to the last. A task of its own reads, and the watc
 while later rows are still being read: the first answer does not wait for the last row, and no more than the
 buffer is held in memory.
 
-A reader that takes less than is read fills the buffer. The task then waits for it, with its connection, for
-seconds and no longer: each time until half of the buffer is taken, and a bounded time in all. After that the
-transaction ends, the buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader
-can be told. It has no token yet, so its client begins a new watch.
+A reader that takes less than is read fills the buffer. The task then waits for it, with its connection, for seconds
+and no longer: each time until half of the buffer is taken, and a bounded time in all. After that the transaction
+ends, the buffer is emptied, and the watch ends with SLOW_CONSUMER, as soon as its reader can get that. It has no
+token yet, so its client begins a new watch.
 
 All buffers of first states together have a bound, too (`BufferMemory`): the fuller they are, the less a further one may
 hold. A reader that keeps up needs little buffer; many stalled readers together cannot exhaust memory.

@@ -2,7 +2,7 @@
 
 A client sends the same ones with call after call. So the parsed headers are remembered for a second, and parsed once.
 
-gRPC tells a client its bound by the settings of the connection, and applies it once the client has acknowledged them.
+gRPC sends a client its bound in the settings of the connection, and applies it once the client has acknowledged them.
 One that never does, or that sends its calls before, has no bound there: a call with 10 MB of headers reached its
 handler, and held them for as long as it waited for its request. So they are counted here, too.
 """
@@ -40,8 +40,8 @@ class Headers:
     """The parsed headers of a call, or of several with the same headers. Immutable.
 
     `texts` has the last of a repeated name, and no binary values. Headers that do not `fit` are not parsed.
-    `trace_id` is of W3C Trace Context, None where there is none. `recorded` is the part for audit records,
-    once the first record was made.
+    `trace_id` is that of W3C Trace Context, None if there is none. `recorded` is the part for audit records, once the
+    first record was made.
     """
 
     __slots__ = ("fit", "recorded", "texts", "token", "trace_id", "user_agent")

@@ -132,7 +132,7 @@ class IdempotencyKeeper:
         )
 
     async def end(self, call: Call) -> None:
-        """Lets the next call with this id go on; called when all is committed or undone."""
+        """Lets the next call with this id continue; called when all is committed or undone."""
         serving = self._serving.pop(call.operation_id, None)
         if serving is None:
             return

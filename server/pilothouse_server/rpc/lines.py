@@ -73,7 +73,7 @@ class Lines:
         weakref.finalize(self, self._held.close)
 
     def bind(self, address: str, name: str, add: Adding) -> int:
-        """Takes the address, which the setting `name` says, by each server, and returns its port; `add` adds it to one.
+        """Takes the address of the setting `name`, by each server, and returns its port; `add` adds it to one.
 
         Raises:
             SettingsError: something else listens there, or it is no address of this machine.
@@ -124,8 +124,8 @@ def steer(port: int, processes: int = 1) -> None:
 
 
 def _listeners(port: int, opened: ExitStack) -> Iterator[socket.socket]:
-    """Yields copies of this process's sockets that listen on a port which is shared, open as long as `opened` is; gRPC
-    does not say which they are.
+    """Yields copies of this process's sockets that listen on a shared port, open as long as `opened` is; gRPC does
+    not report them.
     """
     for number in os.listdir(_OWN_FILES):
         try:

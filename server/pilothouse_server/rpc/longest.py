@@ -1,8 +1,7 @@
 """Computes from the descriptors how long a valid request can be.
 
-A longer one is refused by its bytes, before a message is made of it: making, checking and recording it would
-take too long. A name of four megabytes would hold up all other calls for 40 ms, only to be told that it is
-too long.
+A longer one is refused by its bytes, before a message is made of it: making, checking and recording it would take too
+long. A name of four megabytes would hold up all other calls for 40 ms, only to be refused as too long.
 
 A resource that is sent back as it was read contains fields that only the server sets, which no rule bounds:
 their texts are counted generously, and a request that may hold such messages has no bound of its own.
@@ -25,7 +24,7 @@ from pilothouse_server.rpc.field_checks import (
     rule_of,
 )
 
-# So much takes no time worth speaking of, and which of its fields is too long is better told.
+# So many bytes take hardly any time, and an error that names the field is better.
 LEAST_BYTES: Final = 256 * 1024
 _UNBOUNDED: Final = 1 << 62
 # Of a field: its tag and length; of a number.

@@ -1,7 +1,7 @@
 """The rules that the proto files declare of each method, read once from the descriptors.
 
-A server that does not know the rule of a method must not start: `declarations.check_declared` refuses an
-incomplete rule, and a field that could hold a credential and does not say so, before these are read.
+A server that does not know the rule of a method must not start: `declarations.check_declared` refuses an incomplete
+rule, and an undeclared field that could hold a credential, before these are read.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:
 
 
 def permissions(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
-    """Every permission that a method asks for."""
+    """Returns every permission that a method requires."""
     declared = (_declared(method).permission for service in services for method in service.methods)
     return frozenset(permission for permission in declared if permission)
 

@@ -304,7 +304,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         rows = 0
         if rule.has_page_size:
             if size > SHORT_BYTES:
-                # It may ask for the widest page.
+                # It may request the widest page.
                 rows = LARGEST_PAGE_SIZE
             elif call.request is not None:
                 rows = rule.rows_of(call.request)
@@ -332,7 +332,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
 
 def _note_unknown(call: Call, method: str) -> None:
-    """Refuses a call of a method that no service has; its record names the method as it was asked for."""
+    """Refuses a call of an unknown method; its record names the method as requested."""
     call.method = call.facts.resource_name = method[:_LONGEST_METHOD]
     call.refusal = Unimplemented(
         "this server has no such method; its services are listed by reflection and in the protos",
@@ -351,7 +351,7 @@ def _who(call: Call) -> Hashable:
 
 
 def _note_certificate(call: Call, error: Exception) -> None:
-    """Has the record of a refusal say which certificate was shown, where one was."""
+    """Puts the shown certificate into the record of a refusal, if there was one."""
     if isinstance(error, Unauthenticated) and (shown := error.metadata.get("fingerprint")):
         call.describe(certificate=shown)
 
@@ -519,7 +519,7 @@ async def _parse(call: Call, raw: bytes) -> None:
 
 
 async def _look_at_first(call: Call) -> None:
-    """Reads the first message of a stream of requests that acts on one namespace: it says which."""
+    """Reads the first message of a stream of requests that acts on one namespace, because it names the namespace."""
     assert call.requests is not None
     rest = call.requests
     try:

@@ -24,7 +24,7 @@ _ATTEMPTS = 10
 
 
 class ReservedPort:
-    """`listen` is HOST:PORT, with the port that was chosen where 0 was asked for."""
+    """`listen` is HOST:PORT, with the chosen port if 0 was requested."""
 
     def __init__(self, host: str, port: int, sockets: Sequence[socket.socket]) -> None:
         self.listen = f"{host}:{port}"
@@ -38,7 +38,7 @@ class ReservedPort:
 
 
 def reserve(listen: str, name: str = "LISTEN") -> ReservedPort:
-    """Reserves HOST:PORT, which the setting `name` says; port 0 is a free one.
+    """Reserves HOST:PORT of the setting `name`; port 0 is a free one.
 
     Raises:
         SettingsError: something else listens there, it is no address of this machine, or no HOST:PORT.
@@ -65,7 +65,7 @@ def _addresses(host: str) -> list[_Family]:
     if host in _ANYWHERE:
         # As the library does: one socket for both families where the machine has both.
         dual = socket.has_dualstack_ipv6()
-        return [(socket.AF_INET6, "::") if dual else (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as asked for
+        return [(socket.AF_INET6, "::") if dual else (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as requested
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 

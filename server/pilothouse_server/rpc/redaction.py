@@ -1,10 +1,10 @@
 """Messages and metadata as an audit record may hold them.
 
-`body` turns a message into plain JSON values: a value that is declared secret becomes `"[redacted]"`, whole
-(a map's keys too, and all inside a message), bytes become their length, floats become text (so that hashing
-the canonical JSON does not depend on how a number is printed), enums their names, times RFC 3339. NUL and
-lone surrogates, which JSONB cannot hold, are written visibly. Where a field says that its name decides,
-values whose names read like a credential's are masked (`credential_names`).
+`body` turns a message into plain JSON values: a value that is declared secret becomes `"[redacted]"`, whole (a map's
+keys too, and all inside a message), bytes become their length, floats become text (so that hashing the canonical JSON
+does not depend on how a number is printed), enums their names, times RFC 3339. NUL and lone surrogates, which JSONB
+cannot hold, are written visibly. If a field is declared so that its name decides, values whose names suggest a
+credential are masked (`credential_names`).
 
 A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
 leaves a marker that says how much is missing: a record never silently shows less than the request had. The
@@ -51,7 +51,7 @@ MOST_BODY_BYTES: Final = 16 * 1024
 # The digest of a longer body takes the difference.
 _MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
 CUT: Final = "[truncated]"
-# Of a resource these follow from every change, or from the time at which it is looked at.
+# In a resource these follow from every change, or from the time of reading.
 _UNSAID: Final = frozenset({"etag", "update_time", "uptime"})
 MOST_METADATA_CHARACTERS: Final = 2048
 _LONGEST_KEY: Final = 64
@@ -155,7 +155,7 @@ def _is_walked(field: FieldDescriptor) -> bool:
 def _changed_entries(field: FieldDescriptor, path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     render = _value_renderer(map_fields(field)[1])
     for key in sorted({*old, *new}):
-        # A map of messages makes what is asked for.
+        # A map of messages makes missing entries on access.
         was, now = (render(each[key], *_SHOWN_APART) if key in each else None for each in (old, new))
         if was != now:
             yield _text(f"{path}.{key}", MOST_METADATA_CHARACTERS), was, now
@@ -279,7 +279,7 @@ def _value_renderer(field: FieldDescriptor) -> _Render:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return lambda value, _longest_text, _most_items: repr(value)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        # Of a URL that is cut, nobody could tell the password.
+        # In a cut URL nobody could recognise the password.
         return lambda value, longest_text, _most_items: _text(without_url_passwords(value), longest_text)
     return lambda value, _longest_text, _most_items: value
 

@@ -1,11 +1,10 @@
-"""Refusals that can be had by the thousand: the first few are recorded singly, the others summed.
+"""Refusals that a caller can cause by the thousand: the first few are recorded singly, the others summed.
 
-A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each
-minute the first of each kind (address, method, reason, and namespace) have records of their own, until
-`Bounds` are reached; later ones are counted. When the minute is over, the kinds that came most often have one
-record each with their count, and the times of the first and the last, one of each address first; all others
-share one more, which counts them by method and reason. A sum names the first resources that were asked for;
-of failed log-ins, the accounts that were tried.
+A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each minute
+the first of each kind (address, method, reason, and namespace) have records of their own, until `Bounds` are reached;
+later ones are counted. When the minute is over, the kinds that came most often have one record each with their count,
+and the times of the first and the last, one of each address first; all others share one more, which counts them by
+method and reason. A sum names the first requested resources; for failed log-ins, the accounts that were tried.
 
 All anonymous callers share such bounds (`Refusals`); each known user has bounds of its own
 (`RefusalsOfCallers`), so that nobody's refusals cause those of another user to be summed.
@@ -29,7 +28,7 @@ from pilothouse_server.store.audit_records import AuditRecord
 
 MINUTE: Final = 60.0
 _NAMES: Final = 10
-# Kinds that are told apart in one minute; what goes beyond stands in the record of the others.
+# Kinds that are distinguished in one minute; further ones stand in the record of the others.
 _MOST_KINDS: Final = 1000
 # Methods with their reasons that the record of the others counts one by one.
 _MOST_IN_OTHERS: Final = 50

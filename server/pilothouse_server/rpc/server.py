@@ -70,9 +70,9 @@ class GrpcServer:
         self._settings = settings
 
     def bind(self) -> int:
-        """Takes the address and returns its port, of use where 0 was asked for. Connections wait for `start`.
+        """Takes the address and returns its port, which is useful if 0 was requested. Connections wait for `start`.
 
-        So is the address taken that asks for certificates, if there is one: its port is `asking_port`.
+        If there is an address that asks for certificates, it is taken, too: its port is `asking_port`.
 
         Raises:
             SettingsError: the address is taken, not ours or none.
@@ -103,7 +103,7 @@ class GrpcServer:
         await self._lines.start()
 
     async def serving(self, healthy: bool) -> None:
-        """Says by the health service whether calls are welcome, overall and for each service."""
+        """Reports by the health service whether calls are accepted, overall and for each service."""
         status = SERVING if healthy else NOT_SERVING
         for service in self._services:
             await self._health.set(service, status)
@@ -125,8 +125,8 @@ def rules_and_handlers(
     A service is served by one object or by several, each with the methods of a subject.
 
     Raises:
-        DeclarationError: a method has no complete rule, a field that could hold a credential does not say
-            whether it does, or a declared RPC has no handler or two.
+        DeclarationError: a method has no complete rule, a field that could hold a credential is not declared, or a
+            declared RPC has no handler or two.
     """
     check_declared(services)
     rules = method_rules.load(services)
@@ -233,7 +233,7 @@ def build(
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:
-    """Makes the methods known to gRPC; the pipeline answers each before this handler is looked at."""
+    """Makes the methods known to gRPC; the pipeline answers each before this handler is used."""
 
     async def unreachable(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode.INTERNAL, "the pipeline was passed by")

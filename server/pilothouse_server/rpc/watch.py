@@ -192,7 +192,7 @@ async def _begin(
     transaction: ReadTransaction,
     current: ReadAhead[_Begun],
 ) -> _Begun | None:
-    """Where the watch begins: where its token says, or at the state that is put into `current`.
+    """Returns where the watch begins: at its token's position, or at the state that is put into `current`.
 
     None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
     """
@@ -251,7 +251,7 @@ async def _in_namespace(
 ) -> WatchFilter:
     """The same with the id of its namespace, as it is at the moment at which the watch begins.
 
-    Raises NotFound for a namespace that is not there; OutOfRange where a token says that there was one.
+    Raises NotFound for a namespace that does not exist; OutOfRange if a token proves that there was one.
     """
     request = call.request
     if "namespace" not in request.DESCRIPTOR.fields_by_name:
@@ -260,7 +260,7 @@ async def _in_namespace(
         namespace_id = await server.namespace_id(call, transaction, request.namespace)
     except NotFound:
         if request.resume_token:
-            # Any token of this watch is of a history that is over for it; others are refused as ever.
+            # Any token of this watch belongs to a history that is over for it; others are refused as usual.
             gone = _issuer(server, call, wanted, "", "")
             gone.read(request.resume_token, oldest_revision=head.oldest_revision)
         raise
@@ -376,7 +376,7 @@ class _Changes:
         return _ANSWERS.answer(change, event, self._call.resume_token, self._complete_until)
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
-        """Raises NotFound where the watch's namespace is gone: all that it held was told before."""
+        """Raises NotFound if the watch's namespace is gone: its resources have been reported before."""
         if (
             event.kind == "deleted"
             and event.resource_type == "namespace"
@@ -437,8 +437,8 @@ def _added(message: bytes) -> bytes:
 class _Answers:
     """Answers from serialized bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
 
-    `declarations.WATCH_ANSWER` says so too, and is checked at start. All but the token and the time is the same for
-    every watcher that is shown the same change, and most are shown it at about the same time.
+    `declarations.WATCH_ANSWER` has the same numbers, and is checked at start. All but the token and the time is the
+    same for every watcher that is shown the same change, and most are shown it at about the same time.
     """
 
     def __init__(self, kept: int = 256) -> None:

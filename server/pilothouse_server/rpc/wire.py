@@ -16,7 +16,7 @@ from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
-# `made_from` is of the platform's own use.
+# `made_from` is for the platform's own use.
 CONDITION = AnswerConverter(Condition, resource.Condition, Differences(struct_only=("made_from",)))
 
 
@@ -42,7 +42,7 @@ def etag_check(given: str) -> Callable[[Versioned], None]:
         current = etag(stored.uid, stored.resource_version)
         if given and given != current:
             raise Aborted(
-                "the etag is not the current one: somebody else changed it; read it again, then retry",
+                "the etag is outdated: the resource has changed since; read it again, then retry",
                 reason="ETAG_MISMATCH",
                 metadata={"etag": current},
             )

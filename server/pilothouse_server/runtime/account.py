@@ -1,10 +1,10 @@
 """Which account an embedded program runs under, and the command line that puts it there.
 
-PostgreSQL refuses to run as root. Started by root it therefore runs as an unprivileged account, which could
-enter neither a 0700 folder of root's that holds its data nor a virtual environment below one that holds its
-programs. Opening those folders to everybody would expose their other content. So the program gets one
-capability instead, for passing file permissions, and no other power of root's. It counts in `access(2)`, by
-which PostgreSQL looks at its own programs, only where the kernel does not clear it for users other than root.
+PostgreSQL refuses to run as root. Started by root it therefore runs as an unprivileged account, which could enter
+neither a 0700 folder of root's that holds its data nor a virtual environment below one that holds its programs.
+Opening those folders to everybody would expose their other content. So the program gets one capability instead, for
+passing file permissions, and no other power of root's. It counts in `access(2)`, by which PostgreSQL checks its own
+programs, only if the kernel does not clear it for users other than root.
 
 `setpriv` (util-linux, part of every Debian) changes the account. It also sets the signal that the program
 gets when its parent dies, in the one place where that holds: after the change of account, which clears it.
@@ -25,7 +25,7 @@ FILE_CAPABILITY = "+dac_override"
 
 @dataclass(frozen=True)
 class ProcessAccount:
-    """The user and group that an embedded program runs as. `changed` says: not those of this process."""
+    """The user and group that an embedded program runs as. `changed`: they are not those of this process."""
 
     user_id: int
     group_id: int

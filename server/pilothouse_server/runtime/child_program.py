@@ -22,7 +22,7 @@ Stream = int | IO[bytes] | None
 
 
 class EmbeddedProgramError(Exception):
-    """A program that Pilothouse brings along cannot be started or stopped. The message says why."""
+    """An embedded program cannot be started or stopped. The message gives the reason."""
 
 
 def require_main_thread() -> None:

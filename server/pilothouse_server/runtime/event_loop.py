@@ -1,11 +1,11 @@
 """Cooperation on the event loop: a long loop yields every millisecond, so that others run, and periodic work
 of many objects runs in the same turn.
 
-A call that is answered without waiting needs a dozen turns of the loop. So of all long loops together one
-goes on at a time, and not after a turn in which others had something to do, for they are likely to have more:
-it waits until a turn was empty, or for some milliseconds. If one continued in each turn, a call next to long
-work would wait for a share in every one of its turns. The long loops get the rest of the loop's time, or a
-fifth of it if there is no rest: after a loop that ran for longer than a share, the next one waits longer.
+A call that is answered without waiting needs a dozen turns of the loop. So of all long loops together one continues
+at a time, and not after a turn in which others had something to do, for they are likely to have more: it waits until
+a turn was empty, or for some milliseconds. If one continued in each turn, a call next to long work would wait for a
+share in every one of its turns. The long loops get the rest of the loop's time, or a fifth of it if there is no rest:
+after a loop that ran for longer than a share, the next one waits longer.
 
 A turn is empty as well while a call waits for the database, and a share would be in the way of each answer.
 So the lowest class (a wide page, a large request) waits until nothing has run for two milliseconds, as most
@@ -27,7 +27,7 @@ _SHARE_SECONDS = 0.00075
 _EMPTY_SECONDS = 0.00015
 # So many times as long as the share before it long loops wait for an empty turn, or to be the last.
 _PATIENCE = 4.0
-# A call that waits for the database has it answered within so long, and goes on.
+# A call that waits for the database gets its answer within so long, and continues.
 _QUIET_SECONDS = 0.002
 _NAP_SECONDS = 0.001
 # A longer time was likely caused by the machine.
@@ -112,7 +112,7 @@ class _Turns:
             self._nap = self._loop.call_later(_NAP_SECONDS, self._look)
 
     def _go_on(self, line: deque[asyncio.Future[None]]) -> None:
-        # Around the one who goes on: how long it holds the loop, and what others do after it.
+        # Measured around the one that continues: how long it holds the loop, and the work of others after it.
         self._loop.call_soon(self._goes_on)
         # A task that was cancelled while it waited gets no turn.
         while line:
@@ -185,6 +185,6 @@ async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
 def tick_before(time: float) -> float:
     """Returns the last moment, `time` included, of those that all share: four a second, by the loop's clock.
 
-    Hundreds of streams that each say something now and then cost half as much where they say it together.
+    Hundreds of periodic streams cost half as much if they send at the same moments.
     """
     return time // _TICK_SECONDS * _TICK_SECONDS

@@ -38,12 +38,14 @@ QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic",
 
 # So many lines of one kind, which is a place in the code, in so long.
 _MOST_OF_A_KIND, _WHILE_SECONDS = 10, 60.0
-# Reasons of which the first line in so long tells enough.
+# Reasons that need one line in so long.
 _OF_THE_DATABASE = frozenset({"DATABASE_BUSY", "DATABASE_FULL", "DATABASE_UNAVAILABLE"})
 
 
 def configure(level: str, log_format: str, *, process: int | None = None) -> None:
-    """Sets logging up for the process; `log_format` is `text` or `json`. Each line says its number among several."""
+    """Sets logging up for the process; `log_format` is `text` or `json`. Each line has its process's number if there
+    are several.
+    """
     shared: list[Any] = [
         OneLineAMinute(),
         *([] if process is None else [lambda _logger, _method, event: {**event, "process": process}]),
@@ -81,8 +83,8 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
 
 
 class OneLineAMinute:
-    """Drops all lines but the first in a minute that have the same reason of the database. That line says how many were
-    left out since the one before.
+    """Drops all lines but the first in a minute that have the same reason of the database. That line has the number
+    of lines left out since the one before.
     """
 
     def __init__(self) -> None:
@@ -104,8 +106,8 @@ class OneLineAMinute:
 
 
 class _Bounded(logging.Filter):
-    """Lets through a bounded number of libraries' warnings of each kind in a period. The first line of the
-    next period says how many were left out.
+    """Lets through a bounded number of libraries' warnings of each kind in a period. The first line of the next
+    period has the number of lines left out.
     """
 
     def __init__(self) -> None:
@@ -144,7 +146,7 @@ def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, 
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason of a domain error, which tells enough without a traceback; '' of all others.
+    """Returns the reason of a domain error, which needs no traceback; '' for all others.
 
     Of several that is the first one's, if all of them are domain errors.
     """

@@ -55,7 +55,7 @@ class Cut:
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancels the tasks and returns once all of them have ended, however they ended.
 
-    A task that fails while it winds up is logged. How a task ended that was done before is its owner's to look at.
+    A task that fails while it winds up is logged. The outcome of a task that was done before is its owner's to check.
 
     Raises:
         CancelledError: the caller was cancelled in that time. The tasks were cancelled once more and have

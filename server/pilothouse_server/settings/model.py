@@ -418,7 +418,7 @@ def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -
 
 
 def database_secured(name: str, url: str, ca_file: Path | None, environment: Mapping[str, str]) -> str:
-    """The URL of a database that is called `name`, which says how far TLS is asked for. Raises SettingsError."""
+    """Returns the URL of the database `name` with its degree of TLS. Raises SettingsError."""
     try:
         return database_address.secured(url, "" if ca_file is None else str(ca_file), environment)
     except InvalidValueError as error:

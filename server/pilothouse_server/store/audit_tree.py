@@ -189,7 +189,7 @@ async def newest_seals(transaction: ReadTransaction, *, most: int) -> Sequence[S
 
 
 async def newest_seals_of(transaction: ReadTransaction, origin: str, *, most: int) -> Sequence[Seal]:
-    """The newest heads of an origin, as their notes say, the greatest first."""
+    """Returns the newest heads of an origin, by their notes, the greatest first."""
     rows = await transaction.connection.execute(_NEWEST_SEALS_OF, {"beginning": f"{origin}\n", "most": most})
     return [_seal(row) for row in rows]
 

@@ -122,7 +122,7 @@ class AuditWriter:
                 self._give_up(batch, error)
         except Unavailable as error:
             self._postpone(batch, error)
-        except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls are told
+        except Exception as error:  # noqa: BLE001 - the writer outlives every batch; its calls get the error
             if len(batch) == 1:
                 self._give_up(batch, error)
                 return
@@ -144,7 +144,7 @@ class AuditWriter:
         await unit.commit(audit=records)
 
     def _postpone(self, batch: list[_Waiting], error: Unavailable) -> None:
-        """Calls are told that their record cannot be written; those of reads are written later, if there is a later."""
+        """Calls get an error that their record cannot be written; records of reads are written later, if possible."""
         calls = [each for each in batch if each[1] is not None]
         reads = [each for each in batch if each[1] is None]
         room = 0 if self._closing else max(0, self._capacity - len(self._waiting))

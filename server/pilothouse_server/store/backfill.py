@@ -36,7 +36,7 @@ RETURNING m.resource_id
 """)
 BACKFILL_SECONDS = 300.0
 _BATCH_ROWS = 100
-# So many rows of a type in one run, about a second's work each; the next run goes on.
+# So many batches of a type in one run, about a second's work each; the next run continues.
 _MOST_BATCHES = 50
 
 # Reads resources by their ids; missing ones are left out.

@@ -6,8 +6,8 @@ of them is wrong, and nobody can tell which. By a time that is too late a record
 is too early it would be dropped before its time. So the later one counts, and the difference is reported.
 (Deletions by time use the earlier one: `Clocks`.)
 
-The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that goes on by
-the monotonic clock.
+The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that time is
+advanced by the monotonic clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Clocks:
 
 
 class RecordClock:
-    """The clock of one server's records. `note` is told the database's time; `now` returns the time for a record."""
+    """The clock of one server's records. `note` takes the database's time; `now` returns the time for a record."""
 
     def __init__(self) -> None:
         self._apart = False

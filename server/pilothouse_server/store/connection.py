@@ -124,7 +124,7 @@ class Loan:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One connection to PostgreSQL, for as long as it is open. Times are of the loop's clock."""
+    """One connection to PostgreSQL, for as long as it is open. Times are by the loop's clock."""
 
     driver: Driver
     born: float
@@ -154,7 +154,7 @@ class Connection:
         return self._session.driver
 
     def detach(self) -> Session | None:
-        """Ends the use of the connection: returns its session, None where that was done before."""
+        """Ends the use of the connection. Returns its session; None if the use has already ended."""
         session, self._session = self._session, None
         return session
 
@@ -181,7 +181,7 @@ class Connection:
     async def slices(
         self, statement: Executable, parameters: Parameters = _NOTHING
     ) -> AsyncGenerator[Sequence[Any], None]:
-        """Yields the rows of a query in slices of 64, each of which is made when it is asked for.
+        """Yields the rows of a query in slices of 64, each of which is made on demand.
 
         So a thousand rows, or large ones, hold the event loop no longer than a few do, and a caller that has
         enough stops. Only in a transaction. Raises as `execute`.

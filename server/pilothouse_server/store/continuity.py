@@ -57,7 +57,7 @@ _BEGIN = text("SELECT begin_new_history(:reason, :seen, CAST(:expected AS uuid),
 class Place(msgspec.Struct, frozen=True):
     """Where the stream stood: newest event and record with their marks in hex, and in which database.
 
-    `marked_sequence` is the record that `record_mark` is of, at or before the newest.
+    `marked_sequence` is the record with `record_mark`, at or before the newest.
     """
 
     history: str
@@ -84,7 +84,7 @@ class Place(msgspec.Struct, frozen=True):
         return ""
 
     def rewritten_in(self, there: Any) -> bool:
-        """Whether the very same database has another record at the place: it did not go back, it was rewritten."""
+        """Returns whether the same database has another record at the place: it did not go back, it was rewritten."""
         return self.identity == there.identity and self._has_another_record(there)
 
     def _has_another_record(self, there: Any) -> bool:
@@ -106,7 +106,7 @@ class Continuity:
         self._doubtful = True
         self._opened = -1
         self._moved = asyncio.Event()
-        # Told the history that was begun because records were rewritten, and what shows it.
+        # Called with the history that was begun because records were rewritten, and the evidence.
         self.on_tampering: Callable[[str, str], Awaitable[None]] | None = None
 
     def doubt(self) -> None:
@@ -114,7 +114,7 @@ class Continuity:
         self._doubtful = True
 
     def is_in_doubt(self, revision: int, sequence: int) -> bool:
-        """Whether a head of the known history calls for a look at the marks."""
+        """Returns whether a head of the known history requires a check of the marks."""
         known = self._known
         return (
             self._doubtful
@@ -166,7 +166,7 @@ class Continuity:
         there = await self._there(known)
         if known is not None and there.history == known.history and (fault := known.broken_by(there)):
             if there.standby:
-                # It cannot be written, and may come to what is known.
+                # It cannot be written, and may still reach the known state.
                 raise database_unavailable()
             seen = f"{fault}; {known.identity} before, {there.identity} now"
             await self._begin(known, seen, tampering=known.rewritten_in(there))

@@ -49,7 +49,7 @@ def plain_dsn(dsn: str) -> str:
 class Database:
     """The pools of a server.
 
-    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need; `pooled` says that there is one.
+    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need; `pooled`: there is one.
     """
 
     app: Pool

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 # Nothing can be numbered until one is made.
 PARTITION_MISSING = "PARTITION_MISSING"
-# How the function that numbers says so, under a code that PostgreSQL also uses for its own limits.
+# The text of the function that numbers, under a code that PostgreSQL also uses for its own limits.
 _NO_PARTITION = "no partition of "
 # How `put_changes` ends its refusal of a record or an event whose namespace the caller does not reach: not any more, as
 # the call was authorised before.
@@ -49,8 +49,7 @@ _AWAY = (
     ConnectionError,
     OSError,
 )
-# How the loss of a connection that is used directly shows. The last is what asyncpg says where it ends within a
-# statement.
+# How the loss of a connection that is used directly shows. The last is asyncpg's error for a loss within a statement.
 CONNECTION_LOST = (
     OSError,
     TimeoutError,

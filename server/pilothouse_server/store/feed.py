@@ -47,7 +47,7 @@ GATHER_SECONDS = 0.005
 # Where nothing has been found for a while.
 IDLE_POLL_SECONDS = 0.5
 _CALM_SECONDS = 5.0
-# Work that stays due, as where nobody is free for it, is told so often.
+# Work that stays due, because nobody is free for it, is reported so often.
 _DUE_SECONDS = 1.0
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
@@ -116,7 +116,7 @@ class FeedEvent:
     status: str
     labels_before: Mapping[str, str] | None
     status_before: str | None
-    # The pending row that it was, if any: what a first state saw unnumbered is not told again.
+    # The pending row that it was, if any: a change that a first state showed before its numbering is not repeated.
     pending_id: int | None = None
     # Eight random bytes that only this event has.
     mark: bytes = _NO_MARK
@@ -182,11 +182,11 @@ class Feed:
         self.hub = hub
         self._continuity = continuity or Continuity(store)
         self.on_grants_changed: Callable[[], None] = lambda: None
-        # Told whenever something was committed that others may have to act on, and of work that is due.
+        # Called whenever something was committed that others may have to act on, and for due work.
         self.on_changes: Callable[[], None] = lambda: None
-        # Told when the partitions of events are half used up, and when one is missing.
+        # Called when the partitions of events are half used up, and when one is missing.
         self.on_partitions_wanted: Callable[[], None] = lambda: None
-        # Told when the database's history became another one while this server ran.
+        # Called when the database's history was replaced while this server ran.
         self.on_new_history: Callable[[], None] = lambda: None
         self._runs = False
         # By the database's clock: whatever was committed before is in the hub. None before the first look.

@@ -42,8 +42,7 @@ _OPERATORS = frozenset({"=", "!=", "<", "<=", ">", ">=", ":"})
 class Literal:
     """A value as it was written. `text` has its escapes resolved and its wildcards taken away.
 
-    `starts_open` and `ends_open` say that an unescaped `*` stood there; `*` alone is both, with an empty
-    text.
+    `starts_open` and `ends_open`: an unescaped `*` stood there; `*` alone is both, with an empty text.
     """
 
     text: str

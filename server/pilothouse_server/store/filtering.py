@@ -1,8 +1,7 @@
 """Filters and label selectors as SQL conditions.
 
-A noun's repository says which fields may be asked and how: `FilterField` pairs a column with a kind. Only
-those can be named, so no filter reaches a column that was not offered, and every value travels as a bound
-parameter.
+A noun's repository declares the fields that filters may use: `FilterField` pairs a column with a kind. Only those can
+be named, so no filter reaches a column that was not offered, and every value travels as a bound parameter.
 
 SQL's third truth value is kept out of the answers. Missing text is `""`, as answers show it. Any other
 comparison with a missing value does not hold, so its negation does. Negations are pushed down to the
@@ -295,7 +294,7 @@ def _timestamp(value: Literal) -> datetime:
     error = filter_error(value.position, "expected a time such as 2026-01-31T12:00:00Z")
     if found is None:
         raise error
-    # The database keeps microseconds; what is finer cannot tell two rows apart.
+    # The database keeps microseconds; finer digits cannot distinguish rows.
     fraction = (found["fraction"] or "").ljust(6, "0")[:6]
     zone = (found["zone"] or "Z").upper().replace("Z", "+00:00")
     try:

@@ -1,4 +1,4 @@
-"""The rows of one table that live in namespaces, as lists and watches ask for them: those of one namespace, or of all
+"""The rows of one table that live in namespaces, as lists and watches read them: those of one namespace, or of all
 that the caller sees, by label, name and status.
 
 The selects have no columns, as `keys` of `paging.paginate_rows`.

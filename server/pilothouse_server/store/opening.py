@@ -24,8 +24,8 @@ _IDENTITY = (
     "SELECT set_config('app.current_user_id', '{user_id}', true), "
     "set_config('app.operation_id', '{operation_id}', true)"
 )
-# Not READ WRITE: a server that takes no writes, by its setting or as a standby, says so by the same code (25006) for
-# all that writes. A standby would refuse to begin such a transaction by another one.
+# Not READ WRITE: a server that takes no writes, by its setting or as a standby, reports that by the same code (25006)
+# for all writes. A standby would refuse to begin such a transaction by another one.
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; " + _IDENTITY
 _READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _IDENTITY
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY

@@ -97,9 +97,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OrderField:
-    """A column that a list may be ordered by; `nullable` costs the plain index condition, so say it
-    only where true.
-    """
+    """A column that a list may be ordered by; `nullable` costs the plain index condition, so set it only if true."""
 
     column: ColumnElement[Any]
     nullable: bool = False
@@ -202,7 +200,7 @@ async def read_in_pages(
     `parameters` are the values of `keys` where that has places for them. `kept`: it, `whole` and `order` are the same
     objects for all calls, so the statement of the first page is put together once.
 
-    Between two pages nothing is open but the connection's transaction. It decides whether all are of one moment.
+    Between two pages nothing is open but the connection's transaction. It decides whether all belong to one moment.
     """
     size = min(50, most_rows)
     query = (_kept_page_of if kept else _page_of)(whole, keys, unique, order, size)
@@ -259,7 +257,7 @@ def _labelled(order: OrderSpec) -> list[ColumnElement[Any]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NextPage:
-    """Where a list goes on after rows that `paginate` asked for: all of a page, or fewer, where they are too large."""
+    """Where a list continues after the rows that `paginate` read: all of a page, or fewer, if they are too large."""
 
     rows: Sequence[Row] = field(repr=False)
     order: OrderSpec
@@ -280,7 +278,7 @@ class NextPage:
 
 
 def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], NextPage]:
-    """Return the rows of the page without the one too many, and where the list goes on."""
+    """Returns the rows of the page without the one too many, and where the list continues."""
     return rows[: page.limit], NextPage(rows, order, page)
 
 
@@ -295,7 +293,7 @@ async def read_page(
 
     Returns the result of `finish_page`, or fewer rows.
 
-    `read` executes the query of a page (`paginate`). The first 50 rows tell how large the others may be.
+    `read` executes the query of a page (`paginate`). The first 50 rows show how large the others may be.
     """
     rows: list[Row] = []
     size, part = 0, replace(page, page_size=min(page.limit, DEFAULT_PAGE_SIZE))
@@ -332,7 +330,7 @@ async def read_page_in_slices(
             rows += found
             size += sum(map(size_of, found))
             if size > LARGEST_PAGE_BYTES and len(rows) > 1:
-                # The last one tells that there is more.
+                # The last one shows that there is more.
                 return rows[: min(page.limit, len(rows) - 1)], NextPage(rows, order, page)
             await share.used()
     return finish_page(rows, order, page)
@@ -342,7 +340,7 @@ def _token(last: Row, order: OrderSpec, page: PageRequest) -> str:
     values = []
     for index, item in enumerate(order.columns):
         value = last[f"{_KEY_LABEL}{index}"]
-        # A comparison with NULL would end the list early and say nothing.
+        # A comparison with NULL would silently end the list early.
         assert value is not None or item.nullable, (
             f"the order column {item.name} is declared never to be missing"
         )

@@ -15,9 +15,8 @@ succeeds raises `PartitionBusyError`; the completed steps stay, and the next cal
 
     mark (a comment) → DETACH CONCURRENTLY → DROP
 
-A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one
-after it leaves a table that the mark says to drop. A table that somebody detached by hand bears no mark and
-is left alone.
+A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one after it
+leaves a table with the mark to drop it. A table that somebody detached by hand bears no mark and is left alone.
 
 Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must therefore
 read the horizon *after* the events: if it has passed the reader's position, the events may have a gap.
@@ -49,8 +48,7 @@ ATTEMPTS = 60
 _FIRST_PAUSE_SECONDS = 0.04
 LONGEST_PAUSE_SECONDS = 2.0
 REVISIONS_PER_PARTITION = 1_000_000
-# lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is
-# pending.
+# lock_not_available, deadlock_detected, object_in_use, and DETACH's error while another detach is pending.
 _TRY_AGAIN = frozenset({"55P03", "40P01", "55006", "55000"})
 # Another replica has just detached or dropped the partition; the next attempt sees that.
 _GONE = "42P01"
@@ -66,8 +64,8 @@ _PENDING_MONTHS = text(
     "SELECT DISTINCT date_trunc('month', coalesce(r.started_at, p.created_at), 'UTC') "
     "FROM pending_changes AS p, unnest(p.records) AS r LIMIT 100"
 )
-# In the order of revisions, so that it reads what is deleted then. A time ahead is of a clock that was wrong: it says
-# nothing of its event's age, which is that of those around it.
+# In the order of revisions, so that it reads the rows that are then deleted. A time ahead comes from a wrong clock:
+# its event is as old as those around it.
 _FIRST_SINCE = text(
     "SELECT revision FROM events "
     "WHERE created_at >= :moment AND created_at <= clock_timestamp() + interval '5 minutes' "

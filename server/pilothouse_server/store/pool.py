@@ -71,7 +71,7 @@ class _Waiting:
 
 
 class Pool:
-    """Lends connections. `open_session` makes one; nothing is dialled before the first is asked for."""
+    """Lends connections. `open_session` makes one; nothing is dialled before the first is requested."""
 
     def __init__(
         self,

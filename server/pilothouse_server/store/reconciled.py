@@ -32,7 +32,7 @@ _LEASES = table(
     schema="public",
 )
 _NOW = func.statement_timestamp()
-# The namespace is due to be looked at on its cluster, is being looked at, or could not be.
+# The namespace is due for a check on its cluster, is being checked, or could not be.
 NAMESPACE_IS_LOOKED_AT = exists().where(
     _WORK.c.resource_type == "namespace",
     _WORK.c.resource_id == NAMESPACES.c.id,

@@ -151,7 +151,7 @@ class Statement:
 
 
 _forms: OrderedDict[Any, Form] = OrderedDict()
-# By the identity of the statement; the weak reference tells whether it is still that one.
+# By the identity of the statement; the weak reference shows whether it is still that one.
 _statements: dict[int, tuple[weakref.ref[Executable], Any, Statement]] = {}
 
 

@@ -117,12 +117,12 @@ class ReadTransaction:
 
     @property
     def now(self) -> datetime:
-        """When it began, by the database's clock; short reads and calls do not ask for it (see `moment`)."""
+        """Returns when it began, by the database's clock; short reads and calls do not read it (see `moment`)."""
         assert self._began is not None, "only snapshots and what the server does itself know the time"
         return self._began
 
     async def moment(self) -> datetime:
-        """The same, asked for where it is not known."""
+        """The same, read if it is not known."""
         if self._began is None:
             self._began = await opening.began(self.connection)
         return self._began
@@ -222,7 +222,7 @@ class UnitOfWork:
         self.committed = False
 
     async def begin(self) -> Transaction:
-        """Opens the transaction, or answers the open one."""
+        """Opens the transaction, or returns the open one."""
         if self.transaction is None:
             with connecting():
                 self._connection = self._pool.take_now() or await self._pool.take()
@@ -334,7 +334,7 @@ class Store:
             self.follow_ups.set()
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
-        """A change asked for by a user, as the app role."""
+        """A change requested by a user, as the app role."""
         return UnitOfWork(
             self.database.app,
             actor,

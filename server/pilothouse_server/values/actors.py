@@ -1,7 +1,7 @@
 """Names for records that no user caused, which no user may have for that reason.
 
-A status history says `triggered_by`, a record has a name if it has no user: a user of the same name could make the own
-actions look like the server's. The other names are those that readers take for the server's, or for nobody's.
+A status history has `triggered_by`, a record has a name if it has no user: a user of the same name could make the own
+actions look like the server's. The other names are those that readers would take for the server, or for nobody.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def is_local(url: str, environment: Mapping[str, str]) -> bool:
 
 
 def is_encrypted(url: str) -> bool:
-    """Whether its mode asks for TLS, so that a program without it cannot connect."""
+    """Returns whether its mode requires TLS, so that a program without it cannot connect."""
     return _query(url).get("sslmode", "") in ("require", *_VERIFYING)
 
 
@@ -93,7 +93,7 @@ def tls_problem(error: BaseException) -> str:
         )
     if isinstance(error, ssl.SSLError):
         return "the database and this program agree on no TLS: is its certificate in order?"
-    # As the driver says it, and nothing of the system is that class itself.
+    # The driver's error; no system error has exactly that class.
     if type(error) is ConnectionError:
         return (
             "the database offers no TLS, which its URL requires: set it up there (ssl = on), or give "

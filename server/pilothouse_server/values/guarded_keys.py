@@ -1,4 +1,4 @@
-"""Keys of annotations and labels that other programs obey; the settings say which permission they need."""
+"""Keys of annotations and labels that other programs obey; the settings name the permission they need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NETWORKS_AND_IDENTITIES = (
 # Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
 POD_KEYS = (
     _NETWORKS_AND_IDENTITIES,
-    # It tells how probes are asked.
+    # It decides how probes are sent.
     "!sidecar.istio.io/rewriteAppHTTPProbers",
     "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
     # Keys that container runtimes and their plugins obey: devices, mounts, properties of the system.

@@ -43,7 +43,7 @@ class ImageReference:
         """Take a reference apart.
 
         Raises:
-            InvalidValueError: the text breaks the grammar; the message says where.
+            InvalidValueError: the text breaks the grammar; the message names the place.
         """
         remainder, at, digest = text.partition("@")
         if at:

@@ -24,7 +24,7 @@ class KeyPatterns:
             inside += [f"{word}/*" for word in inside if "/" not in word]
         self._in = _compiled(inside)
         self._out = _compiled([word[1:] for word in words if word.startswith("!")])
-        # The same keys are asked for by every request, and a long pattern costs some microseconds a key.
+        # Every request has the same keys, and a long pattern costs some microseconds a key.
         self._known: dict[str, bool] = {}
 
     def __contains__(self, key: str) -> bool:

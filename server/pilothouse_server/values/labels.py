@@ -100,7 +100,7 @@ class LabelSelector:
         """Read a selector; empty text selects everything.
 
         Raises:
-            InvalidValueError: the grammar is broken; the message says where.
+            InvalidValueError: the grammar is broken; the message names the place.
         """
         requirements = set(_Parser(text).requirements())
         return cls(tuple(sorted(requirements, key=lambda item: (item.key, item.operator.value, item.values))))

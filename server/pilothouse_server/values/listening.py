@@ -87,7 +87,7 @@ def split(address: str) -> tuple[str, int]:
     """Returns the host, without brackets and empty for everywhere, and the port; of a Unix socket its address and 0.
 
     Raises:
-        InvalidValueError: it is neither; the text says which rule it breaks.
+        InvalidValueError: it is neither; the text names the broken rule.
     """
     if is_unix(address):
         return address, 0
@@ -154,7 +154,7 @@ def called_by(address: str, port: int) -> str:
 
 
 def is_called_in_plain_text(address: str) -> bool:
-    """Whether a client on this machine takes it for the machine's own, and so uses no TLS unless it is told to."""
+    """Returns whether a client on this machine takes it for the machine's own, and so uses no TLS by default."""
     if is_unix(address):
         return True
     host, _ = split(called_by(address, 0))

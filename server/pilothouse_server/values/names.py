@@ -196,12 +196,12 @@ def service_account_username(namespace: str, name: str) -> str:
 
 
 def normalise_username(text: str) -> str:
-    """Return the form by which accounts are told apart: NFKC, case folded, NFKC again (folding may undo it)."""
+    """Returns the form by which accounts are distinguished: NFKC, case folded, NFKC again (folding may undo it)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalise_email(text: str) -> str:
-    """Return the form by which e-mail addresses are told apart."""
+    """Returns the form by which e-mail addresses are distinguished."""
     return normalise_username(text.strip())
 
 
@@ -245,7 +245,7 @@ def _path_problem(text: str) -> str | None:
 
 
 def _dangerous(text: str) -> str | None:
-    """Say which characters make a name dangerous in a path or to a reader, or None where none do."""
+    """Returns which characters make a name dangerous in a path or to a reader, or None if none do."""
     if found := _UNPRINTABLE.search(text):
         return f"must not hold {_character(found[0])}"
     if not text.isascii():

@@ -11,11 +11,11 @@ from typing import Final
 
 _AT_ONCE: Final = 64
 _DIGITS: Final = 32
-# The two highest bits of the digit that says which form of UUID it is are 1 and 0.
+# The two highest bits of the digit with the UUID's variant are 1 and 0.
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 _unused: list[str] = []
-# A process that goes on as two must not give the same ids twice.
+# After a fork the two processes must not give the same ids twice.
 os.register_at_fork(after_in_child=_unused.clear)
 
 

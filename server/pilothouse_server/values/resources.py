@@ -14,7 +14,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class Condition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """`made_from`: uid/generation of the cluster's object that it tells of, where that matters; not shown."""
+    """`made_from`: uid/generation of the cluster's object that it describes, if that matters; not shown."""
 
     type: str
     status: ConditionStatus

@@ -1,1 +1,1 @@
-"""Events in memory, and the tokens by which a watch goes on: nothing here knows SQL or gRPC."""
+"""Events in memory, and the tokens by which a watch continues: nothing here knows SQL or gRPC."""

@@ -53,7 +53,7 @@ def capacity_of(obj: JsonObject) -> Decimal:
 
 
 def request_of(claim: JsonObject) -> Decimal:
-    """Bytes that a claim asks for."""
+    """Returns the bytes that a claim requests."""
     requests = (claim["spec"].get("resources") or {}).get("requests") or {}
     return parse_quantity(requests.get("storage", "0"))
 

@@ -26,7 +26,7 @@ def _limits(store: ObjectStore, namespace: str, kind: str) -> Iterator[JsonObjec
 
 
 def fill_pod(store: ObjectStore, pod: JsonObject) -> None:
-    """Fills requests and limits of the containers, and says so in an annotation."""
+    """Fills requests and limits of the containers, and records that in an annotation."""
     filled: list[str] = []
     for limit in _limits(store, pod["metadata"].get("namespace", ""), "Container"):
         for container in [*(pod["spec"].get("initContainers") or []), *(pod["spec"].get("containers") or [])]:

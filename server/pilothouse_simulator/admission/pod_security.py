@@ -29,7 +29,7 @@ AUDIT = "pod-security.kubernetes.io/audit"
 LEVELS = ("privileged", "baseline", "restricted")
 
 _VERSION = re.compile(r"latest|v1\.([0-9]|[1-9][0-9]*)")
-# Most pods that are looked at when a level is raised.
+# The most pods that are checked when a level is raised.
 _MOST_PODS = 3000
 
 

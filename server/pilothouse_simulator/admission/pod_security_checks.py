@@ -1,8 +1,8 @@
 """The Pod Security Standards of Kubernetes: the violations of the levels `baseline` and `restricted`.
 
-One function a check, in the order in which the real server tells them: by name, those of baseline first. A check of
-`restricted` that asks for more stands in for its looser one of baseline, so that no field is told of twice. The texts
-are the recorded ones, and otherwise those of Kubernetes' own `pod-security-admission`.
+One function a check, in the order in which the real server reports them: by name, those of baseline first. A check of
+`restricted` that requires more replaces its looser one of baseline, so that no field is reported twice. The texts are
+the recorded ones, and otherwise those of Kubernetes' own `pod-security-admission`.
 
 These are the checks of the version `latest`. A namespace may pin an older one. That version is named in the answers,
 but the same checks apply.

@@ -90,7 +90,7 @@ def admit(
 
 
 def _check_specified(quota: JsonObject, hard: JsonObject, pod: JsonObject) -> None:
-    """A quota on cpu or memory asks every container to say how much it takes."""
+    """A quota on cpu or memory requires every container to state its amount."""
     spec = pod["spec"]
     missing: dict[str, list[str]] = {}
     for name in sorted(hard):

@@ -47,7 +47,7 @@ JsonObject = dict[str, Any]
 
 
 class KindStrategies:
-    """The rules of all kinds, and their allocations. `hooks` are looked at on each write."""
+    """The rules of all kinds, and their allocations. `hooks` are called on each write."""
 
     def __init__(self, hooks: Sequence[webhooks.Webhook] = ()) -> None:
         self.allocators = services.ServiceAllocators()
@@ -125,7 +125,7 @@ class KindStrategies:
         claims.admit(store, resource, obj, old)
         if old is None:
             limit_ranges.check(store, resource, obj)
-        # Quotas first say whether there is room, and are charged when nothing else can refuse.
+        # Quotas are checked for room first, and charged when nothing else can refuse.
         quotas.admit(store, resource, obj, old, dry_run=True)
         if resource is SERVICES:
             causes = services.allocate_service(self.allocators, obj, old, dry_run=dry_run)

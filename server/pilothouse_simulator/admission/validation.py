@@ -97,7 +97,7 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
 def check_size(obj: JsonObject) -> None:
     """The largest object the storage takes (1.5 MiB). Above 2 MiB the API server does not even send it.
 
-    Unlike the real one this server says so in a dry run, too, which is where somebody who tries out wants to hear it.
+    Unlike the real one this server reports it in a dry run, too, where a user expects it.
     """
     size = len(orjson.dumps(obj))
     if size > SENT_LIMIT_BYTES:

@@ -1,1 +1,1 @@
-"""The REST API over HTTP: routes, watches, users, and the faults that a test asks for."""
+"""The REST API over HTTP: routes, watches, users, and the faults that a test requests."""

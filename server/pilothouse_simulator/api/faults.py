@@ -1,7 +1,7 @@
 """Faults a test or a developer asks of the simulated cluster.
 
-The plan is one mutable object; the server looks at it for every request. It is set in the same process, or over
-HTTP at `/simulator/faults` when the simulator runs alone.
+The plan is one mutable object; the server reads it for every request. It is set in the same process, or over HTTP at
+`/simulator/faults` when the simulator runs alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OpenAPI v3 of the served kinds: as much as kubectl asks for before it applies or explains.
+"""OpenAPI v3 of the served kinds: the part that kubectl reads before it applies or explains.
 
 kubectl looks whether PATCH of a kind takes `fieldValidation` (then it leaves validation to the server), and reads
 the schemas for `kubectl explain`. Paths and schemas follow from the registry and the structural schema; there are

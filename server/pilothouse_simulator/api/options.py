@@ -170,7 +170,7 @@ def _watch_causes(options: ListOptions) -> list[ErrorCause]:
 
 
 def encode_continue(revision: int, start: str) -> str:
-    """A continue token: the version of the snapshot and the key after which to go on."""
+    """Returns a continue token: the version of the snapshot and the key after which to continue."""
     document = {"v": "meta.k8s.io/v1", "rv": revision, "start": start}
     text = json.dumps(document, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

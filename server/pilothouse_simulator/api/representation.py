@@ -109,7 +109,7 @@ def as_new_event(obj: JsonObject) -> JsonObject:
 
 @dataclass(frozen=True)
 class Presenter:
-    """Turns stored objects into the form the client asked for."""
+    """Turns stored objects into the form that the client requested."""
 
     resource: ResourceType
     form: Form
@@ -117,7 +117,7 @@ class Presenter:
     api_version: str
 
     def one(self, obj: JsonObject) -> JsonObject:
-        """A single object; raises 406 where a list was asked for."""
+        """Returns a single object; raises 406 if a list was requested."""
         if self.form == "metadata list":
             raise api_errors.unfit_form("PartialObjectMetadataList", "not a list", self._type(""))
         if self.form == "metadata":
@@ -136,7 +136,7 @@ class Presenter:
         return f"*{self.resource.group.partition('.')[0] or 'core'}.{self.resource.kind}{suffix}"
 
     def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
-        """A list with its list metadata; raises 406 where a single object was asked for."""
+        """Returns a list with its list metadata; raises 406 if a single object was requested."""
         if self.form == "metadata":
             raise api_errors.unfit_form("PartialObjectMetadata", "a list", self._type("List"))
         if self.form == "table":

@@ -4,7 +4,7 @@ Every message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr
 terminal as JSON, and, in `v5.channel.k8s.io` only, 255 which ends the channel named by the next byte. The unversioned
 protocols know no Status: the connection just closes. As recorded, the first message is an empty one of stdout.
 
-A runtime takes some time to start a program; the size of a terminal that is told until then is its first.
+A runtime takes some time to start a program; a terminal's size that comes before then is its first.
 
 A terminal is a line discipline: typed bytes are echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
 at its prompt, the program that it runs), Ctrl-D on an empty line ends its input. It does no line editing.
@@ -43,7 +43,7 @@ _BANNER = (
     b"\r\n\r\nBusyBox v1.37.0 (simulated) built-in shell (ash)\r\n"
     b"Enter 'help' for a list of built-in commands.\r\n\r\n"
 )
-# As recorded a program begins some 30 ms after the connection; a busy machine may need longer to tell the size.
+# As recorded a program begins some 30 ms after the connection; a busy machine may need longer to send the size.
 _START_SECONDS = 0.1
 _INTERRUPT, _END_OF_INPUT, _ERASES = 3, 4, b"\b\x7f"
 
@@ -183,7 +183,7 @@ class _Session:
                 await self._finish(_exit_status(INTERRUPTED))
 
     async def _run(self, process: Process, command: list[str]) -> JsonObject:
-        """The Status that tells how the program ended."""
+        """Returns the Status that describes how the program ended."""
         if self._terminal is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._sized.wait(), _START_SECONDS)

@@ -39,7 +39,7 @@ _SERVICE_ACCOUNT_WAIT_SECONDS = 2.0
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body; 413 above 3 MiB. It may be asked for again."""
+    """The body; 413 above 3 MiB. It may be read again."""
     if _BODY in request:
         return request[_BODY]
     body = await request.content.read(BODY_LIMIT_BYTES + 1) if request.can_read_body else b""

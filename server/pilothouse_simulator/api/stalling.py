@@ -103,6 +103,6 @@ async def _after(
 
 
 def _forget(done: asyncio.Future[web.StreamResponse]) -> None:
-    """Nobody is there any more to be told of a refusal."""
+    """Nobody is left to get a refusal."""
     if not done.cancelled() and (error := done.exception()) is not None and not isinstance(error, ApiError):
         raise error

@@ -2,9 +2,9 @@
 
 The cluster's own token is an administrator's, as the kubeconfig it prints. Other users are added with rules of the
 form of a ClusterRole, to show the answers of a cluster with narrow rights. Wording and order follow the recordings: a
-bad token is 401 before all else, and a missing right is 403 before the object, the body or even the resource is
-looked at. A caller without a credential is anonymous, and may see the health and the version; others may also see the
-offered API.
+bad token is 401 before all else, and a missing right is 403 before the object, the body or even the resource is read.
+A caller without a credential is anonymous, and may see the health and the version; others may also see the offered
+API.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Users:
             raise _forbidden(user, verb, target)
 
     def authorize_path(self, user: ApiUser, request: web.Request) -> None:
-        """ApiError 403 unless the user may ask for a path that is no resource."""
+        """Raises ApiError 403 unless the user may request a path that is no resource."""
         if user.rules is None:
             return
         paths = _PUBLIC_PATHS if user is ANONYMOUS else _OPEN_PATHS

@@ -2,7 +2,7 @@
 
 A stream subscribes to the store first and then reads the past from its history, so that nothing falls between the
 two. A selector turns a change into its meaning for the watcher: an object that stops matching is DELETED (with its
-last matching state and the version of the change), one that begins to match is ADDED. Bookmarks tell the version
+last matching state and the version of the change), one that begins to match is ADDED. Bookmarks report the version
 reached: at the end of the initial events of a streaming list, about every minute, and shortly before the server ends
 the stream.
 """
@@ -68,7 +68,7 @@ def selected(event: StoreEvent, predicate: Predicate | None) -> tuple[str, JsonO
 
 
 class _UnfitFormError(Exception):
-    """An event cannot be shown in the form that was asked for."""
+    """An event cannot be shown in the requested form."""
 
 
 class WatchResponse:
@@ -202,7 +202,9 @@ class WatchResponse:
         return namespace is None or event.object["metadata"].get("namespace") == namespace
 
     def _initial(self) -> list[bytes]:
-        """Objects present, or changes since the version asked for. Raises Expired when it is compacted."""
+        """Returns the present objects, or changes since the requested version. Raises Expired when it is
+        compacted.
+        """
         store, options = self._context.store, self._options
         lists = options.send_initial_events
         if lists is None:

@@ -155,7 +155,7 @@ class Controller(ABC, Generic[WorkKey]):
         self._queue: OrderedDict[WorkKey, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._failures: dict[WorkKey, int] = {}
-        # With the time of the loop at which each is due: not every loop's handle tells it.
+        # With the time of the loop at which each is due: not every loop's handle has it.
         self._timers: dict[WorkKey, tuple[float, asyncio.Handle]] = {}
 
     @abstractmethod
@@ -167,8 +167,7 @@ class Controller(ABC, Generic[WorkKey]):
         """Reconciles one key's objects with their specs. The index is current when this is called."""
 
     def enqueue(self, key: WorkKey, after: float = 0.0) -> None:
-        """Asks for a `sync` of this key, after so many simulated seconds. The earlier of two requests
-        wins."""
+        """Requests a `sync` of this key, after so many simulated seconds. The earlier of two requests wins."""
         if after > 0:
             loop = asyncio.get_running_loop()
             due = loop.time() + after / self.clock.speed
@@ -187,7 +186,7 @@ class Controller(ABC, Generic[WorkKey]):
         return key in self._queue
 
     def seed(self) -> None:
-        """Asks for a `sync` of all that exists when the controller starts."""
+        """Requests a `sync` of all that exists when the controller starts."""
         for resource, obj in self.store.objects():
             revision = self.store.revision
             self.observe(StoreEvent("ADDED", resource, obj, None, revision))

@@ -323,7 +323,7 @@ class DeploymentController(Controller[Key]):
                 self._scale(deployment, entry, sizes[entry["metadata"]["name"]])
 
     def _scale(self, deployment: JsonObject, replica_set: JsonObject, size: int) -> tuple[JsonObject, bool]:
-        """Sets a replica set's size and annotations. Answers the stored one and whether the size changed."""
+        """Sets a replica set's size and annotations. Returns the stored one and whether the size changed."""
         before = replicas_of(replica_set)
         changed = copy_json(replica_set)
         changed["spec"]["replicas"] = size
@@ -379,7 +379,7 @@ class DeploymentController(Controller[Key]):
         return True
 
     def _write(self, deployment: JsonObject) -> JsonObject:
-        """Writes status and revision annotation; returns a copy of the stored deployment to go on with."""
+        """Writes status and revision annotation; returns a copy of the stored deployment to continue with."""
         return copy_json(self.store.update_status(DEPLOYMENTS, deployment, CONTROLLER_MANAGER))
 
     def _sync_counters(self, deployment: JsonObject, new: JsonObject | None, old: ReplicaSets) -> None:

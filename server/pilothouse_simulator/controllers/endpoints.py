@@ -1,8 +1,8 @@
 """The endpoint controllers: EndpointSlices, and the Endpoints of old, of every Service with a selector.
 
-Slices list the pods that have an address, ready or not, and say of each whether it is ready, serving and
-terminating; the old Endpoints object sorts them into ready and not ready addresses. A port given by name is
-looked up in the pod; a pod without a port of that name is not listed under it.
+Slices list the pods that have an address, ready or not, and for each whether it is ready, serving and terminating;
+the old Endpoints object sorts them into ready and not ready addresses. A port given by name is looked up in the pod;
+a pod without a port of that name is not listed under it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class EndpointController(Controller[Key]):
 
     def _write_endpoints(self, service: JsonObject, pods: list[JsonObject]) -> None:
         namespace, name = key_of(service)
-        # Terminating pods are left out of the old object, unless the service wants them all.
+        # Terminating pods are left out of the old object, unless the service includes them all.
         pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] or _wants_unready(service)]
         ready = [_address(pod) for pod in pods if ready_since(pod) or _wants_unready(service)]
         unready = [_address(pod) for pod in pods if not (ready_since(pod) or _wants_unready(service))]

@@ -1,6 +1,6 @@
 """The controller manager: runs all controllers of the simulated cluster over one store.
 
-One task reads every change of the store, brings the shared `ObjectIndex` up to date and then tells each
+One task reads every change of the store, brings the shared `ObjectIndex` up to date and then notifies each
 controller, which notes the keys that may need work and handles them in a task of its own.
 """
 

@@ -1,4 +1,4 @@
-"""The scheduler: finds a node for each new pod, or says why there is none.
+"""The scheduler: finds a node for each new pod, or reports why there is none.
 
 A node fits when it is ready and not cordoned, its labels and taints suit the pod, and the rest of its allocatable
 cpu, memory and number of pods is enough. Of the fitting ones the emptiest is taken. A pod that fits nowhere gets the

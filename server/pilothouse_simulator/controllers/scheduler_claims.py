@@ -1,6 +1,6 @@
 """Claims as the scheduler sees them: a pod waits for those it mounts, and a claim may wait for its pod.
 
-A claim whose class binds on first use is told the node that was chosen for the pod; the pod is bound to it once the
+A claim whose class binds on first use gets the node that was chosen for the pod; the pod is bound to it once the
 claim has its storage.
 """
 

@@ -227,7 +227,7 @@ class _Parser:
         self.position = 0
 
     def describe_next(self) -> str:
-        """The token at hand, for messages."""
+        """Returns the present token, for messages."""
         if self.position >= len(self.tokens):
             return "end of file"
         token = self.tokens[self.position]
@@ -235,7 +235,7 @@ class _Parser:
         return '"newline"' if text == "\n" else f'"{text}"'
 
     def _keyword(self) -> str:
-        """The unquoted text of the word at hand, an operator as it is, empty at the end."""
+        """Returns the unquoted text of the present word, an operator as it is, empty at the end."""
         if self.position >= len(self.tokens):
             return ""
         token = self.tokens[self.position]
@@ -367,7 +367,7 @@ class _Parser:
 
     @staticmethod
     def _descriptor(words: list[Word], operator: str) -> int:
-        """The number written before the operator; `echo 2 > file` with a blank is not told apart."""
+        """Returns the number written before the operator; `echo 2 > file` with a blank is treated alike."""
         if (
             words
             and len(words[-1]) == 1

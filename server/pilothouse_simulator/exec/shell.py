@@ -74,8 +74,9 @@ async def _run_shell(process: Process, arguments: list[str], tools: dict[str, To
 
 
 async def _interact(shell: Shell, process: Process) -> None:
-    """Reads commands line by line. With a terminal there is a prompt before each, and Ctrl-C ends the command at hand,
-    or drops the line that is typed, and leads to the next prompt."""
+    """Reads commands line by line. With a terminal there is a prompt before each, and Ctrl-C ends the running
+    command, or drops the line that is being typed, and leads to the next prompt.
+    """
     terminal = process.terminal
     if terminal is None:
         while await _turn(shell, process):
@@ -88,7 +89,7 @@ async def _interact(shell: Shell, process: Process) -> None:
             await process.stdout(b"/ # ")
             turn = asyncio.create_task(_turn(shell, process))
             terminal.interrupt = turn.cancel
-            # Not awaited itself, so that an interrupt is told apart from the end of the session.
+            # Not awaited itself, so that an interrupt is distinguished from the end of the session.
             await asyncio.wait({turn})
             if turn.cancelled():
                 shell.last_code = INTERRUPTED

@@ -1,8 +1,8 @@
 """The kubelets: one `Kubelet` per node, and the task that gives them the pods of their nodes.
 
-`Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there; a deletion
-stops its life and starts its termination; when it is gone from the store its worker goes too. After a
-restart of the simulator over a saved state, the pods found go on where their status says they were.
+`Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there; a deletion stops its
+life and starts its termination; when it is gone from the store its worker goes too. After a restart of the simulator
+over a saved state, the pods continue in the state of their status.
 
 A kubelet can be stopped: the containers on its node continue, and nobody reports or ends them. See `node_loss`.
 """

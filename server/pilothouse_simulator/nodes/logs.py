@@ -36,7 +36,7 @@ _PULL_PROBLEMS = {
 
 @dataclass(frozen=True)
 class LogRequest:
-    """The part of a log that is asked for. `since_time` has a zone; counts are None where not limited."""
+    """The requested part of a log. `since_time` has a zone; counts are None where not limited."""
 
     container: str | None = None
     follow: bool = False

@@ -1,4 +1,4 @@
-"""The nodes of the simulated cluster: their size, and the Node objects that tell about them.
+"""The nodes of the simulated cluster: their size, and the Node objects that describe them.
 
 Nodes are roomy by default, so that thousands of pods fit on a few. Each node keeps its addresses,
 conditions and image list in the status of its Node object; the kubelet renews the heartbeat of the Ready

@@ -37,9 +37,8 @@ class ContainerRole(StrEnum):
 class ContainerAttempt:
     """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
 
-    `message` tells more about the end. `has_run` is False where the program could not be started.
-    `environment` is that of its start, None where it is not known any more; `files` are those that programs run in it
-    have written.
+    `message` describes the end further. `has_run` is False where the program could not be started. `environment` is
+    that of its start, None where it is not known any more; `files` are those that programs run in it have written.
     """
 
     container_id: str

@@ -1,7 +1,8 @@
 """The preconditions of a simulated pod's container: its volumes, its image, its configuration.
 
-A kubelet that misses any of it says so and looks again, until it is there. A missing volume is told by the event
-FailedMount alone; for the others the container waits with a reason, which the status shows at the second attempt.
+A kubelet that misses any of it reports that and looks again, until it is there. A missing volume is reported by the
+event FailedMount alone; for the others the container waits with a reason, which the status shows at the second
+attempt.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The program of a simulated container: its log lines and their times, its end, and its reaction to TERM.
 
-A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows
-from its start time alone: nothing has to be stored or timed for it. Programs come from three places: the
-behaviour the pod's annotations ask for; a shell script given as `sh -c`, of which the simple forms are
-understood (echo, sleep, exit, trap, wait, for, while true, `tail -c N /dev/zero` as a way to take memory);
-otherwise a server that runs until it is told to stop. A script with anything else in it counts as such a
-server.
+A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows from its
+start time alone: nothing has to be stored or timed for it. Programs come from three places: the behaviour in the
+pod's annotations; a shell script given as `sh -c`, of which the simple forms are understood (echo, sleep, exit, trap,
+wait, for, while true, `tail -c N /dev/zero` as a way to take memory); otherwise a server that runs until it gets a
+signal to stop. A script with anything else in it counts as such a server.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _TAIL_SECONDS = 0.1
 class PodProgram:
     """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each repetition, with
     its start and period. `end`: when it ends by itself and with which code. `memory` is the most bytes it takes (0:
-    as its usage level says). `on_term`: the code it ends with on TERM, None when it ignores TERM.
-    `termination_message` is the text that it leaves in /dev/termination-log.
+    its usage level). `on_term`: the code it ends with on TERM, None when it ignores TERM. `termination_message` is
+    the text that it leaves in /dev/termination-log.
     """
 
     lines: tuple[tuple[float, str], ...] = ()

@@ -1,7 +1,7 @@
 """The usage reports of the kubelets: `stats/summary` (JSON) and `metrics/resource` (Prometheus text).
 
-Both tell the same samples: cumulative core-seconds with the time of the sample, to be differenced by the reader, and
-memory. Only running containers are reported. Shapes follow recordings of a real kubelet.
+Both report the same samples: cumulative core-seconds with the time of the sample, to be differenced by the reader,
+and memory. Only running containers are reported. Shapes follow recordings of a real kubelet.
 """
 
 from __future__ import annotations

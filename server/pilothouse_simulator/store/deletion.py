@@ -37,7 +37,7 @@ def check_preconditions(resource: ResourceType, current: JsonObject, preconditio
 
 
 def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str | None) -> None:
-    """Sets the finalizer the policy asks for. Background and no policy add none."""
+    """Sets the finalizer that the policy requires. Background and no policy add none."""
     finalizers = list(metadata.get("finalizers") or [])
     wanted = {"Foreground": FOREGROUND_FINALIZER, "Orphan": ORPHAN_FINALIZER}.get(policy or "")
     if policy is not None and resource is not NAMESPACES:

@@ -1,11 +1,10 @@
 """Events: reports of the controllers, the scheduler and the kubelets about objects.
 
 Two shapes exist side by side, as in a real cluster. Controllers and kubelets use the old one: `source`,
-`firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same thing is said again about the
-same object, which is a MODIFIED of the same Event. The tenth different message for one reason about one
-object is the last with an Event of its own: from then on they share one, marked as combined. The scheduler
-uses the new one: `eventTime` and `reportingComponent`, neither count nor timestamps. Events are removed an
-hour after they were last written.
+`firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same report about the same object is repeated,
+which is a MODIFIED of the same Event. The tenth different message for one reason about one object is the last with an
+Event of its own: from then on they share one, marked as combined. The scheduler uses the new one: `eventTime` and
+`reportingComponent`, neither count nor timestamps. Events are removed an hour after they were last written.
 """
 
 from __future__ import annotations

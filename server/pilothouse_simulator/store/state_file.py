@@ -126,7 +126,7 @@ class StateFile:
 
         Raises:
             StateInUseError: another process has it for longer than `lock_seconds`.
-            ValueError: it cannot be read; the text says why.
+            ValueError: it cannot be read; the text gives the reason.
             OSError: the folder cannot be made, or the file not opened.
         """
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -189,7 +189,7 @@ def bad_request(message: str) -> ApiError:
 
 
 def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[ErrorCause] = ()) -> ApiError:
-    """403 by an admission rule. `message` says why."""
+    """403 by an admission rule. `message` is the reason."""
     details = object_details(resource, name)
     if causes:
         details["causes"] = [cause.to_json() for cause in causes]
@@ -202,7 +202,7 @@ def unauthorized() -> ApiError:
 
 
 def expired(message: str, metadata: JsonObject | None = None) -> ApiError:
-    """410: the version asked for is compacted; list again without it."""
+    """410: the requested version is compacted; list again without it."""
     error = failure(410, message, "Expired")
     if metadata:
         error.status["metadata"] = metadata
@@ -210,7 +210,7 @@ def expired(message: str, metadata: JsonObject | None = None) -> ApiError:
 
 
 def too_large_resource_version(current: int, wanted: int) -> ApiError:
-    """504: the version asked for lies in the future and did not come within three seconds."""
+    """504: the requested version lies in the future and did not come within three seconds."""
     cause = ErrorCause("ResourceVersionTooLarge", "Too large resource version")
     return failure(
         504,
@@ -232,7 +232,7 @@ def not_acceptable() -> ApiError:
 
 
 def form_not_acceptable() -> ApiError:
-    """406: the media type can be served, but not in the form that its parameters ask for."""
+    """406: the media type can be served, but not in the form that its parameters request."""
     return failure(
         406,
         "only the following media types are accepted: application/json, application/yaml, "
@@ -242,7 +242,7 @@ def form_not_acceptable() -> ApiError:
 
 
 def unfit_form(asked: str, what: str, type_name: str) -> ApiError:
-    """406: the form asked for is one of lists and this is none, or the other way round."""
+    """406: the requested form is one of lists and this is none, or the other way round."""
     return failure(
         406, f"you requested {asked}, but the requested object is {what} ({type_name})", "NotAcceptable"
     )

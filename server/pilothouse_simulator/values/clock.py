@@ -27,7 +27,7 @@ class Clock:
         try:
             self._monotonic = asyncio.get_running_loop().time
         except RuntimeError:
-            # Made before its loop runs; loops keep this time unless a test says otherwise.
+            # Made before its loop runs; loops keep this time unless a test sets another.
             self._monotonic = time.monotonic
         self._started = self._monotonic()
 

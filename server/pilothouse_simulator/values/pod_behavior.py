@@ -49,7 +49,7 @@ class PodBehavior:
 
 
 def behavior_of(pod: JsonObject) -> PodBehavior:
-    """The behaviour that the pod's annotations ask for."""
+    """Returns the behaviour in the pod's annotations."""
     annotations = pod["metadata"].get("annotations") or {}
     text = annotations.get(PREFIX + "behavior", "").strip().lower()
     kind, code = Behavior.RUN, 0

@@ -72,9 +72,7 @@ class _Held:
 
 
 class SinkRunner:
-    """The sinks of one server. `beyond` of the hub's records tells that there is something new, `newest` how far they
-    go.
-    """
+    """The sinks of one server. `beyond` of the hub's records signals new ones, `newest` is the last one."""
 
     def __init__(
         self,

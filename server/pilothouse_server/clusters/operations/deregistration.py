@@ -42,7 +42,7 @@ async def deregister(
 ) -> tuple[Cluster, int]:
     """Ends a cluster, or begins to. Returns it, and the number of namespaces that are removed or in deletion.
 
-    The transaction is of the system role, because it removes rows beyond the caller's rights.
+    The transaction belongs to the system role, because it removes rows beyond the caller's rights.
 
     Raises:
         NotFound: the cluster.

@@ -45,7 +45,9 @@ _NOT_IMPORTED: Mapping[str, str] = {
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """The result for one orphan. `imported_as` names its resource; `problems` say why nothing was decided."""
+    """The result for one orphan. `imported_as` names its resource; `problems` are the reasons why nothing was
+    decided.
+    """
 
     orphan: OrphanedObject
     imported_as: str = ""
@@ -79,7 +81,7 @@ class OrphanImporter(Protocol):
 async def list_page(
     transaction: ReadTransaction, cluster: str, page: PageRequest
 ) -> tuple[Sequence[OrphanedObject], NextPage]:
-    """One page of a cluster's orphans, and where they go on. Raises NotFound: the cluster."""
+    """Returns one page of a cluster's orphans, and where the next page begins. Raises NotFound: the cluster."""
     await registration.locate(transaction, cluster)
     return await repository.list_orphans(transaction, cluster, page)
 

@@ -63,7 +63,7 @@ async def refuse_taken(transaction: ReadTransaction, name: str) -> None:
 
 
 async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Cluster], NextPage]:
-    """One page of clusters, and where they go on."""
+    """Returns one page of clusters, and where the next page begins."""
     return await repository.list_clusters(transaction, page)
 
 

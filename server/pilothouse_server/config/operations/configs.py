@@ -192,7 +192,7 @@ def event(kind: Kind, config: Config, change: ChangeKind, before: Config | None 
 async def changed(
     transaction: Transaction, kind: Kind, config: Config, change: ChangeKind, before: Config | None = None
 ) -> None:
-    """Tells watchers and leaves work for the reconciler."""
+    """Notifies watchers and leaves work for the reconciler."""
     transaction.emit(event(kind, config, change, before))
     going = config.deletion_requested_at is not None
     await transaction.enqueue(kind, config.id, config.cluster_name, config.namespace_id, going=going)

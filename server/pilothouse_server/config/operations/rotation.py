@@ -5,7 +5,7 @@ rotates: the newest key becomes the active one, and the data keys of all rows ar
 transaction. Values do not change and stay readable. After an interruption the next call continues.
 
 A token is called between two transactions, never within one: a batch that needs it is rolled back, and repeated once
-the result is at hand.
+the result is cached.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ async def _missing(
 
 
 def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) -> Unavailable:
-    """The error for a start without all keys; `failure` says why a provider cannot be read, if one cannot."""
+    """Returns the error for a start without all keys; `failure` is the reason why a provider cannot be read, if one
+    cannot.
+    """
     lines = [failure.message] if failure is not None else []
     lines += [each.words for each in missing]
     if missing:

@@ -119,7 +119,7 @@ async def list_page(
     visible: Collection[int] | None,
     message_format: int,
 ) -> tuple[Sequence[CachedMessage | Config], NextPage]:
-    """One page of those of one namespace or of those among `visible`, and where they go on.
+    """Returns one page of those of one namespace or of those among `visible`, and where the next page begins.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """

@@ -31,7 +31,7 @@ def selected(kind: Kind) -> Select[Any]:
         *IN_NAMESPACE,
         USERS.c.username.label("creator"),
     ).select_from(
-        # An ended namespace holds nothing, so its rows need not be told apart here.
+        # An ended namespace holds nothing, so its rows need no distinction here.
         table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
             USERS, USERS.c.id == table.c.created_by
         )

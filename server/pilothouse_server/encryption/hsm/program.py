@@ -43,7 +43,7 @@ PIN_LOCKED = "PIN_LOCKED"
 PIN_LAST_TRY = "PIN_LAST_TRY"
 KEY_EXTRACTABLE = "KEY_EXTRACTABLE"
 NO_AES_GCM = "NO_AES_GCM"
-# Of one key or one value: the session goes on.
+# An error of one key or one value: the session continues.
 KEY_MISSING = "KEY_MISSING"
 CHANGED = "CHANGED"
 REFUSALS = (
@@ -146,7 +146,7 @@ class _Session:
         ):
             raise _Refused(CHANGED) from None
         except errors.GeneralError:
-            # Some tokens say so of a tag that is not the right one; others when they are broken.
+            # Some tokens report this for a wrong tag; others when they are broken.
             if self._id(self._key(asked)) != asked["key"]:
                 raise
             raise _Refused(CHANGED) from None
@@ -220,7 +220,7 @@ def main() -> int:
                 answer["is"] = work(asked)
         except _Refused as refusal:
             answer["refused"] = refusal.word
-        except Exception as error:  # noqa: BLE001 - whatever it is, its name alone is told
+        except Exception as error:  # noqa: BLE001 - only the exception's name is passed on
             answer["refused"] = type(error).__name__
         link.sendall(json.dumps(answer).encode() + b"\n")
         if answer.get("refused") not in (None, KEY_MISSING, CHANGED):

@@ -85,7 +85,7 @@ def _lasts(expires_at: datetime | None, until: datetime | None) -> bool:
 
 
 def _words(*grants: Grant) -> list[str]:
-    """One word of every class that the grants tell apart, the broadest first."""
+    """Returns one word of every class that the grants distinguish, the broadest first."""
     words: set[str] = set()
     for grant in grants:
         for form in (*grant.permissions, *grant.left_out):

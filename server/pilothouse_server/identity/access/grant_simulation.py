@@ -26,7 +26,7 @@ _MOST_NAMESPACES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class PermissionChange:
-    """The changes in one namespace; in every one that is not told of by itself, where `namespace` is empty."""
+    """The changes in one namespace; in every one without an entry of its own, if `namespace` is empty."""
 
     namespace: str
     gained: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ _LONGEST_COMPARED: Final = 64
 
 
 class PermissionWords:
-    """`known` are all permissions that anything asks for, `rules` those of all methods."""
+    """`known` are all permissions that any method or operation requires, `rules` those of all methods."""
 
     def __init__(self, known: Collection[str], rules: Collection[Rule]) -> None:
         self.known = frozenset(known)
@@ -53,7 +53,7 @@ class PermissionWords:
         )
 
     def check_one(self, permission: str, field: str) -> None:
-        """Raises unless `permission` is one that there is.
+        """Raises unless `permission` exists.
 
         Raises:
             InvalidArgument: UNKNOWN_PERMISSION, or ONE_PERMISSION for a form such as `container.*`.

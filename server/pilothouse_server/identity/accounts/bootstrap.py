@@ -1,9 +1,9 @@
 """The setup of identity at a server's start: the shipped roles, and the first administrator.
 
-The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a
-database: its row, also when it is deleted, says that there was one, so nobody who deletes it finds it again
-with a known password. Replicas that start together take turns by an advisory lock. Each change has its
-audit record, in the one transaction of all.
+The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a database:
+its row, also when it is deleted, proves that there was one, so nobody who deletes it finds it again with a known
+password. Replicas that start together take turns by an advisory lock. Each change has its audit record, in the one
+transaction of all.
 """
 
 from __future__ import annotations

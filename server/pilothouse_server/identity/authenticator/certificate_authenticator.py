@@ -90,7 +90,7 @@ class CertificateAuthenticator:
         self._cache_seconds = cache_seconds
         self._largest_cache = largest_cache
         self._clock = clock
-        # By what the files say of the certificate, which is another value as soon as they say otherwise.
+        # By the files' facts about the certificate: a changed fact makes another key.
         self._kept: OrderedDict[Vouched, tuple[float, Principal]] = OrderedDict()
         self._loading: dict[Vouched, asyncio.Task[Principal]] = {}
 
@@ -158,5 +158,5 @@ class CertificateAuthenticator:
         if self._loading.get(vouched) is done:
             del self._loading[vouched]
         if not done.cancelled():
-            # Looked at, so that asyncio does not complain where every caller has gone away.
+            # Read, so that asyncio does not complain if every caller has gone away.
             done.exception()

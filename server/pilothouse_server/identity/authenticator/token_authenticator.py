@@ -153,7 +153,7 @@ class TokenAuthenticator:
 
     async def _load_key(self, token_hash: bytes, address: str) -> Principal:
         principal, key = await self._load(token_hash, api_keys.load_principal)
-        # A look at open streams is no use, nor is a call from where the key is not taken.
+        # A check of open streams is no use, nor is a call from an address that the key does not accept.
         used = address and principal.credential.admits(address)
         if used and (key.last_used_at is None or key.now - key.last_used_at >= TOUCH_EVERY):
             self._used_keys[token_hash] = address
@@ -177,7 +177,7 @@ class TokenAuthenticator:
         if self._loading.get(token_hash) is done:
             del self._loading[token_hash]
         if not done.cancelled():
-            # Looked at, so that asyncio does not complain where every caller has gone away.
+            # Read, so that asyncio does not complain if every caller has gone away.
             done.exception()
 
     def _keep(self, token_hash: bytes, until: float, principal: Principal) -> None:

@@ -69,7 +69,9 @@ class LoginTurns:
         self._looks = FairQueue("log-ins", looks, refusal=lambda _of_caller: login_busy())
 
     async def look(self, address: str, is_known: Callable[[], Awaitable[bool]]) -> bool:
-        """Whether a name is known at an address, found out by `is_known` in a turn. Raises ResourceExhausted."""
+        """Returns whether a name is known at an address; `is_known` reads that in a turn. Raises
+        ResourceExhausted.
+        """
         async with self._looks.seat(address):
             return await is_known()
 

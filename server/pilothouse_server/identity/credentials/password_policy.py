@@ -6,9 +6,8 @@ end.
 
 The list of stolen passwords is a file that `PILOTHOUSE_PASSWORD_BREACHED_FILE` names, one line each, in the order of
 bytes (`LC_ALL=C sort -u`): either upper-case SHA-1 in hexadecimal, with a count behind a colon or without, as Have I
-Been
-Pwned publishes it, or the passwords themselves. It may have tens of gigabytes: it is searched by halves, in a thread,
-and never read whole. That its lines are in order is looked at in some places at the start.
+Been Pwned publishes it, or the passwords themselves. It may have tens of gigabytes: it is searched by halves, in a
+thread, and never read whole. The order of its lines is checked in some places at the start.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ class NewPasswords:
         await self._policy.check(field, password, username)
 
     async def hash(self, field: str, password: str, username: str, who: str) -> str:
-        """The hash of a new password of a user; `who` asks for it.
+        """Returns the hash of a new password of a user; `who` is the requesting caller.
 
         Raises:
             InvalidArgument: as `PasswordPolicy.check`. ResourceExhausted: too many wait already.

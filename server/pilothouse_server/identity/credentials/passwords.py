@@ -99,7 +99,7 @@ class Passwords:
             yield
 
     async def hash(self, password: str, who: str = "") -> str:
-        """The hash of a new password, in PHC form; `who` asks for it.
+        """Returns the hash of a new password, in PHC form; `who` is the requesting caller.
 
         Raises:
             ResourceExhausted: too many wait already.

@@ -63,7 +63,7 @@ def matching_step(seed: bytes, code: str, now: datetime, after: int) -> int | No
     typed = code.replace(" ", "")
     present = int(now.timestamp()) // STEP_SECONDS
     steps = range(present - _SKEW_STEPS, present + _SKEW_STEPS + 1)
-    # All are compared, so that the time says nothing of which it was.
+    # All are compared, so that the time does not reveal which one matched.
     matching = [step for step in steps if hmac.compare_digest(code_at(seed, step).encode(), typed.encode())]
     return next((step for step in matching if step > after), None)
 

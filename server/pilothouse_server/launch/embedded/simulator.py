@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class EmbeddedSimulatorError(EmbeddedProgramError):
-    """The simulated cluster cannot be started. It says why on standard error."""
+    """The simulated cluster cannot be started. Its standard error gives the reason."""
 
 
 @dataclass(frozen=True)

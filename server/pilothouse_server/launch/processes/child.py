@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class ServerProcessError(EmbeddedProgramError):
-    """A server process cannot be started. The message says why."""
+    """A server process cannot be started. The message gives the reason."""
 
 
 class ServerProcess:
@@ -110,7 +110,7 @@ class ServerProcess:
         """Returns once it serves.
 
         Raises:
-            ServerProcessError: it says why it cannot, ended without a word, or took too long.
+            ServerProcessError: it reported a failure, ended silently, or took too long.
         """
         try:
             async with asyncio.timeout(START_SECONDS):

@@ -1,7 +1,7 @@
 """The messages between a supervisor and its child: lines of JSON over the socket that is the child's stdin.
 
-The supervisor begins with `ChildOrders`. The child answers once, `ServingState` or `Failed`. From then on an empty line
-asks for its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
+The supervisor begins with `ChildOrders`. The child answers once, `ServingState` or `Failed`. From then on an empty
+line requests its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Said = ServingState | Failed | Figures
 
 
 def encode(message: ChildOrders | Said) -> bytes:
-    """Returns the line that says it."""
+    """Returns the message as a line."""
     return msgspec.json.encode(message, enc_hook=str) + b"\n"
 
 

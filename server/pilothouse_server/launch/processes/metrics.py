@@ -23,7 +23,7 @@ from pilothouse_server.settings.model import address_refused
 
 _OURS = "pilothouse_"
 _SUMMED = ("counter", "histogram", "summary")
-# A sample of Prometheus' own that says since when a counter counts: the sum does so since the first.
+# Prometheus' own sample of a counter's beginning: for the sum that of the first.
 _CREATED = "_created"
 # Longer than any process is waited for.
 _COLLECT_SECONDS = 10.0

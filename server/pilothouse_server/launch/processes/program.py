@@ -48,7 +48,7 @@ async def _run(supervisor: socket.socket) -> int:
         return await _serve(orders, reader, writer, stopping)
     finally:
         writer.close()
-        # It ends already; a signal that came while the loop is closed would be told as a fault of the handler.
+        # It ends already; a signal that came while the loop is closed would be reported as a fault of the handler.
         for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
 
@@ -81,7 +81,7 @@ async def _serve(
 async def _answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
 ) -> None:
-    """Says the figures whenever they are asked for, until the supervisor is gone."""
+    """Sends the figures at each request, until the supervisor is gone."""
     while await reader.readline():
         writer.write(link.encode(figures_of_this_process()))
         await writer.drain()

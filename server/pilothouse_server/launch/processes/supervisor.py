@@ -38,8 +38,9 @@ log = structlog.get_logger(__name__)
 
 
 def of_one_process(settings: Settings, listen: str, asking: str = "") -> Settings:
-    """Returns the settings of each process: the pools hold for all together, and the addresses are `listen` and
-    `asking`, which asks for certificates."""
+    """Returns the settings of each process: the pools are for all together, and the addresses are `listen` and
+    `asking`, which asks for certificates.
+    """
     return msgspec.structs.replace(
         settings,
         listen=listen,
@@ -52,7 +53,8 @@ def of_one_process(settings: Settings, listen: str, asking: str = "") -> Setting
 
 
 class Processes:
-    """As many servers on one port as the settings say. Made for one start and one stop, like an `Application`.
+    """Several servers on one port, as many as the settings require. Made for one start and one stop, like an
+    `Application`.
 
     `kubeconfigs` are the clusters that the server's own configuration reaches, by name.
     """
@@ -76,7 +78,7 @@ class Processes:
 
         Raises:
             SettingsError: the address, or that of the metrics, is taken.
-            ServerProcessError: a process cannot start; the text says why. None is left.
+            ServerProcessError: a process cannot start; the text gives the reason. None is left.
             OSError: as `ServerProcess.launch`.
         """
         self._port = reserve(self.settings.listen)

@@ -24,7 +24,7 @@ PERIOD_SECONDS: Final = 60.0
 _SET_ASIDE = Gauge(
     "pilothouse_pending_incidents", "Committed changes in pending_incidents, which could not be numbered."
 )
-_NO_TABLE: Final = "-"  # no table is called so: its columns are of no use here
+_NO_TABLE: Final = "-"  # not a table's name: its columns are of no use here
 
 _SIZE = Gauge("pilothouse_database_bytes", "Bytes of the database on disk.")
 _MOST = Gauge("pilothouse_database_max_connections", "Connections that PostgreSQL allows.")

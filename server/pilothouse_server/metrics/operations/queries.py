@@ -28,10 +28,10 @@ from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 MOST_STEPS: Final = 11_000
-# So many points make an answer of some 3 MB; clients take 4 MB unless they say otherwise.
+# So many points make an answer of some 3 MB; clients accept 4 MB by default.
 MOST_POINTS: Final = 40_000
 TOP_AGE: Final = timedelta(minutes=5)
-# How far back the newest sample of a container is looked for: as long as samples are kept by default.
+# The oldest newest sample of a container that is searched: as long as samples are kept by default.
 NEWEST_AGE: Final = timedelta(days=14)
 _LONGEST_STEP = 366 * series.DAY
 _DEFAULT_RANGE = 3600
@@ -39,7 +39,7 @@ _DEFAULT_RANGE = 3600
 _PARTS_A_STEP = 4000
 # So many points, and samples that they are made of, are as much work as a row of a list, about.
 _POINTS_A_ROW, _SAMPLES_A_ROW = 10, 20
-# Where samples are not told from roll-ups: how often a container has one, by default.
+# How often a container has a sample, by default, if the query does not distinguish samples from roll-ups.
 _SECONDS_A_SAMPLE = 10
 # Steps to which a default step is rounded up: from an hour on, those of roll-ups.
 _NATURAL_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
@@ -122,9 +122,9 @@ async def usage(
     visible: frozenset[int] | None,
     form: int,
 ) -> tuple[list[tuple[UsageSubject, list[PackedDay | Point]]], NextPage]:
-    """One page of series by namespace and name, some without points, and where they go on.
+    """Returns one page of series by namespace and name, some without points, and where the next page begins.
 
-    A page holds fewer containers than asked for where their points would be too many. At steps of an hour whole days
+    A page holds fewer containers than requested if their points would be too many. At steps of an hour whole days
     come packed where they are in this form; the first and the last of them may reach beyond the range.
 
     Raises:

@@ -33,7 +33,7 @@ TIMESTAMP_OUT_OF_RANGE: Final = "TIMESTAMP_OUT_OF_RANGE"
 # Time for which a name means the same container. If it is created again in this time, its samples are refused, not
 # mixed up.
 _TARGET_SECONDS = 10.0
-# Samples that are looked at before others may have the event loop.
+# Samples that are checked before others may have the event loop.
 _AT_ONCE = 100
 
 Name = tuple[str, str]
@@ -43,7 +43,7 @@ Number = TypeVar("Number", int, float)
 class Recording(msgspec.Struct):
     """A sample as its sender names it; `sample.container_id` and `.namespace_id` are still to be found.
 
-    It is None where the message is malformed, and `fault` says how.
+    It is None if the message is malformed, and `fault` is the reason.
     """
 
     namespace: str

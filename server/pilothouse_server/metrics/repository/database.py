@@ -162,7 +162,7 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
 
 
 async def changes_set_aside(transaction: ReadTransaction) -> int:
-    """How many committed changes could not be numbered, and wait for somebody who looks at them."""
+    """Returns how many committed changes could not be numbered, and wait for an operator."""
     return int((await transaction.connection.execute(_SET_ASIDE)).scalar_one())
 
 

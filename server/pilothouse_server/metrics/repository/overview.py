@@ -92,7 +92,7 @@ def _details(row: Any) -> ContainerDetails:
         image_repository=row.image_repository or "",
         created_by_username=row.created_by_username or "",
         created_by_full_name=row.created_by_full_name or "",
-        # The cluster says when it started: by a clock that may be ahead.
+        # The cluster reports its start by its own clock, which may be ahead.
         uptime_seconds=None if row.uptime_seconds is None else max(0.0, float(row.uptime_seconds)),
         cpu_usage_percent=_number(row.cpu_usage_percent),
         memory_usage_percent=_number(row.memory_usage_percent),

@@ -64,7 +64,7 @@ _COUNTERS = (
 
 
 def _percent(used: str, *whole: str) -> str:
-    """Of the first of `whole` that says something; capped, because a tiny request makes any use a large share."""
+    """Of the first non-empty value of `whole`; capped, because a tiny request makes any use a large share."""
     parts = ", ".join(f"nullif(s.{name}, 0)" for name in whole)
     of = f"coalesce({parts})"
     share = f"round(CAST(100.0 * s.{used} / {of} AS numeric), 2)"

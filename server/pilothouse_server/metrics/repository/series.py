@@ -43,7 +43,7 @@ _PODS = "coalesce(CAST(u.metadata ->> 'pods' AS integer), 1)"
 
 
 def _before(counter: str, columns: str) -> str:
-    """The last sample before the range that tells `counter`, of each container."""
+    """The last sample before the range that has `counter`, of each container."""
     return f"""
     SELECT b.* FROM unnest(CAST(:ids AS bigint[])) AS k (container_id)
     CROSS JOIN LATERAL (
@@ -218,7 +218,7 @@ async def subjects(
     container: str,
     visible: frozenset[int] | None,
 ) -> tuple[list[UsageSubject], NextPage]:
-    """One page of containers by namespace and name, and where they go on."""
+    """Returns one page of containers by namespace and name, and where the next page begins."""
     query: Select[Any] = select(
         CONTAINERS.c.id,
         CONTAINERS.c.uid,

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Autoscalers:
-    """The look at one cluster's autoscalers. `run` until cancelled; raises LeaseLost."""
+    """The watch of one cluster's autoscalers. `run` until cancelled; raises LeaseLost."""
 
     def __init__(self, cluster: LeasedCluster, period_seconds: float) -> None:
         self._cluster = cluster

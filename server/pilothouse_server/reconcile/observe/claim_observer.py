@@ -1,8 +1,8 @@
 """Watches the claims of one cluster and writes their observed state to our volumes.
 
-An informer keeps the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes are
-locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
-lease. A pending claim does not say why; its events are requested, and again while it stays so.
+An informer keeps the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes
+are locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
+lease. The status of a pending claim gives no reason; its events are requested, and again while it stays so.
 
 The worker handles differences: a claim that vanished or that others changed, one that is at last gone, a
 growth that was refused while the claim was not bound. A claim without a volume is left alone, even if it once
@@ -65,7 +65,7 @@ class ClaimObserver(StatusObserver):
         super().__init__(cluster, gather_seconds=settings.gather_seconds)
         self._settings = settings
         self._informer = self.informer(PERSISTENT_VOLUME_CLAIMS, self._changed, VOLUME_UID)
-        # By the volume's uid: its claims by name, and when it is to be looked at.
+        # By the volume's uid: its claims by name, and when to check it.
         self._claims: dict[str, dict[str, PersistentVolumeClaim]] = {}
         self._schedule = Schedule(self._wake.set)
         # When to see whether others changed the claim of a volume.
@@ -87,11 +87,11 @@ class ClaimObserver(StatusObserver):
         return await volume_status.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a volume looked at."""
+        """Schedules a check of a volume."""
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next volume is to be looked at; None where there is none."""
+        """Returns how long until the next volume is due; None if there is none."""
         times = (self._schedule.seconds_to_next(), self._suspects.seconds_to_next())
         return min((seconds for seconds in times if seconds is not None), default=None)
 
@@ -197,7 +197,7 @@ class ClaimObserver(StatusObserver):
                     f"involvedObject.name={volume.kubernetes_name}",
                 )
             except ClusterError as error:
-                # The rest would fail alike, and the observation must go on.
+                # The rest would fail alike, and the observation must continue.
                 self.watch_failed(error)
                 self.mark(uid, in_seconds=self._settings.events_again_seconds)
                 return

@@ -35,8 +35,8 @@ log = structlog.get_logger(__name__)
 _DATABASE_SECONDS = 1.0
 # Interval after which a row that could not be written is observed again.
 _UNWRITABLE_SECONDS = 60.0
-# A busy server writes less often, and later changes of a row only once: it batches for as long as the last write took,
-# but not longer than a person waits who looks at a status.
+# A busy server writes less often, and later changes of a row only once: it batches for as long as the last write
+# took, but not longer than a person waits who reads a status.
 _OTHERS_SHARE, _MOST_GATHER_SECONDS = 1.0, 0.2
 
 
@@ -111,7 +111,7 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a row looked at."""
+        """Schedules a check of a row."""
 
     @abstractmethod
     def seconds_to_next(self) -> float | None:

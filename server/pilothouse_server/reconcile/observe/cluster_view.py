@@ -1,4 +1,4 @@
-"""All that we manage on one cluster, grouped by container, and which containers changed since they were looked at last.
+"""All that we manage on one cluster, grouped by container, and the containers that changed since the last look.
 
 Objects are found by the container's uid in their labels; the pod template carries it, so replica sets and pods have it
 too. Those of imported Deployments do not: `foreign_pods` finds their container and calls `put`. Synchronous
@@ -31,7 +31,7 @@ SUSPECT_SECONDS = 1.0
 # A pod on its normal way to run is observed after this time, with all its changes, or as soon as it is ready or fails:
 # otherwise each of its steps would be a write and an event. The time is longer while many start.
 STARTING_SECONDS, OF_EACH_SECONDS, MOST_STARTING_SECONDS = 0.5, 0.005, 2.0
-# Conditions of a Deployment that say that something is wrong.
+# Conditions of a Deployment that report a fault.
 _TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
 # As we write them.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -53,7 +53,7 @@ class Objects:
 
 
 class ClusterView:
-    """`changed` is called when there is something to look at."""
+    """`changed` is called when there is something to check."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ClusterView:
         elif old is not None and old.metadata.generation != new.metadata.generation:
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
         elif old is not None and marks.changed(new.mark, old.mark):
-            # Its labels or annotations: no generation tells whose change that was.
+            # For its labels or annotations no generation shows whose change that was.
             self._relabelled.add(uid)
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
@@ -116,7 +116,7 @@ class ClusterView:
             self._changed()
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a container looked at."""
+        """Schedules a check of a container."""
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def starts(self, uid: str) -> None:

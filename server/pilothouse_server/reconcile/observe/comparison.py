@@ -11,7 +11,7 @@ the resource whole and applies it as the policy of the container says.
 Rows are read by the page, and the next page follows once the worker has finished the work from the last one.
 So neither memory nor the queue grows with the cluster, and users' work is not kept waiting.
 
-That a resource is looked at now and then although nothing happened is the worker's: `WorkerSettings.resync_seconds`.
+The worker also checks a resource periodically although nothing happened: `WorkerSettings.resync_seconds`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     batch: int = 25
     gather_seconds: float = 0.05
     locked_again_seconds: float = 0.2
-    # A pod that is not ready: when its events are requested, and how often again where only they say why.
+    # For a pod that is not ready: when its events are requested, and how often again if only they give the reason.
     unexplained_seconds: float = 2.0
     events_again_seconds: float = 15.0
     # A node lists an image some time after it has pulled it.
@@ -160,11 +160,11 @@ class ContainerObserver(StatusObserver):
         return await container_status.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a container looked at."""
+        """Schedules a check of a container."""
         self.view.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until there is something to be looked at or written; None where there is nothing."""
+        """Returns how long until the next check or write is due; None if there is none."""
         seconds = self.view.seconds_to_next()
         if self._images_due is None:
             return seconds
@@ -172,7 +172,7 @@ class ContainerObserver(StatusObserver):
         return left if seconds is None else min(left, seconds)
 
     async def write_due(self) -> None:
-        """Writes the containers whose time has come, and asks for repairs. Raises LeaseLost, PilothouseError."""
+        """Writes the containers that are due, and requests repairs. Raises LeaseLost, PilothouseError."""
         while uids := self.view.take(self._settings.batch):
             await self.write(uids)
         if self._images_due is not None and monotonic() >= self._images_due:
@@ -320,9 +320,9 @@ def _lost(container: Container, objects: Objects | None) -> bool:
 
 
 def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:
-    """Returns warnings of pods that came to their end since the last look, evicted ones mostly.
+    """Returns warnings of pods that have ended since the last look, evicted ones mostly.
 
-    Their successors run before anybody asks, and the status says nothing of them.
+    Their successors run before anybody asks, and the status does not mention them.
     """
     if before is None:
         return ()

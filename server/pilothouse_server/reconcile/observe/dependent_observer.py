@@ -47,7 +47,7 @@ _DATABASE_SECONDS = 1.0
 
 
 class DependentObserverSettings(msgspec.Struct, frozen=True):
-    """`gather_seconds`: how long changes are gathered; `again_seconds`: how soon one owner is looked at again."""
+    """`gather_seconds`: how long changes are gathered; `again_seconds`: how soon one owner is checked again."""
 
     gather_seconds: float = 0.5
     again_seconds: float = 5.0
@@ -65,7 +65,7 @@ class DependentObserver(ClusterObserver):
     ) -> None:
         super().__init__(cluster)
         self._settings = settings
-        # uid of an owner -> when it is to be looked at; and when it was.
+        # uid of an owner -> when its next check is due; and when the last one was.
         self._schedule = Schedule(self._wake.set)
         self._looked: dict[str, float] = {}
         self._informers: dict[str, Informer[Any]] = {

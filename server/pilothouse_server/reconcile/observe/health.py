@@ -1,17 +1,16 @@
 """Health of a cluster: checked every few seconds, written when it changes, and periodically as "last seen".
 
-The check asks the API server itself (`/version`) and, through it, its storage: while that stalls the server
-continues to answer `/version`, `/readyz` and requests that its caches serve, but nothing can be written.
-Reading one object by name always goes through the storage. A right that is denied, and being asked to come
-later, say nothing of the cluster's health. A cluster whose answer to any request exceeds the size limit is
-not healthy: its answers are ignored.
+The check asks the API server itself (`/version`) and, through it, its storage: while that stalls the server continues
+to answer `/version`, `/readyz` and requests that its caches serve, but nothing can be written. Reading one object by
+name always goes through the storage. A denied right, or a request to retry later, does not affect the cluster's
+health. A cluster whose answer to any request exceeds the size limit is not healthy: its answers are ignored.
 
 A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked
 stale, because their stored state dates from before the failure. They are marked in small transactions, each
 with its events, so that no lock is held for long. When the cluster answers again the marks are removed and
 all work that was waiting for it is due immediately.
 
-A server from which it was not reached three times in a row lets go of the cluster: another one may reach it.
+A server that has not reached the cluster three times in a row releases it: another one may reach it.
 """
 
 from __future__ import annotations

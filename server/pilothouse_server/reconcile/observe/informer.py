@@ -94,7 +94,7 @@ class Informer(Generic[T]):
                 self._count_unreachable(error, opened)
                 self._on_failure(error)
                 pause = after_error(error, failures)
-                # A server that says when to come again is not asked earlier.
+                # A server that gives a time for the retry is not asked earlier.
                 await asyncio.sleep(pause if isinstance(error, Throttled) else min(MOST_SECONDS, pause))
 
     async def _list(self) -> None:

@@ -1,4 +1,4 @@
-"""When each of many resources is to be looked at."""
+"""The due times of checks of many resources."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Schedule:
         self._due: dict[str, float] = {}
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a resource looked at after so many seconds, or before if that was asked for already."""
+        """Schedules a check of a resource after so many seconds, or at an earlier scheduled time."""
         due = self._clock() + in_seconds
         self._due[uid] = min(due, self._due.get(uid, due))
         self._changed()
 
     def postpone(self, uid: str, *, in_seconds: float) -> None:
-        """Has a resource looked at after so many seconds, and not before."""
+        """Schedules a check of a resource after so many seconds, and not before."""
         self._due[uid] = self._clock() + in_seconds
         self._changed()
 

@@ -28,7 +28,7 @@ def is_passing_denial(error: object, attempts: int) -> bool:
 
 
 def after_error(error: ClusterError, attempts: int) -> float:
-    """Returns the pause after `error`; a server that says when to come again is not asked earlier."""
+    """Returns the pause after `error`; a server that gives a time for the retry is not asked earlier."""
     if error.outlook != "passing" and not is_passing_denial(error, attempts - 1):
         elsewhere = isinstance(error, Forbidden) or error.reason in (LABEL_LOST, NAME_TAKEN)
         most = MENDED_ELSEWHERE_MOST_SECONDS if elsewhere else REFUSED_MOST_SECONDS

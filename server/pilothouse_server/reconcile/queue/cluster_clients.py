@@ -66,10 +66,10 @@ class ClusterClients:
         # In a row, by cluster.
         self._failures: Counter[str] = Counter()
         self._elsewhere: set[str] = set()
-        # Why a cluster does not answer, as its row says it; when it last did or did not answer to us.
+        # Why a cluster does not answer, by its row; and when it last answered us or failed to.
         self._reported: dict[str, str] = {}
         self._noted: dict[str, tuple[float, ClusterError | None]] = {}
-        # Whether the log says last that it answers.
+        # Whether the log's last line about it reports an answer.
         self._told: dict[str, bool] = {}
         self._closed = False
 
@@ -82,13 +82,13 @@ class ClusterClients:
             self._failures[name] += 1
 
     def went_away(self, name: str, error: ClusterError) -> None:
-        """Has the log say once that a cluster is away, until it is back."""
+        """Logs once that a cluster is away, until it is back."""
         if self._told.get(name) is not False:
             self._told[name] = False
             log.warning("cluster is away", cluster=name, reason=error.reason, message=error.message)
 
     def came_back(self, name: str, version: str) -> None:
-        """Has the log say once that a cluster answers, until it is away."""
+        """Logs once that a cluster answers, until it is away."""
         if self._told.get(name) is not True:
             self._told[name] = True
             log.info("cluster answers", cluster=name, version=version)
@@ -114,7 +114,7 @@ class ClusterClients:
         return None
 
     def led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
-        """Notes whether another server leads the cluster, which is to say that it reaches it."""
+        """Records whether another server leads the cluster, which means that it reaches it."""
         (self._elsewhere.add if elsewhere else self._elsewhere.discard)(name)
 
     def left(self) -> set[str]:

@@ -39,7 +39,7 @@ class HeldLeases:
         self._ends |= dict.fromkeys(works, leased_at + self._seconds * _SAFE)
 
     def drop(self, work: Work) -> None:
-        """Lets go of work: its lease is released, lost, or left to run out."""
+        """Drops work: its lease is released, lost, or left to expire."""
         self._ends.pop(work, None)
         self._clients.pop(work, None)
 

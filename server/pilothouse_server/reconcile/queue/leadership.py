@@ -49,7 +49,7 @@ async def _always() -> bool:
 
 
 async def _passed_over(_elsewhere: bool) -> None:
-    """Nobody wants to know."""
+    """Does nothing: the default for passes without work."""
 
 
 class StandingBack(msgspec.Struct, frozen=True):
@@ -224,7 +224,8 @@ async def _take(
     unrenewed = None if sight is None else sight.unrenewed
     seen = None
     try:
-        # It is renewed, or looked at, all the time: each statement is its transaction, and who waits writes nothing.
+        # It is renewed, or checked, all the time: each statement is its transaction, and a waiting server writes
+        # nothing.
         async with store.system_call() as connection:
             transaction = Transaction(connection)
             if sight is not None:

@@ -26,7 +26,7 @@ from pilothouse_server.values.resources import NamespaceRef
 
 
 class LeaseLost(Exception):
-    """The work belongs to somebody else by now: write nothing, and have it looked at again."""
+    """The work belongs to another server by now: write nothing, and schedule it again."""
 
 
 class LeasedClient:
@@ -110,7 +110,9 @@ class LeasedClient:
         return await self._client.delete(NAMESPACES, None, name, uid=uid, propagation="Background")
 
     async def check_home(self, home: NamespaceRef) -> None:
-        """Raises Conflict `NameTaken` where it is somebody's; asks once for the work that this client is made for."""
+        """Raises Conflict `NameTaken` if it belongs to another owner; asks once for the work that this client is made
+        for.
+        """
         if home not in self._homes:
             await refuse_foreign(self, home)
             self._homes.append(home)

@@ -98,7 +98,7 @@ class Together(Generic[Key, Item, Answer]):
         began = monotonic()
         try:
             answers = await self._write([entry.item for entry in entries])
-        except Exception as error:  # noqa: BLE001 - told to those whom it concerns
+        except Exception as error:  # noqa: BLE001 - passed on to the callers concerned
             together = len(entries) > 1 and not is_away(error)
             for entry in entries:
                 entry.error = None if together else error

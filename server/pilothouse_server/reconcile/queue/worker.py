@@ -52,7 +52,7 @@ _Done = Done[Any, Any]
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """Times in seconds. After about `resync_seconds` a resource is looked at although nothing happened."""
+    """Times in seconds. After about `resync_seconds` a resource is checked although nothing happened."""
 
     workers_per_cluster: int = 64
     # While work is in hand: how long more is gathered before it is leased, and before it is written back. Where that
@@ -191,7 +191,7 @@ class Worker:
     async def _load_and_go_on(
         self, group: asyncio.TaskGroup, reconciler: AnyReconciler | None, works: Sequence[Work]
     ) -> None:
-        """Loads work of one type; each goes on by itself."""
+        """Loads work of one type; each part then continues by itself."""
         found = {} if reconciler is None else await self._load(reconciler, works)
         for work in works:
             group.create_task(
@@ -206,7 +206,7 @@ class Worker:
         try:
             async with reading as transaction:
                 return await reconciler.load(transaction, works)
-        except Exception as error:  # noqa: BLE001 - told to those whom it concerns
+        except Exception as error:  # noqa: BLE001 - passed on to the callers concerned
             if len(works) == 1 or is_away(error):
                 return dict.fromkeys(works, error)
         loaded: dict[Work, Any] = {}

@@ -74,7 +74,7 @@ async def page(
 ) -> list[Applied]:
     """Returns up to `rows` resources of a cluster after one, in the order of their keys.
 
-    Those whose work is due, is in hand and was asked for again, or failed, are left out: they are looked at anyway.
+    Those with work that is due, was requested again while in hand, or failed, are left out: they are checked anyway.
     """
     keys: dict[str, object] = {"cluster_name": cluster_name, "types": sorted(types), "rows": rows}
     keys |= {"after_type": after[0], "after_id": after[1]}

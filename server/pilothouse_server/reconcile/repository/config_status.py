@@ -16,7 +16,7 @@ from pilothouse_server.kubernetes.conditions import set_condition
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
-# Mostly nothing is pending, and then the rest is not looked at.
+# Mostly nothing is pending, and then the rest is not read.
 _WAIT = text("""
 WITH pending AS (
     SELECT 'config_map' AS kind, namespace_id, name FROM config_maps
@@ -101,6 +101,6 @@ async def those_that_wait(transaction: ReadTransaction, containers: Collection[C
 
 
 def _reads_any(container: Container) -> bool:
-    """Returns whether it may read a config map or secret; most containers do not, and are not looked for."""
+    """Returns whether it may read a config map or secret; most containers do not, and need no look-up."""
     needs = admission.needs_of(container, None)
     return bool(needs.config_maps or needs.secrets or needs.volumes)

@@ -294,7 +294,7 @@ def written(change: Change, now: datetime) -> Container:
 
 
 def _tells_more(change: Change) -> bool:
-    """Returns whether the cluster now says why, or says another why, while the status stays."""
+    """Returns whether the cluster now gives a reason, or another one, while the status stays."""
     before, now = change.container.observed.reason, change.observed.reason
     if change.observed.status not in ("pending", "failed", "running") or now in ORDINARY_REASONS:
         return False
@@ -315,7 +315,7 @@ def observed_row(change: Change) -> dict[str, Any]:
 
 
 def history_rows(changes: Iterable[Change], trigger: Trigger) -> list[dict[str, Any]]:
-    """Returns the lines of the history of those whose status differs, or says why."""
+    """Returns the lines of the history of those whose status differs, or has a reason."""
     return [
         _history_row(change, trigger)
         for change in changes

@@ -69,7 +69,7 @@ async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> Non
 
 
 async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str]]) -> None:
-    """Records that the images that these containers want, by id, cannot be pulled."""
+    """Records that the desired images of these containers, by id, cannot be pulled."""
     if failed:
         parameters = {"container_ids": [each for each, _ in failed], "images": [image for _, image in failed]}
         await transaction.connection.execute(_FAILED, parameters)

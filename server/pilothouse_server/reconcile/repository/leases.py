@@ -82,8 +82,8 @@ async def take(
 ) -> Lease | None:
     """Takes or renews a lease; None while another holds it. `owner` must be unique to the process.
 
-    `unrenewed` is taken for expired, if the lease still is as it says. With `only_epoch` the lease is taken only where
-    nobody has held it since that epoch.
+    `unrenewed` is treated as expired, if the lease still is as described. With `only_epoch` the lease is taken only
+    where nobody has held it since that epoch.
     """
     parameters = {
         "name": name,

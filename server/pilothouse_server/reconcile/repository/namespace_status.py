@@ -73,7 +73,9 @@ async def may_hold_ours(transaction: ReadTransaction, namespace_id: int) -> bool
 
 
 async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
-    """Returns the condition that says why a namespace is not on its cluster, of those that the cluster refuses."""
+    """Returns the condition with the reason why a namespace is not on its cluster, of those that the cluster
+    refuses.
+    """
     if not namespace_ids:
         return {}
     namespaces = await repository.get_many(transaction, sorted(namespace_ids))

@@ -1,9 +1,9 @@
 """The work queue: one row per resource whose cluster state may differ from the desired one.
 
-A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at` to
-its own end; a mutation in between moves it back to now, which shows `release` that there is more to do. Rows stay, due
-again after a long time, so that epochs never start again while their resource lives and drift is looked for now and
-then.
+A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at`
+to its own end; a mutation in between moves it back to now, which shows `release` that there is more to do. Rows stay,
+due again after a long time, so that epochs never start again while their resource lives and drift is checked
+periodically.
 
 Lock order, the same as in every mutation: the resource's row first, its work row second.
 """
@@ -51,7 +51,7 @@ class Release(msgspec.Struct, frozen=True):
     objects: Mapping[str, str] | None = None
 
 
-# The last row tells when more is due, as far as it is known; a lease that ends is such a time, too.
+# The last row gives the time when more is due, as far as it is known; a lease that ends is such a time, too.
 _LEASE = text(
     "SELECT * FROM lease_work(:owner, :lease_seconds, :most, CAST(:clusters AS text[]), CAST(:free AS integer[]), "
     "CAST(:busy AS bigint[]), CAST(:held AS integer[]))"

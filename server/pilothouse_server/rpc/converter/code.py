@@ -473,7 +473,7 @@ def _unless_none(link: Link, value: str, lines: list[str]) -> list[str]:
 
 
 def _given(compiler: _Compiler, link: Link, value: str) -> str:
-    """The expression for a field that may be absent; zero where its struct cannot say so."""
+    """Returns the expression for a field that may be absent; zero if its struct cannot represent that."""
     if link.default is msgspec.NODEFAULT and not link.optional:
         return value
     return f'{value} if message.HasField("{link.name}") else {compiler.default(link)}'

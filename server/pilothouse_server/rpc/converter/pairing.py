@@ -80,7 +80,7 @@ class Link:
 
     @property
     def has_presence(self) -> bool:
-        """Whether the message tells absent from zero or empty."""
+        """Whether the message distinguishes absent from zero or empty."""
         return isinstance(self.field, OneofDescriptor) or self.field.has_presence
 
     @property

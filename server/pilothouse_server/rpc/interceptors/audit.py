@@ -41,9 +41,9 @@ from pilothouse_server.values import names
 
 # Of the answer to a `validate_only`, which else looks as if all had been done.
 DRY_RUN_KEY = "pilothouse-dry-run"
-# How often a change is drafted that others outdate, before its caller is told to try again.
+# How often an outdated change is drafted again, before its caller is told to retry.
 _DRAFTS = 5
-# Attempts left when a handler begins for keys that a token has to be asked for; one that opens and seals needs three.
+# Attempts left when a handler begins again for keys that only a token has; one that opens and seals needs three.
 _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 # The most characters of an anonymous caller's request in a record.
 _MOST_OF_STRANGERS = 1024
@@ -139,8 +139,7 @@ class AuditLayer:
         except BaseException as error:
             if call.unit is not None:
                 if call.unit.committed:
-                    # The client went away while its change was being committed: the record says OK, and
-                    # rightly.
+                    # The client went away while its change was being committed: the record has OK, and rightly.
                     raise
                 await call.unit.rollback()
             await self._record_failure(call, error)
@@ -254,7 +253,7 @@ class AuditLayer:
         await self._writer.write(self._record(call, error))
 
     def _is_summed(self, call: Call, error: BaseException) -> bool:
-        """Whether the call is one of so many alike that it is counted only."""
+        """Returns whether the call is only counted, because enough like it have records of their own."""
         if call.opened:
             # The record of its end belongs to that of its opening.
             return False
@@ -334,7 +333,7 @@ def _record(
 
 
 def _granted_namespace(call: Call) -> int | None:
-    """The id of the namespace that is named, where a grant of the caller tells it."""
+    """Returns the id of the named namespace, if a grant of the caller contains it."""
     name, principal = call.namespace, call.principal
     if not name or principal is None:
         return None

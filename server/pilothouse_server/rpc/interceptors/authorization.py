@@ -1,10 +1,10 @@
 """Checks the caller's permission. A resource that the caller may not see is reported like one that does not
 exist.
 
-A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
-NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
-PERMISSION_DENIED. A call that has taken long, because its body came late or it waited for a cluster, a hash or a row,
-is asked the same again before anything of it counts.
+A method with a namespace requires its permission there: a caller who does not reach the namespace gets NOT_FOUND,
+exactly as for one that does not exist; one who reaches it without the permission gets PERMISSION_DENIED. A call that
+has taken long, because its body came late or it waited for a cluster, a hash or a row, is asked the same again before
+anything of it counts.
 
 While streams are open their tokens and grants are checked again every two seconds, once for all streams of a
 token, and a stream ends when they no longer suffice. It ends with PERMISSION_DENIED, because its caller
@@ -50,7 +50,7 @@ RECHECK_SECONDS = 2.0
 # A call that takes longer is checked again at its end. Most calls are done long before; principals are kept
 # for longer.
 LATE_SECONDS = 0.25
-# Tokens that are looked at together: each may take a connection.
+# Tokens that are looked up concurrently: each may take a connection.
 _AT_ONCE = 4
 _DENIED = "PERMISSION_DENIED"
 
@@ -69,7 +69,7 @@ class Reasons(Protocol):
     """The database's facts about a refusal."""
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """As much as the caller may know of it; nothing where it cannot be found out now. Raises nothing."""
+        """Returns as much as the caller may know of it; nothing if it cannot be read now. Raises nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -223,8 +223,8 @@ class AuthorizationLayer:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 if isinstance(work.exception(), NotFound) and call.resume_token and not call.complete:
-                    # A stream that has begun and looks again finds nothing any more once the right to it is gone. The
-                    # next look at the grants tells whether that is why.
+                    # A stream that reads again finds nothing any more once its permission is gone. The next check of
+                    # the grants shows whether that is the reason.
                     await asyncio.wait([stream.ended], timeout=1.5 * self._recheck_seconds)
                 if not stream.ended.done():
                     return work.result()
@@ -268,7 +268,7 @@ class AuthorizationLayer:
             except Unavailable:
                 # A database that is away revokes nothing; the stream itself will notice.
                 continue
-            except Exception as error:  # noqa: BLE001 - the streams of one caller end by it, the others' are looked at
+            except Exception as error:  # noqa: BLE001 - the streams of one caller end by it, the others' are checked
                 for stream in streams:
                     stream.end(error)
                 continue
@@ -296,7 +296,7 @@ class AuthorizationLayer:
             elif stream.gone:
                 stream.end(error)
             else:
-                # It goes on as it was until the next look, so that it can tell the end itself.
+                # It continues as before until the next look, so that it can report the end itself.
                 stream.gone = True
                 return
         except PermissionDenied:
@@ -353,7 +353,7 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     reach = rule.reach(namespace)
     if reach == "there":
         granting = principal.granting(rule.permission, namespace)
-        # A grant in this very namespace says that its name is one, and that the caller reaches it.
+        # A grant in this namespace proves that the namespace exists, and that the caller reaches it.
         if granting is None or granting.namespace is None:
             _check_reached(rule, principal, namespace)
     elif reach == "everywhere":
@@ -397,7 +397,7 @@ def check_credential(rule: Rule, credential: Credential) -> None:
 
 
 def revoked(permission: str, namespace: str = "") -> PermissionDenied:
-    """The error for a stream whose caller was let in, and may go on no longer."""
+    """Returns the error for a stream whose caller was admitted, but may not continue."""
     where = f' in namespace "{namespace}"' if namespace else ""
     return PermissionDenied(
         f"permission {permission}{where} was revoked during the call",
@@ -412,8 +412,8 @@ def explained(
     question: Question | None = None,
     beyond: Beyond | None = None,
 ) -> PermissionDenied:
-    """The refusal that also says where the caller's right ends, as far as the caller may know; itself, where it is
-    about something else than a permission that is missing.
+    """Returns the refusal with the limit of the caller's permissions, as far as the caller may know; unchanged if it
+    is about something else than a missing permission.
     """
     permission = denied.metadata.get("permission", "")
     if principal is None or denied.reason != _DENIED or "*" in permission or not permission:

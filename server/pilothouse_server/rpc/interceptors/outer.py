@@ -16,7 +16,7 @@ from pilothouse_server.rpc.pipeline import CallFailed, Runner
 
 
 def outer(rule: Rule, inner: Runner) -> Runner:
-    """Counts each call, has its failure told, and gives it its identity."""
+    """Counts each call, translates its failure, and gives it its identity."""
     counts = counts_of(rule)
 
     async def run(call: Call) -> bytes:

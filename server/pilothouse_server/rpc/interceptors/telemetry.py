@@ -36,7 +36,7 @@ class Counts:
         self.since = time.time()
         self._in_flight = 0
         self._codes: defaultdict[str, int] = defaultdict(int)
-        # Streams last as long as their callers like, which says nothing of the server.
+        # Streams last as long as their callers like, which is no measure of the server.
         self._times = not rule.streams
         self._seconds = 0.0
         self._buckets = [0] * len(_BOUNDS)

@@ -1,8 +1,8 @@
 """The authorities that vouch for clients' certificates, and the certificates that they have revoked.
 
-A list of revoked certificates (CRL) is taken where an authority of the file has signed it, is whole (no delta, none for
-some reasons only), and says when the next one comes. Where a file of lists is named, each authority has its list: one
-that is missing is a mistake, and means "nothing is revoked" to nobody here.
+A list of revoked certificates (CRL) is accepted if an authority of the file has signed it, it is whole (no delta,
+none for some reasons only), and it states when the next one comes. If a file of lists is named, each authority has
+its list: a missing one is a mistake, and never means "nothing is revoked".
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Authorities:
         while len(path) <= _LONGEST_PATH:
             above = _issuer(path[-1], self.certificates)
             if path[-1] in self.certificates:
-                # From here on they are all ours; one that is not in the file is not asked for.
+                # From here on they are all ours; one that is not in the file is not requested.
                 if above is None or above in path:
                     return tuple(path)
             elif above is None:
@@ -169,7 +169,7 @@ def _signs(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> 
 
 
 def _is_partial(crl: x509.CertificateRevocationList) -> str | None:
-    """Why a list does not say of every certificate of its authority whether it is revoked; None where it does.
+    """Returns why a list does not cover every certificate of its authority; None if it does.
 
     Raises ValueError where its extensions cannot be read.
     """

@@ -102,7 +102,7 @@ class ClientTrust:
             settings.tls_client_users_file,
         )
         self._authorities = Reloaded("client authorities", (ca,), partial(authorities.load_authorities, ca))
-        # The lists are of the authorities in the file at this moment.
+        # The lists belong to the authorities in the file at this moment.
         self._revocations = (
             None
             if crl is None
@@ -128,7 +128,9 @@ class ClientTrust:
 
     @property
     def revokes(self) -> bool:
-        """Whether there are lists of revoked certificates: then one is looked at for calls with a token, too."""
+        """Returns whether there are lists of revoked certificates: then certificates are checked for calls with a
+        token, too.
+        """
         return self._revocations is not None
 
     def shown(self, token: str, auth_context: Callable[[], Mapping[str, Any]]) -> Shown:
@@ -150,7 +152,7 @@ class ClientTrust:
     def look(self) -> bool:
         """Reads changed files; returns whether the authorities have changed. It waits for files."""
         before = self._state.authorities
-        # All are asked: one that has changed must not keep the next from being looked at.
+        # All are checked: a changed one must not keep the next from being checked.
         changed = [each.look() for each in (self._authorities, self._revocations, self._users) if each]
         if any(changed):
             self._state = self._found()
@@ -211,7 +213,7 @@ def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
     if len(shown) > MOST_BYTES:
         return _Refusal(_UNREADABLE)
     try:
-        # Names, times and extensions are read as they are asked for.
+        # Names, times and extensions are parsed on access.
         return _looked_at(state, x509.load_pem_x509_certificates(shown))
     except (ValueError, UnsupportedAlgorithm):
         return _Refusal(_UNREADABLE)

@@ -1,4 +1,4 @@
-"""That something runs out, told before and when it has: once, and each day again."""
+"""Reports expiry, before and after it: once, and each day again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pilothouse_server.rpc.tls.files import EXPIRY
 
 log = structlog.get_logger(__name__)
 
-# It is told so long before, or in the last third of its life where that is shorter.
+# It is reported so long before, or in the last third of its life if that is shorter.
 _BEFORE: Final = timedelta(days=14)
 _EVERY: Final = timedelta(days=1)
 
@@ -27,7 +27,7 @@ class Lasting(Protocol):
 
 
 class Expiry:
-    """Tells when `what` runs out."""
+    """Reports when `what` expires."""
 
     def __init__(self, what: str) -> None:
         self._what = what

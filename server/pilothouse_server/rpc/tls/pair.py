@@ -1,6 +1,6 @@
 """A certificate with its key, as far as gRPC can serve it.
 
-gRPC takes anything, and says so only when a client comes: a key of another certificate, a form that it does not know.
+gRPC accepts any files, and reports a fault only when a client comes: a key of another certificate, an unknown form.
 So both are read here first, from the bytes that it will be given.
 """
 

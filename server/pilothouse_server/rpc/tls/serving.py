@@ -5,7 +5,7 @@ own calls, under the interpreter's lock, before the handshake. That function mus
 only compares: its result was read and checked before by `run`, which watches the files. Open connections keep
 the keys that they have agreed on, and continue.
 
-Whether clients are asked for a certificate holds for a whole port: gRPC for Python asks none, or requires one of each.
+A whole port either asks clients for certificates or not: gRPC for Python asks none, or requires one of each.
 """
 
 from __future__ import annotations

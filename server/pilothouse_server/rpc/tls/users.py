@@ -184,7 +184,8 @@ def _is_plain_uri(text: str) -> bool:
 def names_of(certificate: x509.Certificate) -> tuple[Name, ...]:
     """The names of a certificate; none where it has no such extension, or one that cannot be read.
 
-    A name with a `*` of its own, as certificates of servers have, is nobody's, and so is a URI that is not plain.
+    A name with a `*` of its own, as certificates of servers have, matches no rule, and neither does a URI that is not
+    plain.
     """
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

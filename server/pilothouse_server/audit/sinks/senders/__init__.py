@@ -10,7 +10,7 @@ SEND_SECONDS = 30.0
 
 
 class SinkFailed(Exception):
-    """A sink did not take a batch; it is sent again. `reason` is a word, `message` says it to people, in our words.
+    """A sink did not take a batch; it is sent again. `reason` is a word, `message` a text for people, in our words.
 
     `too_large`: it may take a smaller one.
     """

@@ -7,10 +7,9 @@ time, and a new one begins; how many of those are kept is the sink's, 0 keeps al
 One server at a time writes, by the sink's lease, and holds a lock on the file; where several machines serve, the folder
 is one that they share, or each has a part of the log, in order and with repetitions where the lease has moved.
 
-A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended
-by nobody. So each file is written by threads of its own, one at a time, which nothing else needs and no end
-of a server waits for. A batch that is not on the disk in time fails: the sink is marked failed, and the next
-server that takes it tries again.
+A disk may hang, such as a network disk without its server, and nothing can end a thread that waits for it. So each
+file is written by threads of its own, one at a time, which nothing else needs and no end of a server waits for. A
+batch that is not on the disk in time fails: the sink is marked failed, and the next server that takes it tries again.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class FileWrites:
 
         Raises:
             OSError: `write` failed; TimeoutError: it, or the one of this file before it, has not ended in time.
-            SinkFailed: too many hang already, or `write` says so.
+            SinkFailed: too many hang already, or `write` fails.
         """
         given_up = threading.Event()
         async with asyncio.timeout(SEND_SECONDS):

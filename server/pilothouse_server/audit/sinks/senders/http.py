@@ -134,7 +134,7 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 
 def _rejected(answer: bytes) -> int:
-    """How many records a collector says that it rejects."""
+    """Returns the number of records that a collector reports as rejected."""
     try:
         found = msgspec.json.decode(answer, type=_Answer).partial_success
         return int(found.rejected_log_records) if found is not None else 0

@@ -205,7 +205,7 @@ async def _with_keys(
 
 
 def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
-    """Whether ListApiKeys answers the caller."""
+    """Returns whether the caller may use ListApiKeys."""
     if not caller.credential.is_login:
         return False
     if holder.user_id == caller.user_id:

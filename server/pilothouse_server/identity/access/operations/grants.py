@@ -134,7 +134,8 @@ async def revoke(
 async def list_page(
     transaction: ReadTransaction, caller: Principal, permission: str, namespace: str, page: PageRequest
 ) -> tuple[Sequence[RoleGrant], NextPage]:
-    """One page of grants where the caller holds `permission`, of one namespace if given, and where they go on.
+    """Returns one page of grants where the caller holds `permission`, of one namespace if given, and where the next
+    page begins.
 
     Raises:
         NotFound: the namespace.

@@ -1,4 +1,4 @@
-"""Tells people and programs, before they act, whether a permission is held."""
+"""Checks, for people and programs, before they act, whether a permission is held."""
 
 from __future__ import annotations
 

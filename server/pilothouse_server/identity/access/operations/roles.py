@@ -115,7 +115,7 @@ async def delete(transaction: Transaction, name: str, check: Check, ruled: Mappi
 
 
 async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], NextPage]:
-    """One page of roles, and where they go on."""
+    """Returns one page of roles, and where the next page begins."""
     return await roles.list_roles(transaction, page)
 
 

@@ -1,4 +1,4 @@
-"""Where something of identity is asked for: in a namespace, or over all of them."""
+"""The scope of a request about identity: a namespace, or all of them."""
 
 from __future__ import annotations
 

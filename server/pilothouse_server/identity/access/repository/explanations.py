@@ -34,11 +34,11 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 GIVING = "grant.create"
-# So many grants that have ended, users who could give, and roles that would do, are looked at.
+# The most ended grants, possible givers, and sufficient roles that are read.
 _MOST_ENDED = 20
 _MOST_GIVERS = 20
 _MOST_ROLES = 100
-# Keys of one user that are looked at.
+# The most keys of one user that are read.
 _MOST_KEYS = 20
 
 _IS_ACCOUNT = USERS.c.kind == SERVICE_ACCOUNT_KIND
@@ -147,7 +147,8 @@ async def list_holders(
     *,
     over_all: bool,
 ) -> tuple[Sequence[PrincipalGrant], NextPage]:
-    """One page of living grants to users who may log in, that give the permission, and where they go on.
+    """Returns one page of living grants that give the permission to users who may log in, and where the next page
+    begins.
 
     `namespaces` are those whose grants are shown, None all of them; `over_all`: also grants over all namespaces.
     """

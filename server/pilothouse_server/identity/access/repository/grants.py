@@ -179,7 +179,9 @@ async def delete_of_namespace(transaction: Transaction, namespace_id: int) -> No
 async def list_grants(
     transaction: ReadTransaction, page: PageRequest, namespaces: Collection[int] | None
 ) -> tuple[Sequence[RoleGrant], NextPage]:
-    """One page of living grants in `namespaces` (None: all, and those over all), and where they go on."""
+    """Returns one page of living grants in `namespaces` (None: all, and those over all), and where the next page
+    begins.
+    """
     query = _grants().where(compile_filter(page.filter, _FILTERS))
     if namespaces is not None:
         query = query.where(USER_ROLES.c.namespace_id.in_(namespaces))
@@ -286,7 +288,7 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
             USER_ROLES.c.source.is_(None),
             USERS.c.status == "active",
             USERS.c.deleted_at.is_(None),
-            # A service account cannot log in, so it does not keep the platform from being nobody's.
+            # A service account cannot log in, so the platform needs another administrator.
             USERS.c.kind == "person",
             ROLES.c.permissions.contains(["*"]),
         )
@@ -321,7 +323,7 @@ async def why_foreign(transaction: ReadTransaction, name: str) -> str:
 
 
 async def notify_changed(transaction: Transaction) -> None:
-    """Tells every server, when the transaction commits, that cached callers may be out of date."""
+    """Notifies every server, when the transaction commits, that cached callers may be out of date."""
     await transaction.connection.execute(_NOTIFY)
 
 

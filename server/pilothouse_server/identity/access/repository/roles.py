@@ -88,7 +88,7 @@ async def count_holders(transaction: ReadTransaction, role_id: RoleId) -> int:
 
 
 async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], NextPage]:
-    """One page of roles, and where they go on."""
+    """Returns one page of roles, and where the next page begins."""
     query = select(ROLES).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=ROLES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
@@ -97,7 +97,7 @@ async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[S
 
 
 async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
-    """Makes a shipped role, or brings it up to date; answers whether anything changed."""
+    """Makes a shipped role, or brings it up to date; returns whether anything changed."""
     values = {
         "display_name": shipped.display_name,
         "description": shipped.description,

@@ -31,11 +31,11 @@ MOST_ACCOUNTS: Final = 500
 async def locate(
     transaction: ReadTransaction, caller: Principal, username: str, permission: str
 ) -> ServiceAccount:
-    """The service account of this user name, where the caller holds `permission` in its namespace.
+    """Returns the service account of this user name if the caller holds `permission` in its namespace.
 
     Raises:
-        NotFound: it, or its namespace is none that the caller reaches.
-        PermissionDenied: the permission is missing there, or over all namespaces for one of the platform.
+        NotFound: it does not exist, or the caller does not reach its namespace.
+        PermissionDenied: the permission is missing there; for an account of the platform, over all namespaces.
     """
     found = await service_accounts.find(transaction, username)
     if found is None or (found.namespace and not caller.reaches(found.namespace)):

@@ -1,7 +1,7 @@
 """Secrets of a user that the server must be able to read again: seeds of authenticators, tokens of issuers.
 
-Each is a row of `user_secrets`, sealed as `encryption` says and bound to its row and its user, so that one
-that is moved to another row or user is refused. RotateKeys wraps their data keys again like all others.
+Each is a row of `user_secrets`, sealed by `encryption` and bound to its row and its user, so that one that is moved
+to another row or user is refused. RotateKeys wraps their data keys again like all others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OpenedSecret:
 
 
 class UserSecrets:
-    """Keeps and reads the secrets of users. `name` tells several of a kind apart; '' where there is one."""
+    """Keeps and reads the secrets of users. `name` distinguishes several of a kind; '' if there is one."""
 
     def __init__(self, envelopes: Envelopes) -> None:
         self._envelopes = envelopes

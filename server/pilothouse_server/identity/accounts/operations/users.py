@@ -178,7 +178,7 @@ async def delete(
 
 
 def check_reset_request(new_password: str, *, one_time_code: bool) -> None:
-    """Raises InvalidArgument unless either a password is given or a one-time code is asked for."""
+    """Raises InvalidArgument unless either a password is given or a one-time code is requested."""
     if not new_password and not one_time_code:
         raise missing("new_password")
     if new_password and one_time_code:
@@ -229,7 +229,7 @@ async def reset_password(
 async def _keys_left(
     transaction: Transaction, user_id: UserId, credentials: AccountCredentials, *, revoke_keys: bool
 ) -> int:
-    """Ends the API keys of a user where that is asked for; returns how many remain valid."""
+    """Ends the API keys of a user if requested; returns how many remain valid."""
     if revoke_keys:
         await credentials.end_api_keys(transaction, user_id)
     return await credentials.count_api_keys(transaction, user_id)
@@ -270,7 +270,7 @@ async def change_own_password(
 
 
 async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
-    """One page of users, and where they go on."""
+    """Returns one page of users, and where the next page begins."""
     return await users.list_users(transaction, page)
 
 

@@ -110,7 +110,9 @@ async def list_accounts(
     page: PageRequest,
     namespaces: Collection[int] | None,
 ) -> tuple[Sequence[ServiceAccount], NextPage]:
-    """One page of service accounts of `namespaces` (None: of all, and the platform's), and where they go on."""
+    """Returns one page of service accounts of `namespaces` (None: of all, and the platform's), and where the next
+    page begins.
+    """
     query = _accounts().where(compile_filter(page.filter, _FILTERS))
     if namespaces is not None:
         query = query.where(USERS.c.namespace_id.in_(namespaces))

@@ -50,7 +50,7 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class WantedKey:
-    """A key as it is asked for. Empty `permissions`, `namespaces` and `networks` are no limit."""
+    """A requested key. Empty `permissions`, `namespaces` and `networks` are no limit."""
 
     name: str
     permissions: Sequence[str] = ()
@@ -131,8 +131,9 @@ class ApiKeys:
         overlap: timedelta,
         expires_at: datetime | None,
     ) -> MadeKey:
-        """Makes a key with the limits of `found`, which lives on for `overlap`; it lasts as long as `found` was made to
-        last, unless `expires_at` says otherwise.
+        """Makes a key with the limits of `found`, which stays valid for `overlap`.
+
+        It lasts as long as `found` was made to last, unless `expires_at` is given.
 
         Raises:
             InvalidArgument: `overlap` is not from 0 to 7 days; an end that has passed or is too far away.
@@ -279,7 +280,7 @@ async def locate(
 
 
 def check_may_end(caller: Principal, uid: UUID) -> None:
-    """Raises unless the caller has logged in, or calls by the very key that is to end.
+    """Raises unless the caller has logged in, or calls by the key that is to end.
 
     Raises:
         PermissionDenied: SESSION_NEEDED.
@@ -312,8 +313,8 @@ async def own(transaction: ReadTransaction, caller: Principal) -> ApiKey | None:
 async def list_page(
     transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest, *, everybody: bool
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """One page of the living keys of the caller, of the user or service account named, or of `everybody`, and where
-    they go on.
+    """Returns one page of the living keys of the caller, of the user or service account named, or of `everybody`, and
+    where the next page begins.
 
     Raises:
         InvalidArgument: a name together with `everybody`.

@@ -9,9 +9,9 @@ The row goes in the transaction that begins the session, so a log-in works once,
 moment at which the person agrees. The issuer's code is encrypted under a key that only the caller's token
 gives, so the database's content opens no log-in.
 
-Each address may have so many log-ins open, and a budget of those that come to nothing. Polls have a pace of their own:
-those of a log-in that waits count against that log-in alone, and those of log-ins that are not known count against a
-budget of the address that nothing else needs.
+Each address may have so many log-ins open, and a budget of failed ones. Polls have a pace of their own: those of a
+log-in that waits count against that log-in alone, and those of log-ins that are not known count against a budget of
+the address that nothing else needs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pilothouse_server.store.unit_of_work import Store
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-# Notified of whom a token is of, also where the call fails then.
+# Called with the verified token, also if the call then fails.
 Verified = Callable[[VerifiedToken], None]
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -55,7 +55,7 @@ MOST_OF_AN_ADDRESS: Final = 20
 # Where the issuer names none; RFC 8628, section 3.2.
 _USUAL_INTERVAL: Final = 5
 _LONGEST_INTERVAL: Final = 300
-# How much more it is each time that the issuer asks for it; section 3.5.
+# The increase of the interval each time that the issuer asks for it; section 3.5.
 _SLOWER_BY: Final = 5
 _LONGEST_LIFE_SECONDS: Final = 1800
 # Early polls of one log-in: the size of a burst, then one in so many seconds.
@@ -92,7 +92,9 @@ class BegunDeviceLogin:
 
 
 class DeviceLogins:
-    """Begins and completes them. `budgets` are those of all log-ins at issuers; `key` is of the hashes of addresses."""
+    """Begins and completes them. `budgets` are those of all log-ins at issuers; `key` is that of the hashes of
+    addresses.
+    """
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from pilothouse_server.identity.credentials.repository import sessions
 from pilothouse_server.identity.model import NO_PASSWORD, Enrolment, LoginOrigin, User, UserId
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
-# Under which a seed is kept aside that a session has asked for.
+# The name of a pending seed that a session has requested.
 _PENDING: Final = "pending"
 
 

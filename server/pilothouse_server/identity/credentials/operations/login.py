@@ -158,7 +158,7 @@ class Logins:
         return verified.matched.password_hash
 
     async def renew(self, refresh_token: str, identified: Identified) -> IssuedTokens:
-        """Exchanges a refresh token for new tokens; `identified` is told whose it is, also where the call fails then.
+        """Exchanges a refresh token for new tokens; `identified` gets its owner, also if the call then fails.
 
         Raises:
             Unauthenticated: INVALID_REFRESH_TOKEN, or REFRESH_TOKEN_REPLAYED, after which the session has ended.

@@ -1,7 +1,7 @@
 """The second half of a log-in: a challenge, and the steps that must follow the password.
 
-That is a code of the user's authenticator or a recovery code; or the first code of one that is enrolled now, where the
-user's roles ask for it; or a new password, where the one shown was the one-time code of a reset; or two of these. All
+Those are a code of the user's authenticator or a recovery code; or the first code of one that is enrolled now, if the
+user's roles require it; or a new password, if the given one was the one-time code of a reset; or two of these. All
 are shown by one call, and nothing is done unless all are right.
 
 A wrong code counts as a wrong password does, against the account, the device and the address

@@ -1,13 +1,12 @@
 """How guesses at an account are counted, at its password and at its codes alike.
 
-One counter an account, in the database, found by a hash of the account's normal form, so neither case nor
-Unicode form nor another replica gives a fresh one; unknown accounts have one too. A slow check runs without a
-connection, and its result is settled under the counter's lock. So guesses at one account are counted one by
-one, and if the counter is over its limit by then, the answer says so, whether the guess was right or not. So
-concurrent guesses cannot exceed the limit, while a program may log in with the right password as often as it
-likes. After `FREE_FAILURES` failures each further one locks the account for twice as long, up to
-`LONGEST_LOCK`. The counter is reset when all required steps were right: a right password alone does not
-forgive wrong codes.
+One counter an account, in the database, found by a hash of the account's normal form, so neither case nor Unicode
+form nor another replica gives a fresh one; unknown accounts have one too. A slow check runs without a connection, and
+its result is settled under the counter's lock. So guesses at one account are counted one by one, and if the counter
+is over its limit by then, the answer is that, whether the guess was right or not. So concurrent guesses cannot exceed
+the limit, while a program may log in with the right password as often as it likes. After `FREE_FAILURES` failures
+each further one locks the account for twice as long, up to `LONGEST_LOCK`. The counter is reset when all required
+steps were right: a right password alone does not forgive wrong codes.
 
 Nobody locks others out. A device that logged in before and shows its token, and an address that the account logged in
 from, pass the lock: their own failures are counted, and `FREE_FAILURES` of them end that, as does another password.
@@ -138,12 +137,12 @@ class LoginThrottle:
             )
 
     async def forgive(self, transaction: Transaction, held: HeldThrottle) -> None:
-        """Forgets the account's failures, unless others have it locked: all that is asked for was shown."""
+        """Resets the account's failures, unless others have it locked: all required steps were right."""
         if not held.locked:
             await login_throttles.clear(transaction, held.tried.account_hash)
 
     async def remember(self, transaction: Transaction, tried: Tried, checked: PasswordCredentials) -> str:
-        """Notes where the account has logged in from; answers the device's token, a new one's unless it passes."""
+        """Records where the account has logged in from; returns the device's token, a new one's unless it passes."""
         account_hash = tried.account_hash
         kept = None
         if tried.device is not None:

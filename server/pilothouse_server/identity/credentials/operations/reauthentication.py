@@ -5,8 +5,8 @@ an authenticator that it enrols, a thief locks the owner out. Both need a proof 
 log-in, or a password or code that is shown again (Reauthenticate). The time of the proof stands in the session's row,
 and a refresh carries it over without renewing it.
 
-A session of an issuer is proved by a new log-in there, which says when the issuer asked the person (`auth_time`).
-Certificates prove who calls in each handshake, and API keys give no more than they were made for.
+A session of an issuer is proved by a new log-in there, with the time when the issuer authenticated the person
+(`auth_time`). Certificates prove who calls in each handshake, and API keys give no more than they were made for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Second factors: enrolled, confirmed, asked for, taken away; which roles must have one.
+"""Second factors: enrolled, confirmed, checked, removed; which roles must have one.
 
-A factor begins in two steps. A new seed is kept aside, and counts once a code shows that an authenticator has
-it: then recovery codes are made, and codes are asked for at each log-in. A pending seed is forgotten after a
-while, and a newer one does not replace that of another log-in. So a thief who has only the password cannot
-get a seed confirmed that the thief knows.
+A factor begins in two steps. A new seed is pending, and counts once a code shows that an authenticator has it: then
+recovery codes are made, and each log-in needs a code. A pending seed is forgotten after a while, and a newer one does
+not replace that of another log-in. So a thief who has only the password cannot get a seed confirmed that the thief
+knows.
 
 A code is accepted once: the newest used step stands in the user's row, and one UPDATE raises it, which
 requires a later step. So of two concurrent uses, on whichever servers, one wins. Times are the database's.

@@ -53,7 +53,7 @@ class SessionTokens:
         method: SessionMethod,
         life: timedelta,
     ) -> ShortToken:
-        """Begins a session that ends with its access token: there is no refresh token by which it could go on."""
+        """Begins a session that ends with its access token: it has no refresh token."""
         family_id = uuid4()
         token = tokens.new_token(tokens.ACCESS_PREFIX)
         expires_at = transaction.now + min(life, self._greatest_age)

@@ -54,7 +54,8 @@ async def revoke(transaction: Transaction, caller: Principal, username: str, ses
 async def list_page(
     transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest
 ) -> tuple[Sequence[Session], NextPage]:
-    """One page of the caller's own sessions, or of those of the user who is named, newest first, and where they go on.
+    """Returns one page of the caller's own sessions, or of those of the named user, newest first, and where the next
+    page begins.
 
     Raises:
         NotFound: that user.

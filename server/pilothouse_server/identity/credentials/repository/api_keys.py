@@ -206,7 +206,9 @@ async def revoke_of_namespace(transaction: Transaction, namespace_id: int) -> No
 async def list_keys(
     transaction: ReadTransaction, user_id: UserId | None, page: PageRequest
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """One page of a user's living keys (None: of everybody's that the caller sees), and where they go on."""
+    """Returns one page of a user's living keys (None: of everybody's that the caller sees), and where the next page
+    begins.
+    """
     query = _keys().where(_living(), compile_filter(page.filter, _FILTERS))
     if user_id is not None:
         query = query.where(API_KEYS.c.user_id == user_id)

@@ -17,7 +17,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 @dataclass(frozen=True, slots=True)
 class DeviceLogin:
-    """A log-in that waits. `interval_seconds` lies between two looks at the issuer."""
+    """A log-in that waits. `interval_seconds` is the time between two polls of the issuer."""
 
     issuer: str
     sealed_code: bytes = field(repr=False)

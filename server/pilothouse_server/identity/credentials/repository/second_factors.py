@@ -15,7 +15,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
-    """Has codes be asked for from now on, later ones than that of `step`; False where that is so already."""
+    """Makes log-ins need codes from now on, later ones than that of `step`; returns False if they already do."""
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_(None), USERS.c.deleted_at.is_(None))
@@ -32,7 +32,7 @@ async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
 
 
 async def end(transaction: Transaction, user_id: UserId) -> bool:
-    """Has no codes be asked for any more, and forgets the recovery codes; False where there was no factor."""
+    """Makes log-ins need no codes any more, and deletes the recovery codes; returns False if there was no factor."""
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None))

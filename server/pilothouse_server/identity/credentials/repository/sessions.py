@@ -133,7 +133,7 @@ async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) ->
 
 
 async def revoke_family(transaction: Transaction, user_id: UserId, family_id: UUID) -> bool:
-    """Ends one session with all its tokens; answers whether it lived."""
+    """Ends one session with all its tokens; returns whether it was living."""
     living = select(SESSIONS.c.id).where(
         SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, _living()
     )
@@ -164,7 +164,7 @@ async def revoke_of_user(transaction: Transaction, user_id: UserId, *, keep: UUI
 async def list_sessions(
     transaction: ReadTransaction, user_id: UserId, page: PageRequest
 ) -> tuple[Sequence[Session], NextPage]:
-    """One page of a user's living sessions, newest first, and where they go on."""
+    """Returns one page of a user's living sessions, newest first, and where the next page begins."""
     query = select(SESSIONS).where(SESSIONS.c.user_id == user_id, _living())
     order = parse_order_by(
         "create_time desc", _ORDERS, default="create_time desc", unique=SESSIONS.c.family_id

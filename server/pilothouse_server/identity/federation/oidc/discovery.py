@@ -1,8 +1,8 @@
 """An issuer's discovery document (OpenID Connect Discovery 1.0): the addresses of its endpoints.
 
-It must say that it is of that very issuer, character by character: else one issuer could lead the codes that are meant
-for another to an address of its own. Its addresses are held to the issuer's scheme, so that one that is reached by
-HTTPS does not lead to one that is not.
+It must name that issuer, character by character: otherwise one issuer could lead the codes that are meant for another
+to an address of its own. Its addresses are held to the issuer's scheme, so that one that is reached by HTTPS does not
+lead to one that is not.
 """
 
 from __future__ import annotations

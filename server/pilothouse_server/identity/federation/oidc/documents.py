@@ -21,7 +21,7 @@ Scalar = str | int | bool
 
 
 class DocumentEntry:
-    """One mapping of a file. `place` says where it stands: the setting, and the way to it."""
+    """One mapping of a file. `place` names its place: the setting, and the path to it."""
 
     def __init__(self, place: str, value: object) -> None:
         if not isinstance(value, Mapping):
@@ -125,7 +125,7 @@ class DocumentEntry:
         return dict(value)
 
     def finish(self) -> None:
-        """Raises SettingsError where the entry has keys that nobody asked for."""
+        """Raises SettingsError if the entry has unknown keys."""
         unknown = sorted(set(self._values) - self._asked)
         if unknown:
             known = ", ".join(sorted(self._asked))

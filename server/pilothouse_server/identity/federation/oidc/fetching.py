@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class IssuerFailed(Exception):
-    """An issuer has not answered as it should; the text says how, in our own words."""
+    """An issuer has not answered as it should; the text gives the reason, in our own words."""
 
 
 class IssuerHttp:
@@ -161,7 +161,7 @@ def issuer_away(name: str, why: str) -> Unavailable:
 
 
 class Kept(Generic[T]):
-    """A document of an issuer, asked for when it is needed and kept for a while.
+    """A document of an issuer, fetched when it is needed and kept for a while.
 
     It is fetched again once it is `fresh_seconds` old, or if a caller misses something in it. While the
     issuer is away the present document remains in use, until it is `stale_seconds` old. After a failure, and
@@ -186,7 +186,7 @@ class Kept(Generic[T]):
         self._pause = pause_seconds
         self._clock = clock
         self._value: T | None = None
-        # When what is there was asked for, and how often it came.
+        # When the present document was requested, and how often one came.
         self._since = 0.0
         self._came = 0
         # Until when nothing is asked because it failed, and until when because somebody missed something in it.

@@ -1,7 +1,7 @@
 """Rules that turn the claims of a token into grants: an issuer's claims about a person give a role in some
 namespaces.
 
-A rule has conditions, all of which must hold, a role, and namespaces. A condition looks at one claim: it equals a
+A rule has conditions, all of which must hold, a role, and namespaces. A condition is about one claim: it equals a
 value, begins with a text, or is a list that holds a value. A claim that is not there, or of another form, fulfils no
 condition, so a token that lacks its groups gives less and never more.
 
@@ -25,7 +25,8 @@ Operator = Literal["equals", "prefix", "contains"]
 
 
 class ClaimCondition(msgspec.Struct, frozen=True):
-    """A condition on one claim. `claim` leads to it: one name, or several from the outside to the inside."""
+    """A condition on one claim. `claim` is its path: one name, or several from the outermost object to
+    the innermost."""
 
     claim: tuple[str, ...]
     operator: Operator

@@ -25,7 +25,7 @@ STALE_SECONDS: Final = 24 * 3600.0
 # Tokens with names of keys that nobody knows make no more than one request in this time.
 PAUSE_SECONDS: Final = 10.0
 _LONGEST_REFRESH_TOKEN: Final = 16 * 1024
-# Errors of RFC 6749, 8628 and OpenID Connect that say something of whom a request is about.
+# Errors of RFC 6749, 8628 and OpenID Connect that are about the person of a request.
 REFUSALS: Final = frozenset(
     [
         "invalid_grant",
@@ -39,7 +39,7 @@ REFUSALS: Final = frozenset(
         "account_selection_required",
     ]
 )
-# And those that say that the issuer does not know us.
+# Errors that mean that the issuer does not know us.
 _OF_THE_CLIENT: Final = frozenset(
     ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"]
 )
@@ -113,7 +113,9 @@ class TrustedIssuer:
         return await self._discovery.get()
 
     async def key(self, kid: str) -> PublicKey | None:
-        """Its key of this name; a name that is not known is asked for once. Raises Unavailable: ISSUER_UNAVAILABLE."""
+        """Returns its key of this name; an unknown name causes one request. Raises Unavailable:
+        ISSUER_UNAVAILABLE.
+        """
         found = (await self._keys.get()).get(kid)
         if found is None and (newer := await self._keys.newer()) is not None:
             found = newer.get(kid)
@@ -222,8 +224,8 @@ class TrustedIssuers:
         return found
 
     def _none_to_log_in_at(self) -> NotFound:
-        """Returns the error for a caller that names no issuer. There is no name to report, so the text says
-        which setting the server lacks.
+        """Returns the error for a caller that names no issuer. There is no name to report, so the text names the
+        setting that the server lacks.
         """
         lacking = (
             "nobody logs in at an issuer of this server: PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"

@@ -1,9 +1,9 @@
 """Checks a token: signed by a key that its issuer publishes, for this server, valid now, and made for this
 log-in.
 
-Nothing that the token says of itself is believed before its signature holds, but for which of the issuer's published
-keys to try. A header that brings a key along, or says where one lies (`jku`, `x5u`, `jwk`, `x5c`), is refused and not
-looked at. Times may be apart by the clock skew of the issuer's entry, and no more.
+No claim of the token is believed before its signature holds, except to choose among the issuer's published keys. A
+header that contains a key, or the address of one (`jku`, `x5u`, `jwk`, `x5c`), is refused without reading it. Times
+may be apart by the clock skew of the issuer's entry, and no more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.federation.oidc.jwks import PublicKey, is_kid
 
 MOST_TOKEN_LENGTH: Final = 16 * 1024
-# Rules that a token breaks whose signature is not the issuer's, and those that are looked at before it.
+# Rules that a token with another signer's signature breaks, and those that are checked before it.
 GUESSES: Final = frozenset({"key", "signature"})
 BEFORE_SIGNATURE: Final = frozenset({"form", "header", "algorithm", "type", *GUESSES})
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
@@ -94,7 +94,7 @@ async def verify(
     """Returns the content of a token, once every rule holds.
 
     Raises:
-        Unauthenticated: ISSUER_TOKEN_REFUSED; `rule` in its metadata says which rule it breaks.
+        Unauthenticated: ISSUER_TOKEN_REFUSED; `rule` in its metadata names the broken rule.
         Unavailable: ISSUER_UNAVAILABLE, the issuer's keys cannot be had.
     """
     if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
@@ -122,7 +122,7 @@ async def verify(
 
 
 def issuer_named_by(token: str) -> str:
-    """The issuer that a token says it is of, before anything of it is verified; '' where it says none.
+    """Returns the issuer that a token names, before anything of it is verified; '' if it names none.
 
     It chooses whose keys the token is held against, and proves nothing.
     """
@@ -130,7 +130,7 @@ def issuer_named_by(token: str) -> str:
 
 
 def subject_named_by(token: str) -> str:
-    """The subject of a token whose signature was verified, although the token is refused; '' where it says none."""
+    """Returns the subject of a refused token with a verified signature; '' if it names none."""
     return _text_claim(token, "sub")[:_LONGEST_SUBJECT]
 
 
@@ -187,7 +187,7 @@ def _check_times(claims: dict[str, Any], now: float, skew: float) -> float:
 
 
 def _checked_auth_time(claims: dict[str, Any], since: int, skew: float) -> datetime | None:
-    """Returns when the issuer asked the person; None where it does not say, and need not."""
+    """Returns when the issuer authenticated the person; None if the time is missing, and not required."""
     asked = claims.get("auth_time")
     if asked is None and not since:
         return None

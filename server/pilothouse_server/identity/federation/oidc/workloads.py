@@ -39,8 +39,8 @@ class WorkloadAccount(msgspec.Struct, frozen=True):
 
 
 class Workloads(msgspec.Struct, frozen=True):
-    """The audiences, lifetime and accounts of an issuer's programs. `lifetime_seconds` 0: as long as the
-    server's setting says.
+    """The audiences, lifetime and accounts of an issuer's programs. `lifetime_seconds` 0: the server's setting
+    applies.
     """
 
     audiences: frozenset[str]

@@ -4,7 +4,7 @@ The attacks, and the defence against each:
 
   * A code or an answer of another browser: state, nonce and verifier follow from the token of the caller
     who began (`oidc.pending`).
-  * A code of another issuer: the token says which issuer is asked, and where that one names itself in its answers (RFC
+  * A code of another issuer: the token names the issuer to ask, and if that one names itself in its answers (RFC
     9207) the answer must bear its name.
   * Something used twice: the state of a log-in that was completed is remembered until it would have expired.
   * A place that the browser should not be led to: only this machine and the places that the issuer's entry
@@ -56,7 +56,7 @@ class Answered:
 
 
 class OidcLogins:
-    """Begins log-ins at issuers and completes them. `key` is of the tokens of log-ins that have begun."""
+    """Begins log-ins at issuers and completes them. `key` is that of the tokens of log-ins that have begun."""
 
     def __init__(
         self,
@@ -75,7 +75,8 @@ class OidcLogins:
     async def begin(
         self, issuer: str, redirect_uri: str, where: LoginOrigin, max_age_seconds: int = 0
     ) -> BegunLogin:
-        """Returns where a log-in goes on. With `max_age_seconds` the issuer must have asked the person within them.
+        """Returns the address where a log-in continues. With `max_age_seconds` the issuer must have asked the person
+        within them.
 
         Raises:
             NotFound: ISSUER_NOT_FOUND, or one where nobody logs in by a browser.
@@ -131,7 +132,7 @@ class OidcLogins:
         return entered
 
     async def _checked(self, answered: Answered) -> tuple[TrustedIssuer, PendingLogin, LoginSecrets]:
-        """The issuer and the log-in that an answer is of. Raises as `complete`."""
+        """Returns the issuer and the log-in of an answer. Raises as `complete`."""
         read = self._tokens.read(answered.login_token)
         if read is None:
             raise _not_of_this_login()

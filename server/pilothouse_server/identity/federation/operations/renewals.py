@@ -6,8 +6,8 @@ lost if the renewal itself fails. So a grant by a group ends, after the group do
 access token.
 
   * The issuer refuses: the session ends, and with it the user's grants by the issuer's rules.
-  * It is away, or does not say so that one knows: the session goes on as it is for `away_seconds` after its last
-    answer. Then it is refused as UNAVAILABLE and can be tried again, once the issuer is back.
+  * The issuer is away, or its answer decides nothing: the session continues unchanged for `away_seconds` after its
+    last answer. Then it is refused as UNAVAILABLE and can be tried again, once the issuer is back.
   * It gave no refresh token: the session cannot be renewed. One logs in again, which a browser that is logged in at the
     issuer makes short.
 
@@ -76,7 +76,7 @@ class Renewals:
     async def check(self, refresh_token_hash: bytes, identified: Identified) -> None:
         """Returns where a session may be renewed as far as its issuer is concerned; others than of issuers always may.
 
-        `identified` is told whose session it is, also where it ends here.
+        `identified` gets the session's user, also if the session ends here.
 
         Raises:
             Unauthenticated: ISSUER_REFUSED, also where the issuer cannot be asked, and the session has ended.

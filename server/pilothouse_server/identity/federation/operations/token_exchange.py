@@ -44,7 +44,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# The life of a session for an exchanged token, unless the issuer's file says otherwise: as an access token's.
+# The life of a session for an exchanged token, unless the issuer's file has another: as an access token's.
 LONGEST_SECONDS: Final = 900
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
@@ -55,7 +55,7 @@ _SHORTEST_SECONDS: Final = 1.0
 REFUSED_AT_ONCE: Final = 10
 _REFUSED_SECONDS_EACH: Final = 1.0
 
-# Notified of whom a token is of, also where the call fails then.
+# Called with the verified token, also if the call then fails.
 Verified = Callable[[VerifiedToken], None]
 
 
@@ -209,7 +209,7 @@ def _who(issuer: TrustedIssuer, subject: str) -> str:
 
 
 def _not_allowed(issuer: str) -> PermissionDenied:
-    """One answer, whether no rule fits, another account was asked for, or the account is not there."""
+    """One answer, whether no rule fits, another account was requested, or the account does not exist."""
     return PermissionDenied(
         f'the rules of issuer "{issuer}" give this token no such account',
         reason="WORKLOAD_NOT_ALLOWED",
