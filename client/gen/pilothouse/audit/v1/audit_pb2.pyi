@@ -42,7 +42,7 @@ class _AuditFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditFault
     AUDIT_FAULT_SEAL: _AuditFault.ValueType  # 6
     """No key of this log has signed a sealed head, or the head does not match its stored size and root."""
     AUDIT_FAULT_CHECKPOINT: _AuditFault.ValueType  # 7
-    """The log is not that of the checkpoint."""
+    """The log does not continue the checkpoint that was given."""
 
 class AuditFault(_AuditFault, metaclass=_AuditFaultEnumTypeWrapper):
     """Kind of fault in a stretch of the log."""
@@ -60,7 +60,7 @@ AUDIT_FAULT_TREE: AuditFault.ValueType  # 5
 AUDIT_FAULT_SEAL: AuditFault.ValueType  # 6
 """No key of this log has signed a sealed head, or the head does not match its stored size and root."""
 AUDIT_FAULT_CHECKPOINT: AuditFault.ValueType  # 7
-"""The log is not that of the checkpoint."""
+"""The log does not continue the checkpoint that was given."""
 Global___AuditFault: _TypeAlias = AuditFault  # noqa: Y015
 
 class _AuditSinkKind:

@@ -137,7 +137,7 @@ Global___EnrolTotpRequest: _TypeAlias = EnrolTotpRequest  # noqa: Y015
 
 @_typing.final
 class EnrolTotpResponse(_message.Message):
-    """The seed, shown once. The authenticator is active once ConfirmTotp has had a code of it."""
+    """The seed, shown once. The authenticator is active once ConfirmTotp has accepted a code of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
