@@ -41,7 +41,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits proto schema migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits proto schema kubernetes-schemas migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -89,6 +89,10 @@ proto: setup
 
 limits: setup
 	@$(BIN)/python .ci/limits.py write
+
+# The schemas of Kubernetes in the wheel, from kubernetes-validate.
+kubernetes-schemas: setup
+	@$(BIN)/python .ci/schemas.py generate
 
 # checksums.py and schema.sql, from the migrations; and a migration that changes functions, begun with their former texts.
 schema: setup

@@ -27,10 +27,6 @@ NOT = "cannot be represented"
         ),
         (web("paused: true"), f"web.yaml:7: deployment/web: spec.paused: {NOT}"),
         (
-            web("replica: 3"),
-            f"web.yaml:7: deployment/web: spec.replica: {NOT}; did you mean 'replicas'?",
-        ),
-        (
             web(pod="volumes:\n- name: data\n  nfs: {server: a, path: /}"),
             f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].nfs: {NOT}",
         ),
@@ -122,6 +118,15 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            web("replica: 3"),
+            "web.yaml:7: deployment/web: spec.replica: is no field of Kubernetes; did you mean 'replicas'?",
+        ),
+        (
+            web(container="imagePulPolicy: Always"),
+            "web.yaml:16: deployment/web: spec.template.spec.containers[0].imagePulPolicy: is no field of Kubernetes; "
+            "did you mean 'imagePullPolicy'?",
+        ),
         (
             WEB.replace("image: nginx:1.27", "image: 3"),
             "web.yaml:15: deployment/web: spec.template.spec.containers[0].image: "

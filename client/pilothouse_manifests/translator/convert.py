@@ -41,7 +41,8 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     manifest = Manifest()
     seen: dict[str, InputPosition] = {}
     for document in _expanded(documents, problems):
-        reporter = Reporter(problems, _subject(document))
+        identity = _text(document, "apiVersion"), _text(document, "kind")
+        reporter = Reporter(problems, _subject(document), identity)
         with Fields(document, "", reporter) as root:
             _convert_one(root, namespace, manifest, seen)
         if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import re
 from collections.abc import Iterator
 from types import TracebackType
@@ -109,9 +108,11 @@ class Fields:
         for name, entry in self._entries.items():
             if name in self._read or says_nothing(entry.value):
                 continue
-            near = difflib.get_close_matches(name, self._read - self._entries.keys(), n=1, cutoff=0.8)
-            advice = f"; did you mean {near[0]!r}?" if near else ""
-            self.unsupported(name, NOT_REPRESENTED + advice)
+            meant = self.reporter.meant(self.path_of(name))
+            if meant is None:
+                self.unsupported(name)
+            else:
+                self.invalid(name, f"is no field of Kubernetes; did you mean {meant!r}?")
 
     def path_of(self, name: str) -> str:
         """The path of a key."""

@@ -1,7 +1,7 @@
 """Problems of a manifest, each with its place.
 
 Every fault found in the input is an `InputProblem` with the file and line it stands at, collected rather than
-raised, so that one run shows all of them. A problem's `ProblemReach` says what `--skip-unsupported` may do about it:
+raised, so that one run shows all of them. A problem's `ProblemReach` says how far `--skip-unsupported` goes:
 leave out the field, leave out the document, or nothing, because the input is wrong and not merely beyond the
 platform. Its weight says how much is lost then, and `--skip-unsupported` names the greatest weight to accept.
 
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
 
 # Places of equal problems that a line names.
@@ -163,10 +164,16 @@ def _line(alike: Sequence[InputProblem]) -> str:
 class Reporter:
     """Files the problems of one document under its subject, and remembers whether the document is still usable."""
 
-    def __init__(self, problems: Problems, subject: str) -> None:
+    def __init__(self, problems: Problems, subject: str, identity: tuple[str, str] = ("", "")) -> None:
+        """`identity`: apiVersion and kind of the document, if it is an object."""
         self._problems = problems
         self.subject = subject
         self.usable = True
+        self._identity = identity
+
+    def meant(self, path: str) -> str | None:
+        """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""
+        return schemas().meant(*self._identity, path)
 
     def invalid(self, place: InputPosition, path: str, message: str, *, group: str = "") -> None:
         """The input is wrong in itself."""

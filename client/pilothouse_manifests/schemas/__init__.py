@@ -1,0 +1,9 @@
+"""Kubernetes' own schemas: the names, types and required fields of its objects, by version.
+
+    definitions   compact definitions, and the checks that use them
+    tables        the definitions of Kubernetes 1.30 to 1.37, which `make kubernetes-schemas` writes
+
+A schema can refuse a field, never open one: the guard of the server decides what may be sent. Patterns, formats and CEL
+are left to the dry run of the cluster. `kubernetes.json.gz` is made from the package `kubernetes-validate`, whose
+licence is that of the file (`LICENSE`).
+"""

@@ -1,0 +1,87 @@
+"""Compact definitions of objects: names, types, required fields and enums.
+
+A type is a word (`string`, `integer`, `number`, `boolean`, `any`, or two with `|`), the name of a definition behind
+`#`, or a list: `["array", type]`, `["map", type]`, `["enum", word, …]`. A definition of an object is
+`{"fields": {name: type}}`, with `required` and `kind` where it has any; any other is its type.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Json = Any
+Type = str | list[Any]
+_INDEX = re.compile(r"\[[^\]]*\]")
+_LIKENESS = 0.8
+
+
+class Schemas:
+    """The definitions of one version of Kubernetes, or of one group of a cluster."""
+
+    def __init__(self, definitions: Mapping[str, Json]) -> None:
+        self._definitions = definitions
+        self._kinds = {
+            each["kind"]: f"#{name}"
+            for name, each in definitions.items()
+            if isinstance(each, dict) and "kind" in each
+        }
+
+    def meant(self, api_version: str, kind: str, path: str) -> str | None:
+        """Returns the name that a misspelt last name of a path is nearest to.
+
+        None if it is a field of the object, or resembles none: it may be new in Kubernetes. The path has
+        list items in brackets: `spec.template.spec.containers[0].image`.
+        """
+        *way, name = _names(path)
+        found: Type | None = self._kinds.get(f"{api_version} {kind}")
+        for step in way:
+            found = None if found is None else self._within(found, step)
+        fields = None if found is None else self._fields(found)
+        if fields is None or name in fields:
+            return None
+        near = difflib.get_close_matches(name, fields, n=1, cutoff=_LIKENESS)
+        return near[0] if near else None
+
+    def has(self, api_version: str, kind: str, path: str) -> bool:
+        """Returns whether an object has a field at a path."""
+        found: Type | None = self._kinds.get(f"{api_version} {kind}")
+        for step in _names(path):
+            found = None if found is None else self._within(found, step)
+        return found is not None
+
+    def _within(self, holder: Type, name: str) -> Type | None:
+        if isinstance(holder, list) and holder[0] == "map":
+            return self._item(holder[1])
+        fields = self._fields(holder)
+        return None if fields is None or name not in fields else self._item(fields[name])
+
+    def _item(self, found: Type) -> Type:
+        """The type of the items, if it is that of a list."""
+        return found[1] if isinstance(found, list) and found[0] == "array" else found
+
+    def _fields(self, holder: Type) -> Mapping[str, Type] | None:
+        """The fields of an object; None where every name may stand."""
+        if not isinstance(holder, str) or not holder.startswith("#"):
+            return None
+        definition = self._definitions.get(holder[1:])
+        return definition["fields"] if isinstance(definition, dict) and "fields" in definition else None
+
+
+def _names(path: str) -> Sequence[str]:
+    return [_INDEX.sub("", step) for step in _split(path)]
+
+
+def _split(path: str) -> Iterator[str]:
+    """The steps of a path; dots within brackets do not part them."""
+    step, depth = "", 0
+    for letter in path:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "." and not depth:
+            yield step
+            step = ""
+        else:
+            step += letter
+    yield step

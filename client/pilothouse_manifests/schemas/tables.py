@@ -1,0 +1,24 @@
+"""The definitions of several versions of Kubernetes, in one file: equal ones stand there once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from functools import lru_cache
+from importlib import resources
+
+from pilothouse_manifests.schemas.definitions import Schemas
+
+FILE = "kubernetes.json.gz"
+OLDEST, NEWEST = 30, 37
+
+
+@lru_cache(maxsize=2)
+def schemas(minor: int = NEWEST) -> Schemas:
+    """Returns the schemas of Kubernetes 1.`minor`; those of the nearest version where there are none of it.
+
+    Reading a version takes some tens of milliseconds, once.
+    """
+    whole = json.loads(gzip.decompress((resources.files(__package__) / FILE).read_bytes()))
+    numbers = whole["versions"][f"1.{min(max(minor, OLDEST), NEWEST)}"]
+    return Schemas(dict(whole["definitions"][number] for number in numbers))

@@ -1,0 +1,144 @@
+"""Kubernetes' schemas in the wheel: complete, small, and no way to open a field."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.processes import finished
+
+from pilothouse_manifests.schemas import tables
+from pilothouse_manifests.schemas.definitions import Schemas
+from pilothouse_manifests.schemas.tables import NEWEST, OLDEST, schemas
+from pilothouse_server.guard.objects import KINDS
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENT = ("apps/v1", "Deployment")
+
+
+def _generator() -> Any:
+    specification = importlib.util.spec_from_file_location("schemas", ROOT / ".ci" / "schemas.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+_GENERATOR = _generator()
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("spec.replica", "replicas"),
+        ("spec.template.spec.containers[web].imagePulPolicy", "imagePullPolicy"),
+        # It may be one of a newer Kubernetes.
+        ("spec.template.spec.containers[0].zzz", None),
+        ("spec.template.spec.containers[a.b].image", None),
+        ("spec.template.spec.affinity.podAffinity", None),
+        # Keys of a mapping are the caller's own, and nothing is known below a field that is not known.
+        ("spec.template.metadata.labels.app", None),
+        ("spec.template.spec.unknown.deeper", None),
+        ("metadata.annotations[a.b/c]", None),
+    ],
+)
+def test_a_misspelt_field_is_found_with_the_nearest_right_name(path: str, meant: str | None) -> None:
+    assert schemas().meant(*DEPLOYMENT, path) == meant
+
+
+def test_versions_differ_and_others_take_the_nearest() -> None:
+    stop_signal = (*DEPLOYMENT, "spec.template.spec.containers[0].lifecycle.stopSignal")
+    assert [minor for minor in range(OLDEST, NEWEST + 1) if schemas(minor).has(*stop_signal)] == [
+        33,
+        34,
+        35,
+        36,
+        37,
+    ]
+    assert not schemas(12).has(*stop_signal)
+    assert schemas(99).has(*stop_signal)
+    assert schemas().meant("example.com/v1", "Thing", "spec.any") is None
+
+
+def test_a_cluster_s_own_document_is_read_alike_and_leads_nowhere_else() -> None:
+    document = {
+        "components": {
+            "schemas": {
+                "example.Thing": {
+                    "type": "object",
+                    "required": ["spec"],
+                    "x-kubernetes-group-version-kind": [
+                        {"group": "example.com", "version": "v1", "kind": "Thing"}
+                    ],
+                    "properties": {
+                        "spec": {"allOf": [{"$ref": "#/components/schemas/example.Spec"}]},
+                        "other": {"$ref": "https://evil.example/schema.json"},
+                        "file": {"$ref": "file:///etc/passwd#/components/schemas/a"},
+                    },
+                },
+                "example.Spec": {
+                    "properties": {
+                        "mode": {"type": "string", "enum": ["a", "b"], "pattern": "(a+)+$"},
+                        "size": {"oneOf": [{"type": "string"}, {"type": "integer"}]},
+                        "items": {
+                            "type": "array",
+                            "items": {"type": "object", "additionalProperties": {"type": "string"}},
+                        },
+                    }
+                },
+            }
+        }
+    }
+    found = _GENERATOR.definitions_of(document)
+    assert found["example.Thing"] == {
+        "fields": {"spec": "#example.Spec", "other": "any", "file": "any"},
+        "required": ["spec"],
+        "kind": "example.com/v1 Thing",
+    }
+    assert found["example.Spec"]["fields"] == {
+        "mode": ["enum", "a", "b"],
+        "size": "integer|string",
+        "items": ["array", ["map", "string"]],
+    }
+    known = Schemas(found)
+    assert known.meant("example.com/v1", "Thing", "spec.mod") == "mode"
+    assert known.meant("example.com/v1", "Thing", "other.any") is None
+
+
+def _listed(node: Any, path: str) -> Iterator[str]:
+    """The paths that an allow-list of the guard names."""
+    while isinstance(node, list | tuple):
+        node = node[-1]
+    for key, inner in node.items() if isinstance(node, dict) else ():
+        yield (name := f"{path}.{key}" if path else key)
+        yield from _listed(inner, name)
+
+
+def test_each_field_that_the_guard_lists_is_one_of_kubernetes() -> None:
+    unknown = [
+        (kind, path)
+        for kind, listed in KINDS.items()
+        for path in _listed(listed.fields, "")
+        if not any(schemas(minor).has(*kind, path) for minor in (NEWEST, OLDEST))
+    ]
+    assert unknown == []
+    assert list(_listed({"spec": {"made": "up"}}, "")) == ["spec", "spec.made"]
+    assert not schemas().has(*DEPLOYMENT, "spec.made")
+
+
+def test_the_file_is_small_and_its_licence_stands_beside_it() -> None:
+    folder = resources.files("pilothouse_manifests.schemas")
+    assert len((folder / tables.FILE).read_bytes()) < 2 * 1024 * 1024
+    assert "Apache License, Version 2.0" in (folder / "LICENSE").read_text()
+
+
+@pytest.mark.full
+async def test_the_file_is_made_from_kubernetes_validate() -> None:
+    code, output, errors = await finished(sys.executable, ".ci/schemas.py", "check", cwd=ROOT)
+    assert (code, output, errors) == (0, b"", b"")
