@@ -1,0 +1,171 @@
+"""Every guarded path × operator of a namespace, its administrator, administrator of the platform × create, update,
+import, ADOPT.
+
+A field that the platform cannot represent is refused by its path for all of them; any other needs its permission, which
+only the administrator of the platform holds. ADOPT has no caller, and takes nothing over for anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.containers import guarding
+from pilothouse_server.containers.model import Container
+from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.guard.model import GuardViolation, Keys
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.importing import drift_adoption
+from pilothouse_server.importing.deployments import convert
+from pilothouse_server.settings.model import Settings
+from pilothouse_server.values.key_patterns import KeyPatterns
+from tests.guard.objects import GUARDED, Guarded, deployment
+from tests.kubernetes.containers import SHOP
+
+KEYS = Keys(
+    KeyPatterns(Settings().service_annotations), KeyPatterns(Settings().guarded_pod_keys, guarding=True)
+)
+CALLERS = {
+    "operator": Principal(
+        1, "olga", (Grant("operator", "shop", 1, frozenset(SHIPPED_ROLES["operator"].permissions)),)
+    ),
+    "administrator": Principal(2, "anna", (Grant("admin", "shop", 1, frozenset({"*"})),)),
+    "platform": Principal(3, "root", (Grant("admin", None, None, frozenset({"*"})),)),
+}
+# Paths that are fields of a container today; the others are refused by an import and have no field.
+REPRESENTED = {
+    "spec.priorityClassName",
+    "spec.tolerations",
+    "spec.securityContext.seccompProfile",
+    *(
+        f"spec.{programs}[0].securityContext.{field}"
+        for programs in ("containers", "initContainers")
+        for field in ("privileged", "capabilities.add", "seccompProfile")
+    ),
+    "spec.containers[0].ports",
+    *(
+        f"spec.containers[0].{probe}.{action}"
+        for probe in ("livenessProbe", "readinessProbe", "startupProbe")
+        for action in ("httpGet", "tcpSocket")
+    ),
+    "metadata.annotations",
+    "metadata.labels",
+}
+
+
+def _container(guarded: Guarded | None, *, imported: bool) -> tuple[Container, tuple[str, ...]]:
+    """A container that says what a Deployment does, and the fields that it cannot say."""
+    document = deployment(guarded)
+    document["metadata"]["uid"] = "u"
+    found = convert(document)
+    subject = msgspec.structs.replace(found.container, namespace_ref=SHOP, uid="c")
+    if imported:
+        return subject, found.problems
+    taken_over = subject.spec.taken_over
+    assert taken_over is not None
+    spec = msgspec.structs.replace(subject.spec, taken_over=None)
+    labels, annotations = taken_over.pod_labels, taken_over.pod_annotations
+    return msgspec.structs.replace(
+        subject, spec=spec, labels=labels, annotations=annotations, imported=False
+    ), found.problems
+
+
+def _asks(caller: Principal) -> Callable[[str], bool]:
+    return lambda permission: caller.allows(permission, "shop")
+
+
+def _create(guarded: Guarded, caller: Principal) -> None:
+    guarding.admitted(_container(guarded, imported=False)[0], None, KEYS, _asks(caller))
+
+
+def _update(guarded: Guarded, caller: Principal) -> None:
+    stored, _ = _container(None, imported=False)
+    guarding.admitted(_container(guarded, imported=False)[0], stored, KEYS, _asks(caller))
+
+
+def _import(guarded: Guarded, caller: Principal) -> None:
+    guarding.admitted(_container(guarded, imported=True)[0], None, KEYS, _asks(caller))
+
+
+ACTIONS = {"create": _create, "update": _update, "import": _import}
+
+
+def _refused(action: Callable[[Guarded, Principal], None], guarded: Guarded, caller: Principal) -> str:
+    """The permission that was missing; empty if it was allowed."""
+    try:
+        action(guarded, caller)
+    except PermissionDenied as denied:
+        return str(denied.metadata["permission"])
+    return ""
+
+
+def _said() -> Iterator[Guarded]:
+    """The guarded paths that a container can say. `hostUsers` is not among them: true says what nobody says, too."""
+    plain, _ = _container(None, imported=True)
+    for guarded in GUARDED:
+        subject, problems = _container(guarded, imported=True)
+        if not problems and subject != plain:
+            yield guarded
+
+
+def test_the_paths_without_a_field_are_refused_by_an_import_for_everybody() -> None:
+    said = {guarded.path for guarded in _said()}
+    assert said == REPRESENTED
+    for guarded in GUARDED:
+        _, problems = _container(guarded, imported=True)
+        if guarded.path not in {*REPRESENTED, "spec.hostUsers"}:
+            first = guarded.path.split(".")[1].split("[")[0]
+            assert any(first in problem for problem in problems), guarded
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("caller", CALLERS)
+def test_a_guarded_path_needs_its_permission(action: str, caller: str) -> None:
+    tried = 0
+    for guarded in _said():
+        needed = "" if caller == "platform" else guarded.permission
+        assert _refused(ACTIONS[action], guarded, CALLERS[caller]) == needed, guarded
+        tried += 1
+    assert tried >= len(REPRESENTED)
+
+
+def test_without_the_guard_everybody_would_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control."""
+
+    def nothing(_document: Any, **_options: Any) -> list[GuardViolation]:
+        return []
+
+    monkeypatch.setattr(guarding, "violations", nothing)
+    for action in ACTIONS.values():
+        assert {_refused(action, guarded, CALLERS["operator"]) for guarded in _said()} == {""}
+
+
+def _written(guarded: Guarded) -> str:
+    """The path as server-side apply writes it."""
+    path = guarded.path.replace("containers[0]", 'containers[name="main"]')
+    path = path.replace("initContainers[0]", 'initContainers[name="init"]')
+    if guarded.path.startswith("metadata."):
+        (key,) = guarded.value
+        path = f"{path}.{key}"
+    return f".spec.template.{path}"
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_adopt_takes_no_guarded_path_over(imported: bool) -> None:
+    stored, _ = _container(None, imported=imported)
+    for guarded in GUARDED:
+        live = deployment(guarded)
+        live["metadata"]["uid"] = "u"
+        adopted = drift_adoption.adopt_allowed(stored, live, [_written(guarded)], KEYS.guarded)
+        assert adopted == stored, guarded
+        assert not drift_adoption.is_adopted(adopted, live, _written(guarded)), guarded
+    # The control: a field that everybody may set is taken over.
+    live = deployment(Guarded("spec.terminationGracePeriodSeconds", 5, ""))
+    live["metadata"]["uid"] = "u"
+    path = ".spec.template.spec.terminationGracePeriodSeconds"
+    taken = drift_adoption.adopt_allowed(stored, live, [path], KEYS.guarded)
+    assert taken.spec.termination_grace_seconds == 5
