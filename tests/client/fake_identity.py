@@ -9,19 +9,17 @@ from typing import Any
 import grpc
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys
-from pilothouse.identity.v1 import device_login_pb2 as device
-from pilothouse.identity.v1 import federation_pb2 as federation
 from pilothouse.identity.v1 import identity_pb2 as identity
-from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.identity.v1 import permissions_pb2 as permissions
 from pilothouse.identity.v1 import reauthentication_pb2 as reauthentication
-from pilothouse.identity.v1 import second_factor_pb2 as factor
 from tests.client.fake_services import Service, timestamp
 
 _KEY = keys.ApiKey(api_key_id=str(uuid.UUID(int=7)), name="ci", prefix="phk_abcdef", username="ann")
 
 
-class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
+class Identity(Service):
+    tables = frozenset({"user", "role"})
+
     async def Login(self, request: Any, context: Any) -> Any:
         if self.fake.passwords.get(request.username) != request.password:
             await self.fake.abort(
@@ -92,45 +90,9 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
         await self.fake.commit("user", request.user.username, request.user)
         return identity.CreateUserResponse(user=request.user)
 
-    async def GetUser(self, request: Any, context: Any) -> Any:
-        return identity.GetUserResponse(user=await self.row(context, "user", request.username))
-
-    async def ListUsers(self, request: Any, context: Any) -> Any:
-        return self.page(request, self.fake.tables["user"].values(), identity.ListUsersResponse(), "users")
-
-    async def UpdateUser(self, request: Any, context: Any) -> Any:
-        user = await self.row(context, "user", request.username)
-        request.update_mask.MergeMessage(request.user, user, True, True)
-        return identity.UpdateUserResponse(user=user)
-
-    async def DeleteUser(self, request: Any, context: Any) -> Any:
-        await self.row(context, "user", request.username)
-        await self.fake.commit("user", request.username, None)
-        return identity.DeleteUserResponse()
-
     async def ResetPassword(self, request: Any, context: Any) -> Any:
         self.fake.passwords[request.username] = request.new_password
         return identity.ResetPasswordResponse()
-
-    async def CreateRole(self, request: Any, context: Any) -> Any:
-        await self.fake.commit("role", request.role.name, request.role)
-        return identity.CreateRoleResponse(role=request.role)
-
-    async def GetRole(self, request: Any, context: Any) -> Any:
-        return identity.GetRoleResponse(role=await self.row(context, "role", request.name))
-
-    async def ListRoles(self, request: Any, context: Any) -> Any:
-        return self.page(request, self.fake.tables["role"].values(), identity.ListRolesResponse(), "roles")
-
-    async def UpdateRole(self, request: Any, context: Any) -> Any:
-        role = await self.row(context, "role", request.name)
-        request.update_mask.MergeMessage(request.role, role, True, True)
-        return identity.UpdateRoleResponse(role=role)
-
-    async def DeleteRole(self, request: Any, context: Any) -> Any:
-        await self.row(context, "role", request.name)
-        await self.fake.commit("role", request.name, None)
-        return identity.DeleteRoleResponse()
 
     async def GrantRole(self, request: Any, context: Any) -> Any:
         grant = identity.RoleGrant(username=request.username, role=request.role, namespace=request.namespace)
@@ -153,41 +115,8 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
         session = identity.Session(session_id=str(uuid.UUID(int=1)), client_ip="127.0.0.1", current=True)
         return self.page(request, [session], identity.ListSessionsResponse(), "sessions")
 
-    async def RevokeSession(self, request: Any, context: Any) -> Any:
-        return identity.RevokeSessionResponse()
-
     async def CheckPermission(self, request: Any, context: Any) -> Any:
         return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))
-
-    async def BeginOidcLogin(self, request: Any, context: Any) -> Any:
-        return federation.BeginOidcLoginResponse()
-
-    async def CompleteOidcLogin(self, request: Any, context: Any) -> Any:
-        return identity.CompleteOidcLoginResponse()
-
-    async def CompleteLogin(self, request: Any, context: Any) -> Any:
-        return identity.CompleteLoginResponse()
-
-    async def BeginDeviceLogin(self, request: Any, context: Any) -> Any:
-        return device.BeginDeviceLoginResponse()
-
-    async def CompleteDeviceLogin(self, request: Any, context: Any) -> Any:
-        return identity.CompleteDeviceLoginResponse()
-
-    async def ExchangeToken(self, request: Any, context: Any) -> Any:
-        return identity.ExchangeTokenResponse()
-
-    async def EnrolTotp(self, request: Any, context: Any) -> Any:
-        return factor.EnrolTotpResponse()
-
-    async def ConfirmTotp(self, request: Any, context: Any) -> Any:
-        return factor.ConfirmTotpResponse()
-
-    async def DisableTotp(self, request: Any, context: Any) -> Any:
-        return factor.DisableTotpResponse()
-
-    async def ResetSecondFactor(self, request: Any, context: Any) -> Any:
-        return factor.ResetSecondFactorResponse()
 
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         return keys.CreateApiKeyResponse(api_key=_KEY, key=f"phk_{request.name}")
@@ -198,18 +127,12 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
     async def RotateApiKey(self, request: Any, context: Any) -> Any:
         return keys.RotateApiKeyResponse(api_key=_KEY, key="phk_new")
 
-    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
-        return keys.RevokeApiKeyResponse()
-
     async def CreateServiceAccount(self, request: Any, context: Any) -> Any:
         return keys.CreateServiceAccountResponse(service_account=request.service_account)
 
     async def ListServiceAccounts(self, request: Any, context: Any) -> Any:
         accounts = [keys.ServiceAccount(name="ci", namespace="shop", username="sa:shop:ci")]
         return self.page(request, accounts, keys.ListServiceAccountsResponse(), "service_accounts")
-
-    async def DeleteServiceAccount(self, request: Any, context: Any) -> Any:
-        return keys.DeleteServiceAccountResponse()
 
     async def ExplainPermission(self, request: Any, context: Any) -> Any:
         asked = request.permission or request.method.rpartition(".")[2]

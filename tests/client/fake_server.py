@@ -15,19 +15,15 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from pilothouse.audit.v1 import audit_pb2_grpc
-from pilothouse.container.v1 import container_pb2_grpc
-from pilothouse.identity.v1 import identity_pb2_grpc
-from pilothouse.metrics.v1 import metrics_pb2_grpc
-from pilothouse.namespace.v1 import namespace_pb2_grpc
 from pilothouse.resource.v1 import resource_pb2
+from tests.services import SERVICES
 
 PUBLIC = {"Login", "RefreshSession"}
 
@@ -110,18 +106,20 @@ class FakeServer:
     ) -> None:
         from tests.client import fake_identity, fake_services
 
-        # The fakes serve what the client's tests call, not every RPC.
         # Two servers must not share a port: a client would reach either.
         server = grpc.aio.server(interceptors=[_Gate(self)], options=[("grpc.so_reuseport", 0)])
-        identity_pb2_grpc.add_IdentityServiceServicer_to_server(fake_identity.Identity(self), server)
-        namespace_pb2_grpc.add_NamespaceServiceServicer_to_server(
-            cast("Any", fake_services.Namespaces)(self), server
-        )
-        container_pb2_grpc.add_ContainerServiceServicer_to_server(
-            cast("Any", fake_services.Containers)(self), server
-        )
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(fake_services.Audit(self), server)
-        metrics_pb2_grpc.add_MetricsServiceServicer_to_server(fake_services.Metrics(self), server)
+        served = {
+            "IdentityService": fake_identity.Identity,
+            "NamespaceService": fake_services.Namespaces,
+            "ContainerService": fake_services.Containers,
+            "AuditService": fake_services.Audit,
+            "MetricsService": fake_services.Metrics,
+        }
+        for service in SERVICES:
+            if service.name in served:
+                handlers = served[service.name](self).handlers(service)
+                made = grpc.method_handlers_generic_handler(service.full_name, handlers)
+                server.add_generic_rpc_handlers((made,))
         port = (
             server.add_insecure_port(address)
             if credentials is None

@@ -7,19 +7,52 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pilothouse.audit.v1 import audit_pb2, audit_pb2_grpc
+from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2 as containers
-from pilothouse.container.v1 import container_pb2_grpc
 from pilothouse.metrics.v1 import metrics_pb2 as metrics
-from pilothouse.metrics.v1 import metrics_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
-from pilothouse.namespace.v1 import namespace_pb2_grpc
+from pilothouse.options.v1 import options_pb2
 from pilothouse.resource.v1 import resource_pb2
 
 if TYPE_CHECKING:
     from tests.client.fake_server import FakeServer
+
+
+_VERBS = ("Get", "List", "Create", "Update", "Delete", "Watch")
+# The fields that name a resource, in a request and in itself.
+_NAMED_BY = ("namespace", "name", "username", "operation_id")
+
+
+def _key(message: Any) -> Any:
+    """The key of a resource in its table."""
+    fields = message.DESCRIPTOR.fields_by_name
+    values = (
+        getattr(message, name) for name in _NAMED_BY if name in fields and not fields[name].message_type
+    )
+    found = [value for value in values if value]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _handler(method: MethodDescriptor, behavior: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    request: Any = GetMessageClass(method.input_type)
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = kinds[
+        bool(method.client_streaming), bool(method.server_streaming)
+    ]
+    return make(
+        behavior,
+        request_deserializer=request.FromString,
+        response_serializer=lambda each: each.SerializeToString(),
+    )
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -29,8 +62,88 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 class Service:
+    """One service: the methods of its class, and for the others what the product does by their names.
+
+    Get, List, Create, Update, Delete and Watch of a resource in `tables` work on the table of the fake server. Other
+    methods return an empty response.
+    """
+
+    # The types of resources that are kept, in the words of the audit log.
+    tables: frozenset[str] = frozenset()
+
     def __init__(self, fake: FakeServer) -> None:
         self.fake = fake
+
+    def handlers(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """The methods that are served, by name. Those that read a stream are served if the class has them."""
+        return {
+            method.name: _handler(method, getattr(self, method.name, None) or self._default(method))
+            for method in service.methods
+            if hasattr(self, method.name) or not method.client_streaming
+        }
+
+    def _default(self, method: MethodDescriptor) -> Callable[..., Any]:
+        response: Any = GetMessageClass(method.output_type)
+        table = method.GetOptions().Extensions[options_pb2.method].resource_type
+        verb = next((verb for verb in _VERBS if method.name.startswith(verb)), "")
+        if verb == "Watch":
+            return self._watching(table, response)
+
+        async def empty(_request: Any, _context: Any) -> Any:
+            return response()
+
+        if table not in self.tables or not verb:
+            return empty
+        field = next((each.name for each in method.output_type.fields if each.message_type is not None), "")
+
+        async def page(request: Any, _context: Any) -> Any:
+            return self.page(request, self.fake.tables[table].values(), response(), field)
+
+        async def answer(request: Any, context: Any) -> Any:
+            row = await make(request, context, table, field)
+            return response(**{field: row}) if field else response()
+
+        if verb == "List":
+            return page
+        make: Callable[..., Any] = getattr(self, f"_{verb.lower()}")
+        return answer
+
+    async def _get(self, request: Any, context: Any, table: str, _field: str) -> Any:
+        return await self.row(context, table, _key(request))
+
+    async def _create(self, request: Any, _context: Any, table: str, field: str) -> Any:
+        row = getattr(request, field)
+        await self.fake.commit(table, _key(row), row)
+        return row
+
+    async def _update(self, request: Any, context: Any, table: str, field: str) -> Any:
+        row = await self.row(context, table, _key(request))
+        request.update_mask.MergeMessage(getattr(request, field), row, True, True)
+        await self.fake.commit(table, _key(request), row)
+        return row
+
+    async def _delete(self, request: Any, context: Any, table: str, _field: str) -> Any:
+        row = await self.row(context, table, _key(request))
+        await self.fake.commit(table, _key(request), None)
+        return row
+
+    def _watching(self, table: str, response: Any) -> Callable[..., AsyncIterator[Any]]:
+        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+            await self.check_token(context, request)
+
+            def make(kind: Any, row: Any, revision: int, token: str) -> Any:
+                answer = response(
+                    change_type=kind, revision=revision, resume_token=token, **({table: row} if row else {})
+                )
+                if token:
+                    answer.server_time.FromDatetime(self.fake.server_time())
+                return answer
+
+            async for answer in self.watch(table, request, make):
+                yield answer
+            await self.cut(context)
+
+        return answers
 
     def page(self, request: Any, rows: Iterable[Any], response: Any, field: str) -> Any:
         """One page: the token is the offset, which is enough while nobody writes."""
@@ -87,43 +200,8 @@ class Service:
         )
 
 
-class Namespaces(Service, namespace_pb2_grpc.NamespaceServiceServicer):
-    async def CreateNamespace(self, request: Any, context: Any) -> Any:
-        await self.fake.commit("namespace", request.namespace.name, request.namespace)
-        return namespaces.CreateNamespaceResponse(namespace=request.namespace)
-
-    async def GetNamespace(self, request: Any, context: Any) -> Any:
-        return namespaces.GetNamespaceResponse(namespace=await self.row(context, "namespace", request.name))
-
-    async def ListNamespaces(self, request: Any, context: Any) -> Any:
-        rows = self.fake.tables["namespace"].values()
-        return self.page(request, rows, namespaces.ListNamespacesResponse(), "namespaces")
-
-    async def UpdateNamespace(self, request: Any, context: Any) -> Any:
-        row = await self.row(context, "namespace", request.name)
-        request.update_mask.MergeMessage(request.namespace, row, True, True)
-        await self.fake.commit("namespace", request.name, row)
-        return namespaces.UpdateNamespaceResponse(namespace=row)
-
-    async def DeleteNamespace(self, request: Any, context: Any) -> Any:
-        row = await self.row(context, "namespace", request.name)
-        await self.fake.commit("namespace", request.name, None)
-        return namespaces.DeleteNamespaceResponse(namespace=row)
-
-    async def WatchNamespaces(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        await self.check_token(context, request)
-
-        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
-            return namespaces.WatchNamespacesResponse(
-                change_type=kind,
-                namespace=row,
-                revision=revision,
-                resume_token=token,
-            )
-
-        async for answer in self.watch("namespace", request, make):
-            yield answer
-        await self.cut(context)
+class Namespaces(Service):
+    tables = frozenset({"namespace", "cluster"})
 
     async def GetQuotaUsage(self, request: Any, context: Any) -> Any:
         row = await self.row(context, "namespace", request.name)
@@ -132,15 +210,10 @@ class Namespaces(Service, namespace_pb2_grpc.NamespaceServiceServicer):
         )
         return namespaces.GetQuotaUsageResponse(quota=row.resource_quota, used=used)
 
-    async def GetCluster(self, request: Any, context: Any) -> Any:
-        return namespaces.GetClusterResponse(cluster=await self.row(context, "cluster", request.name))
 
-    async def ListClusters(self, request: Any, context: Any) -> Any:
-        rows = self.fake.tables["cluster"].values()
-        return self.page(request, rows, namespaces.ListClustersResponse(), "clusters")
+class Containers(Service):
+    tables = frozenset({"container"})
 
-
-class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
     async def CreateContainer(self, request: Any, context: Any) -> Any:
         key = (request.namespace, request.container.name)
         if key in self.fake.tables["container"]:
@@ -180,11 +253,6 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
             await self.fake.commit("container", (request.namespace, request.name), changed)
         return containers.UpdateContainerResponse(container=changed)
 
-    async def DeleteContainer(self, request: Any, context: Any) -> Any:
-        row = await self.row(context, "container", (request.namespace, request.name))
-        await self.fake.commit("container", (request.namespace, request.name), None)
-        return containers.DeleteContainerResponse(container=row)
-
     async def _act(self, request: Any, context: Any, status: Any) -> Any:
         row = await self.row(context, "container", (request.namespace, request.name))
         changed = containers.Container()
@@ -218,24 +286,6 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
             container=await self._act(request, context, containers.CONTAINER_STATUS_RUNNING)
         )
 
-    async def WatchContainers(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        await self.check_token(context, request)
-
-        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
-            answer = containers.WatchContainersResponse(
-                change_type=kind,
-                container=row,
-                revision=revision,
-                resume_token=token,
-            )
-            if token:
-                answer.server_time.FromDatetime(self.fake.server_time())
-            return answer
-
-        async for answer in self.watch("container", request, make):
-            yield answer
-        await self.cut(context)
-
     async def StreamLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         entries = [
             containers.LogEntry(container=request.name, pod=pod, line=line) for pod, line in self.fake.log
@@ -264,33 +314,9 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
         )
         return self.page(request, [image], containers.ListImagesResponse(), "images")
 
-    async def DeleteImage(self, request: Any, context: Any) -> Any:
-        return containers.DeleteImageResponse()
 
-
-class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
-    async def ListOperations(self, request: Any, context: Any) -> Any:
-        rows = self.fake.tables["operation"].values()
-        return self.page(request, rows, audit_pb2.ListOperationsResponse(), "operations")
-
-    async def GetOperation(self, request: Any, context: Any) -> Any:
-        row = await self.row(context, "operation", request.operation_id)
-        return audit_pb2.GetOperationResponse(operation=row)
-
-    async def WatchOperations(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        await self.check_token(context, request)
-
-        def make(kind: Any, row: Any, revision: int, token: str) -> Any:
-            return audit_pb2.WatchOperationsResponse(
-                change_type=kind,
-                operation=row,
-                revision=revision,
-                resume_token=token,
-            )
-
-        async for answer in self.watch("operation", request, make):
-            yield answer
-        await self.cut(context)
+class Audit(Service):
+    tables = frozenset({"operation"})
 
     async def GetUserOperationStats(self, request: Any, context: Any) -> Any:
         stats = audit_pb2.UserOperationStats(username="admin", total_operations=3, successful_operations=2)
@@ -302,9 +328,6 @@ class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
     async def ListAuditSinks(self, request: Any, context: Any) -> Any:
         sinks = [audit_pb2.AuditSink(name="siem", kind=audit_pb2.AUDIT_SINK_KIND_HTTP, lag_records=7)]
         return self.page(request, sinks, audit_pb2.ListAuditSinksResponse(), "audit_sinks")
-
-    async def DeleteAuditSink(self, request: Any, context: Any) -> Any:
-        return audit_pb2.DeleteAuditSinkResponse()
 
     async def GetAuditHead(self, request: Any, context: Any) -> Any:
         return audit_pb2.GetAuditHeadResponse(head=audit_pb2.AuditHead(origin="example.com/log", size=1))
@@ -326,7 +349,7 @@ class Audit(Service, audit_pb2_grpc.AuditServiceServicer):
         yield audit_pb2.ExportAuditLogResponse(done=True)
 
 
-class Metrics(Service, metrics_pb2_grpc.MetricsServiceServicer):
+class Metrics(Service):
     def _sample(self, request: Any) -> Any:
         return metrics.UsageSample(
             namespace=request.namespace or "shop",
