@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from itertools import pairwise
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count, pairwise
 
 import msgspec
 import pytest
@@ -106,6 +106,23 @@ IDLE = {
 _MANY = 80
 
 
+@contextmanager
+def turns_of_others() -> Iterator[Iterator[int]]:
+    """Yields a counter: its next number is how often another task had its turn in the block."""
+    turns = count()
+
+    async def others() -> None:
+        while True:
+            next(turns)
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    try:
+        yield turns
+    finally:
+        beside.cancel()
+
+
 @pytest.mark.parametrize("what", IDLE)
 async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
     async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:
@@ -114,24 +131,15 @@ async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
         # In one write, so that all of it is there when the first of it is read.
         request.transport.write(b"\x82\x02\x01a" + IDLE[what] * _MANY + bytes((0x82, len(end))) + end)
 
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
     async with (
         a_cluster_that_speaks(speak) as client,
         program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
     ):
         output = running.output()
         assert await anext(output) == Output("stdout", b"a")
-        beside = asyncio.create_task(others())
-        assert [each async for each in output] == [Ended(0)]
-        assert turns >= _MANY
-        beside.cancel()
+        with turns_of_others() as turns:
+            assert [each async for each in output] == [Ended(0)]
+        assert next(turns) >= _MANY
 
 
 def frame(first: int, data: bytes = b"") -> bytes:
@@ -157,25 +165,16 @@ async def test_parts_of_a_message_leave_turns_to_others(part: bytes) -> None:
         parts = frame(BEGINNING, b"\x01") + frame(GOING_ON, part) * _PARTS + frame(ENDING, b"z")
         request.transport.write(frame(WHOLE, b"\x01a") + parts + _END)
 
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
     async with (
         a_cluster_that_speaks(speak) as client,
         program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
     ):
         output = running.output()
         assert await anext(output) == Output("stdout", b"a")
-        beside = asyncio.create_task(others())
-        assert [each async for each in output] == [Output("stdout", part * _PARTS + b"z"), Ended(0)]
+        with turns_of_others() as turns:
+            assert [each async for each in output] == [Output("stdout", part * _PARTS + b"z"), Ended(0)]
         # Few at a time: without that there were some turns, for all of them.
-        assert turns >= _PARTS / 128
-        beside.cancel()
+        assert next(turns) >= _PARTS / 128
 
 
 @pytest.mark.parametrize("part", [b"", b"a"], ids=["empty", "of a byte"])

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -15,7 +14,7 @@ from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.metrics.world import Box, World, world_of
 from tests.waiting import Stopwatch, poll_until, within
 
@@ -133,15 +132,7 @@ async def test_it_goes_on_after_its_listener_was_ended(world: World, database: D
 
 
 async def _end_listeners(database: Database) -> int:
-    connection = await asyncpg.connect(database.admin_dsn)
-    try:
-        ended: int = await connection.fetchval(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE application_name = 'pilothouse-usage-listener' AND datname = current_database()"
-        )
-        return ended
-    finally:
-        await connection.close()
+    return await _of_listeners(database, "count(pg_terminate_backend(pid))")
 
 
 async def test_while_nobody_watches_no_connection_is_held(world: World, database: Database) -> None:
@@ -156,15 +147,17 @@ async def test_while_nobody_watches_no_connection_is_held(world: World, database
 
 
 async def _listeners(database: Database) -> int:
-    connection = await asyncpg.connect(database.admin_dsn)
-    try:
-        found: int = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE application_name = 'pilothouse-usage-listener' AND datname = current_database()"
+    return await _of_listeners(database, "count(*)")
+
+
+async def _of_listeners(database: Database, number: str) -> int:
+    async with connection(database.admin_dsn) as admin:
+        return int(
+            await admin.fetchval(
+                f"SELECT {number} FROM pg_stat_activity "
+                "WHERE application_name = 'pilothouse-usage-listener' AND datname = current_database()"
+            )
         )
-        return found
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

@@ -220,19 +220,22 @@ async def test_a_pass_waits_for_the_head_and_sees_what_was_committed_meanwhile(d
     assert await _commit_while_the_head_is_held(database) == 0
 
 
+async def _broken(database: Database, function: str, text: str, other: str) -> None:
+    """Replaces a text that a function has once."""
+    async with database.owner() as owner:
+        source = await owner.fetchval("SELECT pg_get_functiondef($1::text::regproc)", function)
+        assert source.count(text) == 1
+        await owner.execute(source.replace(text, other))
+
+
 async def test_a_head_that_is_given_up_at_once_leaves_rows_behind(database: Database) -> None:
     """Control of the test above."""
-    async with database.owner() as owner:
-        source = await owner.fetchval("SELECT pg_get_functiondef('sequence_changes'::regproc)")
-        assert source.count("number_visible(p_limit)") == 1
-        await owner.execute(
-            source.replace(
-                "SELECT * INTO STRICT pass FROM public.number_visible(p_limit);",
-                "SELECT h.revision AS revision_before, 0 AS aside, false AS more INTO pass "
-                "FROM public.stream_head AS h FOR UPDATE SKIP LOCKED;"
-                " IF FOUND THEN SELECT * INTO STRICT pass FROM public.number_visible(p_limit); END IF;",
-            )
-        )
+    numbering = "SELECT * INTO STRICT pass FROM public.number_visible(p_limit);"
+    given_up = (
+        "SELECT h.revision AS revision_before, 0 AS aside, false AS more INTO pass "
+        "FROM public.stream_head AS h FOR UPDATE SKIP LOCKED; IF FOUND THEN "
+    )
+    await _broken(database, "sequence_changes", numbering, f"{given_up}{numbering} END IF;")
     assert await _commit_while_the_head_is_held(database) > 0
 
 
@@ -242,12 +245,8 @@ async def test_an_open_writer_keeps_the_floor_below_its_id(database: Database) -
 
 async def test_a_floor_by_the_newest_transaction_strands_rows(database: Database) -> None:
     """Control: the newest id that a snapshot knows does not bound those who run."""
-    async with database.owner() as owner:
-        source = await owner.fetchval("SELECT pg_get_functiondef('raise_floor'::regproc)")
-        assert source.count("p_oldest_running >=") == 1
-        await owner.execute(
-            source.replace("p_oldest_running >=", "pg_snapshot_xmax(pg_current_snapshot()) >=")
-        )
+    newest = "pg_snapshot_xmax(pg_current_snapshot()) >="
+    await _broken(database, "raise_floor", "p_oldest_running >=", newest)
     assert await _stranded_by_the_floor(database) > 0
 
 
@@ -276,12 +275,8 @@ async def test_a_writer_that_commits_during_a_pass_keeps_the_floor_below_its_id(
 
 async def test_a_floor_by_a_snapshot_after_that_of_the_rows_strands_them(database: Database) -> None:
     """Control: a writer that commits between the two is not among the rows, and is not running any more either."""
-    async with database.owner() as owner:
-        source = await owner.fetchval("SELECT pg_get_functiondef('raise_floor'::regproc)")
-        assert source.count("p_oldest_running >=") == 1
-        await owner.execute(
-            source.replace("p_oldest_running >=", "pg_snapshot_xmin(pg_current_snapshot()) >=")
-        )
+    later = "pg_snapshot_xmin(pg_current_snapshot()) >="
+    await _broken(database, "raise_floor", "p_oldest_running >=", later)
     assert await _stranded_by_a_pass_that_is_held(database) > 0
 
 

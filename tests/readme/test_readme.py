@@ -27,37 +27,6 @@ PASSWORD = "correct horse battery staple"
 
 
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
-# The commands of the README, then those of docs/command.md and docs/security.md.
-FIRST = (
-    ("pilothouse namespaces create demo", "demo"),
-    (
-        "pilothouse containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
-        "RUNNING",
-    ),
-    ("pilothouse containers pause web --namespace demo", "PAUSED"),
-    ("pilothouse containers history web --namespace demo", "PAUSED"),
-)
-COMMAND = (
-    ("pilothouse namespaces create cafe", "cafe"),
-    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "11 created"),
-    ("pilothouse containers list --namespace cafe", "RUNNING"),
-    ("pilothouse top --namespace cafe --once", "storefront"),
-    ("pilothouse audit list --namespace cafe --limit 5", "admin"),
-    ("pilothouse containers get storefront --namespace cafe", "storefront"),
-    ("pilothouse containers logs storefront --namespace cafe --tail 3", ""),
-    ("pilothouse containers pause storefront --namespace cafe", "PAUSED"),
-    ("pilothouse containers resume storefront --namespace cafe --wait", "RUNNING"),
-    ("pilothouse containers history storefront --namespace cafe", "PAUSED"),
-    ("pilothouse can-i container.delete --namespace cafe", "yes"),
-)
-SECURITY = (
-    ("pilothouse users create ada --email ada@example.org --password-stdin", "ada"),
-    ("pilothouse grants create ada developer --namespace cafe", "developer"),
-    ("pilothouse grants list", "ada"),
-    ("pilothouse why delete container/storefront --namespace cafe", "yes: container.delete"),
-    ("pilothouse who-can delete containers --namespace cafe", "ada"),
-    ("pilothouse grants simulate ada operator --namespace cafe", "namespace.update"),
-)
 # Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
 (
     BUF_LOGIN,
