@@ -354,7 +354,6 @@ async def _after_the_id(admin: asyncpg.Connection) -> list[str]:
         ([record(status_code=99)], []),
         ([record(duration_ms=-1)], []),
         ([record(request_method="PUT")], []),
-        ([], [(event(kind="changed"), b"1:1")]),
         ([], [(event(resource_name=None), b"1:1")]),
         ([], [(event(), None)]),
     ],
