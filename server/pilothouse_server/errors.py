@@ -83,7 +83,7 @@ class FailedPrecondition(PilothouseError):
 
 
 class Aborted(PilothouseError):
-    """Somebody else changed it first: read it again, then retry."""
+    """A concurrent change came first: read the resource again, then retry."""
 
     code = "ABORTED"
 
@@ -101,7 +101,7 @@ class OutOfRange(PilothouseError):
 
 
 class Unauthenticated(PilothouseError):
-    """The caller has not shown who they are."""
+    """The caller has no valid credential."""
 
     code = "UNAUTHENTICATED"
 

@@ -23,7 +23,7 @@ class Dropping:
     identity: LogIdentity
 
     async def intact(self, stretches: Sequence[Stretch]) -> bool:
-        """Whether these records are there, and are those of the tree."""
+        """Returns whether these records exist and match the tree."""
         walk = Verification(self.store, await self._state(), self.identity)
         for first, last in stretches:
             await walk.records_between(first, last)

@@ -41,7 +41,7 @@ class NoteError(ValueError):
 
 
 class UnknownKeysError(NoteError):
-    """A signed note of which no key is known."""
+    """A signed note without a signature by a known key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Checkpoint:
 
     @property
     def reference(self) -> str:
-        """How the first head of the next history names this one."""
+        """Returns the text by which the first head of the next history names this one."""
         return f"{self.origin} {self.size} {base64_text(self.root)}"
 
 

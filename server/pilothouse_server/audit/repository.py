@@ -159,7 +159,7 @@ def _size(row: Any) -> int:
 async def find_operation(
     transaction: ReadTransaction, operation_id: UUID, sight: Sight
 ) -> AuditOperation | None:
-    """The record of a call; of a stream's two the later one."""
+    """Returns the record of a call; of a stream's two the later one."""
     row = await _find(transaction, _shown_operations(), operation_id, sight)
     return None if row is None else _operation(row)
 
@@ -167,7 +167,7 @@ async def find_operation(
 async def find_row(
     transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int = 0
 ) -> Any | None:
-    """The row of a call's record, of a stream's two that at `sequence`, or else the later one."""
+    """Returns the row of a call's record; of a stream's two the one at `sequence`, or else the later one."""
     return await _find(transaction, _operations(), operation_id, sight, sequence)
 
 
@@ -286,7 +286,7 @@ async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]
 
 
 async def sequences_outside(transaction: ReadTransaction) -> Sequence[int]:
-    """Places of records that are none of the log's, at most 1,000. For the system role."""
+    """Returns the sequences of records outside of the log, at most 1,000. For the system role."""
     return (await transaction.connection.execute(_OUTSIDE)).scalars()
 
 

@@ -289,7 +289,7 @@ class Sealer:
         return unknown
 
     async def _check_kept(self, transaction: Transaction, state: TreeState, kept: KeptHead) -> None:
-        """Whether the database has the head that this server keeps. Raises _Contradiction."""
+        """Returns whether the database has the head that this server keeps. Raises _Contradiction."""
         size = kept.checkpoint.size
         if kept.checkpoint.origin not in {origin_of(state), *self.identity.names(state)}:
             words = f"the log is called {origin_of(state)}; its last head is of {kept.checkpoint.origin}"

@@ -350,7 +350,7 @@ async def _oldest(call: Call) -> int:
 
 
 async def _check_namespace(call: Call, transaction: ReadTransaction, namespace_id: int | None) -> None:
-    """Raises NotFound where the namespace that is watched is gone, though there may be another of its name."""
+    """Raises NotFound if the watched namespace is gone, even if another one has its name."""
     if namespace_id is None:
         return
     try:

@@ -155,7 +155,7 @@ class Verification:
         yield self.report
 
     async def records_between(self, first: int, last: int) -> None:
-        """Verifies the records of a stretch against the leaves that the tree has of them, and nothing else."""
+        """Verifies the records of a stretch against their leaves in the tree, and nothing else."""
         step = _TILES * merkle.WIDTH
         for low in range(first - 1, last, step):
             high = min(last, low + step)

@@ -203,7 +203,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _connecting(database: str) -> tuple[list[str], dict[str, str]]:
-    """The words and the environment by which a program connects."""
+    """Returns the arguments and the environment by which a program connects."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     # libpq finds certificates and service files in the home folder.
     environment |= {name: os.environ[name] for name in ("HOME",) if name in os.environ}

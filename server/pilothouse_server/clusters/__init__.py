@@ -1,1 +1,1 @@
-"""Clusters: where the platform's containers are brought up."""
+"""Clusters: the Kubernetes clusters that the platform's containers run on."""

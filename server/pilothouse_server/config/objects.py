@@ -85,7 +85,7 @@ def is_ours(config: Config, found: KubernetesObject) -> bool:
 
 
 def check_ours(config: Config, found: KubernetesObject | None) -> None:
-    """Raises Conflict `NameTaken` if the object is somebody else's."""
+    """Raises Conflict `NameTaken` if the object belongs to another owner."""
     if found is None or is_ours(config, found):
         return
     noun = "config map" if isinstance(config, ConfigMap) else "secret"

@@ -294,7 +294,7 @@ def _write(path: Path, masters: Sequence[bytes], *, new: bool = False) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Two who change the file do so one after the other."""
+    """Locks the file, so that concurrent changes happen one after the other."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)

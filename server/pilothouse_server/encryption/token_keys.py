@@ -40,7 +40,7 @@ _KEY_LENGTH = 32
 
 
 class Token(Protocol):
-    """A token. Every method raises Unavailable where it does not answer, is away, or has not the key."""
+    """A token. Every method raises Unavailable if it does not answer, is away, or lacks the key."""
 
     async def keys(self) -> Mapping[str, str]:
         """Returns the names of the token's keys, by identifier, newest first."""

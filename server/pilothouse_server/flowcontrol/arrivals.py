@@ -244,7 +244,7 @@ class Arrivals:
         self._go_on()
 
     def _soon(self, seconds: float = 0.0) -> None:
-        """Has `_go_on` called: in the next turn of the loop, or later where it waits for a place."""
+        """Schedules `_go_on`: in the next turn of the loop, or later if a place has to become free."""
         if self._next is not None:
             self._next.cancel()
         self._looking = False

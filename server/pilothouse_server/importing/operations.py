@@ -327,7 +327,7 @@ async def _candidate(
 async def _foreign_account(
     client: ClusterClient, namespace: Namespace, container: Container, may: May
 ) -> tuple[str, ...]:
-    """Why its pods may not run as their account: the platform does not have it, and nobody here knows its rights."""
+    """Returns why its pods may not run as their account: the platform does not have it, so its rights are unknown."""
     name = container.spec.service_account
     if name in ("", "default") or may(PRIVILEGED):
         return ()

@@ -76,7 +76,7 @@ TABLE_SIZE = AnswerConverter(model.TableSize, pb.TableSize)
 
 
 def recording(message: pb.UsageSample) -> Recording:
-    """A sample from outside whose container is not looked up yet; of a malformed one, only the fault."""
+    """Returns a received sample before its container is looked up; for a malformed one, only the fault."""
     if fault := problem_of(message):
         return Recording("", "", None, None, fault)
     sample = _read_sample(message)

@@ -208,7 +208,7 @@ async def _fitting(
 
 
 async def _check_namespace(call: Call, namespace_id: int) -> None:
-    """Raises NotFound where the namespace that is watched is gone, though there may be another of its name."""
+    """Raises NotFound if the watched namespace is gone, even if another one has its name."""
     async with call.read() as transaction:
         if await named_namespace(call, transaction, call.namespace) != namespace_id:
             raise not_found("namespace", call.namespace)

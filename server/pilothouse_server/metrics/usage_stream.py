@@ -98,7 +98,7 @@ class UsageStream:
         self._read_database = 0
 
     def begin_anew(self) -> None:
-        """Reads from the database's newest sample on, and ends watches: ids and containers may be others."""
+        """Starts over from the database's newest sample, and ends watches: ids and containers may differ."""
         self._database += 1
         self._newest.clear()
         self._positions.wake()

@@ -49,7 +49,7 @@ class BufferMemory:
         self._least_bytes = least_bytes
 
     def share(self, size_bytes: int) -> int:
-        """How many bytes one buffer may hold now that would hold `size_bytes` by itself."""
+        """Returns how many bytes a buffer of `size_bytes` may hold at this moment."""
         left = (self._most_bytes - self.held_bytes) // 4
         return min(size_bytes, max(self._least_bytes, left))
 

@@ -44,7 +44,7 @@ class _Writing:
 
 
 class Health(aio.HealthServicer):
-    """gRPC's own service, with `List`, and without the watches of a server that drains."""
+    """gRPC's own health service, extended by `List`; its watches end when the server drains."""
 
     def __init__(self) -> None:
         super().__init__()

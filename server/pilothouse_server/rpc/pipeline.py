@@ -239,7 +239,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     async def _let_in(
         self, call: Call, reservation: Reservation, stream: RequestStream, context: Context
     ) -> None:
-        """Finds out who calls, reads the request, or the first of a stream, and takes the call's seats.
+        """Identifies the caller, reads the request, or the first of a stream, and takes the call's seats.
 
         Raises why the call is refused.
         """

@@ -310,7 +310,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def address_refused(address: str, name: str = "LISTEN") -> SettingsError:
-    """Returns the error for an address to listen on, of the setting `name`, that cannot be had."""
+    """Returns the error for an address of the setting `name` that this server cannot listen on."""
     why = listening.why_refused(address)
     return SettingsError(f"{PREFIX}{name}: {address} cannot be listened on: {why}")
 

@@ -1,4 +1,4 @@
-"""Clock-skew repair: times that lie further ahead than anything sets them count as over.
+"""Clock-skew repair: a time that lies further ahead than any code sets it counts as expired.
 
 A database whose clock was ahead for a while leaves times behind that come only much later, once the clock is right
 again: work that stays leased, accounts that stay locked, tokens that stay valid. Each kind of time has a longest

@@ -125,7 +125,7 @@ def connecting() -> AbstractContextManager[None]:
 
 
 def of_the_driver() -> AbstractContextManager[None]:
-    """The same around work that does other things, too: an error of the system may be of a file or of somebody else's
+    """The same around work that does other things, too: an OSError may be about a file or another
     connection, and stays as it is.
     """
     return _of_the_driver

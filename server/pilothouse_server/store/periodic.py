@@ -167,7 +167,7 @@ async def _locked(pool: Pool, name: str) -> AsyncIterator[bool]:
 
 
 async def _unlock(pool: Pool, connection: Connection, name: str) -> None:
-    """Gives the session back without the lock. One that may hold it still is closed, and the lock ends with it."""
+    """Gives the session back without the lock. A session that may still hold it is closed, which ends the lock."""
     try:
         async with asyncio.timeout(_UNLOCK_SECONDS):
             unlocked = (await connection.execute(_UNLOCK, {"name": name})).scalar_one()

@@ -134,7 +134,7 @@ def label_value_problem(text: str) -> str | None:
 
 
 def annotation_key_problem(text: str) -> str | None:
-    """An annotation's key: as a label's, in any case."""
+    """Returns the fault of an annotation's key: the rules of a label's key, but in any case."""
     return label_key_problem(text.lower() if text.isascii() else text)
 
 

@@ -100,7 +100,7 @@ def _amount(text: str) -> Decimal:
 
 
 def fill_defaults(obj: JsonObject) -> None:
-    """Defaults of a LimitRange: bounds stand in for the amounts it does not name."""
+    """Fills the defaults of a LimitRange: bounds replace the amounts that it does not name."""
     for limit in obj.get("spec", {}).get("limits") or []:
         if limit.get("type") != "Container":
             continue

@@ -119,7 +119,7 @@ class FaultPlan:
             drop()
 
     def clear(self) -> None:
-        """Back to a healthy cluster."""
+        """Removes all faults."""
         self.latency_seconds = self.error_rate = 0.0
         self.refuse_connections = self.storage_stalled = self.too_busy_for_bookmarks = False
         self._failures.clear()

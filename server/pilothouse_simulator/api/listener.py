@@ -80,7 +80,7 @@ class ApiListener:
     async def start_again(
         self, *, roles_seconds: float = _ROLES_SECONDS, ready_seconds: float = _READY_SECONDS
     ) -> None:
-        """A new server on the same address: rights by roles count, and it is ready, after so many seconds."""
+        """Starts a new server on the same address; after so many seconds it is ready, and rights by roles count."""
         if self._site is not None:
             return
         if self._ending is not None:

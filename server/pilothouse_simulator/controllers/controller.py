@@ -106,7 +106,7 @@ class ObjectIndex:
         return [obj for key in keys if (obj := self._store.get(resource, *key)) is not None]
 
     def apply(self, event: StoreEvent) -> None:
-        """Takes one change of the store in."""
+        """Applies one change of the store to the index."""
         if event.previous is not None:
             self._drop(event.resource, event.previous)
         if event.type != "DELETED":

@@ -34,7 +34,7 @@ class Pipe:
                 self._changed.notify_all()
 
     async def close(self) -> None:
-        """No more will come, or be read."""
+        """Closes it: no more bytes come, or are read."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -89,5 +89,5 @@ class Process:
         await self.stdout(f"{text}\n".encode())
 
     async def complain(self, text: str) -> None:
-        """A line to the standard error."""
+        """Writes a line to the standard error."""
         await self.stderr(f"{text}\n".encode())

@@ -155,7 +155,7 @@ class PodWorker(NodePod):
         return task
 
     async def _run_init(self, container: RunningContainer) -> bool:
-        """Runs an init container to its good end; False when it failed for good."""
+        """Runs an init container until it succeeds; returns False if it failed for good."""
         if container.current is not None and not container.is_running and container.current.exit_code == 0:
             return True
         await self._supervise(container)

@@ -95,7 +95,7 @@ async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTab
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """A key that nobody holds: how many values need it, and which provider had it last, '' where that is not known."""
+    """A key that no provider has: how many values need it, and which provider had it last, '' if unknown."""
 
     key_id: str
     values: int

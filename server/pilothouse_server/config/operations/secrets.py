@@ -190,7 +190,7 @@ async def _seal(transaction: Transaction, secret: Secret, values: Values, envelo
 
 
 def _changed_keys(former: Values, values: Values) -> dict[str, tuple[bool, bool]]:
-    """The keys whose values differ, and whether each was there, and is."""
+    """Returns the keys with different values, and whether each existed before and exists now."""
     return {
         key: (key in former, key in values)
         for key in sorted(former.keys() | values.keys())

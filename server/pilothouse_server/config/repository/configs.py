@@ -94,7 +94,7 @@ async def find(
 async def get(
     transaction: ReadTransaction, kind: Kind, config_id: int, *, lock: bool = False
 ) -> Config | None:
-    """The one with this id."""
+    """Returns the config with this id."""
     table = TABLES[kind]
     query = selected(kind).where(table.c.id == config_id)
     if lock:

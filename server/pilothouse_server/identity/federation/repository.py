@@ -147,7 +147,7 @@ async def login_is_used(transaction: ReadTransaction, state_hash: bytes) -> bool
 
 
 async def put_session(transaction: Transaction, family_id: UUID, identity_id: int) -> None:
-    """Notes of a session which identity's it is: its issuer was asked now, and nobody asks at this moment."""
+    """Records the identity of a session: its issuer was asked now, and no server is asking it at the moment."""
     values = {"identity_id": identity_id, "confirmed_at": func.clock_timestamp(), "asking_until": None}
     statement = insert(OIDC_SESSIONS).values(family_id=family_id, **values)
     await transaction.connection.execute(

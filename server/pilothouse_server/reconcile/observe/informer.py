@@ -40,7 +40,7 @@ MOST_SECONDS = 5.0
 
 
 def _nothing() -> None:
-    """Nobody compares."""
+    """Does nothing: the default without a comparison."""
 
 
 class Informer(Generic[T]):

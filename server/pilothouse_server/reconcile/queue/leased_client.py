@@ -119,7 +119,7 @@ class LeasedClient:
 
 
 def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
-    """Raises Refused for the first part of an object that is never sent, or that nobody was allowed."""
+    """Raises Refused for the first part of an object that is never sent, or that no caller was allowed to set."""
     for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours):
         if found.permission and (admitted.rights is None or found.right in admitted.rights):
             continue

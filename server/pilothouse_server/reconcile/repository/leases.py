@@ -98,7 +98,7 @@ async def take(
 
 
 async def see(transaction: ReadTransaction, name: str) -> SeenLease | None:
-    """Returns a lease as it is now; None where nobody has ever held it."""
+    """Returns the present lease; None if nobody has ever held it."""
     row = (await transaction.connection.execute(_SEE, {"name": name})).first()
     return None if row is None else SeenLease(row.owner, row.epoch, row.expires_at, row.ahead_seconds)
 

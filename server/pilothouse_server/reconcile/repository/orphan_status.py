@@ -39,7 +39,7 @@ _ROWS = 1000
 
 
 class Orphan(msgspec.Struct, frozen=True):
-    """An object that the sweep found. `is_swept`: the sweep deletes it where nobody decides otherwise."""
+    """An object that the sweep found. `is_swept`: the sweep deletes it unless somebody decides otherwise."""
 
     uid: str
     kind: str

@@ -218,7 +218,7 @@ class _Kind(Protocol):
 
 
 class _Unknown:
-    """Stands in where types do not fit, until all faults are found."""
+    """Replaces the code of fields whose types do not fit, until all faults are found."""
 
     def problem(self, _link: Link) -> str:
         return "cannot hold"

@@ -273,9 +273,9 @@ class AuditLayer:
         return not refusals.singly(kind, call.rule, call.started_at, _plain(name, 253), size)
 
     async def _locate(self, call: Call) -> None:
-        """Has the record stand in the log of the namespace that is named, though no handler looked it up.
+        """Sets the record's namespace to the one in the request, though no handler looked it up.
 
-        Only where the caller reaches it: a record that its own caller sees must not reveal that a foreign namespace
+        Only if the caller reaches it: a record that its own caller sees must not reveal that a foreign namespace
         exists.
         """
         name, principal = call.namespace, call.principal

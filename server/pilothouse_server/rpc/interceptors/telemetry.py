@@ -46,7 +46,7 @@ class Counts:
         self._in_flight += 1
 
     def ended(self, call: Call, code: str) -> None:
-        """It has ended so."""
+        """Counts the end of a call with this code."""
         self._in_flight -= 1
         self._codes[code] += 1
         if self._times:

@@ -33,7 +33,7 @@ _TOO_LARGE = 413
 
 
 class Body(msgspec.Struct, frozen=True):
-    """How items make up a body."""
+    """The form in which items are joined to a request body."""
 
     content_type: str
     head: bytes

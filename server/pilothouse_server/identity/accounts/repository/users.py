@@ -162,7 +162,7 @@ async def insert_user(
 
 
 async def update_user(transaction: Transaction, user: User, values: Mapping[str, Any]) -> User:
-    """Changes a row that the transaction has locked, raises its version, and answers it whole."""
+    """Changes a row that the transaction has locked, raises its version, and returns it whole."""
     await _update(transaction, user.id, values)
     return await _whole(transaction, user.id)
 

@@ -57,7 +57,7 @@ class Tried:
 
     @property
     def origins(self) -> Sequence[bytes]:
-        """The device's and the address's places in the database; as many in any case."""
+        """Returns the database keys of the device and the address; always the same number."""
         return (self.address_hash, device_hash(self.device or b""))
 
     @property
@@ -86,7 +86,7 @@ class LoginThrottle:
         self.budgets = FailureBudgets(settings.login_failures_per_address)
 
     def tried(self, username: str, origin: LoginOrigin, device_token: str) -> Tried:
-        """The account of this name, as somebody there tries it who shows this token ('' none)."""
+        """Returns the account of this name, as tried from there with this device token ('' none)."""
         account_hash = _account_hash(username)
         device = self._devices.read(device_token, account_hash)
         return Tried(account_hash, self._names.address_hash(origin.address_group), device)

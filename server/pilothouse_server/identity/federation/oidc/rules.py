@@ -78,7 +78,7 @@ def fits(conditions: Sequence[ClaimCondition], claims: Mapping[str, Any]) -> boo
 
 
 def read_rule(entry: DocumentEntry) -> ClaimRule:
-    """A rule as a file has it. Raises SettingsError."""
+    """Reads a rule of the file. Raises SettingsError."""
     namespaces = entry.texts("namespaces")
     if EVERYWHERE in namespaces and len(namespaces) > 1:
         raise entry.wrong("namespaces", f'must be "{EVERYWHERE}" alone, which means all, or names')
