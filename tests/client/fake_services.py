@@ -62,7 +62,7 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 class Service:
-    """One service: the methods of its class, and for the others what the product does by their names.
+    """One service: the methods of its class, and for the others the product's behaviour by their names.
 
     Get, List, Create, Update, Delete and Watch of a resource in `tables` work on the table of the fake server. Other
     methods return an empty response.

@@ -58,7 +58,7 @@ REPRESENTED = {
 
 
 def _container(guarded: Guarded | None, *, imported: bool) -> tuple[Container, tuple[str, ...]]:
-    """A container that says what a Deployment does, and the fields that it cannot say."""
+    """Returns the container of a Deployment, and the fields that a container cannot hold."""
     document = deployment(guarded)
     document["metadata"]["uid"] = "u"
     found = convert(document)
@@ -104,7 +104,7 @@ def _refused(action: Callable[[Guarded, Principal], None], guarded: Guarded, cal
 
 
 def _said() -> Iterator[Guarded]:
-    """The guarded paths that a container can say. `hostUsers` is not among them: true says what nobody says, too."""
+    """Yields the guarded paths that a container can hold. `hostUsers` is not among them: true is the default, too."""
     plain, _ = _container(None, imported=True)
     for guarded in GUARDED:
         subject, problems = _container(guarded, imported=True)
