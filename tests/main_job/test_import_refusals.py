@@ -14,6 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import TooManyValues
 from pilothouse_server.kubernetes.transport import ClusterTransport
@@ -71,6 +72,13 @@ async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> No
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="importer", permissions=["container.*", "namespace.get", "config.use"])
     )
+    await server.admin.identity.create_role(
+        role=identity_pb2.Role(name="taker", permissions=["container.import", "namespace.get", "config.*"])
+    )
+    taker = await server.user("taker", {"legacy": "taker"})
+    with pytest.raises(PilothouseError) as refused:
+        await taker.containers.import_(namespace="legacy")
+    assert 'permission container.create is needed in namespace "legacy"' in str(refused.value)
     importer = await server.user("importer", {"legacy": "importer"})
     answer = await importer.containers.import_(namespace="legacy")
     told = " ".join(answer.results[0].problems)

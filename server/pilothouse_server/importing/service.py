@@ -10,6 +10,10 @@ from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.interceptors.authorization import permission_denied
+
+# An import makes containers.
+CREATE_PERMISSION = "container.create"
 
 
 class ImportHandler:
@@ -28,6 +32,8 @@ class ImportHandler:
         call.describe(namespace_id=namespace.id)
         refuse_inactive_namespace(namespace)
         may = call.may(namespace.name)
+        if not may(CREATE_PERMISSION):
+            raise permission_denied(CREATE_PERMISSION, namespace.name)
         candidates = await operations.discover(
             self._connect, namespace, request.names, request.label_selector, existing, may
         )

@@ -195,7 +195,8 @@ class ContainerServiceServicer:
         The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
         become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
         Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
-        import. The caller needs `storage.create` to import volumes, and `config.create` to import config maps and secrets.
+        import. The caller needs `container.create`, and `storage.create` to import volumes, and `config.create` to import
+        config maps and secrets: the permissions that creating the same objects needs.
         Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
         them. DeleteVolume returns a claim with its data to the cluster.
 
