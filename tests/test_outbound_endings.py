@@ -21,7 +21,7 @@ import uvloop
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
-from pilothouse_server.kubernetes.exec import PROTOCOLS, Program, program
+from pilothouse_server.kubernetes.exec import PROTOCOLS, RunningProgram, program
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, TransportLimits
 from pilothouse_server.launch.embedded.certificate import self_signed
 from pilothouse_server.outbound.destinations import ANYWHERE, TooLong, cut, read
@@ -133,7 +133,7 @@ def _answered(end: End) -> Ask:
 
 
 @asynccontextmanager
-async def _run(endless: Endless, limits: TransportLimits = DEFAULT_LIMITS) -> AsyncIterator[Program]:
+async def _run(endless: Endless, limits: TransportLimits = DEFAULT_LIMITS) -> AsyncIterator[RunningProgram]:
     authority = base64.b64encode(endless.authority.read_bytes()).decode()
     cluster = {"server": endless.url, "certificate-authority-data": authority}
     kubeconfig = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pilothouse_manifests.fields import (
     Chosen,
@@ -23,10 +23,12 @@ from pilothouse_manifests.table import (
     CONTAINERS,
     DEPLOYMENT,
     INIT_CONTAINER,
+    INIT_CONTAINERS,
     MAIN_CONTAINER,
     POD,
     SERVICE,
     SERVICE_PORT,
+    SIDECAR,
     VOLUME_SOURCES,
     VOLUMES,
 )
@@ -36,10 +38,16 @@ _NAMED = re.compile(r'\[name="(?P<name>[^"]+)"\](?P<rest>.*)', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PathValue:
-    """`name`: the value, with dots where it stands within another. `item`: of a list by name or of a map, which."""
+    """`name`: the value, with dots where it stands within another. `item`: of a list by name or of a map, which.
+
+    `programs` and `program`: the list of programs that has it, and the name of the one there; both are empty for the
+    main program and for fields of the whole pod.
+    """
 
     name: str
     item: str = ""
+    programs: str = ""
+    program: str = ""
 
 
 def keyed_lists() -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -107,19 +115,22 @@ def adoptable(path: str, main: str) -> PathValue | None:
     `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or what another
     changed there cannot be taken over alone.
     """
-    of_main = f'.{CONTAINERS}[name="{main}"]'
-    if path.startswith(of_main):
-        return _find(MAIN_CONTAINER, path.removeprefix(of_main))
-    return _find(POD, path)
+    for key, part in ((CONTAINERS, SIDECAR), (INIT_CONTAINERS, INIT_CONTAINER)):
+        if (rest := _within(path, key)) is None:
+            continue
+        found = _NAMED.match(rest)
+        if found is None:
+            return None
+        if key == CONTAINERS and found["name"] == main:
+            return _among(MAIN_CONTAINER.entries, found["rest"])
+        value = _among(part.entries, found["rest"])
+        return None if value is None else replace(value, programs=part.name, program=found["name"])
+    return _among(POD.entries, path)
 
 
 def adoptable_setting(path: str) -> PathValue | None:
     """The value of a container that a field of its Deployment's spec, apart from its template, stands for."""
-    return _find(DEPLOYMENT, path)
-
-
-def _find(part: FieldPart, path: str) -> PathValue | None:
-    return _among(part.entries, path)
+    return _among(DEPLOYMENT.entries, path)
 
 
 def _among(entries: tuple[Entry, ...], path: str) -> PathValue | None:

@@ -1,7 +1,7 @@
 """The table: how each field of a container, a volume and a config is called in Kubernetes.
 
 On the left the name of the value, as in the API and in the server's model; on the right the key. What Kubernetes offers
-and the platform does not (`lifecycle`, `workingDir` …) is never named: a source reports whatever nobody
+and the platform does not (`workingDir` …) is never named: a source reports whatever nobody
 reads. Only keys that may stand at their default are listed, because live objects and manifests written by tools
 state them.
 """
@@ -42,6 +42,9 @@ _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
 # What the API gives pods to end.
 GRACE_SECONDS = 30
+# The lists of a pod's programs; the first of `containers` is the main one.
+CONTAINERS = "containers"
+INIT_CONTAINERS = "initContainers"
 
 SECCOMP_PROFILE = FieldPart(
     "seccomp_profile",
@@ -235,6 +238,43 @@ PROBE = FieldPart(
 )
 
 
+# An action at one moment of a program's life.
+LIFECYCLE_HANDLER = FieldPart(
+    "lifecycle_handler",
+    (
+        OneOf(
+            "handler",
+            (
+                ("exec", "exec", FieldPart("exec", (Field("command", "command", Texts()),))),
+                ("http_get", "httpGet", HTTP_GET),
+                (
+                    "sleep",
+                    "sleep",
+                    FieldPart(
+                        "sleep",
+                        (
+                            Field(
+                                "seconds",
+                                "seconds",
+                                Number(maximum=INT64_MAXIMUM, optional=True),
+                                required=True,
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)
+LIFECYCLE = FieldPart(
+    "lifecycle",
+    (
+        Field("post_start", "postStart", Nested(LIFECYCLE_HANDLER)),
+        Field("pre_stop", "preStop", Nested(LIFECYCLE_HANDLER)),
+    ),
+)
+
+
 def _with_protocol(port: Values, source: MappingSource) -> Values | None:
     if port.get("protocol") == "SCTP":
         source.unsupported("protocol", f"{NOT_REPRESENTED}: SCTP")
@@ -261,6 +301,8 @@ POD_PORT = FieldPart(
     ),
     check=_with_protocol,
 )
+# A port of a program next to the main one.
+PROGRAM_PORT = FieldPart("ports", POD_PORT.entries, check=_with_protocol)
 # A port of a Service; `target` is the number of a port of its pods or its name.
 SERVICE_PORT = FieldPart(
     "ports",
@@ -283,30 +325,43 @@ def usual_pull_policy(container: Values) -> str:
     return "Always" if not at and tag in ("", "latest") else "IfNotPresent"
 
 
-# What main and init containers share, as they do in Kubernetes.
-_PROGRAM: tuple[Entry, ...] = (
-    Field("image", "image", Text(), required=True),
-    Field(
-        "image_pull_policy",
-        "imagePullPolicy",
-        Text(("Always", "IfNotPresent", "Never")),
-        default=usual_pull_policy,
-    ),
-    Field("command", "command", Texts()),
-    Field("args", "args", Texts()),
-    Field("env", "env", Repeated(ENV_VAR, keys=("name",), called="variable")),
-    # One of another's could read any secret of the namespace.
-    Field("env_from", "envFrom", Repeated(ENV_FROM), adopted=False),
-    Field("resources", "resources", Nested(RESOURCES, apart=True)),
-    # Its name of a volume is that of the pod, which another's change cannot be told by.
-    Field(
-        "volume_mounts",
-        "volumeMounts",
-        Repeated(VOLUME_MOUNT, by="mountPath", keys=("mountPath",)),
-        adopted=False,
-    ),
-    Field("security_context", "securityContext", Nested(SECURITY_CONTEXT)),
-)
+def _program(port: FieldPart, *, apart: bool) -> tuple[Entry, ...]:
+    """The fields that all programs of a pod have. `apart`: whether another's change of the ports can be adopted."""
+    return (
+        Field("image", "image", Text(), required=True),
+        Field(
+            "image_pull_policy",
+            "imagePullPolicy",
+            Text(("Always", "IfNotPresent", "Never")),
+            default=usual_pull_policy,
+        ),
+        Field("command", "command", Texts()),
+        Field("args", "args", Texts()),
+        Field("env", "env", Repeated(ENV_VAR, keys=("name",), called="variable")),
+        # One of another's could read any secret of the namespace.
+        Field("env_from", "envFrom", Repeated(ENV_FROM), adopted=False),
+        Field("resources", "resources", Nested(RESOURCES, apart=True)),
+        # Its name of a volume is that of the pod, which another's change cannot be told by.
+        Field(
+            "volume_mounts",
+            "volumeMounts",
+            Repeated(VOLUME_MOUNT, by="mountPath", keys=("mountPath",)),
+            adopted=False,
+        ),
+        Field("security_context", "securityContext", Nested(SECURITY_CONTEXT)),
+        Field(
+            "ports",
+            "ports",
+            Repeated(port, by="containerPort", keys=("containerPort", "protocol")),
+            adopted=apart,
+        ),
+        Field("probes.liveness", "livenessProbe", Nested(PROBE)),
+        Field("probes.readiness", "readinessProbe", Nested(PROBE)),
+        Field("probes.startup", "startupProbe", Nested(PROBE)),
+        Field("lifecycle", "lifecycle", Nested(LIFECYCLE, apart=True)),
+    )
+
+
 _PROGRAM_DEFAULTS = (
     ("terminationMessagePath", "/dev/termination-log"),
     ("terminationMessagePolicy", "File"),
@@ -314,26 +369,22 @@ _PROGRAM_DEFAULTS = (
     ("stdinOnce", False),
     ("tty", False),
 )
+_OTHER_PROGRAM = (
+    Field("name", "name", Text(), required=True, adopted=False),
+    *_program(PROGRAM_PORT, apart=True),
+)
 INIT_CONTAINER = FieldPart(
     "init_containers",
-    (Field("name", "name", Text(), required=True), *_PROGRAM),
+    (*_OTHER_PROGRAM, Field("restart_policy", "restartPolicy", Text(("Always",)), adopted=False)),
     defaults=_PROGRAM_DEFAULTS,
 )
+SIDECAR = FieldPart("sidecars", _OTHER_PROGRAM, defaults=_PROGRAM_DEFAULTS)
 MAIN_CONTAINER = FieldPart(
     "container",
     (
         Field("pod_container_name", "name", Text(), required=True, adopted=False),
-        *_PROGRAM,
-        # Those of Services stand in the same list here.
-        Field(
-            "ports",
-            "ports",
-            Repeated(POD_PORT, by="containerPort", keys=("containerPort", "protocol")),
-            adopted=False,
-        ),
-        Field("probes.liveness", "livenessProbe", Nested(PROBE)),
-        Field("probes.readiness", "readinessProbe", Nested(PROBE)),
-        Field("probes.startup", "startupProbe", Nested(PROBE)),
+        # Its ports stand in the same list here as those of Services.
+        *_program(POD_PORT, apart=False),
     ),
     defaults=_PROGRAM_DEFAULTS,
 )
@@ -348,7 +399,7 @@ TOLERATION = FieldPart(
         Field("toleration_seconds", "tolerationSeconds", _ID),
     ),
 )
-# The template's spec, apart from its main container and its volumes.
+# The template's spec, apart from its containers and its volumes.
 POD = FieldPart(
     "pod",
     (
@@ -364,7 +415,7 @@ POD = FieldPart(
         Field("pod_security_context", "securityContext", Nested(POD_SECURITY_CONTEXT)),
         Field("node_selector", "nodeSelector", Words()),
         Field("tolerations", "tolerations", Repeated(TOLERATION, by="key")),
-        Field("init_containers", "initContainers", Repeated(INIT_CONTAINER, keys=("name",)), adopted=False),
+        Field("init_containers", INIT_CONTAINERS, Repeated(INIT_CONTAINER, keys=("name",)), adopted=False),
     ),
     defaults=(
         ("restartPolicy", "Always"),
@@ -462,7 +513,6 @@ VOLUME_SOURCES: dict[str, tuple[str, FieldPart]] = {
 }
 # The volumes of a pod are a list by name, though no field of a container has the key.
 VOLUMES = "volumes"
-CONTAINERS = "containers"
 
 # A Service's spec, apart from its type, selector and ports.
 SERVICE = FieldPart(

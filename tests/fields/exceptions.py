@@ -12,17 +12,20 @@ _FOR_EVER = "cannot be taken back, as in Kubernetes"
 _IN_PODS = "has no object on the cluster: it is a part of the pods that mount it, whose test takes it along"
 _READINESS = "refused: a readiness probe ends nothing"
 
+# Where a program of a container stands.
+_PROGRAMS = ("", "sidecars.", "init_containers.")
+
 # By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
 EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
     "pilothouse.container.v1.Container": {
         "everywhere": {
             "etag": _ETAG,
-            "probes.readiness.termination_grace_seconds": _READINESS,
+            **{f"{program}probes.readiness.termination_grace_seconds": _READINESS for program in _PROGRAMS},
         },
         "import": {
             "display_name": _PEOPLE,
-            "probes.liveness.success_threshold": _ONE,
-            "probes.startup.success_threshold": _ONE,
+            **{f"{program}probes.liveness.success_threshold": _ONE for program in _PROGRAMS},
+            **{f"{program}probes.startup.success_threshold": _ONE for program in _PROGRAMS},
             "drift_policy": "what the platform does about others' changes; the cluster does not know it",
         },
     },

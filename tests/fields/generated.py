@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_manifests.fields import Entry, Field, Nested, Repeated, Text
-from pilothouse_manifests.table import MAIN_CONTAINER, POD, fields_of
+from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, SIDECAR, fields_of
 
 # Two of each form: the one that is created, the one that it becomes.
 FORMS: dict[int, tuple[str, str]] = {
@@ -79,7 +79,11 @@ def is_map(field: Any) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-def choices(entries: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries)) -> dict[str, Text]:
+_SIDECARS = Field("sidecars", CONTAINERS, Repeated(SIDECAR))
+_ALL: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries, _SIDECARS)
+
+
+def choices(entries: tuple[Entry, ...] = _ALL) -> dict[str, Text]:
     """The texts of the table that must be one of a few, by the names that lead to them."""
     found: dict[str, Text] = {}
     for field in fields_of(entries):
@@ -94,6 +98,8 @@ def choices(entries: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries)
 @dataclass(frozen=True)
 class Needs:
     """The needs of a leaf whose name ends with `ends`: a value of its own, next to it, or at the top of the resource.
+
+    Values at the top stand in the leaf's program, unless that is the main one.
 
     `values`: in place of those of its form, for the first time and the second.
     """
@@ -136,6 +142,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("empty_dirs.medium", values=("Memory", "")),
     Needs("http_get.port_name", top=_PORT),
     Needs("tcp_socket.port_name", top=_PORT),
+    Needs("sleep.seconds", values=(3, 4)),
     Needs("http_get.path", values=("/alpha", "/beta")),
     Needs("http_get.scheme", values=("HTTPS", "HTTP")),
     Needs("liveness.success_threshold", values=(1, 1)),
@@ -156,7 +163,11 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "TcpSocketAction": {"port": 70},
     "VolumeMount": {"volume": "alpha", "mount_path": "/alpha"},
     "Toleration": {"operator": "Exists"},
+    # Only a native sidecar may have all fields.
+    "InitContainer": {"restart_policy": "Always"},
 }
+# Programs of a container next to the main one.
+PROGRAMS = ("Program", "InitContainer")
 
 
 def filled(
@@ -165,16 +176,18 @@ def filled(
     """Puts a value into the leaf, and its other needs; returns the value as the message holds it."""
     name = leaf.name
     need = next((each for each in needs if name == each.ends or name.endswith(f".{each.ends}")), None)
-    place = message
+    place = top = message
     for field in leaf.fields[:-1]:
         inner = getattr(place, field.name)
         place = inner.add() if field.is_repeated else inner
         place.SetInParent()
         _complete(place, variant)
+        if place.DESCRIPTOR.name in PROGRAMS:
+            top = place
     if need is not None and need.beside:
         ParseDict(need.beside, place)
     if need is not None and need.top:
-        _merge_missing(message, need.top)
+        _merge_missing(top, need.top)
     value = need.values[variant] if need is not None and need.values else None
     if value is None and choice is not None:
         value = choice[variant]

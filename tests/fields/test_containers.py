@@ -61,10 +61,8 @@ def case(number: int, leaf: Leaf, variant: int = 0) -> Case:
     text = CHOICES.get(leaf.name)
     choice = None if text is None else (text.choices[0], text.choices[-1])
     value = filled(container, leaf, variant, choice=choice)
-    mounts = [
-        *container.volume_mounts,
-        *(m for init in container.init_containers for m in init.volume_mounts),
-    ]
+    programs: list[Any] = [container, *container.sidecars, *container.init_containers]
+    mounts = [mount for program in programs for mount in program.volume_mounts]
     mounted = sorted({mount.volume for mount in mounts})
     container.empty_dirs.extend(pb.EmptyDir(name=name) for name in mounted)
     if leaf.name == "name":
@@ -227,7 +225,7 @@ def theirs(item: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=4)
 async def test_every_field_survives(server: Server) -> None:
     found = await lost(server, LEAVES)
     assert found == dict.fromkeys(EXCEPT["import"], "import")

@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.errors import (
     Unauthorized,
     Unreachable,
 )
-from pilothouse_server.kubernetes.exec import Ended, Output, Program, program
+from pilothouse_server.kubernetes.exec import Ended, Output, RunningProgram, program
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, PODS, Resource
 from tests.kubernetes import recorded
 from tests.kubernetes.recorded_server import RecordedServer, serving
@@ -206,7 +206,7 @@ async def _said(
     raise AssertionError("no end")
 
 
-async def _say(running: Program, frame: dict[str, Any]) -> None:
+async def _say(running: RunningProgram, frame: dict[str, Any]) -> None:
     if frame["dir"] != "sent":
         return
     if frame["channel"] == 0:

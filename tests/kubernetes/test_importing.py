@@ -21,13 +21,18 @@ from pilothouse_server.containers.model import (
     HttpGet,
     HttpHeader,
     InitContainer,
+    Lifecycle,
+    LifecycleHandler,
     PodSecurityContext,
     Port,
     Probe,
     Probes,
+    Program,
+    ProgramPort,
     Resources,
     SeccompProfile,
     SecurityContext,
+    Sleep,
     TcpSocket,
     Toleration,
 )
@@ -80,7 +85,31 @@ RICH: dict[str, Any] = {
         pod_security_context=PodSecurityContext(
             fs_group=2000, seccomp_profile=SeccompProfile("RuntimeDefault")
         ),
-        init_containers=(InitContainer("prepare", "busybox:1", command=("true",), env=(EnvVar("I", "1"),)),),
+        lifecycle=Lifecycle(
+            LifecycleHandler(HttpGet(path="/warm", port_name="http")), LifecycleHandler(Sleep(5))
+        ),
+        sidecars=(
+            Program(
+                "exporter",
+                "exporter:1",
+                env=(EnvVar("E", "1"),),
+                volume_mounts=(VolumeMount("cache", "/cache", read_only=True),),
+                resources=Resources("10m", "", "32Mi", ""),
+                ports=(ProgramPort(9113, "metrics"), ProgramPort(53, protocol="UDP")),
+                probes=Probes(readiness=Probe(HttpGet(path="/metrics", port_name="metrics"))),
+                lifecycle=Lifecycle(pre_stop=LifecycleHandler(Exec(("flush",)))),
+            ),
+            Program("proxy", "envoy:1", args=("--quiet",)),
+        ),
+        init_containers=(
+            InitContainer("prepare", "busybox:1", command=("true",), env=(EnvVar("I", "1"),)),
+            InitContainer(
+                "mesh",
+                "mesh:1",
+                probes=Probes(startup=Probe(TcpSocket(port=15021))),
+                restart_policy="Always",
+            ),
+        ),
         service_account="robot",
         image_pull_secrets=("registry", "mirror"),
         node_selector={"disk": "ssd"},
@@ -172,7 +201,14 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
     [
         (changed((*POD, "affinity"), {"nodeAffinity": {}}), "spec.template.spec.affinity"),
         (changed((*POD, "restartPolicy"), "Never"), "spec.template.spec.restartPolicy"),
-        (changed((*MAIN, "lifecycle"), {"preStop": {}}), "containers[main].lifecycle"),
+        (
+            changed((*MAIN, "lifecycle"), {"postStart": {"tcpSocket": {"port": 1}}}),
+            "containers[main].lifecycle.postStart.tcpSocket",
+        ),
+        (
+            changed((*POD, "containers"), [{"name": "main", "image": "a:1"}, {"name": "b", "image": "B"}]),
+            "containers[b].image",
+        ),
         (changed((*MAIN, "workingDir"), "/srv"), "containers[main].workingDir"),
         (changed((*MAIN, "resources"), {"limits": {"gpu": "1"}}), "resources.limits.gpu"),
         (

@@ -102,20 +102,36 @@ pod_security = st.none() | st.builds(
     supplemental_groups=st.lists(st.integers(0, 99), max_size=2).map(tuple),
     seccomp_profile=seccomp,
 )
-init_containers = st.lists(
-    st.builds(
-        model.InitContainer,
-        name=word,
-        image=said,
-        command=st.lists(said, max_size=2).map(tuple),
-        args=st.lists(said, max_size=2).map(tuple),
-        env=env,
-        volume_mounts=mounts,
-        resources=resources,
-        security_context=container_security,
-        image_pull_policy=st.sampled_from(["", "Always"]),
+hooks = st.none() | st.builds(
+    model.LifecycleHandler,
+    handler=st.one_of(
+        st.builds(model.Exec, command=st.lists(said, min_size=1, max_size=2).map(tuple)),
+        st.builds(model.HttpGet, path=said, port=number, host=text),
+        st.builds(model.Sleep, seconds=st.integers(0, 9)),
     ),
-    max_size=2,
+)
+lifecycles = st.builds(model.Lifecycle, post_start=hooks, pre_stop=hooks)
+program = {
+    "name": word,
+    "image": said,
+    "command": st.lists(said, max_size=2).map(tuple),
+    "args": st.lists(said, max_size=2).map(tuple),
+    "env": env,
+    "volume_mounts": mounts,
+    "resources": resources,
+    "security_context": container_security,
+    "image_pull_policy": st.sampled_from(["", "Always"]),
+    "ports": st.lists(
+        st.builds(
+            model.ProgramPort, container_port=number, name=st.just("") | word, host_port=st.none() | number
+        ),
+        max_size=2,
+    ).map(tuple),
+    "probes": st.builds(model.Probes, liveness=probes, readiness=probes, startup=probes),
+    "lifecycle": lifecycles,
+}
+init_containers = st.lists(
+    st.builds(model.InitContainer, **program, restart_policy=st.sampled_from(["", "Always"])), max_size=2
 ).map(tuple)
 specs = st.builds(
     model.ContainerSpec,
@@ -131,6 +147,8 @@ specs = st.builds(
     probes=st.builds(model.Probes, liveness=probes, readiness=probes, startup=probes),
     security_context=container_security,
     pod_security_context=pod_security,
+    lifecycle=lifecycles,
+    sidecars=st.lists(st.builds(model.Program, **program), max_size=2).map(tuple),
     init_containers=init_containers,
     service_account=st.just("") | word,
     image_pull_secrets=st.lists(word, max_size=2, unique=True).map(tuple),

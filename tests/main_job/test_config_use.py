@@ -89,6 +89,19 @@ GIVEN: dict[str, dict[str, Any]] = {
             )
         ]
     },
+    "container.sidecars[0].env[0].source_name": {
+        "sidecars": [pb.Program(name="side", image="busybox:1", env=[SECRET])]
+    },
+    "container.sidecars[1].volume_mounts[0].volume": {
+        "sidecars": [
+            pb.Program(name="one", image="busybox:1"),
+            pb.Program(
+                name="two",
+                image="busybox:1",
+                volume_mounts=[pb.VolumeMount(volume="settings", mount_path="/s")],
+            ),
+        ]
+    },
     "container.image_pull_secrets[0]": {"image_pull_secrets": ["registry"]},
     "container.env_from[0].source_name": {"env_from": [WHOLE]},
     "container.init_containers[0].env_from[0].source_name": {

@@ -53,6 +53,61 @@ RIGHTS: dict[str, dict[str, object]] = {
     "container.init_containers[0].security_context.privileged": {
         "init_containers": [pb.InitContainer(name="init", image="busybox:1.37", security_context=PRIVILEGED)]
     },
+    "container.sidecars[0].security_context.capabilities_add": {
+        "sidecars": [
+            pb.Program(
+                name="side",
+                image="busybox:1.37",
+                security_context=pb.SecurityContext(capabilities_add=["NET_ADMIN"]),
+            )
+        ]
+    },
+    "container.sidecars[0].ports[0].host_port": {
+        "sidecars": [
+            pb.Program(
+                name="side",
+                image="busybox:1.37",
+                ports=[pb.ProgramPort(container_port=80, host_port=8080)],
+            )
+        ]
+    },
+    "container.sidecars[0].probes.readiness.http_get.host": {
+        "sidecars": [
+            pb.Program(
+                name="side",
+                image="busybox:1.37",
+                probes=pb.Probes(
+                    readiness=pb.Probe(http_get=pb.HttpGetAction(port=80, host="169.254.169.254"))
+                ),
+            )
+        ]
+    },
+    "container.init_containers[0].ports[0].host_port": {
+        "init_containers": [
+            pb.InitContainer(
+                name="init",
+                image="busybox:1.37",
+                ports=[pb.ProgramPort(container_port=80, host_port=8080)],
+            )
+        ]
+    },
+    "container.lifecycle.pre_stop.http_get.host": {
+        "lifecycle": pb.Lifecycle(
+            pre_stop=pb.LifecycleHandler(http_get=pb.HttpGetAction(port=80, host="169.254.169.254"))
+        )
+    },
+    "container.init_containers[0].lifecycle.post_start.http_get.host": {
+        "init_containers": [
+            pb.InitContainer(
+                name="init",
+                image="busybox:1.37",
+                restart_policy="Always",
+                lifecycle=pb.Lifecycle(
+                    post_start=pb.LifecycleHandler(http_get=pb.HttpGetAction(port=80, host="10.0.0.1"))
+                ),
+            )
+        ]
+    },
     "container.ports[0].host_port": {"ports": [pb.Port(container_port=80, host_port=8080)]},
     # The node asks, so that the metadata service of the cloud answers.
     "container.probes.liveness.http_get.host": {

@@ -55,6 +55,7 @@ def repeated(count: int, *path: str, item: bytes = b"") -> bytes:
     [
         repeated(MANY, "container", "env"),
         repeated(MANY, "container", "init_containers", "env"),
+        repeated(MANY, "container", "sidecars", "ports"),
         repeated(MANY, "container", "labels"),
         repeated(MANY, "container", "args", item=b"x"),
         repeated(MANY, "container"),
@@ -92,10 +93,14 @@ async def test_the_largest_requests_that_are_allowed_pass() -> None:
     assert len(raw) > SHORT_BYTES
     assert not await too_many_fields(raw, metrics_pb2.RecordUsageRequest.DESCRIPTOR)
     wide = container_pb2.CreateContainerRequest()
-    for number in range(16):
-        init = wide.container.init_containers.add(name=f"init-{number}", image="nginx:1.27")
+    programs: list[Any] = [wide.container]
+    programs += [wide.container.sidecars.add(name=f"sidecar-{n}", image="nginx:1.27") for n in range(8)]
+    programs += [wide.container.init_containers.add(name=f"init-{n}", image="nginx:1.27") for n in range(16)]
+    for program in programs:
+        program.command.extend(["x"] * 256)
+        program.args.extend(["x"] * 256)
         for each in range(512):
-            init.env.add(name=f"VARIABLE_{each}", value="x" * 20)
+            program.env.add(name=f"VARIABLE_{each}", source_name="settings", source_key=f"key-{each}")
     assert not await too_many_fields(wide.SerializeToString(), REQUEST)
 
 

@@ -271,13 +271,18 @@ common: dict[str, st.SearchStrategy[Any]] = {
         max_size=2,
     ),
 }
-mains = st.fixed_dictionaries(
+hooks = st.one_of(
+    handlers.filter(lambda handler: "httpGet" in handler or "exec" in handler),
+    st.fixed_dictionaries({"sleep": st.fixed_dictionaries({"seconds": st.integers(0, 30)})}),
+)
+programs = st.fixed_dictionaries(
     {"name": names, "image": names},
     optional=common
     | {
         "livenessProbe": probes,
         "readinessProbe": probes,
         "startupProbe": probes,
+        "lifecycle": some(postStart=hooks, preStop=hooks),
         "ports": st.lists(
             st.fixed_dictionaries(
                 {"containerPort": ports, "protocol": st.sampled_from(["TCP", "UDP"])},
@@ -292,10 +297,12 @@ mains = st.fixed_dictionaries(
         ),
     },
 )
-inits = st.fixed_dictionaries({"name": names, "image": names}, optional=common)
+inits = st.builds(
+    lambda program, rest: program | rest, programs, st.sampled_from([{}, {"restartPolicy": "Always"}])
+)
 pods = st.fixed_dictionaries(
     {
-        "containers": st.lists(mains, min_size=1, max_size=1),
+        "containers": st.lists(programs, min_size=1, max_size=3),
         "volumes": st.tuples(
             st.fixed_dictionaries(
                 {

@@ -22,8 +22,8 @@ NOT = "cannot be represented"
             f"web.yaml:16: deployment/web: spec.template.spec.containers[0].workingDir: {NOT}",
         ),
         (
-            web(container="lifecycle: {preStop: {sleep: {seconds: 5}}}"),
-            f"web.yaml:16: deployment/web: spec.template.spec.containers[0].lifecycle: {NOT}",
+            web(container="lifecycle: {preStop: {sleep: {seconds: 5}}, stopSignal: SIGUSR1}"),
+            f"web.yaml:16: deployment/web: spec.template.spec.containers[0].lifecycle.stopSignal: {NOT}",
         ),
         (web("paused: true"), f"web.yaml:7: deployment/web: spec.paused: {NOT}"),
         (
@@ -43,17 +43,16 @@ NOT = "cannot be represented"
             f"web.yaml:18: deployment/web: spec.template.spec.containers[0].env[0].valueFrom.fileKeyRef: {NOT}",
         ),
         (
-            web(pod="initContainers: [{name: a, image: b, restartPolicy: Always}]"),
-            f"web.yaml:13: deployment/web: spec.template.spec.initContainers[0].restartPolicy: {NOT}",
+            web(pod="initContainers: [{name: a, image: b, workingDir: /a}]"),
+            f"web.yaml:13: deployment/web: spec.template.spec.initContainers[0].workingDir: {NOT}",
         ),
         (
             WEB.replace("containerPort: 8080", "containerPort: 8080, protocol: SCTP"),
             f"web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].protocol: {NOT}: SCTP",
         ),
         (
-            WEB + "      - name: proxy\n        image: envoy\n",
-            f"web.yaml:18: deployment/web: spec.template.spec.containers[1]: {NOT}: "
-            "a second container (proxy) next to the main one",
+            WEB + "      - name: proxy\n        image: envoy\n        tty: true\n",
+            f"web.yaml:20: deployment/web: spec.template.spec.containers[1].tty: {NOT}",
         ),
         (
             WEB.replace("      labels: {app: web}", "      labels: {app: web, tier: b}").replace(
@@ -313,7 +312,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
                 pod="hostNetwork: true\nvolumes: [{name: data, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
-            WEB.replace("name: web", "name: pair", 1) + "      - {name: second, image: x}\n",
+            WEB.replace("name: web\n  labels: {app: web}", "name: pair\n  labels: {app: pair}", 1),
             "apiVersion: batch/v1\nkind: Job\nmetadata: {name: settings}\nspec: {a: b}\n",
         ]
     )
@@ -326,7 +325,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("deployment/web", "spec.template.spec.hostNetwork"),
         ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
-        ("deployment/pair", "spec.template.spec.containers[1]"),
+        ("deployment/pair", "spec.template.metadata.labels[app]"),
         ("job/settings", ""),
     ]
     assert len(problems.refused(None)) == 5

@@ -33,19 +33,16 @@ def _pod(container: pb.Container) -> dict[str, Any]:
     main = {
         "name": container.pod_container_name,
         **_program(container),
-        "livenessProbe": _probe(container.probes.liveness),
-        "readinessProbe": _probe(container.probes.readiness),
-        "startupProbe": _probe(container.probes.startup),
         "ports": [_port(port) for port in container.ports if port.service_type == _SERVICE_FREE],
     }
     pod = {
-        "containers": [_said(main)],
+        "containers": [_said(main), *(_other(each) for each in container.sidecars)],
         "volumes": [
             {"name": each.name, "emptyDir": _said({"medium": each.medium, "sizeLimit": each.size_limit})}
             for each in container.empty_dirs
         ],
         "initContainers": [
-            _said({"name": each.name, **_program(each)}) for each in container.init_containers
+            _other(each) | _said({"restartPolicy": each.restart_policy}) for each in container.init_containers
         ],
         "serviceAccountName": container.service_account,
         "imagePullSecrets": [{"name": each} for each in container.image_pull_secrets],
@@ -60,7 +57,12 @@ def _pod(container: pb.Container) -> dict[str, Any]:
     return stated
 
 
-def _program(container: pb.Container | pb.InitContainer) -> dict[str, Any]:
+def _other(program: pb.Program | pb.InitContainer) -> dict[str, Any]:
+    ports = [_port(port) for port in program.ports]
+    return _said({"name": program.name, **_program(program), "ports": ports})
+
+
+def _program(container: pb.Container | pb.Program | pb.InitContainer) -> dict[str, Any]:
     resources = container.resources
     return {
         "image": container.image,
@@ -75,6 +77,15 @@ def _program(container: pb.Container | pb.InitContainer) -> dict[str, Any]:
             }
         ),
         "securityContext": _rights(container.security_context),
+        "livenessProbe": _probe(container.probes.liveness),
+        "readinessProbe": _probe(container.probes.readiness),
+        "startupProbe": _probe(container.probes.startup),
+        "lifecycle": _said(
+            {
+                "postStart": _hook(container.lifecycle.post_start),
+                "preStop": _hook(container.lifecycle.pre_stop),
+            }
+        ),
         "volumeMounts": [
             _said(
                 {
@@ -99,7 +110,7 @@ def _variable(variable: pb.EnvVar) -> dict[str, Any]:
     return {"name": variable.name, "valueFrom": {kind: _said(source)}}
 
 
-def _port(port: pb.Port) -> dict[str, Any]:
+def _port(port: pb.Port | pb.ProgramPort) -> dict[str, Any]:
     protocol = "UDP" if port.protocol == pb.PROTOCOL_UDP else "TCP"
     stated = {"name": port.name, "containerPort": port.container_port, "hostPort": port.host_port}
     return {**_said(stated), "protocol": protocol}
@@ -108,16 +119,7 @@ def _port(port: pb.Port) -> dict[str, Any]:
 def _probe(probe: pb.Probe) -> dict[str, Any]:
     handler: dict[str, Any] = {}
     if probe.HasField("http_get"):
-        action = probe.http_get
-        handler["httpGet"] = _said(
-            {
-                "path": action.path,
-                "port": action.port or action.port_name,
-                "scheme": action.scheme,
-                "host": action.host,
-                "httpHeaders": [{"name": each.name, "value": each.value} for each in action.http_headers],
-            }
-        )
+        handler["httpGet"] = _request(probe.http_get)
     if probe.HasField("tcp_socket"):
         socket = probe.tcp_socket
         handler["tcpSocket"] = _said({"port": socket.port or socket.port_name, "host": socket.host})
@@ -133,6 +135,26 @@ def _probe(probe: pb.Probe) -> dict[str, Any]:
             "successThreshold": probe.success_threshold,
             "failureThreshold": probe.failure_threshold,
             "terminationGracePeriodSeconds": probe.termination_grace_seconds,
+        }
+    )
+
+
+def _hook(hook: pb.LifecycleHandler) -> dict[str, Any]:
+    if hook.HasField("http_get"):
+        return {"httpGet": _request(hook.http_get)}
+    if hook.HasField("sleep"):
+        return {"sleep": {"seconds": hook.sleep.seconds}}
+    return {"exec": {"command": list(hook.exec.command)}} if hook.HasField("exec") else {}
+
+
+def _request(action: pb.HttpGetAction) -> dict[str, Any]:
+    return _said(
+        {
+            "path": action.path,
+            "port": action.port or action.port_name,
+            "scheme": action.scheme,
+            "host": action.host,
+            "httpHeaders": [{"name": each.name, "value": each.value} for each in action.http_headers],
         }
     )
 

@@ -43,19 +43,19 @@ class Brought:
         """The step as a server can check it that has not got yet what this file brings first."""
         checked = pb.Container()
         checked.CopyFrom(step.container)
-        inits = checked.init_containers
-        for variables in (checked.env, *(init.env for init in inits)):
+        others: list[pb.Program | pb.InitContainer] = [*checked.sidecars, *checked.init_containers]
+        for variables in (checked.env, *(each.env for each in others)):
             for variable in variables:
                 if (_KIND_OF_VARIABLE.get(variable.value_from, ""), variable.source_name) in self.configs:
                     variable.optional = True
-        for sources in (checked.env_from, *(init.env_from for init in inits)):
+        for sources in (checked.env_from, *(each.env_from for each in others)):
             for source in sources:
                 if (_KIND_OF_VARIABLE.get(source.value_from, ""), source.source_name) in self.configs:
                     source.optional = True
         pulling = [name for name in checked.image_pull_secrets if ("secret", name) not in self.configs]
         checked.image_pull_secrets[:] = pulling
         mounted = {mount.volume for mount in checked.volume_mounts}
-        mounted |= {mount.volume for init in checked.init_containers for mount in init.volume_mounts}
+        mounted |= {mount.volume for each in others for mount in each.volume_mounts}
         made = sorted(mounted & self.volumes)
         # A folder of its own stands for a volume that is not there yet: what is checked is where it is mounted.
         checked.empty_dirs.extend(pb.EmptyDir(name=name) for name in made)

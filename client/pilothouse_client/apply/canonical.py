@@ -36,6 +36,7 @@ _STATED = {
     *names_of(MAIN_CONTAINER),
     *names_of(POD),
     "deployment",
+    "sidecars",
     "empty_dirs",
     "replicas",
     "labels",
@@ -57,14 +58,15 @@ def canonical(container: pb.Container) -> pb.Container:
     for field in pb.Container.DESCRIPTOR.fields:
         if field.name not in DECIDED_FIELDS:
             _clear(result, field.name)
-    result.image = image(container.image)
-    _container_parts(result)
+    _program(result)
     if not container.HasField("termination_grace_seconds"):
         result.termination_grace_seconds = GRACE_SECONDS
-    for init in result.init_containers:
-        init.image = image(init.image)
-        _container_parts(init)
-    _fill_probes(result.probes)
+    others: list[pb.Program | pb.InitContainer] = [*result.sidecars, *result.init_containers]
+    for program in others:
+        _program(program)
+        for declared in program.ports:
+            declared.protocol = declared.protocol or pb.PROTOCOL_TCP
+        program.ports.sort(key=lambda port: (port.container_port, port.protocol))
     for folder in result.empty_dirs:
         folder.size_limit = amount(folder.size_limit)
     for port in result.ports:
@@ -72,8 +74,7 @@ def canonical(container: pb.Container) -> pb.Container:
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
     _fill_deployment(result.deployment)
-    for name in ("probes", "pod_security_context"):
-        _clear_empty(result, name)
+    _clear_empty(result, "pod_security_context")
     _sort(result)
     return result
 
@@ -102,7 +103,12 @@ def amount(text: str, smallest: str = "1e-9") -> str:
     return f"{rounded.normalize():f}"
 
 
-def _container_parts(container: pb.Container | pb.InitContainer) -> None:
+def _program(container: pb.Container | pb.Program | pb.InitContainer) -> None:
+    container.image = image(container.image)
+    _fill_probes(container.probes)
+    for hook in (container.lifecycle.post_start, container.lifecycle.pre_stop):
+        if hook.HasField("http_get"):
+            _fill(hook.http_get, HTTP_GET)
     for variable in container.env:
         variable.value_from = variable.value_from or pb.ENV_VALUE_FROM_LITERAL
         # The API writes 0 where nothing is said.
@@ -117,7 +123,7 @@ def _container_parts(container: pb.Container | pb.InitContainer) -> None:
         for amounts in (resources.requests, resources.limits):
             for name in amounts:
                 amounts[name] = amount(amounts[name])
-    for name in ("resources", "security_context"):
+    for name in ("resources", "security_context", "probes", "lifecycle"):
         _clear_empty(container, name)
     for mount in container.volume_mounts:
         # The server keeps the shortest spelling of a path.

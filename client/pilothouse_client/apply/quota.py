@@ -1,8 +1,7 @@
 """Whether a whole file fits into its namespace's quota, counted as the server counts.
 
-A container's share is its request, or where it names none its limit, times its replicas; init containers run before
-the main one, so the greatest counts. The steps are counted in the order in which they will be taken, because the
-server refuses the first one that does not fit then.
+A container's share is the request of a pod (`pod_request`, as on the server) times its replicas. The steps are
+counted in the order in which they will be taken, because the server refuses the first one that does not fit then.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.plan import Step
+from pilothouse_manifests.pod_requests import pod_request
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _RESOURCES = ("containers", "cpu", "memory")
@@ -64,15 +64,25 @@ def _growth(step: Step) -> tuple[Decimal, ...]:
 
 
 def _share(container: pb.Container) -> tuple[Decimal, ...]:
-    cpu = memory = Decimal(0)
-    for each in (container.resources, *(init.resources for init in container.init_containers)):
-        requests, limits = each.requests, each.limits
-        asked = each.cpu_request or requests.get("cpu") or each.cpu_limit or limits.get("cpu", "")
-        cpu = max(cpu, _number(asked, "0.001"))
-        asked = each.memory_request or requests.get("memory") or each.memory_limit or limits.get("memory", "")
-        memory = max(memory, _number(asked, "1"))
+    running = (container.resources, *(each.resources for each in container.sidecars))
+    starting = tuple((each.resources, each.restart_policy == "Always") for each in container.init_containers)
     replicas = container.replicas if container.HasField("replicas") else 1
-    return Decimal(1), cpu * replicas, memory * replicas
+    shares = (
+        pod_request(map(count, running), ((count(each), stays) for each, stays in starting), Decimal(0))
+        for count in (_cpu, _memory)
+    )
+    return Decimal(1), *(share * replicas for share in shares)
+
+
+def _cpu(resources: pb.Resources) -> Decimal:
+    requests, limits = resources.requests, resources.limits
+    asked = resources.cpu_request or requests.get("cpu") or resources.cpu_limit or limits.get("cpu", "")
+    return _number(asked, "0.001")
+
+
+def _memory(resources: pb.Resources) -> Decimal:
+    asked = resources.memory_request or resources.requests.get("memory")
+    return _number(asked or resources.memory_limit or resources.limits.get("memory", ""), "1")
 
 
 def _amounts(quota: namespace_pb2.ResourceQuota) -> dict[str, Decimal]:

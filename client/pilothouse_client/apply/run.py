@@ -200,8 +200,8 @@ def _warn(steps: Iterable[Step], complain: Say) -> None:
             continue
         for field, name in literals(step.wanted.values):
             if changed is None or field in changed:
-                # What a probe sends cannot come from a Secret.
-                advice = "" if field == "probes" else ": put it into a Secret"
+                # Headers of probes and hooks cannot come from a Secret.
+                advice = "" if name.startswith("header ") else ": put it into a Secret"
                 complain(
                     f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
                     f"to all who may see the container{advice}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from pilothouse_manifests.fields import Values
-from pilothouse_manifests.reading import Hooks, read
+from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import (
     CONTAINERS,
@@ -20,6 +20,7 @@ from pilothouse_manifests.table import (
     MAIN_CONTAINER,
     POD,
     POD_PORT,
+    SIDECAR,
     VOLUME_MOUNT,
 )
 from pilothouse_manifests.translator.convert_volume import PodVolumes, pod_volumes
@@ -128,9 +129,9 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
         if pod.present:
             pod.invalid(CONTAINERS, "expected a list with a container, found none")
         return [], []
-    for other in containers[1:]:
-        name = other.text("name") or "unnamed"
-        other.unusable(None, f"cannot be represented: a second container ({name}) next to the main one")
+    # The first one is the main one, as it is to kubectl.
+    if len(containers) > 1:
+        values["sidecars"] = list(read_each(SIDECAR, containers[1:], hooks))
     with containers[0] as main:
         values |= read(MAIN_CONTAINER, main, hooks) or {}
     declared = [

@@ -24,7 +24,14 @@ _URL_PASSWORD = re.compile(r"""://[^\s/?#:@"']*:(?!\$\([\w.\-]+\)@)[^\s/?#"']+@"
 _ARGUMENT = re.compile(r"(--?[A-Za-z][\w.\-]*)(=?)(.*)", re.DOTALL)
 # A variable or a header that an argument begins with: `DB_PASSWORD=…`, `Authorization: …`.
 _SET = re.compile(r"([A-Za-z_][\w.\-]*)(?:=|:\s)\s*(.*)", re.DOTALL)
-_PROBES = ("liveness", "readiness", "startup")
+# Requests that the node sends to a program.
+_REQUESTS = (
+    ("probes", "liveness", "liveness probe"),
+    ("probes", "readiness", "readiness probe"),
+    ("probes", "startup", "startup probe"),
+    ("lifecycle", "post_start", "post_start hook"),
+    ("lifecycle", "pre_stop", "pre_stop hook"),
+)
 # Files and switches, not values.
 _NO_VALUE = re.compile(r"/.*|true|false|\$\(.*\)|", re.IGNORECASE)
 
@@ -38,14 +45,10 @@ def reads_like_a_credential(name: str) -> bool:
 def literals(container: Values) -> Iterator[tuple[str, str]]:
     """Each value of a container that looks like a credential, as its field and its name."""
     yield from _of_program(container, "")
-    for init in container.get("init_containers", ()):
-        for _, name in _of_program(init, f" of init container {init['name']}"):
-            yield "init_containers", name
-    for probe in _PROBES:
-        sent = container.get("probes", {}).get(probe, {}).get("http_get", {})
-        for header in sent.get("http_headers", ()):
-            if _is_value(header.get("value", "")) and reads_like_a_credential(header["name"]):
-                yield "probes", f"header {header['name']} of the {probe} probe"
+    for field, word in (("sidecars", "sidecar"), ("init_containers", "init container")):
+        for program in container.get(field, ()):
+            for _, name in _of_program(program, f" of {word} {program['name']}"):
+                yield field, name
 
 
 def _of_program(program: Values, whose: str) -> Iterator[tuple[str, str]]:
@@ -58,6 +61,11 @@ def _of_program(program: Values, whose: str) -> Iterator[tuple[str, str]]:
     for field in ("args", "command"):
         for name in _named(program.get(field, ())):
             yield field, f"argument {name}{whose}"
+    for field, part, what in _REQUESTS:
+        sent = program.get(field, {}).get(part, {}).get("http_get", {})
+        for header in sent.get("http_headers", ()):
+            if _is_value(header.get("value", "")) and reads_like_a_credential(header["name"]):
+                yield field, f"header {header['name']} of the {what}{whose}"
 
 
 def _named(arguments: Iterable[str]) -> Iterator[str]:

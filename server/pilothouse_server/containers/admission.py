@@ -158,16 +158,9 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
 
 def _with_volumes(wanted: Container, volumes: Mapping[str, MountedVolume]) -> Container:
     read_only = {name for name, volume in volumes.items() if volume.read_only}
-    init_containers = tuple(
-        msgspec.structs.replace(init, volume_mounts=_read_only(init.volume_mounts, read_only))
-        for init in wanted.spec.init_containers
-    )
-    return msgspec.structs.replace(
-        wanted,
-        volumes=tuple(volumes[name] for name in sorted(volumes)),
-        volume_mounts=_read_only(wanted.volume_mounts, read_only),
-        spec=msgspec.structs.replace(wanted.spec, init_containers=init_containers),
-    )
+    if read_only:
+        wanted = wanted.changing_mounts(lambda mounts: _read_only(mounts, read_only))
+    return msgspec.structs.replace(wanted, volumes=tuple(volumes[name] for name in sorted(volumes)))
 
 
 def _read_only(mounts: tuple[VolumeMount, ...], volumes: Collection[str]) -> tuple[VolumeMount, ...]:

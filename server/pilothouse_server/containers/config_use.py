@@ -18,26 +18,21 @@ _WORDS = {"config_map": "config map", "secret": "secret"}
 
 
 def env_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom]]:
-    """The variables and sources of variables of a container and of its init containers, with their fields."""
+    """The variables and sources of variables of all programs of a container, with their fields."""
     env: list[tuple[str, EnvVar | EnvFrom]] = []
-    programs = [("container", container.env, container.spec.env_from)]
-    programs += [
-        (f"container.init_containers[{number}]", init.env, init.env_from)
-        for number, init in enumerate(container.spec.init_containers)
-    ]
-    for field, variables, sources in programs:
-        env += [(f"{field}.env[{i}]", item) for i, item in enumerate(variables)]
-        env += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(sources)]
+    for field, program in container.programs():
+        env += [(f"{field}.env[{i}]", item) for i, item in enumerate(program.env)]
+        env += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(program.env_from)]
     return env
 
 
 def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
-    """The mounts of a container and of its init containers, with the fields that they stand in."""
-    mounts = [(f"container.volume_mounts[{i}]", item) for i, item in enumerate(container.volume_mounts)]
-    for number, init in enumerate(container.spec.init_containers):
-        at = f"container.init_containers[{number}].volume_mounts"
-        mounts += [(f"{at}[{i}]", item) for i, item in enumerate(init.volume_mounts)]
-    return mounts
+    """The mounts of all programs of a container, with the fields that they stand in."""
+    return [
+        (f"{field}.volume_mounts[{i}]", item)
+        for field, program in container.programs()
+        for i, item in enumerate(program.volume_mounts)
+    ]
 
 
 def refuse_use(container: Container, may: May) -> None:

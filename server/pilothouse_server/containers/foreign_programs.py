@@ -21,7 +21,7 @@ def foreign_programs(
     if deployment is None:
         return None
     spec = deployment.spec.template.spec
-    ours = {container.spec.pod_container_name}
+    ours = {container.spec.pod_container_name, *(each.name for each in container.spec.sidecars)}
     added = [each.name for each in spec.containers if each.name not in ours]
     ours = {init.name for init in container.spec.init_containers}
     added += [each.name for each in spec.init_containers if each.name not in ours]

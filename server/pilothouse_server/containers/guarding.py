@@ -22,7 +22,15 @@ from typing import Final
 import msgspec
 
 from pilothouse_manifests.paths import field_of
-from pilothouse_manifests.table import CONTAINERS, INIT_CONTAINER, MAIN_CONTAINER, POD, VOLUMES
+from pilothouse_manifests.table import (
+    CONTAINERS,
+    INIT_CONTAINER,
+    INIT_CONTAINERS,
+    MAIN_CONTAINER,
+    POD,
+    SIDECAR,
+    VOLUMES,
+)
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
@@ -110,8 +118,14 @@ def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May
 def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
     """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
     keys = Keys(KeyPatterns("*"), guarded)
-    had = {each.right for each in _of_pods(stored, keys)}
-    return any(each.right not in had for each in _of_pods(wanted, keys))
+    had = {(each.right, _program_of(each)) for each in _of_pods(stored, keys)}
+    return any((each.right, _program_of(each)) not in had for each in _of_pods(wanted, keys))
+
+
+def _program_of(found: GuardViolation) -> Steps:
+    """Returns the place of the finding's program, because a right of one is no right of another; else nothing."""
+    place = found.steps[3:5]
+    return place if place and place[0] in (CONTAINERS, INIT_CONTAINERS) else ()
 
 
 def runs_other_things(wanted: Container, stored: Container) -> bool:
@@ -247,10 +261,13 @@ def _field(container: Container, found: GuardViolation) -> str:
 
 
 def _field_of_pod(container: Container, found: GuardViolation, steps: Steps) -> str | int | None:
-    if steps[0] == "initContainers" and len(steps) > 2:
+    if steps[0] == INIT_CONTAINERS and len(steps) > 2:
         inner = field_of(INIT_CONTAINER.entries, steps[2:])
         return None if inner is None else f"init_containers[{steps[1]}].{inner}"
-    if steps[0] == CONTAINERS and len(steps) > 2 and steps[1] == 0:
+    if steps[0] == CONTAINERS and len(steps) > 2 and (number := int(steps[1])) > 0:
+        inner = field_of(SIDECAR.entries, steps[2:])
+        return None if inner is None else f"sidecars[{number - 1}].{inner}"
+    if steps[0] == CONTAINERS and len(steps) > 2:
         if steps[2] == "ports":
             return _field_of_port(container, found)
         return field_of(MAIN_CONTAINER.entries, steps[2:])

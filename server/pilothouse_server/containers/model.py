@@ -9,6 +9,7 @@ quantities in normalised form; empty text means "nothing is said", as in the API
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Literal
 
@@ -158,6 +159,10 @@ class Grpc(Value, frozen=True, tag="grpc"):
     service: str = ""
 
 
+class Sleep(Value, frozen=True, tag="sleep"):
+    seconds: int = 0
+
+
 class Probe(Value, frozen=True):
     """Zero numbers take Kubernetes' defaults and are not sent."""
 
@@ -174,6 +179,15 @@ class Probes(Value, frozen=True):
     liveness: Probe | None = None
     readiness: Probe | None = None
     startup: Probe | None = None
+
+
+class LifecycleHandler(Value, frozen=True):
+    handler: Exec | HttpGet | Sleep
+
+
+class Lifecycle(Value, frozen=True):
+    post_start: LifecycleHandler | None = None
+    pre_stop: LifecycleHandler | None = None
 
 
 class SeccompProfile(Value, frozen=True):
@@ -203,7 +217,18 @@ class PodSecurityContext(Value, frozen=True):
     seccomp_profile: SeccompProfile | None = None
 
 
-class InitContainer(Value, frozen=True):
+class ProgramPort(Value, frozen=True):
+    """A port that a pod declares, without a Service."""
+
+    container_port: int
+    name: str = ""
+    host_port: int | None = None
+    protocol: Literal["TCP", "UDP"] = "TCP"
+
+
+class Program(Value, frozen=True):
+    """One program of a pod. The fields of the main one stand in `Container` and `ContainerSpec` by the same names."""
+
     name: str
     image: str
     command: tuple[str, ...] = ()
@@ -214,6 +239,22 @@ class InitContainer(Value, frozen=True):
     security_context: SecurityContext | None = None
     image_pull_policy: str = ""
     env_from: tuple[EnvFrom, ...] = ()
+    ports: tuple[ProgramPort, ...] = ()
+    probes: Probes = Probes()
+    lifecycle: Lifecycle = Lifecycle()
+
+
+class InitContainer(Program, frozen=True):
+    """`restart_policy` is `Always` for a native sidecar, else empty: it runs to its end before those that follow."""
+
+    restart_policy: str = ""
+
+    @property
+    def is_sidecar(self) -> bool:
+        return self.restart_policy == "Always"
+
+
+Mounts = tuple[VolumeMount, ...]
 
 
 class Toleration(Value, frozen=True):
@@ -275,6 +316,8 @@ class ContainerSpec(Value, frozen=True):
     probes: Probes = Probes()
     security_context: SecurityContext | None = None
     pod_security_context: PodSecurityContext | None = None
+    lifecycle: Lifecycle = Lifecycle()
+    sidecars: tuple[Program, ...] = ()
     init_containers: tuple[InitContainer, ...] = ()
     service_account: str = ""
     node_selector: dict[str, str] = {}
@@ -348,9 +391,71 @@ class Container(Namespaced, Value, frozen=True):
     updated_by: str = ""
 
     @property
-    def all_mounts(self) -> tuple[VolumeMount, ...]:
-        """The mounts of the container and of its init containers."""
-        return (*self.volume_mounts, *(m for init in self.spec.init_containers for m in init.volume_mounts))
+    def main(self) -> Program:
+        """The main program."""
+        spec = self.spec
+        return Program(
+            name=spec.pod_container_name,
+            image=self.image,
+            command=spec.command,
+            args=spec.args,
+            env=self.env,
+            volume_mounts=self.volume_mounts,
+            resources=self.resources,
+            security_context=spec.security_context,
+            image_pull_policy=spec.image_pull_policy,
+            env_from=spec.env_from,
+            ports=tuple(
+                ProgramPort(port.container_port, port.name, port.host_port, port.protocol)
+                for port in self.ports
+            ),
+            probes=spec.probes,
+            lifecycle=spec.lifecycle,
+        )
+
+    @property
+    def others(self) -> tuple[Program, ...]:
+        """The programs of its pods next to the main one: sidecars and init containers."""
+        return (*self.spec.sidecars, *self.spec.init_containers)
+
+    def programs(self) -> Iterator[tuple[str, Program]]:
+        """Yields each program of its pods with the field that it stands in, the main one first."""
+        yield "container", self.main
+        for number, sidecar in enumerate(self.spec.sidecars):
+            yield f"container.sidecars[{number}]", sidecar
+        for number, init in enumerate(self.spec.init_containers):
+            yield f"container.init_containers[{number}]", init
+
+    def changing_others(self, change: Callable[[Any], Any]) -> ContainerSpec:
+        """Returns its spec with each program next to the main one as `change` returns it."""
+        spec = self.spec
+        if not spec.sidecars and not spec.init_containers:
+            return spec
+        return msgspec.structs.replace(
+            spec,
+            sidecars=tuple(map(change, spec.sidecars)),
+            init_containers=tuple(map(change, spec.init_containers)),
+        )
+
+    def changing_mounts(self, change: Callable[[Mounts], Mounts]) -> Container:
+        """Returns it with the mounts of each of its programs as `change` returns them."""
+        return msgspec.structs.replace(
+            self,
+            volume_mounts=change(self.volume_mounts),
+            spec=self.changing_others(
+                lambda each: msgspec.structs.replace(each, volume_mounts=change(each.volume_mounts))
+            ),
+        )
+
+    @property
+    def all_mounts(self) -> Mounts:
+        """The mounts of all of its programs."""
+        return (*self.volume_mounts, *(mount for each in self.others for mount in each.volume_mounts))
+
+    @property
+    def all_variables(self) -> tuple[EnvVar, ...]:
+        """The variables of all of its programs."""
+        return (*self.env, *(item for each in self.others for item in each.env))
 
     @property
     def workload_kind(self) -> WorkloadKind:
@@ -361,7 +466,7 @@ class Container(Namespaced, Value, frozen=True):
     @property
     def is_long(self) -> bool:
         """Whether it has so many variables that each step of what is made of it takes a millisecond or more."""
-        return len(self.env) + sum(len(init.env) for init in self.spec.init_containers) > _MANY_VARIABLES
+        return len(self.env) + sum(len(each.env) for each in self.others) > _MANY_VARIABLES
 
     @property
     def wanted_replicas(self) -> int:

@@ -146,15 +146,7 @@ def _without_mount(container: Container, volume: str, mount_path: str) -> Contai
         )
 
     own_dirs = {item.name for item in container.spec.empty_dirs}
-    init_containers = tuple(
-        msgspec.structs.replace(init, volume_mounts=kept(init.volume_mounts))
-        for init in container.spec.init_containers
-    )
-    changed = msgspec.structs.replace(
-        container,
-        volume_mounts=kept(container.volume_mounts),
-        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
-    )
+    changed = container.changing_mounts(kept)
     if volume in own_dirs or changed == container:
         where = f" at {mount_path}" if mount_path else ""
         raise FailedPrecondition(

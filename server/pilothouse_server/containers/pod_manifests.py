@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 
 from pilothouse_manifests.fields import OneOf
-from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, VOLUME_SOURCES, VOLUMES
+from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, SIDECAR, VOLUME_SOURCES, VOLUMES
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
     EmptyDir,
     EnvVar,
+    LifecycleHandler,
     MountedVolume,
     Port,
     Probe,
@@ -47,7 +48,7 @@ def pod_spec(container: Container) -> Manifest:
     names = _pod_names(container)
     in_pod = _in_pod(container, names)
     spec = _write_pod(in_pod)
-    spec[CONTAINERS] = [_write_main(in_pod)]
+    spec[CONTAINERS] = [_write_main(in_pod), *map(_write_sidecar, in_pod.spec.sidecars)]
     if names:
         spec[VOLUMES] = _volumes(container, names)
     return spec
@@ -57,25 +58,27 @@ def _place(name: str) -> str:
     return name if name.partition(".")[0] in InPod.__struct_fields__ else f"spec.{name}"
 
 
-def _handler(_: OneOf, probe: Probe) -> tuple[str, Any]:
-    return str(probe.handler.__struct_config__.tag), probe.handler
+def _handler(_: OneOf, value: Probe | LifecycleHandler) -> tuple[str, Any]:
+    return str(value.handler.__struct_config__.tag), value.handler
 
 
 _write_pod = writer(POD, place=_place, choose=_handler)
 _write_main = writer(MAIN_CONTAINER, place=_place, choose=_handler)
+_write_sidecar = writer(SIDECAR, choose=_handler)
 _write_source = {type_: (key, writer(part)) for type_, (key, part) in VOLUME_SOURCES.items()}
 
 
 def _in_pod(container: Container, names: Mapping[str, str]) -> InPod:
-    mounts, spec = container.volume_mounts, container.spec
-    if spec.taken_over is not None and any(here != there for here, there in names.items()):
-        mounts = _renamed(mounts, names)
-        init_containers = tuple(
-            msgspec.structs.replace(init, volume_mounts=_renamed(init.volume_mounts, names))
-            for init in spec.init_containers
-        )
-        spec = msgspec.structs.replace(spec, init_containers=init_containers)
-    return InPod(container.image, container.env, _ports(container), mounts, container.resources, spec)
+    if container.spec.taken_over is not None and any(here != there for here, there in names.items()):
+        container = container.changing_mounts(lambda mounts: _renamed(mounts, names))
+    return InPod(
+        container.image,
+        container.env,
+        _ports(container),
+        container.volume_mounts,
+        container.resources,
+        container.spec,
+    )
 
 
 def _renamed(mounts: tuple[VolumeMount, ...], names: Mapping[str, str]) -> tuple[VolumeMount, ...]:

@@ -10,22 +10,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from pilothouse_manifests.table import RECREATE, ROLLING_UPDATE
+from pilothouse_manifests.pod_requests import pod_request
+from pilothouse_manifests.table import GRACE_SECONDS, RECREATE, ROLLING_UPDATE
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import (
     Container,
+    ContainerSpec,
     DeploymentSettings,
     EnvFrom,
     EnvVar,
     InitContainer,
+    Lifecycle,
+    LifecycleHandler,
     Port,
     Probe,
+    Probes,
+    Program,
+    ProgramPort,
+    Resources,
     SeccompProfile,
     SecurityContext,
+    Sleep,
 )
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.names import is_pod_port_name, port_name_problem
@@ -37,6 +47,7 @@ _NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
 _INT32_MAXIMUM = 2**31 - 1
 _DEADLINE_SECONDS = 600
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+ProgramT = TypeVar("ProgramT", bound=Program)
 _FIELD_PATHS = frozenset(
     {
         "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
@@ -66,37 +77,27 @@ def checked(container: Container) -> Container:
         found.one_of(f"container.empty_dirs[{index}].medium", item.medium, ("Memory",))
     _check_keys(found, "container.labels", container.labels)
     _check_keys(found, "container.annotations", container.annotations)
-    found.one_of("container.image_pull_policy", spec.image_pull_policy, PULL_POLICIES)
     found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
-    _check_env(found, "container.env", container.env)
-    _check_env_from(found, "container.env_from", spec.env_from)
-    _check_mounts(found, "container.volume_mounts", container.volume_mounts)
-    _check_probes(found, container)
+    programs = [_checked_program(found, field, program, spec) for field, program in container.programs()]
+    _check_names(found, container)
     _check_tolerations(found, container)
-    _check_security(found, container)
+    _check_pod_security(found, container)
     _check_workload(found, spec.workload)
     ports = _checked_ports(found, container)
-    resources = checked_resources(found, "container.resources", container.resources)
-    init_containers = tuple(
-        _checked_init(found, index, item) for index, item in enumerate(spec.init_containers)
-    )
-    names = [item.name for item in init_containers]
-    found.unique("container.init_containers", enumerate([*names, spec.pod_container_name]), "the name")
     found.raise_if_any()
+    sidecars = 1 + len(spec.sidecars)
     reference = ImageReference.parse(container.image)
     return msgspec.structs.replace(
         container,
         # An imported Deployment keeps the very text, or its pods would restart.
         image=reference.written if container.imported else str(reference),
         ports=ports,
-        resources=resources,
+        resources=programs[0].resources,
         volume_mounts=_spelled(container, container.volume_mounts),
         spec=msgspec.structs.replace(
             spec,
-            init_containers=tuple(
-                msgspec.structs.replace(item, volume_mounts=_spelled(container, item.volume_mounts))
-                for item in init_containers
-            ),
+            sidecars=tuple(_in_normal_form(container, each) for each in programs[1:sidecars]),
+            init_containers=tuple(_in_normal_form(container, each) for each in programs[sidecars:]),
             empty_dirs=tuple(
                 msgspec.structs.replace(
                     item, size_limit=normalise(item.size_limit) if item.size_limit else ""
@@ -110,29 +111,34 @@ def checked(container: Container) -> Container:
 def quota_share(container: Container) -> tuple[int, int]:
     """Millicores and bytes that a container counts against its namespace's quota.
 
-    The request, where none is given the limit (as Kubernetes takes it), times the replicas; stopped and
-    paused containers count, so that they can start again. Init containers run before the main one, so the
-    greater counts. Who names neither counts as none: to ask for next to nothing would be as good, and what a
-    LimitRange of the cluster adds is not known here.
+    What a pod requests (`pod_request`) times the replicas; stopped and paused containers count, so that they can start
+    again. Where a program gives no request its limit counts, as in Kubernetes. One that gives neither counts nothing:
+    a request of next to nothing would have the same effect, and a LimitRange of the cluster is not known here.
     """
-    cpu = memory = 0
-    for resources in (container.resources, *(item.resources for item in container.spec.init_containers)):
-        cpu = max(cpu, _amount(resources.request("cpu") or resources.limit("cpu")).millicores)
-        memory = max(memory, _amount(resources.request("memory") or resources.limit("memory")).whole)
+    spec = container.spec
+    running = (container.resources, *(each.resources for each in spec.sidecars))
+    starting = tuple((each.resources, each.is_sidecar) for each in spec.init_containers)
+    cpu = pod_request(map(_millicores, running), ((_millicores(each), stays) for each, stays in starting), 0)
+    memory = pod_request(map(_bytes, running), ((_bytes(each), stays) for each, stays in starting), 0)
     return cpu * container.replicas, memory * container.replicas
 
 
 def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]) -> bool:
     """Whether its environment cannot do without one of these keys of a config map or secret."""
-    env = [*container.env, *(item for init in container.spec.init_containers for item in init.env)]
     return any(
         (each.value_from, each.source_name) == (kind, name) and each.source_key in keys and not each.optional
-        for each in env
+        for each in container.all_variables
     )
 
 
-def _amount(text: str) -> Quantity:
-    return Quantity.parse(text or "0")
+def _millicores(resources: Resources) -> int:
+    text = resources.request("cpu") or resources.limit("cpu")
+    return Quantity.parse(text).millicores if text else 0
+
+
+def _bytes(resources: Resources) -> int:
+    text = resources.request("memory") or resources.limit("memory")
+    return Quantity.parse(text).whole if text else 0
 
 
 def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:
@@ -281,46 +287,100 @@ def _completed_port(found: Findings, field: str, port: Port, container: str) -> 
     )
 
 
-def _checked_init(found: Findings, index: int, item: InitContainer) -> InitContainer:
-    field = f"container.init_containers[{index}]"
-    _check_env(found, f"{field}.env", item.env)
-    _check_env_from(found, f"{field}.env_from", item.env_from)
-    _check_mounts(found, f"{field}.volume_mounts", item.volume_mounts)
-    found.one_of(f"{field}.image_pull_policy", item.image_pull_policy, PULL_POLICIES)
-    _check_rights(found, f"{field}.security_context", item.security_context)
+def _checked_program(found: Findings, field: str, program: ProgramT, spec: ContainerSpec) -> ProgramT:
+    """The rules that hold for each program of a pod; `field` is where it stands. Its image is not looked at."""
+    _check_env(found, f"{field}.env", program.env)
+    _check_env_from(found, f"{field}.env_from", program.env_from)
+    _check_mounts(found, f"{field}.volume_mounts", program.volume_mounts)
+    found.one_of(f"{field}.image_pull_policy", program.image_pull_policy, PULL_POLICIES)
+    _check_rights(found, f"{field}.security_context", program.security_context)
+    _check_probes(found, field, program)
+    _check_hooks(found, field, program, spec)
+    if field != "container":
+        _check_declared_ports(found, field, program.ports)
+    if isinstance(program, InitContainer):
+        _check_restarts(found, field, program)
     return msgspec.structs.replace(
-        item,
-        image=str(ImageReference.parse(item.image)),
-        resources=checked_resources(found, f"{field}.resources", item.resources),
+        program, resources=checked_resources(found, f"{field}.resources", program.resources)
     )
 
 
-def _check_probes(found: Findings, container: Container) -> None:
-    port_names = {port.name for port in container.ports if is_pod_port_name(port.name)}
+def _in_normal_form(container: Container, program: ProgramT) -> ProgramT:
+    """A program next to the main one as it is stored."""
+    reference = ImageReference.parse(program.image)
+    return msgspec.structs.replace(
+        program,
+        image=reference.written if container.imported else str(reference),
+        volume_mounts=_spelled(container, program.volume_mounts),
+    )
+
+
+def _check_names(found: Findings, container: Container) -> None:
+    """Notes programs that are called as an earlier one of the pod is."""
+    seen: set[str] = set()
+    for field, program in container.programs():
+        if program.name in seen:
+            found.add(f"{field}.name", "unique", f'another program of the pod is called "{program.name}"')
+        seen.add(program.name)
+
+
+def _check_declared_ports(found: Findings, field: str, ports: Sequence[ProgramPort]) -> None:
+    at = f"{field}.ports"
+    found.unique(at, ((i, (each.container_port, each.protocol)) for i, each in enumerate(ports)), "the port")
+    found.unique(at, ((i, each.name) for i, each in enumerate(ports) if each.name), "the port name")
+
+
+def _check_restarts(found: Findings, field: str, init: InitContainer) -> None:
+    """Only a native sidecar runs together with the main program, so only it may have probes and hooks."""
+    found.one_of(f"{field}.restart_policy", init.restart_policy, ("Always",))
+    if init.is_sidecar:
+        return
+    for name, given in (("probes", init.probes != Probes()), ("lifecycle", init.lifecycle != Lifecycle())):
+        if given:
+            words = "is only allowed with restart_policy Always: the init container ends before the main program starts"
+            found.add(f"{field}.{name}", "unused", words)
+
+
+def _check_probes(found: Findings, field: str, program: Program) -> None:
     for kind in ("liveness", "readiness", "startup"):
-        probe: Probe | None = getattr(container.spec.probes, kind)
+        probe: Probe | None = getattr(program.probes, kind)
         if probe is None:
             continue
-        field = f"container.probes.{kind}"
+        at = f"{field}.probes.{kind}"
         if kind != "readiness" and probe.success_threshold > 1:
-            found.add(f"{field}.success_threshold", "maximum", "must be 1 for a liveness or startup probe")
+            found.add(f"{at}.success_threshold", "maximum", "must be 1 for a liveness or startup probe")
         if kind == "readiness" and probe.termination_grace_seconds:
             found.add(
-                f"{field}.termination_grace_seconds",
+                f"{at}.termination_grace_seconds",
                 "unused",
                 "is not allowed for a readiness probe, which ends nothing",
             )
-        handler = probe.handler
-        port_name = getattr(handler, "port_name", None)
-        if port_name is not None and bool(port_name) == bool(getattr(handler, "port", 0)):
-            found.add(
-                f"{field}.{_handler_name(handler)}.port", "required", "exactly one of port and port_name"
-            )
-        elif port_name and port_name not in port_names:
-            found.add(
-                f"{field}.{_handler_name(handler)}.port_name", "unknown", "is not a port of the container"
-            )
-        found.one_of(f"{field}.http_get.scheme", getattr(handler, "scheme", ""), ("HTTP", "HTTPS"))
+        _check_handler(found, at, probe.handler, program)
+
+
+def _check_hooks(found: Findings, field: str, program: Program, spec: ContainerSpec) -> None:
+    grace = GRACE_SECONDS if spec.termination_grace_seconds is None else spec.termination_grace_seconds
+    for name in ("post_start", "pre_stop"):
+        hook: LifecycleHandler | None = getattr(program.lifecycle, name)
+        if hook is None:
+            continue
+        at = f"{field}.lifecycle.{name}"
+        if isinstance(hook.handler, Sleep) and hook.handler.seconds > grace:
+            words = f"must be at most termination_grace_seconds, which is {grace}"
+            found.add(f"{at}.sleep.seconds", "maximum", words)
+        _check_handler(found, at, hook.handler, program)
+
+
+def _check_handler(found: Findings, field: str, handler: object, program: Program) -> None:
+    """Notes a port that the program does not have, and an unknown scheme."""
+    port_name = getattr(handler, "port_name", None)
+    if port_name is not None and bool(port_name) == bool(getattr(handler, "port", 0)):
+        found.add(f"{field}.{_handler_name(handler)}.port", "required", "exactly one of port and port_name")
+    elif port_name and not any(
+        each.name == port_name and is_pod_port_name(each.name) for each in program.ports
+    ):
+        found.add(f"{field}.{_handler_name(handler)}.port_name", "unknown", "is not a port of the container")
+    found.one_of(f"{field}.http_get.scheme", getattr(handler, "scheme", ""), ("HTTP", "HTTPS"))
 
 
 def _handler_name(handler: object) -> str:
@@ -340,8 +400,7 @@ def _check_tolerations(found: Findings, container: Container) -> None:
             found.add(f"{field}.toleration_seconds", "unused", "is only allowed with NoExecute")
 
 
-def _check_security(found: Findings, container: Container) -> None:
-    _check_rights(found, "container.security_context", container.spec.security_context)
+def _check_pod_security(found: Findings, container: Container) -> None:
     if (pod := container.spec.pod_security_context) is not None:
         _check_seccomp(found, "container.pod_security_context", pod.seccomp_profile)
         found.one_of(

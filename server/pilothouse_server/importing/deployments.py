@@ -61,12 +61,17 @@ class Converted(msgspec.Struct, frozen=True):
 
 
 def convert(
-    deployment: Manifest, services: Iterable[Manifest] = (), orphans: Collection[str] = ()
+    deployment: Manifest,
+    services: Iterable[Manifest] = (),
+    orphans: Collection[str] = (),
+    *,
+    main_program: str = "",
 ) -> Converted:
     """Read a live Deployment, whole as JSON, and those of `services` that select its pods.
 
     `orphans`: uids of objects that carry our label and belong to nothing that the database knows. A container that is
-    made of one keeps the uid that its label names.
+    made of one keeps the uid that its label names. `main_program`: what the main one is called; by default it is the
+    first.
     """
     problems: list[str] = []
     metadata = deployment["metadata"]
@@ -79,7 +84,7 @@ def convert(
                 pod_annotations = pod_metadata.words("annotations")
                 pod_metadata.ignore("creationTimestamp")
             with template.part("spec") as pod:
-                main = read_pod(pod)
+                main = read_pod(pod, main_program)
     kubernetes_name = str(metadata["name"])
     if (replicas := rollout.get("replicas", 1)) > INT32_MAXIMUM:
         problems.append(f"spec.replicas: more than {INT32_MAXIMUM}")
@@ -170,15 +175,7 @@ def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
             msgspec.structs.replace(mount, volume=names.get(mount.volume, mount.volume)) for mount in mounts
         )
 
-    init_containers = tuple(
-        msgspec.structs.replace(init, volume_mounts=named(init.volume_mounts))
-        for init in container.spec.init_containers
-    )
-    return msgspec.structs.replace(
-        container,
-        volume_mounts=named(container.volume_mounts),
-        spec=msgspec.structs.replace(container.spec, init_containers=init_containers),
-    )
+    return container.changing_mounts(named)
 
 
 def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:

@@ -21,7 +21,7 @@ import msgspec
 from pilothouse_manifests.paths import PathValue, adoptable, adoptable_setting
 from pilothouse_server.containers import manifests, operations, repository, rules
 from pilothouse_server.containers.guarding import gives_more_rights
-from pilothouse_server.containers.model import Container, EnvVar
+from pilothouse_server.containers.model import Container, EnvVar, Program
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths
@@ -68,7 +68,8 @@ def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Con
     """Returns the Deployment's values, without additions by others that the model has no field for."""
     said = manifests.deployment(container)
     unreadable = [path for path in paths if not _has_field(container, path) and _is_added(said, path)]
-    return convert(field_paths.without(live, unreadable)).container
+    main = container.spec.pod_container_name
+    return convert(field_paths.without(live, unreadable), main_program=main).container
 
 
 def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatterns) -> Container | None:
@@ -125,6 +126,8 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
     if value is None:
         return container
     names = value.name.split(".")
+    if value.programs:
+        return _adopt_of_program(container, there, value)
     if names[0] == container.workload_kind:
         names[0] = "workload"
     if names[0] not in Container.__struct_fields__:
@@ -138,6 +141,22 @@ def _value(container: Container, path: str) -> PathValue | None:
     if path.startswith(_POD):
         return adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
     return adoptable_setting(path.removeprefix(_SPEC)) if path.startswith(_SPEC) else None
+
+
+def _adopt_of_program(container: Container, there: Container, value: PathValue) -> Container:
+    """The container with a value of one of its programs next to the main one; a program of others is never added."""
+    theirs = {each.name: each for each in getattr(there.spec, value.programs)}
+    if value.program not in theirs:
+        return container
+
+    def adopted(program: Program) -> Program:
+        if program.name != value.program:
+            return program
+        return cast(Program, _with(program, theirs[value.program], value.name.split("."), value.item))
+
+    programs = tuple(map(adopted, getattr(container.spec, value.programs)))
+    spec: Any = {value.programs: programs}
+    return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, **spec))
 
 
 def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:

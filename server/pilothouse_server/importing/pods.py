@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import msgspec
 
-from pilothouse_manifests.fields import OneOf, Values
+from pilothouse_manifests.fields import Check, FieldPart, OneOf, Values
 from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource, ObjectSource
-from pilothouse_manifests.table import CONTAINERS, INIT_CONTAINER, MAIN_CONTAINER, POD, POD_PORT, PROBE
+from pilothouse_manifests.table import (
+    CONTAINERS,
+    INIT_CONTAINER,
+    LIFECYCLE_HANDLER,
+    MAIN_CONTAINER,
+    POD,
+    POD_PORT,
+    PROBE,
+    SIDECAR,
+)
 from pilothouse_manifests.volumes import read_volumes
 from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
 from pilothouse_server.values.image_reference import image_problem
@@ -39,16 +48,21 @@ class ReadPod(msgspec.Struct, frozen=True):
     order: tuple[TakenOverVolume, ...] = ()
 
 
-def read_pod(pod: ObjectSource) -> ReadPod:
-    """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`."""
+def read_pod(pod: ObjectSource, main: str = "") -> ReadPod:
+    """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`.
+
+    `main`: the name of its main program; by default the first one, to which kubectl also turns.
+    """
     empty_dirs, volumes, order = _volumes(pod)
     values = read(POD, pod, _HOOKS) or {}
-    names = [str(container.get("name")) for container in pod.peek(CONTAINERS, ())]
-    if len(names) == 1:
-        for main in read_each(MAIN_CONTAINER, pod.each(CONTAINERS), _HOOKS):
-            values |= main
-    else:
-        pod.unusable(CONTAINERS, f"a container is one, here are {len(names)}: {', '.join(names)}")
+    programs = list(pod.each(CONTAINERS))
+    if not all(each.present for each in programs):
+        raise TypeError("a container is a mapping")
+    named = [each for each in programs if each.peek("name") == main] or programs[:1]
+    for of_main in read_each(MAIN_CONTAINER, named, _HOOKS):
+        values |= of_main
+    others = [each for each in programs if each not in named]
+    values["sidecars"] = list(read_each(SIDECAR, others, _HOOKS))
     return ReadPod(values, empty_dirs, volumes, order)
 
 
@@ -59,19 +73,25 @@ def _with_image(container: Values, source: MappingSource) -> Values:
     return container
 
 
-def _with_handler(probe: Values, _: MappingSource) -> Values | None:
+def _with_handler(part: FieldPart) -> Check:
     """The model has one field of several types where the table has one of several fields."""
-    for name, _key, _part in _HANDLERS.choices:
-        if name in probe:
-            return {**probe, _HANDLERS.name: {"type": name, **probe.pop(name)}}
-    return None
+    handlers = next(entry for entry in part.entries if isinstance(entry, OneOf))
+
+    def with_handler(values: Values, _: MappingSource) -> Values | None:
+        for name, _key, _part in handlers.choices:
+            if name in values:
+                return {**values, handlers.name: {"type": name, **values.pop(name)}}
+        return None
+
+    return with_handler
 
 
-_HANDLERS = next(entry for entry in PROBE.entries if isinstance(entry, OneOf))
 _HOOKS: Hooks = {
     MAIN_CONTAINER: _with_image,
+    SIDECAR: _with_image,
     INIT_CONTAINER: _with_image,
-    PROBE: _with_handler,
+    PROBE: _with_handler(PROBE),
+    LIFECYCLE_HANDLER: _with_handler(LIFECYCLE_HANDLER),
     POD_PORT: lambda port, _: {**port, "service_type": "None"},
 }
 

@@ -43,7 +43,7 @@ class Ended(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class Program:
+class RunningProgram:
     """A program that runs in a pod. `output` yields its output and, last, its result."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, too_long: Callable[[], ClusterError]) -> None:
@@ -103,7 +103,7 @@ async def program(
     command: Sequence[str],
     stdin: bool,
     tty: bool,
-) -> AsyncIterator[Program]:
+) -> AsyncIterator[RunningProgram]:
     """Runs a program in a container of a pod; leaving the block ends the connection.
 
     Raises ClusterError: Refused where the pod or container does not run, Unreachable.
@@ -114,7 +114,7 @@ async def program(
     query += [("command", part) for part in command]
     path = f"{PODS.path(namespace, pod)}/exec"
     async with client.websocket(path, query, PROTOCOLS) as socket:
-        yield Program(socket, client.too_long_a_message)
+        yield RunningProgram(socket, client.too_long_a_message)
 
 
 def _parts(message: aiohttp.WSMessage) -> tuple[int, bytes]:

@@ -19,8 +19,9 @@ from google.protobuf.descriptor import Descriptor
 
 from pilothouse_server.runtime.event_loop import Share
 
-# The largest request there is has 5,000 samples, of half a dozen texts and two dozen numbers each.
-MOST_FIELDS: Final = 60_000
+# The largest requests are 5,000 samples, of half a dozen texts and two dozen numbers each, and a container with 25
+# programs of 512 variables.
+MOST_FIELDS: Final = 100_000
 _OF_A_NUMBER, _OF_OTHERS = 1, 8
 SHORT_BYTES: Final = 64 * 1024
 # Fields that are checked in a step: half a millisecond.

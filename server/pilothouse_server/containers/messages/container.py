@@ -34,19 +34,25 @@ def _time_since(status: model.Status, started_at: datetime | None) -> timedelta 
     return max(timedelta(0), datetime.now(UTC) - started_at)
 
 
-def _check_probes(message: pb.Container) -> None:
-    probes = message.probes
-    for kind, probe in (
-        ("liveness", probes.liveness),
-        ("readiness", probes.readiness),
-        ("startup", probes.startup),
-    ):
-        if probes.HasField(kind) and probe.WhichOneof("handler") is None:  # type: ignore[arg-type]
-            raise invalid(
-                f"container.probes.{kind}",
-                "one of http_get, tcp_socket, exec, grpc must be set",
-                reason="REQUIRED",
-            )
+_PROBE_WORDS = "one of http_get, tcp_socket, exec, grpc must be set"
+_HOOK_WORDS = "one of exec, http_get, sleep must be set"
+
+
+def _check_handlers(message: pb.Container) -> None:
+    """Refuses a probe and a hook that do nothing."""
+    _check_program("container", message)
+    for number, sidecar in enumerate(message.sidecars):
+        _check_program(f"container.sidecars[{number}]", sidecar)
+    for number, init in enumerate(message.init_containers):
+        _check_program(f"container.init_containers[{number}]", init)
+
+
+def _check_program(field: str, program: pb.Container | pb.Program | pb.InitContainer) -> None:
+    for part, words in (("probes", _PROBE_WORDS), ("lifecycle", _HOOK_WORDS)):
+        if program.HasField(part):  # type: ignore[arg-type]
+            for given, value in getattr(program, part).ListFields():
+                if value.WhichOneof("handler") is None:
+                    raise invalid(f"{field}.{part}.{given.name}", words, reason="REQUIRED")
 
 
 CONTAINER: Converter[model.Container, pb.Container] = Converter(
@@ -62,7 +68,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
             "spec.rights",
             "observed.conditions",
         ),
-        check=_check_probes,
+        check=_check_handlers,
     ),
     parts=(wire.CONDITION,),
 )

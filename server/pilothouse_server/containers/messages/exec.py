@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.errors import invalid
-from pilothouse_server.kubernetes.exec import Ended, Output, Program
+from pilothouse_server.kubernetes.exec import Ended, Output, RunningProgram
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.credential_names import masked_argument
 from pilothouse_server.runtime.tasks import cancel_and_wait
@@ -17,7 +17,7 @@ _MOST_CHARACTERS = 2000
 
 
 async def exec_answers(
-    call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program
+    call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: RunningProgram
 ) -> AsyncGenerator[pb.ExecResponse, None]:
     """Yields the output and passes the input on, both at once, until the program ends."""
     transcript = Transcript(wanted=start.record_content)
@@ -59,7 +59,10 @@ def check_start(start: pb.ExecStart) -> None:
 
 
 async def _feed(
-    start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: Program, transcript: Transcript
+    start: pb.ExecStart,
+    requests: AsyncIterator[pb.ExecRequest],
+    opened: RunningProgram,
+    transcript: Transcript,
 ) -> None:
     first = True
     async for request in requests:

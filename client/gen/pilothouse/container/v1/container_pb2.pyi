@@ -1037,8 +1037,134 @@ class PodSecurityContext(_message.Message):
 Global___PodSecurityContext: _TypeAlias = PodSecurityContext  # noqa: Y015
 
 @_typing.final
-class InitContainer(_message.Message):
-    """A container that runs to its end before the main one starts."""
+class ProgramPort(_message.Message):
+    """A port that a pod declares for one of its programs, without a Service. A Service in front of it is an entry of
+    `Container.ports`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTAINER_PORT_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """An IANA service name of at most 15 characters, unique in the program."""
+    container_port: _builtins.int
+    """Required; 1 to 65535."""
+    host_port: _builtins.int
+    """Port of the node itself; default none. Needs `container.privileged`."""
+    protocol: Global___Protocol.ValueType
+    """Default TCP."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        container_port: _builtins.int = ...,
+        host_port: _builtins.int = ...,
+        protocol: Global___Protocol.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_port", b"host_port", "name", b"name", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProgramPort: _TypeAlias = ProgramPort  # noqa: Y015
+
+@_typing.final
+class SleepAction(_message.Message):
+    """Waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """Seconds; 0 to 86,400, and not more than the pod has to end."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SleepAction: _TypeAlias = SleepAction  # noqa: Y015
+
+@_typing.final
+class LifecycleHandler(_message.Message):
+    """An action of the node at one moment of a program's life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    HTTP_GET_FIELD_NUMBER: _builtins.int
+    SLEEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def exec(self) -> Global___ExecAction:
+        """Runs a program."""
+
+    @_builtins.property
+    def http_get(self) -> Global___HttpGetAction:
+        """Sends a request to a path."""
+
+    @_builtins.property
+    def sleep(self) -> Global___SleepAction:
+        """Waits."""
+
+    def __init__(
+        self,
+        *,
+        exec: Global___ExecAction | None = ...,
+        http_get: Global___HttpGetAction | None = ...,
+        sleep: Global___SleepAction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "handler", b"handler", "http_get", b"http_get", "sleep", b"sleep"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "handler", b"handler", "http_get", b"http_get", "sleep", b"sleep"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_handler: _TypeAlias = _typing.Literal["exec", "http_get", "sleep"]  # noqa: Y015
+    _WhichOneofArgType_handler: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_handler) -> _WhichOneofReturnType_handler | None: ...
+
+Global___LifecycleHandler: _TypeAlias = LifecycleHandler  # noqa: Y015
+
+@_typing.final
+class Lifecycle(_message.Message):
+    """Hooks of a program. One that fails ends the program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_START_FIELD_NUMBER: _builtins.int
+    PRE_STOP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def post_start(self) -> Global___LifecycleHandler:
+        """Runs right after the start; the program counts as started once it has ended."""
+
+    @_builtins.property
+    def pre_stop(self) -> Global___LifecycleHandler:
+        """Runs before the program is asked to end, within the time that the pod has to end."""
+
+    def __init__(
+        self,
+        *,
+        post_start: Global___LifecycleHandler | None = ...,
+        pre_stop: Global___LifecycleHandler | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["post_start", b"post_start", "pre_stop", b"pre_stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["post_start", b"post_start", "pre_stop", b"pre_stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lifecycle: _TypeAlias = Lifecycle  # noqa: Y015
+
+@_typing.final
+class Program(_message.Message):
+    """A program that runs next to the main one in each pod. Its fields are called as those of Container."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1052,8 +1178,11 @@ class InitContainer(_message.Message):
     SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
     ENV_FROM_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required; unique in the container."""
+    """Required; unique in the pod."""
     image: _builtins.str
     """Required."""
     image_pull_policy: _builtins.str
@@ -1086,6 +1215,18 @@ class InitContainer(_message.Message):
     def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
         """Variables of whole config maps and secrets."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramPort]:
+        """Ports that the pod declares for it."""
+
+    @_builtins.property
+    def probes(self) -> Global___Probes:
+        """Probes."""
+
+    @_builtins.property
+    def lifecycle(self) -> Global___Lifecycle:
+        """Hooks."""
+
     def __init__(
         self,
         *,
@@ -1099,10 +1240,110 @@ class InitContainer(_message.Message):
         security_context: Global___SecurityContext | None = ...,
         image_pull_policy: _builtins.str = ...,
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
+        ports: _abc.Iterable[Global___ProgramPort] | None = ...,
+        probes: Global___Probes | None = ...,
+        lifecycle: Global___Lifecycle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "security_context", b"security_context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifecycle", b"lifecycle", "probes", b"probes", "resources", b"resources", "security_context", b"security_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "env_from", b"env_from", "image", b"image", "image_pull_policy", b"image_pull_policy", "name", b"name", "resources", b"resources", "security_context", b"security_context", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "env_from", b"env_from", "image", b"image", "image_pull_policy", b"image_pull_policy", "lifecycle", b"lifecycle", "name", b"name", "ports", b"ports", "probes", b"probes", "resources", b"resources", "security_context", b"security_context", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Program: _TypeAlias = Program  # noqa: Y015
+
+@_typing.final
+class InitContainer(_message.Message):
+    """A container that runs to its end before the main one starts, or, with `restart_policy` `Always`, a native sidecar: it
+    starts before those that follow it, runs until the pod ends, and is started again whenever it ends. Its fields are
+    called as those of Container.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    VOLUME_MOUNTS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
+    ENV_FROM_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required; unique in the pod."""
+    image: _builtins.str
+    """Required."""
+    image_pull_policy: _builtins.str
+    """`Always`, `IfNotPresent` or `Never`; default the cluster's."""
+    restart_policy: _builtins.str
+    """`Always` makes it a native sidecar; default none."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Default the image's entry point."""
+
+    @_builtins.property
+    def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Default the image's arguments."""
+
+    @_builtins.property
+    def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvVar]:
+        """Environment."""
+
+    @_builtins.property
+    def volume_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VolumeMount]:
+        """Volumes and emptyDirs."""
+
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """Resources."""
+
+    @_builtins.property
+    def security_context(self) -> Global___SecurityContext:
+        """Rights."""
+
+    @_builtins.property
+    def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
+        """Variables of whole config maps and secrets."""
+
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramPort]:
+        """Ports that the pod declares for it."""
+
+    @_builtins.property
+    def probes(self) -> Global___Probes:
+        """Probes; only with `restart_policy`."""
+
+    @_builtins.property
+    def lifecycle(self) -> Global___Lifecycle:
+        """Hooks; only with `restart_policy`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        image: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        args: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Iterable[Global___EnvVar] | None = ...,
+        volume_mounts: _abc.Iterable[Global___VolumeMount] | None = ...,
+        resources: Global___Resources | None = ...,
+        security_context: Global___SecurityContext | None = ...,
+        image_pull_policy: _builtins.str = ...,
+        env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
+        ports: _abc.Iterable[Global___ProgramPort] | None = ...,
+        probes: Global___Probes | None = ...,
+        lifecycle: Global___Lifecycle | None = ...,
+        restart_policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifecycle", b"lifecycle", "probes", b"probes", "resources", b"resources", "security_context", b"security_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "env_from", b"env_from", "image", b"image", "image_pull_policy", b"image_pull_policy", "lifecycle", b"lifecycle", "name", b"name", "ports", b"ports", "probes", b"probes", "resources", b"resources", "restart_policy", b"restart_policy", "security_context", b"security_context", "volume_mounts", b"volume_mounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1205,7 +1446,7 @@ Global___DeploymentSettings: _TypeAlias = DeploymentSettings  # noqa: Y015
 
 @_typing.final
 class Container(_message.Message):
-    """One workload of one container image."""
+    """One workload: pods with a main program, and sidecars where it has them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1298,6 +1539,8 @@ class Container(_message.Message):
     IMAGE_PULL_SECRETS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
     ENV_FROM_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
+    SIDECARS_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
@@ -1469,6 +1712,16 @@ class Container(_message.Message):
         """Variables of whole config maps and secrets."""
 
     @_builtins.property
+    def lifecycle(self) -> Global___Lifecycle:
+        """Hooks of the main program."""
+
+    @_builtins.property
+    def sidecars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Program]:
+        """Programs that run next to the main one in each pod, in this order. `ready_replicas` counts pods whose programs are all
+        ready.
+        """
+
+    @_builtins.property
     def deployment(self) -> Global___DeploymentSettings:
         """A Deployment. Not shown if all its settings have their defaults."""
 
@@ -1553,6 +1806,8 @@ class Container(_message.Message):
         image_pull_secrets: _abc.Iterable[_builtins.str] | None = ...,
         priority_class: _builtins.str = ...,
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
+        lifecycle: Global___Lifecycle | None = ...,
+        sidecars: _abc.Iterable[Global___Program] | None = ...,
         deployment: Global___DeploymentSettings | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
@@ -1581,9 +1836,9 @@ class Container(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         workload_kind: Global___WorkloadKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015

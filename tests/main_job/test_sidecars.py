@@ -1,0 +1,200 @@
+"""Containers with several programs: sidecars, native sidecars, init containers, from the call to the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_simulator.values import resources
+from tests.harness import Server
+from tests.waiting import poll_until
+
+EXPORTER = pb.Program(
+    name="exporter",
+    image="exporter:1",
+    args=["--web.listen-address=:9113"],
+    env=[pb.EnvVar(name="TARGET", value="http://127.0.0.1")],
+    ports=[pb.ProgramPort(name="metrics", container_port=9113)],
+    probes=pb.Probes(readiness=pb.Probe(http_get=pb.HttpGetAction(path="/metrics", port_name="metrics"))),
+    resources=pb.Resources(cpu_request="10m", memory_limit="32Mi"),
+    volume_mounts=[pb.VolumeMount(volume="scratch", mount_path="/scratch/", read_only=True)],
+    security_context=pb.SecurityContext(run_as_non_root=True, run_as_user=1000),
+    lifecycle=pb.Lifecycle(pre_stop=pb.LifecycleHandler(sleep=pb.SleepAction(seconds=5))),
+)
+MESH = pb.InitContainer(
+    name="mesh",
+    image="mesh:1",
+    restart_policy="Always",
+    probes=pb.Probes(startup=pb.Probe(tcp_socket=pb.TcpSocketAction(port=15021))),
+    lifecycle=pb.Lifecycle(pre_stop=pb.LifecycleHandler(exec=pb.ExecAction(command=["drain"]))),
+)
+PREPARE = pb.InitContainer(name="prepare", image="busybox:1", command=["true"])
+
+
+def web(**fields: Any) -> pb.Container:
+    return pb.Container(**{"name": "web", "image": "nginx:1.27", **fields})
+
+
+def whole() -> pb.Container:
+    return web(
+        sidecars=[EXPORTER],
+        init_containers=[MESH, PREPARE],
+        empty_dirs=[pb.EmptyDir(name="scratch")],
+        lifecycle=pb.Lifecycle(
+            post_start=pb.LifecycleHandler(http_get=pb.HttpGetAction(path="/warm", port=80)),
+        ),
+    )
+
+
+@pytest.fixture
+async def demo(server: Server) -> Server:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    return server
+
+
+def pod_spec(server: Server, name: str = "web") -> dict[str, Any]:
+    assert server.cluster is not None
+    found = server.cluster.store.get(resources.DEPLOYMENTS, "demo", name)
+    assert found is not None
+    spec: dict[str, Any] = found["spec"]["template"]["spec"]
+    return spec
+
+
+async def running(server: Server, name: str = "web") -> pb.Container:
+    async def get() -> pb.Container:
+        return await server.admin.containers.get(namespace="demo", name=name)
+
+    return await poll_until(
+        get, lambda seen: seen.status == pb.CONTAINER_STATUS_RUNNING and not seen.reconciling
+    )
+
+
+async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:
+    made = await demo.admin.containers.create(namespace="demo", container=whole())
+    assert made.sidecars[0].volume_mounts[0].mount_path == "/scratch"
+    seen = await running(demo)
+    assert (seen.sidecars, seen.init_containers, seen.lifecycle) == (
+        made.sidecars,
+        made.init_containers,
+        made.lifecycle,
+    )
+    assert "ForeignPrograms" not in {each.type for each in seen.conditions}
+    spec = pod_spec(demo)
+    main, exporter = spec["containers"]
+    assert main["lifecycle"] == {"postStart": {"httpGet": {"path": "/warm", "port": 80, "scheme": "HTTP"}}}
+    assert {name: exporter[name] for name in ("name", "image", "args", "env", "lifecycle")} == {
+        "name": "exporter",
+        "image": "exporter:1",
+        "args": ["--web.listen-address=:9113"],
+        "env": [{"name": "TARGET", "value": "http://127.0.0.1"}],
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+    }
+    assert exporter["ports"] == [{"name": "metrics", "containerPort": 9113, "protocol": "TCP"}]
+    assert exporter["readinessProbe"]["httpGet"]["port"] == "metrics"
+    assert exporter["resources"] == {"requests": {"cpu": "10m"}, "limits": {"memory": "32Mi"}}
+    assert exporter["volumeMounts"] == [{"name": "scratch", "mountPath": "/scratch", "readOnly": True}]
+    assert exporter["securityContext"] == {"runAsNonRoot": True, "runAsUser": 1000}
+    mesh, prepare = spec["initContainers"]
+    assert (mesh["restartPolicy"], mesh["startupProbe"]["tcpSocket"]) == ("Always", {"port": 15021})
+    assert "restartPolicy" not in prepare
+
+
+async def test_an_update_of_the_sidecars_replaces_them(demo: Server) -> None:
+    await demo.admin.containers.create(namespace="demo", container=whole())
+    await running(demo)
+    other = pb.Program(name="proxy", image="envoy:1")
+    changed = await demo.admin.containers.update(
+        namespace="demo",
+        name="web",
+        container=pb.Container(sidecars=[other], init_containers=[PREPARE]),
+        update_mask=FieldMask(paths=["sidecars", "init_containers", "lifecycle"]),
+    )
+    assert [each.name for each in changed.sidecars] == ["proxy"]
+    assert not changed.HasField("lifecycle")
+    await running(demo)
+    spec = pod_spec(demo)
+    assert [each["name"] for each in spec["containers"]] == ["main", "proxy"]
+    assert [each["name"] for each in spec["initContainers"]] == ["prepare"]
+    assert "lifecycle" not in spec["containers"][0]
+
+
+REFUSED: dict[str, pb.Container] = {
+    "container.sidecars[0].name": web(sidecars=[pb.Program(name="main", image="a:1")]),
+    "container.sidecars[1].name": web(
+        sidecars=[pb.Program(name="a", image="a:1"), pb.Program(name="a", image="a:1")]
+    ),
+    "container.init_containers[0].name": web(
+        sidecars=[pb.Program(name="a", image="a:1")],
+        init_containers=[pb.InitContainer(name="a", image="a:1")],
+    ),
+    "container.sidecars[0].env[1]": web(
+        sidecars=[pb.Program(name="a", image="a:1", env=[pb.EnvVar(name="A"), pb.EnvVar(name="A")])]
+    ),
+    "container.sidecars[0].volume_mounts[0].volume": web(
+        sidecars=[
+            pb.Program(
+                name="a", image="a:1", volume_mounts=[pb.VolumeMount(volume="nothing", mount_path="/a")]
+            )
+        ]
+    ),
+    "container.sidecars[0].image_pull_policy": web(
+        sidecars=[pb.Program(name="a", image="a:1", image_pull_policy="Sometimes")]
+    ),
+    "container.sidecars[0].ports[1]": web(
+        sidecars=[
+            pb.Program(
+                name="a",
+                image="a:1",
+                ports=[
+                    pb.ProgramPort(name="one", container_port=80),
+                    pb.ProgramPort(name="one", container_port=81),
+                ],
+            )
+        ]
+    ),
+    "container.sidecars[0].probes.liveness.http_get.port_name": web(
+        # The main program has a port of the name, but the node looks for it in the program that is probed.
+        ports=[pb.Port(name="http", container_port=80)],
+        sidecars=[
+            pb.Program(
+                name="a",
+                image="a:1",
+                probes=pb.Probes(liveness=pb.Probe(http_get=pb.HttpGetAction(port_name="http"))),
+            )
+        ],
+    ),
+    "container.sidecars[0].probes.liveness": web(
+        sidecars=[pb.Program(name="a", image="a:1", probes=pb.Probes(liveness=pb.Probe()))]
+    ),
+    "container.sidecars[0].lifecycle.pre_stop": web(
+        sidecars=[pb.Program(name="a", image="a:1", lifecycle=pb.Lifecycle(pre_stop=pb.LifecycleHandler()))]
+    ),
+    "container.lifecycle.pre_stop.sleep.seconds": web(
+        lifecycle=pb.Lifecycle(pre_stop=pb.LifecycleHandler(sleep=pb.SleepAction(seconds=31)))
+    ),
+    "container.sidecars[0].resources.cpu_request": web(
+        sidecars=[pb.Program(name="a", image="a:1", resources=pb.Resources(cpu_request="2", cpu_limit="1"))]
+    ),
+    "container.init_containers[0].restart_policy": web(
+        init_containers=[pb.InitContainer(name="a", image="a:1", restart_policy="Never")]
+    ),
+    "container.init_containers[0].probes": web(
+        init_containers=[pb.InitContainer(name="a", image="a:1", probes=MESH.probes)]
+    ),
+    "container.init_containers[0].lifecycle": web(
+        init_containers=[pb.InitContainer(name="a", image="a:1", lifecycle=MESH.lifecycle)]
+    ),
+}
+
+
+async def test_a_rule_that_a_program_breaks_is_named_with_its_field(demo: Server) -> None:
+    for field, wanted in REFUSED.items():
+        with pytest.raises(PilothouseError) as told:
+            await demo.admin.containers.create(namespace="demo", container=wanted)
+        assert (told.value.code.name, told.value.metadata["field"]) == ("INVALID_ARGUMENT", field), field
+        assert field in told.value.message
