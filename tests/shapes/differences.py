@@ -83,7 +83,11 @@ ALLOWED = (
     ),
     AllowedDifference("addresses that the cluster chooses", r"\.spec\.clusterIP(s\[0\])?", _both),
     AllowedDifference("ports that the cluster chooses", r"\.spec\.ports\[.+\]\.nodePort", _both),
-    AllowedDifference("storage that the cluster chooses", r"\.spec\.volumeName", lambda theirs, ours: True),
+    AllowedDifference(
+        "storage that the cluster chooses",
+        r"\.spec\.volumeName|\.metadata\.annotations\[volume\.kubernetes\.io/selected-node\]",
+        lambda theirs, ours: True,
+    ),
     AllowedDifference("the state", r"\.status.*", lambda theirs, ours: True),
 )
 
