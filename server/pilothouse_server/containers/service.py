@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import redaction, wire
-from pilothouse_server.rpc.call import Call, drafts, waits_outside
+from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
@@ -84,7 +84,6 @@ class ContainerService:
         self._keys = keys
         self._facts = FactsCache()
 
-    @drafts
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, call: Call
     ) -> pb.CreateContainerResponse:
@@ -142,7 +141,6 @@ class ContainerService:
             )
         return await _LIST.answer(map(messages.parts, found), next_page)
 
-    @drafts
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call
     ) -> pb.UpdateContainerResponse:
@@ -159,7 +157,6 @@ class ContainerService:
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 
-    @drafts
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
     ) -> pb.DeleteContainerResponse:
@@ -176,7 +173,6 @@ class ContainerService:
         """Takes existing Deployments over."""
         return await self._import_containers(request, call)
 
-    @drafts
     async def StartContainer(
         self, request: pb.StartContainerRequest, call: Call
     ) -> pb.StartContainerResponse:
@@ -184,13 +180,11 @@ class ContainerService:
         moved = await operations.start(await _target(call), request.namespace, request.name)
         return pb.StartContainerResponse(container=await self._answer(call, moved))
 
-    @drafts
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """Stops a container."""
         moved = await operations.stop(await _target(call), request.namespace, request.name)
         return pb.StopContainerResponse(container=await self._answer(call, moved))
 
-    @drafts
     async def PauseContainer(
         self, request: pb.PauseContainerRequest, call: Call
     ) -> pb.PauseContainerResponse:
@@ -200,7 +194,6 @@ class ContainerService:
         )
         return pb.PauseContainerResponse(container=await self._answer(call, moved), losses=losses)
 
-    @drafts
     async def ResumeContainer(
         self, request: pb.ResumeContainerRequest, call: Call
     ) -> pb.ResumeContainerResponse:
@@ -208,7 +201,6 @@ class ContainerService:
         moved = await operations.resume(await _target(call), request.namespace, request.name)
         return pb.ResumeContainerResponse(container=await self._answer(call, moved))
 
-    @drafts
     async def RestartContainer(
         self, request: pb.RestartContainerRequest, call: Call
     ) -> pb.RestartContainerResponse:

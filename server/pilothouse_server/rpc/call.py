@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -29,6 +29,14 @@ from pilothouse_server.values.random_ids import random_id
 
 Send = Callable[[bytes], Awaitable[None]]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class CallClaim(Protocol):
+    """The right of a call to serve its `request_id` (`idempotency.RequestClaim`)."""
+
+    async def begin(self, transaction: ReadTransaction) -> None: ...
+
+    async def finish(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -65,6 +73,7 @@ class Call:
         "_unit",
         "_write_as_system",
         "answer",
+        "claim",
         "client_ip",
         "complete",
         "deadline",
@@ -136,6 +145,8 @@ class Call:
         self.trailing_metadata: dict[str, str] = {}
         # The handler's answer, if it was a message.
         self.answer: Message | None = None
+        # The right to serve its `request_id`; None where it has none, or may be served again.
+        self.claim: CallClaim | None = None
         self._draft: Draft | None = None
         self._request_id: UUID | None = None
         self._unit: UnitOfWork | None = None
@@ -149,7 +160,7 @@ class Call:
         for garbage. And asyncio keeps the context of a timer, and by it the call, until the timer would have ended.
         """
         self.refusal = self.parse_error = None
-        self.request = self.requests = self.answer = None
+        self.request = self.requests = self.answer = self.claim = None
 
     def log_fields(self) -> dict[str, str]:
         """Returns the facts about the call for each of its log lines."""
@@ -205,15 +216,20 @@ class Call:
         return self.rule.has_validate_only and self.request is not None and bool(self.request.validate_only)
 
     async def transaction(self) -> Transaction:
-        """The one transaction of a mutation, opened on first use; the kernel commits it after the
-        handler has answered.
+        """The one transaction of a mutation, opened on first use; the kernel commits it after the handler has returned.
+
+        Raises:
+            Replayed, BeingServed: the request is a replay, which the innermost layer handles.
         """
-        assert not self.rule.drafts or self.validate_only, f"{self.method} drafts, unless it only validates"
-        return await self.replay_transaction()
+        assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
+        return await self._begun()
 
     def draft(self) -> Draft:
-        """A change that the kernel sends by one statement after the handler has answered, in place of a transaction."""
-        assert self.rule.drafts, f"{self.method} does not say that it drafts"
+        """A change that the kernel sends by one statement after the handler has returned, in place of a transaction.
+
+        The statement by which the handler reads its facts also looks for a replay.
+        """
+        assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
         self.close_draft()
         actor = self.actor
         self._draft = Draft(self.store, actor, self.operation_id, self.method, self.happens_once_by)
@@ -233,11 +249,6 @@ class Call:
             self._draft.close()
             self._draft = None
 
-    async def replay_transaction(self) -> Transaction:
-        """The same, for the check for a replay, and for the record alone."""
-        assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
-        return await self._begun()
-
     async def system_transaction(self) -> Transaction:
         """The same, as the system role.
 
@@ -251,7 +262,7 @@ class Call:
     async def transaction_if_none(self) -> None:
         """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
         if self.unit is None:
-            await self.replay_transaction()
+            await self.transaction()
 
     async def leave_transaction(self) -> None:
         """Rolls back, and gives the connection back with all locks.
@@ -367,8 +378,11 @@ class Call:
     async def _begun(self) -> Transaction:
         if self._unit is None:
             self._unit = self._new_unit()
+        began = self._unit.transaction is None
         transaction = await self._unit.begin()
         transaction.request_id = self.request_id
+        if began and self.claim is not None:
+            await self.claim.begin(transaction)
         return transaction
 
     def _new_unit(self) -> UnitOfWork:
@@ -392,14 +406,6 @@ def waits_outside(handler: Handler) -> Handler:
     instead.
     """
     handler.waits_outside = True  # type: ignore[attr-defined]
-    return handler
-
-
-def drafts(handler: Handler) -> Handler:
-    """Marks a mutation whose handler may make a draft. The replay is looked up together with the facts for
-    the draft.
-    """
-    handler.drafts = True  # type: ignore[attr-defined]
     return handler
 
 

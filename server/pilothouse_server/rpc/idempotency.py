@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -35,13 +34,8 @@ from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
 from pilothouse_server.store.clock_skew import LONGEST_CLAIM_SECONDS
-from pilothouse_server.store.idempotency_keys import (
-    BeingServed,
-    Look,
-    Replayed,
-    StoredAnswer,
-    being_served,
-)
+from pilothouse_server.store.idempotency_keys import BeingServed, Replayed, StoredAnswer, being_served
+from pilothouse_server.store.unit_of_work import ReadTransaction, UnitOfWork
 
 # How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
 _LONGEST_WAIT_SECONDS: Final = 30.0
@@ -53,12 +47,104 @@ _BOUNDS: Final = QueueBounds(1_000_000, 1, 1_000, 1_000, _LONGEST_WAIT_SECONDS)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
 
 
-@dataclass(slots=True)
-class _Serving:
-    """A call that has its turn to serve an id in this process; where it `claimed` it by a row, in all processes."""
+class RequestClaim:
+    """The right of one call to serve its `request_id`, from its first look for a stored response to its end.
 
-    key: tuple[int, UUID]
-    claimed: bool = False
+    A call that works in one transaction looks as the transaction begins, and holds an advisory lock until it ends. A
+    draft looks by the statement that reads its facts. A call that `waits_outside` looks before its handler runs, and
+    claims the id by a row. In this process, one call after another has its turn.
+    """
+
+    __slots__ = ("_call", "_keeper", "_recorded", "_replayed", "_turn", "request_id")
+
+    def __init__(self, keeper: IdempotencyKeeper, call: Call, request_id: UUID) -> None:
+        self.request_id = request_id
+        self._keeper = keeper
+        self._call = call
+        # Whether this call has its turn in the process; whether a row claims the id.
+        self._turn = False
+        self._recorded = False
+        self._replayed = False
+
+    async def take_turn(self, until: float) -> None:
+        """Waits for the call's turn in this process, if it has none yet; then claims the id by a row where it must.
+
+        Raises:
+            Replayed, BeingServed: the request is not the call's to serve.
+        """
+        call = self._call
+        if not self._turn:
+            await self._keeper.queue.acquire(self._key, until=until)
+            self._turn = True
+        if call.rule.waits_outside:
+            remaining = call.time_remaining()
+            seconds = _CLAIM_SECONDS if remaining is None else min(remaining, LONGEST_CLAIM_SECONDS)
+            look = await idempotency_keys.claim(
+                self._unit(), call.user_id, self.request_id, call.operation_id, seconds
+            )
+            self._recorded = look.ours
+            idempotency_keys.settle(look)
+
+    async def begin(self, transaction: ReadTransaction) -> None:
+        """Looks for a stored response, and takes the lock of the id, as the transaction of the call begins.
+
+        Raises:
+            Replayed, BeingServed: the request is not the call's to serve.
+        """
+        if not (self._replayed or self._call.rule.waits_outside):
+            look = await idempotency_keys.look(transaction, self._call.user_id, self.request_id)
+            idempotency_keys.settle(look)
+
+    def replay(self, stored: StoredAnswer) -> bytes:
+        """Returns the stored response.
+
+        Raises:
+            InvalidArgument: the id was used for another request.
+        """
+        call = self._call
+        if stored.method != call.method or not hmac.compare_digest(
+            stored.request_hmac, self._keeper.digest(call)
+        ):
+            description = "was used for another request"
+            raise InvalidArgument(
+                f"request_id: {description}",
+                reason="REQUEST_ID_REUSED",
+                violations=(Violation("request_id", "request_id_reused", description),),
+            )
+        self._replayed = True
+        call.describe(replayed=True)
+        return stored.response
+
+    async def finish(self) -> None:
+        """Lets the next call with this id continue; called when all is committed or undone."""
+        if not self._turn:
+            return
+        self._turn = False
+        call, queue = self._call, self._keeper.queue
+        committed = call.unit is not None and call.unit.committed
+        try:
+            if self._recorded and not committed:
+                await uncancelled(self._release())
+        finally:
+            if committed:
+                # All that wait read the same answer: they need not do so one after the other.
+                queue.admit_waiting(self._key)
+            queue.release(self._key)
+
+    @property
+    def _key(self) -> tuple[int, UUID]:
+        return (self._call.user_id, self.request_id)
+
+    def _unit(self) -> UnitOfWork:
+        call = self._call
+        return call.store.unit_of_work(call.actor, call.operation_id, call.method)
+
+    async def _release(self) -> None:
+        # It ends by itself.
+        with contextlib.suppress(Unavailable):
+            await idempotency_keys.release(
+                self._unit(), self._call.user_id, self.request_id, self._call.operation_id
+            )
 
 
 class IdempotencyKeeper:
@@ -68,13 +154,12 @@ class IdempotencyKeeper:
     """
 
     def __init__(self, key: bytes, *, retention: timedelta = timedelta(hours=24)) -> None:
+        self.queue = FairQueue("replays", _BOUNDS, refusal=lambda _of_caller: being_served())
         self._key = key
         self._retention = retention
-        self._queue = FairQueue("replays", _BOUNDS, refusal=lambda _of_caller: being_served())
-        self._serving: dict[UUID, _Serving] = {}
 
     async def answer(self, inner: Runner, call: Call) -> bytes:
-        """Returns the stored answer of a replay, else the handler's answer.
+        """Returns the stored response of a replay, otherwise the handler's.
 
         Raises:
             Aborted: the request is still being served; with a time after which to try again.
@@ -82,19 +167,22 @@ class IdempotencyKeeper:
         request_id = call.happens_once_by
         if request_id is None:
             return await inner(call)
+        # A handler that begins again has its claim already.
+        claim = call.claim if isinstance(call.claim, RequestClaim) else RequestClaim(self, call, request_id)
+        call.claim = claim
         loop = asyncio.get_running_loop()
         until = loop.time() + _patience(call)
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            await self._wait_for_turn(call, (call.user_id, request_id), until)
             try:
-                if not call.rule.drafts:
-                    idempotency_keys.settle(await self._look(call, request_id))
-                return await inner(call)
+                await claim.take_turn(until)
+                answer = await inner(call)
+                # A handler that had nothing to write has not looked.
+                await call.transaction_if_none()
+                return answer
             except Replayed as found:
-                if call.rule.drafts:
-                    await call.leave_transaction()
-                return self._replay(call, found.answer)
+                await call.leave_transaction()
+                return claim.replay(found.answer)
             except BeingServed:
                 # By another process.
                 await call.leave_transaction()
@@ -102,17 +190,6 @@ class IdempotencyKeeper:
                 raise being_served()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _replay(self, call: Call, stored: StoredAnswer) -> bytes:
-        if stored.method != call.method or not hmac.compare_digest(stored.request_hmac, self._digest(call)):
-            description = "was used for another request"
-            raise InvalidArgument(
-                f"request_id: {description}",
-                reason="REQUEST_ID_REUSED",
-                violations=(Violation("request_id", "request_id_reused", description),),
-            )
-        call.describe(replayed=True)
-        return stored.response
 
     def row(self, call: Call, answer: bytes) -> Idempotency | None:
         """The row that answers a replay of this call; None where there is none to keep."""
@@ -126,50 +203,14 @@ class IdempotencyKeeper:
             user_id=call.user_id,
             request_id=request_id,
             method=call.method,
-            request_hmac=self._digest(call),
+            request_hmac=self.digest(call),
             response=answer,
             expires_at=call.started_at + self._retention,
         )
 
-    async def end(self, call: Call) -> None:
-        """Lets the next call with this id continue; called when all is committed or undone."""
-        serving = self._serving.pop(call.operation_id, None)
-        if serving is None:
-            return
-        answered = call.unit is not None and call.unit.committed
-        try:
-            if serving.claimed and not answered:
-                await uncancelled(self._release(call, serving.key[1]))
-        finally:
-            if answered:
-                # All that wait read the same answer: they need not do so one after the other.
-                self._queue.admit_waiting(serving.key)
-            self._queue.release(serving.key)
-
-    async def _wait_for_turn(self, call: Call, key: tuple[int, UUID], until: float) -> None:
-        if call.operation_id not in self._serving:
-            await self._queue.acquire(key, until=until)
-            self._serving[call.operation_id] = _Serving(key)
-
-    async def _look(self, call: Call, request_id: UUID) -> Look:
-        if not call.rule.waits_outside:
-            return await idempotency_keys.look(await call.replay_transaction(), call.user_id, request_id)
-        remaining = call.time_remaining()
-        unit = call.store.unit_of_work(call.actor, call.operation_id, call.method)
-        seconds = _CLAIM_SECONDS if remaining is None else min(remaining, LONGEST_CLAIM_SECONDS)
-        look = await idempotency_keys.claim(unit, call.user_id, request_id, call.operation_id, seconds)
-        if call.operation_id in self._serving:
-            self._serving[call.operation_id].claimed = look.ours
-        return look
-
-    async def _release(self, call: Call, request_id: UUID) -> None:
-        unit = call.store.unit_of_work(call.actor, call.operation_id, call.method)
-        # It ends by itself.
-        with contextlib.suppress(Unavailable):
-            await idempotency_keys.release(unit, call.user_id, request_id, call.operation_id)
-
-    def _digest(self, call: Call) -> bytes:
-        # It is restored immediately, because a copy of the message would cost more than all else here.
+    def digest(self, call: Call) -> bytes:
+        """The HMAC of a request, less its id."""
+        # It is restored immediately: a copy of the message would cost more than all else here.
         request: Any = call.request
         request_id, request.request_id = request.request_id, ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)

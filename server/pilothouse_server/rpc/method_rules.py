@@ -58,8 +58,6 @@ class Rule:
     session_only: bool = False
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
     waits_outside: bool = False
-    # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
-    drafts: bool = False
     # As how many rows a page of a list counts: see `rpc.call.counts_as`.
     rows_of: Callable[[Any], int] = _page_size
     # The most bytes of one of its messages.

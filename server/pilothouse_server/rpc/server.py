@@ -149,7 +149,6 @@ def rules_and_handlers(
                 rules[rule.method] = replace(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
-                    drafts=getattr(handler, "drafts", False),
                     rows_of=getattr(handler, "rows_of", rule.rows_of),
                     most_bytes=min(
                         most_message_bytes,

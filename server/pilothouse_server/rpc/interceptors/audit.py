@@ -145,7 +145,8 @@ class AuditLayer:
             await self._record_failure(call, error)
             raise
         finally:
-            await self._idempotency.end(call)
+            if call.claim is not None:
+                await call.claim.finish()
             call.close_draft()
         return answer
 
