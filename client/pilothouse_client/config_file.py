@@ -32,11 +32,10 @@ class Context:
     """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping.
 
     `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
-    `vouched_for` says that an authority vouched for the server at the last log-in. `vouched_for`: an authority
-    vouched for the server at the last log-in. `device_token` is that of the last log-in; it stays when the session
-    ends. `login_options` are the options of `pilothouse login` by which one logged in at an issuer, as `--device`,
-    `--issuer` and its name; empty after a log-in by a password, and where it is not known, as in files of former
-    releases.
+    `vouched_for`: an authority vouched for the server at the last log-in. `client_certificate_file` and
+    `client_key_file` identify the user if there are no tokens. `device_token` is that of the last log-in; it stays
+    when the session ends. `login_options` are the options of `pilothouse login` at an issuer, such as `--device`, or
+    `--issuer` and its name; empty after a log-in by a password, and if it is not known, as in older files.
     """
 
     server: str

@@ -112,7 +112,7 @@ def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
 
 
 def find_problem(target: Target, seconds: float = SECONDS) -> HandshakeFinding | None:
-    """Why no connection is made to the servers of a target; None where that is not certain, as where nobody listens.
+    """Returns why no connection to a target's servers is made; None if that is uncertain, as when nobody listens.
 
     `seconds` bound each of at most four connections to each server.
     """

@@ -280,7 +280,7 @@ class Application:
 
     @property
     def password_made(self) -> str | None:
-        """That of the first administrator, where this start made one; it is kept nowhere else."""
+        """The password of the first administrator, if this start made one; it is stored nowhere else."""
         return self.bootstrap.random_password if self.bootstrap is not None else None
 
     async def start(self) -> int:

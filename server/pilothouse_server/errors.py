@@ -107,7 +107,7 @@ class Unauthenticated(PilothouseError):
 
 
 class PermissionDenied(PilothouseError):
-    """The caller is known and may not."""
+    """The caller is known, but lacks the permission."""
 
     code = "PERMISSION_DENIED"
 

@@ -1,9 +1,9 @@
 """An address that several listeners share, held for them from before the first to after the last.
 
 Each binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them: servers of one process
-(`rpc.lines`), or processes. That option alone would let anybody of the same user join, a second Pilothouse above all.
-So who holds the address takes it without that option first, which fails where anybody listens there, and lets others
-in only then. Its sockets never listen: no connection reaches them, and while a process is away the others get all.
+(`rpc.lines`), or processes. That option alone would let any process of the same user join, such as a second server.
+So the holder first takes the address without that option, which fails if any process listens there, and admits others
+only then. Its sockets never listen: no connection reaches them, and while a process is away the others get all.
 """
 
 from __future__ import annotations

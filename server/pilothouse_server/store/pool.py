@@ -43,7 +43,7 @@ class PoolBusyError(Exception):
 
 
 class PoolClosedError(Exception):
-    """The pool lends nothing any more: the server ends."""
+    """The pool is closed, because the server is ending."""
 
 
 @dataclass(frozen=True, slots=True)

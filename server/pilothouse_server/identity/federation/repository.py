@@ -141,7 +141,7 @@ async def use_login(transaction: Transaction, state_hash: bytes, expires_at: dat
 
 
 async def login_is_used(transaction: ReadTransaction, state_hash: bytes) -> bool:
-    """Whether a log-in was completed, by a look that waits for nobody."""
+    """Returns whether a log-in was completed, read without waiting for locks."""
     query = select(OIDC_LOGINS.c.state_hash).where(OIDC_LOGINS.c.state_hash == state_hash)
     return (await transaction.connection.execute(query)).first() is not None
 

@@ -44,7 +44,7 @@ class FactorSteps:
 
     @property
     def any(self) -> bool:
-        """Whether there is something."""
+        """Whether any step is needed."""
         return self.code or self.enrolment or self.new_password
 
 

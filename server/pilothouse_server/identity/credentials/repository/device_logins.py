@@ -36,7 +36,7 @@ async def count_of(transaction: ReadTransaction, address_hash: bytes) -> int:
 async def insert_login(
     transaction: Transaction, token_hash: bytes, waiting: DeviceLogin, address_hash: bytes, life: timedelta
 ) -> None:
-    """Adds one that waits, for `life` at most."""
+    """Adds a waiting log-in, which lasts for `life` at most."""
     statement = insert(DEVICE_LOGINS).values(
         token_hash=token_hash,
         issuer=waiting.issuer,
@@ -78,7 +78,7 @@ async def wait_of(transaction: ReadTransaction, token_hash: bytes) -> timedelta 
 
 
 async def slow_down(transaction: Transaction, token_hash: bytes, interval_seconds: int) -> None:
-    """Has a log-in wait longer, from now on."""
+    """Increases a log-in's polling interval from now on."""
     statement = (
         update(DEVICE_LOGINS)
         .where(DEVICE_LOGINS.c.token_hash == token_hash)
