@@ -146,7 +146,7 @@ class Transaction(ReadTransaction):
     follow_up: bool = False
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows of one statement; what needs to know who asks is told `user_id`."""
+        """Returns the rows of one statement; a statement that needs the caller gets `user_id`."""
         return await self.connection.rows(statement, {"user_id": self.actor.user_id, **parameters})
 
     def emit(self, event: Event) -> None:

@@ -188,7 +188,7 @@ class AuditLayer:
         """
         if len(answer) <= _LONG_BYTES:
             return redaction.body(call.answer_message(answer))
-        # A transaction holds a connection and locks meanwhile.
+        # A transaction holds a connection and locks during that time.
         pause = partial(long_work, last=True) if isinstance(call.unit, Draft) else others_first
         await pause()
         response = redaction.body(call.answer_message(answer))
