@@ -17,6 +17,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.errors import Aborted
+from pilothouse_server.rpc.interceptors.audit import MOST_DRAFTS
 from pilothouse_server.store.draft import Draft
 from tests.conftest import Database, connection, number_changes
 from tests.harness import Server, running_server
@@ -170,9 +171,9 @@ async def test_who_is_outdated_again_and_again_is_told_to_try_later(
     )
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await furnished(server)
-        meanwhile = Meanwhile(monkeypatch, by_sql(database, raised), times=5)
+        meanwhile = Meanwhile(monkeypatch, by_sql(database, raised), times=MOST_DRAFTS)
         assert await outcome(server, container()) == "CONCURRENT_CHANGE"
-        assert meanwhile.sent == 5
+        assert meanwhile.sent == MOST_DRAFTS
         assert await outcome(server, container()) == "created"
         async with connection(database.admin_dsn) as sql:
             await number_changes(sql)

@@ -18,6 +18,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.containers import operations, repository
+from pilothouse_server.rpc.interceptors.audit import MOST_DRAFTS
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, UnitOfWork
 from tests.conftest import Database, connection
@@ -259,10 +260,10 @@ async def test_a_change_that_is_outdated_again_and_again_is_to_be_tried_later(
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await furnished(server)
-        meanwhile = Meanwhile(monkeypatch, by_sql(database, _ANOTHER_WRITE), times=5)
+        meanwhile = Meanwhile(monkeypatch, by_sql(database, _ANOTHER_WRITE), times=MOST_DRAFTS)
         stop = moves(server)["stop"]
         assert await outcome(stop) == "CONCURRENT_CHANGE"
-        assert meanwhile.sent == 5
+        assert meanwhile.sent == MOST_DRAFTS
         assert await outcome(stop) == "changed"
 
 

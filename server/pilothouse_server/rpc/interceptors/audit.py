@@ -42,7 +42,9 @@ from pilothouse_server.values import names
 # Of the answer to a `validate_only`, which else looks as if all had been done.
 DRY_RUN_KEY = "pilothouse-dry-run"
 # How often an outdated change is drafted again, before its caller is told to retry.
-_DRAFTS = 5
+# Two servers whose callers change one container without a pause outdate each other: with five attempts one call in a
+# hundred lost all of them.
+MOST_DRAFTS = 10
 # Attempts left when a handler begins again for keys that only a token has; one that opens and seals needs three.
 _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 # The most characters of an anonymous caller's request in a record.
@@ -152,7 +154,7 @@ class AuditLayer:
 
     async def _changed(self, inner: Runner, call: Call) -> bytes:
         """Returns the answer, once the change is committed; an outdated draft is made again, a few times."""
-        for attempts_left in reversed(range(_DRAFTS)):
+        for attempts_left in reversed(range(MOST_DRAFTS)):
             answer = await inner(call)
             try:
                 await self._commit(call, answer)
