@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pilothouse_client.nouns.identity import Identity
     from pilothouse_client.nouns.metrics import Metrics
     from pilothouse_client.nouns.namespaces import Namespaces
+    from pilothouse_client.nouns.network import Network
     from pilothouse_client.nouns.storage import Storage
 
 
@@ -85,6 +86,12 @@ class Nouns(Generic[TransportT]):
         from pilothouse_client.nouns.containers import Containers
 
         return Containers(self._connection)
+
+    @cached_property
+    def network(self) -> Network[TransportT]:
+        from pilothouse_client.nouns.network import Network
+
+        return Network(self._connection)
 
     @cached_property
     def storage(self) -> Storage[TransportT]:

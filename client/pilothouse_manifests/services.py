@@ -1,12 +1,27 @@
-"""A Service's type, as it is called here and there.
+"""A Service, as it is called here and there: its type, and the table of a Service of its own.
 
-Headless is no type of the API but a ClusterIP Service without an address.
+Headless is no type of the API but a ClusterIP Service without an address. `SPEC` and `PORT` have the names of
+`network.v1.Service`; metadata is not part of them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from pilothouse_manifests.fields import (
+    Field,
+    FieldPart,
+    Flag,
+    Group,
+    Number,
+    PortField,
+    Repeated,
+    Text,
+    Texts,
+    Values,
+    Words,
+)
+from pilothouse_manifests.sources import MappingSource
 
 HEADLESS = "Headless"
 TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
@@ -26,8 +41,77 @@ def service_type(stated: str, cluster_ip: str) -> str:
     return HEADLESS if cluster_ip == _NO_ADDRESS else stated or TYPES[0]
 
 
-def type_fields(type_: str) -> dict[str, Any]:
-    """The fields of a Service's spec that make it one of this type."""
-    if type_ == HEADLESS:
-        return {"type": TYPES[0], "clusterIP": _NO_ADDRESS}
-    return {"type": type_}
+def _with_target(port: Values, source: MappingSource) -> Values:
+    """One value for a target by number or by name; none where a live Service has the default, its own port."""
+    number, name = port.pop("target_number", 0), port.pop("target_name", "")
+    if name or (number and not (source.live and number == port["port"])):
+        port["target"] = name or str(number)
+    return {"protocol": "TCP", **port}
+
+
+def _with_headless(spec: Values, source: MappingSource) -> Values:
+    """`headless` for an address of None. Of a live Service another address is the cluster's choice."""
+    address = spec.pop("cluster_ip", "")
+    if address == _NO_ADDRESS:
+        return {**spec, "headless": True}
+    return spec if source.live or not address else {**spec, "cluster_ip": address}
+
+
+_LARGEST_PORT = 65535
+_TRAFFIC = Text(("Cluster", "Local"))
+# A port of a Service of its own.
+PORT = FieldPart(
+    "ports",
+    (
+        Field("name", "name", Text()),
+        Field("port", "port", Number(1, _LARGEST_PORT), required=True),
+        PortField("target_number", "target_name", "targetPort"),
+        Field("protocol", "protocol", Text(("TCP", "UDP", "SCTP")), default="TCP"),
+        Field("node_port", "nodePort", Number(maximum=_LARGEST_PORT)),
+        Field("app_protocol", "appProtocol", Text()),
+    ),
+    check=_with_target,
+)
+# The spec of a Service of its own, by the names of `network.v1.Service`.
+SPEC = FieldPart(
+    "service",
+    (
+        Field("type", "type", Text((*TYPES, "ExternalName")), default=TYPES[0]),
+        Field("selector", "selector", Words()),
+        Field("ports", "ports", Repeated(PORT, by="port", keys=("port", "protocol"))),
+        Field("cluster_ip", "clusterIP", Text()),
+        Field("publish_not_ready_addresses", "publishNotReadyAddresses", Flag()),
+        Field("session_affinity", "sessionAffinity", Text(("None", "ClientIP")), default="None"),
+        Group(
+            "sessionAffinityConfig",
+            (
+                Group(
+                    "clientIP",
+                    (Field("session_affinity_timeout_seconds", "timeoutSeconds", Number(), default=10800),),
+                ),
+            ),
+        ),
+        Field("external_traffic_policy", "externalTrafficPolicy", _TRAFFIC, default="Cluster"),
+        Field("internal_traffic_policy", "internalTrafficPolicy", _TRAFFIC, default="Cluster"),
+        Field("traffic_distribution", "trafficDistribution", Text()),
+        Field("ip_families", "ipFamilies", Texts()),
+        Field(
+            "ip_family_policy",
+            "ipFamilyPolicy",
+            Text(("SingleStack", "PreferDualStack", "RequireDualStack")),
+            default="SingleStack",
+        ),
+        Field("load_balancer_source_ranges", "loadBalancerSourceRanges", Texts()),
+        Field(
+            "allocate_load_balancer_node_ports",
+            "allocateLoadBalancerNodePorts",
+            Flag(optional=True),
+            default=True,
+        ),
+        Field("load_balancer_class", "loadBalancerClass", Text()),
+        Field("load_balancer_ip", "loadBalancerIP", Text()),
+        Field("external_ips", "externalIPs", Texts()),
+        Field("external_name", "externalName", Text()),
+    ),
+    check=_with_headless,
+)

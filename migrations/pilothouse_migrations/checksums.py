@@ -13,6 +13,7 @@ RELEASED: Final = ""
 CHECKSUMS: Final = {
     "0101": "955127752681aae16c0b8bb24773cb507cf2d533e5983da4112ce2fc4d8de32a",
     "0102": "da01aa422b54d909235eebd149a22bd2c4be2330008dca437a2cd24d052f20cd",
+    "0103": "ce3106de5abe9a12e0e56ac1d80e8dc559a4bfbcfc7fa70aa10d58ad56d076a1",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -70,6 +71,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "read_container": ("74939599661fc6b9a9e86de19ba6b740c8b0dc19fb1dcc88f28dc9e6cfa49110", "0101"),
     "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),
     "read_secret": ("f23e6ed5e1ce2e2ed8b0cc4c7a4c6ec5d7620397bcb566e41a1fc85200626560", "0101"),
+    "read_service": ("73052bc319e4ff8739b5d473f28d6688dc1d438f4651036983d982e3b437d3f5", "0103"),
     "read_volume": ("de8acd5a04a361aabaf44a41b1dffc4ba0723f53475e9331b4d9e70892f6e8b9", "0101"),
     "record_mark": ("fecd2eb19e4014abbb698c73d4e484ee4d44fd5fb14d0718a99018194160f48f", "0101"),
     "refresh_container_summary": ("6137cefa89d6de1daae186f74a9ba57bf3247e36d97eb7c30a413166073d834f", "0101"),
@@ -81,6 +83,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "update_container": ("b2c1f842b1faf1d3b67cdf022d8609d2a495008619f0a20b9b033a6dc9a9b69b", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
+    "wake_services": ("6e07520b4b926bfc04b71aab2af1a8b12632732f91792981a41565d787544ffa", "0103"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("fa77d61121802c34281f1be6914c267d948ce3e785dd1ddd34ca3c5cb4ce3dea", "0101"),
     "write_container": ("c98c565017064a47761194a064f7a9e74b185c2990cda7708b5f6f62029a9508", "0101"),

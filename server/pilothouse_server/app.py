@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
+import msgspec
 import prometheus_client
 import structlog
 
@@ -75,14 +76,20 @@ from pilothouse_server.metrics.operations import DatabaseGauges, UsageStore
 from pilothouse_server.metrics.tables import METRICS_TABLES
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.guarded import Guarded
+from pilothouse_server.namespaces.guarded import Guarded, Labelling
 from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.noun import namespaces_noun
 from pilothouse_server.namespaces.tables import NAMESPACE_TABLES
+from pilothouse_server.network.noun import network_noun
+from pilothouse_server.network.operations import ServiceRights
+from pilothouse_server.network.operations import count as count_services
+from pilothouse_server.network.tables import NETWORK_TABLES
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
+from pilothouse_server.reconcile.apply.service_reconciler import ServiceReconciler
 from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
@@ -125,10 +132,11 @@ from pilothouse_server.store.periodic import (
     earlier_now,
     standard_jobs,
 )
-from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.permitted_additions import PermittedAdditions
+from pilothouse_server.values.resources import NamespaceId
 from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
@@ -139,6 +147,7 @@ _CLUSTER_CONNECTIONS = 128
 # Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
     CONTAINER_TABLES,
+    NETWORK_TABLES,
     STORAGE_TABLES,
     CONFIG_TABLES,
     METRICS_TABLES,
@@ -234,6 +243,7 @@ class Application:
             "config_map": ConfigReconciler("config_map", self.envelopes),
             "secret": ConfigReconciler("secret", self.envelopes),
             "volume": VolumeReconciler(),
+            "service": ServiceReconciler(self._service_rights(), drift_rules),
         }
         self.reconciler = Reconciler(
             self.store,
@@ -460,15 +470,13 @@ class Application:
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """The nouns with their dependencies, in the order in which a namespace's contents are deleted."""
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
-        keys = Keys(
-            KeyPatterns(self.settings.service_annotations),
-            KeyPatterns(self.settings.guarded_pod_keys, guarding=True),
-        )
+        keys = self._keys_of_objects()
         objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         in_namespaces = [
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
             ),
+            network_noun(watches, page_key, connect, keys, objects),
             storage_noun(watches, page_key, connect, Mounter(keys), objects),
             config_noun(
                 watches, page_key, connect, self.envelopes, SEALED, ConfigReaders(keys.guarded), objects
@@ -476,7 +484,7 @@ class Application:
         ]
         contents = Contents(
             nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],
-            quota_usage=quota_usage,
+            quota_usage=_quota_usage,
         )
         return [
             *in_namespaces,
@@ -497,6 +505,18 @@ class Application:
             ),
             metrics_noun(self.store, self.settings, self.usage, self.usage_stream, page_key),
         ]
+
+    def _service_rights(self) -> ServiceRights:
+        """The rights of a caller without any permission beyond the method's: ADOPT has these."""
+        guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
+        return ServiceRights(Labelling(guarded, lambda _: False), self._keys_of_objects())
+
+    def _keys_of_objects(self) -> Keys:
+        """The keys of annotations and labels that the guard goes by."""
+        return Keys(
+            KeyPatterns(self.settings.service_annotations),
+            KeyPatterns(self.settings.guarded_pod_keys, guarding=True),
+        )
 
     def _guarded(self) -> Guarded:
         """The parts of a namespace that its own administrators may not change."""
@@ -546,3 +566,9 @@ class Application:
                 prometheus_client.start_http_server(int(port), host or "127.0.0.1")
             except (OSError, ValueError, OverflowError):
                 raise address_refused(self.settings.metrics_listen, "METRICS_LISTEN") from None
+
+
+async def _quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
+    """Returns the sums that count against the quota of a namespace."""
+    services = await count_services(transaction, namespace_id)
+    return msgspec.structs.replace(await quota_usage(transaction, namespace_id), services=services)

@@ -36,11 +36,13 @@ from pilothouse_server.containers.model import (
     TcpSocket,
     Toleration,
 )
+from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.importing.deployments import convert, without_services
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE_UID
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 from pilothouse_simulator import SimulatedCluster
@@ -331,9 +333,11 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
     (manifest,) = manifests.services(found)
     after = await client.dry_run(SERVICES, manifest, force=True)
     assert after["spec"] == there[0]["spec"]
+    (owned,) = owned_services(found)
     assert after["metadata"]["labels"] == {
         CONTAINER_UID: subject.uid,
         NAMESPACE_UID: "u",
+        SERVICE_UID: owned.uid,
     }
     # A port that is added later stands in front of the same pods.
     added = Port(9090, name="admin", service_name="admin", service_port=9090)

@@ -15,6 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.config.v1 import config_pb2 as config
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2 as network
 from pilothouse.storage.v1 import storage_pb2 as storage
 from pilothouse_client import PilothouseError, RetryPolicy
 from pilothouse_client.client import Nouns
@@ -47,6 +48,10 @@ async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
         claim = storage.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
         volume = storage.Volume(name=name, type=claim, size="1Gi", mount_path=f"/{name}")
         await admin.storage.create_volume(namespace=SPACE, volume=volume)
+    await admin.network.create_service(
+        namespace=SPACE,
+        service=network.Service(name="front", selector={"app": "web"}, ports=[network.ServicePort(port=80)]),
+    )
     port = container.Port(container_port=80)
     mount = container.VolumeMount(volume="disk", mount_path="/disk")
     for name in ("web", "paused", "stopped"):
@@ -63,8 +68,12 @@ async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
         maps: list[Any] = [item async for item in admin.config.list_config_maps(namespace=SPACE)]
         secrets: list[Any] = [item async for item in admin.config.list_secrets(namespace=SPACE)]
         web = next(item for item in listed if item.name == "web")
+        services: list[Any] = [item async for item in admin.network.list_services(namespace=SPACE)]
         waiting = [
-            each.name for group in (listed, volumes, maps, secrets) for each in group if each.reconciling
+            each.name
+            for group in (listed, volumes, services, maps, secrets)
+            for each in group
+            if each.reconciling
         ]
         return web.status == container.CONTAINER_STATUS_RUNNING and not waiting
 
@@ -126,6 +135,19 @@ def calls(client: Nouns[Any]) -> Mapping[str, Call]:
             update_mask=mask(paths=["labels"]),
         ),
         "DeleteVolume": on(volumes.delete_volume, "spare"),
+        "CreateService": lambda: client.network.create_service(
+            **here,
+            service=network.Service(
+                name="more", selector={"app": "web"}, ports=[network.ServicePort(port=80)]
+            ),
+        ),
+        "UpdateService": on(
+            client.network.update_service,
+            "front",
+            service=network.Service(ports=[network.ServicePort(port=81)]),
+            update_mask=mask(paths=["ports"]),
+        ),
+        "DeleteService": on(client.network.delete_service, "front"),
         "AttachVolume": on(volumes.attach_volume, "spare", container="web"),
         "DetachVolume": on(volumes.detach_volume, "disk", container="web"),
         "CreateContainer": lambda: containers.create(
@@ -157,6 +179,7 @@ async def state(server: Server, client: ClusterClient) -> list[str]:
     """Returns the state that a dry run must not change: etags here, and versions of the cluster's objects."""
     admin = server.admin
     found = [item.etag async for item in admin.containers.list(namespace=SPACE)]
+    found += [item.etag async for item in admin.network.list_services(namespace=SPACE)]
     found += [item.etag async for item in admin.storage.list_volumes(namespace=SPACE)]
     found += [item.etag async for item in admin.config.list_config_maps(namespace=SPACE)]
     found += [item.etag async for item in admin.config.list_secrets(namespace=SPACE)]
@@ -171,7 +194,10 @@ async def test_a_policy_of_the_cluster_refuses_every_call_and_nothing_is_written
     before = await state(shared_server, demo)
     for call in calls(shared_server.admin).values():
         await call()
-    resources = ("configmaps", "secrets", "persistentvolumeclaims", "deployments", "namespaces")
+    resources = (
+        *("configmaps", "secrets", "persistentvolumeclaims", "services", "deployments"),
+        "namespaces",
+    )
     every = ("CREATE", "UPDATE", "DELETE")
     shared_server.cluster.faults.webhooks.append(
         Webhook("policy.example.org", resources, "policy says no", operations=every)

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.app import Application
 from pilothouse_server.store.backfill import Watched
@@ -19,6 +20,7 @@ from pilothouse_server.store.backfill import Watched
 KINDS: dict[str, tuple[str, type[Message]]] = {
     "container": ("containers", container_pb2.Container),
     "volume": ("volumes", storage_pb2.Volume),
+    "service": ("services", network_pb2.Service),
     "config_map": ("config_maps", config_pb2.ConfigMap),
     "secret": ("secrets", config_pb2.Secret),
     "namespace": ("namespaces", namespace_pb2.Namespace),

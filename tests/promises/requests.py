@@ -44,6 +44,11 @@ def volume(name: str) -> Fields:
     return {"name": name, "type": "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "size": "1Gi", "mountPath": "/data"}
 
 
+def service(name: str) -> Fields:
+    """A Service as one is made."""
+    return {"name": name, "selector": {"app": name}, "ports": [{"port": 80}]}
+
+
 def config_map(name: str) -> Fields:
     """A config map as one is made."""
     return {"name": name, "data": {"a.conf": "one"}}
@@ -176,6 +181,13 @@ _STORAGE: dict[str, Fields] = {
     **_of_web("GetVolume"),
     **_in_namespace("ListVolumes", "WatchVolumes"),
 }
+_NETWORK: dict[str, Fields] = {
+    "CreateService": {"namespace": OWN, "service": service(target("CreateService"))},
+    **_updating("UpdateService", "service", {"headless": True}, "headless"),
+    **_on_target("DeleteService"),
+    **_of_web("GetService"),
+    **_in_namespace("ListServices", "WatchServices"),
+}
 _CONFIG: dict[str, Fields] = {
     "CreateConfigMap": {"namespace": OWN, "configMap": config_map(target("CreateConfigMap"))},
     "CreateSecret": {"namespace": OWN, "secret": secret(target("CreateSecret"))},
@@ -214,6 +226,7 @@ REQUESTS: dict[str, Fields] = {
     **_IDENTITY,
     **_NAMESPACES,
     **_CONTAINERS,
+    **_NETWORK,
     **_STORAGE,
     **_CONFIG,
     **_AUDIT,

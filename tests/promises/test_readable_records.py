@@ -72,7 +72,15 @@ def unsaid(rules: Sequence[Rule], records: dict[str, pb.Operation]) -> list[str]
 
 
 async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world: World) -> None:
-    for name in ("GetContainer", "GetVolume", "GetSecret", "GetConfigMap", "GetNamespace", "GetUser"):
+    for name in (
+        "GetContainer",
+        "GetVolume",
+        "GetService",
+        "GetSecret",
+        "GetConfigMap",
+        "GetNamespace",
+        "GetUser",
+    ):
         rule = full_world.rule(name)
         assert (await full_world.admin.invoke(rule, full_world.request(rule))).code == "OK"
     records = await make_every_change(full_world)
@@ -82,7 +90,7 @@ async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world:
     assert not said, "; ".join(said)
     gotten = [each for each in everything if each.action == "get" and each.error_code == ""]
     assert {each.resource_type for each in gotten if each.resource_uid} >= {
-        "container", "volume", "secret", "config_map", "namespace", "user",
+        "container", "volume", "service", "secret", "config_map", "namespace", "user",
     }  # fmt: skip
     # The checks can fail.
     everything[3].duration_ms += 1

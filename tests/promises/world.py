@@ -43,6 +43,7 @@ ROLES = ("admin", "operator", "developer", "viewer")
 _MADE = {
     "Container": ("container", requests.workload),
     "Volume": ("volume", requests.volume),
+    "Service": ("service", requests.service),
     "ConfigMap": ("configMap", requests.config_map),
     "Secret": ("secret", requests.secret),
 }
@@ -265,7 +266,7 @@ async def end_namespace(world: World, name: str) -> None:
     await world.must("DeleteNamespace", {"name": name, "cascade": True})
     async with world.sql() as sql, sql.transaction():
         found = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1 AND deleted_at IS NULL", name)
-        for table in ("containers", "volumes", "config_maps", "secrets", "user_roles"):
+        for table in ("services", "containers", "volumes", "config_maps", "secrets", "user_roles"):
             await sql.execute(f"DELETE FROM {table} WHERE namespace_id = $1", found)
         await sql.execute("UPDATE namespaces SET deleted_at = now() WHERE id = $1", found)
 

@@ -35,6 +35,7 @@ OVER_ALL_NAMESPACES: Final = frozenset(
         "audit.hold",
         "cluster.orphans",
         "container.privileged",
+        "object.privileged",
         "storage.host_path",
         "namespace.quota",
         "namespace.security",

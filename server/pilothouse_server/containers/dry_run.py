@@ -21,6 +21,7 @@ from pilothouse_server.kubernetes.objects import (
     Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.network.manifests import needs_another_address
 
 
 async def check_on_cluster(connect: Connect, container: Container) -> None:
@@ -52,7 +53,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         for manifest in manifests.services(container):
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])
             _check_ours(container, "Service", service)
-            if service is not None and service.headless != (manifest["spec"].get("clusterIP") == "None"):
+            if service is not None and needs_another_address(manifest, service):
                 # It would be made anew: the cluster would call it a change of what cannot be changed.
                 continue
             objects.append(await client.dry_run(SERVICES, manifest, force=True))

@@ -34,6 +34,7 @@ from pilothouse_manifests.table import (
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
 from pilothouse_server.guard.checks import ACCOUNT, shown
 from pilothouse_server.guard.inspection import violations
@@ -41,10 +42,11 @@ from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED, Admitted, Guard
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.objects import KubernetesObject
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE, NAMESPACE_UID
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 _OURS: Final = frozenset({
-    NAMESPACE, NAMESPACE_UID, CONTAINER_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET
+    NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET
 })  # fmt: skip
 _TEMPLATE: Final = ("spec", "template")
 
@@ -230,7 +232,7 @@ def _port_of(container: Container, service: str, steps: Steps) -> int:
     return next(
         number
         for number, port in enumerate(container.ports)
-        if port.service_type != manifests.NO_SERVICE and (port.service_name or container.name) == service
+        if port.service_type != NO_SERVICE and (port.service_name or container.name) == service
     )
 
 

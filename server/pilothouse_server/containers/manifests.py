@@ -16,12 +16,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import msgspec
-
-from pilothouse_manifests.services import type_fields
-from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, RECREATE, SERVICE_PORT, key_of
+from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, RECREATE, key_of
 from pilothouse_manifests.writing import writer
-from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
+from pilothouse_server.containers.model import Container, TakenOver
+from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.pod_manifests import pod_spec
 from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Manifest, Service
 from pilothouse_server.kubernetes.ownership import (
@@ -35,6 +33,7 @@ from pilothouse_server.kubernetes.ownership import (
     label_value,
     without_empty,
 )
+from pilothouse_server.network.manifests import SERVICE_UID, object_of
 
 RESTARTED_AT = f"{DOMAIN}/restarted-at"
 # The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
@@ -44,7 +43,6 @@ REPLICAS_SET = f"{DOMAIN}/replicas-set"
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
 
-NO_SERVICE = "None"
 PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
@@ -60,7 +58,7 @@ def pod_labels(container: Container) -> dict[str, str]:
 
 
 def object_labels(container: Container) -> dict[str, str]:
-    """What the Deployment and the Services of a container carry: they are managed by us, whoever made the pods."""
+    """Returns the labels of the Deployment and the Services of a container: they are ours, also of imported pods."""
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
         return {**pod_labels(container), MANAGED_BY: MANAGER, **home}
@@ -118,36 +116,11 @@ def recreates(manifest: Manifest) -> bool:
 
 
 def services(container: Container) -> list[Manifest]:
-    """One Service per `service_name`, in the order of the ports; ports without a Service make none."""
-    groups: dict[str, list[Port]] = {}
-    for port in container.ports:
-        if port.service_type != NO_SERVICE:
-            groups.setdefault(port.service_name or container.name, []).append(port)
-    return [_service(container, name, ports) for name, ports in groups.items()]
-
-
-def _service(container: Container, name: str, ports: list[Port]) -> Manifest:
-    found = _taken_over_service(container, name)
-    spec: Manifest = {
-        "selector": _pods_of(container) if found is None else found.selector,
-        "ports": [_write_service_port(_service_port(port, found)) for port in ports],
-        **type_fields(ports[0].service_type),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": without_empty(
-            {
-                "name": name,
-                "namespace": container.kubernetes_namespace,
-                "labels": object_labels(container)
-                if found is None
-                else {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid},
-                "annotations": dict(ports[0].service_annotations),
-            }
-        ),
-        "spec": spec,
-    }
+    """The Services that its ports make, in the order of the ports."""
+    labels = object_labels(container)
+    if container.spec.taken_over is not None:
+        labels = {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid}
+    return [object_of(service, {**labels, SERVICE_UID: service.uid}) for service in owned_services(container)]
 
 
 def is_ours(container: Container, found: Deployment | Service) -> bool:
@@ -163,45 +136,6 @@ def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
     if taken_over is None:
         return {"matchLabels": {CONTAINER_UID: container.uid}}
     return dict(taken_over.selector)
-
-
-def _pods_of(container: Container) -> dict[str, str]:
-    """Labels by which a Service finds the pods."""
-    taken_over = container.spec.taken_over
-    if taken_over is None:
-        return {CONTAINER_UID: container.uid}
-    return dict(taken_over.selector.get("matchLabels") or taken_over.pod_labels)
-
-
-def _taken_over_service(container: Container, name: str) -> TakenOverService | None:
-    taken_over = container.spec.taken_over
-    found = () if taken_over is None else taken_over.services
-    return next((service for service in found if service.name == name), None)
-
-
-class ServicePort(msgspec.Struct, gc=False):
-    """A port as its Service has it. `target_name`, of an imported one: the name of the pods' port."""
-
-    name: str
-    protocol: str
-    service_port: int
-    container_port: int
-    target_name: str | None
-    node_port: int | None
-    app_protocol: str
-
-
-_write_service_port = writer(SERVICE_PORT)
-
-
-def _service_port(port: Port, found: TakenOverService | None) -> ServicePort:
-    service_port = port.service_port or port.container_port
-    # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
-    name = port.name or ("" if found else f"{port.protocol.lower()}-{service_port}")
-    target_name = found.target_ports.get(f"{port.protocol}/{service_port}") if found else None
-    return ServicePort(
-        name, port.protocol, service_port, port.container_port, target_name, port.node_port, port.app_protocol
-    )
 
 
 def service_account(container: Container) -> Manifest | None:

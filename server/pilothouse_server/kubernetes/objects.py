@@ -149,14 +149,40 @@ class Deployment(KubernetesObject, frozen=True, rename="camel"):
         return self.spec.selector.match_labels or {}
 
 
+class ServicePort(Partial, frozen=True, rename="camel"):
+    port: Count = 0
+    protocol: Word = "TCP"
+    node_port: Count = 0
+
+
 class ServiceSpec(Partial, frozen=True, rename="camel"):
     type: str = ""
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
+    # Two at most: one of each family.
+    cluster_ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = msgspec.field(
+        name="clusterIPs", default=()
+    )
+    external_name: Name = ""
     selector: dict[str, str] | None = None
+    ports: Annotated[tuple[ServicePort, ...], MOST] = ()
+
+
+class LoadBalancerIngress(Partial, frozen=True, rename="camel"):
+    ip: Address = ""
+    hostname: Name = ""
+
+
+class LoadBalancerState(Partial, frozen=True, rename="camel"):
+    ingress: Annotated[tuple[LoadBalancerIngress, ...], Meta(max_length=64)] = ()
+
+
+class ServiceState(Partial, frozen=True, rename="camel"):
+    load_balancer: LoadBalancerState = LoadBalancerState()
 
 
 class Service(KubernetesObject, frozen=True, rename="camel"):
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceState = ServiceState()
 
     @property
     def selected(self) -> dict[str, str]:
@@ -166,6 +192,25 @@ class Service(KubernetesObject, frozen=True, rename="camel"):
     @property
     def headless(self) -> bool:
         return self.spec.cluster_ip == "None"
+
+
+class EndpointTarget(Partial, frozen=True, rename="camel"):
+    uid: Opaque = ""
+
+
+class EndpointConditions(Partial, frozen=True, rename="camel"):
+    # Null means unknown, which counts as ready.
+    ready: bool | None = None
+
+
+class Endpoint(Partial, frozen=True, rename="camel"):
+    addresses: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    target_ref: EndpointTarget | None = None
+
+
+class EndpointSlice(KubernetesObject, frozen=True, rename="camel"):
+    endpoints: Annotated[tuple[Endpoint, ...], MOST] | None = None
 
 
 class ScaleTarget(Partial, frozen=True, rename="camel"):
@@ -386,6 +431,7 @@ NODES = Resource("/api/v1", "nodes", "Node", Node, namespaced=False)
 PODS = Resource("/api/v1", "pods", "Pod", Pod)
 EVENTS = Resource("/api/v1", "events", "Event", EventObject)
 SERVICES = Resource("/api/v1", "services", "Service", Service, marked="content")
+ENDPOINT_SLICES = Resource("/apis/discovery.k8s.io/v1", "endpointslices", "EndpointSlice", EndpointSlice)
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)

@@ -11,6 +11,7 @@ from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.resources import Condition, NamespaceId, NamespaceRef
 
 NamespaceStatus = Literal["active", "inactive"]
+AllowedServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]
 
 
 class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -22,6 +23,7 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
     containers: int = 0
     cpu: str = ""
     memory: str = ""
+    services: int = 0
 
 
 class Namespace(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class Namespace(msgspec.Struct, frozen=True):
     default_pod_security: str = ""
     pod_security_level: str = ""
     legal_hold: bool = False
+    service_types: tuple[AllowedServiceType, ...] = ()
     phase: str = ""
     reason: str = ""
     message: str = ""

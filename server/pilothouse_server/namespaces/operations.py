@@ -113,6 +113,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "labels": wanted.labels,
             "annotations": wanted.annotations,
             "legal_hold": wanted.legal_hold,
+            "service_types": list(wanted.service_types),
             "adopted": adopt,
             "default_pod_security": level,
             "pod_security_level": _shown_level(wanted, default_pod_security=level),
@@ -347,7 +348,8 @@ def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) 
                 values["resource_quota"] = _quota_document(quota)
                 stored = msgspec.structs.replace(stored, quota=quota)
         elif getattr(wanted, path) != getattr(stored, path):
-            values[path] = getattr(wanted, path)
+            value = getattr(wanted, path)
+            values[path] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -369,6 +371,7 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
         labels=wanted.labels if "labels" in paths else stored.labels,
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
         legal_hold=wanted.legal_hold if "legal_hold" in paths else stored.legal_hold,
+        service_types=wanted.service_types if "service_types" in paths else stored.service_types,
     )
 
 
@@ -382,6 +385,7 @@ def _quota_document(quota: Quota) -> dict[str, Any] | None:
         "containers": quota.containers,
         "cpu": normalise(quota.cpu) if quota.cpu else "",
         "memory": normalise(quota.memory) if quota.memory else "",
+        "services": quota.services,
     }
     return {name: value for name, value in document.items() if value} or None
 

@@ -285,6 +285,7 @@ def _namespace(row: Row) -> Namespace:
         default_pod_security=row.default_pod_security,
         pod_security_level=row.pod_security_level,
         legal_hold=row.legal_hold,
+        service_types=tuple(row.service_types),
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, DateTime, String, Text, column, table
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from pilothouse_server.store.noun_tables import NounTables
 
@@ -30,6 +30,7 @@ NAMESPACES = table(
     column("default_pod_security", String(20)),
     column("pod_security_level", String(20)),
     column("legal_hold", Boolean),
+    column("service_types", ARRAY(Text())),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

@@ -32,6 +32,7 @@ from pilothouse_server.reconcile.observe.dependent_observer import (
     DependentObserverSettings,
 )
 from pilothouse_server.reconcile.observe.health import Health, HealthSettings
+from pilothouse_server.reconcile.observe.service_observer import ServiceObserver, ServiceObserverSettings
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
@@ -62,6 +63,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     containers: ContainerObserverSettings = ContainerObserverSettings()
     claims: ClaimObserverSettings = ClaimObserverSettings()
     dependents: DependentObserverSettings = DependentObserverSettings()
+    services: ServiceObserverSettings = ServiceObserverSettings()
     comparison: ComparisonSettings = ComparisonSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
@@ -183,11 +185,9 @@ class Reconciler:
         cluster = LeasedCluster(name, self._store, await self._connected(name), lease)
         settings = self._settings
         containers = ContainerObserver(cluster, self._applied_generations, settings.containers)
-        observers = (
-            containers,
-            ClaimObserver(cluster, settings.claims),
-            DependentObserver(cluster, settings.dependents),
-        )
+        dependents = DependentObserver(cluster, settings.dependents)
+        services = ServiceObserver(cluster, dependents, settings.services)
+        observers = (containers, ClaimObserver(cluster, settings.claims), dependents, services)
         compared = {kind: informer for each in observers for kind, informer in each.compared.items()}
         comparison = Comparison(cluster, compared, settings.comparison)
         async with asyncio.TaskGroup() as group:

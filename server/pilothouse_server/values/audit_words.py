@@ -15,6 +15,6 @@ ACTIONS = frozenset({
 RESOURCE_TYPES = frozenset({
     "api_key", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
     "encryption_key", "health", "image", "log", "metrics", "namespace", "operation", "permission", "pod",
-    "principal", "quota", "reflection", "role", "role_grant", "second_factor", "secret", "service_account", "session",
-    "status_history", "unknown", "usage", "user", "volume",
+    "principal", "quota", "reflection", "role", "role_grant", "second_factor", "secret", "service", "service_account",
+    "session", "status_history", "unknown", "usage", "user", "volume",
 })  # fmt: skip

@@ -29,11 +29,14 @@ class ShippedRole:
 
 ADMIN: Final = "admin"
 # The values of secrets, and what leads out of a container to its node and all that runs there.
-_NOT_FOR_TENANTS: Final = frozenset({"config.reveal", "storage.host_path", "container.privileged"})
+_NOT_FOR_TENANTS: Final = frozenset(
+    {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"}
+)
 _READING: Final = {
     "container": ("get", "list", "watch"),
     "image": ("get", "list"),
     "storage": ("get", "list", "watch"),
+    "service": ("get", "list", "watch"),
     "config": ("get", "list", "watch"),
     "namespace": ("get", "list", "watch"),
     "metrics": ("get", "list", "watch", "query"),
@@ -62,6 +65,7 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
             (
                 "container.*",
                 "storage.*",
+                "service.*",
                 "config.*",
                 "metrics.*",
                 *_permissions("image", "namespace", "audit"),
@@ -83,6 +87,7 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
             (
                 "container.*",
                 "storage.*",
+                "service.*",
                 "config.*",
                 *_permissions("image", "namespace", "metrics", "audit"),
             ),

@@ -17,7 +17,6 @@ Most containers are new when they are acted on, and many at once; those cost as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -32,7 +31,6 @@ from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
     Conflict,
     Invalid,
-    NotFound,
     TooManyValues,
 )
 from pilothouse_server.kubernetes.events import Warned
@@ -43,12 +41,11 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Deployment,
     KubernetesObject,
-    Manifest,
     Resource,
     Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import additions, agreement, others_acts, replicas
+from pilothouse_server.reconcile.apply import others_acts, replicas, service_writer
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -102,7 +99,10 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     if deployment.metadata.deletion_timestamp is not None or deployment.spec.replicas != wanted:
         return None
     applied = [(SERVICES, await client.apply(SERVICES, manifest, admitted)) for manifest in services]
-    conditions = (Condition(APPLIED, "True", "Applied"), Drift(container, settled=False).condition())
+    conditions = (
+        Condition(APPLIED, "True", "Applied"),
+        Drift(container, admitted, settled=False).condition(),
+    )
     objects = marks.noted((DEPLOYMENTS, deployment), *applied) | others_acts.restart_mark(deployment)
     return ContainerProgress(deployment=deployment, conditions=conditions, objects=objects)
 
@@ -180,10 +180,12 @@ def _drift(
     settled = container.observed_generation >= container.generation
     if container.imported and deployment is not None:
         if deployment.metadata.label(CONTAINER_UID) != container.uid:
-            return Drift(container, policy="report", settled=True, rules=rules)
+            return Drift(
+                container, guarding.may_be_sent(container), policy="report", settled=True, rules=rules
+            )
         # As imported: nobody has asked for anything since.
         settled = settled or container.generation == 1
-    return Drift(container, settled=settled, noted=noted, rules=rules)
+    return Drift(container, guarding.may_be_sent(container), settled=settled, noted=noted, rules=rules)
 
 
 async def _as_wanted(
@@ -204,10 +206,10 @@ async def _as_wanted(
     if len(services) != len(wanted):
         return None
     for manifest in wanted:
-        if not await _is_untouched(client, SERVICES, manifest, drift):
+        if not await drift.is_untouched(client, SERVICES, manifest):
             return None
     manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-    if not await _is_untouched(client, DEPLOYMENTS, manifest, drift):
+    if not await drift.is_untouched(client, DEPLOYMENTS, manifest):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     # An autoscaler may have gone.
@@ -215,21 +217,6 @@ async def _as_wanted(
         conditions.append(scaled)
     objects = marks.noted((DEPLOYMENTS, deployment), *services) | others_acts.restart_mark(deployment)
     return ContainerProgress(deployment=deployment, conditions=tuple(conditions), objects=objects)
-
-
-async def _is_untouched(
-    client: LeasedClient, resource: Resource[Any], manifest: Manifest, drift: Drift
-) -> bool:
-    """Returns whether an object agrees with its manifest, and nobody may have added anything."""
-    metadata = manifest["metadata"]
-    try:
-        live = await client.read(resource, metadata.get("namespace"), metadata["name"])
-    except NotFound:
-        return False
-    manifest = additions.with_restart_of(live, manifest)
-    return agreement.agrees(manifest, live) and not additions.candidates(
-        manifest, live, drift.rules.permitted
-    )
 
 
 async def delete(
@@ -312,12 +299,7 @@ async def _apply_services(
         found = present.get(name) or await client.find(SERVICES, namespace, name)
         if found is not None:
             _check_service_ours(container, found)
-            if found.headless != (manifest["spec"].get("clusterIP") == "None"):
-                # A Service's address can be neither added nor removed: the Service is created again.
-                await client.delete(SERVICES, home, name, uid=found.metadata.uid, propagation="Background")
-                drift.note_deleted(SERVICES.kind, name)
-                found = None
-        applied.append((SERVICES, await drift.apply(client, SERVICES, manifest, present=found is not None)))
+        applied.append((SERVICES, await service_writer.write(client, home, manifest, found, drift)))
     names = {manifest["metadata"]["name"] for manifest in wanted}
     for name, service in present.items():
         if name not in names:

@@ -117,7 +117,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         }
         refusals = await namespace_status.refusals(transaction, not_ready)
         before = [work.resource_id for work in works if work.lease_epoch > 1]
-        noted = await applied_objects.of_containers(transaction, before) if before else {}
+        noted = await applied_objects.of_resources(transaction, "container", before) if before else {}
         loaded = {}
         for work in works:
             if work.resource_id not in found:

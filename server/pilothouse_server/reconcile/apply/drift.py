@@ -1,4 +1,4 @@
-"""Drift: changes by others of our objects on the cluster, found and handled by the container's policy.
+"""Drift: changes by others of our objects on the cluster, found and handled by the policy of the resource.
 
 There are three ways to find it. Another manager who set a field of ours to another value owns it, and an apply of ours
 conflicts: the cluster names manager and field. What others removed nobody owns: an apply would set it again without a
@@ -18,23 +18,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from pilothouse_server.containers import guarding
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
-from pilothouse_server.containers.model import Container, DriftPolicy
+from pilothouse_server.containers.model import DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes import field_paths, managed_fields, marks
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
-from pilothouse_server.kubernetes.errors import Conflict, FieldConflict
+from pilothouse_server.kubernetes.errors import Conflict, FieldConflict, NotFound
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.ownership import DOMAIN
 from pilothouse_server.reconcile.apply import additions, agreement
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
-from pilothouse_server.values.resources import Condition
+from pilothouse_server.values.resources import Condition, NamespaceRef
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
@@ -57,8 +57,28 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.kind} {self.name} {self.field}{by}"
 
 
+class DriftObserved(Protocol):
+    """The observed state of a resource."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]: ...
+
+
+class DriftSubject(Protocol):
+    """A resource whose objects may drift: a container, or a Service."""
+
+    @property
+    def drift_policy(self) -> DriftPolicy: ...
+
+    @property
+    def namespace_ref(self) -> NamespaceRef: ...
+
+    @property
+    def observed(self) -> DriftObserved: ...
+
+
 class Drift:
-    """Drift of all objects of a container.
+    """Drift of all objects of a resource, of which the content is `admitted`.
 
     `settled`: nothing new is desired, so others made every change that an apply would revert. An object that is older
     than our last apply (`noted`, by kind and name) is an exception: the cluster was put back to an earlier state of
@@ -67,16 +87,17 @@ class Drift:
 
     def __init__(
         self,
-        container: Container,
+        subject: DriftSubject,
+        admitted: Admitted,
         *,
         policy: DriftPolicy | None = None,
         settled: bool,
         noted: Mapping[str, str] = NOTHING,
         rules: DriftRules = DEFAULT_RULES,
     ) -> None:
-        self.container = container
-        self.admitted = guarding.may_be_sent(container)
-        self.policy = policy or container.drift_policy
+        self.subject = subject
+        self.policy = policy or subject.drift_policy
+        self.admitted = admitted
         self.settled = settled
         self.rules = rules
         self._noted = dict(noted)
@@ -131,7 +152,7 @@ class Drift:
                 "resourceVersion": live["metadata"]["resourceVersion"],
                 "managedFields": managed_fields.taken_over(live, paths, FIELD_MANAGER, manifest),
             }
-            home = self.container.namespace_ref
+            home = self.subject.namespace_ref
             await client.merge_patch(resource, home, metadata["name"], {"metadata": record})
             self.repaired += found if self.policy == "repair" else []
         return manifest
@@ -150,7 +171,7 @@ class Drift:
             return Condition(DRIFTED, "False", REPAIRED, taken_back)
         if self.adopted:
             return Condition(DRIFTED, "False", ADOPTED, self.adopted_description)
-        before = next((c for c in self.container.observed.conditions if c.type == DRIFTED), None)
+        before = next((c for c in self.subject.observed.conditions if c.type == DRIFTED), None)
         # The last that was met stays shown until there is something newer.
         if before is not None and before.reason in (REPAIRED, ADOPTED):
             return before
@@ -186,6 +207,18 @@ class Drift:
             ]
             ours = field_paths.without(ours, changed)
         return await client.apply(resource, ours, self.admitted, force=force)
+
+    async def is_untouched(self, client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
+        """Returns whether an object agrees with its manifest, and nobody may have added anything."""
+        metadata = manifest["metadata"]
+        try:
+            live = await client.read(resource, metadata.get("namespace"), metadata["name"])
+        except NotFound:
+            return False
+        manifest = additions.with_restart_of(live, manifest)
+        return agreement.agrees(manifest, live) and not additions.candidates(
+            manifest, live, self.rules.permitted
+        )
 
     def note_deleted(self, kind: str, name: str) -> None:
         """Records that we have deleted an object ourselves, to create it again."""

@@ -42,13 +42,13 @@ log = structlog.get_logger(__name__)
 
 _DEPLOYMENT, _SERVICE, _NAMESPACE = "Deployment", "Service", "Namespace"
 # Which resources have objects of a kind.
-_TYPES: Mapping[str, str] = {
-    _DEPLOYMENT: "container",
-    _SERVICE: "container",
-    "ConfigMap": "config_map",
-    "Secret": "secret",
-    "PersistentVolumeClaim": "volume",
-    _NAMESPACE: "namespace",
+_TYPES: Mapping[str, tuple[str, ...]] = {
+    _DEPLOYMENT: ("container",),
+    _SERVICE: ("container", "service"),
+    "ConfigMap": ("config_map",),
+    "Secret": ("secret",),
+    "PersistentVolumeClaim": ("volume",),
+    _NAMESPACE: ("namespace",),
 }
 _DATABASE_SECONDS = 1.0
 _POLL_SECONDS = 0.1
@@ -117,7 +117,7 @@ class Comparison(ClusterObserver):
 
     async def _compare(self, kinds: Collection[str]) -> None:
         """Compares all that has objects of these kinds. Raises LeaseLost, PilothouseError."""
-        types = {_TYPES[kind] for kind in kinds}
+        types = {type_ for kind in kinds for type_ in _TYPES[kind]}
         there = _There(
             frozenset(kinds),
             await self._services() if _SERVICE in kinds else None,

@@ -307,7 +307,7 @@ class ContainerObserver(StatusObserver):
 
     async def _changed(self, transaction: ReadTransaction, suspects: dict[int, str]) -> list[int]:
         """Returns the ids of those whose Deployment is not as its last apply left it, in their order."""
-        noted = await applied_objects.of_containers(transaction, sorted(suspects))
+        noted = await applied_objects.of_resources(transaction, "container", sorted(suspects))
         return [
             id_ for id_, uid in sorted(suspects.items()) if not self.view.is_as_noted(uid, noted.get(id_, {}))
         ]

@@ -1,8 +1,9 @@
 """Watches the dependents on a cluster, next to Deployments and claims: Services, config maps, secrets.
 
-They have no status. Changes and deletions by others are left to the worker, which repairs or reports them by the
-container's drift policy. Our own applies are seen here, too; each costs one more comparison that finds nothing. A
-resource is compared at most every few seconds, so that two managers who disagree do not run hot.
+Changes and deletions by others are left to the worker, which repairs or reports them by the drift policy of the
+container, or of the Service that stands by itself. `service_observer` writes the observed state of Services; this
+observer hands it each change. Our own applies are seen here, too; each costs one more comparison that finds nothing.
+A resource is compared at most every few seconds, so that two managers who disagree do not run hot.
 
 Of config maps and secrets only the metadata is read. Each kind is watched separately: a cluster that denies one of them
 still shows the others.
@@ -11,22 +12,26 @@ still shows the others.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     SECRET_METADATA,
     SERVICES,
     KubernetesObject,
     Resource,
+    Service,
 )
 from pilothouse_server.kubernetes.ownership import CONFIG_UID, CONTAINER_UID
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
@@ -35,15 +40,35 @@ from pilothouse_server.reconcile.repository import dependents, work_queue
 
 log = structlog.get_logger(__name__)
 
-# The watched kinds, the label that names the owner, and the owners that must have such objects.
-_WATCHED: tuple[tuple[Resource[Any], str, dependents.Owner], ...] = (
-    (SERVICES, CONTAINER_UID, "container"),
-    (CONFIG_MAP_METADATA, CONFIG_UID, "config_map"),
-    (SECRET_METADATA, CONFIG_UID, "secret"),
+
+class _WatchedKind(msgspec.Struct, frozen=True):
+    """`label`: all objects of a kind carry it. `owned_by`: the labels that name the owner, the first that is there.
+
+    `owners`: the types of owners that must have such objects.
+    """
+
+    resource: Resource[Any]
+    label: str
+    owned_by: tuple[str, ...]
+    owners: tuple[dependents.Owner, ...]
+
+    def owner(self, item: KubernetesObject) -> str | None:
+        """Returns the uid of the owner of an object."""
+        return next(filter(None, (labelled_uid(item, label) for label in self.owned_by)), None)
+
+
+_WATCHED = (
+    _WatchedKind(SERVICES, SERVICE_UID, (CONTAINER_UID, SERVICE_UID), ("container", "service")),
+    _WatchedKind(CONFIG_MAP_METADATA, CONFIG_UID, (CONFIG_UID,), ("config_map",)),
+    _WatchedKind(SECRET_METADATA, CONFIG_UID, (CONFIG_UID,), ("secret",)),
 )
 
 
 _DATABASE_SECONDS = 1.0
+
+
+def _nobody(_old: Service | None, _new: Service | None) -> None:
+    """Nobody follows the Services."""
 
 
 class DependentObserverSettings(msgspec.Struct, frozen=True):
@@ -69,26 +94,39 @@ class DependentObserver(ClusterObserver):
         self._schedule = Schedule(self._wake.set)
         self._looked: dict[str, float] = {}
         self._informers: dict[str, Informer[Any]] = {
-            resource.kind: self.informer(resource, partial(self._changed, label), label)
-            for resource, label, _ in _WATCHED
+            kind.resource.kind: self.informer(kind.resource, partial(self._changed, kind), kind.label)
+            for kind in _WATCHED
         }
+        # Called with the former and the present state of each Service that changes.
+        self.on_service: Callable[[Service | None, Service | None], None] = _nobody
 
     @property
     def compared(self) -> dict[str, Informer[Any]]:
         """The objects to compare with the last apply, by kind."""
         return self._informers
 
+    @property
+    def services(self) -> Informer[Service]:
+        """Our Services on the cluster."""
+        return self._informers[SERVICES.kind]
+
     def start(self, group: asyncio.TaskGroup) -> None:
         """Starts a watch of each kind, a search for objects that vanished, and the loop that requests repairs."""
-        for resource, label, owner in _WATCHED:
-            informer = self._informers[resource.kind]
-            name = f"{resource.kind} of {self.cluster.name}"
-            group.create_task(informer.run(), name=f"inform {name}")
-            group.create_task(self._look_for_missing(informer, label, owner), name=f"missing {name}")
+        for kind in _WATCHED:
+            name = f"{kind.resource.kind} of {self.cluster.name}"
+            group.create_task(self._informers[kind.resource.kind].run(), name=f"inform {name}")
+            group.create_task(self._look_for_missing(kind), name=f"missing {name}")
         group.create_task(self._repair_loop(), name=self.task_name("repair"))
 
-    def _changed(self, label: str, old: KubernetesObject | None, _new: KubernetesObject | None) -> None:
-        if old is not None and (uid := labelled_uid(old, label)) is not None:
+    def _changed(
+        self, kind: _WatchedKind, old: KubernetesObject | None, new: KubernetesObject | None
+    ) -> None:
+        if kind.resource is SERVICES:
+            self.on_service(cast("Service | None", old), cast("Service | None", new))
+            if old is not None and new is not None and not marks.changed(new.mark, old.mark):
+                # Its status alone.
+                return
+        if old is not None and (uid := kind.owner(old)) is not None:
             self._mark(uid)
 
     def _mark(self, uid: str) -> None:
@@ -97,10 +135,9 @@ class DependentObserver(ClusterObserver):
             seconds = max(seconds, looked + self._settings.again_seconds - monotonic())
         self._schedule.mark(uid, in_seconds=seconds)
 
-    async def _look_for_missing(
-        self, informer: Informer[KubernetesObject], label: str, owner: dependents.Owner
-    ) -> None:
+    async def _look_for_missing(self, kind: _WatchedKind) -> None:
         """Owners that must show something and did not when the watch began: it went while nobody watched."""
+        informer = self._informers[kind.resource.kind]
         await informer.synced.wait()
         while True:
             try:
@@ -110,9 +147,9 @@ class DependentObserver(ClusterObserver):
                 log.info("owners cannot be read", cluster=self.cluster.name, reason=error.reason)
                 await asyncio.sleep(_DATABASE_SECONDS)
                 continue
-            shown = {labelled_uid(each, label) for each in informer.objects.values()}
-            for uid, (kind, _) in owners.items():
-                if kind == owner and uid not in shown:
+            shown = {kind.owner(each) for each in informer.objects.values()}
+            for uid, (owner, _) in owners.items():
+                if owner in kind.owners and uid not in shown:
                     self._mark(uid)
             return
 

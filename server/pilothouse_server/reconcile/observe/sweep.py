@@ -46,6 +46,7 @@ from pilothouse_server.kubernetes.ownership import (
     MANAGED_SELECTOR,
     NAMESPACE_UID,
 )
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
 from pilothouse_server.reconcile.queue.cluster_clients import log_failure
@@ -54,6 +55,7 @@ from pilothouse_server.reconcile.repository import (
     container_status,
     namespace_status,
     orphan_status,
+    service_status,
     volume_status,
 )
 from pilothouse_server.reconcile.repository.config_status import known_config_uids
@@ -161,6 +163,7 @@ class Sweep:
         client = self._cluster.client
         # Few, and not watched: they are listed.
         services = (await client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)).items
+        standing = (await client.list(SERVICES, label_selector=f"{SERVICE_UID},!{CONTAINER_UID}")).items
         claims = await self._claims()
         accounts = (await client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)).items
         configs: list[_Candidate] = []
@@ -178,6 +181,12 @@ class Sweep:
             used = await container_status.service_accounts(transaction, self._cluster.name)
             found = [
                 *await _unknown(transaction, container_status.known_uids, CONTAINER_UID, workloads),
+                *await _unknown(
+                    transaction,
+                    service_status.known_service_uids,
+                    SERVICE_UID,
+                    [(SERVICES, each) for each in standing],
+                ),
                 *await _unknown(transaction, known_config_uids, CONFIG_UID, configs),
                 *await _unknown(transaction, volume_status.known_volume_uids, VOLUME_UID, claims),
                 *(

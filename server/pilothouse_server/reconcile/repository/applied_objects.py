@@ -49,9 +49,9 @@ SELECT count(*) AS waiting FROM (
     WHERE cluster_name = :cluster_name AND due_at <= clock_timestamp() LIMIT :most) AS due
 """)
 
-_OF_CONTAINERS = text("""
+_OF_RESOURCES = text("""
 SELECT resource_id, applied_objects::text AS applied_objects FROM reconcile_work
-WHERE resource_type = 'container' AND resource_id = ANY(CAST(:ids AS bigint[])) AND applied_objects IS NOT NULL
+WHERE resource_type = :type AND resource_id = ANY(CAST(:ids AS bigint[])) AND applied_objects IS NOT NULL
 """)
 
 
@@ -89,9 +89,11 @@ async def page(
     ]
 
 
-async def of_containers(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, dict[str, str]]:
-    """Returns the objects of containers at the last apply, by id, if they were stored."""
-    rows = await transaction.connection.execute(_OF_CONTAINERS, {"ids": list(ids)})
+async def of_resources(
+    transaction: ReadTransaction, type_: str, ids: Sequence[int]
+) -> dict[int, dict[str, str]]:
+    """Returns the objects of resources of a type at the last apply, by id, if they were stored."""
+    rows = await transaction.connection.execute(_OF_RESOURCES, {"type": type_, "ids": list(ids)})
     return {row.resource_id: _decode(row.applied_objects) for row in rows}
 
 

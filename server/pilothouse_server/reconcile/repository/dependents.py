@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
-Owner = Literal["container", "config_map", "secret"]
+Owner = Literal["container", "service", "config_map", "secret"]
 
 # A resource that was never applied, or is being deleted, has work of its own.
 _OWNERS = text("""
@@ -17,6 +17,11 @@ FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
 WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND c.observed_generation > 0
   AND c.deletion_requested_at IS NULL
   AND EXISTS (SELECT FROM port_mappings AS p WHERE p.container_id = c.id AND p.service_type <> 'None')
+UNION ALL
+SELECT 'service', s.id, CAST(s.uid AS text)
+FROM services AS s JOIN namespaces AS n ON n.id = s.namespace_id
+WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND s.observed_generation > 0
+  AND s.deletion_requested_at IS NULL AND s.owner IS NULL
 UNION ALL
 SELECT 'config_map', m.id, CAST(m.uid AS text)
 FROM config_maps AS m JOIN namespaces AS n ON n.id = m.namespace_id

@@ -408,6 +408,28 @@ class _Values:
         return f"tuple(x) if (x := message.{link.name}) else ()"
 
 
+class _Enums:
+    """Several words. An unspecified one among them says nothing, and is left out."""
+
+    def problem(self, link: Link) -> str:
+        words = literal_words(_item(link.hint))
+        _, faults = enum_numbers(words, _enum(link))
+        return "" if words and not faults else f"({'; '.join(faults)}) cannot hold"
+
+    def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
+        numbers = compiler.constant(f"numbers_{link.name}", self._numbers(link))
+        return [f"message.{link.name}.extend({numbers}[item] for item in {value})"]
+
+    def read(self, compiler: _Compiler, link: Link) -> str:
+        words = {number: word for word, number in self._numbers(link).items()}
+        known = compiler.constant(f"words_{link.name}", words)
+        return f"tuple({known}[item] for item in message.{link.name} if item in {known})"
+
+    @staticmethod
+    def _numbers(link: Link) -> dict[str, int]:
+        return enum_numbers(literal_words(_item(link.hint)), _enum(link))[0]
+
+
 class _Parts:
     """Several structs."""
 
@@ -459,7 +481,9 @@ def _kind_of(link: Link) -> _Kind | None:
         return _Map()
     message = field.message_type
     if field.is_repeated:
-        return _Parts() if message is not None else None if field.enum_type is not None else _Values()
+        if message is not None:
+            return _Parts()
+        return _Enums() if field.enum_type is not None else _Values()
     if message is not None:
         return _KIND_OF_MESSAGE.get(message.full_name) or _Part()
     return _Enum() if field.enum_type is not None else _Scalar()

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pilothouse.network.v1 import network_pb2 as _network_pb2
 from pilothouse.resource.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
 import sys
@@ -189,6 +190,7 @@ class ResourceQuota(_message.Message):
     CONTAINERS_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
     containers: _builtins.int
     """Greatest number of containers."""
     cpu: _builtins.str
@@ -198,16 +200,19 @@ class ResourceQuota(_message.Message):
     """
     memory: _builtins.str
     """Greatest memory of all containers, counted in the same way. A Kubernetes quantity."""
+    services: _builtins.int
+    """Greatest number of Services of their own. Services that containers own are bounded by `containers`."""
     def __init__(
         self,
         *,
         containers: _builtins.int = ...,
         cpu: _builtins.str = ...,
         memory: _builtins.str = ...,
+        services: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "cpu", b"cpu", "memory", b"memory", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +289,7 @@ class Namespace(_message.Message):
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     POD_SECURITY_LEVEL_FIELD_NUMBER: _builtins.int
     LEGAL_HOLD_FIELD_NUMBER: _builtins.int
+    SERVICE_TYPES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label, unique among namespaces that are not deleted; immutable."""
     display_name: _builtins.str
@@ -360,6 +366,13 @@ class Namespace(_message.Message):
     def stale_since(self) -> _timestamp_pb2.Timestamp:
         """Time since which the cluster has not responded; unset while it does."""
 
+    @_builtins.property
+    def service_types(self) -> _containers.RepeatedScalarFieldContainer[_network_pb2.ServiceType.ValueType]:
+        """Types that Services of the namespace may have, those that containers own too. Empty means CLUSTER_IP, NODE_PORT and
+        LOAD_BALANCER. A change needs `namespace.security` over all namespaces. Existing Services keep their type.
+        EXTERNAL_NAME needs `object.privileged` in any case.
+        """
+
     def __init__(
         self,
         *,
@@ -388,10 +401,11 @@ class Namespace(_message.Message):
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         pod_security_level: _builtins.str = ...,
         legal_hold: _builtins.bool = ...,
+        service_types: _abc.Iterable[_network_pb2.ServiceType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -724,8 +738,8 @@ class UpdateNamespaceRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`. Required
-        unless `adopt` is set.
+        """Fields to change: `display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`,
+        `service_types`, `legal_hold`. Required unless `adopt` is set.
         """
 
     def __init__(

@@ -60,6 +60,40 @@ CHANGE_TYPE_BOOKMARK: ChangeType.ValueType  # 5
 """Nothing happened up to this revision; it has a new resume token."""
 Global___ChangeType: _TypeAlias = ChangeType  # noqa: Y015
 
+class _DriftPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_POLICY_UNSPECIFIED: _DriftPolicy.ValueType  # 0
+    """Not given; treated as REPAIR."""
+    DRIFT_POLICY_REPAIR: _DriftPolicy.ValueType  # 1
+    """Reverts the change and removes additions."""
+    DRIFT_POLICY_REPORT: _DriftPolicy.ValueType  # 2
+    """Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+    one.
+    """
+    DRIFT_POLICY_ADOPT: _DriftPolicy.ValueType  # 3
+    """Adopts fields that the resource has, unless they need a permission; reports the rest."""
+
+class DriftPolicy(_DriftPolicy, metaclass=_DriftPolicyEnumTypeWrapper):
+    """Reaction to a change by others of what is ours on the cluster. Additions to the spec of a Service are drift, too; values
+    that the cluster fills in by itself are not.
+    """
+
+DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
+"""Not given; treated as REPAIR."""
+DRIFT_POLICY_REPAIR: DriftPolicy.ValueType  # 1
+"""Reverts the change and removes additions."""
+DRIFT_POLICY_REPORT: DriftPolicy.ValueType  # 2
+"""Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+one.
+"""
+DRIFT_POLICY_ADOPT: DriftPolicy.ValueType  # 3
+"""Adopts fields that the resource has, unless they need a permission; reports the rest."""
+Global___DriftPolicy: _TypeAlias = DriftPolicy  # noqa: Y015
+
 class _ConditionStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -1,0 +1,36 @@
+"""Asks the cluster for its response to a Service: the part of `validate_only` that needs it."""
+
+from __future__ import annotations
+
+from pilothouse_server.clusters.refusals import Connect, tried
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.dry_run import dry_run_deletion
+from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.objects import SERVICES
+from pilothouse_server.network import manifests
+from pilothouse_server.network.model import Service
+
+
+async def check_on_cluster(connect: Connect, service: Service) -> None:
+    """Has the cluster try a Service, or its deletion if it is being deleted. It changes nothing. Raises as `tried`."""
+    dry_run = _dry_run if service.deletion_requested_at is None else _dry_run_of_deletion
+    await tried(connect, service.namespace_ref, lambda client: dry_run(client, service))
+
+
+async def _dry_run(client: ClusterClient, service: Service) -> None:
+    found = await client.find(SERVICES, service.kubernetes_namespace, service.name)
+    manifests.check_ours(service, found)
+    wanted = manifests.manifest(service)
+    if found is not None and manifests.needs_another_address(wanted, found):
+        # It will be created again, and a dry run would compare it with what is there.
+        return
+    try:
+        await client.dry_run(SERVICES, wanted, force=True)
+    except NotFound:
+        return
+
+
+async def _dry_run_of_deletion(client: ClusterClient, service: Service) -> None:
+    found = await client.find(SERVICES, service.kubernetes_namespace, service.name)
+    if found is not None and manifests.is_ours(service, found):
+        await dry_run_deletion(client, SERVICES, found, "Background")

@@ -1,0 +1,62 @@
+"""The guard over the object of a Service: the permission for each part, and the content allowed on a cluster.
+
+A Service keeps a part that it has, if other fields change. `guard` has the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pilothouse_manifests.paths import field_of
+from pilothouse_manifests.services import SPEC
+from pilothouse_server.authorization.access import May
+from pilothouse_server.errors import invalid, over_all_namespaces_needed
+from pilothouse_server.guard.inspection import violations
+from pilothouse_server.guard.model import Admitted, GuardViolation, Keys
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE, NAMESPACE_UID
+from pilothouse_server.network import manifests
+from pilothouse_server.network.manifests import SERVICE_UID
+from pilothouse_server.network.model import Service
+
+_OURS: Final = frozenset({NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID})
+
+
+def refuse_guarded(stored: Service | None, wanted: Service, keys: Keys, may: May) -> None:
+    """Refuses the first new part that the caller may not send. `wanted` is placed in its namespace.
+
+    Raises:
+        PermissionDenied: the caller lacks the permission; with the field.
+        InvalidArgument: a part that is never sent.
+    """
+    found = _violations(wanted, keys)
+    if not found:
+        return
+    before = set() if stored is None else {each.right for each in _violations(stored, keys)}
+    for each in found:
+        if each.right in before:
+            continue
+        field = _field(each)
+        if not each.permission:
+            raise invalid(field, f"{each.path} {each.words}")
+        if not may(each.permission):
+            why = f"{field} {each.words}"
+            raise over_all_namespaces_needed(each.permission, wanted.namespace, why, field=field)
+
+
+def may_be_sent(service: Service) -> Admitted:
+    """Returns the content that the object of a Service may have."""
+    return Admitted(service.kubernetes_namespace, _OURS)
+
+
+def _violations(service: Service, keys: Keys) -> list[GuardViolation]:
+    document = manifests.manifest(service)
+    return violations(document, namespace=service.kubernetes_namespace, keys=keys, ours=_OURS)
+
+
+def _field(found: GuardViolation) -> str:
+    """Returns the field of the Service that a finding comes from; else its path in the object."""
+    place, *rest = found.steps
+    if place == "metadata":
+        return f"service.{rest[0]}"
+    named = field_of(SPEC.entries, rest) if place == "spec" and rest else None
+    return found.path if named is None else f"service.{named}"

@@ -1,0 +1,235 @@
+"""The rules of Services: making, changing, deleting.
+
+The reconciler writes the Service to the cluster, and its row goes when the cluster has deleted the object.
+
+A Service that a container owns follows from the container's ports (`containers.owned_services`). It is shown here, and
+changes and ends with its container only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from pilothouse_server.authorization.access import May
+from pilothouse_server.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    ResourceExhausted,
+    already_exists,
+    not_found,
+)
+from pilothouse_server.guard.model import Keys
+from pilothouse_server.namespaces.guarded import Labelling
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.network import repository, rules
+from pilothouse_server.network.guarding import refuse_guarded
+from pilothouse_server.network.model import Service
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+
+list_page = repository.list_services
+get_many = repository.get_many
+find_cached = repository.find_cached
+stream_ready = repository.stream_ready
+count = repository.count
+
+
+class ServiceRights(msgspec.Struct, frozen=True):
+    """The rights of a caller over a Service. `keys`: annotations that every caller may set, among others."""
+
+    labelling: Labelling
+    keys: Keys
+
+    @property
+    def may(self) -> May:
+        return self.labelling.may
+
+    def check(self, namespace: Namespace, stored: Service | None, wanted: Service) -> None:
+        """Raises PermissionDenied or FailedPrecondition for the first new value that the caller may not give."""
+        if stored is None or stored.type != wanted.type:
+            rules.refuse_type(namespace.name, namespace.service_types, wanted.type, "service.type")
+        placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
+        refuse_guarded(stored, placed, self.keys, self.may)
+        self.labelling.check("service", namespace.name, stored, wanted)
+
+
+async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Service:
+    """Returns the Service of this name.
+
+    Raises:
+        NotFound: the namespace or the Service, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, namespace, name, lock=lock)
+    if found is None:
+        await locate_namespace(transaction, namespace)
+        raise not_found("service", name)
+    return found
+
+
+async def create(
+    transaction: Transaction, namespace_name: str, wanted: Service, *, rights: ServiceRights
+) -> Service:
+    """Creates a Service.
+
+    Raises:
+        InvalidArgument: a rule between fields; every violation is named.
+        NotFound: the namespace.
+        AlreadyExists: the name, also of a Service that a container owns.
+        FailedPrecondition: the namespace is inactive or being deleted, or does not allow the type.
+        PermissionDenied: a field, a label or an annotation that needs a permission.
+        ResourceExhausted: the quota of the namespace.
+    """
+    wanted = rules.checked(wanted)
+    namespace = await locate_namespace(transaction, namespace_name, "update")
+    refuse_inactive_namespace(namespace)
+    rights.check(namespace, None, wanted)
+    await _refuse_taken(transaction, namespace, wanted.name)
+    await _check_quota(transaction, namespace)
+    created = await repository.insert_service(
+        transaction, msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
+    )
+    await changed(transaction, created, "added")
+    return created
+
+
+async def change(
+    transaction: Transaction,
+    namespace_name: str,
+    name: str,
+    merge: Callable[[Service], Service],
+    check: Callable[[Service], None],
+    *,
+    rights: ServiceRights,
+) -> Service:
+    """Changes the desired state: `merge` returns the stored Service with the caller's fields.
+
+    Raises:
+        InvalidArgument: a rule between fields.
+        NotFound: the namespace or the Service.
+        FailedPrecondition: it is being deleted, a container owns it, or the namespace does not allow the type.
+        Aborted: from `check`, if the etag is not the current one.
+        PermissionDenied: a field, a label or an annotation that needs a permission.
+    """
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    stored = await locate(transaction, namespace_name, name, lock=True)
+    check(stored)
+    refuse_owned(stored)
+    if stored.deletion_requested_at is not None:
+        raise FailedPrecondition(f'service "{name}" is being deleted', reason="SERVICE_TERMINATING")
+    wanted = rules.checked(merge(stored))
+    if wanted == stored:
+        return stored
+    rights.check(namespace, stored, wanted)
+    written = await repository.update_service(transaction, stored, wanted)
+    await changed(transaction, written, "modified", stored)
+    return written
+
+
+async def delete(
+    transaction: Transaction, namespace: str, name: str, check: Callable[[Service], None]
+) -> Service:
+    """Marks a Service for deletion; a marked one is returned unchanged.
+
+    Raises:
+        NotFound: the namespace or the Service.
+        FailedPrecondition: a container owns it.
+    """
+    await locate_namespace(transaction, namespace, "share")
+    stored = await locate(transaction, namespace, name, lock=True)
+    check(stored)
+    refuse_owned(stored)
+    return await _delete(transaction, stored)
+
+
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Deletes every Service of a namespace; one that a container owns goes with its container."""
+    found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
+    for item in found:
+        stored = None if item.owner else await repository.get(transaction, item.id, lock=True)
+        if stored is not None:
+            await _delete(transaction, stored)
+
+
+async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every Service of a namespace from the database, with a tombstone each; the cluster keeps them."""
+    found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
+    for item in found:
+        await repository.delete_service(transaction, item.id)
+        transaction.emit(event(item, "deleted", item))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """Returns how many Services of their own a namespace holds, those being deleted included."""
+    return {"services": await repository.count(transaction, namespace_id)}
+
+
+def event(service: Service, kind: Kind, before: Service | None = None) -> Event:
+    """Returns the event of a change of a Service."""
+    return Event(
+        resource_type="service",
+        resource_id=service.id,
+        namespace_id=service.namespace_id,
+        name=service.name,
+        kind=kind,
+        entity=service,
+        labels=service.labels,
+        status=service.observed.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.observed.status,
+    )
+
+
+def refuse_owned(service: Service) -> None:
+    """Raises FailedPrecondition if a container owns the Service."""
+    if service.owner:
+        raise FailedPrecondition(
+            f'service "{service.name}" belongs to container "{service.owner}": change the ports of the container',
+            reason="SERVICE_OWNED",
+            metadata={"container": service.owner},
+        )
+
+
+async def changed(
+    transaction: Transaction, service: Service, kind: Kind, before: Service | None = None
+) -> None:
+    """Emits the event of a change, and leaves work for the reconciler."""
+    transaction.emit(event(service, kind, before))
+    going = service.deletion_requested_at is not None
+    await transaction.enqueue("service", service.id, service.cluster_name, service.namespace_id, going=going)
+
+
+async def _refuse_taken(transaction: ReadTransaction, namespace: Namespace, name: str) -> None:
+    taken = await repository.find(transaction, namespace.name, name)
+    if taken is not None and not taken.owner:
+        raise already_exists("service", name, being_deleted=taken.deletion_requested_at is not None)
+    if (container := await repository.container_of(transaction, namespace.id, name)) is not None:
+        raise AlreadyExists(
+            f'service "{name}" already exists: it belongs to container "{container}"',
+            reason="SERVICE_ALREADY_EXISTS",
+            metadata={"service": name, "container": container},
+        )
+
+
+async def _check_quota(transaction: ReadTransaction, namespace: Namespace) -> None:
+    limit = namespace.quota.services
+    if not limit:
+        return
+    used = await repository.count(transaction, namespace.id)
+    if used >= limit:
+        raise ResourceExhausted(
+            f'quota of namespace "{namespace.name}" exceeded: services {used} used, 1 requested, {limit} allowed',
+            reason="QUOTA_EXCEEDED",
+            metadata={"resource": "services", "limit": str(limit), "used": str(used), "asked": "1"},
+        )
+
+
+async def _delete(transaction: Transaction, stored: Service) -> Service:
+    if stored.deletion_requested_at is not None:
+        return stored
+    marked = await repository.mark_for_deletion(transaction, stored)
+    await changed(transaction, marked, "modified", stored)
+    return marked

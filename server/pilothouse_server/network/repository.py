@@ -1,0 +1,340 @@
+"""All SQL about Services, except the write-backs of the cluster's state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from pilothouse_server.errors import already_exists
+from pilothouse_server.network.model import ObservedService, Service, ServiceFields
+from pilothouse_server.network.tables import CONTAINERS, PORT_MAPPINGS, SERVICES
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+)
+from pilothouse_server.store.references import (
+    IN_NAMESPACE,
+    NAMESPACES,
+    USERS,
+    creator,
+    keys_of,
+    namespace_ref,
+    reconciling,
+)
+from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.values.cached_message import CachedMessage
+from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.resources import Condition
+
+register_constraint("uq_services_name", lambda: already_exists("service", "of this name"))
+
+_TYPES = {
+    "CLUSTER_IP": "ClusterIP",
+    "NODE_PORT": "NodePort",
+    "LOAD_BALANCER": "LoadBalancer",
+    "EXTERNAL_NAME": "ExternalName",
+}
+_STATUSES = {name.upper(): name for name in ("pending", "active", "failed", "deleted")}
+_POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
+_FILTERS = {
+    "type": FilterField(SERVICES.c.type, FilterKind.ENUM, _TYPES, "SERVICE_TYPE_"),
+    "status": FilterField(SERVICES.c.status, FilterKind.ENUM, _STATUSES, "SERVICE_STATUS_"),
+    "drift_policy": FilterField(SERVICES.c.drift_policy, FilterKind.ENUM, _POLICIES, "DRIFT_POLICY_"),
+    "namespace": FilterField(NAMESPACES.c.name),
+    **filter_fields(
+        SERVICES,
+        "name owner reason message uid ready_endpoints endpoints generation observed_generation create_time"
+        " update_time delete_time stale_since labels annotations",
+    ),
+    "created_by": FilterField(USERS.c.username),
+    "reconciling": FilterField(reconciling(SERVICES), FilterKind.BOOLEAN),
+}
+_ORDERS = {"name": OrderField(SERVICES.c.name), "create_time": OrderField(SERVICES.c.created_at)}
+
+
+def _container_uids() -> ScalarSelect[Any]:
+    """Uids of the living containers that a Service names; at most one is named."""
+    named = SERVICES.c.spec["containers"][0].astext
+    return (
+        select(
+            func.coalesce(
+                func.array_agg(cast(CONTAINERS.c.uid, Text)), cast(literal_column("'{}'"), ARRAY(Text))
+            )
+        )
+        .where(CONTAINERS.c.namespace_id == SERVICES.c.namespace_id, CONTAINERS.c.name == named)
+        .correlate(SERVICES)
+        .scalar_subquery()
+    )
+
+
+def _whole_services() -> Select[Any]:
+    return select(
+        SERVICES, *IN_NAMESPACE, USERS.c.username.label("creator"), _container_uids().label("container_uids")
+    ).select_from(
+        # An ended namespace holds nothing, so its rows need not be told apart here.
+        SERVICES.join(NAMESPACES, NAMESPACES.c.id == SERVICES.c.namespace_id).outerjoin(
+            USERS, USERS.c.id == SERVICES.c.created_by
+        )
+    )
+
+
+_WHOLE = _whole_services()
+_FIND = _WHOLE.where(NAMESPACES.c.name == bindparam("namespace"), SERVICES.c.name == bindparam("name"))
+_GET = _WHOLE.where(SERVICES.c.id == bindparam("service_id"))
+_CALL = text(
+    "SELECT id, namespace_id, creator, message FROM read_service(:user_id, :namespace, :name, :format)"
+)
+
+
+@lru_cache(maxsize=8)
+def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
+    """The stored response of Services, without rendering; the database function is this select, for one name."""
+    return select(
+        SERVICES.c.id, SERVICES.c.namespace_id, creator(SERVICES.c.created_by), RENDERED.c.message
+    ).select_from(
+        SERVICES.join(NAMESPACES, NAMESPACES.c.id == SERVICES.c.namespace_id).outerjoin(
+            RENDERED, is_cached("service", SERVICES, message_format)
+        )
+    )
+
+
+async def find_cached(
+    store: Store, user_id: int, namespace: str, name: str, message_format: int
+) -> CachedMessage | None:
+    """Returns the Service of this name without rendering it, if the caller reaches it, in one round trip."""
+    named = {"namespace": namespace, "name": name, "format": message_format}
+    rows = await store.call(user_id, _CALL, named)
+    return _cached_service(rows[0]) if rows else None
+
+
+def _cached_service(row: Any) -> CachedMessage:
+    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
+
+
+async def find(
+    transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
+) -> Service | None:
+    """Returns the Service of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    query = _FIND.with_for_update(of=SERVICES, key_share=True) if lock else _FIND
+    row = (await transaction.connection.execute(query, {"namespace": namespace, "name": name})).one_or_none()
+    return None if row is None else _service(row)
+
+
+async def get(transaction: ReadTransaction, service_id: int, *, lock: bool = False) -> Service | None:
+    """Returns the Service with this id."""
+    query = _GET.with_for_update(of=SERVICES, key_share=True) if lock else _GET
+    row = (await transaction.connection.execute(query, {"service_id": service_id})).one_or_none()
+    return None if row is None else _service(row)
+
+
+async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Service]:
+    """Returns the Services with these ids, in the order of their ids; missing ones are left out."""
+    query = _WHOLE.where(SERVICES.c.id.in_(ids)).order_by(SERVICES.c.id)
+    return [_service(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def list_services(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+) -> tuple[Sequence[CachedMessage | Service], NextPage]:
+    """Returns one page of the Services of one namespace or of those among `visible`, and where they go on.
+
+    They are not rendered; those are whole whose message is not stored in this format.
+    """
+    keys = keys_of(SERVICES, compile_filter(page.filter, _FILTERS))
+    keys = narrowed(keys, SERVICES, namespace_id, selector, visible)
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=SERVICES.c.id)
+    query = paginate_rows(cached(message_format), keys, SERVICES.c.id, order, page)
+    rows = (await transaction.connection.execute(query)).all()
+    rows, next_page = finish_page(rows, order, page)
+    return await _ready(transaction, rows), next_page
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedMessage | Service]:
+    return await with_missing(rows, _cached_service, lambda ids: get_many(transaction, ids))
+
+
+async def stream_services(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[Service]:
+    """Yields every Service of a namespace, by name."""
+    wanted = Matching(namespace_id, None, None, "", "")
+    async for rows in read_matching(transaction.connection, _WHOLE, SERVICES, wanted):
+        for row in rows:
+            yield _service(row)
+
+
+async def stream_ready(
+    transaction: ReadTransaction,
+    *,
+    namespace_id: int | None,
+    name: str,
+    status: str,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+) -> AsyncIterator[CachedMessage | Service]:
+    """Yields every Service that matches, by namespace and name, not rendered where a message is stored."""
+    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
+    async for rows in read_matching(transaction.connection, whole, SERVICES, wanted):
+        for each in await _ready(transaction, rows):
+            yield each
+
+
+async def container_of(transaction: ReadTransaction, namespace_id: int, name: str) -> str | None:
+    """Returns the name of the container whose ports make a Service of this name; None if there is none."""
+    query = (
+        select(CONTAINERS.c.name)
+        .select_from(PORT_MAPPINGS.join(CONTAINERS, CONTAINERS.c.id == PORT_MAPPINGS.c.container_id))
+        .where(PORT_MAPPINGS.c.namespace_id == namespace_id, PORT_MAPPINGS.c.service_name == name)
+        .limit(1)
+    )
+    found: str | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+async def insert_service(transaction: Transaction, wanted: Service) -> Service:
+    """Adds a Service and returns it as stored."""
+    statement = (
+        insert(SERVICES)
+        .values(
+            **({"uid": wanted.uid} if wanted.uid else {}),
+            name=wanted.name,
+            namespace_id=wanted.namespace_id,
+            owner=wanted.owner or None,
+            owner_id=wanted.owner_id,
+            taken_over=wanted.taken_over or None,
+            observed_generation=wanted.observed_generation,
+            created_by=transaction.actor.user_id,
+            updated_by=transaction.actor.user_id,
+            **_changeable(wanted),
+        )
+        .returning(SERVICES.c.id)
+    )
+    return await _stored(transaction, (await transaction.connection.execute(statement)).scalar_one())
+
+
+async def update_service(transaction: Transaction, stored: Service, wanted: Service) -> Service:
+    """Writes the desired state of a Service that the transaction has locked, as its next generation."""
+    return await _update(transaction, stored, _changeable(wanted))
+
+
+async def mark_for_deletion(transaction: Transaction, stored: Service) -> Service:
+    """Marks a Service that the transaction has locked."""
+    values = {
+        "deletion_requested_at": await transaction.moment(),
+        "status": "deleted",
+        "reason": None,
+        "message": None,
+    }
+    return await _update(transaction, stored, values)
+
+
+async def count(transaction: ReadTransaction, namespace_id: int) -> int:
+    """Returns how many Services of their own a namespace holds, those being deleted included."""
+    query = select(func.count()).where(SERVICES.c.namespace_id == namespace_id, SERVICES.c.owner.is_(None))
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def delete_service(transaction: Transaction, service_id: int) -> None:
+    """Removes a row."""
+    await transaction.connection.execute(delete(SERVICES).where(SERVICES.c.id == service_id))
+
+
+def _changeable(wanted: Service) -> dict[str, Any]:
+    return {
+        "type": wanted.type,
+        "spec": msgspec.to_builtins(wanted.spec),
+        "labels": wanted.labels,
+        "annotations": wanted.annotations,
+        "drift_policy": wanted.drift_policy,
+    }
+
+
+async def _update(transaction: Transaction, stored: Service, values: dict[str, Any]) -> Service:
+    await transaction.connection.execute(
+        update(SERVICES)
+        .where(SERVICES.c.id == stored.id)
+        .values(
+            **values,
+            generation=stored.generation + 1,
+            resource_version=SERVICES.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    return await _stored(transaction, stored.id)
+
+
+async def _stored(transaction: ReadTransaction, service_id: int) -> Service:
+    found = await get(transaction, service_id)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _service(row: Row) -> Service:
+    return Service(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        namespace_ref=namespace_ref(row),
+        type=row.type,
+        spec=msgspec.convert(row.spec, ServiceFields),
+        labels=row.labels,
+        annotations=row.annotations,
+        drift_policy=row.drift_policy,
+        owner=row.owner or "",
+        owner_id=row.owner_id,
+        taken_over=row.taken_over or "",
+        container_uids=tuple(row.container_uids),
+        observed=ObservedService(
+            status=row.status,
+            reason=row.reason or "",
+            message=row.message or "",
+            addresses=tuple(row.addresses),
+            node_ports=tuple(row.node_ports),
+            ready_endpoints=row.ready_endpoints,
+            endpoints=row.endpoints,
+            conditions=msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
+            stale_since=row.stale_since,
+        ),
+        generation=row.generation,
+        observed_generation=row.observed_generation,
+        resource_version=row.resource_version,
+        row_version=row.row_version,
+        deletion_requested_at=row.deletion_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )

@@ -1,0 +1,144 @@
+"""NetworkService: request → operation → response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pilothouse.network.v1 import network_pb2 as pb
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.errors import missing
+from pilothouse_server.guard.model import Keys
+from pilothouse_server.namespaces.guarded import Labelling
+from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.network import messages, operations
+from pilothouse_server.network.dry_run import check_on_cluster
+from pilothouse_server.network.model import Service
+from pilothouse_server.network.operations import ServiceRights
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
+from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.key_patterns import KeyPatterns
+
+_SERVICE = AnswerField(pb.GetServiceResponse, "service")
+_LIST = ListAnswer(pb.ListServicesResponse, "services")
+
+
+class NetworkService:
+    """Serves `pilothouse.network.v1.NetworkService`."""
+
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["NetworkService"]
+
+    def __init__(
+        self,
+        watches: WatchServer,
+        page_key: bytes,
+        connect: Connect,
+        keys: Keys,
+        guarded: KeyPatterns,
+    ) -> None:
+        self._watches = watches
+        self._page_key = page_key
+        self._connect = connect
+        self._keys = keys
+        self._guarded = guarded
+
+    async def CreateService(self, request: pb.CreateServiceRequest, call: Call) -> pb.CreateServiceResponse:
+        """Creates a Service."""
+        created = await operations.create(
+            await call.transaction(),
+            request.namespace,
+            messages.SERVICE.from_proto(request.service),
+            rights=self._rights(call, request.namespace),
+        )
+        return pb.CreateServiceResponse(service=await self._answer(call, created))
+
+    async def GetService(self, request: pb.GetServiceRequest, call: Call) -> pb.GetServiceResponse | bytes:
+        """Returns one Service."""
+        ready = await operations.find_cached(
+            call.store, call.user_id, request.namespace, request.name, messages.CACHE.format
+        )
+        if ready is not None and ready.message is not None:
+            call.describe(
+                resource_id=ready.id,
+                resource_uid=messages.CACHE.uid(ready.message),
+                namespace_id=ready.namespace_id,
+            )
+            return _SERVICE.answer(ready.message, messages.added_to(ready))
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+        return pb.GetServiceResponse(service=_described(call, found))
+
+    async def ListServices(self, request: pb.ListServicesRequest, call: Call) -> bytes:
+        """Lists Services."""
+        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        async with call.read() as transaction:
+            found, next_page = await operations.list_page(
+                transaction,
+                page,
+                namespace_id=await named_namespace(call, transaction, request.namespace),
+                selector=wire.label_selector(request.label_selector),
+                visible=call.visible_namespaces(),
+                message_format=messages.CACHE.format,
+            )
+        return await _LIST.answer(map(messages.parts, found), next_page)
+
+    async def UpdateService(self, request: pb.UpdateServiceRequest, call: Call) -> pb.UpdateServiceResponse:
+        """Changes the desired state of a Service."""
+        paths = check_update_mask(pb.Service, request.update_mask, messages.SERVICE.updatable)
+        if not paths:
+            raise missing("update_mask")
+        changed = await operations.change(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            messages.SERVICE.merger(request.service, paths),
+            call.noting(wire.etag_check(request.etag or request.service.etag), messages.SERVICE.to_proto),
+            rights=self._rights(call, request.namespace),
+        )
+        return pb.UpdateServiceResponse(service=await self._answer(call, changed))
+
+    async def DeleteService(self, request: pb.DeleteServiceRequest, call: Call) -> pb.DeleteServiceResponse:
+        """Deletes a Service."""
+        gone = await operations.delete(
+            await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
+        )
+        return pb.DeleteServiceResponse(service=await self._answer(call, gone))
+
+    def WatchServices(self, _request: pb.WatchServicesRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches Services."""
+        return watch(self._watches, call, _WATCHED)
+
+    def _rights(self, call: Call, namespace: str) -> ServiceRights:
+        return ServiceRights(Labelling(self._guarded, call.may(namespace)), self._keys)
+
+    async def _answer(self, call: Call, service: Service) -> pb.Service:
+        """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock."""
+        shown = _described(call, service)
+        if call.validate_only:
+            await call.leave_transaction()
+            await check_on_cluster(self._connect, service)
+        return shown
+
+
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
+    async for item in operations.stream_ready(
+        transaction,
+        namespace_id=wanted.namespace_id,
+        name=wanted.name,
+        status=wanted.status,
+        selector=wanted.selector,
+        visible=call.visible_namespaces(),
+        message_format=messages.CACHE.format,
+    ):
+        yield b"".join(messages.parts(item))
+
+
+_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word)
+
+
+def _described(call: Call, service: Service) -> pb.Service:
+    call.describe(resource_id=service.id, resource_uid=service.uid, namespace_id=service.namespace_id)
+    return messages.SERVICE.to_proto(service)

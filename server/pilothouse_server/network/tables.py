@@ -1,0 +1,67 @@
+"""The table of Services, as far as it is queried here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, DateTime, Integer, String, Table, Text, column, table
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import NounTables
+
+SERVICES = Table(
+    "services",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(63)),
+    Column("namespace_id", BigInteger),
+    Column("owner", String(63)),
+    Column("owner_id", BigInteger),
+    Column("type", String(20)),
+    Column("spec", JSONB),
+    Column("labels", JSONB),
+    Column("annotations", JSONB),
+    Column("drift_policy", String(10)),
+    Column("taken_over", String(64)),
+    Column("status", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("addresses", JSONB),
+    Column("node_ports", JSONB),
+    Column("ready_endpoints", Integer),
+    Column("endpoints", Integer),
+    Column("conditions", JSONB),
+    Column("generation", BigInteger),
+    Column("observed_generation", BigInteger),
+    Column("resource_version", BigInteger),
+    Column("row_version", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    Column("deletion_requested_at", DateTime(timezone=True)),
+    Column("stale_since", DateTime(timezone=True)),
+    comment="Services of a namespace: stable addresses in front of pods.",
+)
+
+# Owned by other nouns; read here for names and uids only.
+CONTAINERS = table(
+    "containers",
+    column("id", BigInteger()),
+    column("uid", UUID(as_uuid=True)),
+    column("name", String(253)),
+    column("namespace_id", BigInteger()),
+    column("deletion_requested_at", DateTime(timezone=True)),
+    schema="public",
+)
+PORT_MAPPINGS = table(
+    "port_mappings",
+    column("container_id", BigInteger()),
+    column("namespace_id", BigInteger()),
+    column("service_name", String(253)),
+    schema="public",
+)
+
+NETWORK_TABLES: Final = NounTables(tables=frozenset({"services", "service_changes"}))

@@ -1,0 +1,139 @@
+"""Watches the endpoints of Services on one cluster, and writes the observed state of our Services.
+
+The observer of dependents hands over the Services, which it watches anyway. The slices of their endpoints carry the
+labels of their Service, ours among them, so that one watch shows those of our Services alone. A cluster that does not
+let us read the slices still shows the addresses; the endpoints then stay 0.
+
+In batches the marked Services are locked, loaded, observed (a pure function) and written, with their events, in one
+transaction under the observer's lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.kubernetes.objects import ENDPOINT_SLICES, EndpointSlice, Service
+from pilothouse_server.network.manifests import SERVICE_UID
+from pilothouse_server.network.observation import observe
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
+from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.dependent_observer import DependentObserver
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.observe.schedule import Schedule
+from pilothouse_server.reconcile.repository import service_status, work_queue
+from pilothouse_server.reconcile.repository.service_status import Change
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+
+class ServiceObserverSettings(msgspec.Struct, frozen=True):
+    """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
+
+    `endpoint_seconds`: how long changes of endpoints are gathered, of which a rollout makes many.
+    """
+
+    batch: int = 100
+    gather_seconds: float = 0.05
+    endpoint_seconds: float = 0.5
+    locked_again_seconds: float = 0.2
+
+
+class ServiceObserver(StatusObserver):
+    """The observation of one cluster's Services under one lease. `run` until cancelled; raises LeaseLost."""
+
+    subject = "services"
+
+    def __init__(
+        self,
+        cluster: LeasedCluster,
+        dependents: DependentObserver,
+        settings: ServiceObserverSettings = ServiceObserverSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__(cluster, gather_seconds=settings.gather_seconds)
+        self._settings = settings
+        self._services = dependents.services
+        dependents.on_service = self._service_changed
+        self._slices = self.informer(ENDPOINT_SLICES, self._slice_changed, SERVICE_UID)
+        # By the uid of their Service, and by their names.
+        self._slices_of: dict[str, dict[str, EndpointSlice]] = {}
+        self._schedule = Schedule(self._wake.set)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the informer of slices and the loop that writes; the Services are watched by `dependents`."""
+        group.create_task(self._slices.run(), name=self.task_name("inform"))
+        group.create_task(self._write_loop(), name=self.task_name("observe"))
+
+    @property
+    def compared(self) -> dict[str, Informer[Any]]:
+        """The objects to compare with the last apply, by kind: none, those are the dependents'."""
+        return {}
+
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Returns the one of Services."""
+        return (self._services,)
+
+    async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
+        """Returns the uids of all Services on the cluster."""
+        return await service_status.of_cluster(transaction, self.cluster.name)
+
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has a Service looked at."""
+        self._schedule.mark(uid, in_seconds=in_seconds)
+
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until the next Service is to be looked at; None where there is none."""
+        return self._schedule.seconds_to_next()
+
+    async def write_due(self) -> None:
+        """Writes the Services whose time has come. Raises LeaseLost, PilothouseError."""
+        while uids := self._schedule.take(self._settings.batch):
+            await self.write(uids)
+
+    async def write_batch(self, uids: list[str]) -> None:
+        """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
+        async with self.cluster.transaction() as transaction:
+            locked = await service_status.lock_free_uids(transaction, self.cluster.name, uids)
+            changes = []
+            for service in locked:
+                found = self._services.objects.get((service.kubernetes_namespace, service.name))
+                if found is not None and found.metadata.label(SERVICE_UID) != service.uid:
+                    found = None
+                slices = (
+                    self._slices_of.get(service.uid, {}).values() if self._slices.synced.is_set() else None
+                )
+                shown = observe(service, found, slices)
+                changes.append(Change(service, shown, service.observed_generation))
+                if found is None and service.deletion_requested_at is not None and not service.owner:
+                    # It is gone at last.
+                    await work_queue.requeue(transaction, "service", service.id)
+            await service_status.write(transaction, changes)
+            left = set(uids) - {service.uid for service in locked}
+            known = (
+                await service_status.uids_there(transaction, self.cluster.name, sorted(left))
+                if left
+                else set()
+            )
+        for uid in known:
+            self.mark(uid, in_seconds=self._settings.locked_again_seconds)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        for uid in {labelled_uid(each, SERVICE_UID) for each in (old, new) if each is not None}:
+            if uid is not None:
+                self.mark(uid)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for there in (old, new):
+            uid = None if there is None else labelled_uid(there, SERVICE_UID)
+            if there is None or uid is None:
+                continue
+            slices = self._slices_of.setdefault(uid, {})
+            if there is new:
+                slices[there.metadata.name] = there
+            else:
+                slices.pop(there.metadata.name, None)
+                if not slices:
+                    del self._slices_of[uid]
+            self.mark(uid, in_seconds=self._settings.endpoint_seconds)
