@@ -380,7 +380,7 @@ class _Export:
                 try:
                     found.take(json.loads(line), file)
                 except (ValueError, LookupError, TypeError, AttributeError):
-                    raise CommandError(f"{file} is no whole export up to its byte {good}", 2) from None
+                    raise CommandError(f"{file} is not a complete export up to byte {good}", 2) from None
                 good += len(line)
             lines.truncate(good)
         return found

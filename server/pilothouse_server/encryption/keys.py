@@ -119,8 +119,8 @@ class KeyRing:
             )
         if not sources:
             raise SettingsError(
-                f"{PREFIX}KEY_PROVIDERS: {FILE} or {ENVIRONMENT} is needed, too: the keys of a token encrypt, and what"
-                " signs tokens of pages and watches follows from a master key"
+                f"{PREFIX}KEY_PROVIDERS: {FILE} or {ENVIRONMENT} is needed, too: the keys of a token only encrypt;"
+                " the keys that sign page and resume tokens derive from a master key"
             )
         return cls(sources=sources)
 

@@ -209,7 +209,7 @@ async def seals_after(transaction: ReadTransaction, size: int, *, most: int) -> 
 def _state(row: Any) -> TreeState:
     if row is None:
         raise FailedPrecondition(
-            "the tree over the audit log is gone from the database, and all that it bound is unproven",
+            "the tree over the audit log is missing from the database, so the log's records are unproven",
             reason="AUDIT_LOG_DAMAGED",
         )
     return TreeState(

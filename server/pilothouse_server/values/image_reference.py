@@ -51,7 +51,7 @@ class ImageReference:
         path, tag = _split_tag(remainder)
         if tag is not None and not _TAG.fullmatch(tag):
             raise InvalidValueError(
-                "the tag must begin with a letter, digit or _, go on with letters, digits, _ . or -, at most 128"
+                "the tag must begin with a letter, digit or _, and have at most 128 letters, digits, _ . or -"
             )
         repository, name = _split_path(path)
         if tag is None and not digest:

@@ -162,7 +162,7 @@ def username_problem(text: str) -> str | None:
     if _USERNAME.fullmatch(text) and ".." not in text:
         return None
     return _dangerous(text) or (
-        "must begin with a letter or digit and go on with letters, digits, . _ - or @, at most 50 characters"
+        "must begin with a letter or digit, and have at most 50 letters, digits, . _ - or @"
     )
 
 
