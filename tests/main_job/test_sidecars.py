@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_simulator.values import resources
 from tests.harness import Server
+from tests.main_job.command import logged_in
+from tests.main_job.executing import run, start
 from tests.waiting import poll_until
 
 EXPORTER = pb.Program(
@@ -198,3 +201,39 @@ async def test_a_rule_that_a_program_breaks_is_named_with_its_field(demo: Server
             await demo.admin.containers.create(namespace="demo", container=wanted)
         assert (told.value.code.name, told.value.metadata["field"]) == ("INVALID_ARGUMENT", field), field
         assert field in told.value.message
+
+
+async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, tmp_path: Path) -> None:
+    sidecars = [
+        pb.Program(name="teller", image="busybox:1.37", command=["sh", "-c", "echo told; sleep 3600"])
+    ]
+    init_containers = [
+        pb.InitContainer(name="first", image="busybox:1.37", command=["sh", "-c", "echo before"])
+    ]
+    await demo.admin.containers.create(
+        namespace="demo", container=web(sidecars=sidecars, init_containers=init_containers)
+    )
+    await running(demo)
+
+    async def lines(program: str) -> list[bytes]:
+        found: list[bytes] = []
+        async for answer in demo.admin.containers.stream_logs(namespace="demo", name="web", program=program):
+            found += [entry.line for entry in answer.entries]
+        return found
+
+    await poll_until(lambda: lines("teller"), lambda found: found == [b"told"])
+    assert await lines("first") == [b"before"]
+    assert b"told" not in await lines("")
+    with pytest.raises(PilothouseError) as told:
+        await lines("nobody")
+    assert told.value.code.name == "FAILED_PRECONDITION"
+    shell = await logged_in(demo, tmp_path)
+    outcome = await shell.run("containers", "logs", "web", "-n", "demo", "-c", "teller")
+    assert (outcome.code, outcome.output) == (0, "told\n")
+    wanted = start("sh", "-c", "echo here")
+    wanted.start.program = "teller"
+    assert (await run(demo.admin, [wanted]))[0] == b"here\n"
+    wanted.start.program = "injected"
+    with pytest.raises(PilothouseError) as told:
+        await run(demo.admin, [wanted])
+    assert told.value.metadata["field"] == "start.program"

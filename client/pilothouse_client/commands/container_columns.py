@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 ContainerName = Annotated[
     str, typer.Argument(help="Name of the container.", autocompletion=complete_container)
 ]
+ProgramName = Annotated[
+    str,
+    typer.Option(
+        "-c", "--container", help="Sidecar or init container of the pods; default the main program."
+    ),
+]
 
 
 def _replicas(container: Any) -> str:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands.container_columns import ContainerName
+from pilothouse_client.commands.container_columns import ContainerName, ProgramName
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, namespace_or_default
@@ -37,6 +37,7 @@ def execute(
     stdin: Annotated[bool, typer.Option("-i", "--stdin", help="Send standard input.")] = False,
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the program a terminal.")] = False,
     pod: Annotated[str, typer.Option("--pod", help="In this pod; default the newest that is ready.")] = "",
+    program: ProgramName = "",
     record: Annotated[
         bool, typer.Option("--record", help="Store input and output in the audit record.")
     ] = False,
@@ -48,6 +49,7 @@ def execute(
         namespace=namespace_or_default(namespace),
         name=name,
         pod=pod,
+        program=program,
         command=command,
         stdin=stdin,
         tty=tty,

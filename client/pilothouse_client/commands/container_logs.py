@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands.container_columns import ProgramName
 from pilothouse_client.commands.failures import exit_code_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
@@ -32,7 +33,10 @@ def logs(
         bool, typer.Option("--timestamps", help="Show when each line was written.")
     ] = False,
     pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
-    init_container: Annotated[str, typer.Option("--init-container", help="Of this init container.")] = "",
+    program: ProgramName = "",
+    init_container: Annotated[
+        str, typer.Option("--init-container", help="The same as --container.", hidden=True)
+    ] = "",
     prefix: Annotated[
         bool | None,
         typer.Option(
@@ -55,7 +59,7 @@ def logs(
         "follow": follow,
         "previous": previous,
         "pod": pod,
-        "init_container": init_container,
+        "program": program or init_container,
     }
     if tail >= 0:
         request["tail_lines"] = tail

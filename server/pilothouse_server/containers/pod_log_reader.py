@@ -32,9 +32,9 @@ _LONGEST_PAUSE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """What of the logs is asked for. `init_container` is '' for the main one."""
+    """The part of the logs that a caller asks for. `program` is '' for the main one."""
 
-    init_container: str = ""
+    program: str = ""
     follow: bool = False
     previous: bool = False
     since: datetime | None = None
@@ -170,7 +170,7 @@ class PodLogReader:
             await self._connected(),
             self.container.kubernetes_namespace,
             self.pod.name,
-            container=self.query.init_container or self.container.spec.pod_container_name,
+            container=self.query.program or self.container.spec.pod_container_name,
             options=LogOptions(
                 follow=follow,
                 previous=self.query.previous or previous,

@@ -228,7 +228,10 @@ class ContainerService:
         if bool(request.name) == bool(request.label_selector):
             raise invalid("name", "exactly one of name and label_selector must be set", reason="REQUIRED")
         if request.previous and request.follow:
-            raise invalid("previous", "is not allowed with previous: that log has ended")
+            raise invalid("previous", "is not allowed with follow: that log has ended")
+        if request.init_container and request.program:
+            raise invalid("program", "takes the place of init_container: give one of them")
+        of_program = request.program or request.init_container
         bound_to = "\x00".join(
             (
                 str(call.user_id),
@@ -236,7 +239,7 @@ class ContainerService:
                 request.name,
                 request.label_selector,
                 request.pod,
-                request.init_container,
+                of_program,
                 str(request.previous),
             )
         )
@@ -256,7 +259,7 @@ class ContainerService:
         if request.pod and not pods:
             raise not_found("pod", request.pod)
         query = LogQuery(
-            init_container=request.init_container,
+            program=of_program,
             follow=request.follow,
             previous=request.previous,
             since=wire.moment(request.since_time) if request.HasField("since_time") else None,
@@ -283,6 +286,9 @@ class ContainerService:
             pods = await operations.list_pods(transaction, found.id)
         _describe(call, found)
         call.describe(command=redaction.arguments(start.command))
+        if start.program and not any(each.name == start.program for _, each in found.programs()):
+            # A program of others may have rights that nobody was allowed.
+            raise invalid("start.program", f'container "{found.name}" has no program "{start.program}"')
 
         def check_power() -> None:
             """A program has the rights of what it runs in."""
@@ -297,7 +303,7 @@ class ContainerService:
                 await self._connect(found.cluster_name),
                 found.kubernetes_namespace,
                 pod.name,
-                container=found.spec.pod_container_name,
+                container=start.program or found.spec.pod_container_name,
                 command=list(start.command),
                 stdin=start.stdin,
                 tty=start.tty,

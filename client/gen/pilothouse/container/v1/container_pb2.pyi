@@ -3066,6 +3066,7 @@ class StreamLogsRequest(_message.Message):
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -3075,7 +3076,7 @@ class StreamLogsRequest(_message.Message):
     pod: _builtins.str
     """Restricts the log to this pod; empty means every pod of the containers."""
     init_container: _builtins.str
-    """Name of an init container; empty means the main one."""
+    """Name of an init container. `program` takes its place; give one of the two."""
     follow: _builtins.bool
     """Continues with new lines, also of later pods and after restarts, until the caller ends the call."""
     previous: _builtins.bool
@@ -3086,6 +3087,8 @@ class StreamLogsRequest(_message.Message):
     """Token of an earlier response. The stream continues exactly after it; the other fields except `since_time` and
     `tail_lines` must be unchanged.
     """
+    program: _builtins.str
+    """Name of one program of the pods: a sidecar, an init container, or the main one, which is the default."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """Returns only lines written since then, to the second."""
@@ -3103,10 +3106,11 @@ class StreamLogsRequest(_message.Message):
         since_time: _timestamp_pb2.Timestamp | None = ...,
         tail_lines: _builtins.int | None = ...,
         resume_token: _builtins.str = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "resume_token", b"resume_token", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "resume_token", b"resume_token", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
@@ -3264,6 +3268,7 @@ class ExecStart(_message.Message):
     TTY_FIELD_NUMBER: _builtins.int
     TERMINAL_SIZE_FIELD_NUMBER: _builtins.int
     RECORD_CONTENT_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -3276,6 +3281,8 @@ class ExecStart(_message.Message):
     """Allocates a terminal: stderr arrives as stdout."""
     record_content: _builtins.bool
     """Stores the first 8 KiB of input and output in the audit record."""
+    program: _builtins.str
+    """Name of the program of the pod to run next to: a sidecar, a native sidecar, or the main one, which is the default."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required; the program and its arguments."""
@@ -3295,10 +3302,11 @@ class ExecStart(_message.Message):
         tty: _builtins.bool = ...,
         terminal_size: Global___TerminalSize | None = ...,
         record_content: _builtins.bool = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terminal_size", b"terminal_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "name", b"name", "namespace", b"namespace", "pod", b"pod", "record_content", b"record_content", "stdin", b"stdin", "terminal_size", b"terminal_size", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "name", b"name", "namespace", b"namespace", "pod", b"pod", "program", b"program", "record_content", b"record_content", "stdin", b"stdin", "terminal_size", b"terminal_size", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
