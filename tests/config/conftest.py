@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import count
 
-import pytest
 import pytest_asyncio
 
 from pilothouse.namespace.v1 import namespace_pb2
@@ -13,9 +12,7 @@ from pilothouse_client import AsyncClient
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS, Manifest
-from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from tests.conftest import Database, new_database
-from tests.harness import Server, running_server
+from tests.harness import Server
 from tests.waiting import poll_until
 
 _numbers = count(1)
@@ -59,18 +56,6 @@ class Place:
             return not set(waiting) & set(names)
 
         await poll_until(settled, what=f"{names} applied")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_server(
-    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    directory = tmp_path_factory.mktemp("config")
-    async with (
-        new_database(postgres, template_database.name) as database,
-        running_server(database, directory) as server,
-    ):
-        yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

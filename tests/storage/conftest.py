@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -16,10 +15,8 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import NotFoundError
-from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
-from tests.conftest import Database, new_database
-from tests.harness import Server, running_server
+from tests.harness import Server
 from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
@@ -120,18 +117,6 @@ def applied(volume: pb.Volume, kind: str = "Applied") -> resource_pb2.Condition 
 def mount(volume: str = "data", path: str = "/data", **fields: Any) -> container_pb2.VolumeMount:
     """A mount of a container."""
     return container_pb2.VolumeMount(volume=volume, mount_path=path, **fields)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_server(
-    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    directory = tmp_path_factory.mktemp("storage")
-    async with (
-        new_database(postgres, template_database.name) as database,
-        running_server(database, directory) as server,
-    ):
-        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
