@@ -36,10 +36,11 @@ async def test_files_by_option_and_by_argument(fake: FakeServer, tmp_path: Path)
     result = await pilothouse(fake, "-f", *files, "--namespace", NAMESPACE)
     # Log lines of other tests in this process may stand before it.
     assert result.exit_code == 0
-    assert result.stdout.endswith("container/web created (with service/web)\n1 created\n")
+    assert result.stdout.endswith("service/web created\ncontainer/web created\n2 created\n")
     result = await pilothouse(fake, "-f", str(tmp_path), "-n", NAMESPACE, "--dry-run")
     assert result.stdout == (
-        "container/web unchanged (with service/web) (dry run)\n1 unchanged (dry run: nothing was changed)\n"
+        "service/web unchanged (dry run)\ncontainer/web unchanged (dry run)\n"
+        "2 unchanged (dry run: nothing was changed)\n"
     )
 
 

@@ -79,10 +79,10 @@ async def test_what_is_applied_is_there_and_applying_again_changes_nothing(
     fake: FakeServer, run: Run
 ) -> None:
     assert await run(WEB + "---\n" + SERVICE) is ApplyResult.DONE
-    assert run.said == ["container/web created (with service/web)", "1 created"]
+    assert run.said == ["service/web created", "container/web created", "2 created"]
     assert stored(fake).image == "nginx:1.27"
     assert await run(WEB + "---\n" + SERVICE) is ApplyResult.DONE
-    assert run.said == ["container/web unchanged (with service/web)", "1 unchanged"]
+    assert run.said == ["service/web unchanged", "container/web unchanged", "2 unchanged"]
     assert run.complained == []
     assert in_earnest(fake, "CreateContainer") == 1
     assert fake.calls_of("UpdateContainer") == []
@@ -137,10 +137,35 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
 async def test_files_of_one_application_may_be_applied_one_by_one(fake: FakeServer, run: Run) -> None:
     await run(WEB)
     await run(SERVICE)
-    assert run.said == ["container/web updated (with service/web)", "1 updated"]
-    assert [port.service_name for port in stored(fake).ports] == ["web"]
+    assert run.said == ["service/web created", "1 created"]
     await run(WEB)
     assert run.said == ["container/web unchanged", "1 unchanged"]
+    await run(SERVICE.replace("port: 80", "port: 81"))
+    assert run.said == ["service/web updated", "1 updated"]
+    (trial, call) = fake.calls_of("UpdateService")
+    assert (trial.request.validate_only, call.request.validate_only) == (True, False)
+    assert list(call.request.update_mask.paths) == ["ports"]
+
+
+async def test_a_service_that_a_container_owns_changes_with_it(fake: FakeServer, run: Run) -> None:
+    await run(WEB)
+    (port,) = stored(fake).ports
+    port.service_type, port.service_name, port.service_port = pb.SERVICE_TYPE_CLUSTER_IP, "web", 8000
+    await run(SERVICE)
+    assert run.said == ["container/web updated (with service/web)", "1 updated"]
+    assert [(each.service_name, each.service_port) for each in stored(fake).ports] == [("web", 80)]
+    assert fake.calls_of("CreateService") == []
+    # Ports do not have every field of a Service.
+    assert await run(SERVICE + "  sessionAffinity: ClientIP\n") is ApplyResult.REFUSED
+    assert "a container owns service/web by its ports, which do not have it" in run.complained[0]
+
+
+async def test_a_dry_run_shows_a_service(fake: FakeServer, run: Run) -> None:
+    assert await run(SERVICE, dry_run=True) is ApplyResult.DONE
+    assert run.said[0].startswith("--- /dev/null\n+++ service/web (stdin:1)\n")
+    assert "+selector:\n+  app: web" in run.said[0]
+    assert run.said[1] == "service/web created (dry run)"
+    assert [call.request.validate_only for call in fake.calls_of("CreateService")] == [True]
 
 
 async def test_a_refusal_of_the_server_refuses_the_whole_input(fake: FakeServer, run: Run) -> None:
@@ -364,11 +389,7 @@ async def test_a_whole_application(
     assert await applied is ApplyResult.DONE
     # One of them has probes with a cookie in the clear, which is said.
     assert all(" header Cookie of the " in line for line in run.complained), run.complained
-    assert run.said[-1] == f"{containers} created"
-    rows = [row for row in fake.tables["container"].values() if isinstance(row, pb.Container)]
-    names = {
-        port.service_name for row in rows for port in row.ports if port.service_type != pb.SERVICE_TYPE_NONE
-    }
-    assert (len(rows), len(names)) == (containers, services)
+    assert run.said[-1] == f"{containers + services} created"
+    assert (len(fake.tables["container"]), len(fake.tables["service"])) == (containers, services)
     assert await run(sources=[str(file)]) is ApplyResult.DONE
-    assert run.said[-1] == f"{containers} unchanged"
+    assert run.said[-1] == f"{containers + services} unchanged"

@@ -112,6 +112,7 @@ class FakeServer:
             "IdentityService": fake_identity.Identity,
             "NamespaceService": fake_services.Namespaces,
             "ContainerService": fake_services.Containers,
+            "NetworkService": fake_services.Network,
             "AuditService": fake_services.Audit,
             "MetricsService": fake_services.Metrics,
         }

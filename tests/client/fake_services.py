@@ -15,6 +15,7 @@ from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.metrics.v1 import metrics_pb2 as metrics
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
+from pilothouse.network.v1 import network_pb2 as network
 from pilothouse.options.v1 import options_pb2
 from pilothouse.resource.v1 import resource_pb2
 
@@ -313,6 +314,27 @@ class Containers(Service):
             container_count=1,
         )
         return self.page(request, [image], containers.ListImagesResponse(), "images")
+
+
+class Network(Service):
+    tables = frozenset({"service"})
+
+    async def CreateService(self, request: Any, context: Any) -> Any:
+        row = network.Service()
+        row.CopyFrom(request.service)
+        row.namespace = request.namespace
+        if not request.validate_only:
+            await self.fake.commit("service", (row.namespace, row.name), row)
+        return network.CreateServiceResponse(service=row)
+
+    async def UpdateService(self, request: Any, context: Any) -> Any:
+        key = (request.namespace, request.name)
+        changed = network.Service()
+        changed.CopyFrom(await self.row(context, "service", key))
+        request.update_mask.MergeMessage(request.service, changed, True, True)
+        if not request.validate_only:
+            await self.fake.commit("service", key, changed)
+        return network.UpdateServiceResponse(service=changed)
 
 
 class Audit(Service):

@@ -131,9 +131,9 @@ async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Pa
     assert tried.code == 0, tried
     done = await demo.apply(*files)
     assert done.code == 0, done
-    assert "container/other updated (with service/web)" in done.output
+    assert "service/web updated" in done.output
     assert "secret/given created" in done.output
-    assert (await demo.apply(*files)).output.splitlines()[-1] == "4 unchanged"
+    assert (await demo.apply(*files)).output.splitlines()[-1] == "5 unchanged"
 
 
 @pytest.mark.full

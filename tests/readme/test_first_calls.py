@@ -29,7 +29,7 @@ FIRST = (
 )
 COMMAND = (
     ("pilothouse namespaces create cafe", "cafe"),
-    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "11 created"),
+    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "22 created"),
     ("pilothouse containers list --namespace cafe", "RUNNING"),
     ("pilothouse top --namespace cafe --once", "storefront"),
     ("pilothouse audit list --namespace cafe --limit 5", "admin"),

@@ -113,7 +113,9 @@ async def test_an_export_is_what_was_applied() -> None:
     assert [each.values for each in found.volumes] == [each.values for each in plain.volumes]
 
 
-def test_a_service_that_asks_for_an_address_is_refused_unless_a_cluster_gave_it() -> None:
-    problems = Problems()
-    convert(documents(SERVICE + "  clusterIP: 10.96.0.7\n"), NAMESPACE, problems)
-    assert ["clusterIP" in str(each) for each in problems.all] == [True]
+def test_an_address_is_asked_for_unless_a_cluster_gave_it() -> None:
+    (asked,) = converted(SERVICE + "  clusterIP: 10.96.0.7\n").services
+    assert asked.values["cluster_ip"] == "10.96.0.7"
+    given = SERVICE.replace("{name: web}", "{name: web, uid: u}") + "  clusterIP: 10.96.0.7\n"
+    (known,) = converted(given).services
+    assert "cluster_ip" not in known.values

@@ -11,6 +11,7 @@ from pilothouse_manifests.translator.problems import ProblemReach, Problems, lis
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 NOT = "cannot be represented"
+OWNED = "a container owns service/web by its ports, which do not have it"
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,15 @@ NOT = "cannot be represented"
         ),
         (
             WEB + "---\n" + SERVICE + "  sessionAffinity: ClientIP\n",
-            f"web.yaml:26: service/web: spec.sessionAffinity: {NOT}",
+            f"web.yaml:26: service/web: spec.sessionAffinity: {NOT}: {OWNED}",
         ),
         (
             WEB + "---\n" + SERVICE + "  type: ExternalName\n",
-            f"web.yaml:26: service/web: spec.type: {NOT}: ExternalName",
+            f"web.yaml:26: service/web: spec.type: {NOT}: {OWNED}",
         ),
         (
             WEB + "---\n" + SERVICE + "  clusterIP: 10.0.0.1\n",
-            f"web.yaml:26: service/web: spec.clusterIP: {NOT}",
+            f"web.yaml:26: service/web: spec.clusterIP: {NOT}: {OWNED}",
         ),
         (
             WEB + "---\n" + SERVICE.replace("{app: web}", "{app: other}"),

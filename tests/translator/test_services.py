@@ -1,4 +1,4 @@
-"""Services become ports of the container whose pods they select."""
+"""Services that a container owns are ports of it: of the one whose pods they select."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.network.v1 import network_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, TYPES
@@ -22,6 +23,12 @@ _WORDS: dict[EnumDescriptor, tuple[str, ...]] = {
     pb.Protocol.DESCRIPTOR: ("TCP", "UDP"),
     pb.ServiceType.DESCRIPTOR: (*TYPES, HEADLESS, NO_SERVICE),
     pb.EnvValueFrom.DESCRIPTOR: ("literal", "config_map", "secret", "field_ref"),
+    network_pb2.ServiceType.DESCRIPTOR: (*TYPES, "ExternalName"),
+    network_pb2.Protocol.DESCRIPTOR: ("TCP", "UDP", "SCTP"),
+    network_pb2.SessionAffinity.DESCRIPTOR: ("None", "ClientIP"),
+    network_pb2.TrafficPolicy.DESCRIPTOR: ("Cluster", "Local"),
+    network_pb2.IpFamily.DESCRIPTOR: ("IPv4", "IPv6"),
+    network_pb2.IpFamilyPolicy.DESCRIPTOR: ("SingleStack", "PreferDualStack", "RequireDualStack"),
     storage_pb2.VolumeType.DESCRIPTOR: ("persistent_volume_claim", "config_map", "secret", "host_path"),
     storage_pb2.AccessMode.DESCRIPTOR: ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"),
 }
@@ -65,7 +72,8 @@ def _named(descriptor: Descriptor | Any, said: Values) -> dict[str, Any]:
 
 def _value(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
-        return _NUMBERS[field.enum_type.full_name][value]
+        numbers = _NUMBERS[field.enum_type.full_name]
+        return [numbers[each] for each in value] if field.is_repeated else numbers[value]
     if field.message_type is None or field.message_type.GetOptions().map_entry:
         return value
     if isinstance(value, list):
@@ -75,7 +83,8 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
 
 def _said(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
-        return _WORD_OF.get(field.enum_type.full_name, {}).get(value, value)
+        words = _WORD_OF.get(field.enum_type.full_name, {})
+        return [words.get(each, each) for each in value] if field.is_repeated else words.get(value, value)
     if field.message_type is None:
         return list(value) if field.is_repeated else value
     if field.message_type.GetOptions().map_entry:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from pilothouse.config.v1 import config_pb2
@@ -23,15 +23,16 @@ from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
+from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_services
 from pilothouse_client.apply.trial import ApplySteps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
-from pilothouse_manifests.translator.attach import attach
+from pilothouse_manifests.translator.attach import attach, owned_services
 from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.literals import literals
-from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.manifest import Manifest, ManifestService
 from pilothouse_manifests.translator.problems import Problems, counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -129,6 +130,7 @@ def _carry_out(
 ) -> None:
     ConfigExecutor(client.config, namespace, say=say, complain=complain).carry_out(steps.configs, outcome)
     VolumeExecutor(client.storage, namespace, say=say, complain=complain).carry_out(steps.volumes, outcome)
+    ServiceExecutor(client.network, namespace, say=say, complain=complain).carry_out(steps.services, outcome)
     Executor(client.containers, namespace, say=say, complain=complain).carry_out(steps.containers, outcome)
 
 
@@ -153,8 +155,14 @@ def _planned(
     there = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in there if not container.HasField("delete_time")]
+    described = [values(each) for each in existing]
+    owned = owned_services(described)
+    joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
     steps = ApplySteps(
-        containers=plan(attach(manifest, [values(each) for each in existing]), existing, problems),
+        containers=plan(attach(joined, described), existing, problems),
+        services=_planned_services(
+            client, [each for each in manifest.services if each.name not in owned], options
+        ),
         configs=_planned_configs(client, manifest, options, problems),
         volumes=_planned_volumes(client, manifest, options, problems),
     )
@@ -190,6 +198,17 @@ def _planned_volumes(
         return []
     existing = client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE)
     return plan_volumes(wanted, existing, problems)
+
+
+def _planned_services(
+    client: Nouns[BlockingTransport], wanted: Sequence[ManifestService], options: Options
+) -> list[ServiceStep]:
+    """As with configuration: the Services on the server are asked for only where the manifest has any."""
+    if not wanted:
+        return []
+    return plan_services(
+        wanted, client.network.list_services(namespace=options.namespace, page_size=_PAGE_SIZE)
+    )
 
 
 def _warn(steps: Iterable[Step], complain: Say) -> None:

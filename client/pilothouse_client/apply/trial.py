@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from pilothouse_client.apply import configs, execute, volumes
+from pilothouse_client.apply import configs, execute, services, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
 from pilothouse_client.apply.quota import shrinks
@@ -51,6 +51,7 @@ class ApplySteps:
 
     configs: Sequence[configs.ConfigStep]
     volumes: Sequence[volumes.VolumeStep]
+    services: Sequence[services.ServiceStep]
     containers: Sequence[Step]
 
 
@@ -125,6 +126,13 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
                 volume.wanted.place,
                 lambda step=volume: volumes.send(client.storage, namespace, step, validate_only=True),  # type: ignore[misc]
                 lambda error, step=volume: brought.excuses_volume(step, error),  # type: ignore[misc]
+            )
+    for service in steps.services:
+        if service.before is None or service.update_mask:
+            yield _Attempt(
+                service.subject,
+                service.wanted.place,
+                lambda step=service: services.send(client.network, namespace, step, validate_only=True),  # type: ignore[misc]
             )
     for container in steps.containers:
         if container.before is None or container.update_mask:

@@ -1,13 +1,12 @@
-"""Joins Services and ServiceAccounts with the containers they belong to.
+"""Joins Services that containers own, and ServiceAccounts, with their containers.
 
-A Service belongs to the one container whose pods its selector selects: of those in the same apply, else of
-those on the server. Selecting none, or several, cannot be represented, because a platform Service stands
-before one container.
+A Service is an object of its own, except where a container on the server owns one of its name by its ports, as imports
+and the short form of the API make it. Such a Service belongs to the one container whose pods its selector selects: of
+those in the same apply, else of those on the server. If it selects none or several, or has a field that ports do not
+have, it cannot be represented.
 
-A Service is an object of its own in Kubernetes, and so it is here, although the platform keeps it as ports of
-a container: applying a Deployment alone leaves the services of other files as they are, applying a Service
-alone changes only its container's ports, and a Service whose selector now selects another container moves
-there.
+Applying a Deployment alone leaves the services of other files as they are, applying a Service alone changes only its
+container's ports, and a Service whose selector now selects another container moves there.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pilothouse_manifests.fields import Values
-from pilothouse_manifests.services import is_pod_port_name
+from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, is_pod_port_name
+from pilothouse_manifests.table import fields_of
 from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     Manifest,
@@ -26,6 +26,8 @@ from pilothouse_manifests.translator.manifest import (
 )
 from pilothouse_manifests.translator.problems import InputPosition
 
+# Fields of a Service that the ports of a container have.
+_SHORT_FORM = {"name", "type", "selector", "ports", "headless", "labels", "annotations"}
 # A port that makes no Service.
 NO_SERVICE = "None"
 _TCP = "TCP"
@@ -83,6 +85,11 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
     return wanted
 
 
+def owned_services(containers: Iterable[Values]) -> frozenset[str]:
+    """Names of the Services that containers on the server own by their ports."""
+    return frozenset(name for container in containers for name in _services_of(container))
+
+
 def _service_of(port: Values, container_name: str) -> str:
     """Name of the Service that a port makes; empty if it makes none."""
     if port.get("service_type") == NO_SERVICE:
@@ -118,6 +125,7 @@ def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
     """Container name by service name; a service that has no single owner is reported and left out."""
     owners: dict[str, str] = {}
     for service in manifest.services:
+        _check_short_form(service)
         here = [each for each in manifest.workloads if _selects(service.selector, each.pod_labels)]
         there = [each for each in others if _selects(service.selector, each.get("labels", {}))]
         names = [each.name for each in here] + [f"{each['name']} on the server" for each in there]
@@ -137,6 +145,22 @@ def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
             if _resolved(service, owner, declared):
                 owners[service.name] = owner
     return owners
+
+
+def _check_short_form(service: ManifestService) -> None:
+    """Reports each field that the ports of a container do not have."""
+    words = (
+        f"cannot be represented: a container owns service/{service.name} by its ports, which do not have it"
+    )
+    for entry in fields_of(SPEC.entries):
+        value = service.values.get(entry.name, entry.default)
+        if entry.name not in _SHORT_FORM and value != entry.default:
+            service.reporter.unsupported(*service.spec.at(entry.key), words)
+    if service.service_type not in (*TYPES, HEADLESS):
+        service.reporter.unusable(*service.spec.at("type"), words)
+    for port in service.ports:
+        if port.protocol == "SCTP":
+            service.reporter.unusable(port.place, port.path, f"{words}: SCTP")
 
 
 def _owner(

@@ -1,24 +1,19 @@
 """A Service, and a ServiceAccount.
 
-A Service becomes ports of the container whose pods it selects. Its labels have no place of their own (the
-platform puts the container's labels on its Services); that they agree is checked in `attach`, where the
-container is known.
+A Service is an object of its own on the platform, with the selector of its manifest. One whose name a container on the
+server has already given to a Service by its ports stays that container's: `attach` joins the two.
 """
 
 from __future__ import annotations
 
 import re
 
+from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
-from pilothouse_manifests.services import HEADLESS, TYPES, service_type
-from pilothouse_manifests.table import SERVICE, SERVICE_PORT
+from pilothouse_manifests.services import SPEC
 from pilothouse_manifests.translator.fields import Fields, texts_of
-from pilothouse_manifests.translator.manifest import (
-    ManifestAccount,
-    ManifestService,
-    ManifestServicePort,
-    metadata,
-)
+from pilothouse_manifests.translator.manifest import ManifestAccount, ManifestService, metadata
+from pilothouse_manifests.translator.problems import InputPosition
 from pilothouse_manifests.volumes import DNS_LABEL
 
 
@@ -31,79 +26,48 @@ def convert_service(root: Fields, namespace: str) -> ManifestService:
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
     with root.part("spec", required=True) as spec:
-        type_ = _service_type(spec, own.exported)
-        selector = spec.words("selector")
-        if spec.present and not selector:
-            spec.unusable("selector", "cannot be represented: a service without selector")
-        read(SERVICE, spec)
-        ports = [port for item in spec.each("ports") if (port := _port(item, type_)) is not None]
-        if spec.present and not spec.has("ports"):
-            spec.unusable("ports", "cannot be represented: a service without ports")
-    _check_names(ports, root)
-    return ManifestService(
-        place=root.place,
-        reporter=root.reporter,
-        name=own.name,
-        service_type=type_,
-        selector=selector,
-        labels=own.labels,
-        annotations=texts_of(own.annotations),
-        ports=ports,
-    )
+        values = read(SPEC, spec) or {}
+        if own.exported:
+            # The cluster chose them.
+            spec.item("clusterIPs")
+            values = {key: value for key, value in values.items() if key not in ("cluster_ip", "ip_families")}
+        places = [item.at("targetPort") for item in spec.each("ports")]
+        ports = values.get("ports", [])
+        _check_ports(ports, places, root)
+        _check_type(values, spec)
+    described = {
+        "name": own.name,
+        **values,
+        "labels": texts_of(own.labels),
+        "annotations": texts_of(own.annotations),
+    }
+    return ManifestService(root.place, root.reporter, described, own.labels, spec, places)
 
 
-def _service_type(spec: Fields, exported: bool) -> str:
-    stated, address = spec.text("type"), spec.text("clusterIP")
-    if exported:
-        for name in ("clusterIPs", "ipFamilies"):
-            spec.item(name)
-    if stated and stated not in TYPES:
-        spec.unusable("type", f"cannot be represented: {stated}")
-    type_ = service_type(stated, address)
-    # An address that the cluster gave is not asked for again.
-    if address and type_ != HEADLESS and not exported:
-        spec.unsupported("clusterIP")
-    if type_ == HEADLESS and stated in ("NodePort", "LoadBalancer"):
-        spec.invalid("clusterIP", f"expected an address for a {stated}, found 'None'")
-    return type_
+def _check_type(values: Values, spec: Fields) -> None:
+    type_ = values.get("type", "ClusterIP")
+    if values.get("headless") and type_ != "ClusterIP":
+        spec.invalid("clusterIP", f"expected an address for a {type_}, found 'None'")
+    if type_ not in ("NodePort", "LoadBalancer"):
+        for port, item in zip(values.get("ports", ()), spec.each("ports"), strict=True):
+            if port.get("node_port"):
+                item.invalid(
+                    "nodePort", "expected none for a service that is neither NodePort nor LoadBalancer"
+                )
 
 
-def _port(stated: Fields, type_: str) -> ManifestServicePort | None:
-    with stated:
-        port = read(SERVICE_PORT, stated)
-        if port is not None and port.get("node_port") and type_ not in ("NodePort", "LoadBalancer"):
-            stated.invalid(
-                "nodePort", "expected none for a service that is neither NodePort nor LoadBalancer"
-            )
-    if port is None or "service_port" not in port:
-        return None
-    number = port["service_port"]
-    return ManifestServicePort(
-        place=stated.place_of("targetPort"),
-        path=stated.path_of("targetPort"),
-        name=port.get("name", ""),
-        number=number,
-        target=port.get("target_name") or port.get("container_port") or number,
-        protocol=port["protocol"],
-        node_port=port.get("node_port", 0),
-        app_protocol=port.get("app_protocol", ""),
-    )
-
-
-def _check_names(ports: list[ManifestServicePort], root: Fields) -> None:
+def _check_ports(ports: list[Values], places: list[tuple[InputPosition, str]], root: Fields) -> None:
     """Kubernetes' own rules for several ports: each has a name of its own, and no two are the same."""
-    names = [port.name for port in ports]
-    for index, port in enumerate(ports):
-        if len(ports) > 1 and not port.name:
-            root.reporter.invalid(
-                port.place, f"spec.ports[{index}].name", "expected a name beside other ports, found none"
-            )
-        elif port.name in names[:index]:
-            message = f"expected each port name once, found {port.name!r} again"
-            root.reporter.invalid(port.place, f"spec.ports[{index}].name", message)
-        if any((port.number, port.protocol) == (other.number, other.protocol) for other in ports[:index]):
-            message = f"expected each port once, found {port.number} again"
-            root.reporter.invalid(port.place, f"spec.ports[{index}].port", message)
+    names = [port.get("name", "") for port in ports]
+    numbers = [(port.get("port"), port["protocol"]) for port in ports]
+    for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        place, at = places[index][0], f"spec.ports[{index}]"
+        if len(ports) > 1 and not name:
+            root.reporter.invalid(place, f"{at}.name", "expected a name beside other ports, found none")
+        elif name in names[:index]:
+            root.reporter.invalid(place, f"{at}.name", f"expected each port name once, found {name!r} again")
+        if number in numbers[:index]:
+            root.reporter.invalid(place, f"{at}.port", f"expected each port once, found {number[0]} again")
 
 
 def convert_account(root: Fields, namespace: str) -> ManifestAccount:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pilothouse_manifests.fields import Values
+from pilothouse_manifests.services import HEADLESS, TYPES
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 from pilothouse_manifests.translator.fields import Fields, TextEntry
 from pilothouse_manifests.translator.problems import InputPosition, Reporter
@@ -73,16 +74,52 @@ class ManifestServicePort:
 
 @dataclass(slots=True)
 class ManifestService:
-    """A Service that selects pods by labels."""
+    """A Service, as values of `network.v1.Service`; `spec` and `target_ports` are where its fields stand.
+
+    The properties are its short form, as ports of a container.
+    """
 
     place: InputPosition
     reporter: Reporter
-    name: str
-    service_type: str
-    selector: dict[str, str]
+    values: Values
     labels: dict[str, TextEntry]
-    annotations: dict[str, str]
-    ports: list[ManifestServicePort]
+    spec: Fields
+    target_ports: list[tuple[InputPosition, str]]
+
+    @property
+    def name(self) -> str:
+        return str(self.values["name"])
+
+    @property
+    def service_type(self) -> str:
+        return HEADLESS if self.values.get("headless") else str(self.values.get("type", TYPES[0]))
+
+    @property
+    def selector(self) -> dict[str, str]:
+        return dict(self.values.get("selector", {}))
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return dict(self.values["annotations"])
+
+    @property
+    def ports(self) -> list[ManifestServicePort]:
+        return [
+            ManifestServicePort(
+                *at,
+                name=port.get("name", ""),
+                number=port["port"],
+                target=_number_or_name(port.get("target", "")) or port["port"],
+                protocol=port["protocol"],
+                node_port=port.get("node_port", 0),
+                app_protocol=port.get("app_protocol", ""),
+            )
+            for at, port in zip(self.target_ports, self.values.get("ports", ()), strict=True)
+        ]
+
+
+def _number_or_name(target: str) -> int | str:
+    return int(target) if target.isdigit() else target
 
 
 @dataclass(slots=True)
