@@ -6,7 +6,7 @@
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, ROW=2c UpdateContainer
-# make limits  the tables of docs/limits.md
+# make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
@@ -41,7 +41,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits proto schema kubernetes-schemas migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits workloads proto schema kubernetes-schemas migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -89,6 +89,9 @@ proto: setup
 
 limits: setup
 	@$(BIN)/python .ci/limits.py write
+
+workloads: setup
+	@$(BIN)/python .ci/workloads.py write
 
 # The schemas of Kubernetes in the wheel, from kubernetes-validate.
 kubernetes-schemas: setup

@@ -119,6 +119,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         "limits (docs/limits.md equals flowcontrol/classes.py; mend with `make limits`)",
         command("python", ".ci/limits.py", "check"),
     ),
+    (
+        "workloads (docs/workloads.md equals pilothouse_manifests; mend with `make workloads`)",
+        command("python", ".ci/workloads.py", "check"),
+    ),
     ("stubs (client/gen equals what protos/ generates)", command("python", ".ci/protos.py", "check")),
 ]
 

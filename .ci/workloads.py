@@ -1,0 +1,121 @@
+"""Writes the tables of docs/workloads.md from the table of fields (`pilothouse_manifests`), between its two markers.
+
+`write` replaces the tables there; `check` compares instead, changes nothing and exits 1 on a difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pilothouse_manifests import services, table
+from pilothouse_manifests.fields import (
+    Chosen,
+    Entry,
+    Field,
+    FieldPart,
+    Group,
+    OneOf,
+    PortField,
+    Rest,
+    Variable,
+)
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "workloads.md"
+BEGIN, END = "<!-- begin: written by `make workloads` -->", "<!-- end: written by `make workloads` -->"
+
+# Heading, the part, and its place in a manifest.
+PARTS: tuple[tuple[str, FieldPart, str], ...] = (
+    ("Deployment", table.DEPLOYMENT, "spec"),
+    ("Pod", table.POD, "spec.template.spec"),
+    ("Main program", table.MAIN_CONTAINER, "spec.template.spec.containers[0]"),
+    (
+        "Init container (`InitContainer`); a sidecar (`Program`) has the same fields",
+        table.INIT_CONTAINER,
+        "initContainers[]",
+    ),
+    ("Variable (`EnvVar`)", table.ENV_VAR, "env[]"),
+    ("Variables of a source (`EnvFrom`)", table.ENV_FROM, "envFrom[]"),
+    ("Resources", table.RESOURCES, "resources"),
+    ("Rights of a program (`SecurityContext`)", table.SECURITY_CONTEXT, "securityContext"),
+    ("Rights of a pod (`PodSecurityContext`)", table.POD_SECURITY_CONTEXT, "securityContext"),
+    ("Mount (`VolumeMount`)", table.VOLUME_MOUNT, "volumeMounts[]"),
+    ("Probe", table.PROBE, "livenessProbe"),
+    ("Hook (`Lifecycle`)", table.LIFECYCLE, "lifecycle"),
+    ("Toleration", table.TOLERATION, "tolerations[]"),
+    ("Service", services.SPEC, "spec"),
+    ("Port of a Service", services.PORT, "ports[]"),
+    ("Volume, as a PersistentVolumeClaim", table.CLAIM, "spec"),
+    ("ConfigMap", table.CONFIG_MAP, ""),
+    ("Secret", table.SECRET, ""),
+)
+
+
+def tables() -> str:
+    """The tables, as Markdown."""
+    return "\n".join(_table(*each) for each in PARTS)
+
+
+def _table(heading: str, part: FieldPart, place: str) -> str:
+    rows = dict.fromkeys(f"| `{path}` | `{name}` |" for path, name in _rows(part.entries, place))
+    return "\n".join([f"### {heading}", "", "| manifest | API |", "|---|---|", *rows, ""])
+
+
+def _rows(entries: tuple[Entry, ...], place: str) -> Iterator[tuple[str, str]]:
+    for entry in entries:
+        match entry:
+            case Field(name=name, key=key):
+                yield _at(place, key), name
+            case Group(key=key, entries=inner):
+                yield from _rows(inner, _at(place, key))
+            case PortField(name=name, name_of_port=name_of_port, key=key):
+                yield _at(place, key), f"{name}` or `{name_of_port}"
+            case OneOf(choices=choices):
+                for name, key, part in choices:
+                    yield from (
+                        (path, f"{name}.{inner}") for path, inner in _rows(part.entries, _at(place, key))
+                    )
+            case Variable(literal=literal, chosen=chosen, key=key, choices=choices):
+                yield _at(place, literal), literal
+                yield from _chosen(choices, chosen, _at(place, key))
+            case Chosen(chosen=chosen, choices=choices):
+                yield from _chosen(choices, chosen, place)
+            case Rest(name=name):
+                yield _at(place, "*"), name
+
+
+def _chosen(
+    choices: tuple[tuple[str, str, FieldPart], ...], chosen: str, place: str
+) -> Iterator[tuple[str, str]]:
+    for name, key, part in choices:
+        yield _at(place, key), f"{chosen}: {name.upper()}"
+        yield from _rows(part.entries, _at(place, key))
+
+
+def _at(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def with_tables(page: str) -> str:
+    """Returns the page with the tables between its markers. Raises ValueError if a marker is missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page needs the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{tables()}\n{end}{after}"
+
+
+def main(command: str) -> int:
+    page = PAGE.read_text()
+    wanted = with_tables(page)
+    if command == "write":
+        PAGE.write_text(wanted)
+    elif page != wanted:
+        print("docs/workloads.md: its tables are not those of pilothouse_manifests: run `make workloads`")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
