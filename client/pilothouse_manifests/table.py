@@ -8,6 +8,7 @@ state them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pilothouse_manifests.fields import (
@@ -282,9 +283,14 @@ def _with_protocol(port: Values, source: MappingSource) -> Values | None:
     return {"protocol": "TCP", **port}
 
 
+# Media of an emptyDir apart from the node's disk.
+MEDIUM = re.compile(r"Memory|HugePages(-[1-9][0-9]*[KMG]i)?")
+
+
 def _with_medium(empty_dir: Values, source: MappingSource) -> Values:
-    if empty_dir.get("medium", "Memory") != "Memory":
-        source.unsupported("medium")
+    medium = empty_dir.get("medium", "")
+    if medium and not MEDIUM.fullmatch(medium):
+        source.invalid("medium", f"expected Memory, HugePages or HugePages-SIZE, found {medium!r}")
         return {**empty_dir, "medium": ""}
     return empty_dir
 
@@ -413,6 +419,7 @@ POD = FieldPart(
             default=GRACE_SECONDS,
         ),
         Field("pod_security_context", "securityContext", Nested(POD_SECURITY_CONTEXT)),
+        Field("pod_resources", "resources", Nested(RESOURCES, apart=True)),
         Field("node_selector", "nodeSelector", Words()),
         Field("tolerations", "tolerations", Repeated(TOLERATION, by="key")),
         Field("init_containers", INIT_CONTAINERS, Repeated(INIT_CONTAINER, keys=("name",)), adopted=False),

@@ -127,6 +127,8 @@ NEEDS: tuple[Needs, ...] = (
     Needs(
         "env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}, values=("alpha", "beta")
     ),
+    Needs("pod_resources.requests", values=({"cpu": "2"}, {"memory": "3"})),
+    Needs("pod_resources.limits", values=({"cpu": "2"}, {"memory": "3"})),
     Needs("resources.requests", values=({"ephemeral-storage": "2"}, {"ephemeral-storage": "3"})),
     Needs("resources.limits", values=({"nvidia.com/gpu": "2"}, {"ephemeral-storage": "3"})),
     Needs("env.value_from", beside=_CONFIG, values=("ENV_VALUE_FROM_SECRET", "ENV_VALUE_FROM_CONFIG_MAP")),
@@ -139,7 +141,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("ports.node_port", beside={"service_type": "SERVICE_TYPE_NODE_PORT"}, values=(30100, 30200)),
     Needs("ports.service_type", values=("SERVICE_TYPE_LOAD_BALANCER", "SERVICE_TYPE_NODE_PORT")),
     Needs("ports.protocol", values=("PROTOCOL_UDP", "PROTOCOL_TCP")),
-    Needs("empty_dirs.medium", values=("Memory", "")),
+    Needs("empty_dirs.medium", values=("HugePages-2Mi", "Memory")),
     Needs("http_get.port_name", top=_PORT),
     Needs("tcp_socket.port_name", top=_PORT),
     Needs("sleep.seconds", values=(3, 4)),

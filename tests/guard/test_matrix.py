@@ -46,11 +46,17 @@ REPRESENTED = {
         for programs in ("containers", "initContainers")
         for field in ("privileged", "capabilities.add", "seccompProfile")
     ),
-    "spec.containers[0].ports",
+    *(f"spec.{programs}[0].ports" for programs in ("containers", "initContainers")),
     *(
-        f"spec.containers[0].{probe}.{action}"
+        f"spec.{programs}[0].{probe}.{action}"
+        for programs in ("containers", "initContainers")
         for probe in ("livenessProbe", "readinessProbe", "startupProbe")
         for action in ("httpGet", "tcpSocket")
+    ),
+    *(
+        f"spec.{programs}[0].lifecycle.{hook}.httpGet"
+        for programs in ("containers", "initContainers")
+        for hook in ("postStart", "preStop")
     ),
     "metadata.annotations",
     "metadata.labels",

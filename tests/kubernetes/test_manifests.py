@@ -139,7 +139,10 @@ specs = st.builds(
     args=st.lists(said, max_size=2).map(tuple),
     empty_dirs=st.lists(
         st.builds(
-            model.EmptyDir, name=word, medium=st.sampled_from(["", "Memory"]), size_limit=st.just("") | said
+            model.EmptyDir,
+            name=word,
+            medium=st.sampled_from(["", "Memory", "HugePages-2Mi"]),
+            size_limit=st.just("") | said,
         ),
         max_size=2,
         unique_by=lambda empty_dir: empty_dir.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.containers import rules
 from pilothouse_server.containers.model import ContainerSpec, InitContainer, Program, Resources
+from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.values.quantity import Quantity
 from tests.conftest import Database
 from tests.harness import running_server
@@ -69,6 +71,43 @@ def test_the_share_is_what_the_scheduler_reserves(
     subject = container(resources=main, spec=spec, replicas=replicas)
     # The memory has the same numbers, in bytes.
     assert rules.quota_share(subject) == (share, share)
+
+
+@pytest.mark.parametrize(
+    ("whole", "millicores"),
+    [
+        (Resources(), 300),
+        (Resources(cpu_request="1"), 1000),
+        (Resources(requests={"cpu": "2"}, cpu_limit="3"), 2000),
+        # A limit of the pod is no request while a program has one.
+        (Resources(cpu_limit="3"), 300),
+    ],
+)
+def test_the_request_of_the_whole_pod_goes_first(whole: Resources, millicores: int) -> None:
+    program = Program("side", "a:1", resources=Resources(cpu_request="200m"))
+    spec = ContainerSpec(sidecars=(program,), pod_resources=whole)
+    subject = container(resources=Resources(cpu_request="100m"), spec=spec, replicas=2)
+    assert rules.quota_share(rules.checked(subject)) == (2 * millicores, 0)
+
+
+def test_a_limit_of_the_whole_pod_counts_where_no_program_requests_anything() -> None:
+    subject = container(spec=ContainerSpec(pod_resources=Resources(cpu_limit="3", memory_limit="1Ki")))
+    assert rules.quota_share(rules.checked(subject)) == (3000, 1024)
+
+
+@pytest.mark.parametrize(
+    ("whole", "field"),
+    [
+        (Resources(cpu_request="99m"), "container.pod_resources.cpu_request"),
+        (Resources(limits={"nvidia.com/gpu": "1"}), "container.pod_resources.limits"),
+        (Resources(memory_request="2", memory_limit="1"), "container.pod_resources.memory_request"),
+    ],
+)
+def test_a_rule_of_the_whole_pods_resources_is_named(whole: Resources, field: str) -> None:
+    subject = container(resources=Resources(cpu_request="100m"), spec=ContainerSpec(pod_resources=whole))
+    with pytest.raises(InvalidArgument) as told:
+        rules.checked(subject)
+    assert told.value.metadata["field"] == field
 
 
 async def test_the_database_counts_what_the_model_counts(database: Database, tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ REFUSED: dict[str, pb.Container] = {
     "container.init_containers[0].restart_policy": web(
         init_containers=[pb.InitContainer(name="a", image="a:1", restart_policy="Never")]
     ),
+    "container.empty_dirs[0].medium": web(empty_dirs=[pb.EmptyDir(name="a", medium="HugePages-2")]),
     "container.init_containers[0].probes": web(
         init_containers=[pb.InitContainer(name="a", image="a:1", probes=MESH.probes)]
     ),

@@ -74,7 +74,9 @@ def canonical(container: pb.Container) -> pb.Container:
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
     _fill_deployment(result.deployment)
-    _clear_empty(result, "pod_security_context")
+    _resources(result.pod_resources)
+    for name in ("pod_security_context", "pod_resources"):
+        _clear_empty(result, name)
     _sort(result)
     return result
 
@@ -113,7 +115,16 @@ def _program(container: pb.Container | pb.Program | pb.InitContainer) -> None:
         variable.value_from = variable.value_from or pb.ENV_VALUE_FROM_LITERAL
         # The API writes 0 where nothing is said.
         variable.divisor = variable.divisor if variable.divisor != "0" else ""
-    resources = container.resources
+    _resources(container.resources)
+    for name in ("resources", "security_context", "probes", "lifecycle"):
+        _clear_empty(container, name)
+    for mount in container.volume_mounts:
+        # The server keeps the shortest spelling of a path.
+        mount.mount_path = normpath(f"/{mount.mount_path.lstrip('/')}")
+    container.volume_mounts.sort(key=lambda mount: mount.mount_path)
+
+
+def _resources(resources: pb.Resources) -> None:
     if resources.ByteSize():
         # The server counts cpu in thousandths and memory in bytes, rounding up.
         resources.cpu_request = amount(resources.cpu_request, "0.001")
@@ -123,12 +134,6 @@ def _program(container: pb.Container | pb.Program | pb.InitContainer) -> None:
         for amounts in (resources.requests, resources.limits):
             for name in amounts:
                 amounts[name] = amount(amounts[name])
-    for name in ("resources", "security_context", "probes", "lifecycle"):
-        _clear_empty(container, name)
-    for mount in container.volume_mounts:
-        # The server keeps the shortest spelling of a path.
-        mount.mount_path = normpath(f"/{mount.mount_path.lstrip('/')}")
-    container.volume_mounts.sort(key=lambda mount: mount.mount_path)
 
 
 def _clear(message: Message, name: str) -> None:

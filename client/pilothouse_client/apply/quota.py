@@ -67,11 +67,14 @@ def _share(container: pb.Container) -> tuple[Decimal, ...]:
     running = (container.resources, *(each.resources for each in container.sidecars))
     starting = tuple((each.resources, each.restart_policy == "Always") for each in container.init_containers)
     replicas = container.replicas if container.HasField("replicas") else 1
-    shares = (
-        pod_request(map(count, running), ((count(each), stays) for each, stays in starting), Decimal(0))
-        for count in (_cpu, _memory)
-    )
-    return Decimal(1), *(share * replicas for share in shares)
+    whole, shares = container.pod_resources, [Decimal(1)]
+    for count, resource in ((_cpu, "cpu"), (_memory, "memory")):
+        starts = ((count(each), stays) for each, stays in starting)
+        of_programs = pod_request(map(count, running), starts, Decimal(0))
+        requested = getattr(whole, f"{resource}_request") or whole.requests.get(resource)
+        share = count(whole) if requested else of_programs or count(whole)
+        shares.append(share * replicas)
+    return tuple(shares)
 
 
 def _cpu(resources: pb.Resources) -> Decimal:

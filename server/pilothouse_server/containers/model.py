@@ -318,6 +318,7 @@ class ContainerSpec(Value, frozen=True):
     pod_security_context: PodSecurityContext | None = None
     lifecycle: Lifecycle = Lifecycle()
     sidecars: tuple[Program, ...] = ()
+    pod_resources: Resources = Resources()
     init_containers: tuple[InitContainer, ...] = ()
     service_account: str = ""
     node_selector: dict[str, str] = {}

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from pilothouse_manifests.pod_requests import pod_request
-from pilothouse_manifests.table import GRACE_SECONDS, RECREATE, ROLLING_UPDATE
+from pilothouse_manifests.table import GRACE_SECONDS, MEDIUM, RECREATE, ROLLING_UPDATE
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import (
@@ -47,6 +47,7 @@ _NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
 _INT32_MAXIMUM = 2**31 - 1
 _DEADLINE_SECONDS = 600
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_COUNTED: Final[tuple[Literal["cpu", "memory"], ...]] = ("cpu", "memory")
 ProgramT = TypeVar("ProgramT", bound=Program)
 _FIELD_PATHS = frozenset(
     {
@@ -74,12 +75,16 @@ def checked(container: Container) -> Container:
     spec = container.spec
     found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
     for index, item in enumerate(spec.empty_dirs):
-        found.one_of(f"container.empty_dirs[{index}].medium", item.medium, ("Memory",))
+        if item.medium and not MEDIUM.fullmatch(item.medium):
+            words = "must be empty, Memory, HugePages or HugePages-SIZE such as HugePages-2Mi"
+            found.add(f"container.empty_dirs[{index}].medium", "one_of", words)
     _check_keys(found, "container.labels", container.labels)
     _check_keys(found, "container.annotations", container.annotations)
     found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
     programs = [_checked_program(found, field, program, spec) for field, program in container.programs()]
     _check_names(found, container)
+    pod_resources = checked_resources(found, "container.pod_resources", spec.pod_resources)
+    _check_pod_resources(found, container, pod_resources)
     _check_tolerations(found, container)
     _check_pod_security(found, container)
     _check_workload(found, spec.workload)
@@ -96,6 +101,7 @@ def checked(container: Container) -> Container:
         volume_mounts=_spelled(container, container.volume_mounts),
         spec=msgspec.structs.replace(
             spec,
+            pod_resources=pod_resources,
             sidecars=tuple(_in_normal_form(container, each) for each in programs[1:sidecars]),
             init_containers=tuple(_in_normal_form(container, each) for each in programs[sidecars:]),
             empty_dirs=tuple(
@@ -114,13 +120,43 @@ def quota_share(container: Container) -> tuple[int, int]:
     What a pod requests (`pod_request`) times the replicas; stopped and paused containers count, so that they can start
     again. Where a program gives no request its limit counts, as in Kubernetes. One that gives neither counts nothing:
     a request of next to nothing would have the same effect, and a LimitRange of the cluster is not known here.
+
+    The request of the pod as a whole goes before those of its programs, and its limit counts where none has a request.
     """
+    cpu, memory = _of_programs(container)
+    whole = container.spec.pod_resources
+    if whole != Resources():
+        cpu = _amount("cpu", whole.request("cpu")) or cpu or _amount("cpu", whole.limit("cpu"))
+        memory = (
+            _amount("memory", whole.request("memory")) or memory or _amount("memory", whole.limit("memory"))
+        )
+    return cpu * container.replicas, memory * container.replicas
+
+
+def _of_programs(container: Container) -> tuple[int, int]:
+    """Millicores and bytes that the programs of one pod request together."""
     spec = container.spec
     running = (container.resources, *(each.resources for each in spec.sidecars))
     starting = tuple((each.resources, each.is_sidecar) for each in spec.init_containers)
     cpu = pod_request(map(_millicores, running), ((_millicores(each), stays) for each, stays in starting), 0)
     memory = pod_request(map(_bytes, running), ((_bytes(each), stays) for each, stays in starting), 0)
-    return cpu * container.replicas, memory * container.replicas
+    return cpu, memory
+
+
+def _check_pod_resources(found: Findings, container: Container, whole: Resources) -> None:
+    """The rules of Kubernetes (v1.36) for the resources of a pod as a whole."""
+    field = "container.pod_resources"
+    for kind in ("requests", "limits"):
+        for name in getattr(whole, kind):
+            if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
+                found.add(f"{field}.{kind}", "key", f'"{name}" must be cpu, memory or hugepages-SIZE')
+    if whole == Resources():
+        return
+    for resource, requested in zip(_COUNTED, _of_programs(container), strict=True):
+        text = whole.request(resource)
+        if text and _amount(resource, text) < requested:
+            words = "must not be below the sum that its programs request"
+            found.add(f"{field}.{resource}_request", "minimum", words)
 
 
 def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]) -> bool:
@@ -132,13 +168,18 @@ def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]
 
 
 def _millicores(resources: Resources) -> int:
-    text = resources.request("cpu") or resources.limit("cpu")
-    return Quantity.parse(text).millicores if text else 0
+    return _amount("cpu", resources.request("cpu") or resources.limit("cpu"))
 
 
 def _bytes(resources: Resources) -> int:
-    text = resources.request("memory") or resources.limit("memory")
-    return Quantity.parse(text).whole if text else 0
+    return _amount("memory", resources.request("memory") or resources.limit("memory"))
+
+
+def _amount(resource: Literal["cpu", "memory"], text: str) -> int:
+    if not text:
+        return 0
+    quantity = Quantity.parse(text)
+    return quantity.millicores if resource == "cpu" else quantity.whole
 
 
 def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from pilothouse_manifests.table import MEDIUM
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -74,8 +75,9 @@ def _type_violations(volume: Volume) -> Iterator[Violation]:
         yield Violation(f"volume.{needed}", "required", message)
     elif volume.is_claim and Quantity.parse(volume.size).nanos < NANOS:
         yield Violation("volume.size", "minimum", "must be at least one byte")
-    if volume.medium not in ("", "Memory"):
-        yield Violation("volume.medium", "one_of", "must be empty or Memory")
+    if volume.medium and not MEDIUM.fullmatch(volume.medium):
+        words = "must be empty, Memory, HugePages or HugePages-SIZE such as HugePages-2Mi"
+        yield Violation("volume.medium", "one_of", words)
 
 
 def _path_violations(volume: Volume, mount_path: str) -> Iterator[Violation]:

@@ -487,7 +487,9 @@ class EmptyDir(_message.Message):
     name: _builtins.str
     """Required; unique in the container."""
     medium: _builtins.str
-    """`Memory` for memory; empty for the node's disk."""
+    """`Memory` for memory, `HugePages` or `HugePages-SIZE` such as `HugePages-2Mi` for huge pages, which need a limit of
+    them; empty for the node's disk.
+    """
     size_limit: _builtins.str
     """Greatest size; a Kubernetes quantity; default no limit."""
     def __init__(
@@ -1541,6 +1543,7 @@ class Container(_message.Message):
     ENV_FROM_FIELD_NUMBER: _builtins.int
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     SIDECARS_FIELD_NUMBER: _builtins.int
+    POD_RESOURCES_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
@@ -1722,6 +1725,12 @@ class Container(_message.Message):
         """
 
     @_builtins.property
+    def pod_resources(self) -> Global___Resources:
+        """Requests and limits of each pod as a whole, which its programs share: of cpu, memory and huge pages (Kubernetes 1.34).
+        A request is not below the sum that the programs request, and counts in its place.
+        """
+
+    @_builtins.property
     def deployment(self) -> Global___DeploymentSettings:
         """A Deployment. Not shown if all its settings have their defaults."""
 
@@ -1808,6 +1817,7 @@ class Container(_message.Message):
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
         lifecycle: Global___Lifecycle | None = ...,
         sidecars: _abc.Iterable[Global___Program] | None = ...,
+        pod_resources: Global___Resources | None = ...,
         deployment: Global___DeploymentSettings | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
@@ -1836,9 +1846,9 @@ class Container(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         workload_kind: Global___WorkloadKind.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015

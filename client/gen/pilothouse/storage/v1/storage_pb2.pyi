@@ -230,7 +230,9 @@ class Volume(_message.Message):
     source_name: _builtins.str
     """For a config map or secret: required, its name in the same namespace; immutable."""
     medium: _builtins.str
-    """For an emptyDir: `Memory` for memory, empty for the node's disk; immutable."""
+    """For an emptyDir: `Memory` for memory, `HugePages` or `HugePages-SIZE` for huge pages, empty for the node's disk;
+    immutable.
+    """
     status: Global___VolumeStatus.ValueType
     """Current status."""
     reason: _builtins.str
