@@ -8,6 +8,7 @@
 # make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, ROW=2c UpdateContainer
 # make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
+# make stored-release VERSION=0.3.0  its filled database, for tests of later releases
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
@@ -100,6 +101,10 @@ kubernetes-schemas: setup
 # checksums.py and schema.sql, from the migrations; and a migration that changes functions, begun with their former texts.
 schema: setup
 	@$(BIN)/python -m tests.conventions.schema_file
+
+# The filled database of a release, at the commit that ends it.
+stored-release: setup
+	@$(BIN)/python -m tests.upgrade.storing $(VERSION)
 
 migration: setup
 	@$(BIN)/python -m tests.conventions.new_migration $(NAME) $(REPLACES)
