@@ -5,7 +5,7 @@ each deadline is that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine
 times as long, and a test's verdict must not depend on its neighbours. With a patience of 1 the numbers hold as they
 are written.
 
-    await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0, what="three of them")
+    await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0)
     async with within(10.0): ...                      # asyncio.timeout, made patient
     await asyncio.wait_for(process.wait(), patient(10.0))
     call(timeout=runs_out(0.5))                       # the test is about the end of this time

@@ -1,15 +1,15 @@
-"""What an entry of the table can be.
+"""The kinds of entries in the table.
 
     Part      a mapping of Kubernetes that is a value of its own here
-    Field     one value of ours and its key there; its kind says what it holds
-    Group     a mapping there whose keys are values of the part around it here (`capabilities.add`)
+    Field     one of our values and its key there; its kind is the type of the value
+    Group     a mapping there; its keys are values of the part around it here (`capabilities.add`)
     Port      a port by number or by name: one key there, two values here
-    OneOf     a choice of exactly one part (what a probe does)
-    Variable  where an environment variable has its value from
-    Chosen    one of several parts under keys of their own, whose name here is a value
+    OneOf     a choice of exactly one part (a probe's action)
+    Variable  the source of an environment variable's value
+    Chosen    one of several parts under keys of their own; the key's name here is a value
     Rest      the other keys of a mapping, each a quantity
 
-A value's name with a dot (`probes.liveness`) stands within a part here and beside the others there.
+A value's name with a dot (`probes.liveness`) stands within a part here, but on the same level as the others there.
 
 Whether a value says anything: empty texts, lists, parts and a zero never do, but where a kind is `optional`: there
 zero and false are statements, and None is none.
@@ -24,7 +24,7 @@ from typing import Any
 from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, MappingSource
 
 Values = dict[str, Any]
-# What is left of a part's values after a check; None leaves the part out. Problems are reported to the source.
+# Returns the remaining values of a part after a check; None leaves the part out. Problems are reported to the source.
 Check = Callable[[Values, MappingSource], Values | None]
 
 
@@ -80,7 +80,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A mapping of bytes here, of their base64 there. What is `hidden` is in no message."""
+    """A mapping of bytes here, of their base64 there. The value of a `hidden` one is in no message."""
 
     hidden: bool = False
 
@@ -102,7 +102,7 @@ class Only:
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A part. `apart`: its values can change one by one; otherwise it is one value to whoever adopts it."""
+    """A part. `apart`: its values can change one by one; otherwise an adoption takes it as one value."""
 
     part: FieldPart
     apart: bool = False
@@ -113,7 +113,7 @@ class Repeated:
     """A list of parts. `by`: the key that tells them apart in messages.
 
     `keys`: the keys by which server-side apply tells the items apart; none where the list is one value to it.
-    `called`: what an item is in messages, where each name of theirs may be there once.
+    `called`: the name of an item in messages, if each of their names may be there once.
     """
 
     part: FieldPart
@@ -141,7 +141,7 @@ Kind = (
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`default`: what the API writes where nothing is said, or a function of the part's values that answers it.
+    """`default`: the API's value for an unstated field, or a function of the part's values that returns it.
 
     `alias`: an older key of the same value, which serialisers write too. `adopted`: whether another's change on the
     cluster can be taken over by this field alone.
@@ -185,7 +185,9 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`literal` here and there; else `key` there, with one of `choices` in it, whose name here is `chosen`'s value."""
+    """`literal` here and there; else `key` there, with one of `choices` in it. `chosen` is the value that names the
+    choice here.
+    """
 
     literal: str
     chosen: str

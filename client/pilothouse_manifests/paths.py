@@ -110,10 +110,10 @@ def _defaults(part: FieldPart | Group) -> Iterator[tuple[str, object]]:
 
 
 def adoptable(path: str, main: str) -> PathValue | None:
-    """The value of a container that a field of its Deployment's pod template's spec stands for.
+    """Returns the value of a container that corresponds to a field of its Deployment's pod template's spec.
 
-    `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or what another
-    changed there cannot be taken over alone.
+    `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or a change by
+    others there cannot be taken over alone.
     """
     for key, part in ((CONTAINERS, SIDECAR), (INIT_CONTAINERS, INIT_CONTAINER)):
         if (rest := _within(path, key)) is None:
@@ -193,7 +193,7 @@ def _joined(name: str, part: FieldPart, rest: Sequence[str | int]) -> str | None
 
 
 def _within(path: str, key: str) -> str | None:
-    """What of a path is left within a key; None where it leads elsewhere."""
+    """Returns the rest of a path within a key; None if it leads elsewhere."""
     start = f".{key}"
     if not path.startswith(start):
         return None

@@ -1,9 +1,9 @@
 """From an object of Kubernetes to values by our names: the table read from right to left.
 
-The values are plain dicts, lists, texts and numbers, and only what is said is in them: of a live object, whose defaults
-the API has filled in, nothing that equals a default, so that it stays with whoever owns it.
+The values are plain dicts, lists, texts and numbers, and only stated values are in them. The API has filled in the
+defaults of a live object, so a value that equals its default is left out, and stays with its owner.
 
-A caller's own rules are `hooks`: by part, a check of its values beside those of the table.
+A caller's own rules are `hooks`: by part, a check of its values in addition to those of the table.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the translator reads from: one mapping of an object, key by key.
+"""The translator's sources: one mapping of an object, key by key.
 
-A source hands out values by key and type and remembers what nobody asked for. Leaving its `with` block reports each
-key that was not read and says anything: that is how nothing is dropped silently, without a list of Kubernetes' fields.
+A source returns values by key and type and remembers unread keys. Leaving its `with` block reports each key that was
+not read and says anything: that is how nothing is dropped silently, without a list of Kubernetes' fields.
 
-`ObjectSource` reads an object as JSON that a cluster answered: whatever has a wrong type would have been refused
-there. What people write is read by the client, with the line of each problem.
+`ObjectSource` reads an object as JSON that a cluster answered: a wrong type would have been refused there. The client
+reads written manifests, with the line of each problem.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NOT_REPRESENTED = "cannot be represented"
 # A false that nobody reads is what the API says of what is not asked for, unless the default of the key is true: then
 # somebody chose it, and an object that is made again without it does more than before.
 FALSE_BY_CHOICE = f"{NOT_REPRESENTED}: false, where Kubernetes' default is true"
-# What the cluster or kubectl writes, and `kubectl get -o yaml` shows. It says nothing of what is wanted, so it is
-# passed over, as kubectl does; on the pods these annotations would only mislead.
+# Annotations that the cluster or kubectl writes, and `kubectl get -o yaml` shows. They state nothing about the
+# desired state, so they are skipped, as kubectl does; on the pods they would only mislead.
 FOREIGN_ANNOTATIONS = (
     "deployment.kubernetes.io/revision",
     "endpoints.kubernetes.io/last-change-trigger-time",
@@ -89,7 +89,7 @@ class MappingSource(Protocol):
         """The texts of a mapping whose keys are the user's own."""
 
     def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
-        """The bytes of a mapping of base64. What is `hidden` is in no message."""
+        """The bytes of a mapping of base64. The values of a `hidden` one are in no message."""
 
     def part(self, key: str) -> Self:
         """The mapping of a key."""
@@ -201,7 +201,7 @@ class ObjectSource:
             del self._left[key]
 
     def ignore(self, *keys: str) -> None:
-        """Pass over keys, whatever they say."""
+        """Skips keys with any values."""
         for key in keys:
             self._left.pop(key, None)
 

@@ -1,9 +1,8 @@
 """The table: how each field of a container, a volume and a config is called in Kubernetes.
 
-On the left the name of the value, as in the API and in the server's model; on the right the key. What Kubernetes offers
-and the platform does not (`workingDir` …) is never named: a source reports whatever nobody
-reads. Only keys that may stand at their default are listed, because live objects and manifests written by tools
-state them.
+On the left the name of the value, as in the API and in the server's model; on the right the key. A key that
+Kubernetes has and the platform does not (`workingDir` …) is never named: a source reports every unread key. Only keys
+that may stand at their default are listed, because live objects and manifests written by tools state them.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, Mapping
 
 _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
-# What the API gives pods to end.
+# The time that the API gives pods to end.
 GRACE_SECONDS = 30
 # The lists of a pod's programs; the first of `containers` is the main one.
 CONTAINERS = "containers"
@@ -325,7 +324,7 @@ SERVICE_PORT = FieldPart(
 
 
 def usual_pull_policy(container: Values) -> str:
-    """What the API writes where no pull policy is given: it depends on the image's tag."""
+    """Returns the API's value if no pull policy is given: it depends on the image's tag."""
     name, at, _ = str(container.get("image", "")).partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     return "Always" if not at and tag in ("", "latest") else "IfNotPresent"
@@ -479,7 +478,7 @@ DEPLOYMENT = FieldPart(
     ),
 )
 
-# What a volume of a pod shows, by our word for the type; the names are those of the volume.
+# The source of a pod's volume, by our word for the type; the names are those of the volume.
 CLAIM_SOURCE = FieldPart(
     "persistent_volume_claim",
     (
@@ -579,7 +578,7 @@ def fields_of(entries: tuple[Entry, ...]) -> Iterator[Field]:
 
 
 def key_of(part: FieldPart, name: str) -> str:
-    """What a value of a part is called in Kubernetes."""
+    """Returns the key of a part's value in Kubernetes."""
     return next(field.key for field in fields_of(part.entries) if field.name == name)
 
 

@@ -1,8 +1,8 @@
-"""The volumes of a pod, and what they are called on the platform.
+"""The volumes of a pod, and their names on the platform.
 
-There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own;
-what a pod's volume shows of a config map, a secret or the node becomes a volume whose name follows from that source
-alone, so that pods that show the same share one, and that an import and an apply find each other's.
+There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own
+name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows from that
+source alone, so that pods with the same source share one, and that an import and an apply find each other's.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ S = TypeVar("S", bound=MappingSource)
 
 @dataclass(frozen=True, slots=True)
 class PodVolume(Generic[S]):
-    """One volume of a pod: its name there, what it shows (`type`, `values` by the names of a volume), and where.
+    """One volume of a pod: its name there, its source (`type`, `values` by the names of a volume), and its place.
 
-    `type` empty: it cannot be represented, and was reported. `item` is where the volume stands, `source` what it shows.
+    `type` empty: it cannot be represented, and was reported. `item` is the place of the volume, `source` that of its
+    source.
     """
 
     name: str
@@ -44,12 +45,12 @@ class PodVolume(Generic[S]):
 
     @property
     def key(self) -> str:
-        """The key of what it shows."""
+        """Returns the key of its source."""
         return VOLUME_SOURCES[self.type][0]
 
     @property
     def volume(self) -> str:
-        """What the volume is called on the platform."""
+        """Returns the name of the volume on the platform."""
         if self.type == "empty_dir":
             return self.name
         if self.type == "persistent_volume_claim":
@@ -85,7 +86,7 @@ def _read(item: S, name: str, type_: str) -> PodVolume[S]:
 
 
 def volume_name(word: str, shown: str) -> str:
-    """The name of the volume that shows something; where what is shown has none that fits, by its digest.
+    """Returns the name of the volume for a source; if the source has no name that fits, by its digest.
 
     `word` is `claim`, `configmap`, `secret` or `hostpath`, or one of the middle two after `optional-`.
     """

@@ -1,8 +1,8 @@
 """From values to the object of Kubernetes: the table read from left to right.
 
-Manifests are built in the reconciler's loop, so a part of the table is compiled once to a function that does nothing
-but look at each attribute and write what is said, as one would write it by hand. Nothing said is nothing sent, so that
-the field stays with the API's default and with other field managers.
+Manifests are built in the reconciler's loop, so a part of the table is compiled once to a function that only reads
+each attribute and writes the stated values, like code written by hand. Nothing said is nothing sent, so that the
+field stays with the API's default and with other field managers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def _encoded(values: Mapping[str, bytes]) -> dict[str, str]:
 
 
 class _Compiler:
-    """Makes the text of one function. `_known` is what its text names: other functions, tables of choices."""
+    """Makes the text of one function. `_known` has the objects that its text names: other functions, tables of
+    choices.
+    """
 
     def __init__(self, place: Place, choose: Choose) -> None:
         self._place = place

@@ -3,11 +3,11 @@
 It exists so that Pilothouse can be developed, tested and shown without a cluster. Each of its rooms imports only
 those below it:
 
-    cluster       composition: what runs, the address, the kubeconfig
+    cluster       composition: the running parts, the address, the kubeconfig
     api           the REST API over HTTP: routes, watches, users, faults
     nodes         kubelets and the pods that live on them
     exec          the shell that answers `kubectl exec`
-    controllers   controllers, which bring objects to their specs, and the scheduler
+    controllers   controllers that bring objects to their specs, and the scheduler
     admission     the rules of each kind that a write must pass
     store         versioned objects, ownership of fields, the file that keeps them
     values        kinds, refusals, times, quantities, selectors

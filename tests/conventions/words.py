@@ -25,9 +25,9 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
-    "headless": {"server": 43, "client": 41, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
-    "docstring": {"server": 116, "client": 78, "migrations": 0, "tests": 1},
-    "banned": {"server": 32, "client": 14, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
+    "headless": {"server": 0, "client": 0, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
+    "docstring": {"server": 20, "client": 10, "migrations": 0, "tests": 1},
+    "banned": {"server": 0, "client": 0, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
     "class name": {"server": 16},
 }
 

@@ -248,7 +248,7 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
         ),
         (
             WEB + "---\n" + SERVICE + "  - {port: 81}\n",
-            "web.yaml:26: service/web: spec.ports[1].name: expected a name beside other ports, found none",
+            "web.yaml:26: service/web: spec.ports[1].name: expected a name because there are other ports, found none",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a file brings itself: a step of the same file may count on it before it is there."""
+"""Objects that a file itself brings: another step of the same file may count on them before they exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Brought:
     def of(
         cls, configs: Iterable[ConfigStep], volumes: Iterable[VolumeStep], containers: Iterable[Step]
     ) -> Brought:
-        """What these steps bring."""
+        """Returns the objects that these steps bring."""
         return cls(
             frozenset((step.wanted.kind, step.wanted.name) for step in configs if step.before is None),
             frozenset(step.wanted.name for step in volumes if step.before is None),
@@ -40,7 +40,7 @@ class Brought:
         )
 
     def checkable(self, step: Step) -> Step:
-        """The step as a server can check it that has not got yet what this file brings first."""
+        """Returns the step as a server can check it before this file's other objects exist."""
         checked = pb.Container()
         checked.CopyFrom(step.container)
         others: list[pb.Program | pb.InitContainer] = [*checked.sidecars, *checked.init_containers]
@@ -65,14 +65,15 @@ class Brought:
         return replace(step, container=checked, update_mask=mask)
 
     def excuses_volume(self, step: VolumeStep, error: PilothouseError) -> bool:
-        """Whether the server misses nothing but what the file brings for a volume to show."""
+        """Returns whether the server misses only objects that the file brings for a volume to show."""
         message = step.message
         source = (_KIND_OF_VOLUME.get(message.type, ""), message.source_name)
         return error.reason == "SOURCE_NOT_FOUND" and source in self.configs
 
     def excuses_container(self, error: PilothouseError, *, smaller: bool) -> bool:
-        """Whether a refusal ends with the steps before. `smaller`: some step makes room in the quota; what is left
-        of it then is counted over all steps."""
+        """Returns whether the steps before remove the cause of a refusal. `smaller`: some step makes room in the
+        quota; the quota is then counted over all steps.
+        """
         if error.reason == "SERVICE_ALREADY_EXISTS":
             return error.metadata.get("service", "") in self.services
         return error.reason == "QUOTA_EXCEEDED" and smaller

@@ -1,10 +1,10 @@
 """Containers in a form in which equal ones are equal.
 
-The server stores what is wanted with its defaults filled in and its values normalised: a missing tag is
-`latest`, `0.1` cpu are `100m`, a port without a service name has the container's. To see that nothing has
-changed, both sides are brought to one form here. Quantities are compared as numbers, so that no spelling of
-the server's needs to be known. The order of ports, mounts and emptyDirs means nothing and is removed; that of
-variables, arguments and tolerations is kept.
+The server stores the desired state with its defaults filled in and its values normalised: a missing tag is `latest`,
+`0.1` cpu are `100m`, a port without a service name has the container's. To see that nothing has changed, both sides
+are brought to one form here. Quantities are compared as numbers, so that no spelling of the server's needs to be
+known. The order of ports, mounts and emptyDirs means nothing and is removed; that of variables, arguments and
+tolerations is kept.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _fill_deployment(settings: pb.DeploymentSettings) -> None:
 
 
 def _fill(message: Message, part: FieldPart) -> None:
-    """Set what says nothing to what the API takes it for."""
+    """Replaces empty values by the values that the API takes them for."""
     for field in fields_of(part.entries):
         if field.default is not None and not getattr(message, field.name):
             setattr(message, field.name, field.default)

@@ -1,9 +1,9 @@
-"""Config maps and secrets of an `apply`: what has to be done, and doing it.
+"""Config maps and secrets of an `apply`: planning and executing the steps.
 
-They come before the containers, which may read them. Of a config map only the fields that differ are changed.
-What a secret on the server holds is not known here, so its values are always sent: the server changes nothing
-where they are the same, and by its etag one sees whether it did. No value of a secret is ever shown; a
-difference tells keys and sizes.
+They come before the containers, which may read them. Of a config map only the fields that differ are changed. The
+content of a secret on the server is not known here, so its values are always sent: the server changes nothing if they
+are the same, and its etag shows whether it did. No value of a secret is ever shown; a difference tells keys and
+sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _COMPARED = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigStep:
-    """One config map or secret: `before` is the server's, None if there is none; `update_mask` is what is sent.
+    """One config map or secret: `before` is the server's, None if there is none; `update_mask` names the fields that
+    are sent.
 
     `message`: the wanted object as a message.
     """
@@ -82,7 +83,7 @@ class ConfigExecutor:
         self._complain = complain
 
     def carry_out(self, steps: Iterable[ConfigStep], outcome: ApplyOutcome) -> None:
-        """Each step in order, with a line for each; what came of it is added to the outcome.
+        """Executes each step in order, with a line for each; the results are added to the outcome.
 
         Raises:
             UnauthenticatedError, UnavailableError: the server cannot be asked.
@@ -102,7 +103,7 @@ class ConfigExecutor:
 
 
 def action_of(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> Action:
-    """What a step came to, by what the server answered."""
+    """Returns the effect of a step, by the server's answer."""
     if step.before is None:
         return Action.CREATE
     return Action.NOTHING if after.etag == step.before.etag else Action.UPDATE
@@ -142,7 +143,7 @@ def _mask(kind: str, wanted: pb.ConfigMap | pb.Secret, before: pb.ConfigMap | pb
 
 
 def difference(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> str:
-    """A unified diff from what the server has to what it would have, as YAML."""
+    """Returns a unified diff from the server's present object to the desired one, as YAML."""
     lines = difflib.unified_diff(
         [] if step.before is None else _lines(step.before),
         _lines(after),

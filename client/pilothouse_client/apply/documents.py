@@ -1,11 +1,10 @@
 """Reads manifests: files, folders and standard input to documents whose every part knows its file and line.
 
-PyYAML's composer gives the positions. Its resolver is replaced, because what a plain scalar is must be
-decided as Kubernetes decides it and not as YAML 1.1 does: `12:30` is text and not a number to the base of
-sixty, `2024-01-01` is text, while `yes` and `on` are booleans in both. A key that occurs twice is refused:
-YAML forbids it, and the first value would be dropped silently. Anchors, aliases and merge keys work; an alias
-that contains itself is refused. A file that cannot be read gives one problem, and does not keep the others
-from being looked at.
+PyYAML's composer gives the positions. Its resolver is replaced, because the type of a plain scalar must be decided as
+Kubernetes decides it and not as YAML 1.1 does: `12:30` is text and not a number to the base of sixty, `2024-01-01` is
+text, while `yes` and `on` are booleans in both. A key that occurs twice is refused: YAML forbids it, and the first
+value would be dropped silently. Anchors, aliases and merge keys work; an alias that contains itself is refused. A
+file that cannot be read gives one problem, and does not keep the others from being looked at.
 """
 
 from __future__ import annotations
@@ -116,10 +115,10 @@ class _Loader(
 def load(
     sources: Iterable[str], problems: Problems, standard_input: IO[bytes] | None = None
 ) -> list[Document]:
-    """Every document of the sources, in order.
+    """Returns every document of the sources, in order.
 
-    A source is a file, a folder (its `*.yaml`, `*.yml` and `*.json` files by name, not those of its folders)
-    or `-`. What cannot be read becomes a problem; documents with nothing in them are passed over.
+    A source is a file, a folder (its `*.yaml`, `*.yml` and `*.json` files by name, not those of its folders) or `-`.
+    A source that cannot be read becomes a problem; empty documents are skipped.
     """
     documents: list[Document] = []
     for source in sources:

@@ -1,8 +1,8 @@
 """Brings the planned steps to the server, one container at a time.
 
-All of them passed a trial before. One that the server refuses all the same, because something changed in between,
-does not keep the others from being applied: each is one transaction of its own there, as each object is to
-Kubernetes. Only what makes every further call fail as well (no session, no connection) ends the run.
+All of them passed a trial before. If the server nevertheless refuses one, because something changed in between, the
+others are still applied: each is one transaction of its own there, as each object is to Kubernetes. Only a failure
+that makes every further call fail as well (no session, no connection) ends the run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class ApplyOutcome:
-    """What came of an `apply`.
+    """The results of an `apply`.
 
-    `applied`: the containers as the server answered them, or as they were where nothing had to be done.
+    `applied`: the containers as the server answered them, or as they were if nothing had to be done.
     """
 
     applied: dict[str, pb.Container] = field(default_factory=dict)
@@ -52,10 +52,11 @@ class Executor:
         self._complain = complain
 
     def carry_out(self, steps: Iterable[Step], outcome: ApplyOutcome) -> None:
-        """Each step in order, with a line for each; what came of it is added to the outcome.
+        """Executes each step in order, with a line for each; the results are added to the outcome.
 
         Raises:
-            UnauthenticatedError, UnavailableError: the server cannot be asked; the lines said tell what was done.
+            UnauthenticatedError, UnavailableError: the server cannot be asked; the printed lines show the completed
+                steps.
         """
         for step in steps:
             try:
@@ -72,7 +73,7 @@ class Executor:
 
 
 def line(step: Step) -> str:
-    """What became of a container, and of the Services and ServiceAccounts that are part of it here."""
+    """Returns the result for a container, and for the Services and ServiceAccounts that are part of it here."""
     along = f" (with {', '.join(step.wanted.along)})" if step.wanted.along else ""
     return f"{step.subject} {step.action.value}{along}"
 

@@ -1,8 +1,8 @@
-"""What has to be done so that the server has what the manifest wants.
+"""The steps that bring the server to the state of the manifest.
 
-Each container is made, changed in the fields that differ and no others, or left alone. Applying the same
-input again therefore does nothing. A change carries the etag that it was planned against: what somebody else
-changed meanwhile is not overwritten unseen.
+Each container is made, changed in the fields that differ and no others, or left alone. Applying the same input again
+therefore does nothing. A change carries the etag that it was planned against, so a concurrent change by another
+client is not overwritten unseen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
 
 
 class Action(enum.Enum):
-    """What happens to one container; the value is the word for it when it is done."""
+    """The change of one container; the value is its past participle for the output."""
 
     CREATE = "created"
     UPDATE = "updated"
@@ -107,7 +107,7 @@ def _changed_fields(
 
 
 def _ordered(steps: list[Step]) -> list[Step]:
-    """The steps, each after those that give up what it takes; otherwise in the order given."""
+    """Returns the steps, each after those that release the names it takes; otherwise in the given order."""
     ordered: list[Step] = []
     waiting = list(steps)
     while waiting:
@@ -122,7 +122,9 @@ def _waits(step: Step, waiting: Iterable[Step]) -> bool:
 
 
 def difference(step: Step) -> str:
-    """A unified diff from what the server has to what is wanted, as YAML; empty where nothing changes."""
+    """Returns a unified diff from the server's present state to the desired one, as YAML; empty if nothing
+    changes.
+    """
     if step.action is Action.NOTHING:
         return ""
     before = {} if step.before is None else _shown(step.before)

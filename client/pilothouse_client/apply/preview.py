@@ -1,4 +1,4 @@
-"""What a dry run says: the difference of every step that the trial let pass, and what would be done of it."""
+"""The output of a dry run: the difference of every step that passed the trial, and its effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUFFIX = " (dry run)"
 
 
 def preview(steps: ApplySteps, trial: Trial, outcome: ApplyOutcome, say: Say, complain: Say) -> None:
-    """Show the steps; what they would come to is added to the outcome, those that nobody judged as failed."""
+    """Shows the steps; their effects are added to the outcome, those of unjudged steps as failed."""
 
     def show(subject: str, action: Action, told: str, difference: Callable[[], str]) -> None:
         if subject in trial.refused:

@@ -27,8 +27,9 @@ def check_quota(
     refused: Iterable[str],
     problems: Problems,
 ) -> None:
-    """The first step that does not fit beside those before it becomes a problem. `refused`: subjects of steps that
-    have a problem already, and are not counted."""
+    """Adds a problem for the first step that does not fit together with those before it. `refused`: subjects of steps
+    that have a problem already, and are not counted.
+    """
     left_out = set(refused)
     limits = _amounts(usage.quota)
     total = _amounts(usage.used)
@@ -97,7 +98,7 @@ def _amounts(quota: namespace_pb2.ResourceQuota) -> dict[str, Decimal]:
 
 
 def _number(text: str, smallest: str) -> Decimal:
-    """What cannot be read counts nothing: the trial of its container has said so."""
+    """A text that cannot be read counts nothing: the trial of its container has reported it."""
     plain = amount(text, smallest)
     return Decimal(plain) if plain.replace(".", "", 1).isdigit() else Decimal(0)
 

@@ -1,4 +1,4 @@
-"""Waits until applied containers run, and says what they wait for meanwhile.
+"""Waits until applied containers run, and reports the reasons of the wait.
 
 A container has arrived when `pilothouse_client.waiting` says so: the cluster follows its present generation, has rolled
 it out, and its newest pods have run for a while without a restart. One that somebody has stopped or paused will not run
@@ -34,7 +34,7 @@ _AT_REST = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
 
 
 class Rollout:
-    """The containers waited for, as their apply returned them, and what is known of them."""
+    """The containers waited for, as their apply returned them, and their known states."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
 """`pilothouse apply` from its arguments to its exit code; the command itself only reads the arguments.
 
-Everything that can be found out from the files alone, from what the server has, and by asking it to try every step
-is found out before anything is changed: one problem refuses the whole input. After that each object stands for
-itself: config maps and secrets first, then volumes, which may show them, then the containers, which may use all of
-these.
+All problems that can be found in the files, in the server's present state, and by a trial of every step are found
+before anything is changed: one problem refuses the whole input. After that each object stands for itself: config maps
+and secrets first, then volumes, which may show them, then the containers, which may use all of these.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def apply(
     complain: Say,
     standard_input: IO[bytes] | None = None,
 ) -> ApplyResult:
-    """Apply what the sources say. `say` takes what was done, `complain` what was not.
+    """Applies the sources. `say` takes the completed steps, `complain` the others.
 
     Raises:
         PilothouseError: the server cannot be asked, or the namespace is not there.
@@ -177,7 +176,7 @@ def _planned(
 def _planned_configs(
     client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
 ) -> list[ConfigStep]:
-    """Only what the manifest speaks of is asked for: who applies none needs no permission to see any."""
+    """Only kinds in the manifest are read: a caller who applies none of a kind needs no permission to see any."""
     kinds = {each.kind for each in manifest.configs}
     where, config = options.namespace, client.config
     config_maps: Iterable[config_pb2.ConfigMap] = ()

@@ -1,11 +1,11 @@
 """Has the server, and through it the cluster, check every step before the first one is taken.
 
-Each step is sent with `validate_only`, several at a time. Whatever is refused becomes a problem of its document, so
-that a file is applied whole or not at all. Three kinds of refusal say nothing against a file:
+Each step is sent with `validate_only`, several at a time. A refusal becomes a problem of its document, so that a file
+is applied whole or not at all. Three kinds of refusal are no fault of a file:
 
-- What it reads, mounts or takes over from another container is not there (or not free) yet because the same file
-  brings it. What a step reads is left out of what is tried (`checkable` of each kind), or the refusal is excused.
-- The cluster is away or slow. In earnest the server accepts the step all the same and reconciles later.
+- An object that it reads, mounts or takes over from another container is not there (or not free) yet because the same
+  file brings it. Such references are left out of the trial (`checkable` of each kind), or the refusal is excused.
+- The cluster is away or slow. In a real run the server accepts the step nevertheless and reconciles later.
 - Somebody else's change was met at the very moment.
 
 Quota is counted over the sum of the steps, which no trial of one of them can.
@@ -57,7 +57,9 @@ class ApplySteps:
 
 @dataclass(slots=True)
 class Trial:
-    """What came of it, by the step's subject: the server's answers, its refusals, and why some were not judged."""
+    """The results of the trial, by the step's subject: the server's answers, its refusals, and why some were not
+    judged.
+    """
 
     answers: dict[str, Message] = field(default_factory=dict)
     refused: dict[str, PilothouseError] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class _Attempt:
 
 
 def try_out(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps, problems: Problems) -> Trial:
-    """Try every step; what is refused is added to the problems.
+    """Tries every step; refusals are added to the problems.
 
     Raises:
         UnauthenticatedError: nothing more can be asked.
@@ -148,7 +150,7 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
 
 
 def _says_nothing(error: PilothouseError) -> bool:
-    """Whether a trial failed for a reason that has nothing to do with what was tried."""
+    """Returns whether a trial failed for a reason that has nothing to do with the step."""
     if isinstance(error, UnavailableError | DeadlineExceededError):
         return True
     if isinstance(error, AbortedError):

@@ -1,8 +1,8 @@
-"""Volumes of an `apply`: what has to be done, and doing it.
+"""Volumes of an `apply`: planning and executing the steps.
 
 They come after the config maps and secrets that they show, and before the containers that mount them. Claims are
-documents of their own and are changed where they differ; what only a pod's volume implies is made where it is
-missing. What cannot change of a volume and would have to is a problem.
+documents of their own and are changed if they differ; a volume that only a pod implies is made if it is missing. A
+required change of an immutable field is a problem.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class VolumeStep:
-    """One volume: `before` is the server's, None if there is none; `update_mask` is what is sent.
+    """One volume: `before` is the server's, None if there is none; `update_mask` names the fields that are sent.
 
     `message`: the wanted object as a message.
     """
@@ -68,7 +68,7 @@ class VolumeStep:
 def plan_volumes(
     wanted: Iterable[VolumeObject], existing: Iterable[pb.Volume], problems: Problems
 ) -> list[VolumeStep]:
-    """One step each, in the order given; what several pods imply alike is one."""
+    """Returns one step each, in the given order; a volume that several pods imply is one."""
     on_server = {volume.name: volume for volume in existing if not volume.HasField("delete_time")}
     steps: dict[str, VolumeStep] = {}
     for each in wanted:
@@ -99,7 +99,7 @@ class VolumeExecutor:
         self._complain = complain
 
     def carry_out(self, steps: Iterable[VolumeStep], outcome: ApplyOutcome) -> None:
-        """Each step in order, with a line for each; what came of it is added to the outcome.
+        """Executes each step in order, with a line for each; the results are added to the outcome.
 
         Raises:
             UnauthenticatedError, UnavailableError: the server cannot be asked.
@@ -140,7 +140,7 @@ def _check_fixed(step: VolumeStep, before: pb.Volume, problems: Problems) -> Non
     wanted = step.wanted
     for name, path in _FIXED.items():
         value = getattr(step.message, name)
-        # What is not stated is left to the server.
+        # An unstated field is left to the server.
         if not value or value == getattr(before, name):
             continue
         current = json_format.MessageToDict(before, preserving_proto_field_name=True).get(name, "")
@@ -159,7 +159,7 @@ def _mask(step: VolumeStep, before: pb.Volume) -> tuple[str, ...]:
 
 
 def difference(step: VolumeStep) -> str:
-    """A unified diff from what the server has to what is wanted, as YAML."""
+    """Returns a unified diff from the server's present state to the desired one, as YAML."""
     before, after = step.before, pb.Volume()
     after.CopyFrom(step.message if before is None else before)
     for name in step.update_mask:

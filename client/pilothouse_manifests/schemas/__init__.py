@@ -3,7 +3,7 @@
     definitions   compact definitions, and the checks that use them
     tables        the definitions of Kubernetes 1.30 to 1.37, which `make kubernetes-schemas` writes
 
-A schema can refuse a field, never open one: the guard of the server decides what may be sent. Patterns, formats and CEL
-are left to the dry run of the cluster. `kubernetes.json.gz` is made from the package `kubernetes-validate`, whose
-licence is that of the file (`LICENSE`).
+A schema can refuse a field, never open one: the server's guard decides which fields may be sent. Patterns, formats
+and CEL are left to the dry run of the cluster. `kubernetes.json.gz` is made from the package `kubernetes-validate`
+and has its licence (`LICENSE`).
 """

@@ -1,8 +1,8 @@
 """Sorts documents by kind and converts each.
 
-Deployments, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the
-platform; a `v1` List stands for its items. The Namespace that is applied to is there, or nothing could be applied; what
-is wanted of it is no part of this. Every other kind is reported by name.
+Deployments, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the platform; a
+`v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied; its desired
+state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations

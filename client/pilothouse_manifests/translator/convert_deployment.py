@@ -1,10 +1,10 @@
 """A Deployment as a container.
 
-What its fields are called stands in the table of `pilothouse_manifests`; here stands what only a manifest of people's
-has: two sets of labels, a selector, several containers. The Deployment's own selector is not kept: the platform selects
-pods by the container's uid, so what it says is checked (it must select the template, or Kubernetes would refuse it) and
-left. Labels and annotations of the Deployment and of its pod template become one set, which the platform puts on both;
-a key with two values is refused.
+The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
+manifest has: two sets of labels, a selector, several containers. The Deployment's own selector is not kept, because
+the platform selects pods by the container's uid. It is checked (it must select the template, or Kubernetes would
+refuse it) and dropped. Labels and annotations of the Deployment and of its pod template become one set, which the
+platform puts on both; a key with two values is refused.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _drop_platform_labels(container: Values) -> None:
 
 
 def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[VolumeObject]]:
-    """Fill in what the pod says; answers the ports it declares, and the volumes that it implies."""
+    """Fills in the pod's values; returns the ports it declares, and the volumes that it implies."""
     volumes = pod_volumes(pod)
     container["empty_dirs"] = volumes.empty_dirs
     hooks = _hooks(volumes)
@@ -148,7 +148,7 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
 
 
 def _hooks(volumes: PodVolumes) -> Hooks:
-    """The rules for each part of a pod beside those of the table."""
+    """Returns the rules for each part of a pod in addition to those of the table."""
     declared: list[Values] = []
 
     def declare(port: Values, source: MappingSource) -> Values | None:

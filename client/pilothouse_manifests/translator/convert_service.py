@@ -63,7 +63,8 @@ def _check_ports(ports: list[Values], places: list[tuple[InputPosition, str]], r
     for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
         place, at = places[index][0], f"spec.ports[{index}]"
         if len(ports) > 1 and not name:
-            root.reporter.invalid(place, f"{at}.name", "expected a name beside other ports, found none")
+            message = "expected a name because there are other ports, found none"
+            root.reporter.invalid(place, f"{at}.name", message)
         elif name in names[:index]:
             root.reporter.invalid(place, f"{at}.name", f"expected each port name once, found {name!r} again")
         if number in numbers[:index]:

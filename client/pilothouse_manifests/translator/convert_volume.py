@@ -1,9 +1,9 @@
 """A PersistentVolumeClaim, and the volumes of a pod.
 
-On the platform volumes belong to the namespace, not to a pod, and containers mount them by their name there. A
-claim keeps its own; what a pod's volume shows of a config map, a secret or the node becomes a volume whose name
-follows from that source alone, so that pods that show the same share one, and a second apply finds it. An emptyDir
-stays a part of its container.
+On the platform volumes belong to the namespace, not to a pod, and containers mount them by their name there. A claim
+keeps its own name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows
+from that source alone, so that pods with the same source share one, and a second apply finds it. An emptyDir stays a
+part of its container.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
             stated.texts("finalizers")
     with root.part("spec", required=True) as spec:
         if own.exported:
-            # What the cluster had bound it to: a claim that is made anew gets storage of its own.
+            # The volume that the cluster had bound it to: a claim that is made again gets storage of its own.
             spec.text("volumeName")
         values = read(CLAIM, spec, _CLAIM_RULES) or {}
     claim = {
@@ -102,7 +102,7 @@ def pod_volumes(pod: Fields) -> PodVolumes:
 
 
 def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVolume | None:
-    """What stands for a volume of a pod; what it implies goes to `found`."""
+    """Returns the converted volume of a pod; the objects that it implies go to `found`."""
     if stated.type == "empty_dir":
         found.empty_dirs.append({"name": stated.name, **stated.values})
         return ConvertedVolume(stated.name)

@@ -1,9 +1,9 @@
-"""Reads one mapping of a manifest and notices every key that nobody asked for.
+"""Reads one mapping of a manifest and reports unread keys.
 
-`Fields` is what people write, as a `Source` for the translator of `pilothouse_manifests`. Leaving its `with` block
-reports each key that was not read and says anything as one that cannot be represented: that is how nothing of the input
-is dropped silently, without any list of Kubernetes' fields to fall out of date. Null counts as absent, as it does in
-Kubernetes; so does a mapping or list that holds nothing (`status: {}`, `creationTimestamp: null`).
+`Fields` is a written manifest, as a `Source` for the translator of `pilothouse_manifests`. Leaving its `with` block
+reports each key that was not read and says anything as one that cannot be represented: that is how nothing of the
+input is dropped silently, without any list of Kubernetes' fields to fall out of date. Null counts as absent, as it
+does in Kubernetes; so does a mapping or list that holds nothing (`status: {}`, `creationTimestamp: null`).
 
 A mapping that is absent reads as one without keys, so that callers need not branch. Wrong types are reported
 at their line, and read as absent.
@@ -44,7 +44,7 @@ class FieldItem:
         self._reporter = reporter
 
     def text(self, *, hidden: bool = False) -> str | None:
-        """The text; None, and a problem, if it is none. What is `hidden` is in no message."""
+        """The text; None, and a problem, if it is none. The value of a `hidden` one is in no message."""
         if isinstance(self.node, ScalarNode) and self.node.kind == "string":
             return self.node.text
         advice = (
@@ -85,7 +85,7 @@ class FieldItem:
 class Fields:
     """The keys of one mapping, to be used as a context manager. A `pilothouse_manifests.sources.Source`."""
 
-    # What people write is meant, a default of Kubernetes too.
+    # A written manifest states its values, even if they equal a default of Kubernetes.
     live = False
 
     def __init__(self, node: Mapping, path: str, reporter: Reporter, present: bool = True) -> None:
@@ -138,7 +138,7 @@ class Fields:
         return [name for name in self._entries if self._present(name) is not None]
 
     def item(self, name: str) -> FieldItem | None:
-        """The value of a key, whatever it is."""
+        """Returns the value of a key, of any type."""
         entry = self._take(name)
         return None if entry is None else FieldItem(entry.value, self.path_of(name), self.reporter)
 
@@ -241,7 +241,7 @@ class Fields:
         return [number for item in self.items(key) if (number := item.integer(0, maximum)) is not None]
 
     def text_map(self, key: str, *, hidden: bool = False) -> dict[str, TextEntry]:
-        """The texts of a mapping by key. What is `hidden` is in no message."""
+        """The texts of a mapping by key. The values of a `hidden` one are in no message."""
         with self.part(key) as fields:
             values: dict[str, TextEntry] = {}
             # A null here is no absent field but a key without its text.
@@ -258,7 +258,7 @@ class Fields:
         return texts_of(self.text_map(key))
 
     def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
-        """The bytes of a mapping of base64. What is `hidden` is in no message."""
+        """The bytes of a mapping of base64. The values of a `hidden` one are in no message."""
         values = {}
         for name, entry in self.text_map(key, hidden=hidden).items():
             try:
@@ -296,10 +296,10 @@ class Fields:
         self.reporter.unusable(*self.at(key), message)
 
     def at(self, key: str | None) -> tuple[InputPosition, str]:
-        """Place and path of a key, or of the mapping itself, whose problem is reported by the caller."""
+        """Returns place and path of a key, or of the mapping itself, for a problem that the caller reports."""
         if key is None:
             return self.place, self.path
-        # What was reported is not reported again as unread.
+        # A reported key is not reported again as unread.
         self._read.add(key)
         return self.place_of(key), self.path_of(key)
 

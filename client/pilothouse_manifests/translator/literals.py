@@ -1,7 +1,8 @@
 """Values in a manifest that look like credentials and stand there in the clear.
 
-A container is shown, variables and arguments too, to everybody who may see it. What a program should know and people
-should not belongs into a Secret. Warned of by the names: the server masks by the same ones in its records of calls.
+A container is shown, variables and arguments too, to everybody who may see it. A value that a program should know and
+people should not belongs into a Secret. The warning goes by the names: the server masks by the same ones in its
+records of calls.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def _of_program(program: Values, whose: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(arguments: Iterable[str]) -> Iterator[str]:
-    """What reads like a credential's and has a value: an option, behind `=` or as the next argument; a variable or a
-    header.
+    """Yields the names that suggest a credential and have a value: an option, behind `=` or as the next argument; a
+    variable or a header.
     """
     before = ""
     for argument in arguments:

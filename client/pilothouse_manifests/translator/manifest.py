@@ -1,8 +1,7 @@
 """The documents as values, before the server is asked: workloads, services and accounts, still apart.
 
-A Kubernetes Deployment knows nothing of the Services in front of it, a platform container does. They are
-joined in `attach`, which may need containers that are on the server already; until then this is what is
-known.
+A Kubernetes Deployment knows nothing of the Services in front of it, a platform container does. They are joined in
+`attach`, which may need containers that are on the server already; until then this is the known state.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class ManifestWorkload:
     values: Values
     declared: list[DeclaredPort]
     pod_labels: dict[str, str]
-    # What the volumes of its pods imply: config maps, secrets and folders of the node to be mounted.
+    # The volumes that its pods imply: config maps, secrets and folders of the node to be mounted.
     volumes: list[VolumeObject] = field(default_factory=list)
 
     @property
@@ -185,7 +184,7 @@ _SET_BY_SERVER = (
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Name, labels and annotations of one object; `exported`: a cluster showed it, with what it had filled in."""
+    """Name, labels and annotations of one object; `exported`: it comes from a cluster, which had filled in values."""
 
     name: str
     labels: dict[str, TextEntry]

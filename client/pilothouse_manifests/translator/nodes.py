@@ -1,8 +1,7 @@
-"""A YAML document as a tree that knows where each part stands.
+"""A YAML document as a tree of nodes with their places.
 
-Scalars keep their text as written beside the kind that Kubernetes' own reader gives it, because `0.50` as a
-quantity and `0777` as a mode lose something when they become Python numbers. Aliased parts are shared, not
-copied.
+Scalars keep their text as written together with the kind that Kubernetes' own reader gives it, because `0.50` as a
+quantity and `0777` as a mode lose something when they become Python numbers. Aliased parts are shared, not copied.
 """
 
 from __future__ import annotations
@@ -72,10 +71,10 @@ def describe(node: Node) -> str:
 
 
 def says_nothing(node: Node) -> bool:
-    """Whether the node is null, or holds nothing else, as serialisers write fields that are not set.
+    """Returns whether the node is null, or holds nothing else, as serialisers write fields that are not set.
 
-    Iterative, and each shared part is looked at once, so that neither depth nor aliases cost more than the
-    text did.
+    It is iterative, and visits each shared part one time, so that neither depth nor aliases cost more than the text
+    did.
     """
     pending: list[Node] = [node]
     seen: set[int] = set()

@@ -200,7 +200,7 @@ class Reporter:
         weight: ProblemWeight = ProblemWeight.BEHAVIOUR,
         follows: str = "",
     ) -> None:
-        """The document as a whole has no place on the platform."""
+        """Reports that the whole document has no place on the platform."""
         self.usable = False
         self._problems.add(
             InputProblem(

@@ -1,4 +1,4 @@
-"""What the state of the namespace must allow before a container is written.
+"""The checks of a namespace's state before a container is written.
 
 Quota, service names, sources, volumes.
 """
@@ -26,7 +26,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import VolumeMount
 
-# What the kubelet takes for a log-in to registries; it passes over all others silently.
+# The types that the kubelet takes for a log-in to registries; it ignores all others silently.
 PULL_SECRET_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
@@ -46,7 +46,7 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
 
 
 def needs_of(wanted: Container, stored: Container | None) -> Needs:
-    """Returns what must be looked for in the namespace; the services of the stored container are its own."""
+    """Returns the names to look up in the namespace; the services of the stored container are its own."""
     sources = {kind: _sources(wanted, kind) - _read_beside(stored, kind) for kind in ("config_map", "secret")}
     mounted = {mount.volume for mount in wanted.all_mounts}
     return Needs(
@@ -60,9 +60,9 @@ def needs_of(wanted: Container, stored: Container | None) -> Needs:
 def settled(
     wanted: Container, stored: Container | None, facts: NamespaceFacts, keys: Keys, may: May
 ) -> Container:
-    """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
+    """Returns the container with the volumes that it mounts; a volume that nobody may write to is mounted read-only.
 
-    `keys`: annotations and labels by who may set them.
+    `keys`: annotations and labels by the permission to set them.
 
     Raises:
         AlreadyExists: a service that another container has.
@@ -149,7 +149,9 @@ def _check_pull_secrets(
 
 
 def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
-    """What a container that was imported earlier reads, and stands on the cluster beside the platform."""
+    """Returns the objects that a container imported earlier reads, and that are on the cluster outside of the
+    platform.
+    """
     if stored is None or not stored.imported:
         return set()
     read = {item.source_name for _, item in env_fields(stored) if item.value_from == kind}
@@ -176,7 +178,9 @@ def limits_of(quota: Quota) -> tuple[int, int, int] | None:
 
 
 def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], share: tuple[int, int]) -> None:
-    """Raises ResourceExhausted if a share (millicores, bytes) does not fit beside what is `used` (with containers)."""
+    """Raises ResourceExhausted if a share (millicores, bytes) does not fit together with the `used` ones (with
+    containers).
+    """
     allowed = limits_of(namespace.quota)
     if allowed is None:
         return

@@ -16,7 +16,7 @@ from pilothouse_server.values.resources import NamespaceId
 
 
 class ConfigReaders:
-    """See the protocol for what each method returns. `guarded`: keys by which pods get power (`guarding`)."""
+    """The protocol documents the result of each method. `guarded`: keys by which pods get power (`guarding`)."""
 
     def __init__(self, guarded: KeyPatterns) -> None:
         self._guarded = guarded

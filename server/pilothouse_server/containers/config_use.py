@@ -1,7 +1,7 @@
-"""Config maps and secrets that a container is given, and who may give them to one.
+"""Config maps and secrets that a container is given, and the permission to give them.
 
-Who decides what a container runs reads all that it is given: by a program of their own, by `exec`, by its log. So who
-gives it a secret needs `config.use`, though nobody reveals its values to them.
+A caller who decides which program a container runs can read everything that it is given: by a program of their own,
+by `exec`, by its log. So the caller needs `config.use` to give it a secret, though nobody reveals its values to them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of others' doing is no drift, and what ADOPT may not take over."""
+"""Changes by others that are no drift, and those that ADOPT may not take over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 
 class DriftRules(msgspec.Struct, frozen=True):
-    """`permitted`: what others may add. `guarded_keys`: annotations and labels of pods that ADOPT leaves alone."""
+    """`permitted`: permitted additions by others. `guarded_keys`: annotations and labels of pods that ADOPT leaves
+    alone.
+    """
 
     permitted: PermittedAdditions
     guarded_keys: KeyPatterns

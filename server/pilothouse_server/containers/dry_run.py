@@ -1,7 +1,7 @@
-"""Asks a container's cluster what it would say to it: the part of `validate_only` that only the cluster can answer.
+"""Sends a container to its cluster as a dry run: the part of `validate_only` that only the cluster can answer.
 
-The server-side dry run of every object checks schema, admission, quota and immutable fields. What was written to try
-it out is undone before, so that no lock is held while a cluster is waited for.
+The server-side dry run of every object checks schema, admission, quota and immutable fields. The rows of the dry run
+are rolled back before, so that no lock is held while a cluster is waited for.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])
             _check_ours(container, "Service", service)
             if service is not None and needs_another_address(manifest, service):
-                # It would be made anew: the cluster would call it a change of what cannot be changed.
+                # It would be made again: the cluster would report a change of an immutable field.
                 continue
             objects.append(await client.dry_run(SERVICES, manifest, force=True))
     except NotFound:

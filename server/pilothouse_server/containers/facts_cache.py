@@ -1,11 +1,11 @@
 """The namespaces in which one server creates containers, so that a create needs no message to read the facts.
 
-`write_container` compares the namespace's `row_version` and everything else that decides with what there is once it has
-its locks, under the caller's row-level security, and refuses what is outdated. So a create may use a namespace that was
-read seconds ago. No create is refused because of a cached value: where the rules would refuse it by one, the operation
-reads the facts. Where the database finds the create outdated (a name or a service that is taken, a request that was
-served, a namespace that changed), the namespace stays out of the cache for a while, so that the next attempts read.
-Creates that need config maps, secrets or volumes always read.
+`write_container` compares the namespace's `row_version` and all other deciding facts with the present ones once it
+has its locks, under the caller's row-level security, and refuses outdated facts. So a create may use a namespace that
+was read seconds ago. No create is refused because of a cached value: where the rules would refuse it by one, the
+operation reads the facts. Where the database finds the create outdated (a name or a service that is taken, a request
+that was served, a namespace that changed), the namespace stays out of the cache for a while, so that the next
+attempts read. Creates that need config maps, secrets or volumes always read.
 
 Each create that commits brings an id and the time for a later one (`create_container`). The ids that a server has left
 when it ends stay unused.

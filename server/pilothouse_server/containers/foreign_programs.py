@@ -1,7 +1,7 @@
 """Programs that others have added to a container's pods: the condition `ForeignPrograms`.
 
-They count from the moment at which the template has them, whatever the drift policy makes of them: the status names
-them until REPAIR has removed them. They are known by their names in the template, all that an observer reads of it.
+They count from the moment at which the template has them, under every drift policy: the status names them until
+REPAIR has removed them. They are known by their names in the template, all that an observer reads of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ change its programs nor take the right away. Pods keep a right until others take
 fail, for as long as that caller likes; until then a program that is run in them has it, and so have the config maps
 and secrets that they read.
 
-Annotations of a Service that it has already stay, whoever changes the container.
+Present annotations of a Service stay, whichever caller changes the container.
 
 The rights that a container was admitted with are stored with it, and the reconciler writes no others.
 """

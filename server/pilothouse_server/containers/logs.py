@@ -1,4 +1,4 @@
-"""The logs of one or several containers, joined: what the cluster says, not what is stored.
+"""The logs of one or several containers, joined, as the cluster returns them.
 
 Each pod has a reader of its own and a position: the time of its last line and how many lines of that very time were
 passed on. While following, pods that come are joined and pods that go are finished.
@@ -37,7 +37,7 @@ _BATCH_BYTES = 256 * 1024
 class LogStream:
     """The joined log.
 
-    `positions` may begin with those of an earlier stream; they are kept up with what is yielded.
+    `positions` may begin with those of an earlier stream; they are updated with the yielded lines.
     """
 
     connect: Connect

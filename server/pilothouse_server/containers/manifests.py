@@ -1,7 +1,8 @@
 """From a container to the Kubernetes objects that run it: pure functions, the fields of our own and no others.
 
-A manifest is what server-side apply takes ownership of. What is left out stays with whoever owns it: `replicas` is
-never in it, because the scale subresource sets it and an autoscaler may own it; defaults of the API are not written.
+A manifest contains the fields that server-side apply takes ownership of. Omitted fields stay with their owner:
+`replicas` is never in it, because the scale subresource sets it and an autoscaler may own it; defaults of the API are
+not written.
 
 Identity: every object carries our labels, and the pods are selected by the container's uid alone. The selector
 is immutable, so nothing that a caller can change may be in it; and a container made again under the same name does not
@@ -47,7 +48,9 @@ PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
 def pod_labels(container: Container) -> dict[str, str]:
-    """The caller's labels and ours: what we select by wins, and what says who made the pods is the caller's to say."""
+    """Returns the caller's labels and ours: those that we select by take precedence, and the label of the pods'
+    creator is the caller's to set.
+    """
     return {
         NAME: label_value(container.name),
         MANAGED_BY: MANAGER,
@@ -126,7 +129,7 @@ def services(container: Container) -> list[Manifest]:
 def is_ours(container: Container, found: Deployment | Service) -> bool:
     """Returns whether a Deployment or a Service was made for the container.
 
-    Others may take our label away. What a Deployment selects cannot be changed, and no other selects pods of this uid.
+    Others may take our label away. A Deployment's selector cannot be changed, and no other selects pods of this uid.
     """
     own = {CONTAINER_UID: container.uid}
     return found.metadata.label(CONTAINER_UID) == container.uid or found.selected == own
@@ -159,7 +162,7 @@ def service_account(container: Container) -> Manifest | None:
 
 
 def is_our_account(found: KubernetesObject, namespace_uid: str) -> bool:
-    """Returns whether a ServiceAccount was made by the platform for a namespace, whose uid it carries."""
+    """Returns whether the platform made a ServiceAccount for a namespace: it carries the namespace's uid."""
     metadata = found.metadata
     return metadata.label(MANAGED_BY) == MANAGER and metadata.label(NAMESPACE_UID) == namespace_uid
 

@@ -1,10 +1,10 @@
-"""What a container is, apart from how it is stored, sent or run.
+"""The values of a container, independent of how it is stored, sent or run.
 
 `Container` is one immutable value: the repository builds it from rows, operations change it with
-`msgspec.structs.replace`, messages turn it into protobuf, and `cluster.manifests` turns it into Kubernetes
-objects. The part of a container that no column needs (`ContainerSpec`) is stored as one JSON document,
-whose shape is this module: fields may be added with a default, never renamed. Quantities are Kubernetes
-quantities in normalised form; empty text means "nothing is said", as in the API.
+`msgspec.structs.replace`, messages turn it into protobuf, and `cluster.manifests` turns it into Kubernetes objects.
+The part of a container that no column needs (`ContainerSpec`) is stored as one JSON document with the shape of this
+module: fields may be added with a default, never renamed. Quantities are Kubernetes quantities in normalised form;
+empty text means "nothing is said", as in the API.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class MountedVolume(Value, frozen=True):
 
     @property
     def read_only(self) -> bool:
-        """Whether nobody may write to it, whatever the mount says."""
+        """Returns whether nobody may write to it, even if the mount permits it."""
         return self.access_mode == "ReadOnlyMany"
 
 
@@ -281,7 +281,7 @@ class TakenOverVolume(Value, frozen=True):
 
 
 class TakenOver(Value, frozen=True):
-    """What an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
+    """The parts that an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
 
     `deployment_uid`: the Deployment that was imported, and no other of its name. `selector` as Kubernetes writes it.
     `volumes` in the order of the pods, which is a part of them.
@@ -307,7 +307,7 @@ class DeploymentSettings(Value, frozen=True, tag="deployment"):
 
 
 class ContainerSpec(Value, frozen=True):
-    """The document of `containers.spec`: what is wanted and needs no column of its own."""
+    """The document of `containers.spec`: the desired fields without a column of their own."""
 
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
@@ -336,7 +336,7 @@ class ContainerSpec(Value, frozen=True):
 
 
 class Observed(Value, frozen=True):
-    """What the cluster showed last. Absent fields are empty."""
+    """The state that the cluster showed last. Absent fields are empty."""
 
     status: Status = "pending"
     phase: str = ""
@@ -466,7 +466,7 @@ class Container(Namespaced, Value, frozen=True):
 
     @property
     def is_long(self) -> bool:
-        """Whether it has so many variables that each step of what is made of it takes a millisecond or more."""
+        """Whether it has so many variables that each step of its processing takes a millisecond or more."""
         return len(self.env) + sum(len(each.env) for each in self.others) > _MANY_VARIABLES
 
     @property
@@ -500,7 +500,7 @@ class StatusChange(Value, frozen=True):
 
 
 class Image(Value, frozen=True):
-    """An image that containers use. `digest`, size and platform are what a node reported last."""
+    """An image that containers use. `digest`, size and platform are those that a node reported last."""
 
     id: int
     image: str

@@ -26,7 +26,9 @@ from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_
 
 
 class Mounter:
-    """See the protocol for what each method does and raises. `keys` says who may set which keys of pods."""
+    """The protocol documents the effect and the errors of each method. `keys` decides the permissions to set keys of
+    pods.
+    """
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -72,7 +74,7 @@ class Mounter:
             self._refuse_loss(stored, volume, may)
             return changed
 
-        # Whoever may detach may do so whatever else is mounted: it sees less.
+        # A caller who may detach may do so with any other mounts, because the container sees less afterwards.
         return await _remount(transaction, volume, container, merge, self._keys, only_takes_away)
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
@@ -86,8 +88,10 @@ class Mounter:
                 self._refuse_loss(each, volume, may)
 
     def _refuse_loss(self, container: Container, volume: Volume, may: May) -> None:
-        """Raises PermissionDenied where pods with power go on reading a config map or secret that would not count as
-        read any more: who writes it decides what they do.
+        """Raises PermissionDenied if pods with power would continue to read a config map or secret that no longer
+        counts as read.
+
+        A caller who writes it decides their actions.
         """
         if volume.source_name:
             reads = f'volume "{volume.name}" until its pods are gone'

@@ -2,7 +2,7 @@
 
 The rules (`containers.admission`) decide by these values alone. One statement reads them for a new container
 (`repository.creation`). For one that changes, a statement reads the container with its namespace
-(`repository.changing`), and another one what the changed container needs, if it needs anything.
+(`repository.changing`), and another one reads the needs of the changed container, if there are any.
 """
 
 from __future__ import annotations

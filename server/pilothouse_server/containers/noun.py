@@ -24,7 +24,7 @@ def containers_noun(
 ) -> Noun:
     """Returns the noun containers; `import_containers` serves the call that takes Deployments over.
 
-    `keys`: annotations and labels by who may set them.
+    `keys`: annotations and labels by the permission to set them.
     """
 
     async def refresh_summary() -> None:

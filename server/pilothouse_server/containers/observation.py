@@ -1,17 +1,16 @@
-"""What the cluster shows of a container: a pure function from its objects to `Observed`.
+"""The observed state of a container: a pure function from its cluster's objects to `Observed`.
 
 Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
 
-* paused and stopped are what was asked for; the reason speaks of pods that are still there.
+* paused and stopped are the requested states; the reason describes pods that are still there.
 * crash_loop_back_off: a pod of the Deployment backs off. A pod that started again counts as crash looping for another
   `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
   (`recheck_seconds`).
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
-* running: as many pods are ready as are wanted, of whatever template. What was asked for last counts, also before the
-  cluster shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does
-  (`rollout`).
+* running: as many pods are ready as are desired, of any template. The last request counts, also before the cluster
+  shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does (`rollout`).
 
 Pods on their way out do not count. Conditions keep their time of transition while their status stays.
 """
@@ -63,7 +62,7 @@ REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
 # Its reason while an autoscaler has set the number to zero, and will raise it again.
 SCALED_TO_ZERO = "ScaledToZero"
-# An object that others deleted was made anew.
+# An object that others deleted was made again.
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED})
@@ -104,9 +103,10 @@ def observe(
     cluster_now: datetime | None = None,
     permitted: PermittedAdditions = DEFAULT_RULES.permitted,
 ) -> Observation:
-    """Reads the objects of one container. `container.observed` holds what was seen before.
+    """Reads the objects of one container. `container.observed` holds the state seen before.
 
-    `cluster_now`: the time by the cluster's clock, where that is known to differ. `permitted`: what others may add.
+    `cluster_now`: the time by the cluster's clock, where that is known to differ. `permitted`: permitted additions by
+    others.
     """
     pods = tuple(pods)
     events = tuple(events)
@@ -172,7 +172,7 @@ def _observed(
     observations: list[PodObservation],
     newest: ReplicaSet | None,
 ) -> Observed:
-    """Returns what the objects show, before it is said what it means."""
+    """Returns the objects' state, before it is interpreted."""
     shown = _shown(observations, newest) or PodObservation("", "")
     return Observed(
         phase=shown.phase,
@@ -229,7 +229,7 @@ def scaled_to_zero(container: Container) -> Condition | None:
 
 
 def until_all_ready(observed: Observed, needed: int) -> Observed:
-    """Returns what is shown from the moment on that so many replicas are needed, until the cluster has been seen."""
+    """Returns the state from the moment on that so many replicas are needed, until the cluster has been seen."""
     if observed.status != "running" or observed.ready_replicas >= needed:
         return observed
     reason, message = _not_all_ready(observed.ready_replicas, needed)
@@ -247,7 +247,7 @@ def _needed(container: Container, deployment: Deployment) -> int:
 
 
 def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
-    """Returns what is left of a container that shall not run."""
+    """Returns the remaining pods of a container that shall not run."""
     if deployment is not None and deployment.spec.replicas > 0:
         return SCALING_DOWN, f"{deployment.spec.replicas} replicas are still requested on the cluster"
     if left := sum(pod.deleting or pod.living for pod in pods):
@@ -283,7 +283,7 @@ def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
 
 
 def _refusal(container: Container) -> tuple[str, str] | None:
-    """Returns the cluster's words where it refused what we applied."""
+    """Returns the cluster's message if it refused our apply."""
     return _applied(container, "False")
 
 
@@ -379,7 +379,9 @@ def _conditions(
 
 
 def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
-    """Returns what events told, while there are none: they are not asked for again yet, or too old for the cluster."""
+    """Returns the former explanation by events while there are no events: they are not requested again yet, or too
+    old for the cluster.
+    """
     before = container.observed
     silent = reason in ORDINARY or reason in ("ContainersNotReady", REPLICAS_NOT_READY, ROLLING_OUT)
     if not silent or before.status != status or before.reason not in TOLD_BY_EVENTS:
@@ -390,7 +392,8 @@ def _explained_before(container: Container, status: Status, reason: str) -> tupl
 def _killed_before(
     container: Container, status: Status, reason: str, message: str, restart_count: int
 ) -> tuple[str, str] | None:
-    """Returns what was told of a program that a probe has killed, while the status shows the same end of it.
+    """Returns the former explanation for a program that a probe has killed, while the status shows the same end of
+    it.
 
     Only events say so, which the cluster forgets after an hour, and a server that has just begun to look has none.
     """

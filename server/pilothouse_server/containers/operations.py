@@ -88,7 +88,7 @@ async def create(
 ) -> Container:
     """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
 
-    `keys`: annotations and labels by who may set them.
+    `keys`: annotations and labels by the permission to set them.
 
     `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
 
@@ -99,7 +99,7 @@ async def create(
         FailedPrecondition: the namespace is inactive or being deleted.
         PermissionDenied: it mounts a folder of the node or has rights over the node, and the caller may not.
         ResourceExhausted: the quota.
-        Aborted: others changed what decides each time that it was read.
+        Aborted: the deciding facts changed each time that they were read.
     """
     wanted = rules.checked(wanted)
     needs = admission.needs_of(wanted, None)
@@ -130,11 +130,12 @@ async def draft_creation(
     may: May,
     share: Share,
 ) -> Container:
-    """Drafts a new container: what decides is read by one statement, and at the commit all is written by another.
+    """Drafts a new container: one statement reads the deciding facts, and at the commit another one writes
+    everything.
 
     A namespace in `cache` is not read again.
 
-    Raises as `create`, in the same order; but first, where the request is a replay, Replayed or BeingServed.
+    Raises as `create`, in the same order; but first, for a replay, Replayed or BeingServed.
     """
     try:
         wanted = rules.checked(wanted)
@@ -177,7 +178,7 @@ class Caller(NamedTuple):
 def _creation(
     facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
 ) -> Creation:
-    """The container as the facts admit it; raises as `create`, but for what `rules` refuse."""
+    """Returns the container as the facts admit it; raises as `create`, except for the errors of `rules`."""
     namespace = facts.namespace
     refuse_inactive_namespace(namespace)
     if facts.name_taken is not None:
@@ -211,7 +212,7 @@ async def change(
     keys: Keys,
     may: May,
 ) -> Container:
-    """Changes what is wanted: `merge` returns the stored container with the caller's fields taken over.
+    """Changes the desired state: `merge` returns the stored container with the caller's fields taken over.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one.
     """
@@ -264,7 +265,7 @@ async def stop(target: Target, namespace: str, name: str) -> Container:
 
 
 async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> tuple[Container, list[str]]:
-    """Pauses a container and says what is lost by it.
+    """Pauses a container; returns it with the losses that follow.
 
     Raises:
         FailedPrecondition: it is stopped, or paused in the other mode, or the mode is `freeze`.
@@ -313,7 +314,7 @@ async def delete(target: Target, namespace: str, name: str, check: Check) -> Con
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Marks every container of a namespace for deletion: what a cascading delete does, which then deletes volumes."""
+    """Marks every container of a namespace for deletion: a part of a cascading delete, which then deletes volumes."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     for item in found:
         stored = await repository.get(transaction, item.id, lock=True)
@@ -333,7 +334,7 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 
 
 async def quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
-    """What a namespace's containers add up to."""
+    """Returns the total usage of a namespace's containers."""
     count, cpu, memory = await repository.usage_of_quota(transaction, namespace_id)
     return Quota(count, Quantity.from_millicores(cpu).text, Quantity.from_bytes(memory).text)
 
@@ -492,7 +493,7 @@ def _restarted(stored: Container, moment: datetime) -> ContainerChange:
 
 
 def _changed(stored: Container, wanted: Container, moment: datetime) -> ContainerChange:
-    """The change to what is wanted, with its status where the change alone decides it."""
+    """Returns the change of the desired state, with its status if the change alone decides it."""
     if wanted.desired_state != stored.desired_state:
         status = _STATUS_OF_STATE[wanted.desired_state]
         reason, message = ("", "") if wanted.desired_state == "running" else until_no_pods(stored)

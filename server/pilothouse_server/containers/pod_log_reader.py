@@ -1,7 +1,7 @@
 """The log of one pod, read from a position on.
 
-`sinceTime` asks the cluster for the rest by whole seconds, and what was read before is dropped, so that nothing comes
-twice: after a restart of the container as after a cut connection or a call that resumes.
+`sinceTime` requests the rest from the cluster by whole seconds, and lines that were read before are dropped, so that
+nothing comes twice: after a restart of the container as after a cut connection or a call that resumes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Problem:
 
 @dataclass(slots=True)
 class PodLogReader:
-    """Reads one pod's log and hands what it finds to `put`. `position` says how far it is."""
+    """Reads one pod's log and passes lines and problems to `put`. `position` is its progress."""
 
     connect: Connect
     query: LogQuery
@@ -71,7 +71,7 @@ class PodLogReader:
     pod: Pod
     position: LogPosition
     put: Callable[[Entry | Problem], Awaitable[None]]
-    # What was last reported of a log that is waited for.
+    # The last report about a log that is waited for.
     _reported: str = field(default="", init=False)
 
     async def read_to_end(self) -> None:
@@ -89,9 +89,9 @@ class PodLogReader:
     async def follow(self, tail_lines: int | None) -> None:
         """Reads the log again and again until the pod is gone.
 
-        Between two readings, or since the stream that this one resumes, the container may have been started again. The
-        log requested is then the new run's, so the run before is read first, from the position on. Where no line has
-        been seen of a log that is there, the run before is older than what was requested, and is left out.
+        Between two readings, or since the stream that this one resumes, the container may have been started again.
+        The log requested is then the new run's, so the run before is read first, from the position on. If no line of
+        an existing log has been seen, the run before is older than the request, and is left out.
         """
         has_log, pause, failures = True, PAUSE_SECONDS, 0
         while True:
@@ -106,7 +106,7 @@ class PodLogReader:
                 has_log = await self._try_to_read(tail_lines=tail_lines, follow=True)
                 tail_lines = None
             except Unavailable as error:
-                # The line is dead, not the log. A single cut is nothing to report: most are healed at once.
+                # The connection is dead, not the log. A single cut is not reported: most are healed immediately.
                 failures += 1
                 if failures > 1:
                     await self.report(error)
@@ -114,7 +114,7 @@ class PodLogReader:
                 return
             else:
                 failures = 0
-            # What has ended may stay so for long; what is about to start is wanted soon.
+            # An ended program may stay so for long; the log of a starting one is needed soon.
             ended = has_log and self.position.nanoseconds == before
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if ended else PAUSE_SECONDS
             await asyncio.sleep(pause)
@@ -175,7 +175,7 @@ class PodLogReader:
                 follow=follow,
                 previous=self.query.previous or previous,
                 since_nanoseconds=passed.nanoseconds or None,
-                # The caller's moment is none of the cluster's clock, which may be ahead of ours or behind.
+                # The caller's time is not by the cluster's clock, which may be ahead of our clock or behind it.
                 since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
                 tail_lines=None if passed.nanoseconds else tail_lines,
             ),
@@ -199,7 +199,7 @@ class PodLogReader:
 async def _new_lines(
     lines: AsyncGenerator[LogLine, None], passed: LogPosition
 ) -> AsyncGenerator[LogLine, None]:
-    """Yields what comes after the position."""
+    """Yields the lines after the position."""
     same_moment = passed.lines
     async with contextlib.aclosing(lines) as reading:
         async for line in reading:
@@ -221,7 +221,9 @@ def _seconds_ago(moment: datetime) -> int:
 
 
 def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
-    """Returns what a caller hears of a cluster's failure: UNAVAILABLE where it is not available, else its own words."""
+    """Returns the caller's error for a cluster's failure: UNAVAILABLE if it is not available, else with its own
+    message.
+    """
     return unavailability(error, cluster) or FailedPrecondition(
         words(error, cluster),
         reason="CLUSTER_REFUSED",

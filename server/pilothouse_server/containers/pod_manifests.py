@@ -1,9 +1,9 @@
 """From a container to its pod's spec: the part of `manifests` that knows pods.
 
-What each field is called stands in the table of `pilothouse_manifests`; here stands what a pod has that is no field of
-a container: its volumes, and the ports that several Services share.
+The key of each field stands in the table of `pilothouse_manifests`; this module has the parts of a pod that are no
+field of a container: its volumes, and the ports that several Services share.
 
-The pods of an imported Deployment keep the names and the order of their volumes, whatever those are called here.
+The pods of an imported Deployment keep the names and the order of their volumes, under any names here.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _volume(name: str, type_: str, volume: EmptyDir | MountedVolume) -> Manifest
 
 
 def _pod_names(container: Container) -> dict[str, str]:
-    """What the volumes are called in the pods, by their names here, in the order of the pods."""
+    """Returns the names of the volumes in the pods, by their names here, in the order of the pods."""
     here = [item.name for item in container.spec.empty_dirs] + [volume.name for volume in container.volumes]
     taken_over = container.spec.taken_over
     brought = () if taken_over is None else taken_over.volumes

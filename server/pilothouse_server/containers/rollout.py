@@ -1,4 +1,4 @@
-"""Whether what is wanted has been rolled out: the condition `RolledOut`, from the Deployment and its newest pods.
+"""Whether the desired state has been rolled out: the condition `RolledOut`, from the Deployment and its newest pods.
 
 The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is shown
 apart, by the rule of `kubectl rollout status`: the Deployment's controller has seen its newest generation, all
@@ -60,7 +60,9 @@ def observe_rollout(
 
 
 def applied_rollout(container: Container, deployment: Deployment) -> Condition | None:
-    """Returns what the answer to an apply shows. Where the observer has seen as new a state, it knows more."""
+    """Returns the condition by the answer to an apply. If the observer has seen an equally new state, it knows
+    more.
+    """
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
     if before is not None and before.made_from == _state(deployment) and container.desired_state == "running":
         return before
@@ -74,7 +76,7 @@ def is_outrun(container: Container, deployment: Deployment) -> bool:
 
 
 def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    """Returns the conditions as if nobody knew of which state they tell, so that whatever is seen next replaces them.
+    """Returns the conditions without the state that they were made from, so that the next observation replaces them.
 
     For a cluster that was put back to an older state: its generations begin lower again.
     """
@@ -86,7 +88,7 @@ def reason_of(
 ) -> tuple[str, str]:
     """Returns reason and message of a container that serves; empty once all is rolled out.
 
-    A caller can act on what the newest pods say sooner than on the cluster's having given up, so that comes second.
+    The newest pods' messages help a caller sooner than the cluster's having given up, so that comes second.
     """
     pods = tuple(pods)
     if condition.status == "True" or (

@@ -1,9 +1,9 @@
-"""What a container must be like, whatever the state of the system; and the defaults that complete it.
+"""The rules of a container that hold in any state of the system, and the defaults that complete it.
 
-`checked` takes what a caller asked for and answers it complete and in normal form, or raises with every
-field that breaks a rule. Rules of single fields (lengths, forms, ranges) are declared in the proto file and
-were checked before; here are the rules between fields. Kubernetes' own come from its API reference for
-Pods, Deployments and Services (v1.36).
+`checked` takes a caller's container and returns it complete and in normal form, or raises with every field that
+breaks a rule. Rules of single fields (lengths, forms, ranges) are declared in the proto file and were checked before;
+here are the rules between fields. Kubernetes' own come from its API reference for Pods, Deployments and Services
+(v1.36).
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ def checked(container: Container) -> Container:
 
 
 def quota_share(container: Container) -> tuple[int, int]:
-    """Millicores and bytes that a container counts against its namespace's quota.
+    """Returns the millicores and bytes that a container counts against its namespace's quota.
 
-    What a pod requests (`pod_request`) times the replicas; stopped and paused containers count, so that they can start
-    again. Where a program gives no request its limit counts, as in Kubernetes. One that gives neither counts nothing:
-    a request of next to nothing would have the same effect, and a LimitRange of the cluster is not known here.
+    The share is the request of a pod (`pod_request`) times the replicas; stopped and paused containers count, so that
+    they can start again. Where a program gives no request its limit counts, as in Kubernetes. One that gives neither
+    counts nothing: a request of next to nothing would have the same effect, and a LimitRange of the cluster is not
+    known here.
 
-    The request of the pod as a whole goes before those of its programs, and its limit counts where none has a request.
+    The request of the pod as a whole goes before those of its programs, and its limit counts if none has a request.
     """
     cpu, memory = _of_programs(container)
     whole = container.spec.pod_resources

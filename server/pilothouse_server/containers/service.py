@@ -144,7 +144,7 @@ class ContainerService:
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call
     ) -> pb.UpdateContainerResponse:
-        """Changes what is wanted of a container."""
+        """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
         changed = await operations.change(
             await _target(call),
@@ -291,7 +291,7 @@ class ContainerService:
             raise invalid("start.program", f'container "{found.name}" has no program "{start.program}"')
 
         def check_power() -> None:
-            """A program has the rights of what it runs in."""
+            """A program has the rights of its container."""
             guarding.refuse_power(found, self._keys.guarded, call.may(start.namespace))
 
         check_power()
@@ -322,7 +322,7 @@ class ContainerService:
             raise caller_error(error, found.cluster_name) from None
 
     async def _answer(self, call: Call, container: Container) -> pb.Container:
-        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        """Returns the answer of a mutation; for a dry run the cluster tries it first, without any lock."""
         if container.is_long:
             await others_first()
         shown = _described(call, container)

@@ -4,7 +4,7 @@ The restarts of all living pods cannot tell: their sum falls when old pods go, s
 again looks as if it ran. This condition is about the pods of the newest replica set alone:
 
 * FALSE/`Restarted`: one of them has ended, or began again within the last `SETTLE_SECONDS`. The message has the exit
-  code, and what the program left as its termination message. It stays until all wanted pods are ready.
+  code, and the program's termination message. It stays until all wanted pods are ready.
 * FALSE/`Waiting`: fewer are ready than are wanted.
 * TRUE: all wanted pods are ready. `last_transition_time` is the moment since when that is so without a restart. It
   moves also where a look finds that a pod has restarted, or was not ready, since the look before: after a time in
@@ -12,9 +12,9 @@ again looks as if it ran. This condition is about the pods of the newest replica
 
 It is absent where no pod is wanted.
 
-As `RolledOut` (see `rollout`), it remembers what it was made from. The worker resets it with the write that says that
-a generation was dealt with, if the apply changed the Deployment; the observer computes it from states that are as new,
-once the Deployment's controller has seen them.
+Like `RolledOut` (see `rollout`), it stores the state that it was made from. The worker resets it with the write that
+says that a generation was dealt with, if the apply changed the Deployment; the observer computes it from states that
+are as new, once the Deployment's controller has seen them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Stability(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Origin(msgspec.Struct, frozen=True, gc=False):
-    """What a condition was made from: a Deployment's uid and generation, the newest replica set, and when the last of
-    its pods became ready, in seconds by the cluster's clock; 0 where none did."""
+    """The state that a condition was made from: a Deployment's uid and generation, the newest replica set, and when
+    the last of its pods became ready, in seconds by the cluster's clock; 0 if none did.
+    """
 
     deployment: str = ""
     generation: int = 0
@@ -81,7 +82,7 @@ def observe_stability(
     now: datetime,
     cluster_now: datetime,
 ) -> Stability | None:
-    """Returns what the pods show; None where none is wanted. `needed`: how many shall be ready."""
+    """Returns the condition by the pods; None if none is desired. `needed`: how many shall be ready."""
     if container.desired_state != "running" or (deployment is not None and needed == 0):
         return None
     before = _before(container)
@@ -109,9 +110,10 @@ def observe_stability(
 
 
 def applied_stability(container: Container, deployment: Deployment, now: datetime) -> Condition | None:
-    """Returns the condition after an apply; None where it stays as it is.
+    """Returns the condition after an apply; None if it stays as it is.
 
-    What is there tells of the pods before the apply, if that changed the Deployment and no later state was seen.
+    The present condition describes the pods before the apply, if that changed the Deployment and no later state was
+    seen.
     """
     before = _before(container)
     if before is None or container.desired_state != "running" or deployment.spec.replicas == 0:

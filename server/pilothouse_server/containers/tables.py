@@ -1,4 +1,4 @@
-"""The tables of containers and what belongs to them, as far as they are queried here."""
+"""The tables of containers and their dependents, as far as they are queried here."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whether all pods of a container can have its volumes at once: the condition `VolumesAttachable`.
+"""Whether all pods of a container can have its volumes concurrently: the condition `VolumesAttachable`.
 
-A claim of ReadWriteOnce is attached to one node. Several pods share it only where the cluster puts them on the
-same node; the others wait, and the cluster says FailedAttachVolume (Multi-Attach). That is no error, since it may do,
-so it is accepted and told: it follows from what is wanted, so the answer to the change tells it already, whether the
-cluster has been there or not.
+A claim of ReadWriteOnce is attached to one node. Several pods share it only where the cluster puts them on the same
+node; the others wait, and the cluster says FailedAttachVolume (Multi-Attach). This is no error, since it may work, so
+it is accepted and reported. It follows from the desired state, so the answer to the change already reports it, before
+the cluster was asked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def shows_volumes(container: Container) -> bool:
 
 
 def volumes_attachable(container: Container) -> Condition | None:
-    """False where the cluster says so, Unknown where several replicas want what one node gets; else there is none."""
+    """Returns False if the cluster says so, Unknown if several replicas want a volume that one node gets; else there
+    is none.
+    """
     observed = container.observed
     if observed.reason == FAILED:
         return Condition(VOLUMES_ATTACHABLE, "False", FAILED, observed.message)

@@ -1,4 +1,4 @@
-"""Values of single fields: which of them reach beyond the pod. Each check notes what it finds in an `Inspection`.
+"""Values of single fields: which of them reach beyond the pod. Each check adds its findings to an `Inspection`.
 
 The level `baseline` of the Pod Security Standards forbids most of them, as Kubernetes 1.36 checks it
 (staging/src/k8s.io/pod-security-admission/policy); the rest it leaves open.

@@ -17,7 +17,9 @@ Steps = tuple[str | int, ...]
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """Keys by who may set them: `free` ones of Services everybody, `guarded` ones of pods few."""
+    """Keys by the permission to set them: everybody may set `free` ones of Services, few callers `guarded` ones of
+    pods.
+    """
 
     free: KeyPatterns
     guarded: KeyPatterns
@@ -65,8 +67,8 @@ def written(steps: Steps) -> str:
 class Admitted(msgspec.Struct, frozen=True):
     """The content that an object may have which is written to a cluster.
 
-    `namespace`: the Kubernetes namespace. `ours`: keys of `pilothouse.dev` that the platform sets. `rights`: those that
-    somebody was allowed; None: nobody was asked, so only what is never sent is refused.
+    `namespace`: the Kubernetes namespace. `ours`: keys of `pilothouse.dev` that the platform sets. `rights`: those
+    that a caller was allowed to give; None: no caller was checked, so only content that is never sent is refused.
     """
 
     namespace: str

@@ -70,7 +70,7 @@ def convert(
     """Read a live Deployment, whole as JSON, and those of `services` that select its pods.
 
     `orphans`: uids of objects that carry our label and belong to nothing that the database knows. A container that is
-    made of one keeps the uid that its label names. `main_program`: what the main one is called; by default it is the
+    made of one keeps the uid that its label names. `main_program`: the name of the main one; by default it is the
     first.
     """
     problems: list[str] = []

@@ -373,7 +373,7 @@ def _environment_proxy(server: str) -> tuple[str, str]:
 
 
 def session_options(server: str, *, netrc: bool) -> dict[str, Any]:
-    """Returns arguments of an `aiohttp.ClientSession` that is to talk to `server` only, for what `trust_env` would do.
+    """Returns arguments of an `aiohttp.ClientSession` that talks to `server` only, in place of `trust_env`.
 
     `netrc`: whether the password in `.netrc` is for it. Reads files.
     """

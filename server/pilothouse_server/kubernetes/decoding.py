@@ -1,17 +1,18 @@
 """Decoding of answers: a long list in parts, and the rest within a bound of values.
 
 The time that an answer occupies the event loop depends on its values more than on its bytes: eight megabytes are a
-hundred pods, or three million empty objects, which would take a third of a second. So a long list is cut into its items
-first, without reading them, and these are decoded one by one, with others in between. What cannot be cut, an object,
-has a bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is quick.
+hundred pods, or three million empty objects, which would take a third of a second. So a long list is cut into its
+items first, without reading them, and these are decoded one by one, with others in between. An object cannot be cut,
+so it has a bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is
+quick.
 
-To cut a list reads it as well, though it makes nothing of it. What Kubernetes sends has a value for each three bytes at
-most; a long list of more is given up before it is cut. So is an object, before it is read which of its fields count
-less.
+To cut a list reads it as well, though it makes nothing of it. Kubernetes' own answers have a value for each three
+bytes at most; a denser long list is given up before it is cut. So is an object, before it is read which of its fields
+count less.
 
-What a cluster's users may write into one object without much ado, a quarter of a megabyte of annotations, is within
-the bound. Where they write more, as half a million empty arguments, the object is not read, and others are: nobody
-makes a cluster count as one that sends too much, but the cluster itself. So a dense list is asked for again, of fewer
+A cluster's users can easily write a quarter of a megabyte of annotations into one object; that is within the bound.
+Where they write more, as half a million empty arguments, the object is not read, and others are: nobody makes a
+cluster count as one that sends too much, but the cluster itself. So a dense list is asked for again, of fewer
 objects, and one of a single object of a size that an API server takes is cut: that reads it in a few milliseconds.
 """
 

@@ -1,15 +1,15 @@
 """Failures of calls to a Kubernetes API server: one closed hierarchy.
 
     ClusterError
-    ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
+    ├── Unreachable        no answer, or a useless one: connection, deadline, 5xx, start-up of the server
     │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
     │   ├── Away           known not to answer: it was not asked
-    │   ├── Unreadable     an answer, or an object of one, is not what an API server sends
+    │   ├── Unreadable     an answer, or an object of one, has another form than an API server's
     │   │   └── TooManyValues  an object that users of the cluster may have made so: it alone is not read
     │   ├── AnswerTooLarge an answer, a line or a message is longer than it may be: nothing of it is used
     │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
-    ├── InternalError      500 in the API server's own words: it answers, but what it asks in turn fails (a webhook)
-    ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to come again
+    ├── InternalError      500 in the API server's own words: it answers, but its own request to a webhook fails
+    ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to retry
     ├── Unauthorized       401: the credentials are not, or no longer, accepted
     ├── CredentialsRefused the credentials cannot be used at all (malformed kubeconfig, exec plugins, expired CA ...)
     ├── Expired            410: a resourceVersion or continue token is too old; list again
@@ -20,9 +20,9 @@
         └── Invalid        422 and the refusals of a body that an API server reports as 400 or, in apply, as 500
             └── TooLarge   413, and the storage's own limit, which comes as a 500
 
-The server's shape of failures is irregular (see the recordings): `reason` and `details` may be absent, an apply with a
-wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. `from_response` is the one place that
-knows. A 504 or a broken connection leaves open whether a write was stored: every write of ours may be repeated.
+The server's shape of failures is irregular (see the recordings): `reason` and `details` may be absent, an apply with
+a wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. `from_response` is the one place that
+knows. A 504 or a broken connection leaves open whether a write was stored: each of our writes may be repeated.
 """
 
 from __future__ import annotations

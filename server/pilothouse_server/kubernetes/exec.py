@@ -64,7 +64,7 @@ class RunningProgram:
         await self._send(_RESIZE, msgspec.json.encode({"Width": width, "Height": height}))
 
     async def output(self) -> AsyncGenerator[Output | Ended, None]:
-        """Yields what the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
+        """Yields the program's output, then `Ended`. Raises Unreachable if the connection breaks."""
         idle = TokenBucket(_IDLE_PER_SECOND, _IDLE_BURST)
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.ERROR and _is_too_long(message.data):
@@ -78,7 +78,8 @@ class RunningProgram:
                 continue
             if message.type is aiohttp.WSMsgType.PING:
                 await self._pong(message.data)
-            # What comes is there at once: without a pause it has the event loop for as long as more is sent.
+            # Received data is there immediately: without a pause this loop would occupy the event loop for as long as
+            # more is sent.
             await asyncio.sleep(idle.reserve())
         raise Unreachable("the connection to the program broke")
 

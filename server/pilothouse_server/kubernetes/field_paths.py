@@ -4,8 +4,8 @@ Server-side apply names a contested field in this syntax. The syntax does not qu
 (`.metadata.labels.a.b/c`), so a path is only understood against an object: of the keys that fit, the longest that leads
 to an end is taken.
 
-Lists of Kubernetes are of two kinds: those with keys (containers by name, ports by number and protocol), whose
-items are fields of their own, and those that are one value. The table of `pilothouse_manifests` says which.
+Kubernetes has two kinds of lists: those with keys (containers by name, ports by number and protocol), with items that
+are fields of their own, and those that are one value. The table of `pilothouse_manifests` says which.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a Kubernetes namespace belongs to our namespace of the same name: it carries the uid of ours.
+"""Whether a Kubernetes namespace belongs to our namespace of the same name: it carries our namespace's uid.
 
 If it does not, it and its contents belong to somebody else: nothing is tried, written, taken over or deleted there.
 """

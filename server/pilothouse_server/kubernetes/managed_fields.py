@@ -7,7 +7,8 @@ are reports of controllers and do not count.
 `before-first-apply` is no manager: an API server writes it for all fields of an object whose record was cleared.
 
 Ownership moves by a write of the record alone, as `kubectl apply --server-side` does when it takes over from
-client-side apply. It changes no field, so nothing rolls out. The next apply of ours then removes what it does not name.
+client-side apply. It changes no field, so nothing rolls out. Our next apply then removes the fields that it does not
+name.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 A mark is the version that was seen, a dot, and a digest of the desired parts of the object: its uid, generation,
 labels, annotations and `spec`. (By the generation a cluster that was put back is noticed where the object looks the
-same.) Status and managed fields are no part of it, nor annotations that controllers of the cluster write by themselves.
-The digest is taken from the API server's own bytes, which are the same in an answer, a list and a watch. A server of
-another release may write them otherwise: then the marks differ, and who compares looks closer.
+same.) Status and managed fields are no part of it, nor annotations that controllers of the cluster write by
+themselves. The digest is taken from the API server's own bytes, which are the same in an answer, a list and a watch.
+A server of another release may write them otherwise: then the fingerprints differ, and the comparison reads the
+object itself.
 
 Of config maps and secrets, lists show the metadata alone, and values of secrets must not be kept in any form: their
-digest is of uid and version. Nobody but who writes them moves that version, for they have no status.
+digest is of uid and version. Only a writer of the values moves that version, for they have no status.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Partial views of Kubernetes objects: only the fields that are read.
 
-msgspec skips what a struct does not name without building it, which is why a list of thousands of pods decodes in
-milliseconds. The structs are for reading only: a write sends a manifest of our own fields, never one of these, so
-fields unknown here are never lost.
+msgspec skips fields that a struct does not name without building them, which is why a list of thousands of pods
+decodes in milliseconds. The structs are for reading only: a write sends a manifest of our own fields, never one of
+these, so fields unknown here are never lost.
 
 Absent means zero, as the API omits zero counters; `null` is sent for some absent times.
 
@@ -145,7 +145,7 @@ class Deployment(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def selected(self) -> dict[str, str]:
-        """The labels of the pods that are its own."""
+        """The labels by which it selects its pods."""
         return self.spec.selector.match_labels or {}
 
 

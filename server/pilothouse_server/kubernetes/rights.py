@@ -1,5 +1,5 @@
-"""The rights that the platform needs on a cluster: one table, which gives the ClusterRole to grant and the questions to
-a cluster about what it denies.
+"""The rights that the platform needs on a cluster: one table, which gives the ClusterRole to grant and the access
+reviews of missing rights.
 
 A server-side apply that creates an object needs `create` as well as `patch`. No right is cluster-admin's: there is no
 wildcard and no right over roles, and nodes are only read. An API server's access review concerns the credentials of the

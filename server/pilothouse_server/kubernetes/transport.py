@@ -148,8 +148,8 @@ def _payload(body: bytes) -> bytes | BytesIO:
 class ClusterTransport:
     """Requests to one API server. Bound to the event loop of its first use.
 
-    `ahead`: by how many seconds its clock was ahead of ours (negative: behind) at the last response. Ages of objects
-    are computed with that clock.
+    `ahead`: by how many seconds its clock was ahead of our clock (negative: behind) at the last response. Ages of
+    objects are computed with that clock.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: TransportLimits) -> None:

@@ -1,9 +1,9 @@
-"""From a kubelet's summary to one usage sample per container of ours.
+"""From a kubelet's summary to one usage sample for each of our containers.
 
 The summary (`/stats/summary`, through the API server's node proxy) is the only source that every cluster has:
-metrics.k8s.io is an add-on. A container of ours may have pods on several nodes, so the summaries of one round are added
-up per container. `usageNanoCores` is an average that the kubelet keeps over its last samples, and 0 until it has two.
-Counters of the network count since the pod's start and are added as they are; they fall when a pod goes.
+metrics.k8s.io is an add-on. One of our containers may have pods on several nodes, so the summaries of one round are
+added up per container. `usageNanoCores` is an average that the kubelet keeps over its last samples, and 0 until it
+has two. Counters of the network count since the pod's start and are added as they are; they fall when a pod goes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class StatsSummary(Stats, frozen=True, rename="camel"):
 
 
 class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
-    """Usage of one container of ours, all its pods together, at `time`.
+    """Usage of one of our containers, all its pods together, at `time`.
 
     `network_*` and `disk_*` are None if no summary has them.
     """

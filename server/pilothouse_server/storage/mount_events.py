@@ -29,7 +29,7 @@ _BATCH_ROWS = 100
 
 
 class MountEvents:
-    """Writes what is left of them, by all servers that share the database."""
+    """Writes the events that a server has left, shared by all servers on the database."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

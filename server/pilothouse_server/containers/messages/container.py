@@ -1,4 +1,4 @@
-"""Containers, their history and images: value ↔ protobuf; what differs between the two."""
+"""Containers, their history and images: value ↔ protobuf, for the fields that differ between the two."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def parts(item: model.CachedContainer | model.Container) -> tuple[bytes, bytes]:
 
 
 def added_to(ready: model.CachedContainer) -> bytes:
-    """Returns what is added to the part of a container that is kept."""
+    """Returns the bytes that complete the cached part of a container."""
     added = _made_by(ready.created_by) if ready.created_by else b""
     uptime = _time_since(ready.status, ready.started_at)
     return added if uptime is None else added + _UPTIME.answer(duration(uptime))

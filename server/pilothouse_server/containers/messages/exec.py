@@ -1,4 +1,4 @@
-"""A program that runs in a pod: input from the caller's stream of messages, output back, both ways at once."""
+"""A program that runs in a pod: input from the caller's stream of messages, output back, concurrently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_CHARACTERS = 2000
 async def exec_answers(
     call: Call, start: pb.ExecStart, requests: AsyncIterator[pb.ExecRequest], opened: RunningProgram
 ) -> AsyncGenerator[pb.ExecResponse, None]:
-    """Yields the output and passes the input on, both at once, until the program ends."""
+    """Yields the output and passes the input on, concurrently, until the program ends."""
     transcript = Transcript(wanted=start.record_content)
     feeding = asyncio.create_task(_feed(start, requests, opened, transcript), name="exec input")
     outputs = opened.output()
@@ -32,7 +32,7 @@ async def exec_answers(
                         {output} if feeding.done() else {output, feeding}, return_when=asyncio.FIRST_COMPLETED
                     )
                     if feeding.done() and not output.done():
-                        # What is wrong with the input ends the call; its end does not.
+                        # An error of the input ends the call; its end does not.
                         feeding.result()
             finally:
                 if not output.done():
@@ -53,7 +53,7 @@ async def exec_answers(
 
 
 def check_start(start: pb.ExecStart) -> None:
-    """Refuses what goes together with nothing else of the start."""
+    """Refuses contradictory fields of the start."""
     if start.HasField("terminal_size") and not start.tty:
         raise invalid("start.terminal_size", "is only for a terminal: set start.tty", rule="needs_tty")
 
@@ -92,7 +92,7 @@ class Transcript:
         self._kept: dict[str, bytearray] = {}
 
     def add(self, stream: str, data: bytes) -> None:
-        """Keeps what there is room for."""
+        """Keeps the bytes that there is room for."""
         if self._wanted:
             kept = self._kept.setdefault(stream, bytearray())
             kept += data[: max(0, _KEPT_BYTES - len(kept))]

@@ -1,4 +1,4 @@
-"""Logs: what the cluster says → protobuf."""
+"""Logs: the cluster's lines → protobuf."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def log_entry(entry: Entry) -> pb.LogEntry:
 
 
 def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str) -> pb.StreamLogsResponse:
-    """Returns some lines, and what keeps others from coming."""
+    """Returns some lines, and the problems that keep others from coming."""
     return pb.StreamLogsResponse(
         entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
         problems=[

@@ -21,7 +21,9 @@ _CALL = text(
 
 @lru_cache(maxsize=8)
 def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """What is answered of containers without rendering them; the database function is this select, of a name."""
+    """Selects the answers about containers from the cache, without rendering; the database function is this select
+    for one name.
+    """
     return select(
         CONTAINERS.c.id,
         CONTAINERS.c.namespace_id,

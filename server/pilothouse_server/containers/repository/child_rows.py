@@ -1,7 +1,7 @@
 """Writing a container: the columns of its row, and the rows of its environment, ports and volume mounts.
 
-Mounts of volumes are rows (`container_volumes`) beside the document that holds them all, because volumes
-must know who uses them.
+Mounts of volumes are rows (`container_volumes`) in addition to the document that holds them all, because volumes must
+know their users.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pilothouse_server.values.image_reference import ImageReference
 
 
 def columns_of(container: Container) -> dict[str, Any]:
-    """What is wanted of a container, by column."""
+    """Returns the desired state of a container, by column."""
     resources = container.resources
     return {
         "display_name": container.display_name or None,

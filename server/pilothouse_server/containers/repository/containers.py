@@ -59,7 +59,8 @@ class PlacedContainer(NamedTuple):
     """A container, whether its namespace was applied to its cluster before, is not ours there any more as far as is
     known, or is to be taken over there first, and when that was so by the database.
 
-    `namespace_doubted`, of one that was not applied yet: whose the namespace is may have changed, and nobody knows yet.
+    `namespace_doubted`, of one that was not applied yet: the owner of the Kubernetes namespace may have changed, and
+    nobody knows yet.
     """
 
     container: Container
@@ -116,7 +117,8 @@ _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(Big
     CONTAINERS.c.id
 )
 _LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
-# Whose a Kubernetes namespace is is known while somebody watches its cluster and nothing of it is left to be looked at.
+# The owner of a Kubernetes namespace is known while somebody watches its cluster and all changes of it have been
+# handled.
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
     NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
@@ -182,7 +184,7 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Con
 
 
 async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> list[PlacedContainer]:
-    """The same, each with what its cluster has of its namespace."""
+    """The same, each with its cluster's state of its namespace."""
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
     return [
         PlacedContainer(
@@ -308,5 +310,7 @@ async def usage_of_quota(transaction: ReadTransaction, namespace_id: int) -> tup
 
 
 async def count_alone(transaction: Transaction, namespace_id: int) -> None:
-    """Waits for who else counts against a namespace's quota, and keeps others waiting until the transaction ends."""
+    """Waits for other transactions that count against a namespace's quota, and keeps others waiting until the
+    transaction ends.
+    """
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})

@@ -1,9 +1,9 @@
-"""How a container is created: one statement reads what decides, and another writes all of it.
+"""The creation of a container: one statement reads the deciding facts, and another writes everything.
 
-Both are functions of the database. `admit_container` reads, `write_container` compares what was read with what there is
-once it has the locks, refuses what is outdated, and writes. Between the two nothing is locked and no connection held.
-A draft sends `create_container`: the write and the record in one message. A unit of work calls `write_container` for
-each of its containers, and writes the records at its commit.
+Both are functions of the database. `admit_container` reads the facts. `write_container` compares them with the
+present ones once it has the locks, refuses outdated ones, and writes. Between the two nothing is locked and no
+connection held. A draft sends `create_container`: the write and the record in one message. A unit of work calls
+`write_container` for each of its containers, and writes the records at its commit.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS
 
 
 class Creation(msgspec.Struct, frozen=True):
-    """A container that is to be written, and what was read for it.
+    """A container that is to be written, and the facts that were read for it.
 
     `share`: millicores and bytes that it counts. `limits`: containers, millicores and bytes that the namespace may
-    have, 0 where there is no limit; None where nothing is counted.
+    have, 0 if there is no limit; None if nothing is counted.
     """
 
     container: Container
@@ -159,10 +159,10 @@ def draft_creation(
     written: Callable[[NewContainer], None],
     outdated: Callable[[], None],
 ) -> None:
-    """Has the draft write a container that was admitted, and leave it to the reconciler.
+    """Makes the draft write an admitted container, and leave it to the reconciler.
 
-    `written` gets the id for a later container once this one is committed. `outdated` is called where what was read
-    is not true any more.
+    `written` gets the id for a later container once this one is committed. `outdated` is called if the facts have
+    changed.
     """
     draft.write(
         _CREATE,

@@ -40,9 +40,9 @@ _ORDERS = {"name": OrderField(CONTAINER_IMAGES.c.name)}
 async def find_image(
     transaction: ReadTransaction, reference: ImageReference, visible: Collection[int] | None
 ) -> Image | None:
-    """The image that a reference names, if a container among `visible` namespaces (None: all) uses it.
+    """Returns the image that a reference names, if a container among `visible` namespaces (None: all) uses it.
 
-    By a tag it is what was pulled last under it.
+    For a tag it is the last image pulled under it.
     """
     query = (
         _images(visible, None, latest=not reference.digest)
@@ -77,7 +77,9 @@ async def list_images(
 
 
 async def count_users(transaction: ReadTransaction, image: Image) -> int:
-    """How many containers, of whatever namespace the caller reaches, use an image, whichever pull of its tag."""
+    """Returns how many containers, in all namespaces that the caller reaches, use an image, in any pull of its
+    tag.
+    """
     pulls = select(CONTAINER_IMAGES.c.id).where(*_pulls_of(image))
     query = select(func.count()).where(CONTAINERS.c.image_id.in_(pulls))
     return int((await transaction.connection.execute(query)).scalar_one())
@@ -108,7 +110,7 @@ def _images(visible: Collection[int] | None, namespace_id: int | None, *, latest
     users = counting.subquery()
     table = CONTAINER_IMAGES.c
     one = (table.repository, table.name, table.tag, case((table.tag.is_(None), table.digest)))
-    # Who reaches every namespace also sees what nobody uses any more.
+    # A caller who reaches every namespace also sees unused images.
     everything = namespace_id is None and visible is None
     pulls = (
         select(

@@ -1,7 +1,7 @@
-"""SQL about the volumes that containers mount: their definitions, and the rows that say who mounts what.
+"""SQL about the volumes that containers mount: their definitions, and the rows of mounts.
 
 The mounts themselves lie in the document `containers.spec`; `container_volumes` repeats them as rows, those of init
-containers included, because a volume must know who uses it. Where a container and its init container mount the same
+containers included, because a volume must know its users. Where a container and its init container mount the same
 volume in the same place, one row stands for both.
 """
 
@@ -28,7 +28,7 @@ def mounted_volumes() -> ScalarSelect[Any]:
 
 
 def volumes_of(document: list[dict[str, Any]] | None) -> tuple[MountedVolume, ...]:
-    """The values of what `mounted_volumes` selects, by name: their order is part of a pod's template."""
+    """Returns the values of `mounted_volumes`, by name: their order is part of a pod's template."""
     volumes = msgspec.convert(document or [], list[MountedVolume])
     return tuple(sorted(volumes, key=lambda volume: volume.name))
 

@@ -1,9 +1,9 @@
 """A container as one row: the select that reads it whole, and the value made of it.
 
 The document `containers.spec` is `ContainerSpec` with the volume mounts, the maps of resources, the annotations of
-Services and the image, as it was asked for, beside it: the row of `container_images` that `image_id` names learns a
-digest from the nodes, which must not change what is wanted. Environment, ports and volumes are rows of their own and
-come as JSON aggregates, so a container costs one statement.
+Services and the image as requested. The requested image is repeated there because the row of `container_images` that
+`image_id` names learns a digest from the nodes, which must not change the desired state. Environment, ports and
+volumes are rows of their own and come as JSON aggregates, so a container costs one statement.
 """
 
 from __future__ import annotations

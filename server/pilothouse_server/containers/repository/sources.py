@@ -1,7 +1,7 @@
-"""SQL about what containers read: config maps and secrets, by their environment, by the volumes they mount, and to
+"""SQL about the config maps and secrets that containers read: by their environment, by the volumes they mount, and to
 pull their images.
 
-The variables of the container are rows; what else reads them lies in the document `containers.spec`.
+The variables of the container are rows; the other references lie in the document `containers.spec`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What others have added to a workload or a Service of ours.
+"""Additions by others to one of our workloads or Services.
 
-The template of a Deployment and the spec of a Service are ours as a whole: what is in them and is neither in the
-manifest nor of an earlier apply of ours is drift, such as a second program, a variable, a limit, an external address.
+The template of a Deployment and the spec of a Service are ours as a whole: a field in them that is neither in the
+manifest nor from our earlier apply is drift, such as a second program, a variable, a limit, an external address.
 Server-side apply alone does not show it, because nobody contests a field that only one manager sets.
 
     candidates  (pure) the fields that are there, are not ours, and are no default that the table knows. Most objects
                 have none, so that most looks cost no request
-    find        asks the cluster by a dry run what the object would be with our manifest in the place of the whole, and
-                drops what is there too: defaults, and what webhooks of the cluster put in
+    find        makes a dry run with our manifest in the place of the whole object, and drops the fields that its
+                result has, too: defaults, and additions by webhooks of the cluster
 
-The values decide, and not `managedFields`: a record can be cleared. It only names who did it. An annotation by which
-`kubectl rollout restart` restarts is no drift, nor is what the settings let others add (`PermittedAdditions`).
+The values decide, and not `managedFields`: a record can be cleared. It only names who did it. The annotation of
+`kubectl rollout restart` is no drift, nor are additions that the settings permit (`PermittedAdditions`).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> 
 
 
 def is_ours(path: str, said: Manifest, live: Manifest) -> bool:
-    """Returns whether an apply of ours owns a field of an object that the manifest names."""
+    """Returns whether our apply owns a field of an object that the manifest names."""
     owned = _owned(live)
     return owned is not None and _is_owned(path, said, owned)
 

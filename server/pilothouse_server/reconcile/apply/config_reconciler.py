@@ -3,9 +3,9 @@
 Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. An object of
 somebody else that has the name is left alone, as `NameTaken`; see `config.objects`.
 
-The cluster refuses to change an immutable one. Where our row is immutable too, what it says is final, so the
-object is deleted and made again (after a restored backup it may differ); elsewhere somebody else froze it,
-and the refusal is reported.
+The cluster refuses to change an immutable one. If our row is immutable too, its content is final, so the object is
+deleted and made again (after a restored backup it may differ); otherwise another client froze it, and the refusal is
+reported.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _KEY_AGAIN_SECONDS = 30.0
-# The keys of ours in what is written.
+# Our keys in the written object.
 _OURS = frozenset({CONFIG_UID, NAMESPACE, NAMESPACE_UID})
 
 

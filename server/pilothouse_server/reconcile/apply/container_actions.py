@@ -11,7 +11,7 @@ is held is paused once its first rollout has begun.
 An imported Deployment does not carry our label before the first apply, which must not touch its pods: that apply meets
 every difference as REPORT does.
 
-Most containers are new when they are acted on, and many at once; those cost as few requests as can be (`make`).
+Most containers are new when they are acted on, in batches; those cost as few requests as possible (`make`).
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
     if found is None or found.metadata.label(MANAGED_BY) != MANAGER:
         return
-    # An object of another installation, or of an earlier namespace of ours, differs only in its uid.
+    # An object of another installation, or of our earlier namespace, differs only in its uid.
     if found.metadata.label(NAMESPACE_UID) == container.namespace_uid:
         await client.delete(SERVICE_ACCOUNTS, container.namespace_ref, name, uid=found.metadata.uid)
 

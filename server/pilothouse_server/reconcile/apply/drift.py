@@ -1,17 +1,17 @@
 """Drift: changes by others of our objects on the cluster, found and handled by the policy of the resource.
 
-There are three ways to find it. Another manager who set a field of ours to another value owns it, and an apply of ours
-conflicts: the cluster names manager and field. What others removed nobody owns: an apply would set it again without a
-word, so where nothing new is asked for, a dry run is compared with what is there. What others added conflicts with
-nothing: `additions` finds it.
+There are three ways to find it. Another manager who set one of our fields to another value owns it, and our apply
+conflicts: the cluster names manager and field. Fields that others removed have no owner: an apply would silently set
+them again, so if nothing new is requested, a dry run is compared with the present object. Additions by others
+conflict with nothing: `additions` finds them.
 
-    REPAIR  applies, by force where it must; additions become ours first, so that the same apply removes them
+    REPAIR  applies, by force if necessary; additions become ours first, so that the same apply removes them
     REPORT  applies the rest, and names the others' fields
-    ADOPT   as REPORT; what the model can express becomes what is wanted
+    ADOPT   as REPORT; values that the model can express become the desired ones
 
-A field that is left to others is left out of the apply. It is not given up by that: who set it owns it already. What
-was adopted is ours as well as theirs, and the caller's to change. Keys of the platform's own are left to nobody: by
-them it finds its objects again.
+A field that is left to others is left out of the apply. Its owner does not change by that: its setter already owns
+it. Adopted fields are ours as well as theirs, and the caller may change them. Keys of the platform's own are left to
+nobody: by them it finds its objects again.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Drift:
     """Drift of all objects of a resource, of which the content is `admitted`.
 
     `settled`: nothing new is desired, so others made every change that an apply would revert. An object that is older
-    than our last apply (`noted`, by kind and name) is an exception: the cluster was put back to an earlier state of
-    ours, which nobody chose.
+    than our last apply (`noted`, by kind and name) is an exception: the cluster was put back to our earlier state,
+    which nobody chose.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Drift:
                 path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
             ]
             older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
-            # Only we own this field, so its other value comes from an earlier apply of ours. Its version may be newer,
+            # Only we own this field, so its other value comes from our earlier apply. Its version may be newer,
             # because the cluster writes the status of an object that went back.
             if older or any(agreement.is_ours(path, ours, before) for path in changed):
                 changed = []
@@ -225,7 +225,7 @@ class Drift:
         self._noted.pop(marks.key(kind, name), None)
 
     def note_older(self, kind: str, name: str) -> None:
-        """Records that an object is known to be older than a former one, whatever its version."""
+        """Records that an object is known to be older than a former one, also if its version is newer."""
         self._older.add(marks.key(kind, name))
 
     def is_older(self, kind: str, name: str, version: str) -> bool:

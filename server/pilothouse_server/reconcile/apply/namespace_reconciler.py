@@ -214,7 +214,7 @@ def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
-    """Returns whether an adopted namespace was replaced, judged by labels: it has none of ours, or another uid.
+    """Returns whether an adopted namespace was replaced, judged by labels: it has none of our labels, or another uid.
 
     If only the uid is gone, the next apply writes it. A requested takeover begins at generation 0.
     """
@@ -244,7 +244,7 @@ def _lost(namespace: Namespace) -> str:
 
 
 def _terminating(found: KubernetesNamespace) -> NamespaceProgress:
-    """Returns that the namespace ends, with the cluster's words about what prevents its end."""
+    """Returns that the namespace ends, with the cluster's message about the obstacles."""
     remaining = "; ".join(
         condition.message
         for condition in found.status.conditions

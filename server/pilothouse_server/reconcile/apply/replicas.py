@@ -1,12 +1,12 @@
-"""The number of pods of a Deployment, and who decides it.
+"""The number of pods of a Deployment, and its owner.
 
 The number is set through the scale subresource, and only when *we* want another one than the last time we set it, which
 the annotation `replicas-set` on the Deployment remembers; so an autoscaler is not fought. The scale is set before
 the annotation is: killed in between it is set again, the other way round it would never be.
 
-A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes what is wanted. It does not
-act on zero, so stopping and starting remain ours. One with the condition `ScaledToZero` (Kubernetes 1.37) has set zero
-itself: that is neither a stop nor drift, and the wanted number stays.
+A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes the desired one. It does not
+act on zero, so stopping and starting remain ours. One with the condition `ScaledToZero` (Kubernetes 1.37) has set
+zero itself: that is neither a stop nor drift, and the wanted number stays.
 
 Where there is none and the number is another than ours, somebody else has set it: REPAIR sets ours again, ADOPT takes
 theirs over, REPORT leaves it and says so. Where the cluster does not let us look for one, and at zero where there is
@@ -41,7 +41,7 @@ class Replicas(msgspec.Struct, frozen=True):
 
 
 async def decide(client: LeasedClient, container: Container, present: Deployment, drift: Drift) -> Replicas:
-    """Returns what to do about the replicas of a Deployment that is there. Raises ClusterError."""
+    """Returns the decision about the replicas of an existing Deployment. Raises ClusterError."""
     wanted, live = container.wanted_replicas, present.spec.replicas
     asked = present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted)
     if live == wanted:
@@ -62,7 +62,7 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
     if drift.policy == "adopt":
         return Replicas(adopt=live, condition=condition)
     difference = await _difference(client, container, live)
-    # What scales to zero (KEDA) has an autoscaler for all other numbers.
+    # A program that scales to zero (KEDA) has an autoscaler for all other numbers.
     if repairs and autoscaler is None and not denied:
         drift.repaired.append(difference)
         return Replicas(scale=wanted, condition=condition)

@@ -1,11 +1,12 @@
-"""What the reconcilers of all types have in common: how outcomes are written back, and what a failure says.
+"""The common part of the reconcilers of all types: how outcomes are written back, and the messages of failures.
 
     rows locked -> leases on the work held -> failure, end or progress of each written
 
-Rows are locked in the order of their ids, and all of them before their work rows. Whose lease is lost is left alone.
+Rows are locked in the order of their ids, and all of them before their work rows. A row with a lost lease is left
+alone.
 
-A refusal is an answer: the generation was dealt with, and `Applied` is False. What did not get through was not dealt
-with: `Applied` is Unknown.
+A refusal is final for that generation: it counts as observed, and `Applied` is False. An apply without an answer is
+not final: `Applied` is Unknown.
 """
 
 from __future__ import annotations

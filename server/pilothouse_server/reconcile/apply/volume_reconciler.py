@@ -1,15 +1,15 @@
 """Volumes on their clusters, each a PersistentVolumeClaim.
 
-The worker writes what became of the apply (the condition `Applied`, the generation that was dealt with); whether the
-claim is bound is written by `claim_observer`, which sees it. A claim is ours when it carries the uid of our row;
-another of the same name is left alone, as `NameTaken`. A claim that pods still use is held by its finalizer: its row
-stays until it is gone.
+The worker writes the result of the apply (the condition `Applied`, the observed generation); `claim_observer`, which
+sees the claim, writes whether it is bound. A claim is ours when it carries the uid of our row; another of the same
+name is left alone, as `NameTaken`. A claim that pods still use is held by its finalizer: its row stays until it is
+gone.
 
 The very claim that an import took over is ours, too. It was made by somebody else, and so the deletion of its volume
 gives it back: our label goes, the claim and its data stay.
 
-A refusal of a claim that is there already (it cannot shrink, its class does not let it grow) takes nothing away: the
-storage stays bound, and the refusal shows beside it.
+A refusal for an existing claim (it cannot shrink, its class does not let it grow) takes nothing away: the storage
+stays bound, and the refusal is shown as well.
 
 A claim that was bound and vanished is not made again, see `storage.claims`.
 """
