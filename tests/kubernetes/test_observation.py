@@ -24,6 +24,7 @@ from pilothouse_server.kubernetes.objects import (
     PodSpec,
     PodState,
     ReplicaSet,
+    Running,
     Terminated,
     Waiting,
 )
@@ -235,6 +236,16 @@ def test_restarts_of_an_init_container_count_until_it_comes_through() -> None:
         pod, status=msgspec.structs.replace(pod.status, init_container_statuses=(through,))
     )
     assert observe_pod(pod, "main").restart_count == 1
+
+
+def test_restarts_of_a_native_sidecar_count_while_it_runs() -> None:
+    running = ContainerState(running=Running(started_at=NOW))
+    sidecar = ContainerStatus(name="mesh", ready=True, started=True, restart_count=2, state=running)
+    pod = looping(1)
+    pod = msgspec.structs.replace(
+        pod, status=msgspec.structs.replace(pod.status, init_container_statuses=(sidecar,))
+    )
+    assert observe_pod(pod, "main").restart_count == 3
 
 
 def test_a_pod_of_a_lost_node_says_so() -> None:

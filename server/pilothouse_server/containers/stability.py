@@ -169,7 +169,7 @@ def _ready_since(pod: Pod) -> int:
     times = [each.last_transition_time for each in pod.status.conditions if each.type == "Ready"]
     times += [
         status.state.running.started_at
-        for status in pod.status.container_statuses
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
         if status.restart_count > 0 and status.state.running is not None
     ]
     return max((int(time.timestamp()) for each in times if (time := storable(each)) is not None), default=1)

@@ -230,8 +230,12 @@ def _last(container: ContainerStatus) -> Reason | None:
 
 
 def _restarts(pod: Pod) -> int:
-    """Counts restarts as kubectl does: those of init containers as long as they have not come through."""
-    counted = [status for status in pod.status.init_container_statuses if not status.ready]
+    """Counts restarts as kubectl does: those of init containers until they are done, so of native sidecars always."""
+    counted = [
+        status
+        for status in pod.status.init_container_statuses
+        if not status.ready or status.state.running is not None
+    ]
     return added_up(status.restart_count for status in (*counted, *pod.status.container_statuses))
 
 
