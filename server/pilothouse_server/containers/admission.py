@@ -24,6 +24,7 @@ from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
+from pilothouse_server.values.resources import ObjectWarning
 from pilothouse_server.values.volumes import VolumeMount
 
 # The types that the kubelet takes for a log-in to registries; it ignores all others silently.
@@ -204,6 +205,27 @@ def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], shar
                     "asked": shown(asked),
                 },
             )
+
+
+def warn_of_quota(namespace: Namespace, share: tuple[int, int], told: list[ObjectWarning] | None) -> None:
+    """Sets the warnings about a container that a quota counts as nothing, because it requests nothing."""
+    if told is None:
+        return
+    quota = namespace.quota
+    unnamed = [
+        name
+        for name, limit, requested in (("cpu", quota.cpu, share[0]), ("memory", quota.memory, share[1]))
+        if limit and not requested
+    ]
+    words = (
+        'it requests no {0}, so the quota of namespace "{1}" counts none for it: set {0}_request or {0}_limit'
+    )
+    told[:] = [
+        ObjectWarning(
+            "MISSING_REQUESTS", f"container.resources.{name}_request", words.format(name, namespace.name)
+        )
+        for name in unnamed
+    ]
 
 
 def _millicores(text: str) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.containers import guarding, manifests
 from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, NotFound
 from pilothouse_server.kubernetes.objects import (
@@ -22,12 +24,13 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import needs_another_address
+from pilothouse_server.values.resources import ObjectWarning
 
 
-async def check_on_cluster(connect: Connect, container: Container) -> None:
-    """Have the container's cluster try it out, or its deletion if it is being deleted, and change nothing.
+async def check_on_cluster(connect: Connect, container: Container) -> tuple[ObjectWarning, ...]:
+    """Has the container's cluster try it out, or its deletion if it is being deleted, and changes nothing.
 
-    Raises as `tried`.
+    Returns the warnings of the cluster. Raises as `tried`.
     """
 
     async def trial(client: ClusterClient) -> None:
@@ -36,7 +39,9 @@ async def check_on_cluster(connect: Connect, container: Container) -> None:
         else:
             await dry_run_container_deletion(client, container)
 
-    await tried(connect, container.namespace_ref, trial)
+    with warnings.noted() as told:
+        await tried(connect, container.namespace_ref, trial)
+    return cluster_warnings(told)
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:

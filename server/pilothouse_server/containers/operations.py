@@ -42,9 +42,11 @@ from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
-from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
 
 Check = Callable[[Container], None]
+# Takes the warnings about a container that is accepted; None: nobody reads them.
+Told = list[ObjectWarning] | None
 # Where a change is written: as a draft, or in a transaction.
 Target = Draft | Transaction
 # Returns the change that facts lead to; None where the container is as it is wanted already.
@@ -84,7 +86,14 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
 
 
 async def create(
-    transaction: Transaction, namespace_name: str, wanted: Container, *, keys: Keys, may: May, uid: str = ""
+    transaction: Transaction,
+    namespace_name: str,
+    wanted: Container,
+    *,
+    keys: Keys,
+    may: May,
+    uid: str = "",
+    told: Told = None,
 ) -> Container:
     """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
 
@@ -107,7 +116,7 @@ async def create(
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys), uid)
+        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, told), uid)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -129,6 +138,7 @@ async def draft_creation(
     keys: Keys,
     may: May,
     share: Share,
+    told: Told = None,
 ) -> Container:
     """Drafts a new container: one statement reads the deciding facts, and at the commit another one writes
     everything.
@@ -144,7 +154,7 @@ async def draft_creation(
         await repository.admit_draft(draft, "", "", Needs())
         raise
     await share.used()
-    needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys)
+    needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys, told)
     creation = None
     if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
         # No create is refused because of a cached value.
@@ -173,6 +183,7 @@ class Caller(NamedTuple):
     actor: Actor
     may: May
     keys: Keys
+    told: Told
 
 
 def _creation(
@@ -191,6 +202,7 @@ def _creation(
     wanted = admission.settled(wanted, None, facts.found, caller.keys, caller.may)
     share = rules.quota_share(wanted)
     admission.refuse_exceeded_quota(namespace, facts.used, share)
+    admission.warn_of_quota(namespace, share, caller.told)
     created = msgspec.structs.replace(
         wanted,
         id=facts.container_id,
@@ -211,6 +223,7 @@ async def change(
     *,
     keys: Keys,
     may: May,
+    told: Told = None,
 ) -> Container:
     """Changes the desired state: `merge` returns the stored container with the caller's fields taken over.
 
@@ -239,6 +252,7 @@ async def change(
         if wanted == stored:
             return None
         quota, share = None, rules.quota_share(wanted)
+        admission.warn_of_quota(facts.namespace, share, told)
         if share != rules.quota_share(stored):
             admission.refuse_exceeded_quota(facts.namespace, facts.used, share)
             quota = share

@@ -30,6 +30,7 @@ from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.resources import ObjectWarning
 
 _PAUSE_MODE: dict[int, PauseMode] = {
     pb.PAUSE_MODE_UNSPECIFIED: "suspend",
@@ -91,16 +92,27 @@ class ContainerService:
         share = Share(last=goes_last(request))
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
         await share.used()
-        keys = self._keys
+        keys, told = self._keys, list[ObjectWarning]()
         if call.validate_only:
             transaction = await call.transaction()
-            created = await operations.create(transaction, request.namespace, wanted, keys=keys, may=may)
+            created = await operations.create(
+                transaction, request.namespace, wanted, keys=keys, may=may, told=told
+            )
         else:
             created = await operations.draft_creation(
-                call.draft(), self._facts, request.namespace, wanted, keys=keys, may=may, share=share
+                call.draft(),
+                self._facts,
+                request.namespace,
+                wanted,
+                keys=keys,
+                may=may,
+                share=share,
+                told=told,
             )
             await share.used()
-        return pb.CreateContainerResponse(container=await self._answer(call, created))
+        return pb.CreateContainerResponse(
+            container=await self._answer(call, created, told), warnings=map(wire.WARNING.to_proto, told)
+        )
 
     async def GetContainer(
         self, request: pb.GetContainerRequest, call: Call
@@ -146,6 +158,7 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
+        told: list[ObjectWarning] = []
         changed = await operations.change(
             await _target(call),
             request.namespace,
@@ -154,8 +167,11 @@ class ContainerService:
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             keys=self._keys,
             may=call.may(request.namespace),
+            told=told,
         )
-        return pb.UpdateContainerResponse(container=await self._answer(call, changed))
+        return pb.UpdateContainerResponse(
+            container=await self._answer(call, changed, told), warnings=map(wire.WARNING.to_proto, told)
+        )
 
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
@@ -321,14 +337,21 @@ class ContainerService:
         except ClusterError as error:
             raise caller_error(error, found.cluster_name) from None
 
-    async def _answer(self, call: Call, container: Container) -> pb.Container:
-        """Returns the answer of a mutation; for a dry run the cluster tries it first, without any lock."""
+    async def _answer(
+        self, call: Call, container: Container, told: list[ObjectWarning] | None = None
+    ) -> pb.Container:
+        """Returns the answer of a mutation; for a dry run the cluster tries it first, without any lock.
+
+        Warnings of that cluster are added to `told`.
+        """
         if container.is_long:
             await others_first()
         shown = _described(call, container)
         if call.validate_only:
             await call.leave_transaction()
-            await check_on_cluster(self._connect, container)
+            warnings = await check_on_cluster(self._connect, container)
+            if told is not None:
+                told += warnings
         return shown
 
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:

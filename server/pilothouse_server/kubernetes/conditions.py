@@ -7,10 +7,13 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition
+from pilothouse_server.values.resources import Condition, ObjectWarning
 
 # Whether the cluster has what is wanted.
 APPLIED = "Applied"
+# Not shown as a condition: the warnings of the cluster's response to the last apply, one a line.
+WARNED = "Warned"
+CLUSTER_WARNING = "CLUSTER"
 REASON_LIMIT = 100
 MESSAGE_LIMIT = 4096
 
@@ -22,3 +25,22 @@ def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime
     since = old.last_transition_time if old is not None and old.status == new.status else now
     kept[new.type] = msgspec.structs.replace(new, last_transition_time=since)
     return tuple(kept[type_] for type_ in sorted(kept))
+
+
+def warned(messages: Iterable[str]) -> Condition:
+    """Returns the warnings of an apply as they are stored; false if there are none."""
+    lines = [message.replace("\n", " ") for message in messages]
+    if not lines:
+        return Condition(WARNED, "False")
+    return Condition(WARNED, "True", CLUSTER_WARNING, "\n".join(lines)[:MESSAGE_LIMIT])
+
+
+def warnings_of(conditions: Iterable[Condition]) -> tuple[ObjectWarning, ...]:
+    """Returns the warnings that `warned` stored."""
+    found = next((each for each in conditions if each.type == WARNED), None)
+    return cluster_warnings(found.message.splitlines() if found is not None else ())
+
+
+def cluster_warnings(messages: Iterable[str]) -> tuple[ObjectWarning, ...]:
+    """Returns the words of a cluster as warnings."""
+    return tuple(ObjectWarning(CLUSTER_WARNING, message=message) for message in messages)

@@ -21,6 +21,7 @@ import msgspec
 from yarl import URL
 
 from pilothouse_server.flowcontrol.token_bucket import TokenBucket
+from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
     MOST_OF_USERS_BYTES,
@@ -236,6 +237,8 @@ class ClusterTransport:
         ) as response:
             ahead = clock_ahead(response.headers.get("Date", ""), datetime.now(UTC))
             self.ahead = self.ahead if ahead is None else ahead
+            if method != "GET":
+                warnings.note(response.headers.getall("Warning", ()))
             try:
                 found = await self._body(response, page or PageBound(self._limits.body_bytes), timeout.total)
             except TooLong:

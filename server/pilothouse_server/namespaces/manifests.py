@@ -17,6 +17,11 @@ from pilothouse_server.namespaces.model import Namespace
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 
+# Those of its answers: of a Deployment it warns, where it would refuse the pods.
+_WARN = "pod-security.kubernetes.io/warn"
+_VERSION = "-version"
+
+
 def asked_level(value: Namespace) -> str:
     """The Pod Security level that its Kubernetes namespace is given: the caller's goes before; '' for none."""
     return value.labels.get(POD_SECURITY, value.default_pod_security)
@@ -25,6 +30,10 @@ def asked_level(value: Namespace) -> str:
 def namespace_manifest(value: Namespace) -> Manifest:
     """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
     level = asked_level(value)
+    security = {POD_SECURITY: level} if level else {}
+    if level and not value.adopted:
+        version = value.labels.get(POD_SECURITY + _VERSION)
+        security |= {_WARN: level, **({_WARN + _VERSION: version} if version else {})}
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -32,8 +41,8 @@ def namespace_manifest(value: Namespace) -> Manifest:
             {
                 "name": value.kubernetes_name,
                 "labels": {
+                    **security,
                     **value.labels,
-                    **({POD_SECURITY: level} if level else {}),
                     MANAGED_BY: MANAGER,
                     NAMESPACE: label_value(value.name),
                     NAMESPACE_UID: value.uid,

@@ -14,9 +14,10 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import AnswerConverter, Differences, etag
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.values.labels import LabelSelector
-from pilothouse_server.values.resources import Condition
+from pilothouse_server.values.resources import Condition, ObjectWarning
 
 # `made_from` is for the platform's own use.
+WARNING = AnswerConverter(ObjectWarning, resource.Warning)
 CONDITION = AnswerConverter(Condition, resource.Condition, Differences(struct_only=("made_from",)))
 
 

@@ -26,7 +26,7 @@ class Remounted(msgspec.Struct, frozen=True):
 
     volume: Volume
     restarts: int
-    check_on_cluster: Callable[[Connect], Awaitable[None]]
+    check_on_cluster: Callable[[Connect], Awaitable[object]]
 
 
 class VolumeMounter(Protocol):

@@ -24,6 +24,14 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     made_from: str = ""
 
 
+class ObjectWarning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A remark on an object that was accepted. `path`: the field that it is about, where one is known."""
+
+    reason: str
+    path: str = ""
+    message: str = ""
+
+
 class NamespaceRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The namespace that a resource lives in, and where that is: its cluster, and its name and uid there."""
 

@@ -9,18 +9,24 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
 from pilothouse_server.containers.volume_attachment import shows_volumes, volumes_attachable
 from pilothouse_server.errors import invalid
+from pilothouse_server.kubernetes.conditions import WARNED, warnings_of
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 from pilothouse_server.rpc.encoding import AnswerField, duration
 from pilothouse_server.rpc.message_cache import MessageCache
-from pilothouse_server.values.resources import Condition
+from pilothouse_server.values.resources import Condition, ObjectWarning
 
 STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
 
 
 def _conditions(value: model.Container) -> tuple[Condition, ...]:
     attachable = volumes_attachable(value)
-    return value.observed.conditions if attachable is None else (*value.observed.conditions, attachable)
+    shown = tuple(each for each in value.observed.conditions if each.type != WARNED)
+    return shown if attachable is None else (*shown, attachable)
+
+
+def _warnings(value: model.Container) -> tuple[ObjectWarning, ...]:
+    return warnings_of(value.observed.conditions)
 
 
 def _uptime(value: model.Container) -> timedelta | None:
@@ -60,7 +66,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
     pb.Container,
     Differences(
         within=("spec", "observed"),
-        computed={"conditions": _conditions, "uptime": _uptime},
+        computed={"conditions": _conditions, "uptime": _uptime, "warnings": _warnings},
         struct_only=(
             *("id", "namespace_ref", "updated_by", "row_version"),
             # Between desired and observed: callers see what becomes of them.
@@ -70,7 +76,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
         ),
         check=_check_handlers,
     ),
-    parts=(wire.CONDITION,),
+    parts=(wire.CONDITION, wire.WARNING),
 )
 # The creator's name and the time since the start change without the container, and a condition with its volumes.
 CACHE: MessageCache[model.Container, pb.Container] = MessageCache(

@@ -7,7 +7,7 @@ condition `Applied` with the cluster's words, and a status only where there is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import ClassVar
@@ -26,7 +26,8 @@ from pilothouse_server.containers.observation import (
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
 from pilothouse_server.importing import drift_adoption
-from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
+from pilothouse_server.kubernetes import warnings
+from pilothouse_server.kubernetes.conditions import APPLIED, WARNED, set_condition, warned
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.reconcile.apply import container_actions
@@ -174,8 +175,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if loaded.namespace_doubted:
             # Only then: of most new containers it is known, and each costs as few requests as can be.
             await client.check_home(container.namespace_ref)
-        made = await container_actions.make(client, container) if loaded.untouched else None
-        return made or await container_actions.apply(client, container, loaded.noted, self._rules)
+        with warnings.noted() as told:
+            made = await container_actions.make(client, container) if loaded.untouched else None
+            done = made or await container_actions.apply(client, container, loaded.noted, self._rules)
+        return _with_warnings(container, done, told)
 
     async def write_at_once(
         self,
@@ -271,6 +274,16 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 await drift_adoption.store(transaction, stored, adoption.wanted, adoption.description)
             results.append(Result(again_seconds=again, applied=_applied_generation(progress)))
         return results
+
+
+def _with_warnings(container: Container, done: ContainerProgress, told: Collection[str]) -> ContainerProgress:
+    """The progress with the warnings of its applies; that there are none is noted only after there were some."""
+    before = any(each.type == WARNED for each in container.observed.conditions)
+    # Where everything agrees nothing is applied, and the warnings of the last apply hold.
+    applied = done.deployment is not None and container.observed_generation < container.generation
+    if not told and not (before and applied):
+        return done
+    return msgspec.structs.replace(done, conditions=(*done.conditions, warned(told)))
 
 
 def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -> bool:

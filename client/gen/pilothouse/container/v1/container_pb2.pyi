@@ -1571,6 +1571,7 @@ class Container(_message.Message):
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     WORKLOAD_KIND_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. RFC 1123 label, unique in the namespace; immutable."""
     display_name: _builtins.str
@@ -1783,6 +1784,10 @@ class Container(_message.Message):
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """Time when its deletion was requested; unset otherwise."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """Warnings with which the cluster answered the last apply, such as those of Pod Security; at most 20."""
+
     def __init__(
         self,
         *,
@@ -1845,10 +1850,11 @@ class Container(_message.Message):
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         workload_kind: Global___WorkloadKind.ValueType = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -2033,18 +2039,26 @@ class CreateContainerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTAINER_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def container(self) -> Global___Container:
         """The stored resource."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """Remarks of the server itself: a container without requests in a namespace whose quota counts them. With
+        `validate_only` also the warnings of the cluster's dry run.
+        """
 
     def __init__(
         self,
         *,
         container: Global___Container | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2248,18 +2262,26 @@ class UpdateContainerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTAINER_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def container(self) -> Global___Container:
         """The stored resource."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """Remarks of the server itself: a container without requests in a namespace whose quota counts them. With
+        `validate_only` also the warnings of the cluster's dry run.
+        """
 
     def __init__(
         self,
         *,
         container: Global___Container | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,6 +123,36 @@ CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 3
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
 
 @_typing.final
+class Warning(_message.Message):
+    """A remark on a request or an object that was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Source or subject: `CLUSTER` (the words of the cluster, its webhooks and Pod Security) or `MISSING_REQUESTS`."""
+    path: _builtins.str
+    """Field that it is about, where one is known."""
+    message: _builtins.str
+    """Text for people; a cluster's is in its own words."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        path: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Warning: _TypeAlias = Warning  # noqa: Y015
+
+@_typing.final
 class Condition(_message.Message):
     """One aspect of a resource's state, by the Kubernetes API conventions."""
 

@@ -1,0 +1,109 @@
+"""Warnings of the cluster and of the server reach the caller: of a dry run, of an apply, of a quota."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.container.v1 import container_pb2_grpc
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.kubernetes import warnings
+from pilothouse_simulator.admission.pod_security import ENFORCE, WARN
+from pilothouse_simulator.values import resources
+from tests.harness import Server
+from tests.waiting import poll_until
+
+PRIVILEGED = pb.Container(
+    name="web", image="nginx:1.27", security_context=pb.SecurityContext(privileged=True)
+)
+SAID = 'would violate PodSecurity "baseline:latest": privileged (container "main" must not set'
+
+
+async def make(server: Server, **fields: object) -> None:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", **fields))  # type: ignore[arg-type]
+
+    async def is_there() -> bool:
+        assert server.cluster is not None
+        return server.cluster.store.get(resources.NAMESPACES, None, "demo") is not None
+
+    await poll_until(is_there)
+
+
+async def calls(server: Server) -> Any:
+    """The bare calls: the client library returns the container alone."""
+    metadata = (("authorization", f"Bearer {await server.token()}"),)
+    stub: Any = container_pb2_grpc.ContainerServiceStub(server.channel())
+
+    class Calls:
+        async def create(self, **fields: Any) -> pb.CreateContainerResponse:
+            request = pb.CreateContainerRequest(namespace="demo", **fields)
+            return cast("pb.CreateContainerResponse", await stub.CreateContainer(request, metadata=metadata))
+
+        async def update(self, **fields: Any) -> pb.UpdateContainerResponse:
+            request = pb.UpdateContainerRequest(namespace="demo", name="web", **fields)
+            return cast("pb.UpdateContainerResponse", await stub.UpdateContainer(request, metadata=metadata))
+
+    return Calls()
+
+
+async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Server) -> None:
+    await make(server)
+    assert server.cluster is not None
+    labels = server.cluster.store.get(resources.NAMESPACES, None, "demo")["metadata"]["labels"]  # type: ignore[index]
+    assert (labels[ENFORCE], labels[WARN]) == ("baseline", "baseline")
+    containers, bare = server.admin.containers, await calls(server)
+    tried = await bare.create(container=PRIVILEGED, validate_only=True)
+    (told,) = tried.warnings
+    assert (told.reason, told.message.startswith(SAID)) == ("CLUSTER", True)
+    made = await bare.create(container=PRIVILEGED)
+    # A mutation asks no cluster.
+    assert not made.warnings
+
+    async def shown(warned: bool) -> bool:
+        found = await containers.get(namespace="demo", name="web")
+        assert all(each.type != "Warned" for each in found.conditions)
+        return not found.reconciling and [each.message[: len(SAID)] for each in found.warnings] == (
+            [SAID] if warned else []
+        )
+
+    await poll_until(lambda: shown(True))
+    mask = FieldMask(paths=["security_context"])
+    await containers.update(namespace="demo", name="web", container=pb.Container(), update_mask=mask)
+    await poll_until(lambda: shown(False))
+
+
+async def test_a_container_that_a_quota_counts_as_nothing_is_warned_of(server: Server) -> None:
+    await make(server, resource_quota=namespace_pb2.ResourceQuota(cpu="2", memory="1Gi"))
+    bare = await calls(server)
+    plain = pb.Container(name="web", image="nginx:1.27")
+    for again in (True, False):
+        made = await bare.create(container=plain, validate_only=again)
+        assert [(each.reason, each.path) for each in made.warnings] == [
+            ("MISSING_REQUESTS", "container.resources.cpu_request"),
+            ("MISSING_REQUESTS", "container.resources.memory_request"),
+        ]
+    wanted = pb.Container(resources=pb.Resources(cpu_limit="1", memory_request="64Mi"))
+    mask = FieldMask(paths=["resources"])
+    changed = await bare.update(container=wanted, update_mask=mask)
+    assert not changed.warnings
+
+
+@pytest.mark.parametrize(
+    ("headers", "texts"),
+    [
+        (['299 - "v1 Endpoints is deprecated"'], ["v1 Endpoints is deprecated"]),
+        (['299 - "unknown field \\"spec.replicaz\\""', '299 - "a"'], ['unknown field "spec.replicaz"', "a"]),
+        (['299 - "a", 299 - "b", 299 - "a"'], ["a", "b"]),
+        (['199 - "not ours"', "nonsense", '299 - "cut'], []),
+        ([f'299 - "{number}"' for number in range(50)], [str(number) for number in range(warnings.MOST)]),
+    ],
+)
+def test_the_header_is_read_as_clusters_write_it(headers: list[str], texts: list[str]) -> None:
+    with warnings.noted() as told:
+        warnings.note(headers)
+    assert list(told) == texts
+    warnings.note(headers)
+    assert list(told) == texts
