@@ -17,7 +17,7 @@ from pilothouse_server.store.backfill import backfill_messages
 from pilothouse_server.store.rendered import Rendered
 from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
-from tests.promises.cached_messages import KINDS, look
+from tests.promises.cached_messages import MESSAGES, look
 from tests.promises.calling import Caller
 from tests.promises.requests import OWN, REQUESTS, request_for, volume, workload
 from tests.promises.world import World
@@ -34,7 +34,7 @@ async def test_after_every_request_what_is_kept_is_the_row(full_world: World) ->
         await world.caller_of(rule).invoke(rule, world.request(rule))
         found = await look(application)
         assert (found.wrong, found.missing) == ([], []), rule.name
-        assert found.shown > len(KINDS)
+        assert found.shown > len(application.watched)
         tried.add(rule.name)
     assert len(tried) > 30
 
@@ -174,7 +174,7 @@ async def test_messages_go_with_their_rows(full_world: World) -> None:
         count = "SELECT count(*) FROM rendered_messages WHERE resource_type = $1"
         for name in ("container", "volume", "config_map", "secret"):
             assert await sql.fetchval(count, name) > 0
-            await sql.execute(f"DELETE FROM {KINDS[name][0]}")
+            await sql.execute(f"DELETE FROM {name}s")
             assert await sql.fetchval(count, name) == 0
         before = await sql.fetchval(count, "namespace")
         await full_world.must("DeleteNamespace", {"name": OWN, "cascade": True})
@@ -300,11 +300,11 @@ async def test_lists_and_first_states_from_ready_bytes_are_what_is_rendered(full
 
 async def test_answers_are_made_of_what_is_kept(full_world: World) -> None:
     async with full_world.sql() as sql:
-        for name, (_, message) in KINDS.items():
+        for name in full_world.server.application.watched:
             await sql.execute(
                 "UPDATE rendered_messages SET message = $2 WHERE resource_type = $1",
                 name,
-                message(name="kept").SerializeToString(),
+                MESSAGES[name](name="kept").SerializeToString(),
             )
     for method in _GETS:
         answer = await full_world.must(method, {**REQUESTS[method], **_NAMES.get(method, {})})

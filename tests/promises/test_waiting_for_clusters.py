@@ -27,7 +27,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
 # Methods with a dry run that needs no cluster.
-_ASKS_NOBODY = {"RotateKeys", "DeregisterCluster", "DeleteImage", "ResolveOrphans"}
+_ASKS_NOBODY = {"DeregisterCluster", "ResolveOrphans"}
 # Methods that ask a cluster, in addition to all with `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
@@ -55,15 +55,12 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def _asking(world: World) -> dict[str, Fields]:
     found = dict(_ASKING)
+    of_clusters = {*world.server.application.reconcilers, "cluster"}
     for rule in world.rules.values():
-        if rule.has_validate_only and _is_of_a_cluster(rule) and rule.name not in _ASKS_NOBODY:
+        if rule.has_validate_only and rule.resource_type in of_clusters and rule.name not in _ASKS_NOBODY:
             found[rule.name] = {**_fields(world, rule), "validateOnly": True}
     assert len(found) > 20
     return found
-
-
-def _is_of_a_cluster(rule: Rule) -> bool:
-    return not any(service in rule.method for service in (".identity.", ".audit."))
 
 
 def _fields(world: World, rule: Rule) -> Fields:

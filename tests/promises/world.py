@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -39,13 +40,12 @@ from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, ta
 # Of one length, so that an answer about one can be turned into an answer about another byte by byte.
 FOREIGN, GONE, MISSING = "tenant-b", "tenant-c", "tenant-d"
 ROLES = ("admin", "operator", "developer", "viewer")
-# The sources of the mutations' targets: noun → the method that makes one, its field, and how.
+# The requests that make the targets of mutations, by noun: of everything that lives in a namespace.
 _MADE = {
-    "Container": ("container", requests.workload),
-    "Volume": ("volume", requests.volume),
-    "Service": ("service", requests.service),
-    "ConfigMap": ("configMap", requests.config_map),
-    "Secret": ("secret", requests.secret),
+    name.removeprefix("Create"): fields
+    for name, fields in REQUESTS.items()
+    if name.startswith("Create") and "namespace" in fields and name != "CreateServiceAccount"
+    if isinstance(fields["namespace"], str)
 }
 _NEEDS_TARGET = ("Update", "Delete", "Start", "Stop", "Pause", "Resume", "Restart", "Attach", "Detach")
 _BEFORE = {
@@ -201,10 +201,12 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
 async def furnish(world: World, *namespaces: str) -> None:
     """Makes the target of every mutation in each of some namespaces, and the users and roles that some need."""
     for namespace in namespaces:
-        for noun, (name, make) in _MADE.items():
-            if any(rule.name == f"Create{noun}" for rule in world.rules.values()):
+        for noun, fields in _MADE.items():
+            method = f"Create{noun}"
+            if any(rule.name == method for rule in world.rules.values()):
                 for thing in ("web", *_targets(world, noun)):
-                    await world.must(f"Create{noun}", {"namespace": namespace, name: make(thing)})
+                    renamed = json.loads(json.dumps(fields).replace(target(method), thing))
+                    await world.must(method, {**renamed, "namespace": namespace})
         for method, before in _BEFORE.items():
             if any(rule.name == method for rule in world.rules.values()):
                 fields = {"namespace": namespace, "name": target(method)}

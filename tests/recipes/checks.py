@@ -30,6 +30,7 @@ from pilothouse_server.store.backfill import backfill_messages
 from pilothouse_server.store.metadata import METADATA
 from tests.conftest import Database
 from tests.conventions import schema_file
+from tests.fields.test_resources import test_every_resource_is_examined
 from tests.harness import Server, running_server
 from tests.isolation.rules import findings
 from tests.migrations.filling import fill
@@ -125,6 +126,10 @@ async def find(database: Database) -> list[str]:
         held = any(permission_matches(form, rule.permission) for form in forms)
         if rule.permission.startswith("route.") and holds(name, rule.permission) != held:
             faults.append(f"the role {name} and {rule.permission}")
+    try:
+        test_every_resource_is_examined()
+    except AssertionError:
+        faults.append("a resource is not examined")
     async with database.owner() as owner:
         try:
             await fill(owner)

@@ -55,6 +55,9 @@ EDITS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             '    "rendered_messages": """',
         ),
     ),
+    "tests/fields/test_resources.py": (
+        ("EXAMINED_ELSEWHERE = {\n", 'EXAMINED_ELSEWHERE = {\n    "pilothouse.route.v1.Route",\n'),
+    ),
     "tests/promises/test_tenants_apart.py": (("_VIEWED = {", '_VIEWED = {"route", '),),
     "tests/promises/requests.py": (
         (

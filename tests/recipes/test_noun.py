@@ -24,6 +24,7 @@ _IMPORTS = (str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--c
 _OF_TESTS = {
     "tests/migrations/filling.py": "no rows for routes",
     "tests/promises/requests.py": "CreateRoute has no request",
+    "tests/fields/test_resources.py": "a resource is not examined",
     "tests/promises/test_tenants_apart.py": "the role viewer and route.list",
 }
 # The files that the check of imports misses.
