@@ -47,7 +47,7 @@ _NO_HOOKS: Hooks = {}
 
 
 def read(part: FieldPart, source: MappingSource, hooks: Hooks = _NO_HOOKS) -> Values | None:
-    """The values that one mapping says; None where a check leaves it out.
+    """Returns the values of one mapping; None if a check leaves it out.
 
     The caller leaves the source, and may read more of it before.
     """

@@ -95,7 +95,7 @@ class MappingSource(Protocol):
         """The mapping of a key."""
 
     def each(self, key: str, by: str = "name") -> Iterator[Self]:
-        """The mappings of a list, told apart in messages by the key `by`. The caller leaves each."""
+        """Returns the mappings of a list; messages distinguish them by the key `by`. The caller leaves each."""
 
     def only_default(self, key: str, *defaults: Any) -> None:
         """Read a key that the platform leaves at Kubernetes' default: any other value is reported."""

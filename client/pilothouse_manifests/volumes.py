@@ -61,7 +61,7 @@ class PodVolume(Generic[S]):
 
 
 def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
-    """The volumes that a pod's spec says, in their order."""
+    """Yields the volumes of a pod's spec, in their order."""
     for item in pod.each(VOLUMES):
         with item:
             name = item.text("name", required=True)

@@ -113,7 +113,7 @@ def _program(container: pb.Container | pb.Program | pb.InitContainer) -> None:
             _fill(hook.http_get, HTTP_GET)
     for variable in container.env:
         variable.value_from = variable.value_from or pb.ENV_VALUE_FROM_LITERAL
-        # The API writes 0 where nothing is said.
+        # The API writes 0 for an unset value.
         variable.divisor = variable.divisor if variable.divisor != "0" else ""
     _resources(container.resources)
     for name in ("resources", "security_context", "probes", "lifecycle"):
@@ -141,7 +141,7 @@ def _clear(message: Message, name: str) -> None:
 
 
 def _clear_empty(message: Message, name: str) -> None:
-    """A part that says nothing is the same as none."""
+    """An empty part is the same as none."""
     if not getattr(message, name).ByteSize():
         message.ClearField(name)
 

@@ -112,7 +112,7 @@ def action_of(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> Action:
 def send(
     config: Config[BlockingTransport], namespace: str, step: ConfigStep, *, validate_only: bool = False
 ) -> pb.ConfigMap | pb.Secret:
-    """Have the server take one step; answers the object then. Raises PilothouseError."""
+    """Sends one step to the server; returns the resulting object. Raises PilothouseError."""
     message, before = step.message, step.before
     where: dict[str, Any] = {"namespace": namespace, "validate_only": validate_only}
     if before is None:

@@ -81,7 +81,7 @@ def line(step: Step) -> str:
 def send(
     containers: Containers[BlockingTransport], namespace: str, step: Step, *, validate_only: bool = False
 ) -> pb.Container:
-    """Have the server take one step; answers the container then. Raises PilothouseError."""
+    """Sends one step to the server; returns the resulting container. Raises PilothouseError."""
     container = step.container
     if step.before is None:
         return containers.create(namespace=namespace, container=container, validate_only=validate_only)

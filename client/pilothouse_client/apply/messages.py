@@ -35,7 +35,7 @@ _WORDS: dict[EnumDescriptor, tuple[str, ...]] = {
 
 
 def message(kind: type[M], values: Values) -> M:
-    """The message of this type that says these values."""
+    """Returns the message of this type with these values."""
     return kind(**_named(kind.DESCRIPTOR, values))
 
 

@@ -69,7 +69,7 @@ class Rollout:
         return bool(self.failed) or all(name in self._gone for name in self.missing)
 
     def observe(self, change: Change[pb.Container]) -> Iterator[str]:
-        """Takes in one change of the watch; yields the lines to say about it."""
+        """Applies one change of the watch; yields the lines to print about it."""
         self._time.note(change)
         name = change.resource.name
         if change.kind is ChangeKind.SYNCED:
@@ -141,7 +141,7 @@ def wait(
     """Whether all containers arrived in time; those that did not are complained about with their reasons.
 
     Raises:
-        PilothouseError: the watch was refused or could not go on.
+        PilothouseError: the watch was refused or could not continue.
     """
     rollout = Rollout(containers, patience, lambda seen: scales_up(client, seen))
     if rollout.ended():

@@ -53,7 +53,7 @@ class ApplyResult(enum.Enum):
 class Options:
     """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`.
 
-    `skip`: the greatest weight of a problem to go on without.
+    `skip`: the greatest weight of a problem to accept.
     """
 
     sources: Sequence[str]
@@ -146,7 +146,7 @@ def _planned(
     if not documents and not problems.all:
         complain("nothing to apply: the input holds no document")
         return None
-    # Without a call, as far as the files alone tell.
+    # Checks that need only the files, without a call.
     if problems.refused(options.skip):
         _refuse(problems, options, complain)
         return None
@@ -191,7 +191,7 @@ def _planned_configs(
 def _planned_volumes(
     client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
 ) -> list[VolumeStep]:
-    """As with configuration: the volumes on the server are asked for only where the manifest speaks of any."""
+    """As with configuration: the volumes on the server are read only if the manifest has any."""
     wanted = manifest.volumes
     if not wanted:
         return []
@@ -202,7 +202,7 @@ def _planned_volumes(
 def _planned_services(
     client: Nouns[BlockingTransport], wanted: Sequence[ManifestService], options: Options
 ) -> list[ServiceStep]:
-    """As with configuration: the Services on the server are asked for only where the manifest has any."""
+    """As with configuration: the Services on the server are read only if the manifest has any."""
     if not wanted:
         return []
     return plan_services(

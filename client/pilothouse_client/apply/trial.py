@@ -6,7 +6,7 @@ is applied whole or not at all. Three kinds of refusal are no fault of a file:
 - An object that it reads, mounts or takes over from another container is not there (or not free) yet because the same
   file brings it. Such references are left out of the trial (`checkable` of each kind), or the refusal is excused.
 - The cluster is away or slow. In a real run the server accepts the step nevertheless and reconciles later.
-- Somebody else's change was met at the very moment.
+- A concurrent change of another client was met.
 
 Quota is counted over the sum of the steps, which no trial of one of them can.
 """

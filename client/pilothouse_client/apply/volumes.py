@@ -31,7 +31,7 @@ _SHOWN = (
     "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "optional", "labels",
     "annotations",
 )  # fmt: skip
-# Field of the message -> where a claim's document says it.
+# Field of the message -> its place in a claim's document.
 _FIXED = {
     "type": "",
     "storage_class": "spec.storageClassName",
@@ -120,7 +120,7 @@ class VolumeExecutor:
 def send(
     storage: Storage[BlockingTransport], namespace: str, step: VolumeStep, *, validate_only: bool = False
 ) -> pb.Volume:
-    """Have the server take one step; answers the volume then. Raises PilothouseError."""
+    """Sends one step to the server; returns the resulting volume. Raises PilothouseError."""
     before = step.before
     if before is None:
         return storage.create_volume(namespace=namespace, volume=step.message, validate_only=validate_only)

@@ -132,6 +132,6 @@ def _headers(path: str) -> dict[str, str]:
     for line in _text(path).splitlines():
         name, colon, value = line.partition(":")
         if not colon:
-            raise CommandError(f"{path} must hold a header a line, Name: value", 2)
+            raise CommandError(f"each line of {path} must be a header, Name: value", 2)
         found[name.strip()] = value.strip()
     return found

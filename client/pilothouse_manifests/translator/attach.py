@@ -55,7 +55,8 @@ class WantedContainer:
 
 
 def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContainer]:
-    """The containers that the manifest wants, in the order given, then those it changes only through their services.
+    """Returns the desired containers of the manifest, in the given order, then those it changes only through their
+    services.
 
     `existing`: the namespace's containers on the server. A document that belongs nowhere becomes a problem.
     """
@@ -297,7 +298,7 @@ def _carried(declared: DeclaredPort, made: Iterable[Values]) -> bool:
 
 
 def _with_node_ports(ports: list[Values], before: Values | None) -> list[Values]:
-    """A node port that the cluster chose stays: a manifest that names none does not ask for another one."""
+    """A node port that the cluster chose stays: a manifest without one does not request another."""
     if before is None:
         return ports
     chosen = {

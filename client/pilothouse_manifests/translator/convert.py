@@ -144,7 +144,7 @@ def _listed(root: Mapping, problems: Problems) -> list[Document]:
 
 
 def _read_all(root: Fields) -> None:
-    """Nothing more is said about a document that was reported whole."""
+    """No further problem is reported about a document that was reported whole."""
     for name in root.names():
         root.item(name)
 

@@ -18,7 +18,7 @@ _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
 
 
 def convert_config_map(root: Fields, namespace: str) -> ManifestConfig:
-    """The config map that the document describes; whether it is usable says its reporter."""
+    """Returns the config map of the document; its reporter shows whether it is usable."""
     own = _metadata(root, namespace)
     data = root.text_map("data")
     _check_once(root, data, root.text_map("binaryData"))

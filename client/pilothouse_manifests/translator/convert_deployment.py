@@ -36,7 +36,7 @@ from pilothouse_manifests.volumes import DNS_LABEL
 
 
 def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
-    """The workload that the document describes; whether it is usable says its reporter."""
+    """Returns the workload of the document; its reporter shows whether it is usable."""
     container: Values = {}
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)

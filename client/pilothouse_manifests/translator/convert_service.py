@@ -18,7 +18,7 @@ from pilothouse_manifests.volumes import DNS_LABEL
 
 
 def convert_service(root: Fields, namespace: str) -> ManifestService:
-    """The service that the document describes; whether it is usable says its reporter."""
+    """Returns the service of the document; its reporter shows whether it is usable."""
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
         if stated.present and not re.fullmatch(DNS_LABEL, own.name):
@@ -72,7 +72,9 @@ def _check_ports(ports: list[Values], places: list[tuple[InputPosition, str]], r
 
 
 def convert_account(root: Fields, namespace: str) -> ManifestAccount:
-    """The service account that the document describes. The platform makes it by name, so it may say nothing else."""
+    """The service account that the document describes. The platform makes it by name, so it may have no other
+    fields.
+    """
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
         if stated.present and not own.name:

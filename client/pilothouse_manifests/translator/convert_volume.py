@@ -40,7 +40,7 @@ class PodVolumes:
 
 
 def convert_claim(root: Fields, namespace: str) -> VolumeObject:
-    """The claim that the document describes; whether it is usable says its reporter."""
+    """Returns the claim of the document; its reporter shows whether it is usable."""
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
         if stated.present and not re.fullmatch(DNS_LABEL, own.name):

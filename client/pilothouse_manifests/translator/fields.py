@@ -321,7 +321,7 @@ class Fields:
 
 
 def _says(scalar: ScalarNode, values: tuple[Any, ...]) -> bool:
-    """Whether a scalar says one of these values, however it is spelt."""
+    """Returns whether a scalar has one of these values, in any spelling."""
     if scalar.kind == "boolean":
         return (scalar.text.lower() in ("true", "yes", "on")) in [v for v in values if isinstance(v, bool)]
     numbers = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]

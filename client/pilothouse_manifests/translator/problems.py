@@ -88,7 +88,7 @@ class Problems:
         self._found: list[InputProblem] = []
 
     def add(self, problem: InputProblem) -> None:
-        """Keep a problem; one that says the same of the same place (an anchor used twice) is kept once."""
+        """Adds a problem; a repetition about the same place (an anchor used twice) is dropped."""
         if problem not in self._found:
             self._found.append(problem)
 
@@ -98,11 +98,11 @@ class Problems:
         return tuple(sorted(self._found, key=lambda problem: problem.place))
 
     def refused(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
-        """Those that keep the input from being applied. `skip`: the greatest weight to go on without; None: none."""
+        """Those that keep the input from being applied. `skip`: the greatest weight to accept; None: none."""
         return tuple(each for each in self.all if not _accepted(each, skip))
 
     def skipped(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
-        """Those that are passed over because the caller asked for it."""
+        """Returns those that are skipped at the caller's request."""
         return tuple(each for each in self.all if _accepted(each, skip))
 
 

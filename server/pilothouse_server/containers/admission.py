@@ -79,7 +79,7 @@ def settled(
         )
     wanted = _with_volumes(wanted, facts.volumes)
     if stored is None or runs_other_things(wanted, stored):
-        # Before anything is told of config maps and secrets: whether they are there, and of which type.
+        # Checked before anything about config maps and secrets is revealed: their existence and type.
         refuse_use(wanted, may)
     found = Findings()
     _check_sources(wanted, stored, facts, found)
@@ -135,7 +135,7 @@ def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
 def _check_pull_secrets(
     wanted: Container, stored: Container | None, types: Mapping[str, str], found: Findings
 ) -> None:
-    """Notes those that are not there, or that no registry is told of by."""
+    """Notes missing ones, and those without a registry's log-in."""
     names = _pull_secrets(wanted, stored)
     for number, name in enumerate(wanted.spec.image_pull_secrets):
         field = f"container.image_pull_secrets[{number}]"

@@ -1,4 +1,4 @@
-"""The containers that read config maps and secrets, as the noun config asks for them (`config.readers.Readers`)."""
+"""The containers that read config maps and secrets, for the noun config (`config.readers.Readers`)."""
 
 from __future__ import annotations
 

@@ -20,5 +20,5 @@ class DriftRules(msgspec.Struct, frozen=True):
     guarded_keys: KeyPatterns
 
 
-# Where no setting says otherwise.
+# The defaults of the settings.
 DEFAULT_RULES: Final = DriftRules(PermittedAdditions(), KeyPatterns(",".join(POD_KEYS), guarding=True))

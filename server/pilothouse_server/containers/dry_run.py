@@ -105,7 +105,7 @@ async def _dry_run_service_account(client: ClusterClient, container: Container) 
 
 async def _dry_run_scale(client: ClusterClient, container: Container, found: Deployment) -> None:
     wanted = container.wanted_replicas
-    # A number that others set stays theirs as long as we want what we wanted.
+    # A number that others set stays as long as our desired number stays.
     if found.metadata.annotation(manifests.REPLICAS_SET) != str(wanted) and found.spec.replicas != wanted:
         where = (container.kubernetes_namespace, container.kubernetes_name)
         await client.set_scale(DEPLOYMENTS, *where, wanted, dry_run=True)

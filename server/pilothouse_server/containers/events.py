@@ -13,7 +13,7 @@ MOST_PODS = 10
 def subjects_of(container: Container, pods: Sequence[Pod]) -> list[EventSubject]:
     """Returns the objects of a container: its Deployment, replica sets, pods and Services.
 
-    Of many pods those that are not ready come first, the others tell little.
+    Of many pods those that are not ready come first, because the others explain little.
     """
     chosen = sorted(pods, key=lambda pod: (pod.ready, pod.name))[:MOST_PODS]
     # A pod's name is that of its replica set and five characters: so the older ones of a rollout are found, too.

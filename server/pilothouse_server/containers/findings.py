@@ -1,4 +1,4 @@
-"""The broken rules of a container that a caller asks for, collected so that one response names all of them."""
+"""The broken rules of a requested container, collected so that one response names all of them."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
 
 
 def _counts(found: GuardViolation, container: Container | None) -> bool:
-    """Returns whether a right is asked for: of an account only if somebody was allowed it before.
+    """Returns whether a right needs a permission: for an account only if somebody was allowed it before.
 
     An account that nobody was allowed is compared with the cluster's later (`refuse_account`).
     """
@@ -200,7 +200,7 @@ def _with_rights(
         return wanted
     known = None if stored is None else stored.spec.rights
     if stored is not None and known is None:
-        # It is of a release that noted none.
+        # A release that recorded no rights wrote it.
         known = tuple(each.right for each in _of_pods(stored, Keys(KeyPatterns("*"), KeyPatterns(""))))
     allowed = may is not only_takes_away and may(PRIVILEGED)
     rights = {each.right for each in found if each.rule != ACCOUNT or allowed or each.right in (known or ())}

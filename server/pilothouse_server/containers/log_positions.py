@@ -40,7 +40,7 @@ class LogPosition(msgspec.Struct, array_like=True):
 
 
 def position_token(key: bytes, bound_to: str, positions: dict[PodKey, LogPosition]) -> str:
-    """The token by which a log stream goes on.
+    """Returns the token from which a log stream continues.
 
     The positions of all pods, bound to the caller and the question.
     """

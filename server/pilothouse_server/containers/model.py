@@ -480,7 +480,7 @@ class Container(Namespaced, Value, frozen=True):
 
 
 class CachedContainer(CachedMessage, frozen=True):
-    """A container that is not rendered; the time since its start goes on."""
+    """A container that is not rendered; the time since its start changes."""
 
     status: Status
     started_at: datetime | None

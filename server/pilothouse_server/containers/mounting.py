@@ -1,4 +1,4 @@
-"""Mounting volumes into containers and taking them out again, as the noun storage asks for it (`storage.mounter`).
+"""Mounting volumes into containers and taking them out again, for the noun storage (`storage.mounter`).
 
 Mounting and unmounting change the container: its pods are replaced.
 """

@@ -43,8 +43,8 @@ class CreationFacts(Value, frozen=True):
     """The facts that decide whether a new container may be made, and the values it gets from the database.
 
     `used`: containers, millicores and bytes that count against the quota. `name_taken`: by which other container.
-    `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are of
-    the new row.
+    `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are
+    those of the new row.
     """
 
     namespace: Namespace

@@ -150,7 +150,7 @@ async def draft_creation(
     try:
         wanted = rules.checked(wanted)
     except PilothouseError:
-        # A replay returns the stored response whatever the rules say.
+        # A replay returns the stored response without applying the rules.
         await repository.admit_draft(draft, "", "", Needs())
         raise
     await share.used()
@@ -269,12 +269,12 @@ async def change(
 
 
 async def start(target: Target, namespace: str, name: str) -> Container:
-    """Wants the pods back; FailedPrecondition if paused."""
+    """Sets the desired pods back; FailedPrecondition if paused."""
     return await _move(target, namespace, name, "start", {"stopped": "running", "running": "running"})
 
 
 async def stop(target: Target, namespace: str, name: str) -> Container:
-    """Wants no pods, and remembers how many there were; FailedPrecondition if paused."""
+    """Sets no desired pods, and stores their former number; FailedPrecondition if paused."""
     return await _move(target, namespace, name, "stop", {"running": "stopped", "stopped": "stopped"})
 
 
@@ -305,7 +305,7 @@ async def resume(target: Target, namespace: str, name: str) -> Container:
 
 
 async def restart(target: Target, namespace: str, name: str) -> Container:
-    """Wants every pod replaced; FailedPrecondition if stopped or paused."""
+    """Requests the replacement of every pod; FailedPrecondition if stopped or paused."""
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
         refuse_deleting(facts.stored)
@@ -409,7 +409,7 @@ def event(container: Container, kind: Kind, before: Container | None = None) -> 
 
 
 async def restart_locked(transaction: Transaction, stored: Container) -> Container:
-    """Wants every pod of a locked container replaced."""
+    """Requests the replacement of every pod of a locked container."""
     return await write_locked(transaction, _restarted(stored, await transaction.moment()))
 
 

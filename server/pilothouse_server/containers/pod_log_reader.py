@@ -32,7 +32,7 @@ _LONGEST_PAUSE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """The part of the logs that a caller asks for. `program` is '' for the main one."""
+    """The requested part of the logs. `program` is '' for the main one."""
 
     program: str = ""
     follow: bool = False

@@ -124,7 +124,7 @@ def _observed(
 ) -> Condition:
     state, wanted = deployment.status, deployment.spec.replicas
     if state.observed_generation < deployment.metadata.generation:
-        # Counters and conditions are of what was wanted before.
+        # Counters and conditions still describe the former desired state.
         return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
     newest = newest_of(replica_sets)
     # Ours of the pods may be ahead of the counters or behind; ended is what both say.

@@ -25,7 +25,7 @@ class Keys(msgspec.Struct, frozen=True):
     guarded: KeyPatterns
 
 
-# For callers that have asked for keys before: no key is found.
+# For callers that have checked keys before: no key is found.
 UNGUARDED: Final = Keys(free=KeyPatterns("*"), guarded=KeyPatterns(""))
 
 

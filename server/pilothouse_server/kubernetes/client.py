@@ -315,8 +315,8 @@ class ClusterClient:
     ) -> AsyncGenerator[WatchEvent[T], None]:
         """Changes after `resource_version`, and bookmarks. Ends when the server ends it.
 
-        After an end, or Unreachable, go on from the last event's version; after Expired list again.
-        Close the iterator (`contextlib.aclosing`) when leaving it early, or its connection stays taken.
+        After an end, or Unreachable, continue from the last event's version; after Expired list again. Close the
+        iterator (`contextlib.aclosing`) when leaving it early, or its connection stays taken.
         """
         seconds = random.randint(self.limits.watch_seconds, 2 * self.limits.watch_seconds)  # noqa: S311
         query = _present(
@@ -427,9 +427,9 @@ class ClusterClient:
         propagation: Propagation = "Foreground",
         dry_run: bool = False,
     ) -> bool:
-        """Asks for deletion of exactly the object `uid`. False where it is not there (any more).
+        """Requests the deletion of exactly the object `uid`. False where it is not there (any more).
 
-        True does not say that it is gone: finalizers and dependents come first. Raises Forbidden.
+        True does not mean that it is gone: finalizers and dependents come first. Raises Forbidden.
         """
         options: Manifest = {
             "kind": "DeleteOptions",

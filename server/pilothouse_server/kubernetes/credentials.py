@@ -34,7 +34,7 @@ MOST_BYTES = 64 * 1024
 _DEEPEST = 32
 # One of thirty contexts has a thousand.
 MOST_PARTS = 5_000
-# So many are read while no other thread can go on.
+# The number that is parsed before other threads get their turn.
 _TURN = 100
 
 
@@ -55,7 +55,7 @@ class ClusterCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When they expire; None where nothing says so."""
+        """When they expire; None if no credential has a date."""
         return expiry.expires_at(self.user)
 
     def kubeconfig(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ClusterCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
             "current-context": _NAME,
             "contexts": [{"name": _NAME, "context": {"cluster": _NAME, "user": _NAME}}],
             "clusters": [{"name": _NAME, "cluster": self.cluster}],
-            # The library wants a user's entry not to be empty.
+            # The library requires a non-empty user's entry.
             "users": [{"name": _NAME, "user": self.user or {"impersonate": ""}}],
         }
 

@@ -177,7 +177,7 @@ class CredentialsRefused(ClusterError):
 
 
 class Expired(ClusterError):
-    """410: the version asked for is gone. Next move: list again, then watch from the list's version."""
+    """410: the requested version is gone. Next move: list again, then watch from the list's version."""
 
 
 class Refused(ClusterError):
@@ -268,7 +268,7 @@ class Conflict(Refused):
 
 
 class Invalid(Refused):
-    """The object was looked at and refused; `causes` names the fields where the server did."""
+    """The object was validated and refused; `causes` names the fields if the server did."""
 
 
 class TooLarge(Invalid):

@@ -54,7 +54,7 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], now: datetime) ->
 
 
 def expires_at(user: Mapping[str, Any]) -> datetime | None:
-    """Returns when the first of a user's credentials expires; None where none of them says so."""
+    """Returns when the first of a user's credentials expires; None if none has a date."""
     ends = [token_expires_at(str(user.get("token") or ""))]
     if text := user.get(CLIENT_CERTIFICATE):
         ends.append(_certificates(text, "the client certificate")[0].not_valid_after_utc)

@@ -21,13 +21,13 @@ class Finder(Protocol):
 
 
 async def is_foreign(client: Finder, home: NamespaceRef) -> bool:
-    """Returns whether the Kubernetes namespace is there and somebody's. Raises ClusterError."""
+    """Returns whether the Kubernetes namespace exists and belongs to another owner. Raises ClusterError."""
     found = await client.find(NAMESPACES, None, home.kubernetes_name)
     return found is not None and (not home.uid or found.metadata.label(NAMESPACE_UID) != home.uid)
 
 
 async def refuse_foreign(client: Finder, home: NamespaceRef) -> None:
-    """Raises Conflict `NameTaken` where the Kubernetes namespace is somebody's; other ClusterErrors."""
+    """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; other ClusterErrors."""
     if await is_foreign(client, home):
         raise Conflict(taken_words(home.kubernetes_name), status_reason=NAME_TAKEN)
 

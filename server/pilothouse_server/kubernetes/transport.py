@@ -60,7 +60,7 @@ _READ_AHEAD_BYTES = 64 * 1024
 _ERROR_BYTES = 256 * 1024
 # A clock that was never set begins in 1970.
 _FARTHEST_CLOCK = timedelta(days=100 * 365)
-# How long a cluster counts as one that sends too much.
+# How long a cluster that sent too much is not asked.
 EXCESS_SECONDS = 60.0
 # The cluster is not asked during a pause: this long after the first time, then twice as long, always less than
 # EXCESS_SECONDS. Otherwise all its observers together would read as much again.

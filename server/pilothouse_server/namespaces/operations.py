@@ -186,7 +186,7 @@ async def delete(
     check(stored)
     if stored.legal_hold:
         raise FailedPrecondition(
-            f'namespace "{name}" is under a legal hold: it is not deleted before that is lifted',
+            f'namespace "{name}" is under a legal hold: lift the hold before you delete it',
             reason="LEGAL_HOLD",
         )
     if not cascade:

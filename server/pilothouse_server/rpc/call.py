@@ -436,7 +436,7 @@ def too_slow(token: str) -> ResourceExhausted:
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]) -> str:
-    """The caller's address: the connection's, or where that is a trusted proxy the last untrusted one it
+    """Returns the caller's address: the connection's, or, behind a trusted proxy, the last untrusted one it
     names.
 
     `peer` is gRPC's form (`ipv4:127.0.0.1:5000`, `ipv6:[::1]:5000`, `unix:`).

@@ -95,7 +95,7 @@ PERSISTENT_VOLUME_CLAIMS = Resource(
 
 
 class ClaimObservation(msgspec.Struct, frozen=True):
-    """`observed` for the volume's row. `unexplained`: only events can say why it is pending."""
+    """`observed` for the volume's row. `unexplained`: only events have the reason why it is pending."""
 
     observed: ObservedVolume
     unexplained: bool = False
@@ -128,7 +128,7 @@ def without_label(found: KubernetesObject) -> Manifest:
 
 
 def is_ours(volume: Volume, found: KubernetesObject) -> bool:
-    """Returns whether a claim is this volume's: it says so, or is the one taken over and is nobody's yet."""
+    """Returns whether a claim is this volume's: it has its uid, or is the one taken over and has no owner yet."""
     label = found.metadata.label(VOLUME_UID)
     if label:
         return label == volume.uid

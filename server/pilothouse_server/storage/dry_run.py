@@ -67,7 +67,7 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
             status_reason=NAME_TAKEN,
         )
     if found is None and lost(volume) is not None:
-        # It is not made again before somebody asks for that.
+        # It is not made again before a user requests that.
         return
     try:
         await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)

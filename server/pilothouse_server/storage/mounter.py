@@ -35,7 +35,7 @@ class VolumeMounter(Protocol):
     async def attach(
         self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
     ) -> Remounted:
-        """Mounts the volume that `wanted` names into a container; without a path, where the volume says.
+        """Mounts the volume that `wanted` names into a container; without a path, at the volume's own.
 
         Raises:
             InvalidArgument: neither names a path.

@@ -254,7 +254,7 @@ def _in_use(volume: Volume, advice: str) -> FailedPrecondition:
 
 
 async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: Volume | None = None) -> None:
-    """Tells watchers, and leaves work for the reconciler where the cluster has something of it."""
+    """Notifies watchers, and leaves work for the reconciler if the cluster has an object of it."""
     transaction.emit(event(volume, kind, before))
     if volume.type == CLAIM:
         going = volume.deletion_requested_at is not None

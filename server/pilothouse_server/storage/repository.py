@@ -111,7 +111,7 @@ def _whole_volumes() -> Select[Any]:
         USERS.c.username.label("creator"),
         _mounted_by().label("mounted_by"),
     ).select_from(
-        # An ended namespace holds nothing, so its rows need not be told apart here.
+        # An ended namespace holds nothing, so its rows need no distinction here.
         VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
             USERS, USERS.c.id == VOLUMES.c.created_by
         )
@@ -222,7 +222,7 @@ async def list_volumes(
     visible: Collection[int] | None,
     message_format: int,
 ) -> tuple[Sequence[CachedVolume | Volume], NextPage]:
-    """One page of the volumes of one namespace or of those among `visible`, and where they go on.
+    """Returns one page of the volumes of one namespace or of those among `visible`, and where the next page begins.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """

@@ -65,7 +65,7 @@ class StorageService:
         return pb.CreateVolumeResponse(volume=await self._answer(call, created))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
-        """Returns one volume; the events of its claim are asked for after the transaction has ended."""
+        """Returns one volume; the events of its claim are requested after the transaction has ended."""
         if not request.include_events:
             ready = await operations.find_cached(
                 call.store, call.user_id, request.namespace, request.name, messages.CACHE.format

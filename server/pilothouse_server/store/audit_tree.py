@@ -172,7 +172,7 @@ async def put_seal(transaction: Transaction, size: int, root: bytes, note: str) 
 
 
 async def put_note(transaction: Transaction, size: int, before: str, note: str) -> bool:
-    """Replaces the note of a head by one with more signatures; False where it is another than `before`."""
+    """Replaces the note of a head by one with more signatures; returns False if the stored one is not `before`."""
     parameters = {"size": size, "before": before, "note": note}
     return (await transaction.connection.execute(_PUT_NOTE, parameters)).first() is not None
 

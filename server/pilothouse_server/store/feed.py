@@ -442,7 +442,7 @@ async def stream_begins(transaction: ReadTransaction) -> tuple[StreamHead, tuple
 
 
 async def event_mark(transaction: ReadTransaction, revision: int) -> bytes | None:
-    """The mark of an event; None where it is not kept."""
+    """Returns the mark of an event; None if the event is no longer stored."""
     found = (await transaction.connection.execute(_EVENT_MARK, {"revision": revision})).scalar_one()
     return None if found is None else bytes(found)
 

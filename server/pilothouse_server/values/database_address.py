@@ -157,6 +157,6 @@ def _system() -> str:
         if each and Path(each).is_file():
             return each
     raise InvalidValueError(
-        "there is no authority to verify the certificate of the database with: name one by "
+        "no authority can verify the certificate of the database: name one by "
         "PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
     )

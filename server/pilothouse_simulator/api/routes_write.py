@@ -210,7 +210,7 @@ async def patch_object(context: ApiContext, request: web.Request, target: Reques
 
 
 def unsupported_patch_type() -> api_errors.ApiError:
-    """415 of a PATCH whose content type is no patch type."""
+    """Returns 415 for a PATCH with another content type than a patch type."""
     return api_errors.failure(415, "415: Unsupported Media Type", "UnsupportedMediaType", {})
 
 

@@ -103,7 +103,7 @@ class Users:
         self._by_token[token] = ApiUser(name, _rules(rules))
 
     def add_certificate(self, name: str, rules: Iterable[JsonObject] | None = None) -> None:
-        """Lets holders of a client certificate of this common name in."""
+        """Admits holders of a client certificate with this common name."""
         self._by_certificate[name] = ApiUser(name, _rules(rules))
 
     def remove(self, token: str) -> None:

@@ -35,7 +35,7 @@ def find_condition(status: JsonObject, kind: str) -> JsonObject | None:
 
 
 def remove_condition(status: JsonObject, kind: str) -> None:
-    """Takes the condition of this type out."""
+    """Removes the condition of this type."""
     if "conditions" in status:
         status["conditions"] = [entry for entry in status["conditions"] if entry["type"] != kind]
 

@@ -36,7 +36,7 @@ def _uptime(value: model.Container) -> timedelta | None:
 def _time_since(status: model.Status, started_at: datetime | None) -> timedelta | None:
     if status != "running" or started_at is None:
         return None
-    # The cluster says when it started: by a clock that may be ahead.
+    # The cluster reports its start by its own clock, which may be ahead.
     return max(timedelta(0), datetime.now(UTC) - started_at)
 
 

@@ -90,7 +90,7 @@ _FILTERS = {
         "WORKLOAD_KIND_",
     ),
     "namespace": FilterField(NAMESPACES.c.name),
-    # As it was asked for and is shown; its parts are the image's own.
+    # As requested and shown; its parts are the image's own.
     "image": FilterField(
         CONTAINERS.c.spec["image"].astext,
         parts=filter_fields(CONTAINER_IMAGES, "repository name tag digest"),
@@ -208,7 +208,8 @@ async def list_ready(
     visible: Collection[int] | None,
     message_format: int,
 ) -> tuple[Sequence[CachedContainer | Container], NextPage]:
-    """One page of the containers of one namespace or of those among `visible`, and where they go on.
+    """Returns one page of the containers of one namespace or of those among `visible`, and where the next page
+    begins.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """

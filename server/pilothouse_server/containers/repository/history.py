@@ -26,7 +26,7 @@ _ORDERS = {"change_time": OrderField(STATUS_HISTORY.c.changed_at)}
 async def list_history(
     transaction: ReadTransaction, container_id: int, page: PageRequest
 ) -> tuple[Sequence[StatusChange], NextPage]:
-    """One page of a container's history, newest first, and where they go on."""
+    """Returns one page of a container's history, newest first, and where the next page begins."""
     query = (
         select(STATUS_HISTORY, USERS.c.username)
         .select_from(STATUS_HISTORY.outerjoin(USERS, USERS.c.id == STATUS_HISTORY.c.user_id))

@@ -66,8 +66,8 @@ async def list_images(
     namespace_id: int | None,
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Image], NextPage]:
-    """One page of the images in use in one namespace or in those among `visible`, and where
-    they go on. Of the pulls of a tag, each of which has a digest, the last is the image.
+    """Returns one page of the images in use in one namespace or in those among `visible`, and where the next page
+    begins. Of the pulls of a tag, each of which has a digest, the last is the image.
     """
     query = _images(visible, namespace_id).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINER_IMAGES.c.id)

@@ -60,7 +60,7 @@ def _whole_containers() -> Select[Any]:
         ports.label("ports"),
         mounted_volumes().label("mounted_volumes"),
     ).select_from(
-        # An ended namespace holds no containers, so its rows need not be told apart here.
+        # An ended namespace holds no containers, so its rows need no distinction here.
         CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id).outerjoin(
             USERS, USERS.c.id == CONTAINERS.c.created_by
         )

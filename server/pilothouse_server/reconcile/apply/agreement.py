@@ -33,7 +33,7 @@ async def is_as_wanted(client: LeasedClient, resource: Resource[Any], manifest: 
 
 
 def agrees(manifest: Manifest, live: Manifest) -> bool:
-    """Returns whether all that the manifest says is so, and nothing else is ours."""
+    """Returns whether every field of the manifest matches, and no other field is ours."""
     owned = _owned(live)
     if owned is None:
         return False

@@ -184,7 +184,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
     async def _is_as_wanted(
         self, client: LeasedClient, config: Config, wanted: Manifest, found: ConfigObject
     ) -> bool:
-        """Returns whether nothing new is asked for, and the object is there as it should be."""
+        """Returns whether nothing new is requested, and the object matches."""
         if config.observed_generation < config.generation:
             return False
         if objects.without_added_keys(wanted, found) is not None:

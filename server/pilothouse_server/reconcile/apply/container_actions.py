@@ -183,7 +183,7 @@ def _drift(
             return Drift(
                 container, guarding.may_be_sent(container), policy="report", settled=True, rules=rules
             )
-        # As imported: nobody has asked for anything since.
+        # As imported: nothing was requested since.
         settled = settled or container.generation == 1
     return Drift(container, guarding.may_be_sent(container), settled=settled, noted=noted, rules=rules)
 
@@ -349,7 +349,7 @@ async def _adopt(
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
-    """Returns whether it is the very Deployment that was imported, and nobody's yet."""
+    """Returns whether it is the Deployment that was imported, and has no owner yet."""
     taken_over = container.spec.taken_over
     nobodys = not found.metadata.label(CONTAINER_UID)
     return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid

@@ -111,7 +111,7 @@ class Drift:
     async def apply(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
-        """Applies a manifest, and meets others' fields as the policy says. Raises ClusterError, LeaseLost."""
+        """Applies a manifest, and treats others' fields by the policy. Raises ClusterError, LeaseLost."""
         object_ = manifest["kind"], manifest["metadata"]["name"]
         if not present and marks.key(*object_) in self._noted and object_ not in self.recreated:
             self.recreated.append(object_)

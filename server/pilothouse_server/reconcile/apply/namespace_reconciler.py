@@ -39,7 +39,7 @@ from pilothouse_server.values.resources import Condition
 
 # A namespace takes seconds to end.
 AGAIN_SECONDS = 1.0
-# How often a namespace that is to be deleted and has lost its label is looked at.
+# How often a namespace that is to be deleted and has lost its label is checked.
 LABEL_SECONDS = 30.0
 
 
@@ -98,7 +98,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         """Writes why the namespace is not applied."""
         refused = error.outlook != "passing"
         generation = row.observed_generation
-        # A namespace that was refused is not on the cluster: its containers go on waiting for it.
+        # A namespace that was refused is not on the cluster: its containers still wait for it.
         if refused and generation:
             generation = dealt_with(row, loaded.namespace.generation)
         progress = NamespaceProgress(phase=row.phase, reason=error.reason, message=error.message)
@@ -170,7 +170,7 @@ async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> Names
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None and _has_lost_its_label(namespace, found):
-        # Not forgotten: what is left there would be nobody's.
+        # It is not forgotten, because the objects left there would have no owner.
         return _told_lost(namespace, found)
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
@@ -209,7 +209,7 @@ def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
-    """Whether one that we made does not say so any more."""
+    """Returns whether a namespace that we made has lost its label."""
     return not namespace.adopted and namespace.observed_generation > 0 and not _is_ours(namespace, found)
 
 

@@ -30,7 +30,7 @@ from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition
 
-# How soon to look whether the cluster has finished what was asked of it; its observer mostly says so earlier.
+# How soon to check whether the cluster has finished the request; its observer mostly reports it earlier.
 AGAIN_SECONDS = 0.5
 _REASON_LIMIT, _MESSAGE_LIMIT = 100, 4096
 
