@@ -81,9 +81,7 @@ def test_which_authorities_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     with pytest.raises(InvalidValueError, match="PILOTHOUSE_DATABASE_CA_FILE"):
         secured(place, "", _NOBODY)
-    with pytest.raises(
-        SettingsError, match="PILOTHOUSE_REPLICA_DATABASE_URL: no authority can verify"
-    ):
+    with pytest.raises(SettingsError, match="PILOTHOUSE_REPLICA_DATABASE_URL: no authority can verify"):
         load({"PILOTHOUSE_REPLICA_DATABASE_URL": place, **_NOBODY})
 
 
