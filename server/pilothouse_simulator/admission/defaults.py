@@ -176,6 +176,9 @@ def _default_container(container: JsonObject) -> None:
     for probe_name in _PROBES:
         if container.get(probe_name):
             _default_probe(container[probe_name])
+    for hook in (container.get("lifecycle") or {}).values():
+        if isinstance(hook, dict):
+            _default_request(hook)
 
 
 def _pull_policy(image: str) -> str:
@@ -203,12 +206,16 @@ def _default_probe(probe: JsonObject) -> None:
             probe[field] = value
     if not probe.get("initialDelaySeconds"):
         probe.pop("initialDelaySeconds", None)
-    http = probe.get("httpGet")
+    _default_request(probe)
+    if probe.get("grpc") is not None:
+        probe["grpc"].setdefault("service", "")
+
+
+def _default_request(handler: JsonObject) -> None:
+    http = handler.get("httpGet")
     if http is not None:
         http.setdefault("path", "/")
         http.setdefault("scheme", "HTTP")
-    if probe.get("grpc") is not None:
-        probe["grpc"].setdefault("service", "")
 
 
 def _default_volume(volume: JsonObject) -> None:
