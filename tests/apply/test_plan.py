@@ -198,3 +198,10 @@ def test_quantities_are_compared_as_numbers(text: str, number: str) -> None:
 @given(st.integers(0, 10**12))
 def test_a_quantity_is_the_same_in_every_unit(millis: int) -> None:
     assert amount(f"{millis}m") == amount(f"{millis * 1000}u") == amount(f"{millis}e-3")
+
+
+def test_every_source_of_a_variable_goes_to_values_and_back() -> None:
+    for number in pb.EnvValueFrom.values():
+        if number:
+            made = pb.Container(env=[pb.EnvVar(name="A", value_from=number, source_key="limits.cpu")])
+            assert message(pb.Container, values(made)) == made

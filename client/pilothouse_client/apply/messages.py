@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Message)
 _WORDS: dict[EnumDescriptor, tuple[str, ...]] = {
     pb.Protocol.DESCRIPTOR: ("TCP", "UDP"),
     pb.ServiceType.DESCRIPTOR: (*TYPES, HEADLESS, NO_SERVICE),
-    pb.EnvValueFrom.DESCRIPTOR: ("literal", "config_map", "secret", "field_ref"),
+    pb.EnvValueFrom.DESCRIPTOR: ("literal", "config_map", "secret", "field_ref", "resource_field_ref"),
     network_pb2.ServiceType.DESCRIPTOR: (*TYPES, "ExternalName"),
     network_pb2.Protocol.DESCRIPTOR: ("TCP", "UDP", "SCTP"),
     network_pb2.SessionAffinity.DESCRIPTOR: ("None", "ClientIP"),
