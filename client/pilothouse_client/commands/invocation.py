@@ -61,7 +61,9 @@ def selected(configuration: Configuration, invocation: Invocation) -> tuple[str,
             known = ", ".join(sorted(configuration.contexts)) or "none"
             raise CommandError(f"there is no context {invocation.context!r}; known: {known}", 2)
         if invocation.server and context.server != invocation.server:
-            raise CommandError(f"context {invocation.context!r} belongs to another server, {context.server}", 2)
+            raise CommandError(
+                f"context {invocation.context!r} belongs to another server, {context.server}", 2
+            )
         return invocation.context, context
     chosen = configuration.contexts.get(configuration.current)
     if invocation.server and (chosen is None or chosen.server != invocation.server):
