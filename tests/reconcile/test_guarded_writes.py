@@ -74,3 +74,25 @@ async def test_the_client_of_the_reconciler_refuses_before_it_writes(
     if admitted.rights is not None:
         await client.apply(resource, document, Admitted("shop", rights=frozenset({"privileged true"})))
         assert await cluster.find(resource, "shop", "web") is not None
+
+
+async def test_a_right_that_others_add_is_reported_and_not_adopted(here: World) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        made = await here.create(drift_policy="adopt")
+        await here.running()
+        name = made.spec.pod_container_name
+        program = {"name": name, "securityContext": {"privileged": True}}
+        await here.meddle({"spec": {"template": {"spec": {"containers": [program]}}}})
+        row = await here.until(
+            lambda row: any(
+                each.type == "Drifted" and each.status == "True" for each in row.observed.conditions
+            )
+        )
+    told = next(each for each in row.observed.conditions if each.type == "Drifted")
+    assert "securityContext" in told.message
+    assert (row.spec.security_context, row.spec.rights) == (None, ())
+    # It is left to those who set it.
+    live = await client.read(DEPLOYMENTS, "shop", "web")
+    assert live["spec"]["template"]["spec"]["containers"][0]["securityContext"]["privileged"] is True
