@@ -272,6 +272,30 @@ COMMENT ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id
 
 
 --
+-- Name: allowed_service_types(bigint, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT n.service_types INTO service_types
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) IS 'The types of Services that a namespace allows, as the caller sees it; empty: all; null: there is none.';
+
+
+--
 -- Name: app_reach(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -13172,6 +13196,15 @@ GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid
 REVOKE ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_app;
 GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) TO pilothouse_system;
 
 
 --

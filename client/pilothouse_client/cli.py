@@ -53,6 +53,7 @@ VERBS = {
     "namespaces": ("namespaces:app", "Units of tenancy, with quotas."),
     "clusters": ("clusters:app", "The Kubernetes clusters."),
     "containers": ("containers:app", "Workloads: create, change, start, stop, watch."),
+    "services": ("services:app", "Stable addresses in front of pods."),
     "volumes": ("volumes:app", "Storage that containers mount: claims, files, folders."),
     "configs": ("configs:app", "Configuration that containers read."),
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),

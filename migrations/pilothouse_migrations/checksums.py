@@ -14,11 +14,13 @@ CHECKSUMS: Final = {
     "0101": "955127752681aae16c0b8bb24773cb507cf2d533e5983da4112ce2fc4d8de32a",
     "0102": "da01aa422b54d909235eebd149a22bd2c4be2330008dca437a2cd24d052f20cd",
     "0103": "ce3106de5abe9a12e0e56ac1d80e8dc559a4bfbcfc7fa70aa10d58ad56d076a1",
+    "0104": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "admit_container": ("48d5f777ff110efdaa3ed6bb230b0a6e05cc414fa033060219ae059c2e289282", "0101"),
     "admit_container_change": ("9632448ded45684a0c99ef4f745a8fadfd0a51bece1465c56d0a4c6ad61b9fbf", "0101"),
+    "allowed_service_types": ("5b7e04e0fba14cdab5980dcd060ee66ee50c78d1f3a61a972503e4cb3a28c8f4", "0104"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
     "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),
     "app_password_hash": ("7b453806d5ffe986cf0a4e3e8c358f459cfc92989519b2f57713672117271dbf", "0101"),

@@ -279,6 +279,12 @@ async def test_a_namespace_restricts_the_types_of_its_services(place: Place) -> 
         await place.make(type=pb.SERVICE_TYPE_LOAD_BALANCER)
     assert denied.value.reason == "SERVICE_TYPE_NOT_ALLOWED"
     await place.make(headless=True)
+    port = container_pb2.Port(container_port=80, service_type=container_pb2.SERVICE_TYPE_NODE_PORT)
+    with pytest.raises(FailedPreconditionError) as of_container:
+        await place.run("short", port)
+    assert of_container.value.reason == "SERVICE_TYPE_NOT_ALLOWED"
+    assert of_container.value.metadata["field"] == "container.ports[0].service_type"
+    await place.run("short", container_pb2.Port(container_port=80))
     # An existing Service keeps its type.
     await place.change("before", labels={"a": "b"})
 

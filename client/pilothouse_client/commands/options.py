@@ -44,6 +44,9 @@ def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[
 complete_container = _names(
     lambda client, namespace: [each.name for each in client.containers.list(namespace=namespace)]
 )
+complete_service = _names(
+    lambda client, namespace: [each.name for each in client.network.list_services(namespace=namespace)]
+)
 complete_volume = _names(
     lambda client, namespace: [each.name for each in client.storage.list_volumes(namespace=namespace)]
 )

@@ -29,6 +29,7 @@ from pilothouse_server.containers.repository.creation import (
     Creation,
     admit,
     admit_draft,
+    allowed_service_types,
     draft_creation,
     write,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "admit",
     "admit_change",
     "admit_draft",
+    "allowed_service_types",
     "count",
     "count_alone",
     "count_users",

@@ -8,7 +8,7 @@ connection held. A draft sends `create_container`: the write and the record in o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ _ADMIT = text(
     "SELECT * FROM admit_container(:user_id, :request_id, :namespace, :name, CAST(:services AS text[]), "
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
+_SERVICE_TYPES = text("SELECT service_types FROM allowed_service_types(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
 FACTS = (
     "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
@@ -74,6 +75,12 @@ async def admit(target: Draft | Transaction, namespace: str, name: str, needs: N
     """The same after a look for a replay."""
     rows = await target.read(_ADMIT, {"request_id": None, **_names(namespace, name, needs)})
     return _facts(namespace, rows[0])
+
+
+async def allowed_service_types(target: Draft | Transaction, namespace: str) -> Sequence[str]:
+    """Returns the types of Services that a namespace allows; empty: all that need no permission."""
+    rows = await target.read(_SERVICE_TYPES, {"namespace": namespace})
+    return rows[0]["service_types"] or ()
 
 
 def refuse_replay(row: Any) -> None:

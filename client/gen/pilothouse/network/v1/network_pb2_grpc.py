@@ -28,9 +28,9 @@ if _version_not_supported:
 class NetworkServiceStub:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """
@@ -76,9 +76,9 @@ class NetworkServiceStub:
 class NetworkServiceServicer:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """
@@ -176,9 +176,9 @@ def add_NetworkServiceServicer_to_server(servicer, server):
 class NetworkService:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """

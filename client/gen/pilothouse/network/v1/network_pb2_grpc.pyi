@@ -29,9 +29,9 @@ GRPC_VERSION: str
 class NetworkServiceStub:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """
@@ -67,9 +67,9 @@ class NetworkServiceStub:
 class NetworkServiceAsyncStub(NetworkServiceStub):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """
@@ -101,9 +101,9 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
 class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns.
-    Such a Service is listed here with its `owner`. It changes and is deleted with its container only: UpdateService and
-    DeleteService fail with FAILED_PRECONDITION (reason SERVICE_OWNED).
+    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
+    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
+    (FAILED_PRECONDITION, reason SERVICE_OWNED).
 
     Errors of every method: see IdentityService.
     """

@@ -1,0 +1,279 @@
+"""`pilothouse services`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.network.v1 import network_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    check_changes,
+    check_watch,
+    complete_service,
+    confirm,
+    enum_number,
+    namespace_or_all,
+    namespace_or_default,
+    pairs,
+    with_status,
+)
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.values import enum_label, moment
+
+app = typer.Typer(no_args_is_help=True, help="Stable addresses in front of pods.", rich_markup_mode=None)
+
+_WRONG_COMMAND_LINE = 2
+
+
+def _type(service: Any) -> str:
+    return "headless" if service.headless else enum_label(service, "type").lower()
+
+
+def _ports(service: Any) -> str:
+    """As kubectl shows them: `80:30123/TCP`."""
+    shown = []
+    for number, port in enumerate(service.ports):
+        node_port = service.node_ports[number] if number < len(service.node_ports) else port.node_port
+        of_nodes = f":{node_port}" if node_port else ""
+        shown.append(f"{port.port}{of_nodes}/{enum_label(port, 'protocol')}")
+    return ",".join(shown)
+
+
+def _why(service: Any) -> str:
+    stale = f"stale since {moment(service.stale_since)}" if service.HasField("stale_since") else ""
+    gone = "being deleted" if service.HasField("delete_time") else ""
+    return "; ".join(filter(None, (service.reason, stale, gone)))
+
+
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda service: service.namespace),
+    OutputColumn("NAME", lambda service: service.name),
+    OutputColumn("TYPE", _type),
+    OutputColumn("STATUS", lambda service: enum_label(service, "status")),
+    OutputColumn("READY", lambda service: f"{service.ready_endpoints}/{service.endpoints}"),
+    OutputColumn("ADDRESSES", lambda service: ",".join(service.addresses)),
+    OutputColumn("PORTS", _ports),
+    OutputColumn("REASON", _why),
+    OutputColumn("CREATED", lambda service: moment(service.create_time)),
+]
+_Name = Annotated[
+    str, typer.Argument(help="Name of the Service.", autocompletion=complete_service, metavar="SERVICE")
+]
+_Ports = Annotated[
+    list[str] | None,
+    typer.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
+]
+_Selector = Annotated[
+    list[str] | None, typer.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
+]
+_Container = Annotated[str, typer.Option("--container", help="The container whose pods receive it.")]
+_Headless = Annotated[
+    bool | None, typer.Option("--headless/--no-headless", help="Names that resolve to the pods themselves.")
+]
+_Policy = Annotated[
+    str, typer.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
+]
+_Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE.")]
+_Annotations = Annotated[list[str] | None, typer.Option("--annotation", help="KEY=VALUE.")]
+
+
+def _port(text: str) -> pb.ServicePort:
+    name, _, rest = text.rpartition("=")
+    rest, _, protocol = rest.partition("/")
+    number, _, target = rest.partition(":")
+    if not number.isdecimal():
+        raise CommandError(f"--port {text}: the form is [NAME=]PORT[:TARGET][/PROTOCOL]", _WRONG_COMMAND_LINE)
+    return pb.ServicePort(
+        name=name,
+        port=int(number),
+        target=target,
+        protocol=pb.Protocol.ValueType(enum_number(pb.Protocol, protocol, "--port")),
+    )
+
+
+def _given(
+    type_: str,
+    port: list[str] | None,
+    select: list[str] | None,
+    container: str,
+    headless: bool | None,
+    drift_policy: str,
+    label: list[str] | None,
+    annotation: list[str] | None,
+) -> tuple[pb.Service, list[str]]:
+    """Returns the given fields, and their paths. A selector takes the place of a container, and the other way round."""
+    policies = resource_pb2.DriftPolicy
+    service = pb.Service(
+        type=pb.ServiceType.ValueType(enum_number(pb.ServiceType, type_, "--type")),
+        ports=[_port(text) for text in port or []],
+        selector=pairs(select or [], "--select"),
+        containers=[container] if container else [],
+        headless=bool(headless),
+        drift_policy=policies.ValueType(enum_number(policies, drift_policy, "--drift-policy")),
+        labels=pairs(label or [], "--label"),
+        annotations=pairs(annotation or [], "--annotation"),
+    )
+    given = {
+        "type": bool(type_),
+        "ports": port is not None,
+        "selector": select is not None or bool(container),
+        "containers": select is not None or bool(container),
+        "headless": headless is not None,
+        "drift_policy": bool(drift_policy),
+        "labels": label is not None,
+        "annotations": annotation is not None,
+    }
+    return service, [path for path, is_given in given.items() if is_given]
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    namespace: Namespace = "",
+    type_: Annotated[str, typer.Option("--type", help="cluster-ip, node-port or load-balancer.")] = "",
+    port: _Ports = None,
+    select: _Selector = None,
+    container: _Container = "",
+    headless: _Headless = None,
+    drift_policy: _Policy = "",
+    label: _Labels = None,
+    annotation: _Annotations = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a Service in front of the pods with some labels, or of a container."""
+    service, _ = _given(type_, port, select, container, headless, drift_policy, label, annotation)
+    service.name = name
+    with connect() as client:
+        made = client.network.create_service(
+            namespace=namespace_or_default(namespace), service=service, validate_only=validate_only
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
+    """Show a Service, or watch it."""
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        if not watch:
+            show(client.network.get_service(namespace=where, name=name), COLUMNS, output)
+            return
+        with client.network.watch_services(namespace=where, name=name) as changes:
+            show_changes(changes, COLUMNS, output)
+
+
+@app.command("list")
+def list_services(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    status: Annotated[str, typer.Option("--status", help="Such as active.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List Services, or watch them. Filter by name, type, status, ready_endpoints, labels.KEY."""
+    where = namespace_or_all(namespace, all_namespaces)
+    number = pb.ServiceStatus.ValueType(enum_number(pb.ServiceStatus, status, "--status"))
+    with connect() as client:
+        if watch:
+            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
+            with client.network.watch_services(
+                namespace=where, label_selector=selector, status=number
+            ) as changes:
+                show_changes(changes, COLUMNS, output)
+            return
+        services = client.network.list_services(
+            namespace=where,
+            label_selector=selector,
+            filter=with_status(filter_, pb.ServiceStatus, number),
+            order_by=order_by,
+        )
+        show_all(services, COLUMNS, output, limit)
+
+
+@app.command("watch")
+def watch_services(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Watch Services, as `list --watch`."""
+    where = namespace_or_all(namespace, all_namespaces)
+    with (
+        connect() as client,
+        client.network.watch_services(namespace=where, label_selector=selector) as changes,
+    ):
+        show_changes(changes, COLUMNS, output)
+
+
+@app.command("update")
+def update(
+    name: _Name,
+    namespace: Namespace = "",
+    type_: Annotated[str, typer.Option("--type", help="cluster-ip, node-port or load-balancer.")] = "",
+    port: _Ports = None,
+    select: _Selector = None,
+    container: _Container = "",
+    headless: _Headless = None,
+    drift_policy: _Policy = "",
+    label: _Labels = None,
+    annotation: _Annotations = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change a Service. Ports, selected labels, labels and annotations are replaced."""
+    service, paths = _given(type_, port, select, container, headless, drift_policy, label, annotation)
+    check_changes(paths)
+    with connect() as client:
+        changed = client.network.update_service(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            service=service,
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete a Service."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Delete the Service {name} of {where}?", yes)
+    with connect() as client:
+        gone = client.network.delete_service(
+            namespace=where, name=name, etag=etag, validate_only=validate_only
+        )
+    show(gone, COLUMNS, output)

@@ -1,0 +1,47 @@
+"""`pilothouse services` against a real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pilothouse_simulator.values.resources import SERVICES
+from tests.client.command import Command, command_of_administrator
+from tests.network.conftest import Place
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def command(place: Place, tmp_path: Path) -> Command:
+    """Runs the command as the administrator in the namespace of the place."""
+    return command_of_administrator(place.server, place.name, tmp_path)
+
+
+async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command: Command) -> None:
+    made = await command(
+        *("services", "create", "web", "--select", "app=web"),
+        *("--port", "http=80:8080", "--port", "dns=53/udp", "--type", "node-port", "-o", "json"),
+    )
+    assert made.code == 0, made.err
+    assert [port["port"] for port in json.loads(made.out)["ports"]] == [80, 53]
+    await place.settled()
+    spec = place.on_cluster()["spec"]
+    assert [(port["name"], port["targetPort"], port["protocol"]) for port in spec["ports"]] == [
+        ("http", 8080, "TCP"),
+        ("dns", 53, "UDP"),
+    ]
+    listed = await command("services", "list")
+    assert f"80:{spec['ports'][0]['nodePort']}/TCP" in listed.out.replace("\n", "")
+    wrong = await command("services", "update", "web", "--port", "http")
+    assert wrong.code == 2
+    assert "[NAME=]PORT[:TARGET][/PROTOCOL]" in wrong.err
+    changed = await command("services", "update", "web", "--container", "api", "--port", "80", "-o", "json")
+    assert json.loads(changed.out)["containers"] == ["api"]
+    await place.seen(lambda each: "app" not in each["spec"]["selector"])
+    gone = await command("services", "delete", "web", "--yes")
+    assert gone.code == 0, gone.err
+    await place.gone()
+    assert place.store.get(SERVICES, place.name, "web") is None
