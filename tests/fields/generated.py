@@ -113,6 +113,7 @@ class Needs:
 _CONFIG = {"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha", "source_key": "alpha"}
 _PORT = {"ports": [{"name": "alpha", "container_port": 70}, {"name": "beta", "container_port": 71}]}
 _AMOUNT = {"value_from": "ENV_VALUE_FROM_RESOURCE_FIELD_REF", "source_key": "limits.cpu"}
+_PAGES = {"hugepages-2Mi": "2Mi"}
 NEEDS: tuple[Needs, ...] = (
     Needs("env.divisor", beside=_AMOUNT, values=("1m", "1")),
     Needs(
@@ -127,8 +128,9 @@ NEEDS: tuple[Needs, ...] = (
     Needs(
         "env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}, values=("alpha", "beta")
     ),
-    Needs("pod_resources.requests", values=({"cpu": "2"}, {"memory": "3"})),
-    Needs("pod_resources.limits", values=({"cpu": "2"}, {"memory": "3"})),
+    # An import puts cpu and memory into fields of their own, and huge pages are requested as they are limited.
+    Needs("pod_resources.requests", beside={"limits": _PAGES, "cpu_limit": "1"}, values=(_PAGES, _PAGES)),
+    Needs("pod_resources.limits", beside={"cpu_limit": "1"}, values=(_PAGES, {"hugepages-2Mi": "4Mi"})),
     Needs("resources.requests", values=({"ephemeral-storage": "2"}, {"ephemeral-storage": "3"})),
     Needs("resources.limits", values=({"nvidia.com/gpu": "2"}, {"ephemeral-storage": "3"})),
     Needs("env.value_from", beside=_CONFIG, values=("ENV_VALUE_FROM_SECRET", "ENV_VALUE_FROM_CONFIG_MAP")),
