@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pilothouse.network.v1 import network_pb2 as pb
@@ -58,7 +60,7 @@ async def test_adopt_takes_over_what_needs_no_permission(place: Place) -> None:
 
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_service_that_somebody_deletes_comes_back(place: Place, named: bool) -> None:
-    selector = {"selector": {}, "containers": ["api"]} if named else {}
+    selector: dict[str, Any] = {"selector": {}, "containers": ["api"]} if named else {}
     await place.make(**selector)
     first = await place.settled()
     uid = place.on_cluster()["metadata"]["uid"]
