@@ -409,6 +409,7 @@ POD = FieldPart(
     "pod",
     (
         Field("service_account", "serviceAccountName", Text(), default="default", alias="serviceAccount"),
+        Field("automount_service_account_token", "automountServiceAccountToken", Flag(optional=True)),
         Field("image_pull_secrets", "imagePullSecrets", Names("secret")),
         Field("priority_class", "priorityClassName", Text()),
         Field(
@@ -427,7 +428,6 @@ POD = FieldPart(
         ("restartPolicy", "Always"),
         ("dnsPolicy", "ClusterFirst"),
         ("schedulerName", "default-scheduler"),
-        ("automountServiceAccountToken", True),
         ("enableServiceLinks", True),
         ("preemptionPolicy", "PreemptLowerPriority"),
         ("hostNetwork", False),

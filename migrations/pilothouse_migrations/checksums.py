@@ -15,6 +15,7 @@ CHECKSUMS: Final = {
     "0102": "da01aa422b54d909235eebd149a22bd2c4be2330008dca437a2cd24d052f20cd",
     "0103": "ce3106de5abe9a12e0e56ac1d80e8dc559a4bfbcfc7fa70aa10d58ad56d076a1",
     "0104": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+    "0105": "8ea0ac0f128ae87707e02155a9cd50e1e81dca7621296c17be9a349270d3b43c",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -18,7 +18,7 @@ from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.problems import Problems
 
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
-UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")
+UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "extra_fields", "etag")
 
 
 def planned(*texts: str, existing: list[pb.Container]) -> list[Step]:

@@ -26,6 +26,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "display_name": _PEOPLE,
             **{f"{program}probes.liveness.success_threshold": _ONE for program in _PROGRAMS},
             **{f"{program}probes.startup.success_threshold": _ONE for program in _PROGRAMS},
+            "extra_fields": "an import reports fields that the table does not name",
             "drift_policy": "what the platform does about others' changes; the cluster does not know it",
         },
     },

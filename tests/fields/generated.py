@@ -137,6 +137,13 @@ NEEDS: tuple[Needs, ...] = (
     Needs("env.source_name", beside=_CONFIG),
     Needs("env.source_key", beside=_CONFIG),
     Needs("env.optional", beside=_CONFIG),
+    Needs(
+        "extra_fields",
+        values=(
+            {"spec.template.spec.hostname": '"a"'},
+            {"spec.template.spec.dnsConfig": '{"searches": ["b"]}'},
+        ),
+    ),
     Needs("deployment.strategy", values=("Recreate", "RollingUpdate")),
     Needs("deployment.max_surge", values=("2", "50%")),
     Needs("deployment.max_unavailable", values=("10%", "1")),

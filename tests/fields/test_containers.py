@@ -196,7 +196,8 @@ async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
         owners[item["metadata"]["labels"][f"{OURS}container-uid"]] = name
         spec = item["spec"]
         spec["selector"] = {"matchLabels": {"app": name}}
-        spec["template"]["metadata"] = {"labels": {"app": name}}
+        pods = theirs({"metadata": {"name": name, **spec["template"]["metadata"]}})
+        spec["template"]["metadata"] = {**pods, "labels": {**pods["labels"], "app": name}}
         made.append((DEPLOYMENTS, {**item, "metadata": theirs(item), "spec": spec, "status": {}}))
     for item in (await kubectl.ask("GET", SERVICES.replace("legacy", "demo")))["items"]:
         owner = owners[item["metadata"]["labels"][f"{OURS}container-uid"]]

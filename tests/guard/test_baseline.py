@@ -314,7 +314,9 @@ def _needs_permission(wanted: Container, stored: Container | None = None) -> boo
 def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
     plain = container()
     for field in ("annotations", "labels"):
-        wanted = msgspec.structs.replace(plain, **{field: {key: "any"}})
+        # The Deployment's own are nobody's to obey.
+        assert not _needs_permission(msgspec.structs.replace(plain, **{field: {key: "any"}}))
+        wanted = _with_spec(**{f"pod_{field}": {key: "any"}})
         assert _needs_permission(wanted) is guarded
         assert _needs_permission(wanted, plain) is guarded
         # Present values stay, also under another number of pods, and need it if another program would run.
@@ -322,8 +324,6 @@ def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
         assert _needs_permission(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
         # Nor is it taken away.
         assert _needs_permission(plain, wanted) is guarded
-    # Pods that were taken over have what they brought along, and nothing of what the Deployment is given.
-    brought = _with_spec(taken_over=TakenOver("uid", pod_annotations={key: "any"}))
+    # The same of pods that were taken over.
+    brought = _with_spec(taken_over=TakenOver("uid"), pod_annotations={key: "any"})
     assert _needs_permission(brought) is guarded
-    given = msgspec.structs.replace(_with_spec(taken_over=TakenOver("uid")), annotations={key: "any"})
-    assert not _needs_permission(given)

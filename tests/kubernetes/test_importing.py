@@ -154,7 +154,8 @@ async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: 
     found = converted.container
     for name in ("image", "env", "ports", "volume_mounts", "resources", "labels", "annotations", "replicas"):
         assert getattr(found, name) == getattr(subject, name), name
-    assert msgspec.structs.replace(found.spec, taken_over=None) == subject.spec
+    assert found.spec.pod_labels == {"app": "web"}
+    assert msgspec.structs.replace(found.spec, taken_over=None, pod_labels={}) == subject.spec
     # An explicit default changes nothing of the pods.
     again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
     after = await client.dry_run(DEPLOYMENTS, manifests.deployment(again), force=True)
@@ -246,7 +247,7 @@ def test_what_cannot_be_represented_is_told_by_its_path(manifest: Manifest, told
     assert convert(bare()).problems == ()
 
 
-@pytest.mark.parametrize("key", ["automountServiceAccountToken", "enableServiceLinks", "hostUsers"])
+@pytest.mark.parametrize("key", ["enableServiceLinks", "hostUsers"])
 def test_a_false_whose_default_is_true_is_told(key: str) -> None:
     (problem,) = convert(changed((*POD, key), False)).problems
     assert problem.startswith(f"spec.template.spec.{key}: ")

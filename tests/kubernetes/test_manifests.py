@@ -372,7 +372,8 @@ def test_a_headless_service_is_a_cluster_ip_service_without_an_address() -> None
 
 def test_who_made_the_pods_is_the_callers_to_say_and_the_objects_are_ours() -> None:
     ports = (model.Port(container_port=80, service_name="web", service_port=80),)
-    subject = container(labels={MANAGED_BY: "Helm"}, ports=ports)
+    spec = model.ContainerSpec(pod_labels={MANAGED_BY: "Helm"})
+    subject = container(labels={MANAGED_BY: "Helm"}, spec=spec, ports=ports)
     deployment = manifests.deployment(subject)
     assert deployment["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "Helm"
     (service,) = manifests.services(subject)
@@ -388,7 +389,10 @@ def test_a_caller_cannot_take_our_labels() -> None:
         CONTAINER_UID: "other",
         "app.kubernetes.io/name": "mine",
     }
-    labels = manifests.deployment(container(labels=stolen))["metadata"]["labels"]
+    spec = model.ContainerSpec(pod_labels=stolen)
+    made = manifests.deployment(container(labels=stolen, spec=spec))
+    assert made["spec"]["template"]["metadata"]["labels"][CONTAINER_UID] == container().uid
+    labels = made["metadata"]["labels"]
     assert labels[MANAGED_BY] == "pilothouse"
     assert labels[CONTAINER_UID] == container().uid
     assert labels["app.kubernetes.io/name"] == "mine"

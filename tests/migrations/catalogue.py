@@ -94,10 +94,10 @@ async def tables(connection: asyncpg.Connection) -> list[str]:
 
 
 async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
-    """Table -> its rows, sorted."""
+    """Table -> its rows, sorted, without the numbers of their writes: a migration may write one."""
     found = {}
     for table in await tables(connection):
-        rows = await connection.fetch(f"SELECT to_jsonb(t)::text FROM {table} t")
+        rows = await connection.fetch(f"SELECT (to_jsonb(t) - 'row_version')::text FROM {table} t")
         found[table] = _sorted(json.loads(row[0]) for row in rows)
     return found
 
@@ -105,11 +105,21 @@ async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, A
 def as_before(
     now: dict[str, list[dict[str, Any]]], rows: dict[str, list[dict[str, Any]]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The present rows in the tables and columns of `rows`: a migration may add some."""
+    """The present rows in the tables, columns and keys of documents of `rows`: a migration may add some."""
     return {
-        table: _sorted({column: row[column] for column in before[0]} for row in now[table])
+        table: _sorted(
+            {column: _known(row[column], [each[column] for each in before]) for column in before[0]}
+            for row in now[table]
+        )
         for table, before in rows.items()
     }
+
+
+def _known(value: Any, before: list[Any]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    known = {key for each in before if isinstance(each, dict) for key in each}
+    return {key: inner for key, inner in value.items() if key in known}
 
 
 def _sorted(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -56,13 +56,6 @@ OWNED = "a container owns service/web by its ports, which do not have it"
             f"web.yaml:20: deployment/web: spec.template.spec.containers[1].tty: {NOT}",
         ),
         (
-            WEB.replace("      labels: {app: web}", "      labels: {app: web, tier: b}").replace(
-                "  labels: {app: web}\nspec", "  labels:\n    tier: a\nspec", 1
-            ),
-            f"web.yaml:12: deployment/web: spec.template.metadata.labels[tier]: {NOT}: "
-            "'b' differs from 'a' of metadata.labels[tier]",
-        ),
-        (
             "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: nightly}\nspec: {schedule: '@daily'}\n",
             "web.yaml:1: cronjob/nightly: CronJob of batch/v1 is not yet supported; "
             "`kubectl apply` it: it will be left alone",
@@ -313,7 +306,6 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
                 pod="hostNetwork: true\nvolumes: [{name: data, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
-            WEB.replace("name: web\n  labels: {app: web}", "name: pair\n  labels: {app: pair}", 1),
             "apiVersion: batch/v1\nkind: Job\nmetadata: {name: settings}\nspec: {a: b}\n",
         ]
     )
@@ -326,10 +318,9 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("deployment/web", "spec.template.spec.hostNetwork"),
         ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
-        ("deployment/pair", "spec.template.metadata.labels[app]"),
         ("job/settings", ""),
     ]
-    assert len(problems.refused(None)) == 5
+    assert len(problems.refused(None)) == 4
 
 
 def test_annotations_of_a_service_stand_with_its_ports() -> None:

@@ -41,6 +41,8 @@ _STATED = {
     "replicas",
     "labels",
     "annotations",
+    "pod_labels",
+    "pod_annotations",
 } - {"pod_container_name"}
 DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
 RESOURCE_PARTS = names_of(RESOURCES)

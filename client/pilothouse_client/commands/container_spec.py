@@ -52,6 +52,49 @@ LabelOption = Annotated[
 AnnotationOption = Annotated[
     list[str] | None, typer.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more.")
 ]
+PodLabelOption = Annotated[
+    list[str] | None, typer.Option("--pod-label", metavar="KEY=VALUE", help="Label of the pods; repeat.")
+]
+PodAnnotationOption = Annotated[
+    list[str] | None,
+    typer.Option("--pod-annotation", metavar="KEY=VALUE", help="Annotation of the pods; repeat."),
+]
+EnvFromConfig = Annotated[
+    list[str] | None,
+    typer.Option("--env-from-config", metavar="MAP", help="Variables of a whole config map; repeat."),
+]
+EnvFromSecret = Annotated[
+    list[str] | None,
+    typer.Option("--env-from-secret", metavar="SECRET", help="Variables of a whole secret; repeat."),
+]
+ResourceRequest = Annotated[
+    list[str] | None,
+    typer.Option("--request", metavar="RESOURCE=AMOUNT", help="Such as ephemeral-storage=1Gi; repeat."),
+]
+ResourceLimit = Annotated[
+    list[str] | None,
+    typer.Option("--resource-limit", metavar="RESOURCE=AMOUNT", help="Such as nvidia.com/gpu=1; repeat."),
+]
+Strategy = Annotated[
+    str | None, typer.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default.")
+]
+MaxSurge = Annotated[
+    str | None, typer.Option("--max-surge", help="Pods above the replicas in a rollout, such as 1 or 25%.")
+]
+MaxUnavailable = Annotated[
+    str | None,
+    typer.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
+]
+AutomountToken = Annotated[
+    bool | None,
+    typer.Option(
+        "--automount-token/--no-automount-token", help="A token of the service account for the pods."
+    ),
+]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option("--extra", metavar="PATH=JSON", help="Another field of the Deployment; repeat."),
+]
 Mount = Annotated[
     list[str] | None,
     typer.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
@@ -92,6 +135,15 @@ class Specification:
     service_account: str | None = None
     image_pull_secrets: list[str] | None = None
     priority_class: str | None = None
+    pod_labels: list[str] | None = None
+    pod_annotations: list[str] | None = None
+    env_from_config: list[str] | None = None
+    env_from_secret: list[str] | None = None
+    requests: list[str] | None = None
+    limits: list[str] | None = None
+    deployment: dict[str, str | None] = field(default_factory=dict)
+    automount_token: bool | None = None
+    extra: list[str] | None = None
     drift_policy: str | None = None
 
     def write_to(self, container: pb.Container) -> list[str]:
@@ -108,6 +160,13 @@ class Specification:
             if value is not None:
                 setattr(container, name, value)
                 yield name
+        for name, setting in self.deployment.items():
+            if setting is not None:
+                setattr(container.deployment, name, setting)
+                yield f"deployment.{name}"
+        if self.automount_token is not None:
+            container.automount_service_account_token = self.automount_token
+            yield "automount_service_account_token"
         for name, quantity in self.resources.items():
             if quantity is not None:
                 setattr(container.resources, name, quantity)
@@ -144,13 +203,40 @@ class Specification:
             del container.env[:]
             container.env.extend(by_name.values())
             yield "env"
+        yield from self._write_maps(container)
+
+    def _write_maps(self, container: pb.Container) -> Iterator[str]:
+        sources = [
+            pb.EnvFrom(value_from=kind, source_name=name)
+            for names, kind in (
+                (self.env_from_config, pb.ENV_VALUE_FROM_CONFIG_MAP),
+                (self.env_from_secret, pb.ENV_VALUE_FROM_SECRET),
+            )
+            for name in names or ()
+        ]
+        if sources:
+            del container.env_from[:]
+            container.env_from.extend(sources)
+            yield "env_from"
         for name, given, option in (
             ("labels", self.labels, "--label"),
             ("annotations", self.annotations, "--annotation"),
+            ("pod_labels", self.pod_labels, "--pod-label"),
+            ("pod_annotations", self.pod_annotations, "--pod-annotation"),
+            ("resources.requests", self.requests, "--request"),
+            ("resources.limits", self.limits, "--resource-limit"),
         ):
             if given is not None:
-                getattr(container, name).update(pairs(given, option))
+                holder = container.resources if name.startswith("resources.") else container
+                getattr(holder, name.rpartition(".")[2]).update(pairs(given, option))
                 yield name
+        for text in self.extra or ():
+            # A path may have `=` in the brackets of an item.
+            path, equals, value = _split_extra(text)
+            if not equals:
+                raise CommandError(f"--extra takes PATH=JSON, not {text!r}", 2)
+            container.extra_fields[path] = value
+            yield "extra_fields"
 
     def _variables(self) -> Iterator[pb.EnvVar]:
         for name, value in pairs(self.env or [], "--env").items():
@@ -168,7 +254,19 @@ class Specification:
     @property
     def merges(self) -> bool:
         """Returns whether an update must know the present values."""
-        return any((self.env, self.env_config, self.env_secret, self.labels, self.annotations))
+        added = (self.labels, self.annotations, self.pod_labels, self.pod_annotations)
+        return any(
+            (self.env, self.env_config, self.env_secret, *added, self.requests, self.limits, self.extra)
+        )
+
+
+def _split_extra(text: str) -> tuple[str, str, str]:
+    depth = 0
+    for position, character in enumerate(text):
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "=" and not depth:
+            return text[:position], "=", text[position + 1 :]
+    return text, "", ""
 
 
 def _port(text: str, service_type: str) -> pb.Port:

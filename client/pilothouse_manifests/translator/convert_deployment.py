@@ -3,8 +3,7 @@
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
 manifest has: two sets of labels, a selector, several containers. The Deployment's own selector is not kept, because
 the platform selects pods by the container's uid. It is checked (it must select the template, or Kubernetes would
-refuse it) and dropped. Labels and annotations of the Deployment and of its pod template become one set, which the
-platform puts on both; a key with two values is refused.
+refuse it) and dropped.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ from pilothouse_manifests.table import (
     VOLUME_MOUNT,
 )
 from pilothouse_manifests.translator.convert_volume import PodVolumes, pod_volumes
-from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
+from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     ManifestWorkload,
-    Metadata,
     VolumeObject,
     metadata,
 )
@@ -56,7 +54,8 @@ def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
                 declared, volumes = _pod(pod, container)
         with spec.part("selector", required=True) as selector:
             _check_selector(selector, pod_labels)
-    _unite(root, own, pods, container)
+    container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
+    container |= {"pod_labels": dict(pod_labels), "pod_annotations": texts_of(pods.annotations)}
     _drop_platform_labels(container)
     return ManifestWorkload(root.place, root.reporter, container, declared, pod_labels, volumes)
 
@@ -94,28 +93,16 @@ def _check_selector(selector: Fields, labels: dict[str, str]) -> None:
         selector.invalid(None, "expected labels, found none")
 
 
-def _unite(root: Fields, own: Metadata, pods: Metadata, container: Values) -> None:
-    for of_deployment, of_pods, united in (
-        (own.labels, pods.labels, container.setdefault("labels", {})),
-        (own.annotations, pods.annotations, container.setdefault("annotations", {})),
-    ):
-        united.update(texts_of(of_deployment))
-        for key, entry in of_pods.items():
-            other: TextEntry | None = of_deployment.get(key)
-            if other is not None and other.text != entry.text:
-                differs = f"cannot be represented: {entry.text!r} differs from {other.text!r} of {other.path}"
-                root.reporter.unusable(entry.place, entry.path, differs)
-            united[key] = entry.text
-
-
 def _drop_platform_labels(container: Values) -> None:
     """Labels that the platform sets itself, to these values; others are the container's own, and kept on its pods."""
     for key, value in (
         ("app.kubernetes.io/name", container["name"]),
         ("app.kubernetes.io/managed-by", "pilothouse"),
     ):
-        if container["labels"].get(key) == value:
-            del container["labels"][key]
+        for labels in (container["labels"], container["pod_labels"]):
+            # A container without labels of pods would get its own for them.
+            if labels.get(key) == value and (labels is container["labels"] or len(labels) > 1):
+                del labels[key]
 
 
 def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[VolumeObject]]:

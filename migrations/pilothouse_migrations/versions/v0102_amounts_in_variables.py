@@ -1,4 +1,7 @@
-"""A variable may show a request or a limit of a program. Migration 0103 validates the constraints."""
+"""A variable may show a request or a limit of a program.
+
+The constraints stay NOT VALID: they allow more than the former ones, so the rows that are there keep to them.
+"""
 
 from __future__ import annotations
 

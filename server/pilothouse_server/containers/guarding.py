@@ -33,7 +33,7 @@ from pilothouse_manifests.table import (
 )
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import manifests
-from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.model import Container, DeploymentSettings
 from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
 from pilothouse_server.guard.checks import ACCOUNT, shown
@@ -72,8 +72,8 @@ def admitted(wanted: Container, stored: Container | None, keys: Keys, may: May) 
 
 def _may_have_rights(stored: Container, wanted: Container) -> bool:
     """Returns whether a container may have a right that it would lose; by its notes, which know no later settings."""
-    of_pods = (stored.labels, stored.annotations) != (wanted.labels, wanted.annotations)
-    return stored.spec.rights != () or of_pods
+    of_pods = [(each.spec.pod_labels, each.spec.pod_annotations) for each in (stored, wanted)]
+    return stored.spec.rights != () or of_pods[0] != of_pods[1]
 
 
 def _refuse_rights(
@@ -131,14 +131,15 @@ def _program_of(found: GuardViolation) -> Steps:
 
 
 def runs_other_things(wanted: Container, stored: Container) -> bool:
-    """Whether the pods would run or see something else; their number and labels give no new power."""
-    return (wanted.image, wanted.env, wanted.volume_mounts, wanted.volumes, wanted.spec) != (
-        stored.image,
-        stored.env,
-        stored.volume_mounts,
-        stored.volumes,
-        stored.spec,
+    """Whether the pods would run or see something else; their number, labels and rollout give no new power."""
+    return _content(wanted) != _content(stored)
+
+
+def _content(container: Container) -> tuple[object, ...]:
+    spec = msgspec.structs.replace(
+        container.spec, pod_labels={}, pod_annotations={}, workload=DeploymentSettings()
     )
+    return (container.image, container.env, container.volume_mounts, container.volumes, spec)
 
 
 def without_guarded(container: Container, free: KeyPatterns) -> Container:
@@ -254,9 +255,12 @@ def _denied(container: Container, found: GuardViolation, field: str) -> Pilothou
 def _field(container: Container, found: GuardViolation) -> str:
     """Returns the field of the container that a finding comes from; else its path in the object."""
     place, steps = found.steps[:2], found.steps[2:]
-    named = None
+    named: str | int | None = None
     if place == _TEMPLATE and steps[0] == "metadata":
-        named = steps[1]
+        named = f"pod_{steps[1]}"
+        if getattr(container.spec, named) == getattr(container, str(steps[1])):
+            # A create takes these for the pods.
+            named = str(steps[1])
     elif place == _TEMPLATE and len(steps) > 1:
         named = _field_of_pod(container, found, steps[1:])
     return found.path if named is None else f"container.{named}"

@@ -17,6 +17,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
+
+from pilothouse_manifests import extra_fields
 from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, RECREATE, key_of
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, TakenOver
@@ -48,13 +51,35 @@ PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
 def pod_labels(container: Container) -> dict[str, str]:
-    """Returns the caller's labels and ours: those that we select by take precedence, and the label of the pods'
-    creator is the caller's to set.
+    """The caller's labels and ours: the labels that we select by win, but `managed-by` is the caller's to set.
+
+    The pods of an imported Deployment have theirs alone, or they would restart.
     """
+    taken_over = container.spec.taken_over
+    if taken_over is not None:
+        return container.spec.pod_labels | {
+            key: text for key, text in taken_over.pod_labels.items() if is_platforms(key)
+        }
+    return _labels(container, container.spec.pod_labels)
+
+
+def pod_annotations(container: Container) -> dict[str, str]:
+    """The caller's annotations, and those of the platform's that an imported Deployment brought along."""
+    taken_over = container.spec.taken_over
+    brought = {} if taken_over is None else taken_over.pod_annotations
+    return container.spec.pod_annotations | {key: text for key, text in brought.items() if is_platforms(key)}
+
+
+def is_platforms(key: str) -> bool:
+    """Returns whether a key of labels or annotations is set by the platform alone."""
+    return key.startswith(f"{DOMAIN}/")
+
+
+def _labels(container: Container, labels: dict[str, str]) -> dict[str, str]:
     return {
         NAME: label_value(container.name),
         MANAGED_BY: MANAGER,
-        **container.labels,
+        **labels,
         NAMESPACE: label_value(container.namespace),
         CONTAINER_UID: container.uid,
     }
@@ -64,7 +89,7 @@ def object_labels(container: Container) -> dict[str, str]:
     """Returns the labels of the Deployment and the Services of a container: they are ours, also of imported pods."""
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
-        return {**pod_labels(container), MANAGED_BY: MANAGER, **home}
+        return {**_labels(container, container.labels), MANAGED_BY: MANAGER, **home}
     # Others find these objects by labels of their own, `managed-by` among them.
     return {**container.labels, CONTAINER_UID: container.uid, **home}
 
@@ -79,8 +104,7 @@ def deployment(
     """
     taken_over = container.spec.taken_over
     annotations = dict(container.annotations)
-    template_labels = pod_labels(container) if taken_over is None else taken_over.pod_labels
-    template_annotations = dict(annotations if taken_over is None else taken_over.pod_annotations)
+    template_annotations = pod_annotations(container)
     if container.spec.restarted_at is not None:
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
     if replicas_set is not None:
@@ -88,14 +112,14 @@ def deployment(
     spec: Manifest = {
         "selector": _selector(container, taken_over),
         "template": {
-            "metadata": without_empty({"labels": template_labels, "annotations": template_annotations}),
+            "metadata": without_empty({"labels": pod_labels(container), "annotations": template_annotations}),
             "spec": pod_spec(container),
         },
     }
     spec |= _write_settings(container.spec.workload)
     # Said also where it is false: a field that we leave out is others' to set.
     spec[PAUSED] = container.hold_rollout if paused is None else paused
-    return {
+    manifest: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": without_empty(
@@ -108,6 +132,9 @@ def deployment(
         ),
         "spec": spec,
     }
+    for path, text in container.spec.extra_fields.items():
+        extra_fields.write(manifest, extra_fields.parse(path), msgspec.json.decode(text))
+    return manifest
 
 
 _write_settings = writer(DEPLOYMENT_SETTINGS, place=lambda name: name.removeprefix("deployment."))
@@ -142,13 +169,17 @@ def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
 
 
 def service_account(container: Container) -> Manifest | None:
-    """The ServiceAccount that the container names; it belongs to the namespace, so it carries no container's uid."""
+    """The ServiceAccount that the container names; it belongs to the namespace, so it carries no container's uid.
+
+    Nobody has given it rights, so pods get its token only if a container asks for it.
+    """
     name = container.spec.service_account
     if not name:
         return None
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
+        "automountServiceAccountToken": False,
         "metadata": {
             "name": name,
             "namespace": container.kubernetes_namespace,

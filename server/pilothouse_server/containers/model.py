@@ -284,6 +284,7 @@ class TakenOver(Value, frozen=True):
     """The parts that an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
 
     `deployment_uid`: the Deployment that was imported, and no other of its name. `selector` as Kubernetes writes it.
+    `pod_labels` and `pod_annotations` as they were; later those of the spec count, apart from keys of the platform's.
     `volumes` in the order of the pods, which is a part of them.
     """
 
@@ -311,6 +312,8 @@ class ContainerSpec(Value, frozen=True):
 
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
     env_from: tuple[EnvFrom, ...] = ()
     empty_dirs: tuple[EmptyDir, ...] = ()
     probes: Probes = Probes()
@@ -321,6 +324,7 @@ class ContainerSpec(Value, frozen=True):
     pod_resources: Resources = Resources()
     init_containers: tuple[InitContainer, ...] = ()
     service_account: str = ""
+    automount_service_account_token: bool | None = None
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     termination_grace_seconds: int | None = None
@@ -329,6 +333,7 @@ class ContainerSpec(Value, frozen=True):
     priority_class: str = ""
     pod_container_name: str = "main"
     workload: DeploymentSettings = DeploymentSettings()
+    extra_fields: dict[str, str] = {}
     restarted_at: datetime | None = None
     taken_over: TakenOver | None = None
     # Those that it was admitted with (`guarding`); None: by a release that did not note them.

@@ -112,7 +112,7 @@ async def create(
         ResourceExhausted: the quota.
         Aborted: the deciding facts changed each time that they were read.
     """
-    wanted = rules.checked(wanted)
+    wanted = rules.checked(rules.with_pod_labels(wanted))
     needs = admission.needs_of(wanted, None)
     for attempts_left in reversed(range(_ATTEMPTS)):
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
@@ -151,7 +151,7 @@ async def draft_creation(
     Raises as `create`, in the same order; but first, for a replay, Replayed or BeingServed.
     """
     try:
-        wanted = rules.checked(wanted)
+        wanted = rules.checked(rules.with_pod_labels(wanted))
     except PilothouseError:
         # A replay returns the stored response without applying the rules.
         await repository.admit_draft(draft, "", "", Needs())

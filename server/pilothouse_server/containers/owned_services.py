@@ -72,7 +72,7 @@ def _pods_of(container: Container) -> dict[str, str]:
     taken_over = container.spec.taken_over
     if taken_over is None:
         return {CONTAINER_UID: container.uid}
-    return dict(taken_over.selector.get("matchLabels") or taken_over.pod_labels)
+    return dict(taken_over.selector.get("matchLabels") or container.spec.pod_labels)
 
 
 def _taken_over_service(container: Container, name: str) -> TakenOverService | None:

@@ -17,7 +17,9 @@ import msgspec
 from pilothouse_manifests.pod_requests import pod_request
 from pilothouse_manifests.table import GRACE_SECONDS, MEDIUM, RECREATE, ROLLING_UPDATE
 from pilothouse_server.containers.amounts import checked_resources
+from pilothouse_server.containers.extra_fields import checked_extra_fields
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.manifests import pod_labels
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
@@ -80,6 +82,9 @@ def checked(container: Container) -> Container:
             found.add(f"container.empty_dirs[{index}].medium", "one_of", words)
     _check_keys(found, "container.labels", container.labels)
     _check_keys(found, "container.annotations", container.annotations)
+    _check_keys(found, "container.pod_labels", spec.pod_labels)
+    _check_keys(found, "container.pod_annotations", spec.pod_annotations)
+    _check_selected(found, container)
     found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
     programs = [_checked_program(found, field, program, spec) for field, program in container.programs()]
     _check_names(found, container)
@@ -88,6 +93,7 @@ def checked(container: Container) -> Container:
     _check_tolerations(found, container)
     _check_pod_security(found, container)
     _check_workload(found, spec.workload)
+    extra = checked_extra_fields(found, container)
     ports = _checked_ports(found, container)
     found.raise_if_any()
     sidecars = 1 + len(spec.sidecars)
@@ -101,6 +107,7 @@ def checked(container: Container) -> Container:
         volume_mounts=_spelled(container, container.volume_mounts),
         spec=msgspec.structs.replace(
             spec,
+            extra_fields=extra,
             pod_resources=pod_resources,
             sidecars=tuple(_in_normal_form(container, each) for each in programs[1:sidecars]),
             init_containers=tuple(_in_normal_form(container, each) for each in programs[sidecars:]),
@@ -112,6 +119,15 @@ def checked(container: Container) -> Container:
             ),
         ),
     )
+
+
+def with_pod_labels(container: Container) -> Container:
+    """A new container with labels and annotations of its pods: those that are its own, unless it has any for them."""
+    spec = container.spec
+    if spec.pod_labels or spec.pod_annotations or container.imported:
+        return container
+    spec = msgspec.structs.replace(spec, pod_labels=container.labels, pod_annotations=container.annotations)
+    return msgspec.structs.replace(container, spec=spec)
 
 
 def quota_share(container: Container) -> tuple[int, int]:
@@ -192,6 +208,31 @@ def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:
             and (prefix != f"simulate.{RESERVED_DOMAIN}")
         ):
             found.add(field, "reserved", f'"{key}": keys of {RESERVED_DOMAIN} are set by the platform')
+
+
+def _check_selected(found: Findings, container: Container) -> None:
+    """Notes labels by which an imported Deployment would not select its pods any more: Kubernetes refuses it then."""
+    taken_over = container.spec.taken_over
+    if taken_over is None:
+        return
+    labels = pod_labels(container)
+    for key, text in taken_over.selector.get("matchLabels", {}).items():
+        if labels.get(key) != text:
+            rule = f'must keep "{key}": "{text}", by which the Deployment selects its pods'
+            found.add("container.pod_labels", "selector", rule)
+    for each in taken_over.selector.get("matchExpressions", ()):
+        key, values = each["key"], each.get("values") or ()
+        selects = {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }
+        if not selects.get(each["operator"], True):
+            rule = (
+                f'must match the selector of the Deployment: "{key}" {each["operator"]} {", ".join(values)}'
+            )
+            found.add("container.pod_labels", "selector", rule.rstrip())
 
 
 def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:

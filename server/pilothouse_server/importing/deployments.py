@@ -19,6 +19,7 @@ from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.sources import FALSE_BY_CHOICE, FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_server.containers.manifests import is_platforms
 from pilothouse_server.containers.model import (
     Container,
     DeploymentSettings,
@@ -107,6 +108,8 @@ def convert(
         annotations=_theirs(metadata.get("annotations")),
         spec=msgspec.structs.replace(
             described.spec,
+            pod_labels=_without_platforms(pod_labels),
+            pod_annotations=_without_platforms(pod_annotations),
             workload=DeploymentSettings(**rollout.get("deployment", {})),
             empty_dirs=main.empty_dirs,
             taken_over=TakenOver(
@@ -206,6 +209,10 @@ def _without_ours(labels: Any) -> dict[str, str]:
     if theirs.get(MANAGED_BY) == MANAGER:
         theirs = {key: text for key, text in theirs.items() if key not in (MANAGED_BY, NAME)}
     return theirs
+
+
+def _without_platforms(values: dict[str, str]) -> dict[str, str]:
+    return {key: text for key, text in values.items() if not is_platforms(key)}
 
 
 def _theirs(values: Any) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """Adopted drift: changes by others to a container's Deployment become the desired state.
 
 adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
-         those that have one are taken over one by one, so that unchanged fields keep their desired values. A
-         label or annotation of a container stands on its pods too, so that adopting one rolls them.
+         those that have one are taken over one by one, so that unchanged fields keep their desired values.
 adopt_allowed
          the same for values that the platform's rules allow and that give no right which needs a permission: there
          is no caller who could hold one. A variable that reads a secret or a config map is not added either.
@@ -184,10 +183,7 @@ def _with_item(ours: tuple[Any, ...], theirs: tuple[Any, ...], name: str) -> tup
 
 def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: str) -> Container:
     of_pods = path.startswith(".spec.template")
-    if container.spec.taken_over is not None and of_pods:
-        # An imported Deployment's pods keep theirs.
-        return container
-    held: dict[str, str] = dict(getattr(container, name))
+    held = dict(getattr(container.spec, f"pod_{name}") if of_pods else getattr(container, name))
     value = field_paths.value_at(live, path)
     if key not in held and not (of_pods and value is not None and _may_be_added(container, path, key)):
         return container
@@ -195,7 +191,9 @@ def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: 
         del held[key]
     else:
         held[key] = value
-    changed: dict[str, Any] = {name: held}
+    changed: dict[str, Any] = {f"pod_{name}" if of_pods else name: held}
+    if of_pods:
+        changed = {"spec": msgspec.structs.replace(container.spec, **changed)}
     return msgspec.structs.replace(container, **changed)
 
 

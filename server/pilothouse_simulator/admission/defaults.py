@@ -261,12 +261,17 @@ def _default_service(obj: JsonObject) -> None:
     obj.setdefault("status", {}).setdefault("loadBalancer", {})
 
 
-def admit_pod(obj: JsonObject) -> None:
-    """Makes admission's additions to a new pod: service account, its token volume, tolerations."""
+def admit_pod(obj: JsonObject, account: JsonObject | None = None) -> None:
+    """Makes admission's additions to a new pod: service account, its token volume, tolerations.
+
+    The pod decides whether it gets a token; one that says nothing leaves it to its `account`.
+    """
     spec = obj["spec"]
-    account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-    spec["serviceAccountName"] = spec["serviceAccount"] = account
-    if spec.get("automountServiceAccountToken") is not False:
+    spec["serviceAccountName"] = spec["serviceAccount"] = account_of(spec)
+    wanted = spec.get("automountServiceAccountToken")
+    if wanted is None:
+        wanted = (account or {}).get("automountServiceAccountToken")
+    if wanted is not False:
         _mount_token(spec)
     tolerations = spec.setdefault("tolerations", [])
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
@@ -274,6 +279,11 @@ def admit_pod(obj: JsonObject) -> None:
             tolerations.append(
                 {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
             )
+
+
+def account_of(spec: JsonObject) -> str:
+    """The name of a pod's service account."""
+    return spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
 
 
 def _tolerates(toleration: JsonObject, key: str) -> bool:

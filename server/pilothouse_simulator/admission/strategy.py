@@ -20,6 +20,7 @@ from pilothouse_simulator.admission import (
     webhooks,
 )
 from pilothouse_simulator.admission.defaults import (
+    account_of,
     admit_pod,
     apply_defaults,
     drop_empty_metadata,
@@ -39,6 +40,7 @@ from pilothouse_simulator.values.resources import (
     REPLICA_SETS,
     RESOURCE_QUOTAS,
     SECRETS,
+    SERVICE_ACCOUNTS,
     SERVICES,
     ResourceType,
 )
@@ -65,7 +67,8 @@ class KindStrategies:
             obj["spec"] = {"finalizers": ["kubernetes"]}
             obj["status"] = {"phase": "Active"}
         elif resource is PODS:
-            admit_pod(obj)
+            name = account_of(obj["spec"])
+            admit_pod(obj, store.get(SERVICE_ACCOUNTS, obj["metadata"]["namespace"], name))
             priority.admit(store, obj)
             limit_ranges.fill_pod(store, obj)
             obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}

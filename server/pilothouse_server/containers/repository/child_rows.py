@@ -37,6 +37,9 @@ def columns_of(container: Container) -> dict[str, Any]:
 def _document(container: Container) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(container.spec)
     document["image"] = container.image
+    # Stated also where they are empty: a document without them is of a release that had none.
+    document["pod_labels"] = container.spec.pod_labels
+    document["pod_annotations"] = container.spec.pod_annotations
     if container.volume_mounts:
         document["volume_mounts"] = msgspec.to_builtins(container.volume_mounts)
     resources = container.resources

@@ -22,6 +22,7 @@ from pilothouse_server.containers.tables import (
     ENVIRONMENT_VARIABLES,
     PORT_MAPPINGS,
 )
+from pilothouse_server.kubernetes.ownership import DOMAIN
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.store.results import Row
 from pilothouse_server.values.resources import Condition, ContainerId
@@ -100,9 +101,23 @@ def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
     return msgspec.structs.replace(whole, **dict.fromkeys(given & set(Resources.__struct_fields__), ""))
 
 
+def _of_pods(row: Row, taken_over: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
+    """The labels and annotations of the pods of a row that a server of the release before has written."""
+    if taken_over is None:
+        return {"pod_labels": row.labels, "pod_annotations": row.annotations}
+    return {
+        name: {
+            key: text for key, text in taken_over.get(name, {}).items() if not key.startswith(f"{DOMAIN}/")
+        }
+        for name in ("pod_labels", "pod_annotations")
+    }
+
+
 def container_of(row: Row) -> Container:
     """The value of a row of `WHOLE`."""
     spec = dict(row.spec)
+    if "pod_labels" not in spec:
+        spec |= _of_pods(row, spec.get("taken_over"))
     resources = _resources(row, spec.pop("resources", {}))
     image = spec.pop("image")
     mounts = msgspec.convert(spec.pop("volume_mounts", ()), tuple[VolumeMount, ...])

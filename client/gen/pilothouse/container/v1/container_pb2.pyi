@@ -1512,6 +1512,66 @@ class Container(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PodLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PodAnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ExtraFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -1540,7 +1600,11 @@ class Container(_message.Message):
     POD_CONTAINER_NAME_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_SECRETS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
+    POD_LABELS_FIELD_NUMBER: _builtins.int
+    POD_ANNOTATIONS_FIELD_NUMBER: _builtins.int
     ENV_FROM_FIELD_NUMBER: _builtins.int
+    AUTOMOUNT_SERVICE_ACCOUNT_TOKEN_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELDS_FIELD_NUMBER: _builtins.int
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     SIDECARS_FIELD_NUMBER: _builtins.int
     POD_RESOURCES_FIELD_NUMBER: _builtins.int
@@ -1601,6 +1665,10 @@ class Container(_message.Message):
     """Name of a PriorityClass of the cluster, which decides whose pods go first, and whose are evicted, where there is no
     room for all. Default the cluster's default class. If the cluster does not have the class, or does not permit it in
     this namespace, it makes no pods: `message` has the cluster's words. A change replaces the pods.
+    """
+    automount_service_account_token: _builtins.bool
+    """Whether the pods get a token of their service account for the API server; default as the account says. An account that
+    is made only because a container names it gives none.
     """
     status: Global___ContainerStatus.ValueType
     """Current status."""
@@ -1671,14 +1739,13 @@ class Container(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the Deployment, its pods and its Services. Keys of `pilothouse.dev` are refused. The pods keep
-        an `app.kubernetes.io/managed-by` that is given here; on the Deployment and its Services the platform's own,
-        `pilothouse`, replaces it.
+        """Labels, also set on the Deployment and its Services; pods have `pod_labels`. Keys of `pilothouse.dev` are refused. On
+        the cluster the platform's own `app.kubernetes.io/managed-by`, `pilothouse`, replaces one that is given here.
         """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations; also set on the Deployment and its pods."""
+        """Annotations; also set on the Deployment. Pods have `pod_annotations`."""
 
     @_builtins.property
     def probes(self) -> Global___Probes:
@@ -1712,8 +1779,32 @@ class Container(_message.Message):
         """
 
     @_builtins.property
+    def pod_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the pods, apart from those that the platform sets. A create that leaves this and `pod_annotations` empty
+        takes `labels` and `annotations` for them, once: later changes of those do not touch pods. Keys of `pilothouse.dev`
+        are refused, and keys that networks, identities and injectors obey need `container.privileged`. An imported container
+        must keep the labels by which its Deployment selects its pods. A change replaces the pods.
+        """
+
+    @_builtins.property
+    def pod_annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Annotations of the pods; see `pod_labels`. A change replaces the pods."""
+
+    @_builtins.property
     def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
         """Variables of whole config maps and secrets."""
+
+    @_builtins.property
+    def extra_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Fields of the workload on the cluster that have none of their own here, by path: JSON that is applied as it is.
+
+        A path leads from the Deployment to a field, such as `spec.template.spec.affinity`; an item of a list is named by its
+        merge keys, as in `spec.template.spec.containers[name=main].tty` or `spec.template.spec.volumes[name=x].csi`. It may
+        name no field that the API has, nor one above it, and lists that the API does not have are given whole. Fields that
+        reach beyond the pod, and those that the platform does not know, need `container.privileged`.
+
+        At most 64, of 32 KiB in total; JSON at most 16 levels deep. A change replaces the pods, if it is one of theirs.
+        """
 
     @_builtins.property
     def lifecycle(self) -> Global___Lifecycle:
@@ -1819,7 +1910,11 @@ class Container(_message.Message):
         pod_container_name: _builtins.str = ...,
         image_pull_secrets: _abc.Iterable[_builtins.str] | None = ...,
         priority_class: _builtins.str = ...,
+        pod_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pod_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
+        automount_service_account_token: _builtins.bool | None = ...,
+        extra_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         lifecycle: Global___Lifecycle | None = ...,
         sidecars: _abc.Iterable[Global___Program] | None = ...,
         pod_resources: Global___Resources | None = ...,
@@ -1852,16 +1947,20 @@ class Container(_message.Message):
         workload_kind: Global___WorkloadKind.ValueType = ...,
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
+    _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
     _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment"]  # noqa: Y015
     _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
     @_typing.overload

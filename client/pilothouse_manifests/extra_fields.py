@@ -1,0 +1,208 @@
+"""Fields of a workload that the table does not name, by their paths: which paths are free, and writing them.
+
+    spec.template.spec.affinity
+    spec.template.spec.containers[name=main].tty
+    spec.template.spec.volumes[name=scratch].csi
+
+Keys are joined by dots; an item of a list follows in brackets, with its merge keys. A path is free if no field of the
+API writes it, nor anything above or below it. Lists that the table does not name are given whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse_manifests.fields import (
+    Chosen,
+    Constant,
+    Entry,
+    Field,
+    Group,
+    Nested,
+    OneOf,
+    PortField,
+    Repeated,
+    Rest,
+    Variable,
+)
+from pilothouse_manifests.table import CONTAINERS, DEPLOYMENT, MAIN_CONTAINER, POD, VOLUME_SOURCES, VOLUMES
+
+_STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:\.|$)")
+_ITEM = re.compile(r'(?P<key>[A-Za-z]+)="?(?P<value>[^",=]+)"?(?:,|$)')
+_TEMPLATE = ("spec", "template", "spec")
+# Written by the platform itself.
+_OWN = ("selector", "template")
+# Volumes of these kinds have fields of the API, and rules about their sources.
+_SHOWN = frozenset({"name", "projected", *(key for key, _ in VOLUME_SOURCES.values())})
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """A key, and the merge keys of an item of the list there; none where the value itself is meant."""
+
+    key: str
+    item: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        if not self.item:
+            return self.key
+        return f"{self.key}[{','.join(f'{key}={value}' for key, value in self.item)}]"
+
+
+class PathError(ValueError):
+    """Why a path is not free; the text is a rule."""
+
+
+def parse(path: str) -> tuple[PathStep, ...]:
+    """Read a path; a dot at its beginning and quotes around values of merge keys may be there.
+
+    Raises:
+        PathError: it is no path, or not free.
+    """
+    steps, rest = [], path.removeprefix(".")
+    while rest:
+        found = _STEP.match(rest)
+        if found is None:
+            raise PathError("is no path such as spec.template.spec.containers[name=main].tty")
+        steps.append(PathStep(found["key"], _item(found["item"])))
+        rest = rest[found.end() :]
+    _check(tuple(steps))
+    return tuple(steps)
+
+
+def spelled(steps: Sequence[PathStep]) -> str:
+    """The one spelling of a path."""
+    return ".".join(map(str, steps))
+
+
+def _item(text: str | None) -> tuple[tuple[str, str], ...]:
+    if text is None:
+        return ()
+    found = [(each["key"], each["value"]) for each in _ITEM.finditer(text)]
+    if ",".join(f"{key}={value}" for key, value in found) != text.replace('"', ""):
+        raise PathError(f"names no item by [{text}]; write [name=main]")
+    return tuple(sorted(found))
+
+
+def _check(steps: tuple[PathStep, ...]) -> None:
+    keys = tuple(step.key for step in steps)
+    if keys[:1] != _TEMPLATE[:1] or len(keys) < 2:
+        raise PathError("must begin with spec., and name a field below it")
+    if keys[1] not in _OWN:
+        _check_below(DEPLOYMENT.entries, steps[1:])
+        return
+    if keys[: len(_TEMPLATE)] != _TEMPLATE or len(keys) == len(_TEMPLATE):
+        raise PathError("is set by the platform; of a template name a field below spec.template.spec")
+    _check_pod(steps[len(_TEMPLATE) :])
+
+
+def _check_pod(steps: tuple[PathStep, ...]) -> None:
+    first, rest = steps[0], steps[1:]
+    if first.key not in (CONTAINERS, VOLUMES):
+        _check_below(POD.entries, steps)
+        return
+    _check_item(first, ("name",), rest)
+    if first.key == CONTAINERS:
+        _check_below(MAIN_CONTAINER.entries, rest)
+    elif rest[0].key in _SHOWN:
+        raise PathError(f"is set by fields of the API: volumes and empty_dirs show {rest[0].key}")
+    else:
+        _check_whole(rest)
+
+
+def _check_item(step: PathStep, keys: tuple[str, ...], rest: Sequence[PathStep]) -> None:
+    if tuple(key for key, _ in step.item) != tuple(sorted(keys)) or not rest:
+        named = ",".join(f"{key}=…" for key in keys)
+        raise PathError(f"must name an item of {step.key} by [{named}], and a field below it")
+
+
+def _check_whole(steps: Sequence[PathStep]) -> None:
+    for step in steps:
+        if step.item:
+            raise PathError(f"must give the list {step.key} whole: it has no items of the platform's")
+
+
+def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...]) -> None:
+    """Raises PathError where an entry writes the field, or one above or below it."""
+    first, rest = steps[0], steps[1:]
+    for entry in entries:
+        inner = _inner(entry, first)
+        if inner is None:
+            continue
+        if not rest or not inner:
+            raise PathError(f"is set by a field of the API{_named(entry)}")
+        if isinstance(entry, Field) and isinstance(entry.kind, Repeated):
+            _check_item(first, entry.kind.keys, rest)
+        elif first.item:
+            raise PathError(f"names an item of {first.key}, which is no list")
+        _check_below(inner, rest)
+        return
+    _check_whole(steps)
+
+
+def _inner(entry: Entry, step: PathStep) -> tuple[Entry, ...] | None:
+    """The entries below a step that an entry names, none where it is written whole; None: it names another."""
+    match entry:
+        case Field(key=key, alias=alias, kind=kind) if step.key in (key, alias):
+            if isinstance(kind, Nested) or (isinstance(kind, Repeated) and kind.keys):
+                return kind.part.entries
+            return ()
+        case Group(key=key, entries=entries) if key == step.key:
+            return entries
+        case OneOf(choices=choices) | Chosen(choices=choices):
+            return next((part.entries for _, key, part in choices if key == step.key), None)
+        case Variable(literal=literal, key=key) if step.key in (literal, key):
+            return ()
+        case PortField(key=key) | Constant(key=key) if key == step.key:
+            return ()
+        case Rest():
+            return ()
+    return None
+
+
+def _named(entry: Entry) -> str:
+    return f": {entry.name}" if isinstance(entry, Field | PortField) else ""
+
+
+def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:
+    """Whether a path leads through an item of a list that the object does not have. Volumes are made by it."""
+    for step in steps:
+        document = document.get(step.key) if isinstance(document, dict) else None
+        if step.item and step.key != VOLUMES:
+            document = _found(document, step)
+            if document is None:
+                return True
+    return False
+
+
+def write(document: dict[str, Any], steps: Sequence[PathStep], value: Any) -> None:
+    """Put a value into an object of Kubernetes; the item of a list must be there, unless it is a volume."""
+    place: Any = document
+    for step in steps[:-1]:
+        below = place.setdefault(step.key, [] if step.item else {})
+        if step.item:
+            found = _found(below, step)
+            if found is None and step.key != VOLUMES:
+                return
+            if found is None:
+                found = dict(step.item)
+                below.append(found)
+            below = found
+        place = below
+    place[steps[-1].key] = value
+
+
+def _found(items: Any, step: PathStep) -> dict[str, Any] | None:
+    for item in items or ():
+        if all(_text(item, key) == value for key, value in step.item):
+            found: dict[str, Any] = item
+            return found
+    return None
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    # A key that is left out has its default, and only a port's protocol has one.
+    return str(item.get(key, "TCP" if key == "protocol" else ""))

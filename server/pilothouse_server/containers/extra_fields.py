@@ -1,0 +1,74 @@
+"""The rules of extra fields: free paths, JSON of bounded size and depth, no two that overlap."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, parse, spelled
+from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.pod_manifests import pod_spec
+
+_FIELD: Final = "container.extra_fields"
+_LONGEST_PATH = 512
+_CHARACTERS = 32 * 1024
+_DEPTH = 16
+
+
+def checked_extra_fields(found: Findings, container: Container) -> dict[str, str]:
+    """The extra fields by their paths in one spelling; notes each broken rule."""
+    given = container.spec.extra_fields
+    if not given:
+        return given
+    if sum(len(path) + len(text) for path, text in given.items()) > _CHARACTERS:
+        found.add(_FIELD, "max_length", f"must not be longer than {_CHARACTERS} characters in total")
+        return given
+    document = {"spec": {"template": {"spec": pod_spec(container)}}}
+    checked: dict[tuple[PathStep, ...], str] = {}
+    for path, text in given.items():
+        at = f'{_FIELD}["{path[:_LONGEST_PATH]}"]'
+        if len(path) > _LONGEST_PATH:
+            found.add(at, "max_length", f"must have a path of at most {_LONGEST_PATH} characters")
+            continue
+        try:
+            steps = parse(path)
+        except PathError as error:
+            found.add(at, "path", str(error))
+            continue
+        if is_missing(document, steps):
+            found.add(at, "exists", "names an item that the pods do not have")
+        if any(_overlap(steps, other) for other in checked):
+            found.add(at, "unique", "is the same as another path, or lies above or below it")
+        if rule := _json_problem(text):
+            found.add(at, "json", rule)
+        checked[steps] = text
+    return {spelled(steps): text for steps, text in checked.items()}
+
+
+def _overlap(one: tuple[PathStep, ...], other: tuple[PathStep, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _json_problem(text: str) -> str | None:
+    if _deepest(text) > _DEPTH:
+        return f"must not be more than {_DEPTH} levels deep"
+    try:
+        value: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return "must be JSON"
+    return "must not be null; leave the field out" if value is None else None
+
+
+def _deepest(text: str) -> int:
+    """Levels of brackets, those in texts too: a bound that needs no parser."""
+    level = deepest = 0
+    for character in text:
+        if character in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif character in "]}":
+            level -= 1
+    return deepest

@@ -1,0 +1,161 @@
+"""Extra fields: free paths, and the same fields in the Deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_manifests.extra_fields import PathError, parse
+from pilothouse_server.containers import manifests, rules
+from pilothouse_server.containers.model import Container, ContainerSpec, InitContainer
+from pilothouse_server.errors import InvalidArgument
+from tests.kubernetes.containers import container
+
+POD = "spec.template.spec"
+MAIN = f"{POD}.containers[name=main]"
+
+
+def with_fields(**spec: Any) -> Container:
+    return container(spec=ContainerSpec(**spec))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("metadata.finalizers", "must begin with spec., and name a field below it"),
+        ("spec", "must begin with spec., and name a field below it"),
+        (
+            "spec.selector.matchLabels",
+            "is set by the platform; of a template name a field below spec.template.spec",
+        ),
+        (
+            "spec.template.metadata.name",
+            "is set by the platform; of a template name a field below spec.template.spec",
+        ),
+        (POD, "is set by the platform; of a template name a field below spec.template.spec"),
+        ("spec.replicas", "is set by a field of the API: replicas"),
+        ("spec.paused", "is set by a field of the API: hold_rollout"),
+        ("spec.strategy", "is set by a field of the API"),
+        ("spec.strategy.type", "is set by a field of the API: deployment.strategy"),
+        (f"{POD}.nodeSelector.disk", "is set by a field of the API: node_selector"),
+        (f"{POD}.serviceAccount", "is set by a field of the API: service_account"),
+        (f"{POD}.securityContext", "is set by a field of the API: pod_security_context"),
+        (f"{POD}.tolerations", "is set by a field of the API: tolerations"),
+        (f"{POD}.containers", "must name an item of containers by [name=…], and a field below it"),
+        (MAIN, "must name an item of containers by [name=…], and a field below it"),
+        (
+            f"{POD}.containers[image=a].tty",
+            "must name an item of containers by [name=…], and a field below it",
+        ),
+        (f"{MAIN}.image", "is set by a field of the API: image"),
+        (f"{MAIN}.env[name=A].value", "is set by a field of the API"),
+        (f"{MAIN}.envFrom", "is set by a field of the API: env_from"),
+        (f"{MAIN}.resources.limits.gpu", "is set by a field of the API"),
+        (f"{MAIN}.livenessProbe.httpGet.port", "is set by a field of the API: port"),
+        (f"{POD}.volumes[name=a].secret", "is set by fields of the API: volumes and empty_dirs show secret"),
+        (
+            f"{POD}.volumes[name=a].projected",
+            "is set by fields of the API: volumes and empty_dirs show projected",
+        ),
+        (
+            f"{POD}.topologySpreadConstraints[topologyKey=zone].maxSkew",
+            "must give the list topologySpreadConstraints whole: it has no items of the platform's",
+        ),
+        (f"{POD}.nodeSelector[a", "is no path such as spec.template.spec.containers[name=main].tty"),
+        (f"{POD}.x[]", "is no path such as spec.template.spec.containers[name=main].tty"),
+    ],
+)
+def test_a_path_that_is_not_free_is_refused(path: str, expected: str) -> None:
+    with pytest.raises(PathError) as refused:
+        parse(path)
+    assert str(refused.value) == expected
+
+
+def test_fields_are_written_where_their_paths_lead() -> None:
+    affinity: dict[str, Any] = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    }
+    spread = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+    subject = rules.checked(
+        with_fields(
+            init_containers=(InitContainer("init", "busybox:1"),),
+            extra_fields={
+                f".{POD}.affinity": msgspec.json.encode(affinity).decode(),
+                f"{POD}.topologySpreadConstraints": msgspec.json.encode(spread).decode(),
+                f'{POD}.containers[name="main"].tty': "true",
+                f"{MAIN}.securityContext.procMount": '"Default"',
+                f"{MAIN}.resources.claims": '[{"name": "a"}]',
+                f"{POD}.initContainers[name=init].workingDir": '"/srv"',
+                f"{POD}.volumes[name=scratch].ephemeral": '{"volumeClaimTemplate": {"spec": {}}}',
+            },
+        )
+    )
+    assert f"{POD}.affinity" in subject.spec.extra_fields
+    assert f"{MAIN}.tty" in subject.spec.extra_fields
+    pod = manifests.deployment(subject)["spec"]["template"]["spec"]
+    assert (pod["affinity"], pod["topologySpreadConstraints"]) == (affinity, spread)
+    assert pod["containers"] == [
+        {
+            "name": "main",
+            "image": "nginx:1.27",
+            "tty": True,
+            "securityContext": {"procMount": "Default"},
+            "resources": {"claims": [{"name": "a"}]},
+        }
+    ]
+    assert pod["initContainers"] == [{"name": "init", "image": "busybox:1", "workingDir": "/srv"}]
+    assert pod["volumes"] == [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({f"{POD}.hostname": "web"}, f'container.extra_fields["{POD}.hostname"]: must be JSON'),
+        (
+            {f"{POD}.hostname": "null"},
+            f'container.extra_fields["{POD}.hostname"]: must not be null; leave the field out',
+        ),
+        (
+            {f"{POD}.affinity": "[" * 17 + "]" * 17},
+            f'container.extra_fields["{POD}.affinity"]: must not be more than 16 levels deep',
+        ),
+        (
+            {f"{POD}.initContainers[name=ghost].tty": "true"},
+            f'container.extra_fields["{POD}.initContainers[name=ghost].tty"]: '
+            "names an item that the pods do not have",
+        ),
+        (
+            {f"{POD}.dnsConfig": "{}", f"{POD}.dnsConfig.options": "[]"},
+            f'container.extra_fields["{POD}.dnsConfig.options"]: '
+            "is the same as another path, or lies above or below it",
+        ),
+        (
+            {f"{POD}.hostname": '"web"', f".{POD}.hostname": '"web"'},
+            f'container.extra_fields[".{POD}.hostname"]: is the same as another path, or lies above or below it',
+        ),
+        (
+            {f"{POD}.affinity": '"' + "x" * 40_000 + '"'},
+            "container.extra_fields: must not be longer than 32768 characters in total",
+        ),
+        (
+            {f"{POD}.{'x' * 600}": "1"},
+            f'container.extra_fields["{POD}.{"x" * (512 - len(POD) - 1)}"]: '
+            "must have a path of at most 512 characters",
+        ),
+    ],
+)
+def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        rules.checked(with_fields(extra_fields=fields))
+    assert refused.value.message == expected
+
+
+def test_a_program_cannot_go_without_its_extra_fields() -> None:
+    fields = {f"{POD}.initContainers[name=init].tty": "true"}
+    subject = with_fields(init_containers=(InitContainer("init", "busybox:1"),), extra_fields=fields)
+    assert rules.checked(subject).spec.extra_fields == fields
+    without = msgspec.structs.replace(subject, spec=msgspec.structs.replace(subject.spec, init_containers=()))
+    with pytest.raises(InvalidArgument, match="names an item that the pods do not have"):
+        rules.checked(without)

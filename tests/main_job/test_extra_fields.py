@@ -1,0 +1,108 @@
+"""Fields that the API does not name, and the choice of a token: applied verbatim, shown, guarded, taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, SERVICE_ACCOUNTS
+from tests.harness import Server
+from tests.waiting import poll_until
+
+POD = "spec.template.spec"
+FIELDS = {
+    f"{POD}.dnsConfig": '{"options": [{"name": "ndots", "value": "2"}]}',
+    f"{POD}.topologySpreadConstraints": '[{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": '
+    '"ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "web"}}}]',
+    f"{POD}.containers[name=main].workingDir": '"/srv"',
+}
+
+
+def web(**fields: Any) -> pb.Container:
+    return pb.Container(name="web", image="nginx:1.27", **fields)
+
+
+async def make_namespace(server: Server) -> None:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+
+
+async def change(server: Server, container: pb.Container, *paths: str) -> pb.Container:
+    return await server.admin.containers.update(
+        namespace="demo", name="web", container=container, update_mask=FieldMask(paths=paths)
+    )
+
+
+async def running_pods(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The template's spec and that of a pod, once the container runs as it is wanted."""
+    assert server.cluster is not None
+    store = server.cluster.store
+
+    async def look() -> bool:
+        row = await server.admin.containers.get(namespace="demo", name="web")
+        conditions = {each.type: each.status for each in row.conditions}
+        return row.observed_generation == row.generation and conditions.get("RolledOut") == 1
+
+    await poll_until(look)
+    deployment = store.get(DEPLOYMENTS, "demo", "web")
+    pods = [each for each in store.list(PODS, "demo") if not each["metadata"].get("deletionTimestamp")]
+    assert deployment is not None
+    return deployment["spec"]["template"]["spec"], max(
+        pods, key=lambda each: str(each["metadata"]["creationTimestamp"])
+    )["spec"]
+
+
+async def test_any_field_is_applied_as_it_is(server: Server) -> None:
+    await make_namespace(server)
+    made = await server.admin.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
+    assert dict(made.extra_fields) == FIELDS
+    template, pod = await running_pods(server)
+    assert template["dnsConfig"] == {"options": [{"name": "ndots", "value": "2"}]}
+    assert template["topologySpreadConstraints"][0]["topologyKey"] == "zone"
+    assert template["containers"][0]["workingDir"] == pod["containers"][0]["workingDir"] == "/srv"
+    row = await server.admin.containers.get(namespace="demo", name="web")
+    assert {each.reason for each in row.conditions if each.type == "Drifted"} == {"InSync"}
+    await change(server, pb.Container(), "extra_fields")
+    template, _ = await running_pods(server)
+    assert "topologySpreadConstraints" not in template
+    assert "workingDir" not in template["containers"][0]
+
+
+async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: Server) -> None:
+    await make_namespace(server)
+    developer = await server.user("dora", {"demo": "developer"})
+    for path, text in (
+        (f"{POD}.hostNetwork", "true"),
+        (f"{POD}.containers[name=main].securityContext.procMount", '"Unmasked"'),
+        (f"{POD}.volumes[name=x].csi", '{"driver": "secrets.example.com"}'),
+        (f"{POD}.fieldOfALaterRelease", "true"),
+        ("spec.fieldOfALaterRelease", "true"),
+    ):
+        with pytest.raises(PilothouseError) as refused:
+            await developer.containers.create(namespace="demo", container=web(extra_fields={path: text}))
+        assert refused.value.code.name == "PERMISSION_DENIED", path
+        assert refused.value.metadata["permission"] == "container.privileged", path
+    await developer.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
+
+
+async def test_an_account_that_only_a_container_names_mounts_no_token(server: Server) -> None:
+    await make_namespace(server)
+    made = await server.admin.containers.create(namespace="demo", container=web(service_account="robot"))
+    assert not made.HasField("automount_service_account_token")
+    _, pod = await running_pods(server)
+    assert not any("projected" in volume for volume in pod.get("volumes") or ())
+    assert server.cluster is not None
+    account = server.cluster.store.get(SERVICE_ACCOUNTS, "demo", "robot")
+    assert account is not None
+    assert account["automountServiceAccountToken"] is False
+    changed = await change(
+        server, pb.Container(automount_service_account_token=True), "automount_service_account_token"
+    )
+    assert changed.automount_service_account_token
+    template, pod = await running_pods(server)
+    assert template["automountServiceAccountToken"] is True
+    assert any("projected" in volume for volume in pod.get("volumes") or ())
