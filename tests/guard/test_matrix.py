@@ -7,6 +7,7 @@ only the administrator of the platform holds. ADOPT has no caller, and takes not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,9 @@ import msgspec
 import pytest
 
 from pilothouse_server.authorization.access import Grant, Principal
-from pilothouse_server.containers import guarding
+from pilothouse_server.containers import guarding, rules
 from pilothouse_server.containers.model import Container
-from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.errors import InvalidArgument, PermissionDenied
 from pilothouse_server.guard.model import GuardViolation, Keys
 from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.importing import drift_adoption
@@ -175,3 +176,29 @@ def test_adopt_takes_no_guarded_path_over(imported: bool) -> None:
     path = ".spec.template.spec.terminationGracePeriodSeconds"
     taken = drift_adoption.adopt_allowed(stored, live, [path], KEYS.guarded)
     assert taken.spec.termination_grace_seconds == 5
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_an_extra_field_needs_the_permission_of_its_path(caller: str) -> None:
+    plain, _ = _container(None, imported=False)
+    tried = set()
+    for guarded in GUARDED:
+        way = f"spec.template.{guarded.path.replace('containers[0]', 'containers[name=main]')}"
+        fields = {way: json.dumps(guarded.value)}
+        spec = msgspec.structs.replace(plain.spec, extra_fields=fields)
+        try:
+            wanted = rules.checked(msgspec.structs.replace(plain, spec=spec))
+        except InvalidArgument:
+            # A field of the API writes it, or the pods have no such item.
+            continue
+        needed = "" if caller == "platform" else guarded.permission
+        for stored in (None, plain):
+            try:
+                guarding.admitted(wanted, stored, KEYS, _asks(CALLERS[caller]))
+                refused = ""
+            except PermissionDenied as denied:
+                refused = str(denied.metadata["permission"])
+            assert refused == needed, guarded
+        tried.add(guarded.path)
+    assert {"spec.hostNetwork", "spec.nodeName", "spec.fieldOfLater", "spec.hostUsers"} <= tried
+    assert "spec.containers[0].securityContext.procMount" in tried

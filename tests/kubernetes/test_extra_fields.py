@@ -114,6 +114,16 @@ def test_fields_are_written_where_their_paths_lead() -> None:
     [
         ({f"{POD}.hostname": "web"}, f'container.extra_fields["{POD}.hostname"]: must be JSON'),
         (
+            {f"{POD}.hostAlias": "[]"},
+            f'container.extra_fields["{POD}.hostAlias"]: "{POD}.hostAlias" is no field of Kubernetes; did you mean '
+            '"hostAliases"?',
+        ),
+        (
+            {f"{POD}.affinity": '{"podAfinity": {}}'},
+            f'container.extra_fields["{POD}.affinity"]: "{POD}.affinity.podAfinity" is no field of Kubernetes; did '
+            'you mean "podAffinity"?',
+        ),
+        (
             {f"{POD}.hostname": "null"},
             f'container.extra_fields["{POD}.hostname"]: must not be null; leave the field out',
         ),

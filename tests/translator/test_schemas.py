@@ -52,6 +52,23 @@ def test_a_misspelt_field_is_found_with_the_nearest_right_name(path: str, meant:
     assert schemas().meant(*DEPLOYMENT, path) == meant
 
 
+def test_misspelt_fields_of_a_value_are_found_at_any_depth() -> None:
+    spec = "spec.template.spec"
+    term = {"topologyKy": "zone", "labelSelector": {"matchLabels": {"topologyKy": "a", "a.b/c": "d"}}}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}, "podAfinity": {}}
+    found = dict(schemas().misspelt(*DEPLOYMENT, f"{spec}.affinity", affinity))
+    assert found == {
+        f"{spec}.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKy": "topologyKey",
+        f"{spec}.affinity.podAfinity": "podAffinity",
+    }
+    tty = f"{spec}.containers[name=main].ty"
+    assert dict(schemas().misspelt(*DEPLOYMENT, tty, True)) == {tty: "tty"}
+    assert dict(schemas().misspelt(*DEPLOYMENT, f"{spec}.hostAlias.deeper", 1)) == {
+        f"{spec}.hostAlias": "hostAliases"
+    }
+    assert dict(schemas().misspelt(*DEPLOYMENT, f"{spec}.hostAliases", [{"ip": "a", "hostnames": []}])) == {}
+
+
 def test_versions_differ_and_others_take_the_nearest() -> None:
     stop_signal = (*DEPLOYMENT, "spec.template.spec.containers[0].lifecycle.stopSignal")
     assert [minor for minor in range(OLDEST, NEWEST + 1) if schemas(minor).has(*stop_signal)] == [

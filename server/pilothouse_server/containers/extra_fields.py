@@ -7,11 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, parse, spelled
+from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.pod_manifests import pod_spec
 
 _FIELD: Final = "container.extra_fields"
+_WORKLOAD: Final = ("apps/v1", "Deployment")
 _LONGEST_PATH = 512
 _CHARACTERS = 32 * 1024
 _DEPTH = 16
@@ -43,6 +45,9 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             found.add(at, "unique", "is the same as another path, or lies above or below it")
         if rule := _json_problem(text):
             found.add(at, "json", rule)
+        else:
+            for wrong, meant in schemas().misspelt(*_WORKLOAD, spelled(steps), msgspec.json.decode(text)):
+                found.add(at, "field", f'"{wrong}" is no field of Kubernetes; did you mean "{meant}"?')
         checked[steps] = text
     return {spelled(steps): text for steps, text in checked.items()}
 
