@@ -134,7 +134,7 @@ def takes_away(client: Any, power: str) -> Any:
     """Makes the call that leaves pods of before with the power, and the container without it."""
     if power == "mounting":
         return client.storage.detach_volume(namespace="demo", name="node", container="agent")
-    mask = "annotations" if power == "annotated" else "security_context"
+    mask = "pod_annotations" if power == "annotated" else "security_context"
     return client.containers.update(
         namespace="demo", name="agent", container=pb.Container(), update_mask=FieldMask(paths=[mask])
     )

@@ -221,7 +221,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     await refused(update(developer, "plain", "ports", ports=[pb.Port(container_port=80, host_port=80)]))
     unconfined = {"container.apparmor.security.beta.kubernetes.io/main": "unconfined"}
     for wanted in (unconfined, {"k8s.v1.cni.cncf.io/networks": "storage"}):
-        await refused(update(developer, "plain", "annotations", annotations=wanted))
+        await refused(update(developer, "plain", "pod_annotations", pod_annotations=wanted))
     await server.admin.storage.create_volume(
         namespace="demo",
         volume=storage_pb2.Volume(
@@ -242,7 +242,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     # Pods that have a right would keep it, while what takes their place is held, or fails.
     told = await refused(update(developer, "web", "security_context"))
     assert "which its pods keep for a while" in told.message
-    await refused(update(developer, "meshed", "annotations"))
+    await refused(update(developer, "meshed", "pod_annotations"))
     await update(server.admin, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
 
@@ -291,7 +291,7 @@ async def test_pods_with_identities_or_sidecars_are_not_taken_over_by_everybody(
     developer = await server.user("dora", {"legacy": "developer"})
     (result,) = (await developer.containers.import_(namespace="legacy")).results
     assert not result.HasField("container")
-    assert 'container.annotations sets "iam.amazonaws.com/role"' in result.problems[0]
+    assert 'container.pod_annotations sets "iam.amazonaws.com/role"' in result.problems[0]
     (result,) = (await server.admin.containers.import_(namespace="legacy")).results
     assert result.container.name == "agent"
 
