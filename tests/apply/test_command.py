@@ -79,12 +79,12 @@ async def test_errors_of_the_server_and_of_the_command_line(fake: FakeServer) ->
 
 
 async def test_skipping(fake: FakeServer) -> None:
-    text = web(pod="hostNetwork: true")
+    text = web("paused: true")
     refused = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=text)
     assert refused.exit_code == 3
-    assert "stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented" in refused.stderr
+    assert "stdin:7: deployment/web: spec.paused: cannot be represented" in refused.stderr
     skipped = await pilothouse(
         fake, "-f", "-", "-n", NAMESPACE, "--skip-unsupported=security", standard_input=text
     )
     assert skipped.exit_code == 11
-    assert skipped.stderr.startswith("left out: stdin:13: deployment/web: ")
+    assert skipped.stderr.startswith("left out: stdin:7: deployment/web: ")

@@ -224,35 +224,32 @@ async def test_a_file_that_exceeds_the_quota_only_as_a_whole_is_refused_whole(
 async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
     fake: FakeServer, run: Run
 ) -> None:
-    text = WEB + "---\n" + web(name="other", pod="hostNetwork: true")
+    text = WEB + "---\n" + web("paused: true", name="other")
     assert await run(text) is ApplyResult.REFUSED
     assert run.said == []
     assert run.complained == [
-        "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented (security)",
-        "nothing was applied: one problem (1 security)",
-        "--skip-unsupported=security continues without these",
+        "stdin:25: deployment/other: spec.paused: cannot be represented (behaviour)",
+        "nothing was applied: one problem (1 behaviour)",
+        "--skip-unsupported=behaviour continues without these",
     ]
     assert fake.calls == []
 
 
 async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run: Run) -> None:
-    text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
+    text = web("paused: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
     assert await run(text, skip=ProblemWeight.BEHAVIOUR) is ApplyResult.REFUSED
     run.complained.clear()
     assert await run(text, skip=ProblemWeight.SECURITY) is ApplyResult.LEFT_OUT
-    assert run.said == ["container/web created", "1 created; left out: 2 security"]
+    assert run.said == ["container/web created", "1 created; left out: 1 behaviour, 1 security"]
     assert run.complained == [
-        "left out: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented (security)",
+        "left out: stdin:7: deployment/web: spec.paused: cannot be represented (behaviour)",
         "left out: stdin:20: resourcequota/key: ResourceQuota of v1 is not yet supported; `kubectl apply` it: "
         "it will be left alone (security)",
     ]
 
 
 async def test_skipping_does_not_pass_over_what_is_wrong(fake: FakeServer, run: Run) -> None:
-    assert (
-        await run(web("replicas: two", pod="hostNetwork: true"), skip=ProblemWeight.SECURITY)
-        is ApplyResult.REFUSED
-    )
+    assert await run(web("replicas: two\npaused: true"), skip=ProblemWeight.SECURITY) is ApplyResult.REFUSED
     assert run.complained == [
         "stdin:7: deployment/web: spec.replicas: expected a whole number, found the string 'two'",
         "nothing was applied: one problem (1 invalid)",

@@ -24,13 +24,14 @@ from pilothouse_manifests.translator.attach import attach
 from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.nodes import (
     Document,
+    InputPosition,
     Mapping,
     MappingEntry,
     Node,
     ScalarNode,
     SequenceNode,
 )
-from pilothouse_manifests.translator.problems import InputPosition, Problems
+from pilothouse_manifests.translator.problems import Problems
 
 # Mappings whose keys are the user's own.
 FREE = ("labels", "annotations", "matchLabels", "selector", "nodeSelector")
@@ -123,13 +124,17 @@ def test_an_unknown_key_anywhere_is_reported_at_its_line(file: Path) -> None:
                 if path.rpartition(".")[2] in FREE:
                     continue
                 changed = [*documents[:index], Document(document.place, root), *documents[index + 1 :]]
-                _, problems = outcome(changed)
+                wanted, problems = outcome(changed)
+                tried += 1
+                if any("strangeThing" in each for each in wanted):
+                    # The field of a workload that the API does not name is carried.
+                    assert problems == []
+                    continue
                 expected = f"{path.removeprefix('.')}.strangeThing".removeprefix(".")
                 # A volume that cannot be represented is told of once more by each of its mounts.
                 told = [problem.split(": ")[::2] for problem in problems if "volumeMounts[" not in problem]
                 told += [problem.split(": ")[::2] for problem in problems if "volumeMounts[" in expected]
                 assert told == [["strange.yaml:7", expected]]
-                tried += 1
     assert tried > 250
 
 

@@ -43,6 +43,7 @@ _STATED = {
     "annotations",
     "pod_labels",
     "pod_annotations",
+    "extra_fields",
 } - {"pod_container_name"}
 DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
 RESOURCE_PARTS = names_of(RESOURCES)

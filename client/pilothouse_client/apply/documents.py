@@ -19,6 +19,7 @@ import yaml
 
 from pilothouse_manifests.translator.nodes import (
     Document,
+    InputPosition,
     Mapping,
     MappingEntry,
     Node,
@@ -26,7 +27,7 @@ from pilothouse_manifests.translator.nodes import (
     ScalarNode,
     SequenceNode,
 )
-from pilothouse_manifests.translator.problems import InputPosition, InputProblem, Problems
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 STANDARD_INPUT = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")

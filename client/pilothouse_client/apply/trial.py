@@ -35,7 +35,8 @@ from pilothouse_client.errors import (
 )
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.transport import BlockingTransport
-from pilothouse_manifests.translator.problems import InputPosition, InputProblem, Problems
+from pilothouse_manifests.translator.nodes import InputPosition
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 # The server holds a transaction and asks the cluster for each.
 _AT_ONCE = 8

@@ -24,7 +24,7 @@ from pilothouse_manifests.translator.manifest import (
     ManifestService,
     ManifestWorkload,
 )
-from pilothouse_manifests.translator.problems import InputPosition
+from pilothouse_manifests.translator.nodes import InputPosition
 
 # Fields of a Service that the ports of a container have.
 _SHORT_FORM = {"name", "type", "selector", "ports", "headless", "labels", "annotations"}

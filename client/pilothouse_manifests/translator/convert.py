@@ -15,8 +15,8 @@ from pilothouse_manifests.translator.convert_service import convert_account, con
 from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
 from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
-from pilothouse_manifests.translator.nodes import Document, Mapping, ScalarNode, describe
-from pilothouse_manifests.translator.problems import InputPosition, Problems, Reporter
+from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
+from pilothouse_manifests.translator.problems import Problems, Reporter
 from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
 
 DEPLOYMENT = ("apps/v1", "Deployment")
@@ -42,11 +42,15 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     seen: dict[str, InputPosition] = {}
     for document in _expanded(documents, problems):
         identity = _text(document, "apiVersion"), _text(document, "kind")
-        reporter = Reporter(problems, _subject(document), identity)
+        carries = document if identity == DEPLOYMENT else None
+        reporter = Reporter(problems, _subject(document), identity, carries)
         with Fields(document, "", reporter) as root:
             _convert_one(root, namespace, manifest, seen)
         if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:
             manifest.refused.append(refused)
+    for workload in manifest.workloads:
+        if workload.reporter.carried:
+            workload.values["extra_fields"] = workload.reporter.carried
     manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
     manifest.services = [each for each in manifest.services if each.reporter.usable]
     manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]

@@ -13,7 +13,7 @@ from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import SPEC
 from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import ManifestAccount, ManifestService, metadata
-from pilothouse_manifests.translator.problems import InputPosition
+from pilothouse_manifests.translator.nodes import InputPosition
 from pilothouse_manifests.volumes import DNS_LABEL
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, NOT_REPRESENTED
 from pilothouse_manifests.translator.nodes import (
+    InputPosition,
     Mapping,
     MappingEntry,
     Node,
@@ -29,7 +30,7 @@ from pilothouse_manifests.translator.nodes import (
     integer_value,
     says_nothing,
 )
-from pilothouse_manifests.translator.problems import InputPosition, Reporter
+from pilothouse_manifests.translator.problems import Reporter
 
 _QUANTITY = re.compile(r"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
@@ -288,7 +289,14 @@ class Fields:
         self.reporter.invalid(*self.at(key), message)
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
-        """Report that the platform has no place for a key, or for the mapping itself."""
+        """Report that the platform has no place for a key, or for the mapping itself.
+
+        A field of a workload that the API does not name is carried instead, as the JSON that it is.
+        """
+        entry = self._entries.get(key) if key is not None and message == NOT_REPRESENTED else None
+        if key is not None and entry is not None and self.reporter.carry(self.path_of(key), entry.value):
+            self._read.add(key)
+            return
         self.reporter.unsupported(*self.at(key), message)
 
     def unusable(self, key: str | None, message: str) -> None:

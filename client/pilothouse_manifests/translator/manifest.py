@@ -13,7 +13,8 @@ from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, TYPES
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 from pilothouse_manifests.translator.fields import Fields, TextEntry
-from pilothouse_manifests.translator.problems import InputPosition, Reporter
+from pilothouse_manifests.translator.nodes import InputPosition
+from pilothouse_manifests.translator.problems import Reporter
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,31 @@ quantity and `0777` as a mode lose something when they become Python numbers. Al
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pilothouse_manifests.translator.problems import InputPosition
+
+@dataclass(frozen=True, slots=True, order=True)
+class InputPosition:
+    """A position in an input file; `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def exact(self) -> str:
+        """With the column, as wanted where the text itself cannot be read."""
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+_STEPS = re.compile(r"([^.\[\]]+)(?:\[([0-9]+)\])?(?:\.|$)")
+# The keys that tell the items of a pod's lists apart; a protocol that is left out is TCP.
+_MERGE_KEYS = (("mountPath",), ("containerPort", "protocol"), ("name",))
 
 ScalarKind = Literal["string", "integer", "float", "boolean", "null"]
 
@@ -91,6 +112,46 @@ def says_nothing(node: Node) -> bool:
         else:
             pending.extend(entry.value for entry in current.entries.values())
     return True
+
+
+def keyed_path(root: Mapping, path: str) -> str:
+    """A path of a workload with the merge keys of items where it has their positions: `containers[name=main].tty`."""
+    here: Node | None = root
+    steps = []
+    for key, index in _STEPS.findall(path):
+        entry = here.entries.get(key) if isinstance(here, Mapping) else None
+        here = entry.value if entry is not None else None
+        if index and isinstance(here, SequenceNode):
+            here = here.items[int(index)]
+            steps.append(f"{key}[{_merge_keys(here)}]")
+        else:
+            steps.append(key)
+    return ".".join(steps)
+
+
+def _merge_keys(item: Node) -> str:
+    said = plain(item)
+    keys = next((keys for keys in _MERGE_KEYS if isinstance(said, dict) and said.keys() >= {keys[0]}), ())
+    return ",".join(f"{key}={said.get(key, 'TCP')}" for key in keys)
+
+
+def plain(node: Node) -> Any:
+    """The node as JSON has it."""
+    if isinstance(node, Mapping):
+        return {key: plain(entry.value) for key, entry in node.entries.items()}
+    if isinstance(node, SequenceNode):
+        return [plain(item) for item in node.items]
+    match node.kind:
+        case "null":
+            return None
+        case "boolean":
+            return node.text.lower() in ("true", "yes", "on")
+        case "integer":
+            return integer_value(node.text)
+        case "float":
+            return float(node.text.replace("_", ""))
+        case _:
+            return node.text
 
 
 def integer_value(text: str) -> int:

@@ -11,34 +11,21 @@ platform. Its weight says how much is lost then, and `--skip-unsupported` names 
 from __future__ import annotations
 
 import enum
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pilothouse_manifests import extra_fields
 from pilothouse_manifests.schemas.tables import schemas
+from pilothouse_manifests.translator.nodes import InputPosition, Mapping, Node, keyed_path, plain
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
 
+_VOLUMES = "spec.template.spec.volumes["
 # Places of equal problems that a line names.
 _PLACES = 5
 _INDEX = re.compile(r"\[[^\]]*\]")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class InputPosition:
-    """A position in an input file; `line` and `column` count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    @property
-    def exact(self) -> str:
-        """With the column, as wanted where the text itself cannot be read."""
-        return f"{self.file}:{self.line}:{self.column}"
 
 
 class ProblemReach(enum.Enum):
@@ -164,12 +151,35 @@ def _line(alike: Sequence[InputProblem]) -> str:
 class Reporter:
     """Files the problems of one document under its subject, and remembers whether the document is still usable."""
 
-    def __init__(self, problems: Problems, subject: str, identity: tuple[str, str] = ("", "")) -> None:
-        """`identity`: apiVersion and kind of the document, if it is an object."""
+    def __init__(
+        self,
+        problems: Problems,
+        subject: str,
+        identity: tuple[str, str] = ("", ""),
+        root: Mapping | None = None,
+    ) -> None:
+        """`identity`: apiVersion and kind of the document, if it is an object; `root`: a workload's document.
+
+        `carried` are the fields of a workload that the API does not name: JSON by the paths of `extra_fields`.
+        """
         self._problems = problems
+        self._root = root
+        self.carried: dict[str, str] = {}
         self.subject = subject
         self.usable = True
         self._identity = identity
+
+    def carry(self, path: str, node: Node) -> bool:
+        """Takes a field into `carried`, if the document has a container with `extra_fields` and the path is free."""
+        # A mount could not name a volume of a kind that the API does not have.
+        if self._root is None or path.startswith(_VOLUMES):
+            return False
+        try:
+            steps = extra_fields.parse(keyed_path(self._root, path))
+        except extra_fields.PathError:
+            return False
+        self.carried[extra_fields.spelled(steps)] = json.dumps(plain(node), ensure_ascii=False)
+        return True
 
     def meant(self, path: str) -> str | None:
         """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""

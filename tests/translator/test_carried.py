@@ -1,0 +1,56 @@
+"""Fields of a workload that the API does not name are carried as the JSON that they are, by their paths."""
+
+from __future__ import annotations
+
+import json
+
+from tests.translator.manifests import WEB, found, wanted, web
+
+from pilothouse_manifests import extra_fields
+
+POD = "spec.template.spec"
+
+
+def carried(text: str) -> dict[str, object]:
+    (only,) = wanted(text)
+    fields = only.values.get("extra_fields", {})
+    assert [extra_fields.spelled(extra_fields.parse(path)) for path in fields] == list(fields)
+    return {path: json.loads(value) for path, value in fields.items()}
+
+
+def test_fields_of_the_pod_and_of_its_programs_are_carried() -> None:
+    text = web(
+        pod="""\
+hostNetwork: true
+enableServiceLinks: false
+dnsConfig: {options: [{name: ndots, value: "2"}]}
+initContainers: [{name: first, image: b, workingDir: /a}]
+""",
+        container="""\
+tty: true
+terminationMessagePolicy: FallbackToLogsOnError
+lifecycle: {preStop: {sleep: {seconds: 5}}, stopSignal: SIGUSR1}
+""",
+    )
+    assert carried(text + "      - {name: proxy, image: envoy, stdin: true}\n") == {
+        f"{POD}.hostNetwork": True,
+        f"{POD}.enableServiceLinks": False,
+        f"{POD}.dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
+        f"{POD}.initContainers[name=first].workingDir": "/a",
+        f"{POD}.containers[name=server].tty": True,
+        f"{POD}.containers[name=server].terminationMessagePolicy": "FallbackToLogsOnError",
+        f"{POD}.containers[name=server].lifecycle.stopSignal": "SIGUSR1",
+        f"{POD}.containers[name=proxy].stdin": True,
+    }
+
+
+def test_defaults_are_not_carried_and_a_volume_without_a_place_is_refused() -> None:
+    assert carried(web(pod="hostNetwork: false\ndnsPolicy: ClusterFirst", container="tty: false")) == {}
+    assert carried(WEB) == {}
+    (told,) = found(web(pod="volumes: [{name: data, nfs: {path: /}}]"))
+    assert told.endswith("spec.template.spec.volumes[0].nfs: cannot be represented")
+
+
+def test_a_misspelt_field_is_refused_and_not_carried() -> None:
+    (told,) = found(web(container="terminationMessagePolcy: File"))
+    assert "did you mean" in told
