@@ -77,6 +77,21 @@ async def running(server: Server, name: str = "web") -> pb.Container:
     )
 
 
+async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Path) -> None:
+    shell, containers = await logged_in(demo, tmp_path), demo.admin.containers
+    await containers.create(namespace="demo", container=whole())
+    await containers.create(namespace="demo", container=web(name="alone"))
+    shown = await shell.succeed("containers", "get", "web", "-n", "demo")
+    assert [line.rstrip() for line in shown.splitlines()[3:7]] == [
+        "PROGRAM   KIND            IMAGE",
+        "mesh      native sidecar  mesh:1",
+        "prepare   init container  busybox:1",
+        "main      main program    nginx:1.27",
+    ]
+    assert shown.splitlines()[7] == "exporter  sidecar         exporter:1"
+    assert "PROGRAM" not in await shell.succeed("containers", "get", "alone", "-n", "demo")
+
+
 async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:
     made = await demo.admin.containers.create(namespace="demo", container=whole())
     assert made.sidecars[0].volume_mounts[0].mount_path == "/scratch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,11 +15,23 @@ from pilothouse_server.kubernetes import warnings
 from pilothouse_simulator.admission.pod_security import ENFORCE, WARN
 from pilothouse_simulator.values import resources
 from tests.harness import Server
+from tests.main_job.command import logged_in
 from tests.waiting import poll_until
 
 PRIVILEGED = pb.Container(
     name="web", image="nginx:1.27", security_context=pb.SecurityContext(privileged=True)
 )
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: main, image: "nginx:1.27", securityContext: {privileged: true}}]
+"""
 SAID = 'would violate PodSecurity "baseline:latest": privileged (container "main" must not set'
 
 
@@ -73,6 +86,19 @@ async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Ser
     mask = FieldMask(paths=["security_context"])
     await containers.update(namespace="demo", name="web", container=pb.Container(), update_mask=mask)
     await poll_until(lambda: shown(False))
+
+
+async def test_the_command_prints_the_warnings(server: Server, tmp_path: Path) -> None:
+    await make(server, resource_quota=namespace_pb2.ResourceQuota(cpu="2"))
+    shell = await logged_in(server, tmp_path)
+    missing = "container.resources.cpu_request"
+    made = await shell.run("containers", "create", "plain", "-n", "demo", "--image", "nginx:1.27")
+    assert f"warning: plain: {missing}:" in made.errors, made
+    file = tmp_path / "web.yaml"
+    file.write_text(MANIFEST)
+    tried = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
+    assert f"warning: {file}:2: container/web: {missing}:" in tried.errors, tried
+    assert f"warning: {file}:2: container/web: {SAID}" in tried.errors, tried
 
 
 async def test_a_container_that_a_quota_counts_as_nothing_is_warned_of(server: Server) -> None:

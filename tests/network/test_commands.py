@@ -35,6 +35,8 @@ async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command
     ]
     listed = await command("services", "list")
     assert f"80:{spec['ports'][0]['nodePort']}/TCP" in listed.out.replace("\n", "")
+    shown = await command("services", "get", "web")
+    assert "web: NoReadyEndpoints: " in shown.err
     wrong = await command("services", "update", "web", "--port", "http")
     assert wrong.code == 2
     assert "[NAME=]PORT[:TARGET][/PROTOCOL]" in wrong.err
@@ -45,3 +47,19 @@ async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command
     assert gone.code == 0, gone.err
     await place.gone()
     assert place.store.get(SERVICES, place.name, "web") is None
+
+
+async def test_a_namespace_restricts_types_and_number_of_its_services(place: Place, command: Command) -> None:
+    changed = await command(
+        *("namespaces", "update", place.name, "--quota-services", "5"),
+        *("--service-type", "cluster-ip", "--service-type", "node_port", "-o", "json"),
+    )
+    assert changed.code == 0, changed.err
+    types = json.loads(changed.out)["service_types"]
+    assert types == ["SERVICE_TYPE_CLUSTER_IP", "SERVICE_TYPE_NODE_PORT"]
+    # The other parts of a quota stay.
+    changed = await command("namespaces", "update", place.name, "--quota-cpu", "4", "-o", "json")
+    quota = json.loads(changed.out)["resource_quota"]
+    assert (quota["services"], quota["cpu"]) == ("5", "4")
+    changed = await command("namespaces", "update", place.name, "--service-type", "", "-o", "json")
+    assert json.loads(changed.out)["service_types"] == []

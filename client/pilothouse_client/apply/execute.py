@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse_client.apply.plan import Action, Step
 from pilothouse_client.errors import PilothouseError, UnauthenticatedError, UnavailableError
 from pilothouse_client.nouns.containers import Containers
@@ -79,22 +80,38 @@ def line(step: Step) -> str:
 
 
 def send(
-    containers: Containers[BlockingTransport], namespace: str, step: Step, *, validate_only: bool = False
+    containers: Containers[BlockingTransport],
+    namespace: str,
+    step: Step,
+    *,
+    validate_only: bool = False,
+    warnings: list[Warning] | None = None,
 ) -> pb.Container:
-    """Sends one step to the server; returns the resulting container. Raises PilothouseError."""
-    container = step.container
-    if step.before is None:
-        return containers.create(namespace=namespace, container=container, validate_only=validate_only)
-    if step.action is Action.NOTHING:
+    """Sends one step to the server; returns the resulting container, and adds the warnings of the response to
+    `warnings`. Raises PilothouseError."""
+    if step.before is not None and step.action is Action.NOTHING:
         return step.before
-    return containers.update(
-        namespace=namespace,
-        name=step.name,
-        container=container,
-        update_mask=FieldMask(paths=step.update_mask),
-        etag=step.before.etag,
-        validate_only=validate_only,
-    )
+    response: pb.CreateContainerResponse | pb.UpdateContainerResponse
+    if step.before is None:
+        response = containers.create.send(
+            pb.CreateContainerRequest(
+                namespace=namespace, container=step.container, validate_only=validate_only
+            )
+        )
+    else:
+        response = containers.update.send(
+            pb.UpdateContainerRequest(
+                namespace=namespace,
+                name=step.name,
+                container=step.container,
+                update_mask=FieldMask(paths=step.update_mask),
+                etag=step.before.etag,
+                validate_only=validate_only,
+            )
+        )
+    if warnings is not None:
+        warnings.extend(response.warnings)
+    return response.container
 
 
 def ends_the_run(error: PilothouseError) -> bool:

@@ -85,6 +85,8 @@ def apply(
     steps, namespace = planned
     _warn(steps.containers, complain)
     trial = try_out(client, options.namespace, steps, problems)
+    for warning in listed(trial.warnings):
+        complain(f"warning: {warning}")
     if namespace.HasField("resource_quota"):
         usage = client.namespaces.get_quota_usage.send(
             namespace_pb2.GetQuotaUsageRequest(name=options.namespace)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse_client.apply import configs, execute, services, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
@@ -59,12 +60,13 @@ class ApplySteps:
 @dataclass(slots=True)
 class Trial:
     """The results of the trial, by the step's subject: the server's answers, its refusals, and why some were not
-    judged.
+    judged. `warnings`: of the server and of the cluster's dry run, as the subject, its place and the text.
     """
 
     answers: dict[str, Message] = field(default_factory=dict)
     refused: dict[str, PilothouseError] = field(default_factory=dict)
     unjudged: dict[str, str] = field(default_factory=dict)
+    warnings: list[InputProblem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class _Attempt:
     place: InputPosition
     call: Callable[[], Message]
     excuses: Callable[[PilothouseError], bool] = lambda _error: False
+    warnings: list[Warning] = field(default_factory=list)
 
 
 def try_out(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps, problems: Problems) -> Trial:
@@ -101,6 +104,9 @@ def try_out(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps,
                 trial.unjudged[one.subject] = "there was no time for it"
             elif isinstance(outcome, Message):
                 trial.answers[one.subject] = outcome
+                trial.warnings += [
+                    InputProblem(one.place, one.subject, each.path, each.message) for each in one.warnings
+                ]
             elif isinstance(outcome, UnauthenticatedError):
                 raise outcome
             elif _says_nothing(outcome):
@@ -139,14 +145,15 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
             )
     for container in steps.containers:
         if container.before is None or container.update_mask:
-            checked = brought.checkable(container)
+            checked, warnings = brought.checkable(container), list[Warning]()
             yield _Attempt(
                 container.subject,
                 container.wanted.place,
-                lambda step=checked: execute.send(  # type: ignore[misc]
-                    client.containers, namespace, step, validate_only=True
+                lambda step=checked, warnings=warnings: execute.send(  # type: ignore[misc]
+                    client.containers, namespace, step, validate_only=True, warnings=warnings
                 ),
                 lambda error: brought.excuses_container(error, smaller=smaller),
+                warnings,
             )
 
 

@@ -41,6 +41,19 @@ def _why(container: Any) -> str:
     return "; ".join(filter(None, (container.reason, stale, gone)))
 
 
+def programs(container: Any) -> list[tuple[str, str, str]]:
+    """Returns name, kind and image of each program of the pods, in the order of their start; none if there is only the
+    main one."""
+    before = [
+        (each.name, "native sidecar" if each.restart_policy == "Always" else "init container", each.image)
+        for each in container.init_containers
+    ]
+    beside = [(each.name, "sidecar", each.image) for each in container.sidecars]
+    if not before and not beside:
+        return []
+    return [*before, (container.pod_container_name, "main program", container.image), *beside]
+
+
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda container: container.namespace),
     OutputColumn("NAME", lambda container: container.name),
@@ -50,6 +63,11 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMAGE", lambda container: container.image),
     OutputColumn("REASON", _why),
     OutputColumn("CREATED", lambda container: moment(container.create_time)),
+]
+PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("PROGRAM", lambda program: program[0]),
+    OutputColumn("KIND", lambda program: program[1]),
+    OutputColumn("IMAGE", lambda program: program[2]),
 ]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda change: moment(change.change_time)),

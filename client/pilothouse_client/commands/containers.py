@@ -22,13 +22,15 @@ from pilothouse_client.commands.container_columns import (
     COLUMNS,
     DETAILS_COLUMNS,
     HISTORY_COLUMNS,
+    PROGRAM_COLUMNS,
     ContainerName,
     Times,
+    programs,
     wait_and_show,
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.kubernetes_events import note_volumes, show_with_events
+from pilothouse_client.commands.kubernetes_events import note, show_with_events
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -52,6 +54,7 @@ from pilothouse_client.commands.options import (
     with_status,
 )
 from pilothouse_client.commands.output import show, show_all, show_changes
+from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.waiting import Goal
 
 app = typer.Typer(
@@ -147,11 +150,14 @@ def create(
     if not container.image:
         raise CommandError("name the image with --image, or in the file", 2)
     with connect() as client:
-        made = client.containers.create(
-            namespace=namespace_or_default(namespace), container=container, validate_only=validate_only
+        response = client.containers.create.send(
+            pb.CreateContainerRequest(
+                namespace=namespace_or_default(namespace), container=container, validate_only=validate_only
+            )
         )
+        made = response.container
         goal = Goal.RUNNING if wait and not validate_only else None
-        note_volumes(made)
+        note(made, response.warnings)
         wait_and_show(client, made, goal, Times(wait_timeout, stable_for), output)
 
 
@@ -252,16 +258,19 @@ def update(
         paths = specification.write_to(container)
         paths += _remove(container, remove_env or [], remove_label or [])
         check_changes(paths)
-        changed = client.containers.update(
-            namespace=where,
-            name=name,
-            container=container,
-            update_mask=FieldMask(paths=sorted(set(paths))),
-            etag=etag,
-            validate_only=validate_only,
+        response = client.containers.update.send(
+            pb.UpdateContainerRequest(
+                namespace=where,
+                name=name,
+                container=container,
+                update_mask=FieldMask(paths=sorted(set(paths))),
+                etag=etag,
+                validate_only=validate_only,
+            )
         )
+        changed = response.container
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
-        note_volumes(changed)
+        note(changed, response.warnings)
         wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
 
 
@@ -282,15 +291,18 @@ def _remove(container: pb.Container, variables: list[str], labels: list[str]) ->
 def get(
     name: ContainerName, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
-    """Show a container with its Kubernetes events, or watch it."""
+    """Show a container with the programs of its pods and its Kubernetes events, or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
             answer = client.containers.get.send(
                 pb.GetContainerRequest(namespace=where, name=name, include_events=True)
             )
-            show_with_events(answer.container, answer, COLUMNS, output)
-            note_volumes(answer.container)
+            found = answer.container
+            show_with_events(found, answer, COLUMNS, output, programs(found), PROGRAM_COLUMNS)
+            if found.message:
+                say(plain(f"{name}: {found.reason}: {found.message}"), err=True)
+            note(found, found.warnings)
             return
         with client.containers.watch(namespace=where, name=name) as changes:
             show_changes(changes, COLUMNS, output)

@@ -1,18 +1,20 @@
-"""Kubernetes events of a container or a volume, shown next to it, and warnings about its volumes."""
+"""Kubernetes events of a container or a volume, shown next to it, and warnings about a container."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Columns, OutputColumn, as_data, show, show_all
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import moment
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from pilothouse.container.v1.container_pb2 import Container
+    from pilothouse.resource.v1.resource_pb2 import Warning
 
 # A short list for people; programs get all that the API answers.
 _MOST = 10
@@ -26,9 +28,16 @@ EVENT_COLUMNS: list[OutputColumn[Any]] = [
 ]
 
 
-def show_with_events(resource: Message, answer: Any, columns: Columns, form: Format) -> None:
+def show_with_events(
+    resource: Message,
+    answer: Any,
+    columns: Columns,
+    form: Format,
+    parts: Sequence[Any] = (),
+    part_columns: Columns = (),
+) -> None:
     """Writes a resource and the events of the `answer` that it came with: below it, or as its fields `events` and
-    `events_unavailable`."""
+    `events_unavailable`. People see a table of its `parts` between both."""
     beside = {
         "events": [as_data(event) for event in answer.events],
         "events_unavailable": answer.events_unavailable,
@@ -36,6 +45,9 @@ def show_with_events(resource: Message, answer: Any, columns: Columns, form: For
     show(resource, columns, form, beside)
     if form is not Format.TABLE:
         return
+    if parts:
+        say()
+        show_all(parts, part_columns, form)
     if answer.events:
         say()
         show_all(answer.events, EVENT_COLUMNS, form, _MOST)
@@ -43,8 +55,11 @@ def show_with_events(resource: Message, answer: Any, columns: Columns, form: For
         say(f"no events: {answer.events_unavailable}", err=True)
 
 
-def note_volumes(container: Container) -> None:
-    """Writes, for people, where a container's pods cannot all have its volumes, or may not."""
+def note(container: Container, warnings: Iterable[Warning] = ()) -> None:
+    """Writes, for people, where a container's pods cannot all have its volumes, or may not, and the warnings."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
-            say(f"{container.name}: {condition.reason}: {condition.message}", err=True)
+            say(plain(f"{container.name}: {condition.reason}: {condition.message}"), err=True)
+    for warning in warnings:
+        where = f" {warning.path}:" if warning.path else ""
+        say(plain(f"warning: {container.name}:{where} {warning.message}"), err=True)

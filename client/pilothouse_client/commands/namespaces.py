@@ -8,6 +8,7 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse.network.v1 import network_pb2
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -72,6 +73,14 @@ _QuotaMemory = Annotated[
     str | None, typer.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
 ]
 
+_QuotaServices = Annotated[
+    int | None, typer.Option("--quota-services", min=0, help="Most Services of their own; 0: no limit.")
+]
+_ServiceTypes = Annotated[
+    list[str] | None,
+    typer.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
+]
+
 
 def _namespace(
     name: str,
@@ -79,6 +88,7 @@ def _namespace(
     description: str | None,
     status: str | None,
     label: list[str] | None,
+    service_type: list[str] | None,
     quota: dict[str, int | str | None],
 ) -> tuple[pb.Namespace, list[str]]:
     """Returns the namespace and the paths of the given fields."""
@@ -95,6 +105,10 @@ def _namespace(
     if label is not None:
         namespace.labels.update(pairs(label, "--label"))
         paths.append("labels")
+    if service_type is not None:
+        types = (enum_number(network_pb2.ServiceType, each, "--service-type") for each in service_type)
+        namespace.service_types.extend(network_pb2.ServiceType.ValueType(each) for each in types if each)
+        paths.append("service_types")
     limits: dict[str, Any] = {field: value for field, value in quota.items() if value is not None}
     if limits:
         namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
@@ -116,6 +130,8 @@ def create(
     quota_containers: _QuotaContainers = None,
     quota_cpu: _QuotaCpu = None,
     quota_memory: _QuotaMemory = None,
+    quota_services: _QuotaServices = None,
+    service_type: _ServiceTypes = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
@@ -129,8 +145,9 @@ def create(
         "containers": quota_containers,
         "cpu": quota_cpu,
         "memory": quota_memory,
+        "services": quota_services,
     }
-    namespace, _ = _namespace(name, display_name, description, status, label, quota)
+    namespace, _ = _namespace(name, display_name, description, status, label, service_type, quota)
     namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
@@ -176,6 +193,8 @@ def update(
     quota_containers: _QuotaContainers = None,
     quota_cpu: _QuotaCpu = None,
     quota_memory: _QuotaMemory = None,
+    quota_services: _QuotaServices = None,
+    service_type: _ServiceTypes = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
@@ -196,8 +215,9 @@ def update(
         "containers": quota_containers,
         "cpu": quota_cpu,
         "memory": quota_memory,
+        "services": quota_services,
     }
-    namespace, paths = _namespace(name, display_name, description, status, label, quota)
+    namespace, paths = _namespace(name, display_name, description, status, label, service_type, quota)
     if legal_hold is not None:
         namespace.legal_hold = legal_hold
         paths.append("legal_hold")
@@ -255,7 +275,7 @@ def quota(name: _Name, output: Output = Format.TABLE) -> None:
         return
     rows = [
         (field, getattr(usage.used, field), getattr(usage.quota, field))
-        for field in ("containers", "cpu", "memory")
+        for field in ("containers", "cpu", "memory", "services")
     ]
     show_all(rows, _QUOTA, output)
 

@@ -35,6 +35,7 @@ from pilothouse_client.commands.options import (
     with_status,
 )
 from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 
 app = typer.Typer(no_args_is_help=True, help="Stable addresses in front of pods.", rich_markup_mode=None)
@@ -147,7 +148,7 @@ def _given(
 def create(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, typer.Option("--type", help="cluster-ip, node-port or load-balancer.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",
@@ -174,7 +175,10 @@ def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Ou
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
-            show(client.network.get_service(namespace=where, name=name), COLUMNS, output)
+            service = client.network.get_service(namespace=where, name=name)
+            show(service, COLUMNS, output)
+            if service.message:
+                say(plain(f"{name}: {service.reason}: {service.message}"), err=True)
             return
         with client.network.watch_services(namespace=where, name=name) as changes:
             show_changes(changes, COLUMNS, output)
@@ -232,7 +236,7 @@ def watch_services(
 def update(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, typer.Option("--type", help="cluster-ip, node-port or load-balancer.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",

@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.kubernetes_events import note_volumes, show_with_events
+from pilothouse_client.commands.kubernetes_events import note, show_with_events
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -273,7 +273,7 @@ def attach(
         )
         # A user who may attach may lack the permission to read, and a missing note is not worth a failure.
         with suppress(PilothouseError):
-            note_volumes(client.containers.get(namespace=where, name=container))
+            note(client.containers.get(namespace=where, name=container))
     _say_replaced(container, answer.restarts)
     show(answer.volume, COLUMNS, output)
 
