@@ -67,7 +67,7 @@ from pilothouse_server.identity.noun import IdentityDependencies, identity_servi
 from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
 from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
-from pilothouse_server.importing.service import ImportHandler
+from pilothouse_server.importing.service import ImportHandler, ServiceImportHandler
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.metrics.messages import watch_answer
@@ -476,7 +476,7 @@ class Application:
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
             ),
-            network_noun(watches, page_key, connect, keys, objects),
+            network_noun(watches, page_key, connect, ServiceImportHandler(connect), keys, objects),
             storage_noun(watches, page_key, connect, Mounter(keys), objects),
             config_noun(
                 watches, page_key, connect, self.envelopes, SEALED, ConfigReaders(keys.guarded), objects

@@ -63,3 +63,15 @@ async def test_a_namespace_restricts_types_and_number_of_its_services(place: Pla
     assert (quota["services"], quota["cpu"]) == ("5", "4")
     changed = await command("namespaces", "update", place.name, "--service-type", "", "-o", "json")
     assert json.loads(changed.out)["service_types"] == []
+
+
+async def test_existing_services_are_taken_over_by_their_names(place: Place, command: Command) -> None:
+    spec = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
+    place.store.create(SERVICES, {"metadata": {"name": "web", "namespace": place.name}, "spec": spec})
+    found = await command("services", "import", "web")
+    assert found.code == 0, found.err
+    assert "yes" in found.out
+    await place.settled()
+    missing = await command("services", "import", "missing")
+    assert missing.code == 1
+    assert "there is no such Service" in " ".join(missing.out.split())

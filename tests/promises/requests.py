@@ -185,6 +185,7 @@ _NETWORK: dict[str, Fields] = {
     "CreateService": {"namespace": OWN, "service": service(target("CreateService"))},
     **_updating("UpdateService", "service", {"headless": True}, "headless"),
     **_on_target("DeleteService"),
+    "ImportServices": {"namespace": OWN, "names": [target("ImportServices")]},
     **_of_web("GetService"),
     **_in_namespace("ListServices", "WatchServices"),
 }

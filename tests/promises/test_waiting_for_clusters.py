@@ -31,6 +31,7 @@ _ASKS_NOBODY = {"DeregisterCluster", "ResolveOrphans"}
 # Methods that ask a cluster, in addition to all with `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
+    "ImportServices": {"namespace": OWN, "names": []},
     "GetContainer": {"namespace": OWN, "name": "web", "includeEvents": True},
     "GetVolume": {"namespace": OWN, "name": "web", "includeEvents": True},
     "StreamLogs": {"namespace": OWN, "name": "web"},

@@ -23,7 +23,7 @@ import pytest
 from pilothouse_server.audit.sinks.runner import SinkRunner
 from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES
 from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.reconcile.reconciler import Reconciler
@@ -173,7 +173,7 @@ async def _world(
 
 
 async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) -> None:
-    """Puts the namespace on the cluster, as the reconciler would, and a Deployment that is nobody's, to import."""
+    """Puts the namespace on the cluster, as the reconciler would, and a Deployment and a Service to import."""
     async with world.server.application.store.system_read() as transaction:
         found = await locate_namespace(transaction, namespace)
     client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="local")
@@ -192,6 +192,15 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
                 "kind": "Deployment",
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {"selector": {"matchLabels": labels}, "template": template},
+            },
+        )
+        await client.apply(
+            SERVICES,
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": target("ImportServices"), "namespace": namespace},
+                "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
             },
         )
     finally:

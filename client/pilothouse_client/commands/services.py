@@ -74,6 +74,12 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REASON", _why),
     OutputColumn("CREATED", lambda service: moment(service.create_time)),
 ]
+_IMPORT_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda result: result.name),
+    OutputColumn("IMPORTED", lambda result: "yes" if result.HasField("service") else "no"),
+    OutputColumn("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
+]
+_EXIT_NOT_ALL = 1
 _Name = Annotated[
     str, typer.Argument(help="Name of the Service.", autocompletion=complete_service, metavar="SERVICE")
 ]
@@ -261,6 +267,35 @@ def update(
             validate_only=validate_only,
         )
     show(changed, COLUMNS, output)
+
+
+@app.command("import")
+def import_services(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names on the cluster; default: all that the platform did not make.", metavar="[SERVICE]..."
+        ),
+    ] = None,
+    namespace: Namespace = "",
+    selector: Selector = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take existing Services over as they are.
+
+    Exits 1 if one that was named is not taken over.
+    """
+    with connect() as client:
+        answer = client.network.import_services(
+            namespace=namespace_or_default(namespace),
+            names=names or [],
+            label_selector=selector,
+            validate_only=validate_only,
+        )
+    show_all(answer.results, _IMPORT_COLUMNS, output)
+    if names and any(not result.HasField("service") for result in answer.results):
+        raise typer.Exit(_EXIT_NOT_ALL)
 
 
 @app.command("delete")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.network.v1 import network_pb2 as pb
-from pilothouse_client.rpc import NounClient, Pages, Unary, Watch
+from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -16,3 +16,4 @@ class Network(NounClient[TransportT]):
     update_service = Unary(pb.UpdateServiceRequest, pb.UpdateServiceResponse, lambda answer: answer.service)
     delete_service = Unary(pb.DeleteServiceRequest, pb.DeleteServiceResponse, lambda answer: answer.service)
     watch_services = Watch(pb.WatchServicesRequest, pb.WatchServicesResponse, lambda answer: answer.service)
+    import_services = Unary(pb.ImportServicesRequest, pb.ImportServicesResponse, whole)

@@ -1,10 +1,13 @@
-"""The results of an import of Deployments."""
+"""The results of an import of Deployments, and of one of Services."""
 
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.network.v1 import network_pb2
 from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.importing.operations import Candidate, refused
+from pilothouse_server.importing.services import ServiceCandidate
+from pilothouse_server.network.messages import SERVICE
 
 _UNSHOWN = ("a number of it is greater than it may be here",)
 
@@ -30,4 +33,23 @@ def imported_container(candidate: Candidate) -> pb.ImportedContainer:
         volumes=candidate.created.volumes,
         config_maps=candidate.created.config_maps,
         secrets=candidate.created.secrets,
+    )
+
+
+def shown_service(candidate: ServiceCandidate) -> ServiceCandidate:
+    """Returns the candidate, refused where its Service holds a number that no answer can."""
+    try:
+        imported_service(candidate)
+    except (OverflowError, TypeError, ValueError):
+        return ServiceCandidate(candidate.name, problems=_UNSHOWN)
+    return candidate
+
+
+def imported_service(candidate: ServiceCandidate) -> network_pb2.ImportedService:
+    """One Service's outcome."""
+    return network_pb2.ImportedService(
+        name=candidate.name,
+        service=None if candidate.service is None else SERVICE.to_proto(candidate.service),
+        problems=candidate.problems,
+        notes=candidate.notes,
     )

@@ -58,8 +58,8 @@ from pilothouse_server.store.unit_of_work import Transaction
 log = structlog.get_logger(__name__)
 
 # The errors for a malformed description, such as a number instead of a list, which no API server accepts.
-_SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
-_UNREADABLE = ("the cluster describes it in a way that cannot be read",)
+SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
+UNREADABLE = ("the cluster describes it in a way that cannot be read",)
 # So many Services that cannot be read are named.
 _MOST_UNREAD = 10
 # Each Deployment takes a few calls of the cluster.
@@ -105,14 +105,14 @@ async def discover(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        await within(_wait_for_home(client, namespace), cluster)
+        await within(wait_for_home(client, namespace), cluster)
         theirs = Dependencies(client, namespace, existing, may, orphans)
         return await within(_discover(client, namespace, names, selector, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
 
 
-async def _wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
+async def wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
     """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; waits for one that is being
     adopted.
     """
@@ -148,7 +148,7 @@ async def create(
                         transaction, namespace, candidate, candidate.container, envelopes, keys, may
                     )
             except PilothouseError as error:
-                candidate = refused(candidate, _words(error))
+                candidate = refused(candidate, error_words(error))
         taken.append(candidate)
     return taken
 
@@ -227,15 +227,15 @@ async def _discover(
             candidate = await _candidate(
                 client, namespace, name, services, _shared(services, there.values()), theirs
             )
-        except _SHAPELESS as error:
+        except SHAPELESS as error:
             log.warning(
                 "a Deployment cannot be read", cluster=namespace.cluster_name, error=type(error).__name__
             )
-            candidate = Candidate(name, problems=_UNREADABLE)
+            candidate = Candidate(name, problems=UNREADABLE)
         # The malformed part may be one that is not taken over, such as the status; but it could not be
         # observed.
         if name in odd and not candidate.problems:
-            candidate = refused(candidate, _UNREADABLE)
+            candidate = refused(candidate, UNREADABLE)
         if candidate.container is not None:
             candidate = msgspec.structs.replace(candidate, notes=(*candidate.notes, *unread))
         found.append(candidate)
@@ -259,7 +259,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
         except NotFound:
             # It was deleted in the meantime.
             continue
-        except _SHAPELESS as error:
+        except SHAPELESS as error:
             log.warning("a Service cannot be read", cluster=client.name, error=type(error).__name__)
             unread.append(name or "without a name")
             continue
@@ -309,7 +309,7 @@ async def _candidate(
         # The uid is not known yet, and nothing that counts depends on it.
         container = rules.checked(_named(with_theirs, namespace))
     except PilothouseError as error:
-        return Candidate(name, problems=tuple(_words(error)))
+        return Candidate(name, problems=tuple(error_words(error)))
     try:
         changed = await _changed_by_apply(client, container, live)
         reasons = await _unlike_services(client, container, services)
@@ -401,7 +401,7 @@ def refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
     )
 
 
-def _words(error: PilothouseError) -> list[str]:
+def error_words(error: PilothouseError) -> list[str]:
     if error.violations:
         return [f"{violation.field}: {violation.description}" for violation in error.violations]
     return [error.message]

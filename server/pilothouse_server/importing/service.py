@@ -1,19 +1,22 @@
-"""ImportContainers of the container service: request → operations → response."""
+"""ImportContainers and ImportServices: request → operations → response."""
 
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.network.v1 import network_pb2
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.guard.model import PRIVILEGED, Keys
-from pilothouse_server.importing import dependencies, messages, operations
+from pilothouse_server.importing import dependencies, messages, operations, services
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.network.operations import ServiceRights
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 
-# An import makes containers.
+# An import makes containers, or Services.
 CREATE_PERMISSION = "container.create"
+CREATE_SERVICE_PERMISSION = "service.create"
 
 
 class ImportHandler:
@@ -45,3 +48,28 @@ class ImportHandler:
         )
         call.describe(**operations.record(taken))
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])
+
+
+class ServiceImportHandler:
+    """Serves `NetworkService.ImportServices`."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+
+    async def __call__(
+        self, request: network_pb2.ImportServicesRequest, call: Call, rights: ServiceRights
+    ) -> network_pb2.ImportServicesResponse:
+        """Takes existing Services over. The cluster is asked before the transaction begins."""
+        async with call.read() as reading:
+            namespace = await locate_namespace(reading, request.namespace)
+        call.describe(namespace_id=namespace.id)
+        refuse_inactive_namespace(namespace)
+        if not rights.may(CREATE_SERVICE_PERMISSION):
+            raise permission_denied(CREATE_SERVICE_PERMISSION, namespace.name)
+        candidates = await services.discover(
+            self._connect, namespace, request.names, request.label_selector, rights
+        )
+        candidates = [messages.shown_service(candidate) for candidate in candidates]
+        taken = await services.create(await call.transaction(), request.namespace, candidates, rights)
+        call.describe(imported=[item.name for item in taken if item.service is not None])
+        return network_pb2.ImportServicesResponse(results=map(messages.imported_service, taken))

@@ -49,6 +49,10 @@ class Labelling(msgspec.Struct, frozen=True):
     guarded: KeyPatterns
     may: May
 
+    def allows(self, key: str) -> bool:
+        """Returns whether the caller may set a label or an annotation of this key."""
+        return key not in self.guarded or self.may(SECURITY_PERMISSION)
+
     def check(self, noun: str, namespace: str, stored: Labelled | None, wanted: Labelled) -> None:
         """Raises PermissionDenied for the first guarded key that would be set or changed; one may be taken away.
 
@@ -58,11 +62,7 @@ class Labelling(msgspec.Struct, frozen=True):
             before: Mapping[str, str] = {} if stored is None else getattr(stored, name)
             after: Mapping[str, str] = getattr(wanted, name)
             for key in sorted(after):
-                if (
-                    before.get(key) != after[key]
-                    and key in self.guarded
-                    and not self.may(SECURITY_PERMISSION)
-                ):
+                if before.get(key) != after[key] and not self.allows(key):
                     field = f"{noun}.{name}"
                     raise over_all_namespaces_needed(
                         SECURITY_PERMISSION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Keys
 from pilothouse_server.network import messages, operations
-from pilothouse_server.network.service import NetworkService
+from pilothouse_server.network.service import ImportServices, NetworkService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.backfill import Watched
@@ -13,11 +13,19 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 
 def network_noun(
-    watches: WatchServer, page_key: bytes, connect: Connect, keys: Keys, guarded: KeyPatterns
+    watches: WatchServer,
+    page_key: bytes,
+    connect: Connect,
+    import_services: ImportServices,
+    keys: Keys,
+    guarded: KeyPatterns,
 ) -> Noun:
-    """Returns the noun service; `keys` and `guarded` name those that few may set."""
+    """Returns the noun service; `import_services` serves the call that takes Services over.
+
+    `keys` and `guarded` name the labels and annotations that few may set.
+    """
     return Noun(
-        service=NetworkService(watches, page_key, connect, keys, guarded),
+        service=NetworkService(watches, page_key, connect, import_services, keys, guarded),
         watched={"service": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({PRIVILEGED_OBJECT}),
         in_namespaces=InNamespaces(

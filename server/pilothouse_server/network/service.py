@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pilothouse.network.v1 import network_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
@@ -15,13 +15,17 @@ from pilothouse_server.network.dry_run import check_on_cluster
 from pilothouse_server.network.model import Service
 from pilothouse_server.network.operations import ServiceRights
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 
+# The import is above this noun.
+ImportServices = Callable[
+    [pb.ImportServicesRequest, Call, ServiceRights], Awaitable[pb.ImportServicesResponse]
+]
 _SERVICE = AnswerField(pb.GetServiceResponse, "service")
 _LIST = ListAnswer(pb.ListServicesResponse, "services")
 
@@ -36,12 +40,14 @@ class NetworkService:
         watches: WatchServer,
         page_key: bytes,
         connect: Connect,
+        import_services: ImportServices,
         keys: Keys,
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
+        self._import_services = import_services
         self._keys = keys
         self._guarded = guarded
 
@@ -106,6 +112,13 @@ class NetworkService:
             await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
         return pb.DeleteServiceResponse(service=await self._answer(call, gone))
+
+    @waits_outside
+    async def ImportServices(
+        self, request: pb.ImportServicesRequest, call: Call
+    ) -> pb.ImportServicesResponse:
+        """Takes existing Services over."""
+        return await self._import_services(request, call, self._rights(call, request.namespace))
 
     def WatchServices(self, _request: pb.WatchServicesRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches Services."""

@@ -957,3 +957,107 @@ class WatchServicesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchServicesResponse: _TypeAlias = WatchServicesResponse  # noqa: Y015
+
+@_typing.final
+class ImportServicesRequest(_message.Message):
+    """Names the Services to take over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    label_selector: _builtins.str
+    """Kubernetes label selector over the Services; default all."""
+    request_id: _builtins.str
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
+    validate_only: _builtins.bool
+    """Returns what would be imported and writes nothing except the audit record."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of Services on the cluster, at most 100. Empty means all that the platform did not make."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        label_selector: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "names", b"names", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportServicesRequest: _TypeAlias = ImportServicesRequest  # noqa: Y015
+
+@_typing.final
+class ImportedService(_message.Message):
+    """Result for one Service of the cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name on the cluster."""
+    @_builtins.property
+    def service(self) -> Global___Service:
+        """The imported Service; unset if it was not imported."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reasons why it was not imported, each beginning with the field that prevents it."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Notes on an imported Service: what was left to others, and why its drift policy is REPORT."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        service: Global___Service | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "notes", b"notes", "problems", b"problems", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedService: _TypeAlias = ImportedService  # noqa: Y015
+
+@_typing.final
+class ImportServicesResponse(_message.Message):
+    """Response of ImportServices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedService]:
+        """One result for each Service that was named, or found."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ImportedService] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportServicesResponse: _TypeAlias = ImportServicesResponse  # noqa: Y015

@@ -71,6 +71,11 @@ class NetworkServiceStub:
                 request_serializer=pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesResponse.FromString,
                 _registered_method=True)
+        self.ImportServices = channel.unary_unary(
+                '/pilothouse.network.v1.NetworkService/ImportServices',
+                request_serializer=pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesResponse.FromString,
+                _registered_method=True)
 
 
 class NetworkServiceServicer:
@@ -132,6 +137,22 @@ class NetworkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportServices(self, request, context):
+        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
+        The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
+        labels that the caller may not set stay there as others', and `notes` names them.
+
+        Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
+        caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
+        would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
+        is being deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NetworkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +185,11 @@ def add_NetworkServiceServicer_to_server(servicer, server):
                     servicer.WatchServices,
                     request_deserializer=pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesRequest.FromString,
                     response_serializer=pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesResponse.SerializeToString,
+            ),
+            'ImportServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportServices,
+                    request_deserializer=pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesRequest.FromString,
+                    response_serializer=pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -335,6 +361,33 @@ class NetworkService:
             '/pilothouse.network.v1.NetworkService/WatchServices',
             pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesRequest.SerializeToString,
             pilothouse_dot_network_dot_v1_dot_network__pb2.WatchServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.network.v1.NetworkService/ImportServices',
+            pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesRequest.SerializeToString,
+            pilothouse_dot_network_dot_v1_dot_network__pb2.ImportServicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

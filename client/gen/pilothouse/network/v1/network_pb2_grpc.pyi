@@ -62,6 +62,18 @@ class NetworkServiceStub:
     """Deletes a Service. One that was imported is deleted too."""
     WatchServices: _grpc.UnaryStreamMultiCallable[_network_pb2.WatchServicesRequest, _network_pb2.WatchServicesResponse]
     """Watches Services. The contract is that of ContainerService.WatchContainers."""
+    ImportServices: _grpc.UnaryUnaryMultiCallable[_network_pb2.ImportServicesRequest, _network_pb2.ImportServicesResponse]
+    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
+    The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
+    labels that the caller may not set stay there as others', and `notes` names them.
+
+    Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
+    caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
+    would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
+    is being deleted.
+    """
 
 @_typing.type_check_only
 class NetworkServiceAsyncStub(NetworkServiceStub):
@@ -97,6 +109,18 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     """Deletes a Service. One that was imported is deleted too."""
     WatchServices: _aio.UnaryStreamMultiCallable[_network_pb2.WatchServicesRequest, _network_pb2.WatchServicesResponse]  # type: ignore[assignment]
     """Watches Services. The contract is that of ContainerService.WatchContainers."""
+    ImportServices: _aio.UnaryUnaryMultiCallable[_network_pb2.ImportServicesRequest, _network_pb2.ImportServicesResponse]  # type: ignore[assignment]
+    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
+    The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
+    labels that the caller may not set stay there as others', and `notes` names them.
+
+    Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
+    caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
+    would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
+    is being deleted.
+    """
 
 class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
@@ -165,5 +189,23 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_network_pb2.WatchServicesResponse], _abc.AsyncIterator[_network_pb2.WatchServicesResponse]]:
         """Watches Services. The contract is that of ContainerService.WatchContainers."""
+
+    @_abc_1.abstractmethod
+    def ImportServices(
+        self,
+        request: _network_pb2.ImportServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_network_pb2.ImportServicesResponse, _abc.Awaitable[_network_pb2.ImportServicesResponse]]:
+        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
+        The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
+        labels that the caller may not set stay there as others', and `notes` names them.
+
+        Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
+        caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
+        would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
+        is being deleted.
+        """
 
 def add_NetworkServiceServicer_to_server(servicer: NetworkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
