@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pilothouse_manifests import services, table
+from pilothouse_manifests import pod_volumes, services, table
 from pilothouse_manifests.fields import (
     Chosen,
     Entry,
@@ -41,6 +41,8 @@ PARTS: tuple[tuple[str, FieldPart, str], ...] = (
     ("Rights of a program (`SecurityContext`)", table.SECURITY_CONTEXT, "securityContext"),
     ("Rights of a pod (`PodSecurityContext`)", table.POD_SECURITY_CONTEXT, "securityContext"),
     ("Mount (`VolumeMount`)", table.VOLUME_MOUNT, "volumeMounts[]"),
+    ("Volume of the pods alone (`PodVolume`)", pod_volumes.POD_VOLUME, "volumes[]"),
+    ("File of a volume (`KeyFile`)", pod_volumes.KEY_FILE, "items[]"),
     ("Probe", table.PROBE, "livenessProbe"),
     ("Hook (`Lifecycle`)", table.LIFECYCLE, "lifecycle"),
     ("Toleration", table.TOLERATION, "tolerations[]"),

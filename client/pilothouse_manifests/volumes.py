@@ -2,7 +2,8 @@
 
 There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own
 name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows from that
-source alone, so that pods with the same source share one, and that an import and an apply find each other's.
+source alone, so that pods with the same source share one, and that an import and an apply find each other's. One
+that shows chosen keys, or has permission bits of its own, stays a part of its container.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pilothouse_manifests.fields import Values
+from pilothouse_manifests.pod_volumes import FILES, USUAL_MODE
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
@@ -49,9 +51,14 @@ class PodVolume(Generic[S]):
         return VOLUME_SOURCES[self.type][0]
 
     @property
+    def is_own(self) -> bool:
+        """Returns whether it is a part of its container, because a volume of the namespace cannot be like it."""
+        return not self.values.keys().isdisjoint(("items", "default_mode"))
+
+    @property
     def volume(self) -> str:
         """Returns the name of the volume on the platform."""
-        if self.type == "empty_dir":
+        if self.type == "empty_dir" or self.is_own:
             return self.name
         if self.type == "persistent_volume_claim":
             return volume_name("claim", self.values.get("kubernetes_name", ""))
@@ -82,7 +89,10 @@ def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
 def _read(item: S, name: str, type_: str) -> PodVolume[S]:
     key, part = VOLUME_SOURCES[type_]
     with item.part(key) as source:
-        return PodVolume(name, type_, read(part, source) or {}, item, source)
+        values = read(FILES.get(type_, part), source) or {}
+        if values.get("default_mode") == USUAL_MODE:
+            del values["default_mode"]
+        return PodVolume(name, type_, values, item, source)
 
 
 def volume_name(word: str, shown: str) -> str:

@@ -142,8 +142,8 @@ def test_long_sources_have_short_names_that_differ() -> None:
         (CLAIM + "  volumeMode: Block\n", "spec.volumeMode: cannot be represented"),
         (CLAIM + "  volumeName: pv1\n", "spec.volumeName: cannot be represented"),
         (
-            web(pod="volumes: [{name: a, configMap: {name: b, items: [{key: c, path: d}]}}]"),
-            "spec.template.spec.volumes[0].configMap.items: cannot be represented",
+            web(pod="volumes: [{name: a, downwardAPI: {items: [{path: d}]}}]"),
+            "spec.template.spec.volumes[0].downwardAPI: cannot be represented",
         ),
         (
             web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
@@ -160,7 +160,7 @@ def test_long_sources_have_short_names_that_differ() -> None:
         ),
         (
             web(pod="volumes: [{name: a, persistentVolumeClaim: {claimName: b}}, {name: b, emptyDir: {}}]"),
-            "spec.template.spec.volumes: cannot be represented: volume 'a' and an emptyDir are both called 'b'",
+            "spec.template.spec.volumes: cannot be represented: volume 'a' and one of the pod's are both called 'b'",
         ),
     ],
 )

@@ -174,6 +174,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "TcpSocketAction": {"port": 70},
     "VolumeMount": {"volume": "alpha", "mount_path": "/alpha"},
     "Toleration": {"operator": "Exists"},
+    # A whole source with the usual mode becomes a volume of the namespace.
+    "PodVolume": {"config_map": {"source_name": "alpha", "default_mode": 0o440}},
+    "SourceFiles": {"default_mode": 0o440},
     # Only a native sidecar may have all fields.
     "InitContainer": {"restart_policy": "Always"},
 }

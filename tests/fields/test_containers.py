@@ -197,7 +197,8 @@ async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
         spec = item["spec"]
         spec["selector"] = {"matchLabels": {"app": name}}
         pods = theirs({"metadata": {"name": name, **spec["template"]["metadata"]}})
-        spec["template"]["metadata"] = {**pods, "labels": {**pods["labels"], "app": name}}
+        labels = {**pods["labels"], "app": name}
+        spec["template"]["metadata"] = {"labels": labels, "annotations": pods["annotations"]}
         made.append((DEPLOYMENTS, {**item, "metadata": theirs(item), "spec": spec, "status": {}}))
     for item in (await kubectl.ask("GET", SERVICES.replace("legacy", "demo")))["items"]:
         owner = owners[item["metadata"]["labels"][f"{OURS}container-uid"]]

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import (
+    ConfigMapFiles,
     Container,
     ContainerSpec,
     DeploymentSettings,
@@ -21,8 +22,10 @@ from pilothouse_server.containers.model import (
     HttpGet,
     HttpHeader,
     InitContainer,
+    KeyFile,
     Lifecycle,
     LifecycleHandler,
+    OwnVolume,
     PodSecurityContext,
     Port,
     Probe,
@@ -31,6 +34,7 @@ from pilothouse_server.containers.model import (
     ProgramPort,
     Resources,
     SeccompProfile,
+    SecretFiles,
     SecurityContext,
     Sleep,
     TcpSocket,
@@ -69,6 +73,10 @@ RICH: dict[str, Any] = {
         command=("serve",),
         args=("--port", "8080"),
         empty_dirs=(EmptyDir("cache", size_limit="1Gi"), EmptyDir("tmp", "Memory")),
+        pod_volumes=(
+            OwnVolume("tls", SecretFiles("tls", default_mode=0, items=(KeyFile("crt", "a/crt", 0o400),))),
+            OwnVolume("conf", ConfigMapFiles("conf", optional=True, default_mode=0o755)),
+        ),
         probes=Probes(
             liveness=Probe(
                 HttpGet(path="/live", port_name="http", http_headers=(HttpHeader("X", "y"),)),
@@ -221,12 +229,10 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         (changed((*MAIN, "ports"), [{"containerPort": 1, "protocol": "SCTP"}]), "ports[1].protocol"),
         (changed((*MAIN, "image"), "UPPER"), "containers[main].image"),
         (changed((*MAIN, "readinessProbe"), {"httpGet": {"port": 1}, "odd": 1}), "readinessProbe.odd"),
-        (with_volumes({"secret": {"secretName": "s", "items": [{"key": "k"}]}}), "volumes[v0].secret.items"),
-        (with_volumes({"secret": {"secretName": "s", "defaultMode": 256}}), "volumes[v0].secret.defaultMode"),
         (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
-        (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as an emptyDir is"),
+        (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as one of the pods alone is"),
         (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: no container mounts it"),
         (
             changed((*MAIN, "volumeMounts"), [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]),

@@ -52,6 +52,11 @@ class Brought:
             for source in sources:
                 if (_KIND_OF_VARIABLE.get(source.value_from, ""), source.source_name) in self.configs:
                     source.optional = True
+        for volume in checked.pod_volumes:
+            kind = volume.WhichOneof("source") or ""
+            files = volume.secret if kind == "secret" else volume.config_map
+            if (kind, files.source_name) in self.configs:
+                files.optional = True
         pulling = [name for name in checked.image_pull_secrets if ("secret", name) not in self.configs]
         checked.image_pull_secrets[:] = pulling
         mounted = {mount.volume for mount in checked.volume_mounts}

@@ -3,7 +3,7 @@
 The server stores the desired state with its defaults filled in and its values normalised: a missing tag is `latest`,
 `0.1` cpu are `100m`, a port without a service name has the container's. To see that nothing has changed, both sides
 are brought to one form here. Quantities are compared as numbers, so that no spelling of the server's needs to be
-known. The order of ports, mounts and emptyDirs means nothing and is removed; that of variables, arguments and
+known. The order of ports, mounts and volumes means nothing and is removed; that of variables, arguments and
 tolerations is kept.
 """
 
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_manifests.fields import FieldPart
+from pilothouse_manifests.pod_volumes import USUAL_MODE
 from pilothouse_manifests.table import (
     DEPLOYMENT_SETTINGS,
     GRACE_SECONDS,
@@ -38,6 +39,7 @@ _STATED = {
     "deployment",
     "sidecars",
     "empty_dirs",
+    "pod_volumes",
     "replicas",
     "labels",
     "annotations",
@@ -70,8 +72,7 @@ def canonical(container: pb.Container) -> pb.Container:
         for declared in program.ports:
             declared.protocol = declared.protocol or pb.PROTOCOL_TCP
         program.ports.sort(key=lambda port: (port.container_port, port.protocol))
-    for folder in result.empty_dirs:
-        folder.size_limit = amount(folder.size_limit)
+    _volumes(result)
     for port in result.ports:
         _port(port, container.name)
     for toleration in result.tolerations:
@@ -139,6 +140,15 @@ def _resources(resources: pb.Resources) -> None:
                 amounts[name] = amount(amounts[name])
 
 
+def _volumes(container: pb.Container) -> None:
+    for folder in container.empty_dirs:
+        folder.size_limit = amount(folder.size_limit)
+    for volume in container.pod_volumes:
+        for files in (volume.config_map, volume.secret):
+            if files.default_mode == USUAL_MODE:
+                files.ClearField("default_mode")
+
+
 def _clear(message: Message, name: str) -> None:
     message.ClearField(name)
 
@@ -191,3 +201,4 @@ def _sort(container: pb.Container) -> None:
         key=lambda port: (port.service_name, port.service_port, port.container_port, port.protocol, port.name)
     )
     container.empty_dirs.sort(key=lambda folder: folder.name)
+    container.pod_volumes.sort(key=lambda volume: volume.name)

@@ -109,6 +109,7 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
     """Fills in the pod's values; returns the ports it declares, and the volumes that it implies."""
     volumes = pod_volumes(pod)
     container["empty_dirs"] = volumes.empty_dirs
+    container["pod_volumes"] = volumes.own
     hooks = _hooks(volumes)
     values = read(POD, pod, hooks) or {}
     containers = list(pod.each(CONTAINERS))

@@ -3,7 +3,7 @@
 On the platform volumes belong to the namespace, not to a pod, and containers mount them by their name there. A claim
 keeps its own name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows
 from that source alone, so that pods with the same source share one, and a second apply finds it. An emptyDir stays a
-part of its container.
+part of its container, and so does a volume with a choice of keys or with permission bits.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class PodVolumes:
     by_name: dict[str, ConvertedVolume]
     reported: dict[str, str]
     empty_dirs: list[Values]
+    own: list[Values]
     implied: list[VolumeObject]
 
 
@@ -82,19 +83,19 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 def pod_volumes(pod: Fields) -> PodVolumes:
     """Reads the volumes of a pod."""
-    found = PodVolumes({}, {}, [], [])
+    found = PodVolumes({}, {}, [], [], [])
     for stated in read_volumes(pod):
         volume = _volume(stated, found) if stated.type else None
         if volume is None:
             found.reported[stated.name] = stated.item.path
         else:
             found.by_name[stated.name] = volume
-    own = {folder["name"] for folder in found.empty_dirs}
+    own = {each["name"] for each in (*found.empty_dirs, *found.own)}
     for name, volume_of in list(found.by_name.items()):
         if volume_of.name in own and volume_of.name != name:
             pod.unsupported(
                 VOLUMES,
-                f"cannot be represented: volume {name!r} and an emptyDir are both called {volume_of.name!r}",
+                f"cannot be represented: volume {name!r} and one of the pod's are both called {volume_of.name!r}",
             )
             found.reported[name] = pod.path_of(VOLUMES)
             del found.by_name[name]
@@ -116,6 +117,9 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
             key, f"cannot be represented: the platform has no {word} with the name {shown!r}"
         )
         return None
+    if stated.is_own:
+        found.own.append({"name": stated.name, stated.type: stated.values})
+        return ConvertedVolume(stated.name)
     volume = {**stated.values, "name": stated.volume, "type": stated.type}
     found.implied.append(VolumeObject(stated.source.place, stated.source.reporter, volume, implied=True))
     return ConvertedVolume(stated.volume)

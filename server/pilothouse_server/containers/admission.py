@@ -13,7 +13,7 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
-from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
+from pilothouse_server.containers.config_use import mount_fields, refuse_use, source_fields
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.guarding import admitted, runs_other_things
 from pilothouse_server.containers.model import Container, MountedVolume
@@ -54,7 +54,7 @@ def needs_of(wanted: Container, stored: Container | None) -> Needs:
         services=_services(wanted) - (_services(stored) if stored is not None else frozenset()),
         config_maps=frozenset(sources["config_map"]),
         secrets=frozenset(sources["secret"] | _pull_secrets(wanted, stored)),
-        volumes=frozenset(mounted - {item.name for item in wanted.spec.empty_dirs}),
+        volumes=frozenset(mounted - wanted.spec.own_volumes),
     )
 
 
@@ -94,15 +94,15 @@ def _services(container: Container) -> frozenset[str]:
 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
-    """The config maps or secrets that the environment cannot do without."""
-    items = (item for _, item in env_fields(wanted))
+    """The config maps or secrets that the environment and the volumes of the pods alone cannot do without."""
+    items = (item for _, item in source_fields(wanted))
     return {item.source_name for item in items if item.value_from == kind and not item.optional}
 
 
 def _check_sources(
     wanted: Container, stored: Container | None, facts: NamespaceFacts, found: Findings
 ) -> None:
-    """Notes config maps and secrets that the environment reads and that are not there."""
+    """Notes config maps and secrets that are read and that are not there."""
     kinds: tuple[tuple[Kind, Collection[str]], ...] = (
         ("config_map", facts.config_maps),
         ("secret", facts.secrets),
@@ -111,20 +111,20 @@ def _check_sources(
         missing = (_sources(wanted, kind) - _read_beside(stored, kind)).difference(there)
         if not missing:
             continue
-        for field, item in env_fields(wanted):
+        for field, item in source_fields(wanted):
             if item.value_from == kind and item.source_name in missing:
                 found.add(f"{field}.source_name", "exists", configs.not_here(kind, item.source_name))
 
 
 def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: Findings) -> None:
     """Notes mounts of volumes that are not there."""
-    empty_dirs = {item.name for item in wanted.spec.empty_dirs}
+    own = wanted.spec.own_volumes
     for field, mount in mount_fields(wanted):
-        if mount.volume not in empty_dirs and mount.volume not in volumes:
+        if mount.volume not in own and mount.volume not in volumes:
             found.add(
                 f"{field}.volume",
                 "exists",
-                f'"{mount.volume}" is neither an empty_dir nor a volume of the namespace',
+                f'"{mount.volume}" is neither a volume of the pods (empty_dirs, pod_volumes) nor of the namespace',
             )
 
 
@@ -155,7 +155,7 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
     """
     if stored is None or not stored.imported:
         return set()
-    read = {item.source_name for _, item in env_fields(stored) if item.value_from == kind}
+    read = {item.source_name for _, item in source_fields(stored) if item.value_from == kind}
     return read | set(stored.spec.image_pull_secrets if kind == "secret" else ())
 
 

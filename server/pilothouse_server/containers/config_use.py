@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pilothouse_server.authorization.access import May
-from pilothouse_server.containers.model import Container, EnvFrom, EnvVar
+from pilothouse_server.containers.model import Container, EnvFrom, EnvVar, SourceFiles
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -17,13 +17,17 @@ CONFIG_USE_PERMISSION = "config.use"
 _WORDS = {"config_map": "config map", "secret": "secret"}
 
 
-def env_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom]]:
-    """The variables and sources of variables of all programs of a container, with their fields."""
-    env: list[tuple[str, EnvVar | EnvFrom]] = []
+def source_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom | SourceFiles]]:
+    """The variables and sources of variables of all programs of a container, and the volumes of its pods alone, with
+    their fields.
+    """
+    found: list[tuple[str, EnvVar | EnvFrom | SourceFiles]] = []
     for field, program in container.programs():
-        env += [(f"{field}.env[{i}]", item) for i, item in enumerate(program.env)]
-        env += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(program.env_from)]
-    return env
+        found += [(f"{field}.env[{i}]", item) for i, item in enumerate(program.env)]
+        found += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(program.env_from)]
+    for i, volume in enumerate(container.spec.pod_volumes):
+        found.append((f"container.pod_volumes[{i}].{volume.source.value_from}", volume.source))
+    return found
 
 
 def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
@@ -57,7 +61,7 @@ def refuse_use(container: Container, may: May) -> None:
 
 def _given(container: Container) -> Iterator[tuple[str, str, str]]:
     """The field, the kind and the name of each."""
-    for field, variable in env_fields(container):
+    for field, variable in source_fields(container):
         if variable.value_from in _WORDS:
             yield f"{field}.source_name", variable.value_from, variable.source_name
     volumes = {volume.name: volume for volume in container.volumes}

@@ -100,6 +100,42 @@ class EmptyDir(Value, frozen=True):
     size_limit: str = ""
 
 
+class KeyFile(Value, frozen=True):
+    """A key of a source as a file. `mode`: its permission bits, if they are not those of the volume."""
+
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class SourceFiles(Value, frozen=True, tag_field="value_from"):
+    """Keys of a config map or secret as files; all, if `items` is empty. The tag is found by SQL, as in `EnvFrom`."""
+
+    source_name: str
+    optional: bool = False
+    default_mode: int | None = None
+    items: tuple[KeyFile, ...] = ()
+
+    @property
+    def value_from(self) -> Literal["config_map", "secret"]:
+        return "secret" if isinstance(self, SecretFiles) else "config_map"
+
+
+class ConfigMapFiles(SourceFiles, frozen=True, tag_field="value_from", tag="config_map"):
+    pass
+
+
+class SecretFiles(SourceFiles, frozen=True, tag_field="value_from", tag="secret"):
+    pass
+
+
+class OwnVolume(Value, frozen=True):
+    """A volume of the pods of this container alone."""
+
+    name: str
+    source: ConfigMapFiles | SecretFiles
+
+
 class Resources(Value, frozen=True):
     """Each resource stands either in its field or in the maps, under its name in Kubernetes."""
 
@@ -316,6 +352,7 @@ class ContainerSpec(Value, frozen=True):
     pod_annotations: dict[str, str] = {}
     env_from: tuple[EnvFrom, ...] = ()
     empty_dirs: tuple[EmptyDir, ...] = ()
+    pod_volumes: tuple[OwnVolume, ...] = ()
     probes: Probes = Probes()
     security_context: SecurityContext | None = None
     pod_security_context: PodSecurityContext | None = None
@@ -338,6 +375,12 @@ class ContainerSpec(Value, frozen=True):
     taken_over: TakenOver | None = None
     # Those that it was admitted with (`guarding`); None: by a release that did not note them.
     rights: tuple[str, ...] | None = None
+
+    @property
+    def own_volumes(self) -> frozenset[str]:
+        """The names of the volumes that are no volumes of the namespace."""
+        folders = frozenset(each.name for each in self.empty_dirs)
+        return folders.union(each.name for each in self.pod_volumes)
 
 
 class Observed(Value, frozen=True):

@@ -132,9 +132,9 @@ def _with_mount(container: Container, mount: VolumeMount) -> Container:
                     "mount_path": mount.mount_path,
                 },
             )
-    if mount.volume in {item.name for item in container.spec.empty_dirs}:
+    if mount.volume in container.spec.own_volumes:
         raise FailedPrecondition(
-            f'container "{container.name}" has an emptyDir of its own with the name "{mount.volume}"',
+            f'container "{container.name}" has a volume of its own with the name "{mount.volume}"',
             reason="VOLUME_NAME_TAKEN",
             metadata={"container": container.name, "volume": mount.volume},
         )
@@ -149,9 +149,8 @@ def _without_mount(container: Container, volume: str, mount_path: str) -> Contai
             if mount.volume != volume or mount_path not in ("", canonical_mount_path(mount.mount_path))
         )
 
-    own_dirs = {item.name for item in container.spec.empty_dirs}
     changed = container.changing_mounts(kept)
-    if volume in own_dirs or changed == container:
+    if volume in container.spec.own_volumes or changed == container:
         where = f" at {mount_path}" if mount_path else ""
         raise FailedPrecondition(
             f'container "{container.name}" does not mount volume "{volume}"{where}',

@@ -8,12 +8,13 @@ The pods of an imported Deployment keep the names and the order of their volumes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from pilothouse_manifests.fields import OneOf
+from pilothouse_manifests.pod_volumes import POD_VOLUME
 from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, SIDECAR, VOLUME_SOURCES, VOLUMES
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import (
@@ -23,6 +24,7 @@ from pilothouse_server.containers.model import (
     EnvVar,
     LifecycleHandler,
     MountedVolume,
+    OwnVolume,
     Port,
     Probe,
     Resources,
@@ -30,6 +32,8 @@ from pilothouse_server.containers.model import (
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.values.names import is_pod_port_name
 from pilothouse_server.values.volumes import VolumeMount
+
+_Volume = EmptyDir | MountedVolume | OwnVolume
 
 
 class InPod(msgspec.Struct, gc=False):
@@ -62,9 +66,14 @@ def _handler(_: OneOf, value: Probe | LifecycleHandler) -> tuple[str, Any]:
     return str(value.handler.__struct_config__.tag), value.handler
 
 
+def _source(_: OneOf, volume: OwnVolume) -> tuple[str, Any]:
+    return volume.source.value_from, volume.source
+
+
 _write_pod = writer(POD, place=_place, choose=_handler)
 _write_main = writer(MAIN_CONTAINER, place=_place, choose=_handler)
 _write_sidecar = writer(SIDECAR, choose=_handler)
+_write_own = writer(POD_VOLUME, choose=_source)
 _write_source = {type_: (key, writer(part)) for type_, (key, part) in VOLUME_SOURCES.items()}
 
 
@@ -112,15 +121,21 @@ def _ports(container: Container) -> tuple[Port, ...]:
     return tuple(merged.values())
 
 
+def _all_volumes(container: Container) -> Iterator[_Volume]:
+    yield from container.spec.empty_dirs
+    yield from container.spec.pod_volumes
+    yield from container.volumes
+
+
 def _volumes(container: Container, names: Mapping[str, str]) -> list[Manifest]:
-    shown: dict[str, tuple[str, EmptyDir | MountedVolume]] = {
-        empty_dir.name: ("empty_dir", empty_dir) for empty_dir in container.spec.empty_dirs
-    }
-    shown |= {volume.name: (volume.type, volume) for volume in container.volumes}
-    return [_volume(name, *shown[volume]) for volume, name in names.items()]
+    shown: dict[str, _Volume] = {each.name: each for each in _all_volumes(container)}
+    return [_volume(name, shown[volume]) for volume, name in names.items()]
 
 
-def _volume(name: str, type_: str, volume: EmptyDir | MountedVolume) -> Manifest:
+def _volume(name: str, volume: _Volume) -> Manifest:
+    if isinstance(volume, OwnVolume):
+        return {**_write_own(volume), "name": name}
+    type_ = volume.type if isinstance(volume, MountedVolume) else "empty_dir"
     if type_ == "empty_dir" and isinstance(volume, MountedVolume):
         volume = EmptyDir(volume.name, volume.medium, volume.size)
     key, write = _write_source[type_]
@@ -129,7 +144,7 @@ def _volume(name: str, type_: str, volume: EmptyDir | MountedVolume) -> Manifest
 
 def _pod_names(container: Container) -> dict[str, str]:
     """Returns the names of the volumes in the pods, by their names here, in the order of the pods."""
-    here = [item.name for item in container.spec.empty_dirs] + [volume.name for volume in container.volumes]
+    here = [each.name for each in _all_volumes(container)]
     taken_over = container.spec.taken_over
     brought = () if taken_over is None else taken_over.volumes
     names = {item.volume: item.name for item in brought if item.volume in here}

@@ -76,6 +76,7 @@ def checked(container: Container) -> Container:
         found.missing("container.image")
     spec = container.spec
     found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
+    _check_pod_volumes(found, spec)
     for index, item in enumerate(spec.empty_dirs):
         if item.medium and not MEDIUM.fullmatch(item.medium):
             words = "must be empty, Memory, HugePages or HugePages-SIZE such as HugePages-2Mi"
@@ -177,8 +178,14 @@ def _check_pod_resources(found: Findings, container: Container, whole: Resources
 
 
 def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]) -> bool:
-    """Whether its environment cannot do without one of these keys of a config map or secret."""
+    """Whether its environment, or a volume of its pods alone, cannot do without one of these keys of a config map or
+    secret.
+    """
+    shown = [each.source for each in container.spec.pod_volumes if not each.source.optional]
     return any(
+        (each.value_from, each.source_name) == (kind, name) and any(item.key in keys for item in each.items)
+        for each in shown
+    ) or any(
         (each.value_from, each.source_name) == (kind, name) and each.source_key in keys and not each.optional
         for each in container.all_variables
     )
@@ -282,6 +289,17 @@ def _check_amount_reference(found: Findings, at: str, item: EnvVar) -> None:
     # 0 is what the API writes where nothing is said.
     if item.divisor not in ("", "0", *allowed):
         found.add(f"{at}.divisor", "one_of", f"must be one of {', '.join(allowed)}")
+
+
+def _check_pod_volumes(found: Findings, spec: ContainerSpec) -> None:
+    folders = {item.name for item in spec.empty_dirs}
+    found.unique("container.pod_volumes", enumerate(each.name for each in spec.pod_volumes), "the name")
+    for index, volume in enumerate(spec.pod_volumes):
+        field = f"container.pod_volumes[{index}]"
+        if volume.name in folders:
+            found.add(f"{field}.name", "unique", f'one of empty_dirs is called "{volume.name}", too')
+        paths = enumerate(item.path for item in volume.source.items)
+        found.unique(f"{field}.{volume.source.value_from}.items", paths, "the path")
 
 
 def _check_env_from(found: Findings, field: str, sources: Sequence[EnvFrom]) -> None:

@@ -20,7 +20,7 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import ConfigMap, Kind
 from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
-from pilothouse_server.containers.config_use import env_fields
+from pilothouse_server.containers.config_use import source_fields
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.importing import sources, unfit, volumes
@@ -288,7 +288,7 @@ def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
         if volume.type == "config_map" or volume.type == "secret":
             shown: tuple[Kind, str] = (volume.type, volume.source_name)
             named[shown] = named.get(shown, True) and volume.optional
-    for _, variable in env_fields(container):
+    for _, variable in source_fields(container):
         if variable.value_from == "config_map" or variable.value_from == "secret":
             key: tuple[Kind, str] = (variable.value_from, variable.source_name)
             named[key] = named.get(key, True) and variable.optional

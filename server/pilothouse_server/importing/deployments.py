@@ -112,6 +112,7 @@ def convert(
             pod_annotations=_without_platforms(pod_annotations),
             workload=DeploymentSettings(**rollout.get("deployment", {})),
             empty_dirs=main.empty_dirs,
+            pod_volumes=main.pod_volumes,
             taken_over=TakenOver(
                 deployment_uid=str(metadata.get("uid", "")),
                 selector=selector,
@@ -221,8 +222,8 @@ def _theirs(values: Any) -> dict[str, str]:
 
 def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> None:
     """A mount of a volume that could not be represented is no second problem, but must not be forgotten either."""
-    dirs = {item.name for item in container.spec.empty_dirs}
-    known = dirs | {item.name for item in main.volumes}
+    own = container.spec.own_volumes
+    known = own | {item.name for item in main.volumes}
     mounted = {mount.volume for mount in container.all_mounts}
     told = " ".join(problems)
     here: dict[str, str] = {}
@@ -232,8 +233,8 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
             problems.append(f"{at}: no container mounts it")
         if called in here:
             problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
-        if called in dirs:
-            problems.append(f"{at}: it would be called {called} here, as an emptyDir is")
+        if called in own:
+            problems.append(f"{at}: it would be called {called} here, as one of the pods alone is")
         here[called] = item.name
     problems += [
         f"volumeMounts[{mount.mount_path}]: there is no volume {mount.volume}"

@@ -199,12 +199,12 @@ async def _create(
 
 def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
     """Raises FailedPrecondition where a mount could mean two things."""
-    for directory in container.spec.empty_dirs:
-        if directory.name in names.values():
+    for name in sorted(container.spec.own_volumes):
+        if name in names.values():
             raise FailedPrecondition(
-                f'an emptyDir of its pods has the name of volume "{directory.name}", which they mount too',
+                f'a volume of its pods alone has the name of volume "{name}", which they mount too',
                 reason="VOLUME_NAME_TAKEN",
-                metadata={"volume": directory.name},
+                metadata={"volume": name},
             )
 
 

@@ -22,12 +22,12 @@ from pilothouse_manifests.table import (
     SIDECAR,
 )
 from pilothouse_manifests.volumes import read_volumes
-from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
+from pilothouse_server.containers.model import EmptyDir, MountedVolume, OwnVolume, TakenOverVolume
 from pilothouse_server.values.image_reference import image_problem
 
 
 class ImportedVolume(msgspec.Struct, frozen=True):
-    """A volume of a pod that is no emptyDir: its name there, and its form here.
+    """A volume of a pod that becomes one of the namespace: its name there, and its form here.
 
     `read_only`: the pod mounts the whole claim so.
     """
@@ -44,6 +44,7 @@ class ReadPod(msgspec.Struct, frozen=True):
 
     values: Values
     empty_dirs: tuple[EmptyDir, ...] = ()
+    pod_volumes: tuple[OwnVolume, ...] = ()
     volumes: tuple[ImportedVolume, ...] = ()
     order: tuple[TakenOverVolume, ...] = ()
 
@@ -53,7 +54,7 @@ def read_pod(pod: ObjectSource, main: str = "") -> ReadPod:
 
     `main`: the name of its main program; by default the first one, to which kubectl also turns.
     """
-    empty_dirs, volumes, order = _volumes(pod)
+    volumes = _volumes(pod)
     values = read(POD, pod, _HOOKS) or {}
     programs = list(pod.each(CONTAINERS))
     if not all(each.present for each in programs):
@@ -63,7 +64,7 @@ def read_pod(pod: ObjectSource, main: str = "") -> ReadPod:
         values |= of_main
     others = [each for each in programs if each not in named]
     values["sidecars"] = list(read_each(SIDECAR, others, _HOOKS))
-    return ReadPod(values, empty_dirs, volumes, order)
+    return msgspec.structs.replace(volumes, values=values)
 
 
 def _with_image(container: Values, source: MappingSource) -> Values:
@@ -96,11 +97,10 @@ _HOOKS: Hooks = {
 }
 
 
-def _volumes(
-    pod: ObjectSource,
-) -> tuple[tuple[EmptyDir, ...], tuple[ImportedVolume, ...], tuple[TakenOverVolume, ...]]:
+def _volumes(pod: ObjectSource) -> ReadPod:
     """Volumes that the model has, and all of them in their order. A folder of the node is not taken over."""
     empty_dirs: list[EmptyDir] = []
+    pod_volumes: list[OwnVolume] = []
     volumes: list[ImportedVolume] = []
     order: list[TakenOverVolume] = []
     for found in read_volumes(pod):
@@ -109,10 +109,14 @@ def _volumes(
         elif found.type == "empty_dir":
             empty_dirs.append(msgspec.convert({"name": found.name, **found.values}, EmptyDir))
             order.append(TakenOverVolume(found.name, found.name))
+        elif found.is_own:
+            source = {"value_from": found.type, **found.values}
+            pod_volumes.append(msgspec.convert({"name": found.name, "source": source}, OwnVolume))
+            order.append(TakenOverVolume(found.name, found.name))
         elif found.type:
             values = dict(found.values)
             read_only = bool(values.pop("read_only", False))
             mounted = msgspec.convert({"name": found.volume, "type": found.type, **values}, MountedVolume)
             volumes.append(ImportedVolume(found.name, mounted, read_only))
             order.append(TakenOverVolume(found.name, found.volume))
-    return tuple(empty_dirs), tuple(volumes), tuple(order)
+    return ReadPod({}, tuple(empty_dirs), tuple(pod_volumes), tuple(volumes), tuple(order))

@@ -42,10 +42,14 @@ def _time_since(status: model.Status, started_at: datetime | None) -> timedelta 
 
 _PROBE_WORDS = "one of http_get, tcp_socket, exec, grpc must be set"
 _HOOK_WORDS = "one of exec, http_get, sleep must be set"
+_VOLUME_WORDS = "one of config_map, secret must be set"
 
 
-def _check_handlers(message: pb.Container) -> None:
-    """Refuses a probe and a hook that do nothing."""
+def _check_choices(message: pb.Container) -> None:
+    """Refuses a probe and a hook that do nothing, and a volume that shows nothing."""
+    for number, volume in enumerate(message.pod_volumes):
+        if volume.WhichOneof("source") is None:
+            raise invalid(f"container.pod_volumes[{number}].source", _VOLUME_WORDS, reason="REQUIRED")
     _check_program("container", message)
     for number, sidecar in enumerate(message.sidecars):
         _check_program(f"container.sidecars[{number}]", sidecar)
@@ -74,7 +78,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
             "spec.rights",
             "observed.conditions",
         ),
-        check=_check_handlers,
+        check=_check_choices,
     ),
     parts=(wire.CONDITION, wire.WARNING),
 )

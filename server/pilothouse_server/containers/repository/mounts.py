@@ -35,9 +35,9 @@ def volumes_of(document: list[dict[str, Any]] | None) -> tuple[MountedVolume, ..
 
 def mount_rows(container: Container) -> list[dict[str, Any]]:
     """Rows of `container_volumes` less their owner, with the volume's name in place of its id; a container's own
-    empty directories are no volumes of the namespace.
+    are no volumes of the namespace.
     """
-    empty_dirs = {item.name for item in container.spec.empty_dirs}
+    own = container.spec.own_volumes
     return [
         {
             "volume": mount.volume,
@@ -46,7 +46,7 @@ def mount_rows(container: Container) -> list[dict[str, Any]]:
             "sub_path": mount.sub_path or None,
         }
         for mount in container.all_mounts
-        if mount.volume not in empty_dirs
+        if mount.volume not in own
     ]
 
 

@@ -754,7 +754,7 @@ class UpdateConfigMapResponse(_message.Message):
 
     @_builtins.property
     def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers whose environment reads a key that this change removed. Running pods continue; new pods do
+        """Names of the containers that read a key that this change removed. Running pods continue; new pods do
         not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
@@ -1122,7 +1122,7 @@ class UpdateSecretResponse(_message.Message):
 
     @_builtins.property
     def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers whose environment reads a key that this change removed. Running pods continue; new pods do
+        """Names of the containers that read a key that this change removed. Running pods continue; new pods do
         not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
