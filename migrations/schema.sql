@@ -168,9 +168,15 @@ BEGIN
         FROM public.quota_counters AS q WHERE q.namespace_id = admit_container.namespace_id;
     END IF;
     IF cardinality(p_services) > 0 THEN
-        SELECT jsonb_object_agg(p.service_name, c.name)::text INTO services
-        FROM public.port_mappings AS p JOIN public.containers AS c ON c.id = p.container_id
-        WHERE p.namespace_id = admit_container.namespace_id AND p.service_name = ANY (p_services);
+        -- By name, its container; null: the Service is one of its own.
+        SELECT jsonb_object_agg(t.name, t.owner)::text INTO services
+        FROM (
+            SELECT s.name, NULL AS owner FROM public.services AS s
+            WHERE s.namespace_id = admit_container.namespace_id AND s.name = ANY (p_services) AND s.owner IS NULL
+            UNION ALL
+            SELECT p.service_name, c.name
+            FROM public.port_mappings AS p JOIN public.containers AS c ON c.id = p.container_id
+            WHERE p.namespace_id = admit_container.namespace_id AND p.service_name = ANY (p_services)) AS t;
     END IF;
     IF cardinality(p_config_maps) > 0 THEN
         SELECT array_agg(m.name) INTO config_maps FROM public.config_maps AS m
@@ -1377,8 +1383,16 @@ BEGIN
     END IF;
     -- An expression that contains a query costs its start even where it is not reached, so these are statements.
     IF cardinality(p_services) > 0 THEN
+        -- No constraint keeps a name to one container. The creation of a Service of its own waits for the namespace.
+        PERFORM pg_advisory_xact_lock(hashtextextended('service/' || p_namespace_id || '/' || s.name, 0))
+        FROM (SELECT unnest(p_services) AS name ORDER BY 1) AS s;
         PERFORM FROM public.port_mappings AS p
         WHERE p.namespace_id = p_namespace_id AND p.service_name = ANY (p_services);
+        IF FOUND THEN
+            PERFORM public.refuse_outdated('a service');
+        END IF;
+        PERFORM FROM public.services AS s
+        WHERE s.namespace_id = p_namespace_id AND s.name = ANY (p_services) AND s.owner IS NULL;
         IF FOUND THEN
             PERFORM public.refuse_outdated('a service');
         END IF;

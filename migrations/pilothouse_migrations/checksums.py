@@ -16,10 +16,11 @@ CHECKSUMS: Final = {
     "0103": "ce3106de5abe9a12e0e56ac1d80e8dc559a4bfbcfc7fa70aa10d58ad56d076a1",
     "0104": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
     "0105": "8ea0ac0f128ae87707e02155a9cd50e1e81dca7621296c17be9a349270d3b43c",
+    "0106": "d9541e99864d775b88b182eefc2ffe69bb8c1664a7cc35f6601073b9de382dd5",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
-    "admit_container": ("48d5f777ff110efdaa3ed6bb230b0a6e05cc414fa033060219ae059c2e289282", "0101"),
+    "admit_container": ("cd57de44b185f5739b561b9ee6a194e09580b532cc1f8909187842276596b40c", "0106"),
     "admit_container_change": ("9632448ded45684a0c99ef4f745a8fadfd0a51bece1465c56d0a4c6ad61b9fbf", "0101"),
     "allowed_service_types": ("5b7e04e0fba14cdab5980dcd060ee66ee50c78d1f3a61a972503e4cb3a28c8f4", "0104"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
@@ -55,7 +56,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
     "keep_rendered_messages": ("4aaf59052dd6c3236d90b04e4694b93ba9c429a70b0569682f160252ed9144b6", "0101"),
     "lease_work": ("cc592ee1fc5cdbdd7a72f14484b5f6e8a004bda60c7791906bb31ad86e42bf30", "0101"),
-    "lock_facts": ("e10a659fe51264cb7b960b7fe60d55128231e0bdf522f0e6efe520a67265485c", "0101"),
+    "lock_facts": ("45ab5961040da82fbeee1467a2a4ab4e88a15f0dc127687ec962db105b5c0cb2", "0106"),
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
     "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),

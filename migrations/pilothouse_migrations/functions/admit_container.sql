@@ -42,9 +42,15 @@ BEGIN
         FROM public.quota_counters AS q WHERE q.namespace_id = admit_container.namespace_id;
     END IF;
     IF cardinality(p_services) > 0 THEN
-        SELECT jsonb_object_agg(p.service_name, c.name)::text INTO services
-        FROM public.port_mappings AS p JOIN public.containers AS c ON c.id = p.container_id
-        WHERE p.namespace_id = admit_container.namespace_id AND p.service_name = ANY (p_services);
+        -- By name, its container; null: the Service is one of its own.
+        SELECT jsonb_object_agg(t.name, t.owner)::text INTO services
+        FROM (
+            SELECT s.name, NULL AS owner FROM public.services AS s
+            WHERE s.namespace_id = admit_container.namespace_id AND s.name = ANY (p_services) AND s.owner IS NULL
+            UNION ALL
+            SELECT p.service_name, c.name
+            FROM public.port_mappings AS p JOIN public.containers AS c ON c.id = p.container_id
+            WHERE p.namespace_id = admit_container.namespace_id AND p.service_name = ANY (p_services)) AS t;
     END IF;
     IF cardinality(p_config_maps) > 0 THEN
         SELECT array_agg(m.name) INTO config_maps FROM public.config_maps AS m

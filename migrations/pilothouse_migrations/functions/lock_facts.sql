@@ -1,7 +1,7 @@
--- Takes the locks of a write of a container in their order (namespace, quota, volumes), and compares what the server
--- read before it decided with what there is now. Where something changed it raises a serialization failure, and the
--- server reads the facts again; so every refusal is decided and worded in one place. The namespace is compared by its
--- row_version, which each write of its row raises: its state, its cluster and its quota are in the row.
+-- Takes the locks of a write of a container in their order (namespace, quota, services, volumes), and compares what the
+-- server read before it decided with what there is now. Where something changed it raises a serialization failure, and
+-- the server reads the facts again; so every refusal is decided and worded in one place. The namespace is compared by
+-- its row_version, which each write of its row raises: its state, its cluster and its quota are in the row.
 --
 -- p_cpu and p_memory are what the container will count, p_limits what the namespace may have; null: nothing is counted.
 CREATE OR REPLACE FUNCTION lock_facts(
@@ -42,8 +42,16 @@ BEGIN
     END IF;
     -- An expression that contains a query costs its start even where it is not reached, so these are statements.
     IF cardinality(p_services) > 0 THEN
+        -- No constraint keeps a name to one container. The creation of a Service of its own waits for the namespace.
+        PERFORM pg_advisory_xact_lock(hashtextextended('service/' || p_namespace_id || '/' || s.name, 0))
+        FROM (SELECT unnest(p_services) AS name ORDER BY 1) AS s;
         PERFORM FROM public.port_mappings AS p
         WHERE p.namespace_id = p_namespace_id AND p.service_name = ANY (p_services);
+        IF FOUND THEN
+            PERFORM public.refuse_outdated('a service');
+        END IF;
+        PERFORM FROM public.services AS s
+        WHERE s.namespace_id = p_namespace_id AND s.name = ANY (p_services) AND s.owner IS NULL;
         IF FOUND THEN
             PERFORM public.refuse_outdated('a service');
         END IF;

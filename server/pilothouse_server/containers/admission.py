@@ -18,7 +18,7 @@ from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.guarding import admitted, runs_other_things
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.namespace_facts import NamespaceFacts, Needs
-from pilothouse_server.errors import AlreadyExists, ResourceExhausted
+from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -66,12 +66,14 @@ def settled(
     `keys`: annotations and labels by the permission to set them.
 
     Raises:
-        AlreadyExists: a service that another container has.
+        AlreadyExists: a service that another container has, or one of its own.
         InvalidArgument: sources and volumes that are not there; fields that are never sent.
         PermissionDenied: it runs something new over a folder of the node, with rights over the node or over others, or
             with config maps or secrets, and the caller may not.
     """
     for service, owner in facts.services.items():
+        if owner is None:
+            raise already_exists("service", service)
         raise AlreadyExists(
             f'service "{service}" already exists: it belongs to container "{owner}"',
             reason="SERVICE_ALREADY_EXISTS",

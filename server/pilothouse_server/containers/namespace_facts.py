@@ -30,10 +30,11 @@ class Needs(Value, frozen=True):
 class NamespaceFacts(Value, frozen=True):
     """The part of that which the namespace has.
 
-    `services`: those that another container has, with its name. `secrets`: the types of those there are, by name.
+    `services`: those that exist, with the name of their container; None: a Service of its own. `secrets`: their types,
+    by name.
     """
 
-    services: Mapping[str, str] = msgspec.field(default_factory=dict)
+    services: Mapping[str, str | None] = msgspec.field(default_factory=dict)
     config_maps: frozenset[str] = frozenset()
     secrets: Mapping[str, str] = msgspec.field(default_factory=dict)
     volumes: Mapping[str, MountedVolume] = msgspec.field(default_factory=dict)
