@@ -58,18 +58,23 @@ async def test_a_change_that_does_not_wait_for_its_record_is_found(
 
     monkeypatch.setattr(UnitOfWork, "_put", careless)
     faults = await changes_without_record(full_world)
-    assert "UpdateContainer changed containers" in faults
+    assert "UpdateConfigMap changed config_maps" in faults
     assert "CreateUser changed users" in faults
 
 
 @pytest.mark.full
-async def test_a_draft_that_does_not_wait_for_its_record_is_found(full_world: World) -> None:
+@pytest.mark.parametrize(
+    ("function", "method"), [("create_container", "CreateContainer"), ("change_container", "UpdateContainer")]
+)
+async def test_a_draft_that_does_not_wait_for_its_record_is_found(
+    full_world: World, function: str, method: str
+) -> None:
     async with full_world.sql() as sql:
-        source = await sql.fetchval("SELECT pg_get_functiondef('create_container'::regproc)")
+        source = await sql.fetchval(f"SELECT pg_get_functiondef('{function}'::regproc)")
         put = "PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);"
         assert put in source
         await sql.execute(source.replace(put, f"BEGIN {put} EXCEPTION WHEN OTHERS THEN NULL; END;"))
-    assert "CreateContainer changed containers" in await changes_without_record(full_world)
+    assert f"{method} changed containers" in await changes_without_record(full_world)
 
 
 async def written_by_validation(world: World) -> list[str]:

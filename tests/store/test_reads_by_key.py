@@ -14,6 +14,8 @@ from pilothouse_server.containers.repository.cached import cached as cached_cont
 from pilothouse_server.containers.tables import CONTAINERS
 from pilothouse_server.namespaces.repository import cached as cached_namespaces
 from pilothouse_server.namespaces.tables import NAMESPACES
+from pilothouse_server.network.repository import cached as cached_services
+from pilothouse_server.network.tables import SERVICES
 from pilothouse_server.storage.repository import cached as cached_volumes
 from pilothouse_server.storage.tables import VOLUMES
 from pilothouse_server.store import references
@@ -32,6 +34,7 @@ _STATEMENTS = {
     "read_volume": _named(cached_volumes(_FORMAT), VOLUMES.c.name),
     "read_config_map": _named(rows.cached("config_map", _FORMAT), rows.TABLES["config_map"].c.name),
     "read_secret": _named(rows.cached("secret", _FORMAT), rows.TABLES["secret"].c.name),
+    "read_service": _named(cached_services(_FORMAT), SERVICES.c.name),
     "read_namespace": cached_namespaces(_FORMAT).where(NAMESPACES.c.name == bindparam("name")),
 }
 

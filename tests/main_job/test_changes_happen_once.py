@@ -1,0 +1,166 @@
+"""A change of a container with a `request_id` happens once, and nothing that its caller loses in between is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_server.store.draft import Draft
+from tests.conftest import Database, connection, number_changes
+from tests.harness import Server, running_server
+from tests.main_job.test_created_at_once import Meanwhile, by_sql
+
+_NAMED: dict[str, Any] = {"namespace": "shop", "name": "web"}
+
+
+async def furnished(server: Server) -> None:
+    """A namespace with a secret and a container that does not read it."""
+    admin = server.admin
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+    await admin.config.create_secret(namespace="shop", secret=config_pb2.Secret(name="login"))
+    container = container_pb2.Container(name="web", image="nginx:1.27")
+    await admin.containers.create(namespace="shop", container=container)
+
+
+async def counts(database: Database) -> tuple[int, int, int]:
+    """Returns the container's generation, and the numbers of its records and events since its creation."""
+    async with connection(database.admin_dsn) as sql:
+        await number_changes(sql)
+        row = await sql.fetchrow("""
+            SELECT (SELECT generation FROM containers),
+                (SELECT count(*) FROM operation_logs
+                 WHERE request_path LIKE '%/RestartContainer' AND error_code IS NULL),
+                (SELECT count(*) FROM events WHERE resource_type = 'container' AND kind = 'modified'
+                 AND operation_id IN (SELECT operation_id FROM operations WHERE method LIKE '%/RestartContainer'))
+            """)
+    return tuple(row)
+
+
+async def outcome(call: Awaitable[object]) -> str:
+    try:
+        await call
+    except PilothouseError as error:
+        return error.reason
+    return "changed"
+
+
+async def test_two_servers_make_one_change_of_one_request_id(database: Database, tmp_path: Path) -> None:
+    async with (
+        running_server(database, tmp_path, with_cluster=False) as one,
+        running_server(database, tmp_path, with_cluster=False) as two,
+    ):
+        await furnished(one)
+        request = str(uuid4())
+        changed = await asyncio.gather(
+            *(server.admin.containers.restart(**_NAMED, request_id=request) for server in (one, two) * 10)
+        )
+        assert {item.generation for item in changed} == {2}
+        # Each replay has its record.
+        assert await counts(database) == (2, 20, 1)
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_change_whose_caller_goes_away_happens_once_when_it_is_repeated(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
+    """Between the read and the write, and after the write before the response."""
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+    send = Draft._send
+
+    async def held(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> None:
+        if written:
+            await send(draft, statement, parameters)
+        reached.set()
+        await goes_on.wait()
+        if not written:
+            await send(draft, statement, parameters)
+
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        request = str(uuid4())
+        with monkeypatch.context() as patched:
+            patched.setattr(Draft, "_send", held)
+            call = asyncio.ensure_future(server.admin.containers.restart(**_NAMED, request_id=request))
+            await reached.wait()
+        call.cancel()
+        await asyncio.wait([call])
+        goes_on.set()
+        repeated = await server.admin.containers.restart(**_NAMED, request_id=request)
+        assert repeated.generation == 2
+        generation, _, events = await counts(database)
+        assert (generation, events) == (2, 1)
+        # Its turn has ended, so another change goes on.
+        assert (await server.admin.containers.restart(**_NAMED)).generation == 3
+
+
+def update(client: AsyncClient) -> Awaitable[object]:
+    """An update that begins to read the secret."""
+    wanted = container_pb2.Container(
+        env=[
+            container_pb2.EnvVar(
+                name="A",
+                value_from=container_pb2.ENV_VALUE_FROM_SECRET,
+                source_name="login",
+                source_key="a",
+            )
+        ]
+    )
+    return client.containers.update(**_NAMED, container=wanted, update_mask=FieldMask(paths=["env"]))
+
+
+_CALLS: Mapping[str, Callable[[AsyncClient], Awaitable[object]]] = {
+    "update": update,
+    "stop": lambda client: client.containers.stop(**_NAMED),
+    "restart": lambda client: client.containers.restart(**_NAMED),
+    "delete": lambda client: client.containers.delete(**_NAMED),
+}
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_a_caller_whose_grant_is_revoked_before_the_write_changes_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        dora = await server.user("dora", {"shop": "admin"})
+        revoked = by_sql(
+            database, "DELETE FROM user_roles USING users AS u WHERE u.id = user_id AND username = 'dora'"
+        )
+        Meanwhile(monkeypatch, revoked)
+        # By the grants that its server still knows, or by those there are.
+        assert await outcome(_CALLS[call](dora)) in ("NAMESPACE_NOT_FOUND", "PERMISSION_DENIED")
+        stored = await server.admin.containers.get(**_NAMED)
+        assert stored.generation == 1
+
+
+async def test_a_secret_that_is_deleted_before_the_write_is_not_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        Meanwhile(monkeypatch, lambda: server.admin.config.delete_secret(namespace="shop", name="login"))
+        assert await outcome(update(server.admin)) == "INVALID_CONTAINER"
+
+
+@pytest.mark.parametrize("call", ["stop", "restart"])
+async def test_a_container_whose_namespace_is_deleted_before_the_write_is_left_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await furnished(server)
+        Meanwhile(monkeypatch, lambda: server.admin.namespaces.delete(name="shop", cascade=True))
+        assert await outcome(_CALLS[call](server.admin)) in (
+            "CONTAINER_TERMINATING",
+            "CONTAINER_NOT_FOUND",
+            "NAMESPACE_NOT_FOUND",
+        )
