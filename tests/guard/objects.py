@@ -98,6 +98,12 @@ GUARDED: list[Guarded] = [
         [{"topologyKey": "kubernetes.io/hostname", "namespaceSelector": {"matchLabels": {"team": "b"}}}],
         "unlisted",
     ),
+    # An empty selector selects all namespaces.
+    Guarded(
+        "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        [{"topologyKey": "kubernetes.io/hostname", "labelSelector": {}, "namespaceSelector": {}}],
+        "unlisted",
+    ),
     Guarded(
         "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
         [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}],

@@ -303,6 +303,8 @@ def _needs_permission(wanted: Container, stored: Container | None = None) -> boo
         ("telegraf.influxdata.com/class", True),
         ("injector.tumblr.com/request", True),
         ("ulimits.nri.containerd.io/container.web", True),
+        ("vault.security.banzaicloud.io/vault-role", True),
+        ("operator.1password.io/item-path", True),
         ("ad.datadoghq.com/web.logs", False),
         ("openshift.io/generated-by", False),
         ("prometheus.io/scrape", False),
@@ -314,8 +316,11 @@ def _needs_permission(wanted: Container, stored: Container | None = None) -> boo
 def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
     plain = container()
     for field in ("annotations", "labels"):
-        # The Deployment's own are nobody's to obey.
-        assert not _needs_permission(msgspec.structs.replace(plain, **{field: {key: "any"}}))
+        # Operators obey those of Deployments, and meshes those of Services; they give a program there no power.
+        labelled = msgspec.structs.replace(plain, **{field: {key: "any"}})
+        assert _needs_permission(labelled) is guarded
+        assert not _needs_permission(msgspec.structs.replace(labelled, image="nginx:1.28"), labelled)
+        assert not _needs_permission(plain, labelled)
         wanted = _with_spec(**{f"pod_{field}": {key: "any"}})
         assert _needs_permission(wanted) is guarded
         assert _needs_permission(wanted, plain) is guarded

@@ -9,7 +9,8 @@ change its programs nor take the right away. Pods keep a right until others take
 fail, for as long as that caller likes; until then a program that is run in them has it, and so have the config maps
 and secrets that they read.
 
-Present annotations of a Service stay, whichever caller changes the container.
+Present annotations of a Service stay, whichever caller changes the container, and so do guarded keys of labels and
+annotations that the Deployment and the Services have by themselves: operators and meshes obey those, too.
 
 The rights that a container was admitted with are stored with it, and the reconciler writes no others.
 """
@@ -36,7 +37,7 @@ from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container, DeploymentSettings
 from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
-from pilothouse_server.guard.checks import ACCOUNT, shown
+from pilothouse_server.guard.checks import ACCOUNT, OBEYED_KEYS, shown
 from pilothouse_server.guard.inspection import violations
 from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED, Admitted, GuardViolation, Keys, Steps
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
@@ -63,10 +64,11 @@ def admitted(wanted: Container, stored: Container | None, keys: Keys, may: May) 
         PermissionDenied: the first right that the caller may not give or take away, with its field.
         InvalidArgument: a part that is never sent, with its field.
     """
-    found = _of_pods(wanted, keys)
+    everything = _of_deployment(wanted, keys)
+    found = [each for each in everything if not _is_key_of_object(each)]
     if found or (stored is not None and _may_have_rights(stored, wanted)):
         _refuse_rights(wanted, stored, found, keys, may)
-    _refuse_annotations(wanted, stored, keys, may)
+    _refuse_keys(wanted, stored, [each for each in everything if _is_key_of_object(each)], keys, may)
     return _with_rights(wanted, stored, found, may)
 
 
@@ -120,8 +122,8 @@ def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May
 def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
     """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
     keys = Keys(KeyPatterns("*"), guarded)
-    had = {(each.right, _program_of(each)) for each in _of_pods(stored, keys)}
-    return any((each.right, _program_of(each)) not in had for each in _of_pods(wanted, keys))
+    had = {(each.right, _program_of(each)) for each in _of_deployment(stored, keys)}
+    return any((each.right, _program_of(each)) not in had for each in _of_deployment(wanted, keys))
 
 
 def _program_of(found: GuardViolation) -> Steps:
@@ -142,16 +144,22 @@ def _content(container: Container) -> tuple[object, ...]:
     return (container.image, container.env, container.volume_mounts, container.volumes, spec)
 
 
-def without_guarded(container: Container, free: KeyPatterns) -> Container:
-    """The container without annotations that only few may set: an import leaves them in place, as somebody else's."""
+def without_guarded(container: Container, keys: Keys) -> Container:
+    """The container without keys of its objects that only few may set: an import leaves them there, as others'."""
     ports = tuple(
         msgspec.structs.replace(
             port,
-            service_annotations={key: text for key, text in port.service_annotations.items() if key in free},
+            service_annotations={
+                key: text for key, text in port.service_annotations.items() if key in keys.free
+            },
         )
         for port in container.ports
     )
-    return msgspec.structs.replace(container, ports=ports)
+    labels, annotations = (
+        {key: text for key, text in values.items() if key not in keys.guarded}
+        for values in (container.labels, container.annotations)
+    )
+    return msgspec.structs.replace(container, ports=ports, labels=labels, annotations=annotations)
 
 
 def refuse_account(container: Container, found: KubernetesObject) -> None:
@@ -179,9 +187,18 @@ def may_be_sent(container: Container) -> Admitted:
     return Admitted(container.kubernetes_namespace, _OURS, None if rights is None else frozenset(rights))
 
 
-def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
+def _of_deployment(container: Container, keys: Keys) -> list[GuardViolation]:
     deployment = manifests.deployment(container)
     return violations(deployment, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS)
+
+
+def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
+    return [each for each in _of_deployment(container, keys) if not _is_key_of_object(each)]
+
+
+def _is_key_of_object(found: GuardViolation) -> bool:
+    """Returns whether a finding is a guarded key of the object itself, which gives its pods no power."""
+    return found.rule == OBEYED_KEYS and found.steps[0] == "metadata"
 
 
 def _counts(found: GuardViolation, container: Container | None) -> bool:
@@ -209,16 +226,24 @@ def _with_rights(
     return msgspec.structs.replace(wanted, spec=spec)
 
 
-def _refuse_annotations(wanted: Container, stored: Container | None, keys: Keys, may: May) -> None:
-    found = list(_of_services(wanted, keys))
+def _refuse_keys(
+    wanted: Container, stored: Container | None, of_object: Iterable[GuardViolation], keys: Keys, may: May
+) -> None:
+    """Refuses the first new label or annotation of its objects that the caller may not set."""
+    found = [*(("", each) for each in of_object), *_of_services(wanted, keys)]
     if not found:
         return
-    before = set() if stored is None else {(name, each.what) for name, each in _of_services(stored, keys)}
+    before: set[tuple[str, str]] = set()
+    if stored is not None:
+        before |= {("", each.right) for each in _of_deployment(stored, keys) if _is_key_of_object(each)}
+        before |= {(name, each.right) for name, each in _of_services(stored, keys)}
     for name, each in found:
-        if each.permission and ((name, each.what) in before or may(each.permission)):
+        if each.permission and ((name, each.right) in before or may(each.permission)):
             continue
-        number = _port_of(wanted, name, each.steps)
-        raise _denied(wanted, each, f"container.ports[{number}].service_annotations")
+        field = f"container.{each.steps[1]}"
+        if name and each.steps[1] == "annotations":
+            field = f"container.ports[{_port_of(wanted, name)}].service_annotations"
+        raise _denied(wanted, each, field)
 
 
 def _of_services(container: Container, keys: Keys) -> Iterator[tuple[str, GuardViolation]]:
@@ -228,7 +253,7 @@ def _of_services(container: Container, keys: Keys) -> Iterator[tuple[str, GuardV
             yield name, each
 
 
-def _port_of(container: Container, service: str, steps: Steps) -> int:
+def _port_of(container: Container, service: str) -> int:
     """Returns the position of the first port of a Service, of which its annotations are."""
     return next(
         number

@@ -46,6 +46,7 @@ _DEFAULT_ACCOUNT = ("", "default")
 # A pod may be let run as an account whose rights nobody here knows; the reconciler asks the cluster whose it is.
 ACCOUNT: Final = "serviceAccount"
 UNLISTED: Final = "unlisted"
+OBEYED_KEYS: Final = "podKeys"
 _LONGEST_VALUE = 100
 
 
@@ -73,8 +74,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else sha256(text.encode()).hexdigest()
 
 
-def words_of(value: Any) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+def _is_among(value: Any, allowed: Collection[str]) -> bool:
+    """Returns whether a value is one of these texts; no list or object is."""
+    return isinstance(value, str) and value in allowed
 
 
 def only(*allowed: Any, rule: str, words: str) -> Check:
@@ -91,7 +93,10 @@ def listed(allowed: Collection[str], *, rule: str, words: str) -> Check:
     """A list of texts of which everybody may give these."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
-        beyond = sorted(set(words_of(value)) - set(allowed))
+        if type(value) is not list:
+            found.unlisted(way, value)
+            return
+        beyond = sorted({shown(item) for item in value if not _is_among(item, allowed)})
         if beyond:
             found.note(way, rule, f"{words}: {', '.join(beyond)}", *beyond)
 
@@ -120,7 +125,7 @@ host_process = only(False, rule="windowsHostProcess", words="runs pods on the Wi
 
 
 def host_port(value: Any, found: Inspection, way: Way) -> None:
-    if value:
+    if value is not None and (type(value) is not int or value):
         found.note(way, "hostPorts", "is a port of the node itself", shown(value))
 
 
@@ -137,7 +142,7 @@ def _confined(value: Any, found: Inspection, way: Way, rule: str, words: str) ->
         found.unlisted(way, value)
         return
     kind = value.get("type")
-    if kind not in _CONFINED:
+    if not _is_among(kind, _CONFINED):
         found.note(way, rule, words, shown(kind))
     for key, item in value.items():
         if key not in ("type", "localhostProfile"):
@@ -147,27 +152,27 @@ def _confined(value: Any, found: Inspection, way: Way, rule: str, words: str) ->
 def selinux(value: Any, found: Inspection, way: Way) -> None:
     options = value if isinstance(value, dict) else {"": value}
     for key, item in options.items():
-        if item and (key != "type" or item not in _SELINUX_TYPES):
+        if item and (key != "type" or not _is_among(item, _SELINUX_TYPES)):
             found.note((way, key), "seLinuxOptions", "chooses what SELinux lets pods do", key, shown(item))
 
 
 def sysctl(value: Any, found: Inspection, way: Way) -> None:
-    if value not in _SAFE_SYSCTLS:
-        found.note(way, "sysctls", f"sets {value}, which other pods share", shown(value))
+    if not _is_among(value, _SAFE_SYSCTLS):
+        found.note(way, "sysctls", f"sets {shown(value)}, which other pods share", shown(value))
 
 
 def toleration(value: Any, found: Inspection, way: Way) -> None:
     key = value.get("key", "") if isinstance(value, dict) else ""
-    if not key or key in _CONTROL_PLANE:
+    if not key or not isinstance(key, str) or key in _CONTROL_PLANE:
         # An empty key is every taint's.
         effect = value.get("effect", "") if isinstance(value, dict) else shown(value)
         words = "lets its pods run on the nodes of the control plane"
-        found.note(way, "tolerations", words, str(key), str(effect))
+        found.note(way, "tolerations", words, shown(key), shown(effect))
 
 
 def priority_class(value: Any, found: Inspection, way: Way) -> None:
-    if value in _CRITICAL:
-        found.note(way, "priority", "evicts pods of others if there is no room for its own", value)
+    if type(value) is not str or value in _CRITICAL:
+        found.note(way, "priority", "evicts pods of others if there is no room for its own", shown(value))
 
 
 def service_account(value: Any, found: Inspection, way: Way) -> None:
@@ -177,7 +182,7 @@ def service_account(value: Any, found: Inspection, way: Way) -> None:
 
 
 def audience(value: Any, found: Inspection, way: Way) -> None:
-    if value not in _API_SERVERS:
+    if not _is_among(value, _API_SERVERS):
         found.note(
             way, "tokenAudience", "makes a token for another audience than the API server", shown(value)
         )
@@ -205,7 +210,7 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
 
 
 def obeyed_keys(value: Any, found: Inspection, way: Way) -> None:
-    """Annotations or labels of pods: keys by which they get networks, identities or programs."""
+    """Annotations or labels of pods and what makes them: keys by which pods get networks, identities or programs."""
     if not isinstance(value, dict):
         found.unlisted(way, value)
         return
@@ -214,7 +219,7 @@ def obeyed_keys(value: Any, found: Inspection, way: Way) -> None:
     for key, text in value.items():
         if key in guarded:
             words = f'sets "{key}", which gives pods networks, identities or programs'
-            found.note((way, key), "podKeys", words, key, shown(text))
+            found.note((way, key), OBEYED_KEYS, words, key, shown(text))
 
 
 def service_annotations(value: Any, found: Inspection, way: Way) -> None:
@@ -229,7 +234,7 @@ def service_annotations(value: Any, found: Inspection, way: Way) -> None:
 
 
 def service_type(value: Any, found: Inspection, way: Way) -> None:
-    if value not in _SERVICE_TYPES:
+    if not _is_among(value, _SERVICE_TYPES):
         words = "sends requests of pods to a name outside of the namespace"
         found.note(way, "serviceType", words, shown(value), permission=PRIVILEGED_OBJECT)
 

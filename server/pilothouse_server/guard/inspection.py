@@ -17,7 +17,8 @@ DOMAIN: Final = "pilothouse.dev"
 # By these a caller says how the simulated cluster treats pods.
 _SIMULATED = f"simulate.{DOMAIN}"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-_NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
+# An empty object may mean much: an empty `namespaceSelector` selects all namespaces.
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 _NEVER: Final = ""
 # A name, and preconditions by which the platform writes to one object alone.
 _IDENTITY: Final = frozenset({"name", "uid", "resourceVersion"})
@@ -132,7 +133,7 @@ def _metadata(walk: _Walk, metadata: Any, kind: ObjectKind, namespace: str) -> N
         return
     for key, value in metadata.items():
         if key == "labels":
-            walk.walk(value, WORDS, (way, key))
+            walk.walk(value, kind.labels, (way, key))
         elif key == "annotations":
             walk.walk(value, kind.annotations, (way, key))
         elif key == "namespace" and not kind.cluster_scoped:

@@ -12,12 +12,13 @@ from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR, TEMPLATE, WORDS
 
 
 class ObjectKind(msgspec.Struct, frozen=True):
-    """`fields`: those that everybody may set. The metadata are alike for all kinds but for the check of `annotations`.
-    `permission`: the one that a field needs which is not listed.
+    """`fields`: those that everybody may set. The metadata are alike for all kinds but for the checks of `labels` and
+    `annotations`. `permission`: the one that a field needs which is not listed.
     """
 
     fields: dict[str, Any]
     permission: str = PRIVILEGED_OBJECT
+    labels: Any = WORDS
     annotations: Any = WORDS
     cluster_scoped: bool = False
 
@@ -61,8 +62,13 @@ _CLAIM = {
     }
 }
 KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
-    ("apps/v1", "Deployment"): ObjectKind(_DEPLOYMENT, PRIVILEGED),
-    ("v1", "Service"): ObjectKind(_SERVICE, annotations=checks.service_annotations),
+    # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
+    ("apps/v1", "Deployment"): ObjectKind(
+        _DEPLOYMENT, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
+    ),
+    ("v1", "Service"): ObjectKind(
+        _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations
+    ),
     ("v1", "ServiceAccount"): ObjectKind({"automountServiceAccountToken": FREE}),
     ("v1", "ConfigMap"): ObjectKind({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
     ("v1", "Secret"): ObjectKind({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),

@@ -154,13 +154,13 @@ async def create(
 
 
 def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
-    """Returns the candidate without annotations of Services that only few may set; they stay there, as others'.
+    """Returns the candidate without keys of its objects that only few may set; they stay there, as others'.
 
     Pods keep theirs, so a caller who may not set those does not take the Deployment over (`create`).
     """
     if candidate.container is None:
         return candidate
-    container = guarding.without_guarded(candidate.container, keys.free)
+    container = guarding.without_guarded(candidate.container, keys)
     return msgspec.structs.replace(candidate, container=container)
 
 

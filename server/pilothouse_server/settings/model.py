@@ -221,8 +221,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     guarded_pod_keys: Annotated[
         str,
-        "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
-        " GUARDED_NAMESPACE_KEYS.",
+        "Keys of annotations and labels of pods and Deployments, and of labels of Services, that need the permission"
+        " container.privileged; written as GUARDED_NAMESPACE_KEYS.",
     ] = ",".join(POD_KEYS)
     service_annotations: Annotated[
         str,

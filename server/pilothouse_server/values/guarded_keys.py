@@ -24,6 +24,8 @@ POD_KEYS = (
     "*.network.openshift.io/*,networkservicemesh.io/*,*.jaegertracing.io/*,admission.datadoghq.com/*",
     # Further sidecars, with folders of cloud buckets; and limits of processes, set by a runtime.
     "gke-gcsfuse/*,telegraf.influxdata.com/*,injector.tumblr.com/*,ulimits.nri.containerd.io/*",
+    # Operators that fetch secrets with rights of their own.
+    "*.banzaicloud.io/*,*.1password.io/*",
 )
 # Keys of labels and annotations of claims, config maps and secrets by which others fill them, or put them elsewhere.
 OBJECT_KEYS = (
