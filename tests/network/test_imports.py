@@ -15,7 +15,7 @@ from pilothouse_client.errors import PermissionDeniedError
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_simulator.values.json_copy import copy_json
-from pilothouse_simulator.values.resources import SERVICES
+from pilothouse_simulator.values.resources import DEPLOYMENTS, SERVICES
 from tests.network.conftest import JsonObject, Place
 
 REPAIR, REPORT = resource_pb2.DRIFT_POLICY_REPAIR, resource_pb2.DRIFT_POLICY_REPORT
@@ -138,6 +138,26 @@ async def test_a_field_that_the_model_lacks_is_listed_and_not_taken_back(place: 
     found = (await taken(place, "web", validate_only=True))["web"]
     assert "spec.ofTheFuture: cannot be represented" in list(found.notes)
     assert found.service.drift_policy == REPORT
+
+
+async def test_a_container_that_is_imported_leaves_it_to_itself(place: Place) -> None:
+    there(place)
+    await taken(place, "web")
+    await place.settled()
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "a", "image": "nginx:1.27"}]},
+    }
+    place.store.create(
+        DEPLOYMENTS,
+        {
+            "metadata": {"name": "web", "namespace": place.name},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+        },
+    )
+    (result,) = (await place.client.containers.import_(namespace=place.name)).results
+    assert list(result.problems) == []
+    assert "Service web: it is a Service of the platform already" in " ".join(result.notes)
 
 
 async def test_a_dry_run_of_an_import_writes_nothing(place: Place) -> None:

@@ -31,6 +31,7 @@ from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN, MANAGED_BY, MANAGER, NAME
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -308,8 +309,11 @@ def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
     """Returns our word for a Service's type. Raises _LeftAloneError if it is not taken over, apart from its
     ports.
     """
-    if (metadata.get("labels") or {}).get(CONTAINER_UID) and metadata.get("uid") not in orphans:
+    labels = metadata.get("labels") or {}
+    if labels.get(CONTAINER_UID) and metadata.get("uid") not in orphans:
         raise _LeftAloneError("it belongs to a container already")
+    if labels.get(SERVICE_UID) and not labels.get(CONTAINER_UID):
+        raise _LeftAloneError("it is a Service of the platform already")
     if metadata.get("deletionTimestamp"):
         raise _LeftAloneError("it is being deleted")
     for key, *usual in SERVICE.defaults:
