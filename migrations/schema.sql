@@ -8779,15 +8779,12 @@ CREATE TABLE public.services (
     CONSTRAINT ck_services_addresses CHECK ((jsonb_typeof(addresses) = 'array'::text)),
     CONSTRAINT ck_services_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_services_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
-    CONSTRAINT ck_services_drift_policy CHECK (((drift_policy)::text = ANY ((ARRAY['repair'::character varying, 'report'::character varying, 'adopt'::character varying])::text[]))),
     CONSTRAINT ck_services_endpoints CHECK (((ready_endpoints >= 0) AND (ready_endpoints <= endpoints))),
     CONSTRAINT ck_services_generation CHECK ((observed_generation <= generation)),
     CONSTRAINT ck_services_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
     CONSTRAINT ck_services_node_ports CHECK ((jsonb_typeof(node_ports) = 'array'::text)),
     CONSTRAINT ck_services_owner CHECK (((owner IS NOT NULL) OR (owner_id IS NULL))),
-    CONSTRAINT ck_services_spec CHECK ((jsonb_typeof(spec) = 'object'::text)),
-    CONSTRAINT ck_services_status CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'active'::character varying, 'failed'::character varying, 'deleted'::character varying])::text[]))),
-    CONSTRAINT ck_services_type CHECK (((type)::text = ANY ((ARRAY['ClusterIP'::character varying, 'NodePort'::character varying, 'LoadBalancer'::character varying, 'ExternalName'::character varying])::text[])))
+    CONSTRAINT ck_services_spec CHECK ((jsonb_typeof(spec) = 'object'::text))
 );
 
 ALTER TABLE ONLY public.services FORCE ROW LEVEL SECURITY;

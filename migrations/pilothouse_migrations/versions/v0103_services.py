@@ -75,15 +75,12 @@ CREATE TABLE services (
     CONSTRAINT ck_services_addresses CHECK (jsonb_typeof(addresses) = 'array'),
     CONSTRAINT ck_services_annotations CHECK (jsonb_typeof(annotations) = 'object'),
     CONSTRAINT ck_services_conditions CHECK (jsonb_typeof(conditions) = 'array'),
-    CONSTRAINT ck_services_drift_policy CHECK (drift_policy IN ('repair', 'report', 'adopt')),
     CONSTRAINT ck_services_endpoints CHECK (ready_endpoints BETWEEN 0 AND endpoints),
     CONSTRAINT ck_services_generation CHECK (observed_generation <= generation),
     CONSTRAINT ck_services_labels CHECK (jsonb_typeof(labels) = 'object'),
     CONSTRAINT ck_services_node_ports CHECK (jsonb_typeof(node_ports) = 'array'),
     CONSTRAINT ck_services_owner CHECK (owner IS NOT NULL OR owner_id IS NULL),
-    CONSTRAINT ck_services_spec CHECK (jsonb_typeof(spec) = 'object'),
-    CONSTRAINT ck_services_status CHECK (status IN ('pending', 'active', 'failed', 'deleted')),
-    CONSTRAINT ck_services_type CHECK (type IN ('ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName'))
+    CONSTRAINT ck_services_spec CHECK (jsonb_typeof(spec) = 'object')
 );
 CREATE INDEX idx_services_container ON services (namespace_id, (spec -> 'containers' ->> 0))
     WHERE spec ? 'containers';
