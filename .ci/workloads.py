@@ -71,6 +71,9 @@ def _rows(entries: tuple[Entry, ...], place: str) -> Iterator[tuple[str, str]]:
                 yield _at(place, key), name
             case Group(key=key, entries=inner):
                 yield from _rows(inner, _at(place, key))
+            case PortField(name="target_number", key=key):
+                # One field of the API, which takes both.
+                yield _at(place, key), "target"
             case PortField(name=name, name_of_port=name_of_port, key=key):
                 yield _at(place, key), f"{name}` or `{name_of_port}"
             case OneOf(choices=choices):
