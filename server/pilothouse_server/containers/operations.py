@@ -188,9 +188,10 @@ async def draft_creation(
 async def _refuse_service_types(
     target: Target, namespace: str, wanted: Container, stored: Container | None
 ) -> None:
-    """Raises FailedPrecondition for a new type of Service that the namespace does not allow."""
-    known = {service.type for service in owned_services(stored)} if stored is not None else set()
-    new = [service for service in owned_services(wanted) if service.type not in known]
+    """Raises FailedPrecondition for a new Service, or a new type of one, that the namespace does not allow."""
+    before = [] if stored is None else owned_services(stored)
+    known = {(service.name, service.type) for service in before}
+    new = [service for service in owned_services(wanted) if (service.name, service.type) not in known]
     if not new:
         return
     allowed = await repository.allowed_service_types(target, namespace)
