@@ -38,7 +38,7 @@ from pilothouse_server.containers.rollout import (
     witness,
 )
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
-from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
+from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, WARNED
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import Deployment, EventObject, ObjectCondition, Pod, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import (
@@ -65,7 +65,7 @@ SCALED_TO_ZERO = "ScaledToZero"
 # An object that others deleted was made again.
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
-RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED})
+RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED, WARNED})
 
 SCALING_DOWN = "ScalingDown"
 TERMINATING = "Terminating"
