@@ -71,11 +71,10 @@ def _rows(entries: tuple[Entry, ...], place: str) -> Iterator[tuple[str, str]]:
                 yield _at(place, key), name
             case Group(key=key, entries=inner):
                 yield from _rows(inner, _at(place, key))
-            case PortField(name="target_number", key=key):
-                # One field of the API, which takes both.
-                yield _at(place, key), "target"
             case PortField(name=name, name_of_port=name_of_port, key=key):
-                yield _at(place, key), f"{name}` or `{name_of_port}"
+                # A Service has one field, which takes both.
+                both = "target" if name == "target_number" else f"{name}` or `{name_of_port}"
+                yield _at(place, key), both
             case OneOf(choices=choices):
                 for name, key, part in choices:
                     yield from (
