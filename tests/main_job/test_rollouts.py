@@ -108,13 +108,13 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
     shell = await given(server, tmp_path)
     deadline(server, 20)
     behavior = "simulate.pilothouse.dev/behavior"
-    never_ready = ("--annotation", f"{behavior}=readiness-failing")
+    never_ready = ("--pod-annotation", f"{behavior}=readiness-failing")
     outcome = await shell.run("containers", "update", "web", *WHERE, *never_ready, *WAIT)
     assert outcome.code == 10
     assert "web: the cluster has given its rollout up: " in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
     # The earlier report is about that rollout: it does not fail the next one.
-    good = ("--image", "nginx:1.28", "--annotation", f"{behavior}=run")
+    good = ("--image", "nginx:1.28", "--pod-annotation", f"{behavior}=run")
     await shell.succeed("containers", "update", "web", *WHERE, *good, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
     file = tmp_path / "web.yaml"
