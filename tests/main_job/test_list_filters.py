@@ -28,6 +28,7 @@ _NOT_FILTERED = {
     "ListContainers": {
         "uptime": "it changes by itself; started_at is filtered",
         "termination_grace_seconds": "a number within the document of the pod's fields",
+        "automount_service_account_token": "a choice within the document of the pod's fields",
     },
     "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
     "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},

@@ -186,7 +186,7 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(
     assert (await shared_server.admin.containers.get(namespace="demo", name="first")).replicas == 1
 
 
-async def test_apply_dry_run_tells_each_containers_refusal(
+async def test_apply_dry_run_tells_the_refusal_of_each_object(
     shared_server: Server, client: ClusterClient, tmp_path: Path
 ) -> None:
     documents = [
@@ -216,7 +216,7 @@ spec:
     shell = await logged_in(shared_server, tmp_path)
     outcome = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
     assert outcome.code == 3
-    assert "container/bad: " in outcome.errors
+    assert "service/bad: " in outcome.errors
     assert "already allocated" in outcome.errors
     assert "container/good" in outcome.output
     assert "image: nginx:1.27" in outcome.output
