@@ -359,7 +359,7 @@ async def test_adopt_takes_over_what_was_added_and_has_a_field(here: World) -> N
         assert row.env == (EnvVar("X", "1"),)
         assert row.resources.cpu_limit == "500m"
         assert row.spec.node_selector == {"disk": "ssd"}
-        assert row.annotations == {"example.com/team": "a"}
+        assert row.spec.pod_annotations == {"example.com/team": "a"}
         assert row.spec.security_context is None
         reported = (
             '.spec.template.spec.containers[name="miner"]',
