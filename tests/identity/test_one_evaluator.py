@@ -28,6 +28,7 @@ from tests.services import METHODS
 _GUARDS = {
     "audit.hold",
     "container.privileged",
+    "object.privileged",
     "storage.host_path",
     "namespace.quota",
     "namespace.security",
@@ -41,8 +42,8 @@ _PLATFORM_ONLY = _GUARDS | {
 }
 _EXCLUDED = {
     "admin": set(),
-    "operator": {"config.reveal", "storage.host_path", "container.privileged"},
-    "developer": {"config.reveal", "storage.host_path", "container.privileged"},
+    "operator": {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"},
+    "developer": {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"},
 }
 _PLACES = ("", "here", "there")
 _NOUNS = sorted({permission.partition(".")[0] for permission in KNOWN})
