@@ -31,9 +31,7 @@ _D = -121665 * pow(121666, _P - 2, _P) % _P
 
 
 class WrongError(ValueError):
-    """The export is wrong, at the place that the text names. Other exceptions, from text that is no export at all,
-    are reported as WRONG, too.
-    """
+    """The export is wrong, at the place that the text names. WRONG has the exceptions that other text raises."""
 
 
 def check(holds: object, wrong: str) -> None:
