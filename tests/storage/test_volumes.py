@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pilothouse_client.errors import (
 )
 from pilothouse_client.streams import ChangeKind
 from tests.storage.conftest import Place, mount
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 CLAIM = pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
 
@@ -255,46 +256,44 @@ async def test_validate_only_writes_nothing(place: Place) -> None:
 
 
 async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
-    seen: list[tuple[ChangeKind, str, int]] = []
-    async for change in place.client.storage.watch_volumes(namespace=place.name):
-        if change.kind is ChangeKind.SYNCED:
-            await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
-            await place.run(name="web")
-            await place.client.storage.attach_volume(
-                namespace=place.name, name="scratch", container="web", mount_path="/s"
-            )
-            await place.client.storage.detach_volume(namespace=place.name, name="scratch", container="web")
-            # Changes of the containers also update its mounts: made, changed, deleted.
-            await place.run(mount("scratch"), name="second")
-            await place.client.containers.update(
-                namespace=place.name,
-                name="web",
-                container=container_pb2.Container(
-                    init_containers=[
-                        container_pb2.InitContainer(
-                            name="first", image="busybox:1", volume_mounts=[mount("scratch")]
-                        )
-                    ]
-                ),
-                update_mask=FieldMask(paths=["init_containers"]),
-            )
-            await place.client.containers.delete(namespace=place.name, name="second")
-            await place.client.containers.delete(namespace=place.name, name="web")
-            await place.client.storage.delete_volume(namespace=place.name, name="scratch")
-        elif change.resource is not None:
-            seen.append((change.kind, change.resource.name, len(change.resource.mounted_by)))
-            if change.kind is ChangeKind.DELETED:
-                break
-    assert seen == [
-        (ChangeKind.ADDED, "scratch", 0),
-        (ChangeKind.MODIFIED, "scratch", 1),
-        (ChangeKind.MODIFIED, "scratch", 0),
-        (ChangeKind.MODIFIED, "scratch", 1),
-        (ChangeKind.MODIFIED, "scratch", 2),
-        (ChangeKind.MODIFIED, "scratch", 1),
-        (ChangeKind.MODIFIED, "scratch", 0),
-        (ChangeKind.DELETED, "scratch", 0),
+    """A volume's event follows that of its container by a moment, so each step waits for the one before."""
+    containers, storage, name = place.client.containers, place.client.storage, place.name
+    first = container_pb2.InitContainer(name="first", image="busybox:1", volume_mounts=[mount("scratch")])
+    changed = container_pb2.Container(init_containers=[first])
+    mask = FieldMask(paths=["init_containers"])
+    await place.run(name="web")
+    made, modified, deleted = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
+    # Changes of the containers also update its mounts: made, changed, deleted.
+    steps: list[tuple[Callable[[], Awaitable[object]], ChangeKind, int]] = [
+        (lambda: place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR), made, 0),
+        (
+            lambda: storage.attach_volume(namespace=name, name="scratch", container="web", mount_path="/s"),
+            modified,
+            1,
+        ),
+        (lambda: storage.detach_volume(namespace=name, name="scratch", container="web"), modified, 0),
+        (lambda: place.run(mount("scratch"), name="second"), modified, 1),
+        (
+            lambda: containers.update(namespace=name, name="web", container=changed, update_mask=mask),
+            modified,
+            2,
+        ),
+        (lambda: containers.delete(namespace=name, name="second"), modified, 1),
+        (lambda: containers.delete(namespace=name, name="web"), modified, 0),
+        (lambda: storage.delete_volume(namespace=name, name="scratch"), deleted, 0),
     ]
+    async with within(30), storage.watch_volumes(namespace=name) as changes:
+        while (await anext(changes)).kind is not ChangeKind.SYNCED:
+            pass
+        for act, kind, mounts in steps:
+            await act()
+            change = await anext(changes)
+            assert change.resource is not None
+            assert (change.kind, change.resource.name, len(change.resource.mounted_by)) == (
+                kind,
+                "scratch",
+                mounts,
+            )
 
 
 async def test_what_happened_is_recorded(place: Place) -> None:
