@@ -346,7 +346,7 @@ def _program(port: FieldPart, *, apart: bool) -> tuple[Entry, ...]:
         # One of another's could read any secret of the namespace.
         Field("env_from", "envFrom", Repeated(ENV_FROM), adopted=False),
         Field("resources", "resources", Nested(RESOURCES, apart=True)),
-        # Its name of a volume is that of the pod, which another's change cannot be told by.
+        # A mount names a volume of the pod, from which the volume that another manager means does not follow.
         Field(
             "volume_mounts",
             "volumeMounts",

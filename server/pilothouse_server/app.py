@@ -2,8 +2,8 @@
 and stops them in order.
 
 Start: database and schema checked → shipped roles, first administrator → feed → background work → gRPC, healthy once
-the feed stands at the head. Stop is the reverse: health reports NOT_SERVING → open streams are told to reconnect
-elsewhere → calls in flight end within the grace → background work → last audit records → database.
+the feed stands at the head. Stop is the reverse: health reports NOT_SERVING → open streams end with the request to
+reconnect elsewhere → calls in flight end within the grace → background work → last audit records → database.
 """
 
 from __future__ import annotations
@@ -368,8 +368,8 @@ class Application:
         return port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams are told to resume elsewhere, programs may run for a
-        while.
+        """Drains: no call in flight fails, open streams end with the request to resume elsewhere, and programs
+        may run for a while.
         """
         if self._server is not None:
             await self._server.serving(False)

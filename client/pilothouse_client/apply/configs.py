@@ -2,8 +2,8 @@
 
 They come before the containers, which may read them. Of a config map only the fields that differ are changed. The
 content of a secret on the server is not known here, so its values are always sent: the server changes nothing if they
-are the same, and its etag shows whether it did. No value of a secret is ever shown; a difference tells keys and
-sizes.
+are the same, and its etag shows whether it did. A difference shows the keys of
+a secret and the sizes of its values, never a value.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def await_first_samples(client: Client, namespace: str) -> None:
 
     since = time.time() - FIRST_SAMPLE_SECONDS
     awaited: set[str] = set()
-    # A user who may see usage but no containers cannot be told which of them are missing.
+    # Missing containers are named only to a user who may list containers.
     with suppress(PermissionDeniedError):
         running = client.containers.list(
             namespace=namespace, filter="status = RUNNING", order_by="create_time desc", page_size=_NEWEST

@@ -209,9 +209,11 @@ def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], shar
             )
 
 
-def warn_of_quota(namespace: Namespace, share: tuple[int, int], told: list[ObjectWarning] | None) -> None:
+def warn_of_quota(
+    namespace: Namespace, share: tuple[int, int], collected: list[ObjectWarning] | None
+) -> None:
     """Sets the warnings about a container that a quota counts as nothing, because it requests nothing."""
-    if told is None:
+    if collected is None:
         return
     quota = namespace.quota
     unnamed = [
@@ -222,7 +224,7 @@ def warn_of_quota(namespace: Namespace, share: tuple[int, int], told: list[Objec
     words = (
         'it requests no {0}, so the quota of namespace "{1}" counts none for it: set {0}_request or {0}_limit'
     )
-    told[:] = [
+    collected[:] = [
         ObjectWarning(
             "MISSING_REQUESTS", f"container.resources.{name}_request", words.format(name, namespace.name)
         )

@@ -39,9 +39,9 @@ async def check_on_cluster(connect: Connect, container: Container) -> tuple[Obje
         else:
             await dry_run_container_deletion(client, container)
 
-    with warnings.noted() as told:
+    with warnings.noted() as collected:
         await tried(connect, container.namespace_ref, trial)
-    return cluster_warnings(told)
+    return cluster_warnings(collected)
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:

@@ -48,7 +48,7 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef, Object
 
 Check = Callable[[Container], None]
 # Takes the warnings about a container that is accepted; None: nobody reads them.
-Told = list[ObjectWarning] | None
+Collected = list[ObjectWarning] | None
 # Where a change is written: as a draft, or in a transaction.
 Target = Draft | Transaction
 # Returns the change that facts lead to; None where the container is as it is wanted already.
@@ -95,7 +95,7 @@ async def create(
     keys: Keys,
     may: May,
     uid: str = "",
-    told: Told = None,
+    collected: Collected = None,
 ) -> Container:
     """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
 
@@ -118,7 +118,7 @@ async def create(
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, told), uid)
+        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
         await _refuse_service_types(transaction, namespace_name, wanted, None)
         try:
             await repository.write(transaction, creation)
@@ -141,7 +141,7 @@ async def draft_creation(
     keys: Keys,
     may: May,
     share: Share,
-    told: Told = None,
+    collected: Collected = None,
 ) -> Container:
     """Drafts a new container: one statement reads the deciding facts, and at the commit another one writes
     everything.
@@ -162,7 +162,7 @@ async def draft_creation(
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise
-    needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys, told)
+    needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys, collected)
     creation = None
     if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
         # No create is refused because of a cached value.
@@ -209,7 +209,7 @@ class Caller(NamedTuple):
     actor: Actor
     may: May
     keys: Keys
-    told: Told
+    collected: Collected
 
 
 def _creation(
@@ -228,7 +228,7 @@ def _creation(
     wanted = admission.settled(wanted, None, facts.found, caller.keys, caller.may)
     share = rules.quota_share(wanted)
     admission.refuse_exceeded_quota(namespace, facts.used, share)
-    admission.warn_of_quota(namespace, share, caller.told)
+    admission.warn_of_quota(namespace, share, caller.collected)
     created = msgspec.structs.replace(
         wanted,
         id=facts.container_id,
@@ -249,7 +249,7 @@ async def change(
     *,
     keys: Keys,
     may: May,
-    told: Told = None,
+    collected: Collected = None,
 ) -> Container:
     """Changes the desired state: `merge` returns the stored container with the caller's fields taken over.
 
@@ -279,7 +279,7 @@ async def change(
             return None
         await _refuse_service_types(target, namespace, wanted, stored)
         quota, share = None, rules.quota_share(wanted)
-        admission.warn_of_quota(facts.namespace, share, told)
+        admission.warn_of_quota(facts.namespace, share, collected)
         if share != rules.quota_share(stored):
             admission.refuse_exceeded_quota(facts.namespace, facts.used, share)
             quota = share

@@ -92,11 +92,11 @@ class ContainerService:
         share = Share(last=goes_last(request))
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
         await share.used()
-        keys, told = self._keys, list[ObjectWarning]()
+        keys, collected = self._keys, list[ObjectWarning]()
         if call.validate_only:
             transaction = await call.transaction()
             created = await operations.create(
-                transaction, request.namespace, wanted, keys=keys, may=may, told=told
+                transaction, request.namespace, wanted, keys=keys, may=may, collected=collected
             )
         else:
             created = await operations.draft_creation(
@@ -107,11 +107,12 @@ class ContainerService:
                 keys=keys,
                 may=may,
                 share=share,
-                told=told,
+                collected=collected,
             )
             await share.used()
         return pb.CreateContainerResponse(
-            container=await self._answer(call, created, told), warnings=map(wire.WARNING.to_proto, told)
+            container=await self._answer(call, created, collected),
+            warnings=map(wire.WARNING.to_proto, collected),
         )
 
     async def GetContainer(
@@ -158,7 +159,7 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
-        told: list[ObjectWarning] = []
+        collected: list[ObjectWarning] = []
         changed = await operations.change(
             await _target(call),
             request.namespace,
@@ -167,10 +168,11 @@ class ContainerService:
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             keys=self._keys,
             may=call.may(request.namespace),
-            told=told,
+            collected=collected,
         )
         return pb.UpdateContainerResponse(
-            container=await self._answer(call, changed, told), warnings=map(wire.WARNING.to_proto, told)
+            container=await self._answer(call, changed, collected),
+            warnings=map(wire.WARNING.to_proto, collected),
         )
 
     async def DeleteContainer(
@@ -338,11 +340,11 @@ class ContainerService:
             raise caller_error(error, found.cluster_name) from None
 
     async def _answer(
-        self, call: Call, container: Container, told: list[ObjectWarning] | None = None
+        self, call: Call, container: Container, collected: list[ObjectWarning] | None = None
     ) -> pb.Container:
         """Returns the answer of a mutation; for a dry run the cluster tries it first, without any lock.
 
-        Warnings of that cluster are added to `told`.
+        Warnings of that cluster are added to `collected`.
         """
         if container.is_long:
             await others_first()
@@ -350,8 +352,8 @@ class ContainerService:
         if call.validate_only:
             await call.leave_transaction()
             warnings = await check_on_cluster(self._connect, container)
-            if told is not None:
-                told += warnings
+            if collected is not None:
+                collected += warnings
         return shown
 
     async def GetImage(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:

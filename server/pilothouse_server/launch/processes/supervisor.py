@@ -107,7 +107,7 @@ class Processes:
         return None if self._asking is None else self._asking.port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams are told to resume elsewhere, within the grace."""
+        """Drains: no call in flight fails, open streams end with the request to resume elsewhere, within the grace."""
         await self._keeping.stop()
         await self._end_all()
         if self._metrics is not None:

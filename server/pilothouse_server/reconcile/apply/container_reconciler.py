@@ -175,10 +175,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if loaded.namespace_doubted:
             # Only then: of most new containers it is known, and each costs as few requests as can be.
             await client.check_home(container.namespace_ref)
-        with warnings.noted() as told:
+        with warnings.noted() as collected:
             made = await container_actions.make(client, container) if loaded.untouched else None
             done = made or await container_actions.apply(client, container, loaded.noted, self._rules)
-        return _with_warnings(container, done, told)
+        return _with_warnings(container, done, collected)
 
     async def write_at_once(
         self,
@@ -276,14 +276,16 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         return results
 
 
-def _with_warnings(container: Container, done: ContainerProgress, told: Collection[str]) -> ContainerProgress:
+def _with_warnings(
+    container: Container, done: ContainerProgress, collected: Collection[str]
+) -> ContainerProgress:
     """The progress with the warnings of its applies; that there are none is noted only after there were some."""
     before = any(each.type == WARNED for each in container.observed.conditions)
     # Where everything agrees nothing is applied, and the warnings of the last apply hold.
     applied = done.deployment is not None and container.observed_generation < container.generation
-    if not told and not (before and applied):
+    if not collected and not (before and applied):
         return done
-    return msgspec.structs.replace(done, conditions=(*done.conditions, warned(told)))
+    return msgspec.structs.replace(done, conditions=(*done.conditions, warned(collected)))
 
 
 def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -> bool:

@@ -117,7 +117,7 @@ class NetworkServiceServicer:
     def UpdateService(self, request, context):
         """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
         cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-        CreateService; what a Service has already stays, whoever changes the rest.
+        CreateService; values that a Service already has may stay, also where the caller could not set them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

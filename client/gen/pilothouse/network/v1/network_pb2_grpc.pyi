@@ -56,7 +56,7 @@ class NetworkServiceStub:
     UpdateService: _grpc.UnaryUnaryMultiCallable[_network_pb2.UpdateServiceRequest, _network_pb2.UpdateServiceResponse]
     """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
     cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-    CreateService; what a Service has already stays, whoever changes the rest.
+    CreateService; values that a Service already has may stay, also where the caller could not set them.
     """
     DeleteService: _grpc.UnaryUnaryMultiCallable[_network_pb2.DeleteServiceRequest, _network_pb2.DeleteServiceResponse]
     """Deletes a Service. One that was imported is deleted too."""
@@ -103,7 +103,7 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     UpdateService: _aio.UnaryUnaryMultiCallable[_network_pb2.UpdateServiceRequest, _network_pb2.UpdateServiceResponse]  # type: ignore[assignment]
     """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
     cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-    CreateService; what a Service has already stays, whoever changes the rest.
+    CreateService; values that a Service already has may stay, also where the caller could not set them.
     """
     DeleteService: _aio.UnaryUnaryMultiCallable[_network_pb2.DeleteServiceRequest, _network_pb2.DeleteServiceResponse]  # type: ignore[assignment]
     """Deletes a Service. One that was imported is deleted too."""
@@ -171,7 +171,7 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_network_pb2.UpdateServiceResponse, _abc.Awaitable[_network_pb2.UpdateServiceResponse]]:
         """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
         cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-        CreateService; what a Service has already stays, whoever changes the rest.
+        CreateService; values that a Service already has may stay, also where the caller could not set them.
         """
 
     @_abc_1.abstractmethod
