@@ -31,6 +31,7 @@ _CUT = "the recording was cut to the resources its author used; the real server 
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _LOST = "05-node-lost"
+_STATEFUL_SET = "24-statefulset"
 _DELETION = "03f-deployment-delete"
 _POD_AMOUNTS = r".*\.status\.resources(\..*)?"
 _POD_AMOUNTS_REASON = (
@@ -66,7 +67,7 @@ KNOWN: tuple[KnownDifference, ...] = (
         _CUT,
     ),
     KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|scheduling\.k8s\.io|storage\.k8s\.io)", _CUT),
-    KnownDifference(_DISCOVERY, 9, r"body\.resources\.statefulsets(/scale|/status)?", _NOT_SIMULATED),
+    KnownDifference(_DISCOVERY, 9, r"body\.resources\.(controllerrevisions|statefulsets/status)", _CUT),
     KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
         _DISCOVERY,
@@ -79,7 +80,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     ),
     KnownDifference(_DISCOVERY, 14, r"body\.items\.scheduling\.k8s\.io", _CUT),
     KnownDifference(
-        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.statefulsets", _NOT_SIMULATED
+        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.controllerrevisions", _CUT
     ),
     KnownDifference(
         _DISCOVERY,
@@ -154,6 +155,14 @@ KNOWN: tuple[KnownDifference, ...] = (
     ),
     KnownDifference(_ROLLOUT, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(_STATEFUL_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(_STATEFUL_SET, 13, r".*f:podIPs\.k:.*", "the pods have other addresses"),
+    KnownDifference(
+        _STATEFUL_SET,
+        37,
+        r"body\.status\.containerStatuses\[0\]\.state\.waiting\.reason",
+        "a pod that cannot pull its image shows ErrImagePull and ImagePullBackOff by turns",
+    ),
     KnownDifference(
         "05-pod-readiness-failing",
         1,

@@ -17,6 +17,9 @@ def load(name: str) -> JsonObject:
     """A recording with its abbreviations expanded."""
     recording: JsonObject = json.loads((RECORDINGS / f"{name}.json").read_text())
     for exchange in recording["exchanges"]:
+        # The later recordings leave out what is empty.
+        exchange["request"] = {"query": {}, "headers": {}, **exchange["request"]}
+        exchange.setdefault("response", {}).setdefault("headers", {})
         specs: dict[str, Any] = {}
         for line in exchange.get("response", {}).get("lines", []):
             obj = line.get("json", {}).get("object", {})

@@ -73,7 +73,8 @@ class Options:
     - `names` translates names of the recording into names of this cluster
     - `identities` gives the header Authorization of users who are no administrators, by their names in the recording,
       or of one exchange by its number
-    - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
+    - `pace` keeps to the recorded times; `read_deadline_seconds` and `stream_deadline_seconds` (of the loop) bound the
+      repeating of a read and the waiting for a stream's last lines
     """
 
     bodies: Mapping[int, Body] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Options:
     identities: Mapping[int | str, str] = field(default_factory=dict)
     pace: bool = True
     read_deadline_seconds: float = _READ_DEADLINE_SECONDS
+    stream_deadline_seconds: float = _STREAM_DEADLINE_SECONDS
 
 
 class Replay:
@@ -263,7 +265,8 @@ class Replay:
                 await stream.changed.wait()
 
         with suppress(AssertionError):
-            await poll_until(compared, self._is_known, seconds=_STREAM_DEADLINE_SECONDS, woken_by=changed)
+            seconds = self._options.stream_deadline_seconds
+            await poll_until(compared, self._is_known, seconds=seconds, woken_by=changed)
         return await compared()
 
     def _is_known(self, differences: list[Difference]) -> bool:
@@ -306,7 +309,7 @@ class Replay:
 
 def _is_workload(response: JsonObject) -> bool:
     body = response.get("body")
-    return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale")
+    return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale", "StatefulSet")
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:

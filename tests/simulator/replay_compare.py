@@ -16,6 +16,12 @@ JsonObject = dict[str, Any]
 
 # Values that differ from run to run; their presence and type are compared, and learned where requests use them.
 LEARNED = frozenset({"uid", "resourceVersion", "continue", "clusterIP", "nodePort", "podIP", "etag"})
+# Names made from a hash: learned at the first meeting, one for one, and compared from then on.
+_HASHES = frozenset(
+    {"controller-revision-hash", "controller.kubernetes.io/hash", "currentRevision", "updateRevision"}
+)
+# Labels whose values are a hash or a uid.
+GENERATED_LABELS = _HASHES | {"pod-template-hash", "controller-uid", "batch.kubernetes.io/controller-uid"}
 VARYING = LEARNED | frozenset({
     "message", "containerID", "imageID", "hostIP", "ip", "nodeName", "pod-template-hash", "serverAddress",
     "storageVersionHash", "ca.crt", "reportingInstance", "addresses", "image", "kubernetes.io/description",
@@ -52,6 +58,8 @@ class Difference:
 
 
 _ABSENT = "(absent)"
+# Names up to this length are only replaced as a whole, not inside of texts.
+_SHORT = 8
 
 
 @dataclass
@@ -86,8 +94,10 @@ class Substitutions:
             return self.values[value]
         for recorded, simulated in self.names.items():
             value = value.replace(recorded, simulated)
+        if len(value) <= _SHORT:
+            return value
         for recorded, simulated in self.values.items():
-            if len(recorded) > 8 and recorded in value and not recorded.isdigit():
+            if len(recorded) > _SHORT and recorded in value and not recorded.isdigit():
                 value = value.replace(recorded, simulated)
         return value
 
@@ -124,7 +134,9 @@ class Comparer:
         self._learn_name(recorded, simulated)
         if "managedFields" not in recorded and "managedFields" in simulated:
             simulated = {name: value for name, value in simulated.items() if name != "managedFields"}
-        translations = {self.substitutions.text(str(name)) for name in recorded}
+        translations = set()
+        if recorded.keys() != simulated.keys():
+            translations = {self.substitutions.text(str(name)) for name in recorded}
         for name in sorted({*recorded, *simulated}, key=str):
             child = f"{path}.{name}"
             translated = name
@@ -216,6 +228,8 @@ class Comparer:
             return True
         if _TIME.match(recorded) and _TIME.match(simulated):
             return True
+        if name in _HASHES and self._learn_hash(recorded, simulated):
+            return True
         if _UUID.match(recorded) and _UUID.match(simulated):
             return True
         if self.substitutions.text(recorded) == simulated:
@@ -225,9 +239,18 @@ class Comparer:
         old, new = _EVENT_NAME.match(recorded), _EVENT_NAME.match(simulated)
         return bool(old and new and self.substitutions.text(old[1]) == new[1])
 
+    def _learn_hash(self, recorded: str, simulated: str) -> bool:
+        """Notes a pair of hashed names that are both new; returns whether they were."""
+        known = self.substitutions.values
+        if recorded in known or simulated in known.values():
+            return False
+        self.substitutions.learn(recorded, simulated)
+        return True
+
 
 def _has_generated_name(item: Any) -> bool:
-    return isinstance(item, dict) and "pod-template-hash" in (item.get("metadata", {}).get("labels") or {})
+    labels = (item.get("metadata", {}).get("labels") or {}) if isinstance(item, dict) else {}
+    return bool({"pod-template-hash", "controller.kubernetes.io/hash"} & labels.keys())
 
 
 def _has(item: Any, key: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tests.simulator.replay_compare import LINE_TIME, Difference, Substitutions
+from tests.simulator.replay_compare import GENERATED_LABELS, LINE_TIME, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 
@@ -65,7 +65,9 @@ def _families(event: JsonObject, substitutions: Substitutions | None = None) -> 
     obj = event.get("object", {})
     metadata, name = obj.get("metadata", {}), obj.get("involvedObject", {}).get("name", "")
     generated = metadata.get("generateName", "")
-    labels = {key: text for key, text in (metadata.get("labels") or {}).items() if key != "pod-template-hash"}
+    labels = {
+        key: text for key, text in (metadata.get("labels") or {}).items() if key not in GENERATED_LABELS
+    }
     known = substitutions is not None and name in substitutions.values
     if substitutions is not None:
         name, generated = substitutions.text(name), substitutions.text(generated)

@@ -7,11 +7,17 @@ run any number of times. `admit_pod` runs once, at creation.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pilothouse_simulator.admission import claims
+from pilothouse_simulator.admission import claims, defaults_workloads
+from pilothouse_simulator.admission.defaults_pods import (
+    default_pod_spec,
+    drop_empty,
+    drop_empty_metadata,
+    limits_as_requests,
+)
 from pilothouse_simulator.admission.limit_ranges import fill_defaults
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import (
@@ -29,6 +35,7 @@ from pilothouse_simulator.values.resources import (
     RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     STORAGE_CLASSES,
     ResourceType,
 )
@@ -37,7 +44,6 @@ JsonObject = dict[str, Any]
 
 _VOLUME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _TOKEN_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
-_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
@@ -47,20 +53,9 @@ def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
         fill(obj)
 
 
-def drop_empty_metadata(metadata: JsonObject) -> None:
-    """Empty labels, annotations, finalizers and owner references are not stored."""
-    _drop_empty(metadata, ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"))
-
-
-def _drop_empty(holder: JsonObject, fields: Iterable[str]) -> None:
-    for field in fields:
-        if field in holder and not holder[field]:
-            holder.pop(field)
-
-
 def _default_pod(obj: JsonObject) -> None:
     default_pod_spec(obj.setdefault("spec", {}))
-    _limits_as_requests(obj["spec"])
+    limits_as_requests(obj["spec"])
     obj["spec"].setdefault("enableServiceLinks", True)
 
 
@@ -84,13 +79,13 @@ def _default_event(obj: JsonObject) -> None:
 
 
 def _default_config_map(obj: JsonObject) -> None:
-    _drop_empty(obj, ("data", "binaryData"))
+    drop_empty(obj, ("data", "binaryData"))
 
 
 def _default_secret(obj: JsonObject) -> None:
     if not obj.get("type"):
         obj["type"] = "Opaque"
-    _drop_empty(obj, ("data",))
+    drop_empty(obj, ("data",))
 
 
 def _default_quota(obj: JsonObject) -> None:
@@ -101,142 +96,6 @@ def _default_quota(obj: JsonObject) -> None:
 def _default_autoscaler(obj: JsonObject) -> None:
     obj.setdefault("spec", {}).setdefault("minReplicas", 1)
     obj.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
-
-
-def _default_deployment(obj: JsonObject) -> None:
-    spec = obj.setdefault("spec", {})
-    spec.setdefault("replicas", 1)
-    _default_template(spec)
-    strategy = spec.setdefault("strategy", {})
-    strategy.setdefault("type", "RollingUpdate")
-    if strategy["type"] == "RollingUpdate":
-        rolling = strategy.setdefault("rollingUpdate", {})
-        rolling.setdefault("maxUnavailable", "25%")
-        rolling.setdefault("maxSurge", "25%")
-    spec.setdefault("revisionHistoryLimit", 10)
-    spec.setdefault("progressDeadlineSeconds", 600)
-    for field in ("minReadySeconds", "paused"):
-        if not spec.get(field):
-            spec.pop(field, None)
-    status = obj.setdefault("status", {})
-    for condition in status.get("conditions") or []:
-        condition.setdefault("lastUpdateTime", None)
-        condition.setdefault("lastTransitionTime", None)
-
-
-def _default_replica_set(obj: JsonObject) -> None:
-    spec = obj.setdefault("spec", {})
-    spec.setdefault("replicas", 1)
-    _default_template(spec)
-    if not spec.get("minReadySeconds"):
-        spec.pop("minReadySeconds", None)
-    obj.setdefault("status", {}).setdefault("replicas", 0)
-
-
-def _default_template(spec: JsonObject) -> None:
-    template = spec.setdefault("template", {})
-    drop_empty_metadata(template.setdefault("metadata", {}))
-    default_pod_spec(template.setdefault("spec", {}))
-
-
-def default_pod_spec(spec: JsonObject) -> None:
-    """Defaults of a pod spec, in a pod or in a template."""
-    spec.setdefault("containers", None)
-    for field in ("initContainers", "containers", "ephemeralContainers"):
-        for container in spec.get(field) or []:
-            _default_container(container)
-    spec.setdefault("restartPolicy", "Always")
-    if spec.get("terminationGracePeriodSeconds") is None:
-        spec["terminationGracePeriodSeconds"] = 30
-    spec.setdefault("dnsPolicy", "ClusterFirst")
-    spec.setdefault("securityContext", {})
-    spec.setdefault("schedulerName", "default-scheduler")
-    if spec.get("serviceAccountName"):
-        spec["serviceAccount"] = spec["serviceAccountName"]
-    elif spec.get("serviceAccount"):
-        spec["serviceAccountName"] = spec["serviceAccount"]
-    for volume in spec.get("volumes") or []:
-        _default_volume(volume)
-
-
-def _default_container(container: JsonObject) -> None:
-    _drop_empty(container.setdefault("resources", {}), ("requests", "limits", "claims"))
-    container.setdefault("terminationMessagePath", "/dev/termination-log")
-    container.setdefault("terminationMessagePolicy", "File")
-    if not container.get("imagePullPolicy"):
-        container["imagePullPolicy"] = _pull_policy(str(container.get("image") or ""))
-    for port in container.get("ports") or []:
-        port.setdefault("protocol", "TCP")
-        if not port.get("hostPort"):
-            port.pop("hostPort", None)
-    for entry in container.get("env") or []:
-        entry.setdefault("name", "")
-        _default_references(entry.get("valueFrom") or {})
-    _drop_empty(container, ("env", "ports", "volumeMounts", "command", "args", "envFrom", "volumeDevices"))
-    for probe_name in _PROBES:
-        if container.get(probe_name):
-            _default_probe(container[probe_name])
-    for hook in (container.get("lifecycle") or {}).values():
-        if isinstance(hook, dict):
-            _default_request(hook)
-
-
-def _pull_policy(image: str) -> str:
-    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    latest = "@" not in image and tag in ("", "latest")
-    return "Always" if latest else "IfNotPresent"
-
-
-def _default_references(source: JsonObject) -> None:
-    """Fills the defaults of references to the pod itself."""
-    if source.get("fieldRef") is not None:
-        source["fieldRef"].setdefault("apiVersion", "v1")
-    if source.get("resourceFieldRef") is not None:
-        source["resourceFieldRef"].setdefault("divisor", "0")
-
-
-def _default_probe(probe: JsonObject) -> None:
-    for field, value in (
-        ("timeoutSeconds", 1),
-        ("periodSeconds", 10),
-        ("successThreshold", 1),
-        ("failureThreshold", 3),
-    ):
-        if not probe.get(field):
-            probe[field] = value
-    if not probe.get("initialDelaySeconds"):
-        probe.pop("initialDelaySeconds", None)
-    _default_request(probe)
-    if probe.get("grpc") is not None:
-        probe["grpc"].setdefault("service", "")
-
-
-def _default_request(handler: JsonObject) -> None:
-    http = handler.get("httpGet")
-    if http is not None:
-        http.setdefault("path", "/")
-        http.setdefault("scheme", "HTTP")
-
-
-def _default_volume(volume: JsonObject) -> None:
-    for source in ("configMap", "secret", "projected", "downwardAPI"):
-        if volume.get(source) is not None:
-            volume[source].setdefault("defaultMode", 420)
-    for item in (volume.get("downwardAPI") or {}).get("items") or []:
-        _default_references(item)
-    if set(volume) == {"name"}:
-        volume["emptyDir"] = {}
-    if volume.get("hostPath") is not None:
-        volume["hostPath"].setdefault("type", "")
-
-
-def _limits_as_requests(spec: JsonObject) -> None:
-    """A container of a pod that limits an amount without requesting it requests the limit."""
-    for field in ("initContainers", "containers"):
-        for container in spec.get(field) or []:
-            limits = container["resources"].get("limits") or {}
-            for name, amount in limits.items():
-                container["resources"].setdefault("requests", {}).setdefault(name, amount)
 
 
 def _default_service(obj: JsonObject) -> None:
@@ -356,7 +215,7 @@ def quality_of_service(spec: JsonObject) -> str:
 
 _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     CONFIG_MAPS: _default_config_map,
-    DEPLOYMENTS: _default_deployment,
+    DEPLOYMENTS: defaults_workloads.default_deployment,
     ENDPOINT_SLICES: _default_endpoint_slice,
     EVENTS: _default_event,
     HORIZONTAL_POD_AUTOSCALERS: _default_autoscaler,
@@ -365,9 +224,10 @@ _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     PERSISTENT_VOLUMES: partial(claims.apply_defaults, PERSISTENT_VOLUMES),
     PERSISTENT_VOLUME_CLAIMS: partial(claims.apply_defaults, PERSISTENT_VOLUME_CLAIMS),
     PODS: _default_pod,
-    REPLICA_SETS: _default_replica_set,
+    REPLICA_SETS: defaults_workloads.default_replica_set,
     RESOURCE_QUOTAS: _default_quota,
     SECRETS: _default_secret,
     SERVICES: _default_service,
+    STATEFUL_SETS: defaults_workloads.default_stateful_set,
     STORAGE_CLASSES: partial(claims.apply_defaults, STORAGE_CLASSES),
 }

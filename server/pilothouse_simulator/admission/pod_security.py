@@ -19,7 +19,7 @@ from pilothouse_simulator.admission.validation_metadata import invalid_value
 from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
-from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, ResourceType
+from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType
 
 JsonObject = dict[str, Any]
 
@@ -57,14 +57,21 @@ def warnings(
         return [] if old is None else _warnings_of_pods(store, obj, old)
     if resource is PODS and (old is None or _images(obj) != _images(old)):
         metadata, spec = obj["metadata"], obj["spec"]
-    elif resource in (DEPLOYMENTS, REPLICA_SETS):
-        template = obj["spec"].get("template") or {}
+    elif (template := _template_of(obj)) is not None:
         metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
     else:
         return []
     level, version = _policy(_labels_of_parent(store, obj), WARN)
     found = violations(level, metadata, spec)
     return [f'would violate PodSecurity "{level}:{version}": {_describe(found)}'] if found else []
+
+
+def _template_of(obj: JsonObject) -> JsonObject | None:
+    """The pod template of a workload; None for other kinds."""
+    spec = obj.get("spec") or {}
+    holder = (spec.get("jobTemplate") or {}).get("spec") or spec
+    template: JsonObject | None = holder.get("template")
+    return template
 
 
 def _policy(labels: JsonObject, mode: str) -> tuple[str, str]:

@@ -23,9 +23,9 @@ from pilothouse_simulator.admission.defaults import (
     account_of,
     admit_pod,
     apply_defaults,
-    drop_empty_metadata,
     quality_of_service,
 )
+from pilothouse_simulator.admission.defaults_pods import drop_empty_metadata
 from pilothouse_simulator.admission.validation import validate_create, validate_update
 from pilothouse_simulator.admission.validation_config import take_over_string_data
 from pilothouse_simulator.store.store import ObjectStore
@@ -42,6 +42,7 @@ from pilothouse_simulator.values.resources import (
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    STATEFUL_SETS,
     ResourceType,
 )
 
@@ -74,6 +75,8 @@ class KindStrategies:
             obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
         elif resource is REPLICA_SETS:
             obj["status"] = {"replicas": 0}
+        elif resource is STATEFUL_SETS:
+            obj["status"] = {"replicas": 0, "availableReplicas": 0}
         elif resource in (DEPLOYMENTS, RESOURCE_QUOTAS):
             obj["status"] = {}
         elif resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES):

@@ -35,15 +35,19 @@ from pilothouse_simulator.admission.validation_metadata import (
     label_name_problem,
     not_supported,
     required,
-    validate_label_selector,
     validate_metadata,
 )
 from pilothouse_simulator.admission.validation_pods import (
     PORT_RANGE,
-    non_negative,
     validate_pod_spec,
     validate_pod_update,
-    validate_template,
+)
+from pilothouse_simulator.admission.validation_workloads import (
+    selector_unchanged,
+    stateful_set_unchanged,
+    validate_deployment,
+    validate_replica_set,
+    validate_stateful_set,
 )
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
@@ -60,10 +64,10 @@ from pilothouse_simulator.values.resources import (
     RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     STORAGE_CLASSES,
     ResourceType,
 )
-from pilothouse_simulator.values.selectors import selector_matches
 
 JsonObject = dict[str, Any]
 
@@ -124,86 +128,6 @@ def _refuse(resource: ResourceType, obj: JsonObject, causes: list[ErrorCause]) -
 
 
 def _no_causes(_: JsonObject) -> list[ErrorCause]:
-    return []
-
-
-def _validate_workload(obj: JsonObject) -> list[ErrorCause]:
-    """Deployments and replica sets: replicas, selector, template."""
-    spec = obj["spec"]
-    causes = non_negative(spec.get("replicas"), "spec.replicas")
-    causes += non_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
-    selector = spec.get("selector")
-    template = spec.get("template") or {}
-    labels = template.get("metadata", {}).get("labels") or {}
-    if selector is None:
-        causes.append(required("spec.selector"))
-    else:
-        selector_causes = validate_label_selector(selector, "spec.selector")
-        causes += selector_causes
-        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-            message = "empty selector is invalid for deployment"
-            causes.append(invalid_value("spec.selector", selector, message))
-        if selector_causes:
-            return [*causes, invalid_value("spec.selector", selector, "invalid label selector")]
-    if not selector_matches(selector, labels):
-        message = "`selector` does not match template `labels`"
-        causes.append(invalid_value("spec.template.metadata.labels", labels, message))
-    causes += validate_template(template, "spec.template")
-    policy = template.get("spec", {}).get("restartPolicy")
-    if policy in ("OnFailure", "Never"):
-        causes.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
-    return causes
-
-
-def _validate_deployment(obj: JsonObject) -> list[ErrorCause]:
-    spec = obj["spec"]
-    causes = _validate_workload(obj)
-    strategy = spec.get("strategy") or {}
-    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
-    if kind not in ("RollingUpdate", "Recreate"):
-        causes.append(not_supported("spec.strategy.type", kind, ("Recreate", "RollingUpdate")))
-    elif kind == "Recreate" and rolling is not None:
-        message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
-        causes.append(ErrorCause("FieldValueForbidden", message, "spec.strategy.rollingUpdate"))
-    elif kind == "RollingUpdate":
-        causes += _validate_rolling_update(rolling or {})
-    causes += non_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
-    deadline = spec.get("progressDeadlineSeconds")
-    causes += non_negative(deadline, "spec.progressDeadlineSeconds")
-    if deadline is not None and deadline <= (spec.get("minReadySeconds") or 0):
-        message = "must be greater than minReadySeconds"
-        causes.append(invalid_value("spec.progressDeadlineSeconds", deadline, message))
-    return causes
-
-
-def _validate_rolling_update(rolling: JsonObject) -> list[ErrorCause]:
-    causes: list[ErrorCause] = []
-    zeros = 0
-    for name in ("maxUnavailable", "maxSurge"):
-        value = rolling.get(name)
-        field = f"spec.strategy.rollingUpdate.{name}"
-        if isinstance(value, str):
-            number = value.removesuffix("%")
-            if not value.endswith("%") or not number.isdigit():
-                message = "a valid percent string must be a numeric string followed by an ending '%'"
-                causes.append(invalid_value(field, value, message))
-                continue
-            zeros += int(number) == 0
-        elif isinstance(value, int):
-            causes += non_negative(value, field)
-            zeros += value == 0
-    if zeros == 2:
-        message = "may not be 0 when `maxSurge` is 0"
-        causes.append(
-            invalid_value("spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], message)
-        )
-    return causes
-
-
-def _selector_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    selector = obj["spec"].get("selector")
-    if selector != old["spec"].get("selector"):
-        return [invalid_value("spec.selector", selector, _IMMUTABLE)]
     return []
 
 
@@ -272,8 +196,9 @@ def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
-    DEPLOYMENTS: _validate_deployment,
-    REPLICA_SETS: _validate_workload,
+    DEPLOYMENTS: validate_deployment,
+    REPLICA_SETS: validate_replica_set,
+    STATEFUL_SETS: validate_stateful_set,
     PODS: _validate_pod,
     SERVICES: _validate_service,
     CONFIG_MAPS: validate_config_map,
@@ -287,8 +212,9 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
 }
 _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]] = {
-    DEPLOYMENTS: _selector_unchanged,
-    REPLICA_SETS: _selector_unchanged,
+    DEPLOYMENTS: selector_unchanged,
+    REPLICA_SETS: selector_unchanged,
+    STATEFUL_SETS: stateful_set_unchanged,
     PODS: validate_pod_update,
     PERSISTENT_VOLUME_CLAIMS: claim_unchanged,
     STORAGE_CLASSES: class_unchanged,

@@ -44,11 +44,16 @@ def non_negative(value: Any, field: str) -> list[ErrorCause]:
 
 
 def validate_template(template: JsonObject, field: str) -> list[ErrorCause]:
-    """A pod template. The path of its labels lacks `metadata`, as in the real server."""
+    """A pod template."""
+    causes = validate_template_metadata(template, field)
+    return causes + validate_pod_spec(template.get("spec") or {}, f"{field}.spec")
+
+
+def validate_template_metadata(template: JsonObject, field: str) -> list[ErrorCause]:
+    """The metadata of a pod template. The path of its labels lacks `metadata`, as in the real server."""
     metadata = template.get("metadata") or {}
     causes = validate_labels(metadata.get("labels"), f"{field}.labels")
-    causes += validate_annotations(metadata.get("annotations"), f"{field}.annotations")
-    return causes + validate_pod_spec(template.get("spec") or {}, f"{field}.spec")
+    return causes + validate_annotations(metadata.get("annotations"), f"{field}.annotations")
 
 
 def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:

@@ -14,6 +14,7 @@ from typing import Any
 from pilothouse_simulator.api.representation import metadata_only
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -27,8 +28,10 @@ from pilothouse_simulator.values.resources import (
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    STATEFUL_SETS,
     STORAGE_CLASSES,
     ResourceType,
+    find_kind,
 )
 from pilothouse_simulator.values.selectors import format_label_selector
 
@@ -210,6 +213,20 @@ def _replica_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
     ]
 
 
+def _stateful_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec = obj["spec"]
+    ready = f"{obj['status'].get('readyReplicas', 0)}/{spec.get('replicas', 1)}"
+    return [obj["metadata"]["name"], ready, _created(obj, now), *_images(spec["template"]["spec"])]
+
+
+def _revision_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    owners = obj["metadata"].get("ownerReferences") or []
+    controller = next((entry for entry in owners if entry.get("controller")), None)
+    resource = find_kind(controller["apiVersion"], controller["kind"]) if controller is not None else None
+    owner = f"{resource.singular}.{resource.group}/{controller['name']}" if resource and controller else _NONE
+    return [obj["metadata"]["name"], owner, obj["revision"], _created(obj, now)]
+
+
 def _service_cells(obj: JsonObject, now: datetime) -> list[Any]:
     spec = obj["spec"]
     ports = ",".join(
@@ -367,6 +384,9 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
     REPLICA_SETS: (
         _columns("Name", "Desired", "Current", "Ready", "Age", wide=("Containers", "Images", "Selector"),
                  integers=("Desired", "Current", "Ready")), _replica_set_cells),
+    STATEFUL_SETS: (_columns("Name", "Ready", "Age", wide=("Containers", "Images")), _stateful_set_cells),
+    CONTROLLER_REVISIONS: (
+        _columns("Name", "Controller", "Revision", "Age", integers=("Revision",)), _revision_cells),
     SERVICES: (
         _columns("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", wide=("Selector",)),
         _service_cells),

@@ -17,11 +17,12 @@ from pilothouse_simulator.controllers.garbage_collector import GarbageCollector
 from pilothouse_simulator.controllers.namespaces import NamespaceController
 from pilothouse_simulator.controllers.quotas import ResourceQuotaController
 from pilothouse_simulator.controllers.replica_sets import ReplicaSetController
+from pilothouse_simulator.controllers.stateful_sets import StatefulSetController
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import Subscription
 from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
-from pilothouse_simulator.values.resources import DEPLOYMENTS, REPLICA_SETS
+from pilothouse_simulator.values.resources import DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS
 
 _EVENT_SWEEP_SECONDS = 60.0
 
@@ -38,11 +39,17 @@ class ControllerManager:
         parts = (store, clock, self.recorder, self.index)
         deployments, replica_sets = DeploymentController(*parts), ReplicaSetController(*parts)
         collector = GarbageCollector(*parts)
-        collector.reporters = {DEPLOYMENTS: deployments, REPLICA_SETS: replica_sets}
+        stateful_sets = StatefulSetController(*parts)
+        collector.reporters = {
+            DEPLOYMENTS: deployments,
+            REPLICA_SETS: replica_sets,
+            STATEFUL_SETS: stateful_sets,
+        }
         self.controllers: list[Controller[Any]] = [
             NamespaceController(*parts),
             deployments,
             replica_sets,
+            stateful_sets,
             collector,
             EndpointController(*parts),
             StorageController(*parts),

@@ -80,6 +80,7 @@ LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1DeploymentStatus", "conditions"): ("type",),
     ("V1ReplicaSetStatus", "conditions"): ("type",),
     ("V1StatefulSetStatus", "conditions"): ("type",),
+    ("V1DaemonSetStatus", "conditions"): ("type",),
     ("V1NamespaceStatus", "conditions"): ("type",),
     ("V1NodeStatus", "conditions"): ("type",),
     ("V1NodeStatus", "addresses"): ("type",),
@@ -90,7 +91,11 @@ LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1ObjectMeta", "ownerReferences"): ("uid",),
     ("V2HorizontalPodAutoscalerStatus", "conditions"): ("type",),
 }
-SET_LISTS = frozenset({("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")})
+SET_LISTS = frozenset({
+    ("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs"),
+    ("V1PodFailurePolicyOnExitCodesRequirement", "values"),
+    ("V1UncountedTerminatedPods", "failed"), ("V1UncountedTerminatedPods", "succeeded"),
+})  # fmt: skip
 ATOMIC_STRUCTS = frozenset({
     "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1TypedLocalObjectReference",
     "V1OwnerReference", "V1ConfigMapKeySelector", "V1SecretKeySelector", "V1ObjectFieldSelector",

@@ -22,7 +22,7 @@ ROOTS = (
     "V1ConfigMap", "V1Deployment", "V1EndpointSlice", "V1Endpoints", "CoreV1Event", "V1Namespace", "V1Node",
     "V1Pod", "V1ReplicaSet", "V1Scale", "V1Secret", "V1Service", "V1ServiceAccount", "V1Lease", "V1Job",
     "V1PersistentVolume", "V1PersistentVolumeClaim", "V1ResourceQuota", "V1LimitRange", "V1StatefulSet",
-    "V1PriorityClass", "V1StorageClass",
+    "V1ControllerRevision", "V1CronJob", "V1DaemonSet", "V1PriorityClass", "V1StorageClass",
     "V2HorizontalPodAutoscaler",
 )  # fmt: skip
 

@@ -173,6 +173,15 @@ REPLICA_SETS = ResourceType(
     categories=("all",), subresource_types=(_SCALE, _status("ReplicaSet")),
     has_generation=True, storage_version_hash="P1RzHs8/mWQ=",
 )  # fmt: skip
+STATEFUL_SETS = ResourceType(
+    "apps", "v1", "statefulsets", "StatefulSet", singular="statefulset", short_names=("sts",),
+    categories=("all",), subresource_types=(_SCALE, _status("StatefulSet")),
+    has_generation=True, storage_version_hash="H+vl74LkKdo=",
+)  # fmt: skip
+CONTROLLER_REVISIONS = ResourceType(
+    "apps", "v1", "controllerrevisions", "ControllerRevision", singular="controllerrevision",
+    storage_version_hash="85nkx63pcBU=",
+)  # fmt: skip
 ENDPOINT_SLICES = ResourceType(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", singular="endpointslice",
     has_generation=True, storage_version_hash="qgS0xkrxYAI=",
@@ -180,8 +189,9 @@ ENDPOINT_SLICES = ResourceType(
 
 REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
-    SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, HORIZONTAL_POD_AUTOSCALERS, LEASES,
-    ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES,
+    SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, CONTROLLER_REVISIONS,
+    HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES,
+    STORAGE_CLASSES, PRIORITY_CLASSES,
 )  # fmt: skip
 
 # The named groups in the order discovery shows them, each with its one version.

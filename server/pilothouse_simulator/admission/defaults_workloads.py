@@ -1,0 +1,74 @@
+"""Defaults of the workload kinds. They may run any number of times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse_simulator.admission import claims
+from pilothouse_simulator.admission.defaults_pods import default_template
+from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS
+
+JsonObject = dict[str, Any]
+
+
+def default_deployment(obj: JsonObject) -> None:
+    """Fills the defaults of a Deployment in place."""
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    default_template(spec)
+    strategy = spec.setdefault("strategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", "25%")
+        rolling.setdefault("maxSurge", "25%")
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+    for field in ("minReadySeconds", "paused"):
+        if not spec.get(field):
+            spec.pop(field, None)
+    status = obj.setdefault("status", {})
+    for condition in status.get("conditions") or []:
+        condition.setdefault("lastUpdateTime", None)
+        condition.setdefault("lastTransitionTime", None)
+
+
+def default_replica_set(obj: JsonObject) -> None:
+    """Fills the defaults of a ReplicaSet in place."""
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    default_template(spec)
+    if not spec.get("minReadySeconds"):
+        spec.pop("minReadySeconds", None)
+    obj.setdefault("status", {}).setdefault("replicas", 0)
+
+
+def default_stateful_set(obj: JsonObject) -> None:
+    """Fills the defaults of a StatefulSet in place.
+
+    `maxUnavailable` is dropped, as by the recorded server: its feature gate MaxUnavailableStatefulSet is off.
+    """
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    default_template(spec)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("partition", 0)
+        rolling.pop("maxUnavailable", None)
+    retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+    retention.setdefault("whenDeleted", "Retain")
+    retention.setdefault("whenScaled", "Retain")
+    spec.setdefault("revisionHistoryLimit", 10)
+    for claim in spec.get("volumeClaimTemplates") or []:
+        claim.setdefault("apiVersion", PERSISTENT_VOLUME_CLAIMS.api_version)
+        claim.setdefault("kind", PERSISTENT_VOLUME_CLAIMS.kind)
+        claims.apply_defaults(PERSISTENT_VOLUME_CLAIMS, claim)
+    for field in ("minReadySeconds", "volumeClaimTemplates"):
+        if not spec.get(field):
+            spec.pop(field, None)
+    status = obj.setdefault("status", {})
+    status.setdefault("replicas", 0)
+    status.setdefault("availableReplicas", 0)
