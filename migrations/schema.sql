@@ -278,6 +278,30 @@ COMMENT ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id
 
 
 --
+-- Name: allowed_external_sources(bigint, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT n.external_sources INTO external_sources
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]) IS 'The names of config maps and secrets of the cluster that a namespace allows, as the caller sees it; null: there is none.';
+
+
+--
 -- Name: allowed_service_types(bigint, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2716,7 +2740,7 @@ COMMENT ON COLUMN public.volumes.row_version IS 'Raised by each write of the row
 
 CREATE FUNCTION public.volume_definition(p_volume public.volumes) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN jsonb_strip_nulls(jsonb_build_object('name', (p_volume).name, 'type', (p_volume).type, 'kubernetes_name', (p_volume).kubernetes_name, 'source_name', (p_volume).source_name, 'host_path', (p_volume).host_path, 'size', (p_volume).size, 'access_mode', (p_volume).access_mode, 'medium', ((p_volume).spec ->> 'medium'::text), 'optional', ((p_volume).spec -> 'optional'::text)));
+    RETURN jsonb_strip_nulls(jsonb_build_object('name', (p_volume).name, 'type', (p_volume).type, 'kubernetes_name', (p_volume).kubernetes_name, 'source_name', (p_volume).source_name, 'host_path', (p_volume).host_path, 'size', (p_volume).size, 'access_mode', (p_volume).access_mode, 'medium', ((p_volume).spec ->> 'medium'::text), 'optional', ((p_volume).spec -> 'optional'::text), 'external', ((p_volume).spec -> 'external'::text)));
 
 
 --
@@ -2908,12 +2932,12 @@ CREATE FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_
 BEGIN
     IF p_env IS NOT NULL THEN
         INSERT INTO public.environment_variables
-            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional)
+            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional, external)
         SELECT p_container_id, p_namespace_id, e.position, e.name, e.value, e.value_from, e.source_name, e.source_key,
-               e.optional
+               e.optional, coalesce(e.external, false)
         FROM jsonb_to_recordset(p_env) AS e(
             position int, name text, value text, value_from text, source_name text, source_key text,
-            optional boolean);
+            optional boolean, external boolean);
     END IF;
     IF p_ports IS NOT NULL THEN
         INSERT INTO public.port_mappings (container_id, namespace_id, name, container_port, host_port, protocol,
@@ -4790,6 +4814,7 @@ CREATE TABLE public.namespaces (
     default_pod_security character varying(20) DEFAULT ''::character varying NOT NULL,
     pod_security_level character varying(20) DEFAULT ''::character varying NOT NULL,
     service_types text[] DEFAULT '{}'::text[] NOT NULL,
+    external_sources text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT ck_namespaces_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_namespaces_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_namespaces_generation CHECK ((observed_generation <= generation)),
@@ -5016,6 +5041,13 @@ COMMENT ON COLUMN public.namespaces.pod_security_level IS 'Level that its Kubern
 --
 
 COMMENT ON COLUMN public.namespaces.service_types IS 'Types that its Services may have; empty: all but ExternalName.';
+
+
+--
+-- Name: COLUMN namespaces.external_sources; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.external_sources IS 'Patterns for names of config maps and secrets of the cluster that may be named; empty: none.';
 
 
 --
@@ -6231,7 +6263,8 @@ CREATE TABLE public.environment_variables (
     source_name character varying(253),
     source_key character varying(253),
     optional boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    external boolean DEFAULT false NOT NULL
 );
 
 ALTER TABLE ONLY public.environment_variables FORCE ROW LEVEL SECURITY;
@@ -6326,6 +6359,13 @@ COMMENT ON COLUMN public.environment_variables.optional IS 'Whether the source m
 --
 
 COMMENT ON COLUMN public.environment_variables.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN environment_variables.external; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.external IS 'Whether only the cluster has the source.';
 
 
 --
@@ -13207,6 +13247,15 @@ GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid
 REVOKE ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_app;
 GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespace text, OUT external_sources text[]) TO pilothouse_system;
 
 
 --

@@ -17,11 +17,13 @@ CHECKSUMS: Final = {
     "0104": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
     "0105": "8ea0ac0f128ae87707e02155a9cd50e1e81dca7621296c17be9a349270d3b43c",
     "0106": "d9541e99864d775b88b182eefc2ffe69bb8c1664a7cc35f6601073b9de382dd5",
+    "0107": "854cedac157c854278bb707c9d0bdbe9925d464b149ca3964bc515a495b8ae4a",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "admit_container": ("cd57de44b185f5739b561b9ee6a194e09580b532cc1f8909187842276596b40c", "0106"),
     "admit_container_change": ("9632448ded45684a0c99ef4f745a8fadfd0a51bece1465c56d0a4c6ad61b9fbf", "0101"),
+    "allowed_external_sources": ("fec3664d78c5a4853662853c374ea967684fcf5bee26cc69c9344b0e003ddacd", "0107"),
     "allowed_service_types": ("5b7e04e0fba14cdab5980dcd060ee66ee50c78d1f3a61a972503e4cb3a28c8f4", "0104"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
     "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),
@@ -86,11 +88,11 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
     "update_container": ("b2c1f842b1faf1d3b67cdf022d8609d2a495008619f0a20b9b033a6dc9a9b69b", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
-    "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
+    "volume_definition": ("ca68ab2afa4ea2a2107528437453abcfe6c8175eb75ba8c7abee802ff5ec390d", "0107"),
     "wake_services": ("6e07520b4b926bfc04b71aab2af1a8b12632732f91792981a41565d787544ffa", "0103"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("fa77d61121802c34281f1be6914c267d948ce3e785dd1ddd34ca3c5cb4ce3dea", "0101"),
     "write_container": ("c98c565017064a47761194a064f7a9e74b185c2990cda7708b5f6f62029a9508", "0101"),
-    "write_container_parts": ("425bbef7262e6fcbbf174aeecdeba410df472dc89fd230cdba65d68023394419", "0101"),
+    "write_container_parts": ("bfdc1f5a315bc64aa844d0ebc8eab30604c500b958b77d9b9dddadb8bdef407e", "0107"),
     "write_observed": ("9e30aaaf535ce9f9c9486b0174f1d97869e25acf3b943d29f5a690ca0c40951d", "0101"),
 }

@@ -10,6 +10,9 @@ _ETAG = "names the state that is to be changed; it is no part of it"
 _ONE = "1 alone is allowed, which is what the API takes where nothing is said"
 _FOR_EVER = "cannot be taken back, as in Kubernetes"
 _IN_PODS = "has no object on the cluster: it is a part of the pods that mount it, whose test takes it along"
+_MANIFESTS = (
+    "a manifest does not say whose a source is: an import brings it over, and apply asks the platform"
+)
 _READINESS = "refused: a readiness probe ends nothing"
 
 # Where a program of a container stands.
@@ -27,6 +30,12 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             **{f"{program}probes.liveness.success_threshold": _ONE for program in _PROGRAMS},
             **{f"{program}probes.startup.success_threshold": _ONE for program in _PROGRAMS},
             "extra_fields": "an import reports fields that the table does not name",
+            **{
+                f"{program}{name}.external": _MANIFESTS
+                for program in _PROGRAMS
+                for name in ("env", "env_from")
+            },
+            **{f"pod_volumes.{kind}.external": _MANIFESTS for kind in ("config_map", "secret")},
             "drift_policy": "what the platform does about others' changes; the cluster does not know it",
         },
     },
@@ -38,6 +47,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "source_name": _IN_PODS,
             "medium": _IN_PODS,
             "optional": _IN_PODS,
+            "external": _IN_PODS,
         },
     },
     "pilothouse.config.v1.ConfigMap": {

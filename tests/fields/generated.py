@@ -123,7 +123,7 @@ NEEDS: tuple[Needs, ...] = (
     ),
     *(
         Needs(f"env_from.{name}", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha"})
-        for name in ("prefix", "optional")
+        for name in ("prefix", "optional", "external")
     ),
     Needs(
         "env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}, values=("alpha", "beta")
@@ -137,6 +137,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("env.source_name", beside=_CONFIG),
     Needs("env.source_key", beside=_CONFIG),
     Needs("env.optional", beside=_CONFIG),
+    Needs("env.external", beside=_CONFIG),
     Needs(
         "extra_fields",
         values=(

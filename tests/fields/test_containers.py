@@ -91,7 +91,9 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
     """The fields that do not survive, with the first step that loses them."""
     # Its fields are all there are, those that reach the node too.
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", labels=labels))
+    await server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name="demo", labels=labels, external_sources=["*"])
+    )
     kubectl = await legacy(server)
     for namespace in ("demo", "legacy"):
         await furnish(server, namespace)

@@ -118,6 +118,11 @@ RESOURCES = (
                 beside={"type": "VOLUME_TYPE_CONFIG_MAP", "size": "", "source_name": "missing"},
                 values=(True, True),
             ),
+            Needs(
+                "external",
+                beside={"type": "VOLUME_TYPE_CONFIG_MAP", "size": "", "source_name": "missing"},
+                values=(True, True),
+            ),
             Needs("medium", beside={"type": "VOLUME_TYPE_EMPTY_DIR"}, values=("Memory", "Memory")),
         ),
         path="/api/v1/namespaces/{}/persistentvolumeclaims",
@@ -222,7 +227,9 @@ def message(resource: Resource, leaf: Leaf, number: int, variant: int) -> tuple[
     "resource", [each for each in RESOURCES if each.path], ids=lambda each: each.kind.DESCRIPTOR.name
 )
 async def test_every_field_survives(server: Server, resource: Resource) -> None:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name="demo", external_sources=["*"])
+    )
     if resource.kind is storage_pb2.Volume:
         await server.admin.config.create_config_map(
             namespace="demo", config_map=config_pb2.ConfigMap(name="alpha", data={"alpha": "1"})

@@ -17,6 +17,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
+from pilothouse_client.apply.externals import mark_external
 from pilothouse_client.apply.messages import values
 from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.preview import preview
@@ -157,6 +158,7 @@ def _planned(
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in there if not container.HasField("delete_time")]
     described = [values(each) for each in existing]
+    mark_external(client, manifest, options.namespace, namespace.external_sources, described)
     owned = owned_services(described)
     joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
     steps = ApplySteps(

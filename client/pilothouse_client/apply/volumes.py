@@ -28,8 +28,8 @@ from pilothouse_manifests.translator.manifest import VolumeObject
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _SHOWN = (
-    "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "optional", "labels",
-    "annotations",
+    "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "optional", "external",
+    "labels", "annotations",
 )  # fmt: skip
 # Field of the message -> its place in a claim's document.
 _FIXED = {
@@ -39,6 +39,7 @@ _FIXED = {
     "host_path": "",
     "source_name": "",
     "optional": "",
+    "external": "",
 }
 
 

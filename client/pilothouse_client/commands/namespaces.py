@@ -81,6 +81,15 @@ _ServiceTypes = Annotated[
     typer.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
 ]
 
+_ExternalSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--external-source",
+        metavar="PATTERN",
+        help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
+    ),
+]
+
 
 def _namespace(
     name: str,
@@ -88,10 +97,11 @@ def _namespace(
     description: str | None,
     status: str | None,
     label: list[str] | None,
-    service_type: list[str] | None,
+    lists: tuple[list[str] | None, list[str] | None],
     quota: dict[str, int | str | None],
 ) -> tuple[pb.Namespace, list[str]]:
-    """Returns the namespace and the paths of the given fields."""
+    """Returns the namespace and the paths of the given fields. `lists`: types of Services, external sources."""
+    service_type, external_source = lists
     namespace, paths = pb.Namespace(name=name), []
     if display_name is not None:
         namespace.display_name = display_name
@@ -109,6 +119,9 @@ def _namespace(
         types = (enum_number(network_pb2.ServiceType, each, "--service-type") for each in service_type)
         namespace.service_types.extend(network_pb2.ServiceType.ValueType(each) for each in types if each)
         paths.append("service_types")
+    if external_source is not None:
+        namespace.external_sources.extend(each for each in external_source if each)
+        paths.append("external_sources")
     limits: dict[str, Any] = {field: value for field, value in quota.items() if value is not None}
     if limits:
         namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
@@ -132,6 +145,7 @@ def create(
     quota_memory: _QuotaMemory = None,
     quota_services: _QuotaServices = None,
     service_type: _ServiceTypes = None,
+    external_source: _ExternalSources = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
@@ -147,7 +161,8 @@ def create(
         "memory": quota_memory,
         "services": quota_services,
     }
-    namespace, _ = _namespace(name, display_name, description, status, label, service_type, quota)
+    lists = service_type, external_source
+    namespace, _ = _namespace(name, display_name, description, status, label, lists, quota)
     namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
@@ -195,6 +210,7 @@ def update(
     quota_memory: _QuotaMemory = None,
     quota_services: _QuotaServices = None,
     service_type: _ServiceTypes = None,
+    external_source: _ExternalSources = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
@@ -217,7 +233,8 @@ def update(
         "memory": quota_memory,
         "services": quota_services,
     }
-    namespace, paths = _namespace(name, display_name, description, status, label, service_type, quota)
+    lists = service_type, external_source
+    namespace, paths = _namespace(name, display_name, description, status, label, lists, quota)
     if legal_hold is not None:
         namespace.legal_hold = legal_hold
         paths.append("legal_hold")

@@ -104,6 +104,9 @@ def create(
     optional: Annotated[
         bool, typer.Option("--optional", help="Start pods also where the config map or secret is missing.")
     ] = False,
+    external: Annotated[
+        bool, typer.Option("--external", help="The config map or secret is one that only the cluster has.")
+    ] = False,
     host_path: Annotated[str, typer.Option("--host-path", help="The folder of the node.")] = "",
     medium: Annotated[str, typer.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
     mount_path: _MountPath = "",
@@ -121,6 +124,7 @@ def create(
         access_mode=pb.AccessMode.ValueType(enum_number(pb.AccessMode, access_mode, "--access-mode")),
         source_name=source,
         optional=optional,
+        external=external,
         host_path=host_path,
         medium=medium,
         mount_path=mount_path,

@@ -8,12 +8,12 @@ AS $$
 BEGIN
     IF p_env IS NOT NULL THEN
         INSERT INTO public.environment_variables
-            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional)
+            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional, external)
         SELECT p_container_id, p_namespace_id, e.position, e.name, e.value, e.value_from, e.source_name, e.source_key,
-               e.optional
+               e.optional, coalesce(e.external, false)
         FROM jsonb_to_recordset(p_env) AS e(
             position int, name text, value text, value_from text, source_name text, source_key text,
-            optional boolean);
+            optional boolean, external boolean);
     END IF;
     IF p_ports IS NOT NULL THEN
         INSERT INTO public.port_mappings (container_id, namespace_id, name, container_port, host_port, protocol,

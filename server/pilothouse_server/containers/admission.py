@@ -98,7 +98,11 @@ def _services(container: Container) -> frozenset[str]:
 def _sources(wanted: Container, kind: Kind) -> set[str]:
     """The config maps or secrets that the environment and the volumes of the pods alone cannot do without."""
     items = (item for _, item in source_fields(wanted))
-    return {item.source_name for item in items if item.value_from == kind and not item.optional}
+    return {
+        item.source_name
+        for item in items
+        if item.value_from == kind and not item.optional and not item.external
+    }
 
 
 def _check_sources(

@@ -14,7 +14,7 @@ from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.values.volumes import VolumeMount
 
 CONFIG_USE_PERMISSION = "config.use"
-_WORDS = {"config_map": "config map", "secret": "secret"}
+WORDS = {"config_map": "config map", "secret": "secret"}
 
 
 def source_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom | SourceFiles]]:
@@ -49,7 +49,7 @@ def refuse_use(container: Container, may: May) -> None:
             return
         raise PermissionDenied(
             f'permission {CONFIG_USE_PERMISSION} is needed in namespace "{container.namespace}": '
-            f'{field} gives the container {_WORDS[kind]} "{name}"',
+            f'{field} gives the container {WORDS[kind]} "{name}"',
             reason="PERMISSION_DENIED",
             metadata={
                 "permission": CONFIG_USE_PERMISSION,
@@ -62,12 +62,12 @@ def refuse_use(container: Container, may: May) -> None:
 def _given(container: Container) -> Iterator[tuple[str, str, str]]:
     """The field, the kind and the name of each."""
     for field, variable in source_fields(container):
-        if variable.value_from in _WORDS:
+        if variable.value_from in WORDS:
             yield f"{field}.source_name", variable.value_from, variable.source_name
     volumes = {volume.name: volume for volume in container.volumes}
     for field, mount in mount_fields(container):
         volume = volumes.get(mount.volume)
-        if volume is not None and volume.type in _WORDS:
+        if volume is not None and volume.type in WORDS:
             yield f"{field}.volume", volume.type, volume.source_name
     for number, name in enumerate(container.spec.image_pull_secrets):
         yield f"container.image_pull_secrets[{number}]", "secret", name

@@ -7,13 +7,13 @@ are rolled back before, so that no lock is held while a cluster is waited for.
 from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
-from pilothouse_server.containers import guarding, manifests
+from pilothouse_server.containers import external_sources, guarding, manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, NotFound
+from pilothouse_server.kubernetes.errors import GUARDED, NAME_TAKEN, Conflict, Invalid, NotFound, Refused
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
@@ -51,6 +51,8 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
         _check_ours(container, "Deployment", found)
         await _dry_run_service_account(client, container)
+        if why := await external_sources.refuse_on_cluster(client, container):
+            raise Refused(why, code=403, status_reason=GUARDED)
         manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
         objects.append(await _dry_run_deployment(client, container, manifest, there=found is not None))
         if found is not None:

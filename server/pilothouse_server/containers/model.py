@@ -43,6 +43,7 @@ class EnvVar(Value, frozen=True):
     source_key: str = ""
     optional: bool = False
     divisor: str = ""
+    external: bool = False
 
 
 class EnvFrom(Value, frozen=True):
@@ -52,6 +53,7 @@ class EnvFrom(Value, frozen=True):
     source_name: str
     prefix: str = ""
     optional: bool = False
+    external: bool = False
 
 
 class Port(Value, frozen=True):
@@ -87,6 +89,7 @@ class MountedVolume(Value, frozen=True):
     size: str = ""
     access_mode: AccessMode | Literal[""] = ""
     optional: bool = False
+    external: bool = False
 
     @property
     def read_only(self) -> bool:
@@ -115,6 +118,7 @@ class SourceFiles(Value, frozen=True, tag_field="value_from"):
     optional: bool = False
     default_mode: int | None = None
     items: tuple[KeyFile, ...] = ()
+    external: bool = False
 
     @property
     def value_from(self) -> Literal["config_map", "secret"]:

@@ -30,15 +30,14 @@ from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
+from pilothouse_server.containers.namespace_limits import refuse_external, refuse_service_types
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
-from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
 from pilothouse_server.containers.repository import ContainerChange, Creation
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
-from pilothouse_server.network.rules import refuse_type
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
@@ -119,7 +118,8 @@ async def create(
         if facts is None:
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
-        await _refuse_service_types(transaction, namespace_name, wanted, None)
+        await refuse_external(transaction, namespace_name, wanted, None)
+        await refuse_service_types(transaction, namespace_name, wanted, None)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -158,7 +158,7 @@ async def draft_creation(
         raise
     await share.used()
     try:
-        await _refuse_service_types(draft, namespace_name, wanted, None)
+        await refuse_service_types(draft, namespace_name, wanted, None)
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise
@@ -174,6 +174,11 @@ async def draft_creation(
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, caller)
         cache.learn(draft.user_id, facts.namespace)
+    try:
+        await refuse_external(draft, namespace_name, wanted, None)
+    except PilothouseError:
+        await repository.admit_draft(draft, "", "", Needs())
+        raise
     repository.draft_creation(
         draft,
         creation,
@@ -183,24 +188,6 @@ async def draft_creation(
     draft.emit(event(creation.container, "added"))
     draft.follow_up = bool(creation.container.volumes)
     return creation.container
-
-
-async def _refuse_service_types(
-    target: Target, namespace: str, wanted: Container, stored: Container | None
-) -> None:
-    """Raises FailedPrecondition for a new Service, or a new type of one, that the namespace does not allow."""
-    before = [] if stored is None else owned_services(stored)
-    known = {(service.name, service.type) for service in before}
-    new = [service for service in owned_services(wanted) if (service.name, service.type) not in known]
-    if not new:
-        return
-    allowed = await repository.allowed_service_types(target, namespace)
-    for service in new:
-        names = [(port.service_name or wanted.name, port.service_type) for port in wanted.ports]
-        number = next(
-            i for i, (name, type_) in enumerate(names) if name == service.name and type_ != NO_SERVICE
-        )
-        refuse_type(namespace, allowed, service.type, f"container.ports[{number}].service_type")
 
 
 class Caller(NamedTuple):
@@ -277,7 +264,8 @@ async def change(
         wanted = admission.settled(wanted, stored, found, keys, may)
         if wanted == stored:
             return None
-        await _refuse_service_types(target, namespace, wanted, stored)
+        await refuse_service_types(target, namespace, wanted, stored)
+        await refuse_external(target, namespace, wanted, stored)
         quota, share = None, rules.quota_share(wanted)
         admission.warn_of_quota(facts.namespace, share, collected)
         if share != rules.quota_share(stored):

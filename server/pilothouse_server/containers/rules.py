@@ -40,7 +40,7 @@ from pilothouse_server.containers.model import (
     Sleep,
 )
 from pilothouse_server.values.image_reference import ImageReference
-from pilothouse_server.values.names import is_pod_port_name, port_name_problem
+from pilothouse_server.values.names import dns_subdomain_problem, is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
@@ -248,6 +248,8 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
         at = f"{field}[{index}]"
         if item.divisor and item.value_from != "resource_field_ref":
             found.add(f"{at}.divisor", "unused", "is only allowed with RESOURCE_FIELD_REF")
+        if item.external and item.value_from not in ("config_map", "secret"):
+            found.add(f"{at}.external", "unused", "is only allowed with CONFIG_MAP and SECRET")
         if item.value_from == "literal":
             for name in ("source_name", "source_key"):
                 if getattr(item, name):
@@ -276,6 +278,8 @@ def _check_env_source(found: Findings, at: str, item: EnvVar) -> None:
         _check_amount_reference(found, at, item)
     elif not item.source_name:
         found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
+    elif item.external and (problem := dns_subdomain_problem(item.source_name)):
+        found.add(f"{at}.source_name", "format", problem)
 
 
 def _check_amount_reference(found: Findings, at: str, item: EnvVar) -> None:

@@ -95,6 +95,7 @@ ENVIRONMENT_VARIABLES = Table(
     Column("source_name", String(253)),
     Column("source_key", String(253)),
     Column("optional", Boolean),
+    Column("external", Boolean),
     comment="Environment of a container; values from a source are resolved by Kubernetes, never copied.",
 )
 

@@ -183,6 +183,10 @@ class ClusterClient:
         except NotFound:
             return None
 
+    async def select(self, resource: Resource[T], namespace: str, field_selector: str) -> Sequence[T]:
+        """Returns the objects of a namespace with these fields."""
+        return (await self.list(resource, namespace, field_selector=field_selector)).items
+
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
         """Reads one object whole, as JSON. Raises NotFound."""
         return decode(await self._transport.request("GET", resource.path(namespace, name)), dict)

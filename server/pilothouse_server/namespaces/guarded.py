@@ -94,14 +94,15 @@ def refuse_guarded(
             "namespace.legal_hold protects records from the administrators of the namespace",
             field="namespace.legal_hold",
         )
-    types: tuple[str, ...] = () if stored is None else stored.service_types
-    if wanted.service_types != types and not may(SECURITY_PERMISSION):
-        raise over_all_namespaces_needed(
-            SECURITY_PERMISSION,
-            name,
-            "namespace.service_types is a limit for the administrators of the namespace",
-            field="namespace.service_types",
-        )
+    for limit in ("service_types", "external_sources"):
+        before: tuple[str, ...] = () if stored is None else getattr(stored, limit)
+        if getattr(wanted, limit) != before and not may(SECURITY_PERMISSION):
+            raise over_all_namespaces_needed(
+                SECURITY_PERMISSION,
+                name,
+                f"namespace.{limit} is a limit for the administrators of the namespace",
+                field=f"namespace.{limit}",
+            )
     for field, key in _changed_keys(stored, wanted):
         if key in keys and not may(SECURITY_PERMISSION):
             raise over_all_namespaces_needed(

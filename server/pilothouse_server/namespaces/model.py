@@ -49,6 +49,7 @@ class Namespace(msgspec.Struct, frozen=True):
     pod_security_level: str = ""
     legal_hold: bool = False
     service_types: tuple[AllowedServiceType, ...] = ()
+    external_sources: tuple[str, ...] = ()
     phase: str = ""
     reason: str = ""
     message: str = ""

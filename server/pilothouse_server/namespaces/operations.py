@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_manifests.name_patterns import pattern_problem
 from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.operations.registration import (
     locate_for_namespace,
@@ -91,6 +92,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             reason="RESERVED_NAME",
         )
     _check_keys(wanted, ("labels", "annotations"))
+    _check_patterns(wanted)
     refuse_guarded(wanted.name, None, wanted, caller.guarded.keys, caller.may)
     if adopt:
         _check_adoption(may=caller.may_adopt)
@@ -114,6 +116,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "annotations": wanted.annotations,
             "legal_hold": wanted.legal_hold,
             "service_types": list(wanted.service_types),
+            "external_sources": list(wanted.external_sources),
             "adopted": adopt,
             "default_pod_security": level,
             "pod_security_level": _shown_level(wanted, default_pod_security=level),
@@ -156,6 +159,7 @@ async def change(
     if not values:
         return stored
     _check_keys(wanted, values.keys() & {"labels", "annotations"})
+    _check_patterns(wanted)
     followed = bool(values.keys() & {"labels", "annotations", "adopted"})
     if followed:
         values["generation"] = stored.generation + 1
@@ -372,6 +376,9 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
         legal_hold=wanted.legal_hold if "legal_hold" in paths else stored.legal_hold,
         service_types=wanted.service_types if "service_types" in paths else stored.service_types,
+        external_sources=(
+            wanted.external_sources if "external_sources" in paths else stored.external_sources
+        ),
     )
 
 
@@ -398,6 +405,12 @@ def _check_keys(wanted: Namespace, fields: Iterable[str]) -> None:
                 raise invalid(
                     f"namespace.{field}", f'"{key}": {field} of {RESERVED_DOMAIN} are set by the platform'
                 )
+
+
+def _check_patterns(wanted: Namespace) -> None:
+    for number, pattern in enumerate(wanted.external_sources):
+        if problem := pattern_problem(pattern):
+            raise invalid(f"namespace.external_sources[{number}]", problem)
 
 
 async def on_cluster(

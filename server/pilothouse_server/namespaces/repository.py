@@ -286,6 +286,7 @@ def _namespace(row: Row) -> Namespace:
         pod_security_level=row.pod_security_level,
         legal_hold=row.legal_hold,
         service_types=tuple(row.service_types),
+        external_sources=tuple(row.external_sources),
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

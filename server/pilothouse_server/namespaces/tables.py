@@ -31,6 +31,7 @@ NAMESPACES = table(
     column("pod_security_level", String(20)),
     column("legal_hold", Boolean),
     column("service_types", ARRAY(Text())),
+    column("external_sources", ARRAY(Text())),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

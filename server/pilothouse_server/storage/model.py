@@ -62,6 +62,7 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     source_name: str = ""
     medium: str = ""
     optional: bool = False
+    external: bool = False
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     observed: ObservedVolume = ObservedVolume()

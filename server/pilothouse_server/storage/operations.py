@@ -84,6 +84,11 @@ async def create(
     if taken is not None:
         being_deleted = taken.deletion_requested_at is not None
         raise already_exists("volume", wanted.name, being_deleted=being_deleted)
+    if wanted.external and (wanted.type == "config_map" or wanted.type == "secret"):
+        allowed = namespace.external_sources
+        configs.refuse_unlisted(
+            namespace_name, allowed, "volume.source_name", wanted.type, wanted.source_name
+        )
     await check_source(transaction, namespace_name, wanted)
     created = await repository.insert_volume(
         transaction,
@@ -209,7 +214,7 @@ def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
 
 async def check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
     """Raises InvalidArgument if the config map or secret that the volume shows is not there."""
-    if (wanted.type != "config_map" and wanted.type != "secret") or wanted.optional:
+    if (wanted.type != "config_map" and wanted.type != "secret") or wanted.optional or wanted.external:
         return
     try:
         source = await configs.locate(transaction, wanted.type, namespace, wanted.source_name)

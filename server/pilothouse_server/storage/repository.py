@@ -291,6 +291,7 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
             spec={
                 **({"medium": wanted.medium} if wanted.medium else {}),
                 **({"optional": True} if wanted.optional else {}),
+                **({"external": True} if wanted.external else {}),
             },
             # A volume without an object on the cluster exists once it is stored.
             observed_generation=0 if wanted.is_claim else 1,
@@ -409,6 +410,7 @@ def _volume(row: Row) -> Volume:
         source_name=row.source_name or "",
         medium=row.spec.get("medium", ""),
         optional=row.spec.get("optional", False),
+        external=row.spec.get("external", False),
         labels=row.labels,
         annotations=row.annotations,
         observed=ObservedVolume(

@@ -36,6 +36,7 @@ _OWNERS: Mapping[str, frozenset[VolumeType]] = {
     "source_name": frozenset({"config_map", "secret"}),
     "medium": frozenset({"empty_dir"}),
     "optional": frozenset({"config_map", "secret"}),
+    "external": frozenset({"config_map", "secret"}),
 }
 _REQUIRED: Mapping[VolumeType, str] = {
     "persistent_volume_claim": "size",

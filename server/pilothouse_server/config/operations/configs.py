@@ -6,11 +6,12 @@ locked by a deletion and shared by a transaction that begins to use a config, de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
+from pilothouse_manifests.name_patterns import is_listed
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
@@ -83,7 +84,20 @@ def not_here(kind: Kind, name: str) -> str:
     return (
         f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, import it: run `pilothouse '
         f"apply` on the output of `kubectl get {resource} {name} -o yaml`, or import a Deployment "
-        "that reads it"
+        "that reads it; or set external, which the namespace's external_sources must allow"
+    )
+
+
+def refuse_unlisted(namespace: str, allowed: Sequence[str], field: str, kind: Kind, name: str) -> None:
+    """Raises FailedPrecondition if the patterns of a namespace do not allow a name that only the cluster has."""
+    if is_listed(name, allowed):
+        return
+    shown = ", ".join(allowed) or "none"
+    raise FailedPrecondition(
+        f'{field}: {WORDS[kind]} "{name}" is external, and namespace "{namespace}" allows {shown}; ask an '
+        "administrator to add its name to external_sources, or import it",
+        reason="EXTERNAL_SOURCE_NOT_ALLOWED",
+        metadata={"field": field, "name": name, "allowed": shown},
     )
 
 

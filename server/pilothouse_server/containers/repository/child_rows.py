@@ -75,6 +75,7 @@ def env_row(position: int, variable: EnvVar) -> dict[str, Any]:
         "source_name": variable.source_name or None,
         "source_key": variable.source_key or None,
         "optional": variable.optional,
+        "external": variable.external,
     }
 
 

@@ -33,6 +33,7 @@ _ADMIT = text(
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
 _SERVICE_TYPES = text("SELECT service_types FROM allowed_service_types(:user_id, :namespace)")
+_EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
 FACTS = (
     "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
@@ -81,6 +82,12 @@ async def allowed_service_types(target: Draft | Transaction, namespace: str) -> 
     """Returns the types of Services that a namespace allows; empty: all that need no permission."""
     rows = await target.read(_SERVICE_TYPES, {"namespace": namespace})
     return rows[0]["service_types"] or ()
+
+
+async def allowed_external_sources(target: Draft | Transaction, namespace: str) -> Sequence[str]:
+    """Returns the patterns for names of config maps and secrets that only the cluster has; empty: none may be named."""
+    rows = await target.read(_EXTERNAL_SOURCES, {"namespace": namespace})
+    return rows[0]["external_sources"] or ()
 
 
 def refuse_replay(row: Any) -> None:

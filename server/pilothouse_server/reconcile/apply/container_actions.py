@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pilothouse_server.containers import guarding, manifests
+from pilothouse_server.containers import external_sources, guarding, manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.rollout import REVISION, is_outrun
@@ -52,6 +52,9 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress
 from pilothouse_server.values.resources import Condition
 
+# How soon to compare a source again that is not the platform's, which may be imported until then.
+_SOURCE_AGAIN_SECONDS = 10.0
+
 
 class Adoption(msgspec.Struct, frozen=True):
     """Values that become desired because others set them, and their description for the history."""
@@ -81,7 +84,7 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     from a new container: then `apply` reads everything. Raises ClusterError, LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
-    if container.spec.service_account or container.hold_rollout:
+    if container.spec.service_account or container.hold_rollout or external_sources.unverified(container):
         return None
     services = manifests.services(container)
     for manifest in services:
@@ -139,6 +142,13 @@ async def apply(
     if unchanged is not None:
         objects = {**(unchanged.objects or {}), **account}
         return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects, history=restarts)
+    if why := await external_sources.refuse_on_cluster(client, container):
+        return ContainerProgress(
+            deployment=deployment,
+            again_seconds=_SOURCE_AGAIN_SECONDS,
+            conditions=(waiting("NotThePlatforms", why),),
+            objects=account,
+        )
     services = await _apply_services(client, container, drift)
     begins = container.hold_rollout and not _is_held(container, deployment)
     deployment, decided = await _apply_deployment(client, container, deployment, drift)

@@ -55,6 +55,10 @@ class LeasedClient:
         """Returns all objects with these labels."""
         return (await self._client.list(resource, namespace, label_selector=label_selector)).items
 
+    async def select(self, resource: Resource[T], namespace: str, field_selector: str) -> Sequence[T]:
+        """Returns all objects with these fields."""
+        return await self._client.select(resource, namespace, field_selector)
+
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
         """Reads one object whole. Raises NotFound."""
         return await self._client.read(resource, namespace, name)

@@ -283,6 +283,7 @@ class EnvVar(_message.Message):
     SOURCE_KEY_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     DIVISOR_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; unique in the container."""
     value: _builtins.str
@@ -299,6 +300,11 @@ class EnvVar(_message.Message):
     """For CONFIG_MAP and SECRET: pods start even if the source or the key is missing."""
     divisor: _builtins.str
     """For RESOURCE_FIELD_REF: the unit of the value, such as `1m` or `1Mi`; default 1. The value is rounded up."""
+    external: _builtins.bool
+    """For CONFIG_MAP and SECRET: the source is one that only the cluster has. A caller that gives it needs `config.use`,
+    and the name must match the namespace's `external_sources`. Its values are not read; a secret of the type
+    `kubernetes.io/service-account-token` or `helm.sh/release.v1` is refused.
+    """
     def __init__(
         self,
         *,
@@ -309,10 +315,11 @@ class EnvVar(_message.Message):
         source_key: _builtins.str = ...,
         optional: _builtins.bool = ...,
         divisor: _builtins.str = ...,
+        external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["divisor", b"divisor", "name", b"name", "optional", b"optional", "source_key", b"source_key", "source_name", b"source_name", "value", b"value", "value_from", b"value_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divisor", b"divisor", "external", b"external", "name", b"name", "optional", b"optional", "source_key", b"source_key", "source_name", b"source_name", "value", b"value", "value_from", b"value_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +337,7 @@ class EnvFrom(_message.Message):
     VALUE_FROM_FIELD_NUMBER: _builtins.int
     SOURCE_NAME_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """Text before the name of each variable; default none."""
     value_from: Global___EnvValueFrom.ValueType
@@ -338,6 +346,8 @@ class EnvFrom(_message.Message):
     """Required; name of the config map or secret of the same namespace."""
     optional: _builtins.bool
     """Pods start even if the source is missing."""
+    external: _builtins.bool
+    """The source is one that only the cluster has, as in EnvVar."""
     def __init__(
         self,
         *,
@@ -345,10 +355,11 @@ class EnvFrom(_message.Message):
         value_from: Global___EnvValueFrom.ValueType = ...,
         source_name: _builtins.str = ...,
         optional: _builtins.bool = ...,
+        external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["optional", b"optional", "prefix", b"prefix", "source_name", b"source_name", "value_from", b"value_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external", b"external", "optional", b"optional", "prefix", b"prefix", "source_name", b"source_name", "value_from", b"value_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,12 +560,15 @@ class SourceFiles(_message.Message):
     OPTIONAL_FIELD_NUMBER: _builtins.int
     DEFAULT_MODE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     source_name: _builtins.str
     """Required; name of the config map or secret of the same namespace."""
     optional: _builtins.bool
     """Pods start even if the source or a key is missing."""
     default_mode: _builtins.int
     """Permission bits of the files, 0 to 511 (octal 0777); default 420 (octal 0644)."""
+    external: _builtins.bool
+    """The source is one that only the cluster has, as in EnvVar."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFile]:
         """The keys to show; default each key, as a file of its name."""
@@ -566,10 +580,11 @@ class SourceFiles(_message.Message):
         optional: _builtins.bool = ...,
         default_mode: _builtins.int | None = ...,
         items: _abc.Iterable[Global___KeyFile] | None = ...,
+        external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode", "items", b"items", "optional", b"optional", "source_name", b"source_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode", "external", b"external", "items", b"items", "optional", b"optional", "source_name", b"source_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_mode: _TypeAlias = _typing.Literal["default_mode"]  # noqa: Y015
     _WhichOneofArgType__default_mode: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode"]  # noqa: Y015

@@ -290,6 +290,7 @@ class Namespace(_message.Message):
     POD_SECURITY_LEVEL_FIELD_NUMBER: _builtins.int
     LEGAL_HOLD_FIELD_NUMBER: _builtins.int
     SERVICE_TYPES_FIELD_NUMBER: _builtins.int
+    EXTERNAL_SOURCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label, unique among namespaces that are not deleted; immutable."""
     display_name: _builtins.str
@@ -373,6 +374,13 @@ class Namespace(_message.Message):
         EXTERNAL_NAME needs `object.privileged` in any case.
         """
 
+    @_builtins.property
+    def external_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of config maps and secrets that only the cluster has and that containers and volumes may name with `external`:
+        patterns in which `*` stands for any text, such as `shared-*`. Empty means none. A change needs `namespace.security`
+        over all namespaces. Existing references stay.
+        """
+
     def __init__(
         self,
         *,
@@ -402,10 +410,11 @@ class Namespace(_message.Message):
         pod_security_level: _builtins.str = ...,
         legal_hold: _builtins.bool = ...,
         service_types: _abc.Iterable[_network_pb2.ServiceType.ValueType] | None = ...,
+        external_sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "external_sources", b"external_sources", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,7 +748,7 @@ class UpdateNamespaceRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to change: `display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`,
-        `service_types`, `legal_hold`. Required unless `adopt` is set.
+        `service_types`, `external_sources`, `legal_hold`. Required unless `adopt` is set.
         """
 
     def __init__(

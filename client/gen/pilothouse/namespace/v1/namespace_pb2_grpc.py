@@ -132,8 +132,8 @@ class NamespaceServiceServicer:
 
     def CreateNamespace(self, request, context):
         """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
-        name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`, or
-        labels and annotations that clusters obey, without `namespace.security`.
+        name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
+        `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,8 @@ class NamespaceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NamespaceServiceAsyncStub: ...
     CreateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]
     """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
-    name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`, or
-    labels and annotations that clusters obey, without `namespace.security`.
+    name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
+    `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
     """
     GetNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]
     """Returns one namespace."""
@@ -118,8 +118,8 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]  # type: ignore[assignment]
     """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
-    name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`, or
-    labels and annotations that clusters obey, without `namespace.security`.
+    name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
+    `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
     """
     GetNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]  # type: ignore[assignment]
     """Returns one namespace."""
@@ -196,8 +196,8 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.CreateNamespaceResponse, _abc.Awaitable[_namespace_pb2.CreateNamespaceResponse]]:
         """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
-        name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`, or
-        labels and annotations that clusters obey, without `namespace.security`.
+        name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
+        `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
         """
 
     @_abc_1.abstractmethod

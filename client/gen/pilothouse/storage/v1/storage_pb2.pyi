@@ -207,6 +207,7 @@ class Volume(_message.Message):
     CLAIM_UID_FIELD_NUMBER: _builtins.int
     PERSISTENT_VOLUME_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. RFC 1123 label, unique in the namespace; immutable."""
     namespace: _builtins.str
@@ -262,6 +263,10 @@ class Volume(_message.Message):
     optional: _builtins.bool
     """For a config map or secret: pods also start if it, or the source, is missing, and then see no files; immutable. The
     source need not exist when the volume is created.
+    """
+    external: _builtins.bool
+    """For a config map or secret: the source is one that only the cluster has, and its name must match the namespace's
+    `external_sources`; immutable.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -337,10 +342,11 @@ class Volume(_message.Message):
         claim_uid: _builtins.str = ...,
         persistent_volume: _builtins.str = ...,
         optional: _builtins.bool = ...,
+        external: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "external", b"external", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,37 @@
+"""Names as an administrator lists them: patterns in which `*` stands for any text, also for none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_PATTERN = re.compile(r"[a-z0-9*](?:[a-z0-9.*-]*[a-z0-9*])?")
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """Returns the rule that a pattern breaks; None: some name may match it."""
+    if _PATTERN.fullmatch(pattern):
+        return None
+    return "must hold lower-case letters, digits, - . and * only, such as shared-*, and begin and end with no - or ."
+
+
+def is_listed(name: str, patterns: Iterable[str]) -> bool:
+    """Returns whether a name matches one of these patterns."""
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Compares part by part: a regular expression with many `*` takes time that grows with their number."""
+    first, *others = pattern.split("*")
+    if not others:
+        return name == pattern
+    *middle, last = others
+    if not name.startswith(first) or not name.endswith(last) or len(name) < len(first) + len(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

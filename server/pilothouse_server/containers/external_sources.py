@@ -1,0 +1,103 @@
+"""Config maps and secrets that only the cluster has, and that a container names by `external`.
+
+The platform does not have their values, and does not read them. The administrator's patterns of the namespace
+(`external_sources`) decide which names may be given; a reference that a container has stays. On the cluster the
+metadata and the type are compared before each write: tokens of service accounts and releases of Helm are refused,
+because both give more than values.
+
+A reference that is `optional` needs no source, so its name is not looked up on the platform. It must not become a way
+around the patterns: an object on the cluster that is not the platform's is refused for it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from pilothouse_server.config.model import Kind
+from pilothouse_server.containers.config_use import WORDS, source_fields
+from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.errors import GUARDED, Refused
+from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, SECRET_METADATA, Resource, T
+from pilothouse_server.kubernetes.ownership import MANAGED_BY, MANAGER, NAMESPACE_UID
+from pilothouse_server.values.names import dns_subdomain_problem
+
+_METADATA: Final = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
+# Each gives more than values: the rights of an account, and the manifests and values of a whole application.
+_REFUSED_TYPES: Final = ("kubernetes.io/service-account-token", "helm.sh/release.v1")
+
+
+class SourceReference(NamedTuple):
+    """A config map or secret by its name, and the field that names it."""
+
+    field: str
+    kind: Kind
+    name: str
+    external: bool
+
+
+class SourceReader(Protocol):
+    """The methods of a client that this module uses."""
+
+    async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
+        """Reads one object, or None."""
+
+    async def select(self, resource: Resource[T], namespace: str, field_selector: str) -> Sequence[T]:
+        """Returns the objects with these fields."""
+
+
+def unverified(container: Container) -> list[SourceReference]:
+    """One reference of each object that is to be compared with the cluster's before a write."""
+    found: dict[tuple[Kind, str], SourceReference] = {}
+    for each in references(container):
+        known = found.get((each.kind, each.name))
+        # No object has a name of another form.
+        if dns_subdomain_problem(each.name) is None and (known is None or each.external):
+            found[each.kind, each.name] = each
+    return list(found.values())
+
+
+async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
+    """Compares the sources with the cluster's; returns why the container must wait, or nothing.
+
+    It waits for an optional source of the cluster's that is not the platform's: it may be about to be taken over.
+
+    Raises:
+        Refused: a secret of a type that containers are not given.
+    """
+    where = container.kubernetes_namespace
+    for each in unverified(container):
+        found = await client.find(_METADATA[each.kind], where, each.name)
+        if found is None:
+            continue
+        ours = found.metadata.label(MANAGED_BY) == MANAGER
+        if ours and found.metadata.label(NAMESPACE_UID) == container.namespace_uid:
+            continue
+        if each.kind == "secret":
+            await _refuse_type(client, where, each)
+        if not each.external and not container.imported:
+            return (
+                f'{each.field}: {WORDS[each.kind]} "{each.name}" is on the cluster and not the platform\'s; import it, '
+                "or set external, which the namespace's external_sources must allow"
+            )
+    return ""
+
+
+async def _refuse_type(client: SourceReader, where: str, secret: SourceReference) -> None:
+    for type_ in _REFUSED_TYPES:
+        selector = f"metadata.name={secret.name},type={type_}"
+        if await client.select(SECRET_METADATA, where, selector):
+            words = f'{secret.field}: secret "{secret.name}" is of the type {type_}, which containers are not given'
+            raise Refused(words, code=403, status_reason=GUARDED)
+
+
+def references(container: Container) -> Iterator[SourceReference]:
+    """The references whose sources need not be on the platform."""
+    for field, item in source_fields(container):
+        if item.value_from in WORDS and (item.external or item.optional):
+            kind: Kind = "secret" if item.value_from == "secret" else "config_map"
+            yield SourceReference(f"{field}.source_name", kind, item.source_name, item.external)
+    for volume in container.volumes:
+        if volume.type in WORDS and (volume.external or volume.optional):
+            kind = "secret" if volume.type == "secret" else "config_map"
+            yield SourceReference(f'volume "{volume.name}"', kind, volume.source_name, volume.external)

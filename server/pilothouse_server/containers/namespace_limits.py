@@ -1,0 +1,50 @@
+"""The limits that an administrator sets to the containers of a namespace: types of Services, sources of the cluster.
+
+They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
+refused for them. They hold at the create or the change; what a container has stays.
+"""
+
+from __future__ import annotations
+
+from pilothouse_server.config.operations import configs
+from pilothouse_server.containers import repository
+from pilothouse_server.containers.external_sources import SourceReference, references
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
+from pilothouse_server.network.rules import refuse_type
+from pilothouse_server.store.draft import Draft
+from pilothouse_server.store.unit_of_work import Transaction
+
+
+async def refuse_service_types(
+    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+) -> None:
+    """Raises FailedPrecondition for a new Service, or a new type of one, that the namespace does not allow."""
+    before = [] if stored is None else owned_services(stored)
+    known = {(service.name, service.type) for service in before}
+    new = [service for service in owned_services(wanted) if (service.name, service.type) not in known]
+    if not new:
+        return
+    allowed = await repository.allowed_service_types(target, namespace)
+    for service in new:
+        names = [(port.service_name or wanted.name, port.service_type) for port in wanted.ports]
+        number = next(
+            i for i, (name, type_) in enumerate(names) if name == service.name and type_ != NO_SERVICE
+        )
+        refuse_type(namespace, allowed, service.type, f"container.ports[{number}].service_type")
+
+
+async def refuse_external(
+    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+) -> None:
+    """Raises FailedPrecondition for a new reference to a source of the cluster that the namespace does not allow."""
+    if new := _new_external(wanted, stored):
+        allowed = await repository.allowed_external_sources(target, namespace)
+        for each in new:
+            configs.refuse_unlisted(namespace, allowed, each.field, each.kind, each.name)
+
+
+def _new_external(wanted: Container, stored: Container | None) -> list[SourceReference]:
+    """The external references that a container has not yet."""
+    known = set() if stored is None else {each[1:3] for each in references(stored) if each.external}
+    return [each for each in references(wanted) if each.external and each[1:3] not in known]
