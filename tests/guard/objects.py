@@ -35,6 +35,8 @@ GUARDED: list[Guarded] = [
     Guarded("spec.schedulerName", "mine", "schedulerName"),
     Guarded("spec.priority", 2_000_000_000, "priority"),
     Guarded("spec.priorityClassName", "system-node-critical", "priority"),
+    Guarded("spec.priorityClassName", "gold.shop", "priority"),
+    Guarded("spec.preemptionPolicy", "Never", "priority"),
     Guarded("spec.overhead", {"cpu": "1"}, "unlisted"),
     Guarded("spec.resourceClaims", [{"name": "gpu", "resourceClaimName": "gpu"}], "unlisted"),
     Guarded("spec.ephemeralContainers", [{"name": "debug", "image": "busybox:1.37"}], "unlisted"),
@@ -117,6 +119,18 @@ GUARDED: list[Guarded] = [
         "appArmor",
     ),
     Guarded("metadata.annotations", {"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}, "seccomp"),
+    *(
+        Guarded("metadata.annotations", {key: "x"}, "podKeys")
+        for key in (
+            "iam.gke.io/gcp-service-account",
+            "azure.workload.identity/client-id",
+            "iam.amazonaws.com/role",
+            "linkerd.io/inject",
+            "consul.hashicorp.com/connect-inject",
+            "vault.hashicorp.com/agent-inject",
+            "k8s.v1.cni.cncf.io/networks",
+        )
+    ),
     Guarded("metadata.labels", {"azure.workload.identity/use": "true"}, "podKeys"),
 ]
 

@@ -100,7 +100,7 @@ async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: S
     await poll_until(told)
 
 
-async def test_what_others_set_is_adopted(server: Server, demo: Kubectl) -> None:
+async def test_a_class_that_others_set_is_reported_and_not_adopted(server: Server, demo: Kubectl) -> None:
     await server.admin.containers.create(
         namespace="demo",
         container=pb.Container(
@@ -112,22 +112,29 @@ async def test_what_others_set_is_adopted(server: Server, demo: Kubectl) -> None
     patch = {"spec": {"template": {"spec": {"priorityClassName": "bronze.shop"}}}}
     await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
 
-    async def adopted() -> bool:
-        found = await server.admin.containers.get(namespace="demo", name="web")
-        return found.priority_class == "bronze.shop"
-
-    await poll_until(adopted)
-    # A class that needs a permission is reported instead.
-    patch = {"spec": {"template": {"spec": {"priorityClassName": "system-cluster-critical"}}}}
-    await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
-
     async def reported() -> bool:
         found = await server.admin.containers.get(namespace="demo", name="web")
         drifted = next(each for each in found.conditions if each.type == "Drifted")
-        assert found.priority_class == "bronze.shop"
+        assert found.priority_class == "gold.shop"
         return "priorityClassName" in drifted.message
 
     await poll_until(reported)
+
+
+async def test_a_class_needs_a_permission_and_a_change_of_other_fields_does_not(
+    server: Server, demo: Kubectl
+) -> None:
+    holder = await server.user("nora", {"demo": "admin"})
+    wanted = pb.Container(name="web", image="a:1", priority_class="gold.shop")
+    with pytest.raises(PilothouseError) as refused:
+        await holder.containers.create(namespace="demo", container=wanted)
+    assert refused.value.metadata["permission"] == "container.privileged"
+    assert refused.value.metadata["field"] == "container.priority_class"
+    await server.admin.containers.create(namespace="demo", container=wanted)
+    scaled = pb.Container(replicas=2)
+    await holder.containers.update(
+        namespace="demo", name="web", container=scaled, update_mask=FieldMask(paths=["replicas"])
+    )
 
 
 async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl, tmp_path: Path) -> None:

@@ -36,7 +36,6 @@ _CONTROL_PLANE = frozenset({
     "node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/controlplane", "node-role.kubernetes.io/master",
     "node-role.kubernetes.io/etcd", "CriticalAddonsOnly",
 })  # fmt: skip
-_CRITICAL = frozenset({"system-cluster-critical", "system-node-critical"})
 # The API server itself, as clusters name it.
 _API_SERVERS = frozenset({
     "", "https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local",
@@ -48,6 +47,8 @@ ACCOUNT: Final = "serviceAccount"
 UNLISTED: Final = "unlisted"
 OBEYED_KEYS: Final = "podKeys"
 _LONGEST_VALUE = 100
+# Of the metadata the server sets the rest, or refuses it.
+METADATA: Final = "only name, labels and annotations may be given"
 
 
 class Inspection(Protocol):
@@ -114,6 +115,10 @@ scheduler = only("", "default-scheduler", rule="schedulerName", words="lets anot
 node_name = only("", rule="nodeName", words="puts pods on a node past the scheduler")
 runtime_class = only("", rule="runtimeClassName", words="chooses how the node runs pods")
 priority_number = only(rule="priority", words="evicts pods of others if there is no room for its own")
+priority_class = only("", rule="priority", words="evicts pods of others if there is no room for its own")
+preemption = only(
+    "", "PreemptLowerPriority", rule="priority", words="decides whether its pods evict those of others"
+)
 probe_host = only(
     "", rule="probeHosts", words="makes the node send requests to another address than the pod's"
 )
@@ -170,11 +175,6 @@ def toleration(value: Any, found: Inspection, way: Way) -> None:
         found.note(way, "tolerations", words, shown(key), shown(effect))
 
 
-def priority_class(value: Any, found: Inspection, way: Way) -> None:
-    if type(value) is not str or value in _CRITICAL:
-        found.note(way, "priority", "evicts pods of others if there is no room for its own", shown(value))
-
-
 def service_account(value: Any, found: Inspection, way: Way) -> None:
     if value not in _DEFAULT_ACCOUNT:
         words = "runs pods as a service account that the platform does not have"
@@ -207,6 +207,11 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
             if not usual:
                 words = f'takes the filter of system calls away by "{key}"'
                 found.note((way, key), "seccomp", words, key, shown(text))
+
+
+def never_given(value: Any, found: Inspection, way: Way) -> None:
+    """Metadata of pods beyond labels and annotations, whoever gives them."""
+    found.note(way, "metadata", f"may not be set: {METADATA}", shown(value), permission="")
 
 
 def obeyed_keys(value: Any, found: Inspection, way: Way) -> None:

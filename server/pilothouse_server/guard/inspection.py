@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from pilothouse_server.guard.checks import UNLISTED, Way, shown
+from pilothouse_server.guard.checks import METADATA, UNLISTED, Way, shown
 from pilothouse_server.guard.model import PRIVILEGED, UNGUARDED, GuardViolation, Keys, Steps
 from pilothouse_server.guard.objects import KINDS, ObjectKind
 from pilothouse_server.guard.pods import FREE, WORDS
@@ -22,8 +22,6 @@ _NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 _NEVER: Final = ""
 # A name, and preconditions by which the platform writes to one object alone.
 _IDENTITY: Final = frozenset({"name", "uid", "resourceVersion"})
-# Of the metadata the server sets the rest, or refuses it.
-_METADATA = "only name, labels and annotations may be given"
 
 
 def violations(
@@ -78,6 +76,18 @@ class _Walk:
             words = "is not among the fields that everybody may set"
             what = (place, shown(value))
             self.found.append(GuardViolation(steps, UNLISTED, words, what, self.permission))
+            self._domain_below(way, value)
+
+    def _domain_below(self, way: Way, value: Any) -> None:
+        """Notes keys of the platform's domain at any depth of a field that no list names."""
+        pending = [(way, value)]
+        while pending:
+            at, holder = pending.pop()
+            if isinstance(holder, dict):
+                self.domain(at, holder)
+                pending += [((at, key), item) for key, item in holder.items()]
+            elif isinstance(holder, list):
+                pending += [((at, number), item) for number, item in enumerate(holder)]
 
     def domain(self, way: Way, mapping: dict[str, Any]) -> None:
         for key in mapping:
@@ -144,7 +154,7 @@ def _metadata(walk: _Walk, metadata: Any, kind: ObjectKind, namespace: str) -> N
             words = f"is {shown(value)}: only {namespace} is written here"
             walk.note((way, key), "namespace", words, permission=_NEVER)
         elif key not in _IDENTITY:
-            walk.note((way, key), "metadata", f"may not be set: {_METADATA}", permission=_NEVER)
+            walk.note((way, key), "metadata", f"may not be set: {METADATA}", permission=_NEVER)
 
 
 def _selected(walk: _Walk, service: Mapping[str, Any]) -> None:

@@ -69,7 +69,13 @@ KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ("v1", "Service"): ObjectKind(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations
     ),
-    ("v1", "ServiceAccount"): ObjectKind({"automountServiceAccountToken": FREE}),
+    # Clouds give the pods of an account the identity that its annotations name.
+    ("v1", "ServiceAccount"): ObjectKind(
+        {"automountServiceAccountToken": FREE},
+        PRIVILEGED,
+        labels=checks.obeyed_keys,
+        annotations=checks.obeyed_keys,
+    ),
     ("v1", "ConfigMap"): ObjectKind({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
     ("v1", "Secret"): ObjectKind({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
     ("v1", "PersistentVolumeClaim"): ObjectKind(_CLAIM),

@@ -144,7 +144,7 @@ _VOLUME = {
 }
 _POD = {
     **_free("activeDeadlineSeconds automountServiceAccountToken dnsPolicy enableServiceLinks hostname"),
-    **_free("preemptionPolicy restartPolicy setHostnameAsFQDN shareProcessNamespace subdomain"),
+    **_free("restartPolicy setHostnameAsFQDN shareProcessNamespace subdomain"),
     "terminationGracePeriodSeconds": FREE,
     "affinity": _AFFINITY,
     "containers": [_CONTAINER],
@@ -159,6 +159,7 @@ _POD = {
     "nodeName": checks.node_name,
     "nodeSelector": WORDS,
     "os": {"name": FREE},
+    "preemptionPolicy": checks.preemption,
     "priority": checks.priority_number,
     "priorityClassName": checks.priority_class,
     "readinessGates": [{"conditionType": FREE}],
@@ -185,6 +186,7 @@ TEMPLATE: dict[str, Any] = {
         "name": FREE,
         "labels": checks.obeyed_keys,
         "annotations": checks.pod_annotations,
+        **dict.fromkeys(("finalizers", "generateName", "namespace", "ownerReferences"), checks.never_given),
         # `kubectl get -o yaml` shows it as null.
         "creationTimestamp": checks.only(rule=checks.UNLISTED, words="is set by the server"),
     },

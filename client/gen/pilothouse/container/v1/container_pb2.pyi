@@ -1786,7 +1786,8 @@ class Container(_message.Message):
     priority_class: _builtins.str
     """Name of a PriorityClass of the cluster, which decides whose pods go first, and whose are evicted, where there is no
     room for all. Default the cluster's default class. If the cluster does not have the class, or does not permit it in
-    this namespace, it makes no pods: `message` has the cluster's words. A change replaces the pods.
+    this namespace, it makes no pods: `message` has the cluster's words. A change replaces the pods. It needs
+    `container.privileged`, because such pods evict others.
     """
     automount_service_account_token: _builtins.bool
     """Whether the pods get a token of their service account for the API server; default as the account says. An account that
