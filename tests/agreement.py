@@ -133,7 +133,7 @@ async def _wanted(
     found += [Wanted(namespace_manifest(each)) for each in await find_namespaces(transaction, ids)]
     for container in rows:
         told = "; ".join(c.message for c in container.observed.conditions if c.type == "Drifted")
-        deployment = manifests.deployment(container, replicas_set=container.wanted_replicas)
+        deployment = manifests.workload(container, replicas_set=container.wanted_replicas)
         deployment["spec"]["replicas"] = container.wanted_replicas
         deployment["spec"].setdefault("paused", False)
         found.append(Wanted(deployment, container.uid, told))

@@ -21,7 +21,6 @@ from pilothouse_manifests.fields import (
 )
 from pilothouse_manifests.table import (
     CONTAINERS,
-    DEPLOYMENT,
     INIT_CONTAINER,
     INIT_CONTAINERS,
     MAIN_CONTAINER,
@@ -110,7 +109,7 @@ def _defaults(part: FieldPart | Group) -> Iterator[tuple[str, object]]:
 
 
 def adoptable(path: str, main: str) -> PathValue | None:
-    """Returns the value of a container that corresponds to a field of its Deployment's pod template's spec.
+    """Returns the value of a container that corresponds to a field of its workload's pod template's spec.
 
     `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or a change by
     others there cannot be taken over alone.
@@ -128,9 +127,9 @@ def adoptable(path: str, main: str) -> PathValue | None:
     return _among(POD.entries, path)
 
 
-def adoptable_setting(path: str) -> PathValue | None:
-    """The value of a container that a field of its Deployment's spec, apart from its template, stands for."""
-    return _among(DEPLOYMENT.entries, path)
+def adoptable_setting(part: FieldPart, path: str) -> PathValue | None:
+    """The value of a container that a field of its workload's spec (`part`), apart from its template, stands for."""
+    return _among(part.entries, path)
 
 
 def _among(entries: tuple[Entry, ...], path: str) -> PathValue | None:

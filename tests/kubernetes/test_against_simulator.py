@@ -68,9 +68,9 @@ async def seen_as(client: ClusterClient, subject: Container, status: str) -> Obs
 
 async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> None:
     subject = container(replicas=2, ports=(Port(container_port=80, service_name="web", service_port=80),))
-    applied = await client.apply(DEPLOYMENTS, manifests.deployment(subject, paused=True))
+    applied = await client.apply(DEPLOYMENTS, manifests.workload(subject, held=True))
     await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
-    again = await client.apply(DEPLOYMENTS, manifests.deployment(subject, replicas_set=2))
+    again = await client.apply(DEPLOYMENTS, manifests.workload(subject, replicas_set=2))
     (service,) = manifests.services(subject)
     await client.apply(SERVICES, service)
     running = await seen_as(client, subject, "running")
@@ -78,7 +78,7 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
     assert running.observed.pod_ip
     assert await replicas_of(client) == 2
 
-    unchanged = await client.apply(DEPLOYMENTS, manifests.deployment(subject, replicas_set=2))
+    unchanged = await client.apply(DEPLOYMENTS, manifests.workload(subject, replicas_set=2))
     assert unchanged.metadata.generation == again.metadata.generation
     assert unchanged.spec.replicas == 2
 
@@ -97,7 +97,7 @@ async def test_a_program_cannot_run_where_the_kubelet_is_away(
     simulated: SimulatedCluster, client: ClusterClient
 ) -> None:
     subject = container()
-    await client.apply(DEPLOYMENTS, manifests.deployment(subject), force=True)
+    await client.apply(DEPLOYMENTS, manifests.workload(subject), force=True)
     seen = (await seen_as(client, subject, "running")).observed
     (pod,) = (await client.list(PODS, "shop")).items
     simulated.kubelets.stop(pod.spec.node_name)
@@ -112,7 +112,7 @@ async def test_a_watch_continues_a_list(client: ClusterClient) -> None:
     before = await client.list(PODS, label_selector=MANAGED_SELECTOR)
     watch = client.watch(PODS, resource_version=before.resource_version, label_selector=MANAGED_SELECTOR)
     async with within(20), aclosing(watch):
-        await client.apply(DEPLOYMENTS, manifests.deployment(container()))
+        await client.apply(DEPLOYMENTS, manifests.workload(container()))
         types = []
         async for event in watch:
             types.append(event.type)
@@ -124,7 +124,7 @@ async def test_a_watch_continues_a_list(client: ClusterClient) -> None:
 
 async def test_usage_is_read_from_every_node(client: ClusterClient) -> None:
     subject = container()
-    await client.apply(DEPLOYMENTS, manifests.deployment(subject))
+    await client.apply(DEPLOYMENTS, manifests.workload(subject))
     seen = await seen_as(client, subject, "running")
     nodes = (await client.list(NODES)).items
     summaries = [await client.node_stats(node.metadata.name) for node in nodes]
@@ -136,7 +136,7 @@ async def test_usage_is_read_from_every_node(client: ClusterClient) -> None:
 
 
 async def test_a_dry_run_stores_nothing(client: ClusterClient) -> None:
-    shown = await client.dry_run(DEPLOYMENTS, manifests.deployment(container()))
+    shown = await client.dry_run(DEPLOYMENTS, manifests.workload(container()))
     assert shown["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:1.27"
     assert await client.find(DEPLOYMENTS, "shop", "web") is None
 
@@ -145,7 +145,7 @@ def test_managed_objects_are_found_by_one_selector() -> None:
     value = KubernetesObject()
     assert value.metadata.label(MANAGED_BY) == ""
     key, _, wanted = MANAGED_SELECTOR.partition("=")
-    assert manifests.deployment(container())["metadata"]["labels"][key] == wanted
+    assert manifests.workload(container())["metadata"]["labels"][key] == wanted
 
 
 async def test_a_dry_run_of_a_container_tells_what_would_be_and_what_would_be_refused(

@@ -94,7 +94,7 @@ def test_fields_are_written_where_their_paths_lead() -> None:
     )
     assert f"{POD}.affinity" in subject.spec.extra_fields
     assert f"{MAIN}.tty" in subject.spec.extra_fields
-    pod = manifests.deployment(subject)["spec"]["template"]["spec"]
+    pod = manifests.workload(subject)["spec"]["template"]["spec"]
     assert (pod["affinity"], pod["topologySpreadConstraints"]) == (affinity, spread)
     assert pod["containers"] == [
         {

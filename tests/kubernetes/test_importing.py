@@ -144,7 +144,7 @@ async def client() -> AsyncIterator[ClusterClient]:
 
 def theirs(subject: Container) -> Manifest:
     """Returns the Deployment as somebody else would have made it: without our label."""
-    manifest = manifests.deployment(subject)
+    manifest = manifests.workload(subject)
     pods = {"app": "web"}
     manifest["metadata"]["labels"] = dict(subject.labels)
     manifest["spec"]["selector"] = {"matchLabels": pods}
@@ -166,12 +166,13 @@ async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: 
     assert msgspec.structs.replace(found.spec, taken_over=None, pod_labels={}) == subject.spec
     # An explicit default changes nothing of the pods.
     again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
-    after = await client.dry_run(DEPLOYMENTS, manifests.deployment(again), force=True)
+    after = await client.dry_run(DEPLOYMENTS, manifests.workload(again), force=True)
     assert after["spec"] == live["spec"]
 
 
 def bare(**pod: Any) -> Manifest:
     return {
+        "kind": "Deployment",
         "metadata": {"name": "web", "namespace": "shop", "uid": "d-1"},
         "spec": {
             "selector": {"matchLabels": {"app": "web"}},
@@ -297,7 +298,7 @@ def test_volumes_that_pods_do_without_are_volumes_of_their_own() -> None:
         "optional-configmap-c": True,
         "optional-secret-s": True,
     }
-    written = manifests.deployment(converted.container)["spec"]["template"]["spec"]["volumes"]
+    written = manifests.workload(converted.container)["spec"]["template"]["spec"]["volumes"]
     assert [each["configMap"] for each in written if "configMap" in each] == [
         {"name": "c", "optional": True},
         {"name": "c"},
@@ -357,7 +358,7 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
 
 def test_adoption_takes_the_named_fields_and_no_others() -> None:
     subject = container(env=(EnvVar("A", "1"), EnvVar("B", "2")), labels={"team": "a"})
-    live = msgspec.json.decode(msgspec.json.encode(manifests.deployment(subject)))
+    live = msgspec.json.decode(msgspec.json.encode(manifests.workload(subject)))
     main = live["spec"]["template"]["spec"]["containers"][0]
     main["image"], main["env"] = "nginx:2", [{"name": "B", "value": "3"}]
     live["spec"]["strategy"] = {"type": "Recreate"}

@@ -252,7 +252,7 @@ FIELDS = set(model.EnvVar.__struct_fields__)
 @few
 @given(containers)
 def test_everything_a_container_says_is_sent(subject: model.Container) -> None:
-    sent = leaves(manifests.deployment(subject))
+    sent = leaves(manifests.workload(subject))
     wanted = [
         *statements(subject.spec),
         *statements(subject.env),
@@ -271,7 +271,7 @@ def test_everything_a_container_says_is_sent(subject: model.Container) -> None:
 @few
 @given(containers)
 def test_a_false_that_was_said_is_sent(subject: model.Container) -> None:
-    main = manifests.deployment(subject)["spec"]["template"]["spec"]["containers"][0]
+    main = manifests.workload(subject)["spec"]["template"]["spec"]["containers"][0]
     security = subject.spec.security_context
     for name, key in (
         ("run_as_non_root", "runAsNonRoot"),
@@ -285,7 +285,7 @@ def test_a_false_that_was_said_is_sent(subject: model.Container) -> None:
 @few
 @given(containers)
 def test_replicas_are_never_sent_and_nothing_is_null(subject: model.Container) -> None:
-    manifest = manifests.deployment(subject, replicas_set=3)
+    manifest = manifests.workload(subject, replicas_set=3)
     assert "replicas" not in manifest["spec"]
     assert manifest["metadata"]["annotations"][manifests.REPLICAS_SET] == "3"
     assert None not in leaves(manifest)
@@ -294,7 +294,7 @@ def test_replicas_are_never_sent_and_nothing_is_null(subject: model.Container) -
 @few
 @given(containers)
 def test_list_keys_of_server_side_apply_are_unique(subject: model.Container) -> None:
-    main = manifests.deployment(subject)["spec"]["template"]["spec"]["containers"][0]
+    main = manifests.workload(subject)["spec"]["template"]["spec"]["containers"][0]
     keys = [(port["containerPort"], port["protocol"]) for port in main.get("ports", [])]
     assert len(keys) == len(set(keys))
     names = [port["name"] for port in main.get("ports", []) if "name" in port]
@@ -304,7 +304,7 @@ def test_list_keys_of_server_side_apply_are_unique(subject: model.Container) -> 
 @few
 @given(containers)
 def test_pods_are_selected_by_uid_alone_and_carry_it(subject: model.Container) -> None:
-    spec = manifests.deployment(subject)["spec"]
+    spec = manifests.workload(subject)["spec"]
     assert spec["selector"] == {"matchLabels": {CONTAINER_UID: subject.uid}}
     assert spec["template"]["metadata"]["labels"][CONTAINER_UID] == subject.uid
 
@@ -332,7 +332,7 @@ def test_a_name_too_long_for_a_pods_port_is_that_of_the_service_alone() -> None:
     )
     (service,) = manifests.services(rules.checked(subject))
     assert service["spec"]["ports"][0]["name"] == name
-    (main,) = manifests.deployment(subject)["spec"]["template"]["spec"]["containers"]
+    (main,) = manifests.workload(subject)["spec"]["template"]["spec"]["containers"]
     assert main["ports"] == [{"containerPort": 8080, "protocol": "TCP"}]
 
 
@@ -358,7 +358,7 @@ def test_one_port_behind_two_services_is_one_port_of_the_pod() -> None:
             ),
         )
     )
-    main = manifests.deployment(subject)["spec"]["template"]["spec"]["containers"][0]
+    main = manifests.workload(subject)["spec"]["template"]["spec"]["containers"][0]
     assert main["ports"] == [{"containerPort": 8080, "protocol": "TCP", "name": "http"}]
     front, external = manifests.services(subject)
     assert (front["spec"]["type"], external["spec"]["type"]) == ("ClusterIP", "LoadBalancer")
@@ -374,12 +374,12 @@ def test_who_made_the_pods_is_the_callers_to_say_and_the_objects_are_ours() -> N
     ports = (model.Port(container_port=80, service_name="web", service_port=80),)
     spec = model.ContainerSpec(pod_labels={MANAGED_BY: "Helm"})
     subject = container(labels={MANAGED_BY: "Helm"}, spec=spec, ports=ports)
-    deployment = manifests.deployment(subject)
+    deployment = manifests.workload(subject)
     assert deployment["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "Helm"
     (service,) = manifests.services(subject)
     for made in (deployment, service):
         assert made["metadata"]["labels"][MANAGED_BY] == "pilothouse"
-    plain = manifests.deployment(container())
+    plain = manifests.workload(container())
     assert plain["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "pilothouse"
 
 
@@ -390,7 +390,7 @@ def test_a_caller_cannot_take_our_labels() -> None:
         "app.kubernetes.io/name": "mine",
     }
     spec = model.ContainerSpec(pod_labels=stolen)
-    made = manifests.deployment(container(labels=stolen, spec=spec))
+    made = manifests.workload(container(labels=stolen, spec=spec))
     assert made["spec"]["template"]["metadata"]["labels"][CONTAINER_UID] == container().uid
     labels = made["metadata"]["labels"]
     assert labels[MANAGED_BY] == "pilothouse"
@@ -399,10 +399,10 @@ def test_a_caller_cannot_take_our_labels() -> None:
 
 
 def test_a_deployment_that_must_not_start_is_made_paused() -> None:
-    assert manifests.deployment(container(), paused=True)["spec"]["paused"] is True
+    assert manifests.workload(container(), held=True)["spec"]["paused"] is True
     # Said, or it would be others' to set.
-    assert manifests.deployment(container())["spec"]["paused"] is False
-    assert manifests.deployment(container(hold_rollout=True))["spec"]["paused"] is True
+    assert manifests.workload(container())["spec"]["paused"] is False
+    assert manifests.workload(container(hold_rollout=True))["spec"]["paused"] is True
 
 
 def test_a_service_account_belongs_to_the_namespace() -> None:

@@ -16,7 +16,6 @@ from pilothouse_server.kubernetes.objects import (
     ContainerStatus,
     Deployment,
     DeploymentSpec,
-    DeploymentState,
     ObjectCondition,
     ObjectMeta,
     OwnerReference,
@@ -27,6 +26,7 @@ from pilothouse_server.kubernetes.objects import (
     Running,
     Terminated,
     Waiting,
+    WorkloadState,
 )
 from pilothouse_server.kubernetes.pod_observation import observe_pod
 from pilothouse_server.values.resources import Condition
@@ -42,7 +42,7 @@ def deployment(replicas: int = 1, **status: Any) -> Deployment:
     return Deployment(
         metadata=ObjectMeta(name="web", uid="d", generation=1),
         spec=DeploymentSpec(replicas=replicas),
-        status=DeploymentState(**{"observed_generation": 1, **counts, **status}),
+        status=WorkloadState(**{"observed_generation": 1, **counts, **status}),
     )
 
 
@@ -342,9 +342,7 @@ def test_stopped_and_paused_are_said_at_once_and_tell_what_is_left(desired: Any,
     subject = container(desired_state=desired)
     before = observe(subject, deployment(1), (), [ready_pod("a")], now=NOW).observed
     during = observe(subject, deployment(0), (), [ready_pod("a")], now=NOW).observed
-    counted = msgspec.structs.replace(
-        deployment(0), status=DeploymentState(observed_generation=1, replicas=1)
-    )
+    counted = msgspec.structs.replace(deployment(0), status=WorkloadState(observed_generation=1, replicas=1))
     unseen = observe(subject, counted, (), [], now=NOW).observed
     assert (unseen.reason, unseen.message) == ("ScalingDown", "the cluster has yet to follow")
     unheard = observe(subject, deployment(0, observed_generation=0), (), [], now=NOW).observed

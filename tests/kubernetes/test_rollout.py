@@ -10,13 +10,13 @@ import pytest
 
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.observation import observe
-from pilothouse_server.containers.rollout import REVISION, applied_rollout
+from pilothouse_server.containers.rollout import applied_rollout
+from pilothouse_server.containers.workloads import REVISION
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
     Deployment,
     DeploymentSpec,
-    DeploymentState,
     ObjectCondition,
     ObjectMeta,
     OwnerReference,
@@ -24,6 +24,7 @@ from pilothouse_server.kubernetes.objects import (
     PodState,
     ReplicaSet,
     Waiting,
+    WorkloadState,
 )
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import container
@@ -47,7 +48,7 @@ def deployment(
     return Deployment(
         metadata=ObjectMeta(name="web", uid="d", generation=generation, annotations={REVISION: "2"}),
         spec=DeploymentSpec(replicas=wanted, paused=paused),
-        status=DeploymentState(
+        status=WorkloadState(
             observed_generation=seen,
             replicas=replicas,
             updated_replicas=updated,

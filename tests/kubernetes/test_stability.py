@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from pilothouse_server.containers.observation import observe
-from pilothouse_server.containers.rollout import REVISION, forget_state
+from pilothouse_server.containers.rollout import forget_state
 from pilothouse_server.containers.stability import SETTLE_SECONDS, applied_stability
+from pilothouse_server.containers.workloads import REVISION
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,

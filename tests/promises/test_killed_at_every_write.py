@@ -104,7 +104,7 @@ async def test_an_orphan_is_found(
         await client.delete(DEPLOYMENTS, home, where[1], uid=deployment.metadata.uid)
         for service in await client.list(SERVICES, where[0], ""):
             await client.delete(SERVICES, home, service.metadata.name, uid=service.metadata.uid)
-        return ContainerProgress(deployment=deployment, again_seconds=0.1)
+        return ContainerProgress(workload=deployment, again_seconds=0.1)
 
     async def delete(server: Server) -> None:
         await server.admin.containers.delete(namespace=SPACE, name="web")

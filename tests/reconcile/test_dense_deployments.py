@@ -32,11 +32,11 @@ async def test_its_label_says_whose_it_is(ours: bool) -> None:
         client: Any = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense")
         try:
             if ours:
-                found = await container_actions._deployment_to_delete(client, container)
+                found = await container_actions._workload_to_delete(client, container)
                 assert found is not None
                 assert found.metadata.uid == "u"
             else:
                 with pytest.raises(TooManyValues):
-                    await container_actions._deployment_to_delete(client, container)
+                    await container_actions._workload_to_delete(client, container)
         finally:
             await client.close()

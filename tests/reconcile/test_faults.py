@@ -136,7 +136,7 @@ async def test_a_name_that_is_taken_is_refused_and_free_again_when_it_goes(here:
     async with here.reconciling():
         await here.namespace()
         await poll_until(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is not None)
-        foreign = manifests.deployment(model(uid="0b2c3d4e-0000-4000-8000-00000000000f"))
+        foreign = manifests.workload(model(uid="0b2c3d4e-0000-4000-8000-00000000000f"))
         del foreign["metadata"]["labels"]
         taken = await client.apply(DEPLOYMENTS, foreign)
         await here.create()
@@ -210,7 +210,7 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
                 ),
                 ports=(Port(container_port=1, service_name="orphan", service_port=1),),
             )
-            await client.apply(DEPLOYMENTS, manifests.deployment(orphan))
+            await client.apply(DEPLOYMENTS, manifests.workload(orphan))
             await client.apply(SERVICES, manifests.services(orphan)[0])
         await poll_until(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
         await poll_until(lambda: client.find(SERVICES, "shop", "orphan"), lambda found: found is None)

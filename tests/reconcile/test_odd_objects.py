@@ -592,8 +592,8 @@ async def test_two_deployments_of_one_uid_end_no_observation() -> None:
         for namespace, labels in (("shop", {CONTAINER_UID: str(uuid4())}), ("other", None))
     )
     for each in (owned, theirs, owned):
-        imported.deployment_changed(None, each)
-    imported.deployment_changed(theirs, None)
-    imported.deployment_changed(owned, None)
+        imported.workload_changed(None, each)
+    imported.workload_changed(theirs, None)
+    imported.workload_changed(owned, None)
     assert imported._containers == {}
     await client.close()

@@ -99,7 +99,7 @@ def test_a_right_that_another_program_has_is_not_adopted() -> None:
     admin = SecurityContext(capabilities_add=("SYS_ADMIN",))
     spec = ContainerSpec(sidecars=(EXPORTER, msgspec.structs.replace(PROXY, security_context=admin)))
     subject = container(spec=spec)
-    live = manifests.deployment(subject)
+    live = manifests.workload(subject)
     live["metadata"]["uid"] = "d-1"
     program = live["spec"]["template"]["spec"]["containers"][1]
     program |= {"image": "exporter:2", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}

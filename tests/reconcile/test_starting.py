@@ -11,13 +11,13 @@ from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
     Deployment,
-    DeploymentState,
     ObjectCondition,
     ObjectMeta,
     Pod,
     PodState,
     ReplicaSet,
     Waiting,
+    WorkloadState,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.observe.cluster_view import (
@@ -53,7 +53,7 @@ def meta(uid: str = UID, *, generation: int = 1, deleted_at: datetime | None = N
 
 
 def deployment(*conditions: tuple[str, str], uid: str = UID, generation: int = 1) -> Deployment:
-    state = DeploymentState(conditions=tuple(ObjectCondition(*each) for each in conditions))
+    state = WorkloadState(conditions=tuple(ObjectCondition(*each) for each in conditions))
     return Deployment(metadata=meta(uid, generation=generation), status=state)
 
 
@@ -78,7 +78,7 @@ def pod(
 def view() -> View:
     """Returns a view of a container with a new Deployment and a pod that is being made."""
     made = View()
-    made.deployment_changed(None, deployment())
+    made.workload_changed("Deployment", None, deployment())
     made.replica_set_changed(None, ReplicaSet(metadata=meta()))
     made.pod_changed(None, pod("ContainerCreating"))
     return made
@@ -87,7 +87,9 @@ def view() -> View:
 def test_ordinary_steps_are_gathered(view: View) -> None:
     assert view.seconds_to_next() == pytest.approx(STARTING_SECONDS, abs=0.1)
     view.now += 0.3
-    view.deployment_changed(deployment(), deployment(("Progressing", "True"), ("Available", "False")))
+    view.workload_changed(
+        "Deployment", deployment(), deployment(("Progressing", "True"), ("Available", "False"))
+    )
     assert not view.is_due()
     view.now += 0.3
     assert view.take(10) == [UID]
@@ -127,14 +129,14 @@ def test_what_matters_of_a_pod_is_seen_at_once(view: View, seen: Pod) -> None:
     ids=["deadline", "no pods", "another template", "gone"],
 )
 def test_what_matters_of_a_deployment_is_seen_at_once(view: View, seen: Deployment | None) -> None:
-    view.deployment_changed(deployment(), seen)
+    view.workload_changed("Deployment", deployment(), seen)
     assert view.is_due()
 
 
 def test_many_that_start_are_gathered_for_longer_but_not_for_ever() -> None:
     view = View()
     for number in range(5_000):
-        view.deployment_changed(None, deployment(uid=str(UUID(int=number + 1))))
+        view.workload_changed("Deployment", None, deployment(uid=str(UUID(int=number + 1))))
     assert view.seconds_to_next() == STARTING_SECONDS
     view.now += STARTING_SECONDS
     assert 0 < len(view.take(5_000)) < 100

@@ -9,18 +9,19 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.containers import external_sources, guarding, manifests
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import GUARDED, NAME_TAKEN, Conflict, Invalid, NotFound, Refused
 from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENTS,
     SERVICE_ACCOUNTS,
     SERVICES,
-    Deployment,
     Manifest,
+    Resource,
     Service,
+    WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import needs_another_address
@@ -45,18 +46,19 @@ async def check_on_cluster(connect: Connect, container: Container) -> tuple[Obje
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:
-    """Returns the container's Deployment and Services as they would be, whole; empty where its namespace is missing."""
+    """Returns the container's workload and Services as they would be, whole; empty where its namespace is missing."""
     where, objects = container.kubernetes_namespace, []
+    workloads = workload_type(container).resource
     try:
-        found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
-        _check_ours(container, "Deployment", found)
+        found = await client.find(workloads, where, container.kubernetes_name)
+        _check_ours(container, workloads.kind, found)
         await _dry_run_service_account(client, container)
         if why := await external_sources.refuse_on_cluster(client, container):
             raise Refused(why, code=403, status_reason=GUARDED)
-        manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-        objects.append(await _dry_run_deployment(client, container, manifest, there=found is not None))
+        manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+        objects.append(await _dry_run_workload(client, container, manifest, there=found is not None))
         if found is not None:
-            await _dry_run_scale(client, container, found)
+            await _dry_run_scale(client, container, workloads, found)
         for manifest in manifests.services(container):
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])
             _check_ours(container, "Service", service)
@@ -70,27 +72,29 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
 
 
 async def dry_run_container_deletion(client: ClusterClient, container: Container) -> None:
-    """The deletion of its Services and its Deployment."""
+    """The deletion of its Services and its workload."""
+    workloads = workload_type(container).resource
     where = container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     for service in (await client.list(SERVICES, where, label_selector=selector)).items:
         await dry_run_deletion(client, SERVICES, service)
-    found = await client.find(DEPLOYMENTS, where, container.kubernetes_name)
+    found = await client.find(workloads, where, container.kubernetes_name)
     if found is not None and manifests.is_ours(container, found):
-        await dry_run_deletion(client, DEPLOYMENTS, found)
+        await dry_run_deletion(client, workloads, found)
 
 
-async def _dry_run_deployment(
+async def _dry_run_workload(
     client: ClusterClient, container: Container, manifest: Manifest, *, there: bool
 ) -> Manifest:
+    workloads = workload_type(container).resource
     try:
-        return await client.dry_run(DEPLOYMENTS, manifest, force=True)
+        return await client.dry_run(workloads, manifest, force=True)
     except Invalid:
         if not there or not manifests.recreates(manifest):
             raise
     # The reconciler removes the settings of rolling updates, which an apply alone would keep.
     where = container.kubernetes_namespace, container.kubernetes_name
-    return await client.dry_run_replaced(DEPLOYMENTS, *where, ("spec",), manifest["spec"])
+    return await client.dry_run_replaced(workloads, *where, ("spec",), manifest["spec"])
 
 
 async def _dry_run_service_account(client: ClusterClient, container: Container) -> None:
@@ -105,15 +109,17 @@ async def _dry_run_service_account(client: ClusterClient, container: Container) 
         guarding.refuse_account(container, found)
 
 
-async def _dry_run_scale(client: ClusterClient, container: Container, found: Deployment) -> None:
+async def _dry_run_scale(
+    client: ClusterClient, container: Container, workloads: Resource[WorkloadObject], found: WorkloadObject
+) -> None:
     wanted = container.wanted_replicas
     # A number that others set stays as long as our desired number stays.
-    if found.metadata.annotation(manifests.REPLICAS_SET) != str(wanted) and found.spec.replicas != wanted:
+    if found.metadata.annotation(manifests.REPLICAS_SET) != str(wanted) and found.replicas != wanted:
         where = (container.kubernetes_namespace, container.kubernetes_name)
-        await client.set_scale(DEPLOYMENTS, *where, wanted, dry_run=True)
+        await client.set_scale(workloads, *where, wanted, dry_run=True)
 
 
-def _check_ours(container: Container, kind: str, found: Deployment | Service | None) -> None:
+def _check_ours(container: Container, kind: str, found: WorkloadObject | Service | None) -> None:
     if found is None or container.spec.taken_over is not None:
         return
     if not manifests.is_ours(container, found):

@@ -11,9 +11,9 @@ from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.pod_manifests import pod_spec
+from pilothouse_server.containers.workloads import workload_type
 
 _FIELD: Final = "container.extra_fields"
-_WORKLOAD: Final = ("apps/v1", "Deployment")
 _LONGEST_PATH = 512
 _CHARACTERS = 32 * 1024
 _DEPTH = 16
@@ -27,6 +27,8 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
     if sum(len(path) + len(text) for path, text in given.items()) > _CHARACTERS:
         found.add(_FIELD, "max_length", f"must not be longer than {_CHARACTERS} characters in total")
         return given
+    resource = workload_type(container).resource
+    schema = resource.api_version, resource.kind
     document = {"spec": {"template": {"spec": pod_spec(container)}}}
     checked: dict[tuple[PathStep, ...], str] = {}
     for path, text in given.items():
@@ -46,7 +48,7 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
         if rule := _json_problem(text):
             found.add(at, "json", rule)
         else:
-            for wrong, meant in schemas().misspelt(*_WORKLOAD, spelled(steps), msgspec.json.decode(text)):
+            for wrong, meant in schemas().misspelt(*schema, spelled(steps), msgspec.json.decode(text)):
                 found.add(at, "field", f'"{wrong}" is no field of Kubernetes; did you mean "{meant}"?')
         checked[steps] = text
     return {spelled(steps): text for steps, text in checked.items()}

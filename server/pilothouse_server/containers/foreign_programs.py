@@ -7,7 +7,7 @@ REPAIR has removed them. They are known by their names in the template, all that
 from __future__ import annotations
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.kubernetes.objects import Deployment
+from pilothouse_server.kubernetes.objects import WorkloadObject
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition
 
@@ -15,12 +15,12 @@ FOREIGN_PROGRAMS = "ForeignPrograms"
 
 
 def foreign_programs(
-    container: Container, deployment: Deployment | None, permitted: PermittedAdditions
+    container: Container, workload: WorkloadObject | None, permitted: PermittedAdditions
 ) -> Condition | None:
     """Returns the condition; None where the template has our programs alone."""
-    if deployment is None:
+    if workload is None:
         return None
-    spec = deployment.spec.template.spec
+    spec = workload.spec.template.spec
     ours = {container.spec.pod_container_name, *(each.name for each in container.spec.sidecars)}
     added = [each.name for each in spec.containers if each.name not in ours]
     ours = {init.name for init in container.spec.init_containers}

@@ -10,7 +10,7 @@ fail, for as long as that caller likes; until then a program that is run in them
 and secrets that they read.
 
 Present annotations of a Service stay, whichever caller changes the container, and so do guarded keys of labels and
-annotations that the Deployment and the Services have by themselves: operators and meshes obey those, too.
+annotations that the workload and the Services have by themselves: operators and meshes obey those, too.
 
 The rights that a container was admitted with are stored with it, and the reconciler writes no others.
 """
@@ -34,7 +34,7 @@ from pilothouse_manifests.table import (
 )
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import manifests
-from pilothouse_server.containers.model import Container, DeploymentSettings
+from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
 from pilothouse_server.guard.checks import ACCOUNT, OBEYED_KEYS, shown
@@ -64,7 +64,7 @@ def admitted(wanted: Container, stored: Container | None, keys: Keys, may: May) 
         PermissionDenied: the first right that the caller may not give or take away, with its field.
         InvalidArgument: a part that is never sent, with its field.
     """
-    everything = _of_deployment(wanted, keys)
+    everything = _of_workload(wanted, keys)
     found = [each for each in everything if not _is_key_of_object(each)]
     if found or (stored is not None and _may_have_rights(stored, wanted)):
         _refuse_rights(wanted, stored, found, keys, may)
@@ -122,8 +122,8 @@ def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May
 def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
     """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
     keys = Keys(KeyPatterns("*"), guarded)
-    had = {(each.right, _program_of(each)) for each in _of_deployment(stored, keys)}
-    return any((each.right, _program_of(each)) not in had for each in _of_deployment(wanted, keys))
+    had = {(each.right, _program_of(each)) for each in _of_workload(stored, keys)}
+    return any((each.right, _program_of(each)) not in had for each in _of_workload(wanted, keys))
 
 
 def _program_of(found: GuardViolation) -> Steps:
@@ -139,7 +139,7 @@ def runs_other_things(wanted: Container, stored: Container) -> bool:
 
 def _content(container: Container) -> tuple[object, ...]:
     spec = msgspec.structs.replace(
-        container.spec, pod_labels={}, pod_annotations={}, workload=DeploymentSettings()
+        container.spec, pod_labels={}, pod_annotations={}, workload=type(container.spec.workload)()
     )
     return (container.image, container.env, container.volume_mounts, container.volumes, spec)
 
@@ -187,13 +187,13 @@ def may_be_sent(container: Container) -> Admitted:
     return Admitted(container.kubernetes_namespace, _OURS, None if rights is None else frozenset(rights))
 
 
-def _of_deployment(container: Container, keys: Keys) -> list[GuardViolation]:
-    deployment = manifests.deployment(container)
-    return violations(deployment, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS)
+def _of_workload(container: Container, keys: Keys) -> list[GuardViolation]:
+    workload = manifests.workload(container)
+    return violations(workload, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS)
 
 
 def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
-    return [each for each in _of_deployment(container, keys) if not _is_key_of_object(each)]
+    return [each for each in _of_workload(container, keys) if not _is_key_of_object(each)]
 
 
 def _is_key_of_object(found: GuardViolation) -> bool:
@@ -235,7 +235,7 @@ def _refuse_keys(
         return
     before: set[tuple[str, str]] = set()
     if stored is not None:
-        before |= {("", each.right) for each in _of_deployment(stored, keys) if _is_key_of_object(each)}
+        before |= {("", each.right) for each in _of_workload(stored, keys) if _is_key_of_object(each)}
         before |= {(name, each.right) for name, each in _of_services(stored, keys)}
     for name, each in found:
         if each.permission and ((name, each.right) in before or may(each.permission)):

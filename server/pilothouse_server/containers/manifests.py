@@ -8,7 +8,7 @@ Identity: every object carries our labels, and the pods are selected by the cont
 is immutable, so nothing that a caller can change may be in it; and a container made again under the same name does not
 adopt its predecessor's pods.
 
-An imported Deployment is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
+An imported workload is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
 selector and the labels of its pods (`taken_over`), and only the objects' own metadata carry the container's uid. Its
 pods are found by their owners. The ports that it declares on its pods stay apart from those of its Services.
 """
@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 import msgspec
 
 from pilothouse_manifests import extra_fields
-from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, RECREATE, key_of
-from pilothouse_manifests.writing import writer
+from pilothouse_manifests.table import RECREATE
 from pilothouse_server.containers.model import Container, TakenOver
 from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.pod_manifests import pod_spec
-from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Manifest, Service
+from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Service, WorkloadObject
 from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
     DOMAIN,
@@ -43,17 +43,15 @@ RESTARTED_AT = f"{DOMAIN}/restarted-at"
 # The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
 # number to others.
 REPLICAS_SET = f"{DOMAIN}/replicas-set"
-# Deployments, Services, replica sets and pods of containers; those of imported Deployments' pods do not say so.
+# Workloads, Services, replica sets and pods of containers; those of imported workloads' pods do not say so.
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
-
-PAUSED = key_of(DEPLOYMENT, "hold_rollout")
 
 
 def pod_labels(container: Container) -> dict[str, str]:
     """The caller's labels and ours: the labels that we select by win, but `managed-by` is the caller's to set.
 
-    The pods of an imported Deployment have theirs alone, or they would restart.
+    The pods of an imported workload have theirs alone, or they would restart.
     """
     taken_over = container.spec.taken_over
     if taken_over is not None:
@@ -64,7 +62,7 @@ def pod_labels(container: Container) -> dict[str, str]:
 
 
 def pod_annotations(container: Container) -> dict[str, str]:
-    """The caller's annotations, and those of the platform's that an imported Deployment brought along."""
+    """The caller's annotations, and those of the platform's that an imported workload brought along."""
     taken_over = container.spec.taken_over
     brought = {} if taken_over is None else taken_over.pod_annotations
     return container.spec.pod_annotations | {key: text for key, text in brought.items() if is_platforms(key)}
@@ -86,7 +84,7 @@ def _labels(container: Container, labels: dict[str, str]) -> dict[str, str]:
 
 
 def object_labels(container: Container) -> dict[str, str]:
-    """Returns the labels of the Deployment and the Services of a container: they are ours, also of imported pods."""
+    """Returns the labels of the workload and the Services of a container: they are ours, also of imported pods."""
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
         return {**_labels(container, container.labels), MANAGED_BY: MANAGER, **home}
@@ -94,14 +92,13 @@ def object_labels(container: Container) -> dict[str, str]:
     return {**container.labels, CONTAINER_UID: container.uid, **home}
 
 
-def deployment(
-    container: Container, *, replicas_set: int | None = None, paused: bool | None = None
-) -> Manifest:
-    """The Deployment of a container, without `replicas`.
+def workload(container: Container, *, replicas_set: int | None = None, held: bool | None = None) -> Manifest:
+    """The workload of a container, without `replicas`.
 
-    `replicas_set`: noted as the number we scaled to last. `paused` (default: as the container holds its rollout) is
+    `replicas_set`: noted as the number we scaled to last. `held` (default: as the container holds its rollout) is
     for making a Deployment that must not start a pod before it is scaled.
     """
+    type_ = workload_type(container)
     taken_over = container.spec.taken_over
     annotations = dict(container.annotations)
     template_annotations = pod_annotations(container)
@@ -116,12 +113,10 @@ def deployment(
             "spec": pod_spec(container),
         },
     }
-    spec |= _write_settings(container.spec.workload)
-    # Said also where it is false: a field that we leave out is others' to set.
-    spec[PAUSED] = container.hold_rollout if paused is None else paused
+    spec |= type_.write(container, container.hold_rollout if held is None else held)
     manifest: Manifest = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
+        "apiVersion": type_.resource.api_version,
+        "kind": type_.kind,
         "metadata": without_empty(
             {
                 "name": container.kubernetes_name,
@@ -137,9 +132,6 @@ def deployment(
     return manifest
 
 
-_write_settings = writer(DEPLOYMENT_SETTINGS, place=lambda name: name.removeprefix("deployment."))
-
-
 def recreates(manifest: Manifest) -> bool:
     """Returns whether a Deployment ends its old pods first; it may have no settings of a rolling update then."""
     return bool(manifest["spec"].get("strategy", {}).get("type") == RECREATE)
@@ -153,10 +145,10 @@ def services(container: Container) -> list[Manifest]:
     return [object_of(service, {**labels, SERVICE_UID: service.uid}) for service in owned_services(container)]
 
 
-def is_ours(container: Container, found: Deployment | Service) -> bool:
-    """Returns whether a Deployment or a Service was made for the container.
+def is_ours(container: Container, found: WorkloadObject | Service) -> bool:
+    """Returns whether a workload or a Service was made for the container.
 
-    Others may take our label away. A Deployment's selector cannot be changed, and no other selects pods of this uid.
+    Others may take our label away. A workload's selector cannot be changed, and no other selects pods of this uid.
     """
     own = {CONTAINER_UID: container.uid}
     return found.metadata.label(CONTAINER_UID) == container.uid or found.selected == own

@@ -3,7 +3,7 @@
 Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
 
 * paused and stopped are the requested states; the reason describes pods that are still there.
-* crash_loop_back_off: a pod of the Deployment backs off. A pod that started again counts as crash looping for another
+* crash_loop_back_off: a pod of it backs off. A pod that started again counts as crash looping for another
   `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
   (`recheck_seconds`).
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
@@ -31,16 +31,16 @@ from pilothouse_server.containers.rollout import (
     ROLLING_OUT,
     ROLLOUT_HELD,
     is_outrun,
-    newest_of,
     observe_rollout,
     reason_of,
     says_why,
     witness,
 )
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
+from pilothouse_server.containers.workloads import Newest, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, WARNED
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
-from pilothouse_server.kubernetes.objects import Deployment, EventObject, ObjectCondition, Pod, ReplicaSet
+from pilothouse_server.kubernetes.objects import EventObject, ObjectCondition, Pod, ReplicaSet, WorkloadObject
 from pilothouse_server.kubernetes.pod_observation import (
     CRASH_LOOP,
     ENDED,
@@ -94,7 +94,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 def observe(
     container: Container,
-    deployment: Deployment | None,
+    workload: WorkloadObject | None,
     replica_sets: Iterable[ReplicaSet] = (),
     pods: Iterable[Pod] = (),
     events: Iterable[EventObject] = (),
@@ -110,28 +110,27 @@ def observe(
     """
     pods = tuple(pods)
     events = tuple(events)
-    replica_sets = tuple(replica_sets)
-    newest = newest_of(replica_sets)
     observations = sorted(
         (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
-    spec_replicas = deployment.spec.replicas if deployment else 0
-    rollout = observe_rollout(container, deployment, replica_sets, observations)
-    status, reason, message, recheck_seconds = _status(
-        container, deployment, observations, cluster_now or now
-    )
-    if status == "running" and not reason and rollout is not None and deployment is not None:
-        reason, message = reason_of(rollout, deployment, observations, newest)
-    foreign = foreign_programs(container, deployment, permitted)
+    newest = None
+    if workload is not None:
+        newest = workload_type(container).newest(workload, tuple(replica_sets), observations)
+    spec_replicas = workload.replicas if workload else 0
+    rollout = observe_rollout(container, workload, newest, observations)
+    status, reason, message, recheck_seconds = _status(container, workload, observations, cluster_now or now)
+    if status == "running" and not reason and rollout is not None and workload is not None:
+        reason, message = reason_of(rollout, workload, observations, newest)
+    foreign = foreign_programs(container, workload, permitted)
     if status == "running" and reason in ("", ROLLING_OUT) and foreign is not None:
         reason, message = foreign.type, foreign.message
     stability = observe_stability(
         container,
-        deployment,
+        workload,
         newest,
         pods,
-        _needed(container, deployment) if deployment is not None else 0,
+        _needed(container, workload) if workload is not None else 0,
         now=now,
         cluster_now=cluster_now or now,
     )
@@ -140,7 +139,7 @@ def observe(
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
-    observed = _observed(container, deployment, observations, newest)
+    observed = _observed(container, workload, observations, newest)
     if kept := _killed_before(container, status, reason, message, observed.restart_count):
         reason, message = kept
     observed = msgspec.structs.replace(
@@ -150,7 +149,7 @@ def observe(
         message=message[:MESSAGE_LIMIT],
         conditions=_conditions(
             container,
-            deployment,
+            workload,
             (rollout, foreign),
             stability.condition if stability is not None else None,
             now,
@@ -168,17 +167,17 @@ def observe(
 
 def _observed(
     container: Container,
-    deployment: Deployment | None,
+    workload: WorkloadObject | None,
     observations: list[PodObservation],
-    newest: ReplicaSet | None,
+    newest: Newest | None,
 ) -> Observed:
     """Returns the objects' state, before it is interpreted."""
     shown = _shown(observations, newest) or PodObservation("", "")
     return Observed(
         phase=shown.phase,
         ready_replicas=sum(pod.ready for pod in observations),
-        deployment_name=deployment.metadata.name if deployment else "",
-        replica_set_name=newest.metadata.name if newest else "",
+        deployment_name=workload.metadata.name if workload else "",
+        replica_set_name=newest.replica_set if newest else "",
         pod_name=shown.name,
         pod_ip=shown.pod_ip,
         host_ip=shown.host_ip,
@@ -189,27 +188,27 @@ def _observed(
 
 
 def _status(
-    container: Container, deployment: Deployment | None, pods: list[PodObservation], now: datetime
+    container: Container, workload: WorkloadObject | None, pods: list[PodObservation], now: datetime
 ) -> tuple[Status, str, str, float | None]:
     living = [pod for pod in pods if pod.living]
     if container.desired_state != "running":
-        nothing_applied = _refusal(container) if deployment is None else None
-        return container.desired_state, *(nothing_applied or _winding_down(deployment, pods)), None
-    if deployment is None:
+        nothing_applied = _refusal(container) if workload is None else None
+        return container.desired_state, *(nothing_applied or _winding_down(workload, pods)), None
+    if workload is None:
         return _not_there(container)
     if looping := next((pod for pod in pods if pod.crash_looping), None):
         return "crash_loop_back_off", looping.reason, looping.message, None
     if settling := _settling(container, living, now):
         return settling
-    if failure := _failure(deployment, pods, living):
+    if failure := _failure(workload, pods, living):
         return "failed", *failure, None
     ready = sum(pod.ready for pod in living)
-    if deployment.spec.replicas == 0:
+    if workload.replicas == 0:
         return *_without_replicas(container), None
-    if ready >= _needed(container, deployment):
+    if ready >= _needed(container, workload):
         refused = _refusal(container)
         return "running", *(refused or ("", "")), None
-    return "pending", *_why_pending(container, deployment, living, ready), None
+    return "pending", *_why_pending(container, workload, living, ready), None
 
 
 def _without_replicas(container: Container) -> tuple[Status, str, str]:
@@ -240,22 +239,20 @@ def _not_all_ready(ready: int, needed: int) -> tuple[str, str]:
     return REPLICAS_NOT_READY, f"{ready} of {needed} replicas are ready"
 
 
-def _needed(container: Container, deployment: Deployment) -> int:
+def _needed(container: Container, workload: WorkloadObject) -> int:
     """Returns how many replicas must be ready: those of the cluster, or those that it will have in a moment."""
-    settled = container.observed_generation >= container.generation and not is_outrun(container, deployment)
-    return deployment.spec.replicas if settled else max(deployment.spec.replicas, container.wanted_replicas)
+    settled = container.observed_generation >= container.generation and not is_outrun(container, workload)
+    return workload.replicas if settled else max(workload.replicas, container.wanted_replicas)
 
 
-def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
+def _winding_down(workload: WorkloadObject | None, pods: list[PodObservation]) -> tuple[str, str]:
     """Returns the remaining pods of a container that shall not run."""
-    if deployment is not None and deployment.spec.replicas > 0:
-        return SCALING_DOWN, f"{deployment.spec.replicas} replicas are still requested on the cluster"
+    if workload is not None and workload.replicas > 0:
+        return SCALING_DOWN, f"{workload.replicas} replicas are still requested on the cluster"
     if left := sum(pod.deleting or pod.living for pod in pods):
         return TERMINATING, f"{left} pods are ending"
     # Pods that are made just now may not be seen yet.
-    if deployment is not None and (
-        deployment.status.observed_generation < deployment.metadata.generation or deployment.status.replicas
-    ):
+    if workload is not None and (not workload.followed or workload.status.replicas):
         return SCALING_DOWN, NOT_FOLLOWED_MESSAGE
     return "", ""
 
@@ -314,33 +311,33 @@ def _settling(
 
 
 def _failure(
-    deployment: Deployment, pods: list[PodObservation], living: list[PodObservation]
+    workload: WorkloadObject, pods: list[PodObservation], living: list[PodObservation]
 ) -> tuple[str, str] | None:
-    failing = _find(deployment.status.conditions, REPLICA_FAILURE)
-    if failing and failing.status == "True" and len(living) < deployment.spec.replicas:
+    failing = _find(workload.status.conditions, REPLICA_FAILURE)
+    if failing and failing.status == "True" and len(living) < workload.replicas:
         return failing.reason, failing.message
     failed = [pod for pod in pods if pod.failed]
-    if failed and not living and deployment.spec.replicas > 0:
+    if failed and not living and workload.replicas > 0:
         return failed[-1].reason, failed[-1].message
     return None
 
 
 def _why_pending(
-    container: Container, deployment: Deployment, living: list[PodObservation], ready: int
+    container: Container, workload: WorkloadObject, living: list[PodObservation], ready: int
 ) -> tuple[str, str]:
     if (unready := witness(living)) is not None and unready.reason:
         return unready.reason, unready.message
     if refused := _refusal(container):
         return refused
-    progressing = _find(deployment.status.conditions, PROGRESSING)
+    progressing = _find(workload.status.conditions, PROGRESSING)
     if progressing and progressing.status == "False":
         return progressing.reason, progressing.message
-    return _not_all_ready(ready, _needed(container, deployment))
+    return _not_all_ready(ready, _needed(container, workload))
 
 
 def _conditions(
     container: Container,
-    deployment: Deployment | None,
+    workload: WorkloadObject | None,
     shown: Iterable[Condition | None],
     stable: Condition | None,
     now: datetime,
@@ -348,8 +345,8 @@ def _conditions(
     before = {condition.type: condition for condition in container.observed.conditions}
     result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
     found: list[Condition] = []
-    if deployment is None:
-        found.append(Condition(AVAILABLE, "False", "DeploymentMissing"))
+    if workload is None:
+        found.append(Condition(AVAILABLE, "False", f"{workload_type(container).kind}Missing"))
     else:
         found += [
             Condition(
@@ -358,9 +355,9 @@ def _conditions(
                 condition.reason[:REASON_LIMIT],
                 condition.message[:MESSAGE_LIMIT],
             )
-            for condition in deployment.status.conditions[:_MOST_CONDITIONS]
+            for condition in workload.status.conditions[:_MOST_CONDITIONS]
         ]
-        if deployment.spec.paused and container.hold_rollout:
+        if workload.holds_rollout and container.hold_rollout:
             found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_MESSAGE))
     found += [
         msgspec.structs.replace(each, reason=each.reason[:REASON_LIMIT], message=each.message[:MESSAGE_LIMIT])
@@ -426,11 +423,11 @@ def _condition_status(text: str) -> ConditionStatus:
             return "Unknown"
 
 
-def _shown(pods: list[PodObservation], newest: ReplicaSet | None) -> PodObservation | None:
+def _shown(pods: list[PodObservation], newest: Newest | None) -> PodObservation | None:
     """Returns the pod that stands for the container: living before others, of the newest template, ready, oldest."""
 
     def rank(pod: PodObservation) -> tuple[bool, bool, bool]:
-        return not pod.living, newest is not None and pod.replica_set != newest.metadata.name, not pod.ready
+        return not pod.living, newest is not None and pod.revision != newest.name, not pod.ready
 
     # `min` takes the first of equals, and the pods are sorted by age.
     return min(pods, key=rank, default=None)

@@ -1,7 +1,7 @@
-"""Whether the desired state has been rolled out: the condition `RolledOut`, from the Deployment and its newest pods.
+"""Whether the desired state has been rolled out: the condition `RolledOut`, from the workload and its newest pods.
 
 The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is shown
-apart, by the rule of `kubectl rollout status`: the Deployment's controller has seen its newest generation, all
+apart, by the rule of `kubectl rollout status`: the workload's controller has seen its newest generation, all
 replicas wanted are of the newest template and available, and no older ones are left. Surplus pods of the newest
 template do not matter, nor do pods that are ending.
 
@@ -11,7 +11,7 @@ else the cluster's where it makes no pods, else that of the newest pods (ImagePu
 
 Two write it: the worker from the answer to its apply, in the write that says that a generation was dealt with, and
 the observer from its watches, which lag behind. An older view must not call a generation rolled out that it has not
-seen, so the condition remembers the state of the Deployment that it was made from, and only one as new replaces it.
+seen, so the condition remembers the state of the workload that it was made from, and only one as new replaces it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from collections.abc import Iterable
 import msgspec
 
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workloads import Newest, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.objects import Deployment, ObjectCondition, ReplicaSet
+from pilothouse_server.kubernetes.objects import ObjectCondition, WorkloadObject
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.values.resources import Condition
 
@@ -33,46 +34,43 @@ DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 HELD_MESSAGE = "changes are not rolled out until it is resumed"
 ROLLOUT_PAUSED = "RolloutPaused"
 NOT_FOLLOWED_MESSAGE = "the cluster has yet to follow"
-PAUSED_MESSAGE = "others have paused the Deployment on the cluster"
-
-REVISION = "deployment.kubernetes.io/revision"
 
 
 def observe_rollout(
     container: Container,
-    deployment: Deployment | None,
-    replica_sets: Iterable[ReplicaSet] = (),
+    workload: WorkloadObject | None,
+    newest: Newest | None = None,
     pods: Iterable[PodObservation] = (),
 ) -> Condition | None:
     """Returns the condition; None where nothing is rolled out because the container shall not run."""
     if container.desired_state != "running":
         return None
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
-    if deployment is None:
+    if workload is None:
         made_from = before.made_from if before else ""
         return Condition(
             ROLLED_OUT, "False", ROLLING_OUT, "it is not on the cluster yet", made_from=made_from
         )
-    if before is not None and _is_newer(before.made_from, deployment):
+    if before is not None and _is_newer(before.made_from, workload):
         return before
-    condition = _observed(container, deployment, tuple(replica_sets), tuple(pods))
-    return msgspec.structs.replace(condition, made_from=_state(deployment))
+    condition = _observed(container, workload, newest, tuple(pods))
+    return msgspec.structs.replace(condition, made_from=_state(workload))
 
 
-def applied_rollout(container: Container, deployment: Deployment) -> Condition | None:
+def applied_rollout(container: Container, workload: WorkloadObject) -> Condition | None:
     """Returns the condition by the answer to an apply. If the observer has seen an equally new state, it knows
     more.
     """
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
-    if before is not None and before.made_from == _state(deployment) and container.desired_state == "running":
+    if before is not None and before.made_from == _state(workload) and container.desired_state == "running":
         return before
-    return observe_rollout(container, deployment)
+    return observe_rollout(container, workload)
 
 
-def is_outrun(container: Container, deployment: Deployment) -> bool:
-    """Returns whether a newer state of the Deployment is known than the one that is given."""
+def is_outrun(container: Container, workload: WorkloadObject) -> bool:
+    """Returns whether a newer state of the workload is known than the one that is given."""
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
-    return before is not None and _is_newer(before.made_from, deployment)
+    return before is not None and _is_newer(before.made_from, workload)
 
 
 def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
@@ -84,7 +82,7 @@ def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 
 
 def reason_of(
-    condition: Condition, deployment: Deployment, pods: Iterable[PodObservation], newest: ReplicaSet | None
+    condition: Condition, workload: WorkloadObject, pods: Iterable[PodObservation], newest: Newest | None
 ) -> tuple[str, str]:
     """Returns reason and message of a container that serves; empty once all is rolled out.
 
@@ -94,20 +92,15 @@ def reason_of(
     if condition.status == "True" or (
         # The counters follow the pods within moments; that is nothing to be shown at each start.
         condition.reason == ROLLING_OUT
-        and condition.made_from == _state(deployment)
-        and deployment.status.observed_generation >= deployment.metadata.generation
+        and condition.made_from == _state(workload)
+        and workload.followed
         and newest is not None
-        and all(pod.ready and pod.replica_set == newest.metadata.name for pod in pods if pod.living)
+        and all(pod.ready and pod.revision == newest.name for pod in pods if pod.living)
     ):
         return "", ""
     if condition.reason == DEADLINE_EXCEEDED and (why := _of_newest(pods, newest)):
         return why[0], f"{why[1]}; {DEADLINE_EXCEEDED}" if why[1] else DEADLINE_EXCEEDED
     return condition.reason, condition.message
-
-
-def newest_of(replica_sets: Iterable[ReplicaSet]) -> ReplicaSet | None:
-    """Returns the replica set of the newest template."""
-    return max(replica_sets, key=_revision, default=None)
 
 
 def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
@@ -118,25 +111,27 @@ def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
 
 def _observed(
     container: Container,
-    deployment: Deployment,
-    replica_sets: tuple[ReplicaSet, ...],
+    workload: WorkloadObject,
+    newest: Newest | None,
     pods: tuple[PodObservation, ...],
 ) -> Condition:
-    state, wanted = deployment.status, deployment.spec.replicas
-    if state.observed_generation < deployment.metadata.generation:
+    state = workload.status
+    wanted = workload.replicas if container.hold_rollout else workload.to_update
+    if not workload.followed:
         # Counters and conditions still describe the former desired state.
         return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
-    newest = newest_of(replica_sets)
     # Ours of the pods may be ahead of the counters or behind; ended is what both say.
-    names = {each.metadata.name for each in replica_sets if each is not newest}
+    names = frozenset() if newest is None else newest.older
     older = max(
-        state.replicas - state.updated_replicas, sum(pod.living and pod.replica_set in names for pod in pods)
+        state.replicas - state.updated_replicas, sum(pod.living and pod.revision in names for pod in pods)
     )
+    # Pods that its own settings keep are no rest of a rollout.
+    older -= workload.replicas - wanted
     if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
-    if deployment.spec.paused and state.replicas > state.updated_replicas:
+    if workload.holds_rollout and state.replicas > state.updated_replicas:
         return _held(container)
-    why = _of_newest(pods, newest if is_of(newest, deployment) else None)
+    why = _of_newest(pods, newest if newest is not None and newest.is_present else None)
     if late := _find(state.conditions, "Progressing", "False"):
         message = f"{late.message} {why[0]}: {why[1]}" if why else late.message
         return _not_yet(late.reason, message.strip())
@@ -149,7 +144,7 @@ def _observed(
 
 
 def _held(container: Container) -> Condition:
-    """Returns why a paused Deployment keeps its rollout back.
+    """Returns why a paused workload keeps its rollout back.
 
     Others paused it only if it stays so after our apply. Until the apply of a resumed container was seen, and where the
     cluster refused it, `spec.paused` is the one that we set ourselves.
@@ -159,18 +154,18 @@ def _held(container: Container) -> Condition:
     refused = any(each.type == APPLIED and each.status != "True" for each in container.observed.conditions)
     if refused or container.observed_generation < container.generation:
         return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
-    return _not_yet(ROLLOUT_PAUSED, PAUSED_MESSAGE)
+    return _not_yet(ROLLOUT_PAUSED, f"others have paused the {workload_type(container).kind} on the cluster")
 
 
 def _not_yet(reason: str, message: str) -> Condition:
     return Condition(ROLLED_OUT, "False", reason, message)
 
 
-def _of_newest(pods: Iterable[PodObservation], newest: ReplicaSet | None) -> tuple[str, str] | None:
+def _of_newest(pods: Iterable[PodObservation], newest: Newest | None) -> tuple[str, str] | None:
     """Returns why the newest pods are not ready, where they say."""
     if newest is None:
         return None
-    mine = [pod for pod in pods if pod.replica_set == newest.metadata.name and not pod.deleting]
+    mine = [pod for pod in pods if pod.revision == newest.name and not pod.deleting]
     found = witness(pod for pod in mine if pod.living) or witness(pod for pod in mine if pod.failed)
     return (found.reason, found.message) if found is not None and says_why(found) else None
 
@@ -180,25 +175,14 @@ def says_why(pod: PodObservation) -> bool:
     return pod.reason not in ORDINARY and pod.reason != "ContainersNotReady"
 
 
-def is_of(newest: ReplicaSet | None, deployment: Deployment) -> bool:
-    """Returns whether the replica set makes the Deployment's present template: its own may not be known yet."""
-    revision = deployment.metadata.annotation(REVISION)
-    return newest is not None and (not revision or newest.metadata.annotation(REVISION) == revision)
-
-
-def _is_newer(made_from: str, deployment: Deployment) -> bool:
-    """Returns whether the state is a later one of the same Deployment."""
+def _is_newer(made_from: str, workload: WorkloadObject) -> bool:
+    """Returns whether the state is a later one of the same workload."""
     uid, _, generation = made_from.rpartition("/")
-    return uid == deployment.metadata.uid and int(generation) > deployment.metadata.generation
+    return uid == workload.metadata.uid and int(generation) > workload.metadata.generation
 
 
-def _state(deployment: Deployment) -> str:
-    return f"{deployment.metadata.uid}/{deployment.metadata.generation}"
-
-
-def _revision(replica_set: ReplicaSet) -> int:
-    revision = replica_set.metadata.annotation(REVISION)
-    return int(revision) if revision.isdecimal() else 0
+def _state(workload: WorkloadObject) -> str:
+    return f"{workload.metadata.uid}/{workload.metadata.generation}"
 
 
 def _find(conditions: Iterable[ObjectCondition], type_: str, status: str) -> ObjectCondition | None:

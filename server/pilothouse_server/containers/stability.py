@@ -1,7 +1,7 @@
 """Whether the newest pods run without a restart: the condition `Stable`.
 
 The restarts of all living pods cannot tell: their sum falls when old pods go, so a release that restarts again and
-again looks as if it ran. This condition is about the pods of the newest replica set alone:
+again looks as if it ran. This condition is about the pods of the newest template alone:
 
 * FALSE/`Restarted`: one of them has ended, or began again within the last `SETTLE_SECONDS`. The message has the exit
   code, and the program's termination message. It stays until all wanted pods are ready.
@@ -13,8 +13,8 @@ again looks as if it ran. This condition is about the pods of the newest replica
 It is absent where no pod is wanted.
 
 Like `RolledOut` (see `rollout`), it stores the state that it was made from. The worker resets it with the write that
-says that a generation was dealt with, if the apply changed the Deployment; the observer computes it from states that
-are as new, once the Deployment's controller has seen them.
+says that a generation was dealt with, if the apply changed the workload; the observer computes it from states that
+are as new, once the workload's controller has seen them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.rollout import NOT_FOLLOWED_MESSAGE, is_of
+from pilothouse_server.containers.rollout import NOT_FOLLOWED_MESSAGE
+from pilothouse_server.containers.workloads import Newest
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
 from pilothouse_server.kubernetes.errors import shown
-from pilothouse_server.kubernetes.objects import ContainerStatus, Deployment, Pod, ReplicaSet, storable
-from pilothouse_server.kubernetes.pod_observation import CRASH_LOOP
+from pilothouse_server.kubernetes.objects import ContainerStatus, Pod, WorkloadObject, storable
+from pilothouse_server.kubernetes.pod_observation import CRASH_LOOP, revision_of
 from pilothouse_server.values.resources import Condition
 
 STABLE = "Stable"
@@ -47,35 +48,35 @@ class Stability(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Origin(msgspec.Struct, frozen=True, gc=False):
-    """The state that a condition was made from: a Deployment's uid and generation, the newest replica set, and when
+    """The state that a condition was made from: a workload's uid and generation, the newest revision, and when
     the last of its pods became ready, in seconds by the cluster's clock; 0 if none did.
     """
 
-    deployment: str = ""
+    workload: str = ""
     generation: int = 0
-    replica_set: str = ""
+    revision: str = ""
     ready_since: int = 0
 
     @classmethod
     def of(cls, condition: Condition | None) -> _Origin:
         """Returns that of a condition; an empty one where it does not say."""
         match condition.made_from.split("/") if condition is not None else ():
-            case [deployment, generation, replica_set, ready_since]:
-                return cls(deployment, int(generation), replica_set, int(ready_since))
+            case [workload, generation, revision, ready_since]:
+                return cls(workload, int(generation), revision, int(ready_since))
             case _:
                 return cls()
 
     def __str__(self) -> str:
-        return f"{self.deployment}/{self.generation}/{self.replica_set}/{self.ready_since}"
+        return f"{self.workload}/{self.generation}/{self.revision}/{self.ready_since}"
 
-    def is_newer_than(self, deployment: Deployment) -> bool:
-        return self.deployment == deployment.metadata.uid and self.generation > deployment.metadata.generation
+    def is_newer_than(self, workload: WorkloadObject) -> bool:
+        return self.workload == workload.metadata.uid and self.generation > workload.metadata.generation
 
 
 def observe_stability(
     container: Container,
-    deployment: Deployment | None,
-    newest: ReplicaSet | None,
+    workload: WorkloadObject | None,
+    newest: Newest | None,
     pods: Iterable[Pod],
     needed: int,
     *,
@@ -83,20 +84,19 @@ def observe_stability(
     cluster_now: datetime,
 ) -> Stability | None:
     """Returns the condition by the pods; None if none is desired. `needed`: how many shall be ready."""
-    if container.desired_state != "running" or (deployment is not None and needed == 0):
+    if container.desired_state != "running" or (workload is not None and needed == 0):
         return None
     before = _before(container)
-    if deployment is None:
+    if workload is None:
         made_from = before.made_from if before is not None else ""
         return Stability(_waiting("it is not on the cluster yet", made_from, before, now))
     origin = _Origin.of(before)
-    followed = deployment.status.observed_generation >= deployment.metadata.generation
-    if newest is None or not followed or not is_of(newest, deployment) or origin.is_newer_than(deployment):
+    if newest is None or not newest.is_present or not workload.followed or origin.is_newer_than(workload):
         # The newest pods that are seen may be of what was wanted before.
         return Stability(before or _waiting(NOT_FOLLOWED_MESSAGE, str(_Origin()), before, now))
     mine = sorted((pod for pod in pods if _is_living_of(pod, newest)), key=lambda pod: pod.metadata.name)
-    ready_since = origin.ready_since if origin.replica_set == newest.metadata.name else 0
-    seen = _Origin(deployment.metadata.uid, deployment.metadata.generation, newest.metadata.name, ready_since)
+    ready_since = origin.ready_since if origin.revision == newest.name else 0
+    seen = _Origin(workload.metadata.uid, workload.metadata.generation, newest.name, ready_since)
     if (restarted := _restarted(mine, cluster_now)) is not None:
         message, seconds = restarted
         condition = Condition(STABLE, "False", RESTARTED, message[:MESSAGE_LIMIT], made_from=str(seen))
@@ -104,24 +104,24 @@ def observe_stability(
     ready = [pod for pod in mine if _is_ready(pod)]
     if len(ready) >= needed:
         return Stability(_all_ready(ready, seen, before, now))
-    if before is not None and before.reason == RESTARTED and origin.replica_set == newest.metadata.name:
+    if before is not None and before.reason == RESTARTED and origin.revision == newest.name:
         return Stability(msgspec.structs.replace(before, made_from=str(seen)))
     return Stability(_waiting(f"{len(ready)} of {needed} pods are ready", str(seen), before, now))
 
 
-def applied_stability(container: Container, deployment: Deployment, now: datetime) -> Condition | None:
+def applied_stability(container: Container, workload: WorkloadObject, now: datetime) -> Condition | None:
     """Returns the condition after an apply; None if it stays as it is.
 
-    The present condition describes the pods before the apply, if that changed the Deployment and no later state was
+    The present condition describes the pods before the apply, if that changed the workload and no later state was
     seen.
     """
     before = _before(container)
-    if before is None or container.desired_state != "running" or deployment.spec.replicas == 0:
+    if before is None or container.desired_state != "running" or workload.replicas == 0:
         return None
     origin = _Origin.of(before)
-    if origin.deployment == deployment.metadata.uid and origin.generation >= deployment.metadata.generation:
+    if origin.workload == workload.metadata.uid and origin.generation >= workload.metadata.generation:
         return None
-    reset = _Origin(deployment.metadata.uid, deployment.metadata.generation)
+    reset = _Origin(workload.metadata.uid, workload.metadata.generation)
     return _waiting(NOT_FOLLOWED_MESSAGE, str(reset), before, now)
 
 
@@ -148,13 +148,9 @@ def _before(container: Container) -> Condition | None:
     return next((each for each in container.observed.conditions if each.type == STABLE), None)
 
 
-def _is_living_of(pod: Pod, newest: ReplicaSet) -> bool:
-    owned = any(
-        o.kind == "ReplicaSet" and o.name == newest.metadata.name for o in pod.metadata.owner_references
-    )
-    return (
-        owned and pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Failed", "Succeeded")
-    )
+def _is_living_of(pod: Pod, newest: Newest) -> bool:
+    living = pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Failed", "Succeeded")
+    return living and revision_of(pod) == newest.name
 
 
 def _is_ready(pod: Pod) -> bool:

@@ -1,7 +1,7 @@
-"""From a live Deployment, and the Services in front of its pods, to a container: the inverse of `manifests`.
+"""From a live workload, and the Services in front of its pods, to a container: the inverse of `manifests`.
 
 Pure functions. A part that the model cannot represent is reported by its path; nothing is silently dropped.
-The Deployment keeps its selector and its pods' labels (`TakenOver`), because the one cannot be changed and
+The workload keeps its selector and its pods' labels (`TakenOver`), because the one cannot be changed and
 the other would restart the pods.
 """
 
@@ -17,16 +17,16 @@ from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.sources import FALSE_BY_CHOICE, FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
-from pilothouse_manifests.table import DEPLOYMENT, SERVICE, SERVICE_PORT
+from pilothouse_manifests.table import SERVICE, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.manifests import is_platforms
 from pilothouse_server.containers.model import (
     Container,
-    DeploymentSettings,
     Port,
     TakenOver,
     TakenOverService,
 )
+from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
@@ -35,7 +35,7 @@ from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
-# The annotations that controllers and kubectl put on a Deployment for themselves.
+# The annotations that controllers and kubectl put on a workload for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
 
 # The fields of a container that its pods do not determine.
@@ -63,22 +63,23 @@ class Converted(msgspec.Struct, frozen=True):
 
 
 def convert(
-    deployment: Manifest,
+    live: Manifest,
     services: Iterable[Manifest] = (),
     orphans: Collection[str] = (),
     *,
     main_program: str = "",
 ) -> Converted:
-    """Read a live Deployment, whole as JSON, and those of `services` that select its pods.
+    """Read a live workload, whole as JSON, and those of `services` that select its pods.
 
     `orphans`: uids of objects that carry our label and belong to nothing that the database knows. A container that is
     made of one keeps the uid that its label names. `main_program`: the name of the main one; by default it is the
     first.
     """
     problems: list[str] = []
-    metadata = deployment["metadata"]
-    with ObjectSource(deployment.get("spec"), "spec", problems) as spec:
-        rollout = read(DEPLOYMENT, spec) or {}
+    type_ = WORKLOAD_KINDS[live["kind"]]
+    metadata = live["metadata"]
+    with ObjectSource(live.get("spec"), "spec", problems) as spec:
+        rollout = read(type_.part, spec) or {}
         selector = spec.take("selector", {})
         with spec.part("template") as template:
             with template.part("metadata") as pod_metadata:
@@ -111,7 +112,7 @@ def convert(
             described.spec,
             pod_labels=_without_platforms(pod_labels),
             pod_annotations=_without_platforms(pod_annotations),
-            workload=DeploymentSettings(**rollout.get("deployment", {})),
+            workload=type_.settings(**rollout.get(type_.name, {})),
             empty_dirs=main.empty_dirs,
             pod_volumes=main.pod_volumes,
             taken_over=TakenOver(
@@ -184,7 +185,7 @@ def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
 
 
 def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
-    """Returns why a Deployment may not be taken over, apart from its content."""
+    """Returns why a workload may not be taken over, apart from its content."""
     problems = []
     if metadata.get("deletionTimestamp"):
         problems.append("metadata.deletionTimestamp: it is being deleted")

@@ -1,4 +1,4 @@
-"""Adopted drift: changes by others to a container's Deployment become the desired state.
+"""Adopted drift: changes by others to a container's workload become the desired state.
 
 adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
          those that have one are taken over one by one, so that unchanged fields keep their desired values.
@@ -21,6 +21,7 @@ from pilothouse_manifests.paths import PathValue, adoptable, adoptable_setting
 from pilothouse_server.containers import manifests, operations, repository, rules
 from pilothouse_server.containers.guarding import gives_more_rights
 from pilothouse_server.containers.model import Container, EnvVar, Program
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths
@@ -34,13 +35,12 @@ ADOPTED = "Adopted"
 _FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
 _SPEC = ".spec"
 _POD = ".spec.template.spec"
-_PAUSED = f".spec.{manifests.PAUSED}"
 _OURS = frozenset({MANAGED_BY, NAME})
 _METADATA = re.compile(r"(?:\.spec\.template)?\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
 
 
 def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
-    """The container with the fields at these paths of its Deployment as they are on the cluster."""
+    """The container with the fields at these paths of its workload as they are on the cluster."""
     paths = list(paths)
     there = _readable(container, live, paths)
     for path in paths:
@@ -64,11 +64,12 @@ def adopt_allowed(
 
 
 def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
-    """Returns the Deployment's values, without additions by others that the model has no field for."""
-    said = manifests.deployment(container)
+    """Returns the workload's values, without additions by others that the model has no field for."""
+    said = manifests.workload(container)
     unreadable = [path for path in paths if not _has_field(container, path) and _is_added(said, path)]
     main = container.spec.pod_container_name
-    return convert(field_paths.without(live, unreadable), main_program=main).container
+    whole = {**field_paths.without(live, unreadable), "kind": workload_type(container).kind}
+    return convert(whole, main_program=main).container
 
 
 def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatterns) -> Container | None:
@@ -92,9 +93,10 @@ def _is_added(said: Manifest, path: str) -> bool:
 
 def is_adopted(container: Container, live: Manifest, path: str) -> bool:
     """Returns whether the desired state and the cluster agree on a field."""
-    said, there = (field_paths.value_at(each, path) for each in (manifests.deployment(container), live))
+    said, there = (field_paths.value_at(each, path) for each in (manifests.workload(container), live))
     # The API does not write what is false.
-    return said == there if path != _PAUSED else bool(said) == bool(there)
+    is_hold = path == workload_type(container).adopted_hold
+    return bool(said) == bool(there) if is_hold else said == there
 
 
 async def store(transaction: Transaction, stored: Container, there: Container, words: str) -> Container:
@@ -119,7 +121,7 @@ async def store(transaction: Transaction, stored: Container, there: Container, w
 def _adopt(container: Container, there: Container, live: Manifest, path: str) -> Container:
     if found := _METADATA.fullmatch(path):
         return _adopt_key(container, live, path, found["map"], found["key"])
-    if path == _PAUSED:
+    if path == workload_type(container).adopted_hold:
         return msgspec.structs.replace(container, hold_rollout=there.hold_rollout)
     value = _value(container, path)
     if value is None:
@@ -136,10 +138,12 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
 
 
 def _value(container: Container, path: str) -> PathValue | None:
-    """The value of a container that a field of its Deployment stands for."""
+    """The value of a container that a field of its workload stands for."""
     if path.startswith(_POD):
         return adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
-    return adoptable_setting(path.removeprefix(_SPEC)) if path.startswith(_SPEC) else None
+    if not path.startswith(_SPEC):
+        return None
+    return adoptable_setting(workload_type(container).part, path.removeprefix(_SPEC))
 
 
 def _adopt_of_program(container: Container, there: Container, value: PathValue) -> Container:
@@ -199,4 +203,4 @@ def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: 
 
 def _may_be_added(container: Container, path: str, key: str) -> bool:
     """Returns whether a key has no owner so far, neither set by the platform nor meant for it."""
-    return key not in _OURS and _is_added(manifests.deployment(container), path)
+    return key not in _OURS and _is_added(manifests.workload(container), path)

@@ -1,4 +1,4 @@
-"""The results of an import of Deployments, and of one of Services."""
+"""The results of an import of workloads, and of one of Services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(candidate: Candidate) -> Candidate:
 
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:
-    """One Deployment's outcome."""
+    """One workload's outcome."""
     return pb.ImportedContainer(
         deployment=candidate.deployment,
         container=None if candidate.container is None else CONTAINER.to_proto(candidate.container),

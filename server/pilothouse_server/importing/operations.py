@@ -1,13 +1,13 @@
-"""Takes existing Deployments of a Kubernetes namespace over, without restarting a pod.
+"""Takes existing workloads of a Kubernetes namespace over, without restarting a pod.
 
-    discover (outside any transaction): convert each Deployment; a dry run shows the changes of our first apply
+    discover (outside any transaction): convert each; a dry run shows the changes of our first apply
     create (one transaction): a row for each that can be imported, work for the reconciler, which sets our label
 
 The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
-(`dependencies`), each Deployment with its own: all of it, or nothing.
+(`dependencies`), each workload with its own: all of it, or nothing.
 
-A Deployment that the model cannot represent stays as it is, with the reasons. If our apply would change the
-pods of a Deployment that the model can represent, it is imported with the drift policy REPORT: then the
+A workload that the model cannot represent stays as it is, with the reasons. If our apply would change the
+pods of a workload that the model can represent, it is imported with the drift policy REPORT: then the
 reconciler leaves out the fields that differ. A Service whose meaning our apply would change is left alone,
 and its ports are not the container's.
 """
@@ -31,7 +31,8 @@ from pilothouse_server.containers import (
     operations,
     rules,
 )
-from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.model import Container, WorkloadKind
+from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
 from pilothouse_server.guard.model import PRIVILEGED, Keys
@@ -48,7 +49,7 @@ from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Deployment, Manifest
+from pilothouse_server.kubernetes.objects import SERVICE_ACCOUNTS, SERVICES, Manifest, WorkloadObject
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -62,17 +63,17 @@ SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.Msgspec
 UNREADABLE = ("the cluster describes it in a way that cannot be read",)
 # So many Services that cannot be read are named.
 _MOST_UNREAD = 10
-# Each Deployment takes a few calls of the cluster.
+# Each workload takes a few calls of the cluster.
 SECONDS = 60.0
 # An import right after the adoption was requested finds the namespace on its way to be ours.
 ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A Deployment that was examined. `container` None: it is not imported, `problems` are the reasons.
+    """A workload that was examined. `container` None: it is not imported, `problems` are the reasons.
 
-    `notes`: remarks on a Deployment that is imported. `created`: the objects of `discovered` that were
-    created with it. `uid`: that of an orphan, which keeps it; empty: a new one.
+    `deployment`: its name on the cluster. `notes`: remarks on a workload that is imported. `created`: the objects of
+    `discovered` that were created with it. `uid`: that of an orphan, which keeps it; empty: a new one.
     """
 
     deployment: str
@@ -82,18 +83,26 @@ class Candidate(msgspec.Struct, frozen=True):
     discovered: Discovered = Discovered()
     created: Created = Created()
     uid: str = ""
+    kind: WorkloadKind = "deployment"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which workloads are examined: those of these names and kinds; without names, all without an owner."""
+
+    names: Sequence[str] = ()
+    selector: str = ""
+    kinds: Sequence[WorkloadKind] = ("deployment",)
 
 
 async def discover(
     connect: Connect,
     namespace: Namespace,
-    names: Sequence[str],
-    selector: str,
+    wanted: Wanted,
     existing: Existing,
     may: May,
     orphans: Collection[str] = (),
 ) -> list[Candidate]:
-    """Returns the Deployments of these names, or all without an owner, as they would be taken over.
+    """Returns the workloads that are wanted as they would be taken over.
 
     `existing`: the objects that the namespace already has. `may`: whether the caller holds a permission
     there. `orphans`: uids of objects that may be taken over although they carry our label.
@@ -107,7 +116,7 @@ async def discover(
         client = await connect(cluster)
         await within(wait_for_home(client, namespace), cluster)
         theirs = Dependencies(client, namespace, existing, may, orphans)
-        return await within(_discover(client, namespace, names, selector, theirs), cluster, SECONDS)
+        return await within(_discover(client, namespace, wanted, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
 
@@ -156,7 +165,7 @@ async def create(
 def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
     """Returns the candidate without keys of its objects that only few may set; they stay there, as others'.
 
-    Pods keep theirs, so a caller who may not set those does not take the Deployment over (`create`).
+    Pods keep theirs, so a caller who may not set those does not take the workload over (`create`).
     """
     if candidate.container is None:
         return candidate
@@ -208,38 +217,62 @@ def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
             )
 
 
+class _Listed(msgspec.Struct, frozen=True):
+    """The workloads of one kind in a Kubernetes namespace. `odd`: names of those that cannot be read."""
+
+    type_: WorkloadType
+    there: Mapping[str, WorkloadObject]
+    odd: Sequence[str]
+
+
 async def _discover(
-    client: ClusterClient, namespace: Namespace, names: Sequence[str], selector: str, theirs: Dependencies
+    client: ClusterClient, namespace: Namespace, wanted: Wanted, theirs: Dependencies
 ) -> list[Candidate]:
     where = namespace.kubernetes_name
-    listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
-    there = {item.metadata.name: item for item in listed.items}
-    odd = [name for _, name in listed.left_out if name]
-    nobodys = [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
-    wanted = list(names) or [*nobodys, *odd]
-    services, unread = await _services(client, where) if wanted else ([], ())
-    found = []
-    for name in dict.fromkeys(wanted):
-        if name not in there and name not in odd:
-            found.append(Candidate(name, problems=("there is no such Deployment",)))
-            continue
+    listed = [await _listed(client, WORKLOADS[kind], where, wanted.selector) for kind in wanted.kinds]
+    names = [(each, name) for each in listed for name in _names(each, wanted.names)]
+    known = {name for _, name in names}
+    found = [
+        Candidate(name, problems=(f"there is no such {' or '.join(each.type_.kind for each in listed)}",))
+        for name in dict.fromkeys(wanted.names)
+        if name not in known
+    ]
+    services, unread = await _services(client, where) if names else ([], ())
+    shared = _shared(services, [workload for each in listed for workload in each.there.values()])
+    for each, name in names:
         try:
-            candidate = await _candidate(
-                client, namespace, name, services, _shared(services, there.values()), theirs
-            )
+            candidate = await _candidate(client, namespace, each.type_, name, services, shared, theirs)
         except SHAPELESS as error:
             log.warning(
-                "a Deployment cannot be read", cluster=namespace.cluster_name, error=type(error).__name__
+                "a workload cannot be read",
+                cluster=namespace.cluster_name,
+                kind=each.type_.kind,
+                error=type(error).__name__,
             )
             candidate = Candidate(name, problems=UNREADABLE)
         # The malformed part may be one that is not taken over, such as the status; but it could not be
         # observed.
-        if name in odd and not candidate.problems:
+        if name in each.odd and not candidate.problems:
             candidate = refused(candidate, UNREADABLE)
         if candidate.container is not None:
             candidate = msgspec.structs.replace(candidate, notes=(*candidate.notes, *unread))
-        found.append(candidate)
-    return found
+        found.append(msgspec.structs.replace(candidate, kind=each.type_.name))
+    order = {name: number for number, name in enumerate(dict.fromkeys(wanted.names))}
+    return sorted(found, key=lambda candidate: order.get(candidate.deployment, 0))
+
+
+async def _listed(client: ClusterClient, type_: WorkloadType, where: str, selector: str) -> _Listed:
+    page = await client.list(type_.resource, where, label_selector=selector)
+    there = {item.metadata.name: item for item in page.items}
+    return _Listed(type_, there, [name for _, name in page.left_out if name])
+
+
+def _names(listed: _Listed, names: Sequence[str]) -> Sequence[str]:
+    """Returns those of a kind that are wanted: these names as far as they are there, or all without an owner."""
+    if names:
+        return [name for name in dict.fromkeys(names) if name in listed.there or name in listed.odd]
+    nobodys = [name for name, item in listed.there.items() if not item.metadata.label(CONTAINER_UID)]
+    return [*nobodys, *listed.odd]
 
 
 async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], tuple[str, ...]]:
@@ -269,15 +302,15 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
     return services, (*told[:_MOST_UNREAD], *((f"{rest} more Services cannot be read",) if rest > 0 else ()))
 
 
-def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -> dict[str, str]:
-    """Services that stand in front of several Deployments' pods: they are no one container's."""
+def _shared(services: Sequence[Manifest], workloads: Collection[WorkloadObject]) -> dict[str, str]:
+    """Services that stand in front of several workloads' pods: they are no one container's."""
     shared: dict[str, str] = {}
     for service in services:
         selector = service.get("spec", {}).get("selector") or {}
         owners = [
-            deployment.metadata.name
-            for deployment in deployments
-            if selector and selector.items() <= (deployment.spec.template.metadata.labels or {}).items()
+            workload.metadata.name
+            for workload in workloads
+            if selector and selector.items() <= (workload.spec.template.metadata.labels or {}).items()
         ]
         if len(owners) > 1:
             shared[service["metadata"]["name"]] = f"it is in front of {', '.join(sorted(owners))}"
@@ -287,13 +320,14 @@ def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -
 async def _candidate(
     client: ClusterClient,
     namespace: Namespace,
+    type_: WorkloadType,
     name: str,
     services: Sequence[Manifest],
     shared: dict[str, str],
     theirs: Dependencies,
 ) -> Candidate:
     may = theirs.may
-    live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
+    live = await client.read(type_.resource, namespace.kubernetes_name, name)
     if unfit_for_rows := unfit.problems(live):
         return Candidate(name, problems=tuple(unfit_for_rows))
     converted = convert(live, services, theirs.orphans)
@@ -358,8 +392,8 @@ async def _changed_by_apply(client: ClusterClient, container: Container, live: M
     """Returns the fields of the pod template that our apply would change; an empty list is the good case.
     Raises Refused.
     """
-    manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-    after = await client.dry_run(DEPLOYMENTS, manifest, force=True)
+    manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+    after = await client.dry_run(workload_type(container).resource, manifest, force=True)
     if after["spec"]["template"] == live["spec"]["template"]:
         return []
     template = ".spec.template"

@@ -18,6 +18,7 @@ from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_o
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission
+from pilothouse_server.containers.workloads import WORKLOADS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.guard.model import Keys
@@ -44,7 +45,7 @@ class FoundConfig(msgspec.Struct, frozen=True):
 
 
 class FoundInNamespace(msgspec.Struct, frozen=True):
-    """The orphans in one namespace: Deployments, then config maps and secrets."""
+    """The orphans in one namespace: workloads, then config maps and secrets."""
 
     namespace: Namespace
     workloads: tuple[tuple[OrphanedObject, Candidate], ...]
@@ -146,17 +147,18 @@ class OrphanImports:
         may: May,
         listed: frozenset[str],
     ) -> FoundInNamespace:
-        deployments = [orphan for orphan in orphans if orphan.kind == "Deployment"]
-        candidates: list[Candidate] = []
-        if deployments:
-            names = [orphan.name for orphan in deployments]
-            candidates = await operations.discover(self._connect, namespace, names, "", existing, may, listed)
-            candidates = [
-                messages.shown(operations.without_guarded(candidate, self._keys)) for candidate in candidates
-            ]
+        workloads: list[tuple[OrphanedObject, Candidate]] = []
+        for type_ in WORKLOADS.values():
+            of_kind = [orphan for orphan in orphans if orphan.kind == type_.kind]
+            if not of_kind:
+                continue
+            wanted = operations.Wanted([orphan.name for orphan in of_kind], kinds=(type_.name,))
+            candidates = await operations.discover(self._connect, namespace, wanted, existing, may, listed)
+            shown = [messages.shown(operations.without_guarded(each, self._keys)) for each in candidates]
+            workloads += zip(of_kind, shown, strict=True)
         configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
         found = await self._configs(namespace, configs, existing, may, listed)
-        return FoundInNamespace(namespace, tuple(zip(deployments, candidates, strict=True)), found, may)
+        return FoundInNamespace(namespace, tuple(workloads), found, may)
 
     async def _configs(
         self,

@@ -28,7 +28,7 @@ class ImportHandler:
         self._envelopes = envelopes
 
     async def __call__(self, request: pb.ImportContainersRequest, call: Call) -> pb.ImportContainersResponse:
-        """Takes existing Deployments over. The cluster is asked before the transaction begins."""
+        """Takes existing workloads over. The cluster is asked before the transaction begins."""
         async with call.read() as reading:
             namespace = await locate_namespace(reading, request.namespace)
             existing = await dependencies.find_existing(reading, namespace)
@@ -38,7 +38,11 @@ class ImportHandler:
         if not may(CREATE_PERMISSION):
             raise permission_denied(CREATE_PERMISSION, namespace.name)
         candidates = await operations.discover(
-            self._connect, namespace, request.names, request.label_selector, existing, may
+            self._connect,
+            namespace,
+            operations.Wanted(request.names, request.label_selector),
+            existing,
+            may,
         )
         if not may(PRIVILEGED):
             candidates = [operations.without_guarded(candidate, self._keys) for candidate in candidates]

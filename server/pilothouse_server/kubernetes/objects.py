@@ -122,15 +122,16 @@ class LabelSelector(Partial, frozen=True, rename="camel"):
     match_labels: dict[str, str] | None = None
 
 
-class DeploymentSpec(Partial, frozen=True, rename="camel"):
+class WorkloadSpec(Partial, frozen=True, rename="camel"):
     # The API defaults it to 1; a written 0 is sent as 0.
     replicas: Count = 1
-    paused: bool = False
     selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
 
 
-class DeploymentState(Partial, frozen=True, rename="camel"):
+class WorkloadState(Partial, frozen=True, rename="camel"):
+    """The numbers of pods; the names are those of a Deployment, and other kinds read theirs into them."""
+
     observed_generation: Int64 = 0
     replicas: Count = 0
     updated_replicas: Count = 0
@@ -139,14 +140,48 @@ class DeploymentState(Partial, frozen=True, rename="camel"):
     conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
-class Deployment(KubernetesObject, frozen=True, rename="camel"):
-    spec: DeploymentSpec = DeploymentSpec()
-    status: DeploymentState = DeploymentState()
+class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
+    """An object that makes the pods of a container, whichever its kind."""
+
+    spec: WorkloadSpec = WorkloadSpec()
+    status: WorkloadState = WorkloadState()
 
     @property
     def selected(self) -> dict[str, str]:
         """The labels by which it selects its pods."""
         return self.spec.selector.match_labels or {}
+
+    @property
+    def replicas(self) -> int:
+        """How many pods it shall have."""
+        return self.spec.replicas
+
+    @property
+    def followed(self) -> bool:
+        """Whether its controller has seen its newest generation."""
+        return self.status.observed_generation >= self.metadata.generation
+
+    @property
+    def holds_rollout(self) -> bool:
+        """Whether it keeps pods of an older template."""
+        return False
+
+    @property
+    def to_update(self) -> int:
+        """How many pods its rollout shall bring to the newest template."""
+        return self.replicas
+
+
+class DeploymentSpec(WorkloadSpec, frozen=True, rename="camel"):
+    paused: bool = False
+
+
+class Deployment(WorkloadObject, frozen=True, rename="camel"):
+    spec: DeploymentSpec = DeploymentSpec()
+
+    @property
+    def holds_rollout(self) -> bool:
+        return self.spec.paused
 
 
 class ServicePort(Partial, frozen=True, rename="camel"):

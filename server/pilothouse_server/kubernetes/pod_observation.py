@@ -28,6 +28,7 @@ from pilothouse_server.kubernetes.objects import (
     storable,
 )
 
+_REVISION_HASH = "controller-revision-hash"
 MOST_COUNTED = 2**31 - 1
 _LONGEST_IMAGE = 1000
 CRASH_LOOP = "CrashLoopBackOff"
@@ -63,7 +64,8 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deleting: bool = False
-    replica_set: str = ""
+    # The template that it was made of: the name of its replica set, or the hash that its controller gave it.
+    revision: str = ""
     created_at: datetime | None = None
 
     @property
@@ -104,9 +106,15 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[EventObject] = (
         started_at=storable(started_at or (status.start_time if ready else None)),
         finished_at=storable(finished_at),
         deleting=deleting,
-        replica_set=next((o.name for o in pod.metadata.owner_references if o.kind == "ReplicaSet"), ""),
+        revision=revision_of(pod),
         created_at=storable(pod.metadata.creation_timestamp),
     )
+
+
+def revision_of(pod: Pod) -> str:
+    """Returns the template that a pod was made of: the name of its replica set, or the hash that its controller set."""
+    owners = (owner.name for owner in pod.metadata.owner_references if owner.kind == "ReplicaSet")
+    return next(owners, "") or pod.metadata.label(_REVISION_HASH)
 
 
 def is_starting(pod: Pod) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from sqlalchemy import (
     ARRAY,
@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from pilothouse_server.containers.model import CachedContainer, Container, Pod
+from pilothouse_server.containers.model import CachedContainer, Container, Pod, WorkloadKind
 from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
@@ -77,8 +77,8 @@ _STATUSES = {
     name.upper(): name
     for name in ("pending", "running", "paused", "stopped", "failed", "crash_loop_back_off")
 }
-# Other kinds would be in the document.
-_KINDS = {"DEPLOYMENT": "deployment"}
+# As it stands in the document.
+_KINDS = {name.upper(): name for name in get_args(WorkloadKind)}
 _POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
 _FILTERS = {
     "status": FilterField(CONTAINERS.c.status, FilterKind.ENUM, _STATUSES, "CONTAINER_STATUS_"),

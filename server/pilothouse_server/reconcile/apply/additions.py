@@ -22,6 +22,7 @@ from typing import Any, Final
 from pilothouse_manifests.paths import defaults
 from pilothouse_manifests.table import usual_pull_policy
 from pilothouse_server.containers import manifests
+from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.kubernetes import field_paths, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Refused
@@ -31,7 +32,10 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
-_WHOLE: Final[Mapping[str, tuple[str, ...]]] = {"Deployment": ("spec", "template"), "Service": ("spec",)}
+_WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(WORKLOAD_KINDS, ("spec", "template")),
+    "Service": ("spec",),
+}
 _DEFAULTS: Final = defaults()
 # Fields that an API server allocates, and keeps whatever an update contains.
 _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "nodePort"})
@@ -97,7 +101,7 @@ def left_by_rolling_updates(manifest: Manifest, live: Manifest) -> list[str]:
 
     The API server wrote most of them by default, so that nobody owns them, and an apply keeps them and is refused.
     """
-    if manifest["kind"] != "Deployment" or not manifests.recreates(manifest):
+    if not manifests.recreates(manifest):
         return []
     found = (live["spec"].get("strategy") or {}).get("rollingUpdate") or {}
     return [f".spec.strategy.rollingUpdate.{key}" for key in found]

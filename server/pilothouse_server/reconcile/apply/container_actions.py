@@ -8,7 +8,7 @@ Replicas are not in the apply, see `replicas`; others' changes are met as `drift
 start with one pod (the API's default) is made paused, scaled, and released by the apply that follows. One whose rollout
 is held is paused once its first rollout has begun.
 
-An imported Deployment does not carry our label before the first apply, which must not touch its pods: that apply meets
+An imported workload does not carry our label before the first apply, which must not touch its pods: that apply meets
 every difference as REPORT does.
 
 Most containers are new when they are acted on, in batches; those cost as few requests as possible (`make`).
@@ -23,7 +23,8 @@ import msgspec
 from pilothouse_server.containers import external_sources, guarding, manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.rollout import REVISION, is_outrun
+from pilothouse_server.containers.rollout import is_outrun
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
@@ -35,14 +36,12 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENT_METADATA,
-    DEPLOYMENTS,
     SERVICE_ACCOUNTS,
     SERVICES,
-    Deployment,
     KubernetesObject,
     Resource,
     Service,
+    WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
 from pilothouse_server.reconcile.apply import others_acts, replicas, service_writer
@@ -64,12 +63,12 @@ class Adoption(msgspec.Struct, frozen=True):
 
 
 class ContainerProgress(Progress, frozen=True):
-    """`deployment` as the cluster returned it last; `conditions` of the apply and of drift.
+    """`workload` as the cluster returned it last; `conditions` of the apply and of drift.
 
     `history`: further lines for the history. `went_back`: the cluster was put back to a state before the last apply.
     """
 
-    deployment: Deployment | None = None
+    workload: WorkloadObject | None = None
     went_back: bool = False
     conditions: tuple[Condition, ...] = ()
     adoption: Adoption | None = None
@@ -79,13 +78,14 @@ class ContainerProgress(Progress, frozen=True):
 async def make(client: LeasedClient, container: Container) -> ContainerProgress | None:
     """Creates the objects of a container that nobody has acted on before, without reading them first.
 
-    That costs one request for the Deployment, and two for each Service. A Deployment of somebody else refuses ours,
+    That costs one request for the workload, and two for each Service. A workload of somebody else refuses ours,
     because no other has our selector; a Service does not, so its name is read first. Returns None if anything differs
     from a new container: then `apply` reads everything. Raises ClusterError, LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
     if container.spec.service_account or container.hold_rollout or external_sources.unverified(container):
         return None
+    type_ = workload_type(container)
     services = manifests.services(container)
     for manifest in services:
         if await client.find(SERVICES, namespace, manifest["metadata"]["name"]) is not None:
@@ -93,21 +93,21 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     admitted = guarding.may_be_sent(container)
     try:
         if wanted != 1:
-            await client.apply(DEPLOYMENTS, manifests.deployment(container, paused=True), admitted)
+            await client.apply(type_.resource, manifests.workload(container, held=True), admitted)
             await replicas.set_scale(client, container, wanted)
-        manifest = manifests.deployment(container, replicas_set=wanted)
-        deployment = await client.apply(DEPLOYMENTS, manifest, admitted)
+        manifest = manifests.workload(container, replicas_set=wanted)
+        workload = await client.apply(type_.resource, manifest, admitted)
     except (Conflict, Invalid):
         return None
-    if deployment.metadata.deletion_timestamp is not None or deployment.spec.replicas != wanted:
+    if workload.metadata.deletion_timestamp is not None or workload.replicas != wanted:
         return None
     applied = [(SERVICES, await client.apply(SERVICES, manifest, admitted)) for manifest in services]
     conditions = (
         Condition(APPLIED, "True", "Applied"),
         Drift(container, admitted, settled=False).condition(),
     )
-    objects = marks.noted((DEPLOYMENTS, deployment), *applied) | others_acts.restart_mark(deployment)
-    return ContainerProgress(deployment=deployment, conditions=conditions, objects=objects)
+    objects = marks.noted((type_.resource, workload), *applied) | others_acts.restart_mark(workload)
+    return ContainerProgress(workload=workload, conditions=conditions, objects=objects)
 
 
 async def apply(
@@ -121,46 +121,47 @@ async def apply(
     `noted`: the marks of its objects at the last apply. `rules`: permitted additions by others. Raises ClusterError,
     among them Conflict `NameTaken`; LeaseLost.
     """
-    deployment = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
-    if deployment is not None:
-        _check_ours(container, "Deployment", deployment)
-        if deployment.metadata.deletion_timestamp is not None:
+    type_ = workload_type(container)
+    workload = await client.find(type_.resource, container.kubernetes_namespace, container.kubernetes_name)
+    if workload is not None:
+        _check_ours(container, type_.kind, workload)
+        if workload.metadata.deletion_timestamp is not None:
             # Somebody deletes the object; an apply would succeed and be lost. It is created again once it is gone.
             return ContainerProgress(
-                deployment=deployment,
-                conditions=(waiting("Deleting", "the Deployment is being deleted"),),
+                workload=workload,
+                conditions=(waiting("Deleting", f"the {type_.kind} is being deleted"),),
                 again_seconds=AGAIN_SECONDS,
             )
     elif container.observed_generation > 0:
         # It was there: what has gone with its namespace is not put into another one of that name.
         await client.check_home(container.namespace_ref)
-    drift = _drift(container, deployment, noted, rules)
-    went_back = deployment is not None and _went_back(container, deployment, drift)
+    drift = _drift(container, workload, noted, rules)
+    went_back = workload is not None and _went_back(container, workload, drift)
     account = await _apply_service_account(client, container)
-    restarts = await others_acts.restarts(client, deployment, noted)
-    unchanged = await _as_wanted(client, container, deployment, drift)
+    restarts = await others_acts.restarts(client, type_, workload, noted)
+    unchanged = await _as_wanted(client, container, workload, drift)
     if unchanged is not None:
         objects = {**(unchanged.objects or {}), **account}
         return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects, history=restarts)
     if why := await external_sources.refuse_on_cluster(client, container):
         return ContainerProgress(
-            deployment=deployment,
+            workload=workload,
             again_seconds=_SOURCE_AGAIN_SECONDS,
             conditions=(waiting("NotThePlatforms", why),),
             objects=account,
         )
     services = await _apply_services(client, container, drift)
-    begins = container.hold_rollout and not _is_held(container, deployment)
-    deployment, decided = await _apply_deployment(client, container, deployment, drift)
+    begins = container.hold_rollout and not _is_held(container, workload)
+    workload, decided = await _apply_workload(client, container, workload, drift)
     adopted = await _adopt(client, container, drift, decided)
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
         conditions.append(decided.condition)
     repaired, recreations = others_acts.recreated(drift.recreated)
-    objects = marks.noted((DEPLOYMENTS, deployment), *services) | account
-    objects |= others_acts.restart_mark(deployment)
+    objects = marks.noted((type_.resource, workload), *services) | account
+    objects |= others_acts.restart_mark(workload)
     return ContainerProgress(
-        deployment=deployment,
+        workload=workload,
         again_seconds=AGAIN_SECONDS if begins else None,
         conditions=(*conditions, *repaired),
         adoption=adopted,
@@ -170,26 +171,26 @@ async def apply(
     )
 
 
-def _went_back(container: Container, deployment: Deployment, drift: Drift) -> bool:
-    """Returns whether the Deployment, as the cluster has it now, is older than one that was seen or applied before.
+def _went_back(container: Container, workload: WorkloadObject, drift: Drift) -> bool:
+    """Returns whether the workload, as the cluster has it now, is older than one that was seen or applied before.
 
     Versions alone do not tell: of an object that went back the cluster writes the status, by versions that are newer.
     """
-    name = deployment.metadata.name
-    if is_outrun(container, deployment):
-        drift.note_older(DEPLOYMENTS.kind, name)
-    return drift.is_older(DEPLOYMENTS.kind, name, deployment.metadata.resource_version)
+    name, kind = workload.metadata.name, workload_type(container).kind
+    if is_outrun(container, workload):
+        drift.note_older(kind, name)
+    return drift.is_older(kind, name, workload.metadata.resource_version)
 
 
 def _drift(
     container: Container,
-    deployment: Deployment | None,
+    workload: WorkloadObject | None,
     noted: Mapping[str, str],
     rules: DriftRules,
 ) -> Drift:
     settled = container.observed_generation >= container.generation
-    if container.imported and deployment is not None:
-        if deployment.metadata.label(CONTAINER_UID) != container.uid:
+    if container.imported and workload is not None:
+        if workload.metadata.label(CONTAINER_UID) != container.uid:
             return Drift(
                 container, guarding.may_be_sent(container), policy="report", settled=True, rules=rules
             )
@@ -199,16 +200,16 @@ def _drift(
 
 
 async def _as_wanted(
-    client: LeasedClient, container: Container, deployment: Deployment | None, drift: Drift
+    client: LeasedClient, container: Container, workload: WorkloadObject | None, drift: Drift
 ) -> ContainerProgress | None:
     """Returns that everything matches, found by reading; None if something must be applied.
 
     The marks are of the state before the comparison, so later changes by others show by their marks.
     """
-    if deployment is None or not drift.settled or deployment.metadata.label(CONTAINER_UID) != container.uid:
+    if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
-    spec = deployment.spec
-    if spec.paused != container.hold_rollout or spec.replicas != container.wanted_replicas:
+    type_ = workload_type(container)
+    if workload.holds_rollout != container.hold_rollout or workload.replicas != container.wanted_replicas:
         return None
     namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
     services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
@@ -218,15 +219,15 @@ async def _as_wanted(
     for manifest in wanted:
         if not await drift.is_untouched(client, SERVICES, manifest):
             return None
-    manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-    if not await drift.is_untouched(client, DEPLOYMENTS, manifest):
+    manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+    if not await drift.is_untouched(client, type_.resource, manifest):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     # An autoscaler may have gone.
-    if (scaled := (await replicas.decide(client, container, deployment, drift)).condition) is not None:
+    if (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None:
         conditions.append(scaled)
-    objects = marks.noted((DEPLOYMENTS, deployment), *services) | others_acts.restart_mark(deployment)
-    return ContainerProgress(deployment=deployment, conditions=tuple(conditions), objects=objects)
+    objects = marks.noted((type_.resource, workload), *services) | others_acts.restart_mark(workload)
+    return ContainerProgress(workload=workload, conditions=tuple(conditions), objects=objects)
 
 
 async def delete(
@@ -245,29 +246,32 @@ async def delete(
             services[name] = found
     for name, service in services.items():
         await client.delete(SERVICES, home, name, uid=service.metadata.uid)
-    deployment = await _deployment_to_delete(client, container)
-    if deployment is not None and manifests.is_ours(container, deployment):
-        if deployment.metadata.deletion_timestamp is None:
-            await client.delete(DEPLOYMENTS, home, container.kubernetes_name, uid=deployment.metadata.uid)
-        return ContainerProgress(deployment=deployment, again_seconds=AGAIN_SECONDS)
+    workload = await _workload_to_delete(client, container)
+    if workload is not None and manifests.is_ours(container, workload):
+        if workload.metadata.deletion_timestamp is None:
+            await client.delete(
+                workload_type(container).resource, home, container.kubernetes_name, uid=workload.metadata.uid
+            )
+        return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
     return ContainerProgress(gone=True)
 
 
-async def _deployment_to_delete(client: LeasedClient, container: Container) -> Deployment | None:
-    """Returns the Deployment of the container's name; of one that holds more than is read, and has our label, the
+async def _workload_to_delete(client: LeasedClient, container: Container) -> WorkloadObject | None:
+    """Returns the workload of the container's name; of one that holds more than is read, and has our label, the
     metadata.
     """
+    type_ = workload_type(container)
     where = container.kubernetes_namespace, container.kubernetes_name
     try:
-        return await client.find(DEPLOYMENTS, *where)
+        return await client.find(type_.resource, *where)
     except TooManyValues:
-        found = await client.find(DEPLOYMENT_METADATA, *where)
+        found = await client.find(type_.metadata, *where)
         if found is not None and found.metadata.label(CONTAINER_UID) != container.uid:
             # Its owner is unknown.
             raise
-        return None if found is None else Deployment(metadata=found.metadata)
+        return None if found is None else WorkloadObject(metadata=found.metadata)
 
 
 async def _apply_service_account(client: LeasedClient, container: Container) -> dict[str, str]:
@@ -317,39 +321,39 @@ async def _apply_services(
     return applied
 
 
-async def _apply_deployment(
-    client: LeasedClient, container: Container, present: Deployment | None, drift: Drift
-) -> tuple[Deployment, replicas.Replicas]:
-    wanted = container.wanted_replicas
+async def _apply_workload(
+    client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
+) -> tuple[WorkloadObject, replicas.Replicas]:
+    type_, wanted = workload_type(container), container.wanted_replicas
     decided = replicas.Replicas()
     if present is None and wanted != 1:
-        manifest = manifests.deployment(container, paused=True)
-        await drift.apply(client, DEPLOYMENTS, manifest, present=False)
+        manifest = manifests.workload(container, held=True)
+        await drift.apply(client, type_.resource, manifest, present=False)
         await replicas.set_scale(client, container, wanted)
     elif present is not None:
         decided = await replicas.decide(client, container, present, drift)
         if decided.scale is not None:
             await replicas.set_scale(client, container, decided.scale)
-    manifest = manifests.deployment(container, replicas_set=wanted, paused=_is_held(container, present))
-    return await drift.apply(client, DEPLOYMENTS, manifest, present=present is not None), decided
+    manifest = manifests.workload(container, replicas_set=wanted, held=_is_held(container, present))
+    return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
 
 
-def _is_held(container: Container, present: Deployment | None) -> bool:
+def _is_held(container: Container, present: WorkloadObject | None) -> bool:
     """Returns whether the rollout is held now: a Deployment that never rolled out would get no pods at all."""
-    return container.hold_rollout and present is not None and bool(present.metadata.annotation(REVISION))
+    return container.hold_rollout and present is not None and workload_type(container).has_rolled_out(present)
 
 
 async def _adopt(
     client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
 ) -> Adoption | None:
     """Returns the desired values that follow from adopted drift, which is then no drift any more."""
-    wanted = container
+    wanted, type_ = container, workload_type(container)
     if decided.adopt is not None:
         wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)
         drift.adopted.append(f"{decided.adopt} replicas")
-    mine = [difference for difference in drift.kept if difference.kind == "Deployment"]
+    mine = [difference for difference in drift.kept if difference.kind == type_.kind]
     if drift.policy == "adopt" and mine:
-        live = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
+        live = await client.read(type_.resource, container.kubernetes_namespace, container.kubernetes_name)
         fields = [difference.field for difference in mine]
         wanted = drift_adoption.adopt_allowed(wanted, live, fields, drift.rules.guarded_keys)
         taken = [d for d in mine if drift_adoption.is_adopted(wanted, live, d.field)]
@@ -359,7 +363,7 @@ async def _adopt(
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
-    """Returns whether it is the Deployment that was imported, and has no owner yet."""
+    """Returns whether it is the workload that was imported, and has no owner yet."""
     taken_over = container.spec.taken_over
     nobodys = not found.metadata.label(CONTAINER_UID)
     return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid
@@ -372,7 +376,7 @@ def _check_service_ours(container: Container, found: Service) -> None:
         _check_ours(container, "Service", found)
 
 
-def _check_ours(container: Container, kind: str, found: Deployment | Service) -> None:
+def _check_ours(container: Container, kind: str, found: WorkloadObject | Service) -> None:
     if not manifests.is_ours(container, found) and not _is_imported(container, found):
         where = f"{container.kubernetes_namespace}/{found.metadata.name}"
         raise Conflict(

@@ -1,8 +1,8 @@
-"""Containers on their clusters, each a Deployment with its Services.
+"""Containers on their clusters, each a workload with its Services.
 
 The worker writes little of the status, because only the observer sees the pods. It writes the
 condition `Applied` with the cluster's words, and a status only where there is no pod to be seen: nothing was made
-(yet), or the Deployment is at zero.
+(yet), or the workload is at zero.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.conditions import APPLIED, WARNED, set_condition, warned
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound
-from pilothouse_server.kubernetes.objects import Deployment
+from pilothouse_server.kubernetes.objects import WorkloadObject
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
 from pilothouse_server.reconcile.apply.drift import NOTHING
@@ -92,7 +92,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
 
 
 class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerProgress]):
-    """Applies and deletes Deployments, Services and service accounts."""
+    """Applies and deletes workloads, Services and service accounts."""
 
     at_once: ClassVar[int] = 32
     # Values that are read after the containers may be newer than they are. That does no harm, because any change makes
@@ -282,7 +282,7 @@ def _with_warnings(
     """The progress with the warnings of its applies; that there are none is noted only after there were some."""
     before = any(each.type == WARNED for each in container.observed.conditions)
     # Where everything agrees nothing is applied, and the warnings of the last apply hold.
-    applied = done.deployment is not None and container.observed_generation < container.generation
+    applied = done.workload is not None and container.observed_generation < container.generation
     if not collected and not (before and applied):
         return done
     return msgspec.structs.replace(done, conditions=(*done.conditions, warned(collected)))
@@ -303,7 +303,7 @@ def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -
 
 
 def _applied_generation(progress: ContainerProgress) -> tuple[str, int] | None:
-    metadata = progress.deployment.metadata if progress.deployment else None
+    metadata = progress.workload.metadata if progress.workload else None
     return (metadata.uid, metadata.generation) if metadata and metadata.uid else None
 
 
@@ -320,18 +320,18 @@ def _after_success(
             conditions = tuple(each for each in conditions if each.type != REPAIRED)
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
-    deployment = progress.deployment
+    workload = progress.workload
     observed = _without_refusal(container, subject.observed)
-    if deployment is None:
+    if workload is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
-    elif deployment.spec.replicas == deployment.status.replicas == 0 and _has_none(subject):
-        observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
+    elif workload.replicas == workload.status.replicas == 0 and _has_none(subject):
+        observed = _keep_stale(container, observe(subject, workload, now=now).observed)
         if container.observed.reason in WINDING_DOWN:
             # Pods that end are not counted there any more; the observer sees them.
             reason, message = container.observed.reason, container.observed.message
             observed = msgspec.structs.replace(observed, reason=reason, message=message)
-    if deployment is not None:
-        observed = _with_rollout(before, observed, deployment, now)
+    if workload is not None:
+        observed = _with_rollout(before, observed, workload, now)
     generation = container.observed_generation
     if progress.again_seconds is None:
         generation = dealt_with(container, loaded.container.generation)
@@ -344,15 +344,15 @@ def _has_none(container: Container) -> bool:
 
 
 def _with_rollout(
-    container: Container, observed: Observed, deployment: Deployment, now: datetime
+    container: Container, observed: Observed, workload: WorkloadObject, now: datetime
 ) -> Observed:
     """Shown with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
-    observed = until_all_ready(observed, deployment.spec.replicas)
-    rollout = applied_rollout(container, deployment)
+    observed = until_all_ready(observed, workload.replicas)
+    rollout = applied_rollout(container, workload)
     if rollout is None:
         return observed
     conditions = set_condition(observed.conditions, rollout, now)
-    if (stable := applied_stability(container, deployment, now)) is not None:
+    if (stable := applied_stability(container, workload, now)) is not None:
         conditions = set_condition(conditions, stable, now)
     observed = msgspec.structs.replace(observed, conditions=conditions)
     if rollout in container.observed.conditions or rollout.status == "True" or observed.status != "running":

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pilothouse_server.containers.observation import REPAIRED
+from pilothouse_server.containers.workloads import WorkloadType
 from pilothouse_server.kubernetes import managed_fields, marks
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.events import Warned
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, Deployment
+from pilothouse_server.kubernetes.objects import WorkloadObject
 from pilothouse_server.reconcile.apply.additions import RESTARTED_AT
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
@@ -33,25 +34,27 @@ def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...]
     return (Condition(REPAIRED, "True", "Recreated", message),), lines
 
 
-def restart_mark(deployment: Deployment) -> dict[str, str]:
+def restart_mark(workload: WorkloadObject) -> dict[str, str]:
     """Returns the stored value for the last restart by others; nothing if there was none."""
-    restarted_at = deployment.spec.template.metadata.annotation(RESTARTED_AT)
-    return {marks.key(_RESTARTED, deployment.metadata.name): restarted_at} if restarted_at else {}
+    restarted_at = workload.spec.template.metadata.annotation(RESTARTED_AT)
+    return {marks.key(_RESTARTED, workload.metadata.name): restarted_at} if restarted_at else {}
 
 
 async def restarts(
-    client: LeasedClient, deployment: Deployment | None, noted: Mapping[str, str]
+    client: LeasedClient, type_: WorkloadType, workload: WorkloadObject | None, noted: Mapping[str, str]
 ) -> tuple[Warned, ...]:
     """Returns the line of the history for a restart by others since the last apply. Raises ClusterError."""
-    if deployment is None or not noted:
+    if workload is None or not noted:
         return ()
-    name = deployment.metadata.name
-    mark = restart_mark(deployment)
+    name = workload.metadata.name
+    mark = restart_mark(workload)
     if not mark or all(noted.get(key) == value for key, value in mark.items()):
         return ()
-    live = await client.read(DEPLOYMENTS, deployment.metadata.namespace, name)
+    live = await client.read(type_.resource, workload.metadata.namespace, name)
     path = f".spec.template.metadata.annotations.{RESTARTED_AT}"
     manager = managed_fields.holder(live, path, apart_from=FIELD_MANAGER)
     who = repr(manager) if manager else "others"
     (restarted_at,) = mark.values()
-    return (Warned("RestartedByOthers", f"Deployment {name} was restarted by {who} at {restarted_at[:64]}"),)
+    return (
+        Warned("RestartedByOthers", f"{type_.kind} {name} was restarted by {who} at {restarted_at[:64]}"),
+    )

@@ -1,10 +1,10 @@
-"""The number of pods of a Deployment, and its owner.
+"""The number of pods of a workload, and its owner.
 
 The number is set through the scale subresource, and only when *we* want another one than the last time we set it, which
-the annotation `replicas-set` on the Deployment remembers; so an autoscaler is not fought. The scale is set before
+the annotation `replicas-set` on the workload remembers; so an autoscaler is not fought. The scale is set before
 the annotation is: killed in between it is set again, the other way round it would never be.
 
-A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes the desired one. It does not
+A HorizontalPodAutoscaler that targets the workload owns the number: its count becomes the desired one. It does not
 act on zero, so stopping and starting remain ours. One with the condition `ScaledToZero` (Kubernetes 1.37) has set
 zero itself: that is neither a stop nor drift, and the wanted number stays.
 
@@ -20,12 +20,12 @@ import msgspec
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import AUTOSCALED, SCALED_TO_ZERO
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
-    Deployment,
     HorizontalPodAutoscaler,
+    WorkloadObject,
 )
 from pilothouse_server.reconcile.apply.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -40,9 +40,11 @@ class Replicas(msgspec.Struct, frozen=True):
     condition: Condition | None = None
 
 
-async def decide(client: LeasedClient, container: Container, present: Deployment, drift: Drift) -> Replicas:
-    """Returns the decision about the replicas of an existing Deployment. Raises ClusterError."""
-    wanted, live = container.wanted_replicas, present.spec.replicas
+async def decide(
+    client: LeasedClient, container: Container, present: WorkloadObject, drift: Drift
+) -> Replicas:
+    """Returns the decision about the replicas of an existing workload. Raises ClusterError."""
+    wanted, live = container.wanted_replicas, present.replicas
     asked = present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted)
     if live == wanted:
         return await _as_wanted(client, container)
@@ -94,7 +96,7 @@ async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
 
 
 async def _find_autoscaler(client: LeasedClient, container: Container) -> HorizontalPodAutoscaler | None:
-    """Returns the HorizontalPodAutoscaler that targets the container's Deployment, or None.
+    """Returns the HorizontalPodAutoscaler that targets the container's workload, or None.
 
     Raises Forbidden where the cluster does not let us look.
     """
@@ -105,20 +107,22 @@ async def _find_autoscaler(client: LeasedClient, container: Container) -> Horizo
         return None
     for autoscaler in found:
         target = autoscaler.spec.scale_target_ref
-        if target.kind == "Deployment" and target.name == container.kubernetes_name:
+        if target.kind == workload_type(container).kind and target.name == container.kubernetes_name:
             return autoscaler
     return None
 
 
 async def set_scale(client: LeasedClient, container: Container, replicas: int) -> None:
     """Sets the number of pods."""
-    await client.set_scale(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name, replicas)
+    resource = workload_type(container).resource
+    await client.set_scale(resource, container.kubernetes_namespace, container.kubernetes_name, replicas)
 
 
 async def _difference(client: LeasedClient, container: Container, live: int) -> Difference:
-    whole = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
+    resource = workload_type(container).resource
+    whole = await client.read(resource, container.kubernetes_namespace, container.kubernetes_name)
     field = f".spec.replicas ({live} in place of {container.wanted_replicas})"
-    return Difference("Deployment", container.kubernetes_name, field, manager_of_replicas(whole))
+    return Difference(resource.kind, container.kubernetes_name, field, manager_of_replicas(whole))
 
 
 def is_autoscaled(container: Container) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 
 import structlog
 
+from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
@@ -56,7 +57,7 @@ class Autoscalers:
         targets = {
             (each.metadata.namespace, each.spec.scale_target_ref.name)
             for each in listed
-            if each.spec.scale_target_ref.kind == "Deployment"
+            if each.spec.scale_target_ref.kind in WORKLOAD_KINDS
         }
         if gone := [identity for identity, place in autoscaled.items() if place not in targets]:
             async with cluster.transaction() as transaction:

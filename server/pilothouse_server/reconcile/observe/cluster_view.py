@@ -1,7 +1,7 @@
 """All that we manage on one cluster, grouped by container, and the containers that changed since the last look.
 
 Objects are found by the container's uid in their labels; the pod template carries it, so replica sets and pods have it
-too. Those of imported Deployments do not: `foreign_pods` finds their container and calls `put`. Synchronous
+too. Those of imported workloads do not: `foreign_pods` finds their container and calls `put`. Synchronous
 throughout: informers call it from their loops, the observer reads it between awaits.
 """
 
@@ -13,12 +13,11 @@ from time import monotonic
 
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENTS,
-    Deployment,
     KubernetesObject,
     Namespace,
     Pod,
     ReplicaSet,
+    WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.pod_observation import is_starting
@@ -31,25 +30,25 @@ SUSPECT_SECONDS = 1.0
 # A pod on its normal way to run is observed after this time, with all its changes, or as soon as it is ready or fails:
 # otherwise each of its steps would be a write and an event. The time is longer while many start.
 STARTING_SECONDS, OF_EACH_SECONDS, MOST_STARTING_SECONDS = 0.5, 0.005, 2.0
-# Conditions of a Deployment that report a fault.
+# Conditions of a workload that report a fault.
 _TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
 # As we write them.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Objects:
-    """The objects of one container, by name."""
+    """The objects of one container, by name, and its workloads also by kind: there may be another of its name."""
 
-    __slots__ = ("deployments", "pods", "replica_sets")
+    __slots__ = ("pods", "replica_sets", "workloads")
 
     def __init__(self) -> None:
-        self.deployments: dict[str, Deployment] = {}
+        self.workloads: dict[tuple[str, str], WorkloadObject] = {}
         self.replica_sets: dict[str, ReplicaSet] = {}
         self.pods: dict[str, Pod] = {}
 
     @property
     def empty(self) -> bool:
-        return not (self.deployments or self.replica_sets or self.pods)
+        return not (self.workloads or self.replica_sets or self.pods)
 
 
 class ClusterView:
@@ -66,7 +65,7 @@ class ClusterView:
         self._changed = changed
         self._schedule = Schedule(changed, clock)
         self.containers: dict[str, Objects] = {}
-        # When to see whether others changed the Deployment of a container.
+        # When to see whether others changed the workload of a container.
         self._suspects = Schedule(changed, clock)
         # And the same of namespaces, by their names on the cluster.
         self._suspect_namespaces = Schedule(changed, clock)
@@ -79,12 +78,12 @@ class ClusterView:
         # By the names of namespaces that are new to us or changed it.
         self._levels: dict[str, str] = {}
 
-    def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
-        """Takes in a Deployment from its informer."""
+    def workload_changed(self, kind: str, old: WorkloadObject | None, new: WorkloadObject | None) -> None:
+        """Takes in a workload of a kind (`Deployment` …) from its informer."""
         if old is None and new is not None and (made := container_uid(new)) is not None:
             # The write of its creator comes first.
             self.starts(made)
-        if (uid := self._put("deployments", old, new)) is None:
+        if (uid := self._put("workloads", old, new, kind)) is None:
             return
         if new is None:
             self.lost.add(uid)
@@ -135,22 +134,22 @@ class ClusterView:
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def take_suspects(self) -> list[str]:
-        """Removes and returns the containers whose Deployment somebody else may have changed, as far as we know."""
+        """Removes and returns the containers whose workload somebody else may have changed, as far as we know."""
         taken = self._suspects.take()
         found = [uid for uid in taken if uid in self._relabelled or self._changed_by_others(uid)]
         self._relabelled.difference_update(taken)
         return found
 
     def is_as_noted(self, uid: str, noted: Mapping[str, str]) -> bool:
-        """Returns whether the Deployment of a container is as its last apply left it, whichever server that was."""
+        """Returns whether the workload of a container is as its last apply left it, whichever server that was."""
         objects = self.containers.get(uid)
         return objects is not None and all(
-            marks.same(each.mark, noted.get(marks.key(DEPLOYMENTS.kind, name), ""))
-            for name, each in objects.deployments.items()
+            marks.same(each.mark, noted.get(marks.key(*where), ""))
+            for where, each in objects.workloads.items()
         )
 
     def take_lost(self) -> tuple[set[str], set[str]]:
-        """Containers whose Deployment vanished, and names of namespaces that end, ended or were changed."""
+        """Containers whose workload vanished, and names of namespaces that end, ended or were changed."""
         lost, self.lost = self.lost, set()
         namespaces, self.lost_namespaces = self.lost_namespaces, set()
         return lost, namespaces.union(self._suspect_namespaces.take())
@@ -169,28 +168,39 @@ class ClusterView:
     def _changed_by_others(self, uid: str) -> bool:
         objects = self.containers.get(uid)
         return objects is not None and not all(
-            self._applied_generations.covers(deployment.metadata.uid, deployment.metadata.generation)
-            for deployment in objects.deployments.values()
+            self._applied_generations.covers(workload.metadata.uid, workload.metadata.generation)
+            for workload in objects.workloads.values()
         )
 
-    def _put(self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None) -> str | None:
+    def _put(
+        self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None, of_kind: str = ""
+    ) -> str | None:
         there = new or old
         assert there is not None
         uid = container_uid(there)
         if old is not None and (before := container_uid(old)) is not None and before != uid:
-            self._drop(kind, before, old.metadata.name)
+            self._drop(kind, before, old.metadata.name, of_kind)
         if uid is not None:
-            self.put(kind, uid, old, new)
+            self.put(kind, uid, old, new, of_kind)
         return uid
 
-    def put(self, kind: str, uid: str, old: KubernetesObject | None, new: KubernetesObject | None) -> None:
-        """Takes in an object (`kind` as `Objects` names it) of this container, or its end."""
+    def put(
+        self,
+        kind: str,
+        uid: str,
+        old: KubernetesObject | None,
+        new: KubernetesObject | None,
+        of_kind: str = "",
+    ) -> None:
+        """Takes in an object (`kind` as `Objects` names it, a workload's own in `of_kind`) of this container, or its
+        end.
+        """
         if new is not None:
             objects = self.containers.setdefault(uid, Objects())
-            getattr(objects, kind)[new.metadata.name] = new
+            getattr(objects, kind)[_key(new.metadata.name, of_kind)] = new
             self.mark(uid, in_seconds=self._gathered_seconds(uid, old, new))
         elif old is not None:
-            self._drop(kind, uid, old.metadata.name)
+            self._drop(kind, uid, old.metadata.name, of_kind)
 
     def _gathered_seconds(self, uid: str, old: KubernetesObject | None, new: KubernetesObject) -> float:
         """Returns how long a change waits for others of its container."""
@@ -202,14 +212,18 @@ class ClusterView:
         del self._starting[uid]
         return 0.0
 
-    def _drop(self, kind: str, uid: str, name: str) -> None:
+    def _drop(self, kind: str, uid: str, name: str, of_kind: str) -> None:
         self._starting.pop(uid, None)
         objects = self.containers.get(uid)
         if objects is not None:
-            getattr(objects, kind).pop(name, None)
+            getattr(objects, kind).pop(_key(name, of_kind), None)
             if objects.empty:
                 del self.containers[uid]
         self.mark(uid)
+
+
+def _key(name: str, of_kind: str) -> str | tuple[str, str]:
+    return (of_kind, name) if of_kind else name
 
 
 def _is_ordinary_step(old: KubernetesObject | None, new: KubernetesObject) -> bool:
@@ -217,7 +231,7 @@ def _is_ordinary_step(old: KubernetesObject | None, new: KubernetesObject) -> bo
         return False
     if isinstance(new, Pod):
         return is_starting(new)
-    if isinstance(new, Deployment):
+    if isinstance(new, WorkloadObject):
         same = old is None or old.metadata.generation == new.metadata.generation
         return same and not any(
             (condition.type, condition.status) in _TROUBLE for condition in new.status.conditions

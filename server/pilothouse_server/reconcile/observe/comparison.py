@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.client import object_key
@@ -40,10 +41,10 @@ from pilothouse_server.runtime.event_loop import cooperatively
 
 log = structlog.get_logger(__name__)
 
-_DEPLOYMENT, _SERVICE, _NAMESPACE = "Deployment", "Service", "Namespace"
+_SERVICE, _NAMESPACE = "Service", "Namespace"
 # Which resources have objects of a kind.
 _TYPES: Mapping[str, tuple[str, ...]] = {
-    _DEPLOYMENT: ("container",),
+    **dict.fromkeys(WORKLOAD_KINDS, ("container",)),
     _SERVICE: ("container", "service"),
     "ConfigMap": ("config_map",),
     "Secret": ("secret",),
@@ -121,7 +122,7 @@ class Comparison(ClusterObserver):
         there = _There(
             frozenset(kinds),
             await self._services() if _SERVICE in kinds else None,
-            await self._accounts() if _DEPLOYMENT in kinds else None,
+            await self._accounts() if not WORKLOAD_KINDS.keys().isdisjoint(kinds) else None,
         )
         compared, differing = 0, 0
         after = applied_objects.FIRST

@@ -1,18 +1,18 @@
 """Watches one cluster and writes the state of our containers.
 
-Informers keep Deployments, replica sets, pods and namespaces with our label; each change marks its container. In
+Informers keep workloads, replica sets, pods and namespaces with our label; each change marks its container. In
 batches the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events,
 in one transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
 change never waits for the observer nor the observer for it.
 
-The worker handles differences: a Deployment that vanished or was changed by others, a namespace that somebody deletes.
+The worker handles differences: a workload that vanished or was changed by others, a namespace that somebody deletes.
 Objects of no container are left to the sweep.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -23,16 +23,17 @@ from pilothouse_server.containers import manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
+from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENTS,
     NAMESPACES,
     PODS,
     REPLICA_SETS,
-    Deployment,
     Namespace,
     Pod,
     ReplicaSet,
+    Resource,
+    WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.kubernetes.pod_observation import PodObservation
@@ -102,7 +103,7 @@ class ContainerObserver(StatusObserver):
         self.view = ClusterView(applied_generations, self._wake.set)
         self._imported = ImportedPods(client, self.view, self.watch_failed)
         owned = manifests.OWNED_SELECTOR
-        self._deployments = self.informer(DEPLOYMENTS, self._deployment_changed, owned)
+        self._workloads = [(type_, self._workload_informer(type_)) for type_ in WORKLOADS.values()]
         self._replica_sets = self.informer(REPLICA_SETS, self.view.replica_set_changed, owned)
         self._pods = self.informer(PODS, self.view.pod_changed, owned)
         self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, MANAGED_SELECTOR)
@@ -123,14 +124,17 @@ class ContainerObserver(StatusObserver):
         # Containers that objects speak of and the database does not know on this cluster -> since when.
         self.unknown: dict[str, float] = {}
 
-    def _deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
-        self.view.deployment_changed(old, new)
-        self._imported.deployment_changed(old, new)
+    def _workload_informer(self, type_: WorkloadType) -> Informer[WorkloadObject]:
+        def changed(old: WorkloadObject | None, new: WorkloadObject | None) -> None:
+            self.view.workload_changed(type_.kind, old, new)
+            self._imported.workload_changed(old, new)
 
-    @property
-    def deployments(self) -> dict[tuple[str, str], Deployment]:
-        """Returns our Deployments by namespace and name."""
-        return self._deployments.objects
+        return self.informer(type_.resource, changed, manifests.OWNED_SELECTOR)
+
+    def workloads(self) -> Iterator[tuple[Resource[WorkloadObject], Collection[WorkloadObject]]]:
+        """Yields our workloads of each kind."""
+        for type_, informer in self._workloads:
+            yield type_.resource, informer.objects.values()
 
     @property
     def namespaces(self) -> dict[tuple[str, str], Namespace]:
@@ -140,20 +144,22 @@ class ContainerObserver(StatusObserver):
     @property
     def compared(self) -> dict[str, Informer[Any]]:
         """The objects to compare with the last apply, by kind."""
-        return {DEPLOYMENTS.kind: self._deployments, NAMESPACES.kind: self._namespaces}
+        workloads = {type_.kind: informer for type_, informer in self._workloads}
+        return {**workloads, NAMESPACES.kind: self._namespaces}
 
     def pod_owners(self) -> dict[str, PodOwner]:
         """uid of a pod -> the container it belongs to, of all pods that are there."""
         return {pod.metadata.uid: self._owners[uid] for uid, pod in self.view.pods() if uid in self._owners}
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Starts the informers, those of imported Deployments' pods too, and the loop that writes."""
+        """Starts the informers, those of imported workloads' pods too, and the loop that writes."""
         super().start(group)
         group.create_task(self._imported.run(), name=self.task_name("inform imported pods for"))
 
     def informers(self) -> Sequence[Informer[Any]]:
         """Returns those of the objects that carry our label."""
-        return (self._namespaces, self._deployments, self._replica_sets, self._pods)
+        workloads = (informer for _, informer in self._workloads)
+        return (self._namespaces, *workloads, self._replica_sets, self._pods)
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
         """Returns the uids of all containers on the cluster."""
@@ -241,7 +247,7 @@ class ContainerObserver(StatusObserver):
         replica_sets: Iterable[ReplicaSet] = objects.replica_sets.values()
         return observe(
             container,
-            objects.deployments.get(container.kubernetes_name),
+            objects.workloads.get((workload_type(container).kind, container.kubernetes_name)),
             replica_sets,
             pods,
             self._explanations.events(container.uid),
@@ -306,7 +312,7 @@ class ContainerObserver(StatusObserver):
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
 
     async def _changed(self, transaction: ReadTransaction, suspects: dict[int, str]) -> list[int]:
-        """Returns the ids of those whose Deployment is not as its last apply left it, in their order."""
+        """Returns the ids of those whose workload is not as its last apply left it, in their order."""
         noted = await applied_objects.of_resources(transaction, "container", sorted(suspects))
         return [
             id_ for id_, uid in sorted(suspects.items()) if not self.view.is_as_noted(uid, noted.get(id_, {}))
@@ -315,7 +321,8 @@ class ContainerObserver(StatusObserver):
 
 def _lost(container: Container, objects: Objects | None) -> bool:
     """Applied once, wanted, and not there (any more)."""
-    there = objects is not None and container.kubernetes_name in objects.deployments
+    where = workload_type(container).kind, container.kubernetes_name
+    there = objects is not None and where in objects.workloads
     return not there and bool(container.observed.deployment_name) and container.observed_generation > 0
 
 

@@ -1,8 +1,8 @@
-"""Replica sets and pods of imported Deployments, which do not carry our label: they are found by their owners.
+"""Replica sets and pods of imported workloads, which do not carry our label: they are found by their owners.
 
-A Deployment carries our label; its pod template does not, because labels of its pods cannot be changed without new
-pods. So wherever a Kubernetes namespace holds such a Deployment, all its replica sets and pods without our label are
-watched, and those that a known Deployment owns are put into the view. Owner and owned may come in any order.
+A workload carries our label; its pod template does not, because labels of its pods cannot be changed without new
+pods. So wherever a Kubernetes namespace holds such a workload, all its replica sets and pods without our label are
+watched, and those that a known workload owns are put into the view. Owner and owned may come in any order.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import (
     PODS,
     REPLICA_SETS,
-    Deployment,
     KubernetesObject,
     Pod,
     ReplicaSet,
+    WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, container_uid
@@ -36,7 +36,7 @@ class _WatchedNamespace:
 
 
 class ImportedPods:
-    """`deployment_changed` is an informer's callback; `run` until cancelled."""
+    """`workload_changed` is an informer's callback; `run` until cancelled."""
 
     def __init__(
         self, client: ClusterClient, view: ClusterView, on_failure: Callable[[ClusterError], None]
@@ -44,7 +44,7 @@ class ImportedPods:
         self._client = client
         self._view = view
         self._on_failure = on_failure
-        # uid of an imported Deployment -> uid of its container, and the namespaces they are in.
+        # uid of an imported workload -> uid of its container, and the namespaces they are in.
         self._containers: dict[str, str] = {}
         self._namespaces: dict[str, set[str]] = {}
         # uid of a replica set or pod -> uid of the container it was assigned to.
@@ -52,8 +52,8 @@ class ImportedPods:
         self._watched: dict[str, _WatchedNamespace] = {}
         self._changed = asyncio.Event()
 
-    def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
-        """Takes in that a Deployment came, changed or went."""
+    def workload_changed(self, old: WorkloadObject | None, new: WorkloadObject | None) -> None:
+        """Takes in that a workload came, changed or went."""
         there = new or old
         assert there is not None
         uid, namespace = there.metadata.uid, there.metadata.namespace
@@ -148,9 +148,9 @@ class ImportedPods:
         self._view.put(kind, container, old, new)
 
 
-def is_foreign(deployment: Deployment) -> bool:
-    """Returns whether one of our Deployments creates pods without our label."""
-    return not deployment.spec.template.metadata.label(CONTAINER_UID)
+def is_foreign(workload: WorkloadObject) -> bool:
+    """Returns whether one of our workloads creates pods without our label."""
+    return not workload.spec.template.metadata.label(CONTAINER_UID)
 
 
 def _owner(owned: KubernetesObject, kind: str) -> str:

@@ -32,7 +32,6 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
-    DEPLOYMENTS,
     NAMESPACES,
     SECRET_METADATA,
     SERVICE_ACCOUNTS,
@@ -171,8 +170,9 @@ class Sweep:
             listed = await client.list(resource, label_selector=CONFIG_UID)
             configs += [(resource, item) for item in listed.items]
         workloads: list[_Candidate] = [
-            (DEPLOYMENTS, item)
-            for item in self._observer.deployments.values()
+            (resource, item)
+            for resource, items in self._observer.workloads()
+            for item in items
             if container_uid(item) in self._observer.unknown
         ]
         workloads += [(SERVICES, item) for item in services]

@@ -1,0 +1,125 @@
+"""The kinds of workload: one table, which all that differs between them is read from.
+
+A container runs as an object of Kubernetes that makes its pods. Which kind that is follows from the container's
+settings (`ContainerSpec.workload`). The rest of the server works with a `WorkloadObject` and the `WorkloadType` of its
+container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_manifests.fields import FieldPart
+from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, key_of
+from pilothouse_manifests.writing import writer
+from pilothouse_server.containers.model import Container, DeploymentSettings, Value, WorkloadKind
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENT_METADATA,
+    DEPLOYMENTS,
+    KubernetesObject,
+    Manifest,
+    ReplicaSet,
+    Resource,
+    WorkloadObject,
+)
+from pilothouse_server.kubernetes.pod_observation import PodObservation
+
+
+class Newest(msgspec.Struct, frozen=True, gc=False):
+    """The newest template that was seen of a workload: `name` as pods have it (`PodObservation.revision`).
+
+    `is_present`: it is known to be the one that the workload has now. `older`: those before it. `replica_set`: the name
+    of its replica set.
+    """
+
+    name: str
+    is_present: bool
+    older: frozenset[str] = frozenset()
+    replica_set: str = ""
+
+
+class WorkloadType(msgspec.Struct, frozen=True):
+    """One kind of workload.
+
+    `resource` and `metadata`: how its objects are read, whole and by their metadata alone. `settings`: the struct of
+    its settings, and `part`: its spec in Kubernetes apart from selector and template. `write` returns that part of
+    the spec; its second argument is whether the rollout is held. `adopted_hold`: the path of the field that holds a
+    rollout, if others may hold one by it. `made_held`: an object may be made so that it makes no pods yet.
+    `newest` returns the newest template by the replica sets and the pods that were seen. `has_rolled_out` returns
+    whether the rollout of an object can be held: one that never rolled out would get no pods.
+    """
+
+    name: WorkloadKind
+    resource: Resource[Any]
+    metadata: Resource[KubernetesObject]
+    settings: type[Value]
+    part: FieldPart
+    write: Callable[[Container, bool], Manifest]
+    newest: Callable[[WorkloadObject, Sequence[ReplicaSet], Sequence[PodObservation]], Newest | None]
+    has_rolled_out: Callable[[WorkloadObject], bool]
+    adopted_hold: str = ""
+    made_held: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`Deployment` ..."""
+        return self.resource.kind
+
+
+REVISION: Final = "deployment.kubernetes.io/revision"
+PAUSED: Final = key_of(DEPLOYMENT, "hold_rollout")
+_write_deployment = writer(DEPLOYMENT_SETTINGS, place=lambda name: name.removeprefix("deployment."))
+
+
+def _deployment(container: Container, held: bool) -> Manifest:
+    # Said also where it is false: a field that we leave out is others' to set.
+    return {**_write_deployment(container.spec.workload), PAUSED: held}
+
+
+def _newest_replica_set(
+    deployment: WorkloadObject, replica_sets: Sequence[ReplicaSet], _pods: Sequence[PodObservation]
+) -> Newest | None:
+    newest = max(replica_sets, key=_revision, default=None)
+    if newest is None:
+        return None
+    revision, name = deployment.metadata.annotation(REVISION), newest.metadata.name
+    return Newest(
+        name,
+        is_present=not revision or newest.metadata.annotation(REVISION) == revision,
+        older=frozenset(each.metadata.name for each in replica_sets if each is not newest),
+        replica_set=name,
+    )
+
+
+def _revision(replica_set: ReplicaSet) -> int:
+    revision = replica_set.metadata.annotation(REVISION)
+    return int(revision) if revision.isdecimal() else 0
+
+
+WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
+    each.name: each
+    for each in (
+        WorkloadType(
+            name="deployment",
+            resource=DEPLOYMENTS,
+            metadata=DEPLOYMENT_METADATA,
+            settings=DeploymentSettings,
+            part=DEPLOYMENT,
+            write=_deployment,
+            newest=_newest_replica_set,
+            has_rolled_out=lambda found: bool(found.metadata.annotation(REVISION)),
+            adopted_hold=f".spec.{PAUSED}",
+            made_held=True,
+        ),
+    )
+}
+# By their kinds in Kubernetes.
+WORKLOAD_KINDS: Final[Mapping[str, WorkloadType]] = {each.kind: each for each in WORKLOADS.values()}
+
+
+def workload_type(container: Container) -> WorkloadType:
+    """Returns the kind of a container's workload."""
+    return WORKLOADS[container.workload_kind]
