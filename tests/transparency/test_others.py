@@ -289,6 +289,19 @@ async def _consistency(application: Any, kept: Checkpoint) -> Sequence[bytes]:
         return await proofs.consistency(transaction, state, kept.size, state.size)
 
 
+async def test_go_reads_the_head_that_a_new_history_follows(tmp_path: Path, verify: Path) -> None:
+    before = Checkpoint(ORIGIN, 7, bytes(32))
+    signer = notes.Signer(f"{ORIGIN}/0123abcd", bytes(range(32)))
+    head = Checkpoint(signer.name, 9, bytes(32), before.reference)
+    file = tmp_path / "head"
+    file.write_text(notes.signed(head, [signer]))
+    read = await run(verify, "--cosigned", file, signer.name, str(signer.verifier))
+    assert (read.returncode, read.stdout) == (0, f"follows {before.reference}\n"), read.stderr
+    # The line is signed: another one is refused.
+    file.write_text(file.read_text().replace(f"{ORIGIN} 7 ", f"{ORIGIN} 6 "))
+    assert (await run(verify, "--cosigned", file, signer.name, str(signer.verifier))).returncode == 1
+
+
 async def test_go_verifies_the_signatures_of_witnesses(
     database: Database, tmp_path: Path, verify: Path
 ) -> None:

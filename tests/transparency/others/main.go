@@ -102,6 +102,15 @@ func cosigner(key string) note.Verifier {
 	return found
 }
 
+// follows prints the head of the history before, which the first head of a history names in its extension line.
+func follows(extension []byte) {
+	for _, each := range strings.Split(string(extension), "\n") {
+		if strings.HasPrefix(each, "follows ") {
+			fmt.Println(each)
+		}
+	}
+}
+
 // cosigned checks that a checkpoint bears the signatures of the log and of every witness.
 func cosigned(file, origin, key string, keys []string) {
 	text, err := os.ReadFile(file)
@@ -112,8 +121,9 @@ func cosigned(file, origin, key string, keys []string) {
 	for i, each := range keys {
 		witnesses[i] = cosigner(each)
 	}
-	head, _, signed, err := f_log.ParseCheckpoint(text, origin, verifier, witnesses...)
+	head, extension, signed, err := f_log.ParseCheckpoint(text, origin, verifier, witnesses...)
 	must(err)
+	follows(extension)
 	moments := map[string]time.Time{}
 	for _, each := range signed.Sigs {
 		if each.Hash == verifier.KeyHash() && each.Name == verifier.Name() {
@@ -210,8 +220,10 @@ func main() {
 		must(json.Unmarshal(lines.Bytes(), &entry))
 		switch {
 		case read.head == nil:
-			read.head, _, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
+			var extension []byte
+			read.head, extension, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
 			must(err)
+			follows(extension)
 		case entry.End:
 			ended = true
 			read.end(entry)
