@@ -18,18 +18,15 @@ from tests.processes import finished
 ROOT = Path(__file__).parents[2]
 # Tests of the rules that PostgreSQL itself decides. Connections, checksums and refusals are alike for all releases.
 _OF_THE_STORE = (
-    *(
-        "audit_writer",
-        "canonical_json",
-        "care",
-        "clock_skew",
-        "continuity",
-        "expiry",
-        "filtering",
-        "list_plans",
-        "paging",
-    ),
-    *("periodic", "reach", "reads_by_key", "statements"),
+    "audit_writer",
+    "canonical_json",
+    "continuity",
+    "expiry",
+    "filtering",
+    "list_plans",
+    "paging",
+    "reach",
+    "reads_by_key",
 )
 _SUITES = (
     *(f"tests/store/test_{name}.py" for name in _OF_THE_STORE),
@@ -40,7 +37,6 @@ _SUITES = (
     ),
     "tests/isolation",
     "tests/promises/test_first_states.py",
-    "tests/promises/test_idempotency.py",
     "tests/promises/test_numbering.py",
 )
 _PROGRAMS = ("initdb", "postgres", "pg_dump", "pg_restore")
