@@ -31,6 +31,7 @@ _CUT = "the recording was cut to the resources its author used; the real server 
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _LOST = "05-node-lost"
+_DAEMON_SET = "25-daemonset"
 _STATEFUL_SET = "24-statefulset"
 _DELETION = "03f-deployment-delete"
 _POD_AMOUNTS = r".*\.status\.resources(\..*)?"
@@ -67,7 +68,12 @@ KNOWN: tuple[KnownDifference, ...] = (
         _CUT,
     ),
     KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|scheduling\.k8s\.io|storage\.k8s\.io)", _CUT),
-    KnownDifference(_DISCOVERY, 9, r"body\.resources\.(controllerrevisions|statefulsets/status)", _CUT),
+    KnownDifference(
+        _DISCOVERY,
+        9,
+        r"body\.resources\.(controllerrevisions|daemonsets(/status)?|statefulsets/status)",
+        _CUT,
+    ),
     KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
         _DISCOVERY,
@@ -80,7 +86,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     ),
     KnownDifference(_DISCOVERY, 14, r"body\.items\.scheduling\.k8s\.io", _CUT),
     KnownDifference(
-        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.controllerrevisions", _CUT
+        _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.(controllerrevisions|daemonsets)", _CUT
     ),
     KnownDifference(
         _DISCOVERY,
@@ -156,6 +162,19 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(_ROLLOUT, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_STATEFUL_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(_DAEMON_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(
+        _DAEMON_SET,
+        18,
+        r"body\.(metadata\.annotations|status\..*)",
+        "the simulated nodes have another size, and features, images and software of their own",
+    ),
+    KnownDifference(
+        _DAEMON_SET,
+        0,
+        r"lines\[agent\]\[1\]\.object\.status\.updatedNumberScheduled",
+        "the recorded DaemonSet was deleted while the old pod of its node took seconds to end",
+    ),
     KnownDifference(_STATEFUL_SET, 13, r".*f:podIPs\.k:.*", "the pods have other addresses"),
     KnownDifference(
         _STATEFUL_SET,

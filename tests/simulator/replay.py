@@ -34,6 +34,7 @@ JsonObject = dict[str, Any]
 Body = Callable[["Replay"], Any]
 Action = Callable[["Replay"], Awaitable[None]]
 
+_WORKLOADS = ("Deployment", "Scale", "StatefulSet", "DaemonSet", "Job", "CronJob")
 _READ_DEADLINE_SECONDS = 10.0
 _STREAM_DEADLINE_SECONDS = 10.0
 _LITERAL_VERSIONS = re.compile(r"^(\d{1,2}|9{6,}|[^\d].*)$")
@@ -309,7 +310,7 @@ class Replay:
 
 def _is_workload(response: JsonObject) -> bool:
     body = response.get("body")
-    return isinstance(body, dict) and body.get("kind") in ("Deployment", "Scale", "StatefulSet")
+    return isinstance(body, dict) and body.get("kind") in _WORKLOADS
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:

@@ -54,6 +54,24 @@ def deployment(
     }
 
 
+def stateful_set(name: str, replicas: int, *, storage: str = "", **spec: Any) -> JsonObject:
+    """A StatefulSet whose pods are labelled `app: NAME`; with storage each has a claim `data-NAME-N`."""
+    body = deployment(name, replicas, serviceName=name, **spec)
+    if storage:
+        claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}}
+        body["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+        mount = {"name": "data", "mountPath": "/data"}
+        body["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = [mount]
+    return body
+
+
+def daemon_set(name: str, **spec: Any) -> JsonObject:
+    """A DaemonSet whose pods are labelled `app: NAME`."""
+    body = deployment(name, 1, **spec)
+    del body["spec"]["replicas"]
+    return body
+
+
 def change(cluster: SimulatedCluster, resource: ResourceType, name: str, **spec: Any) -> None:
     """Sets fields of the spec of a stored object; a field `image` is that of the first container."""
     changed = copy.deepcopy(stored(cluster, resource, name))

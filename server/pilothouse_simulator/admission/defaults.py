@@ -22,6 +22,7 @@ from pilothouse_simulator.admission.limit_ranges import fill_defaults
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
@@ -215,6 +216,7 @@ def quality_of_service(spec: JsonObject) -> str:
 
 _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     CONFIG_MAPS: _default_config_map,
+    DAEMON_SETS: defaults_workloads.default_daemon_set,
     DEPLOYMENTS: defaults_workloads.default_deployment,
     ENDPOINT_SLICES: _default_endpoint_slice,
     EVENTS: _default_event,

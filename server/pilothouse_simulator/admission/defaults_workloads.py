@@ -10,6 +10,12 @@ from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS
 
 JsonObject = dict[str, Any]
 
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+# Those that are shown at zero, too.
+DAEMON_SET_COUNTERS = (
+    "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
+)  # fmt: skip
+
 
 def default_deployment(obj: JsonObject) -> None:
     """Fills the defaults of a Deployment in place."""
@@ -72,3 +78,28 @@ def default_stateful_set(obj: JsonObject) -> None:
     status = obj.setdefault("status", {})
     status.setdefault("replicas", 0)
     status.setdefault("availableReplicas", 0)
+
+
+def default_daemon_set(obj: JsonObject) -> None:
+    """Fills the defaults of a DaemonSet in place."""
+    spec = obj.setdefault("spec", {})
+    default_template(spec)
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+    spec.setdefault("revisionHistoryLimit", 10)
+    if not spec.get("minReadySeconds"):
+        spec.pop("minReadySeconds", None)
+    status = obj.setdefault("status", {})
+    for field in DAEMON_SET_COUNTERS:
+        status.setdefault(field, 0)
+
+
+def number_template(obj: JsonObject, old: JsonObject | None) -> None:
+    """Counts the templates of a DaemonSet in its annotation; what a client sends there is ignored."""
+    before = int(((old or {"metadata": {}})["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, 0))
+    changed = old is None or obj["spec"]["template"] != old["spec"]["template"]
+    obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(before + changed)

@@ -26,11 +26,13 @@ from pilothouse_simulator.admission.defaults import (
     quality_of_service,
 )
 from pilothouse_simulator.admission.defaults_pods import drop_empty_metadata
+from pilothouse_simulator.admission.defaults_workloads import DAEMON_SET_COUNTERS, number_template
 from pilothouse_simulator.admission.validation import validate_create, validate_update
 from pilothouse_simulator.admission.validation_config import take_over_string_data
 from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import (
+    DAEMON_SETS,
     DEPLOYMENTS,
     NAMESPACES,
     NODES,
@@ -75,6 +77,9 @@ class KindStrategies:
             obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
         elif resource is REPLICA_SETS:
             obj["status"] = {"replicas": 0}
+        elif resource is DAEMON_SETS:
+            number_template(obj, None)
+            obj["status"] = dict.fromkeys(DAEMON_SET_COUNTERS, 0)
         elif resource is STATEFUL_SETS:
             obj["status"] = {"replicas": 0, "availableReplicas": 0}
         elif resource in (DEPLOYMENTS, RESOURCE_QUOTAS):
@@ -105,6 +110,8 @@ class KindStrategies:
             _drop_type_dependent_fields(obj["spec"], old["spec"])
         elif resource is SECRETS:
             take_over_string_data(obj)
+        elif resource is DAEMON_SETS:
+            number_template(obj, old)
         validate_update(resource, obj, old)
 
     def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:

@@ -45,6 +45,7 @@ from pilothouse_simulator.admission.validation_pods import (
 from pilothouse_simulator.admission.validation_workloads import (
     selector_unchanged,
     stateful_set_unchanged,
+    validate_daemon_set,
     validate_deployment,
     validate_replica_set,
     validate_stateful_set,
@@ -53,6 +54,7 @@ from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
     LEASES,
@@ -199,6 +201,7 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     DEPLOYMENTS: validate_deployment,
     REPLICA_SETS: validate_replica_set,
     STATEFUL_SETS: validate_stateful_set,
+    DAEMON_SETS: validate_daemon_set,
     PODS: _validate_pod,
     SERVICES: _validate_service,
     CONFIG_MAPS: validate_config_map,
@@ -215,6 +218,7 @@ _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]
     DEPLOYMENTS: selector_unchanged,
     REPLICA_SETS: selector_unchanged,
     STATEFUL_SETS: stateful_set_unchanged,
+    DAEMON_SETS: selector_unchanged,
     PODS: validate_pod_update,
     PERSISTENT_VOLUME_CLAIMS: claim_unchanged,
     STORAGE_CLASSES: class_unchanged,

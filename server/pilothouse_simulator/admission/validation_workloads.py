@@ -1,6 +1,7 @@
-"""Validation of the workload kinds that keep pods running: Deployments, ReplicaSets, StatefulSets.
+"""Validation of the workload kinds that keep pods running: Deployments, ReplicaSets, StatefulSets, DaemonSets.
 
-The checks of StatefulSets without a recording follow Kubernetes' `pkg/apis/apps/validation/validation.go`.
+The checks of StatefulSets and DaemonSets without a recording follow Kubernetes'
+`pkg/apis/apps/validation/validation.go`.
 """
 
 from __future__ import annotations
@@ -164,3 +165,28 @@ def stateful_set_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]
         for each in (obj, old)
     )
     return [forbidden_field("spec", _IMMUTABLE_STATEFUL_SET)] if fixed != before else []
+
+
+def validate_daemon_set(obj: JsonObject) -> list[ErrorCause]:
+    """A DaemonSet after defaults."""
+    spec = obj["spec"]
+    causes = _validate_replicated(obj, "daemonset")
+    if spec["template"]["spec"].get("activeDeadlineSeconds") is not None:
+        message = "activeDeadlineSeconds in DaemonSet is not Supported"
+        causes.append(forbidden_field("spec.template.spec.activeDeadlineSeconds", message))
+    causes += non_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
+    strategy = spec["updateStrategy"]
+    if strategy["type"] not in ("RollingUpdate", "OnDelete"):
+        supported = ("OnDelete", "RollingUpdate")
+        return [*causes, not_supported("spec.updateStrategy.type", strategy["type"], supported)]
+    if strategy["type"] == "OnDelete":
+        return causes
+    field = "spec.updateStrategy.rollingUpdate"
+    rolling = strategy["rollingUpdate"]
+    unavailable, surge = (rolling[name] not in (0, "0%") for name in ("maxUnavailable", "maxSurge"))
+    if not unavailable and not surge:
+        causes.append(required(f"{field}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
+    elif unavailable and surge:
+        message = "may not be set when maxUnavailable is non-zero"
+        causes.append(invalid_value(f"{field}.maxSurge", rolling["maxSurge"], message))
+    return causes

@@ -15,6 +15,7 @@ from pilothouse_simulator.api.representation import metadata_only
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -219,6 +220,23 @@ def _stateful_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], ready, _created(obj, now), *_images(spec["template"]["spec"])]
 
 
+def _daemon_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    selector = spec["template"]["spec"].get("nodeSelector") or {}
+    return [
+        obj["metadata"]["name"],
+        status.get("desiredNumberScheduled", 0),
+        status.get("currentNumberScheduled", 0),
+        status.get("numberReady", 0),
+        status.get("updatedNumberScheduled", 0),
+        status.get("numberAvailable", 0),
+        ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or _NONE,
+        _created(obj, now),
+        *_images(spec["template"]["spec"]),
+        format_label_selector(spec.get("selector")),
+    ]
+
+
 def _revision_cells(obj: JsonObject, now: datetime) -> list[Any]:
     owners = obj["metadata"].get("ownerReferences") or []
     controller = next((entry for entry in owners if entry.get("controller")), None)
@@ -385,6 +403,10 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
         _columns("Name", "Desired", "Current", "Ready", "Age", wide=("Containers", "Images", "Selector"),
                  integers=("Desired", "Current", "Ready")), _replica_set_cells),
     STATEFUL_SETS: (_columns("Name", "Ready", "Age", wide=("Containers", "Images")), _stateful_set_cells),
+    DAEMON_SETS: (
+        _columns("Name", "Desired", "Current", "Ready", "Up-to-date", "Available", "Node Selector", "Age",
+                 wide=("Containers", "Images", "Selector"),
+                 integers=("Desired", "Current", "Ready", "Up-to-date", "Available")), _daemon_set_cells),
     CONTROLLER_REVISIONS: (
         _columns("Name", "Controller", "Revision", "Age", integers=("Revision",)), _revision_cells),
     SERVICES: (

@@ -11,6 +11,7 @@ from typing import Any
 
 from pilothouse_simulator.controllers.claims import StorageController
 from pilothouse_simulator.controllers.controller import Controller, ObjectIndex
+from pilothouse_simulator.controllers.daemon_sets import DaemonSetController
 from pilothouse_simulator.controllers.deployments import DeploymentController
 from pilothouse_simulator.controllers.endpoints import EndpointController
 from pilothouse_simulator.controllers.garbage_collector import GarbageCollector
@@ -39,6 +40,7 @@ class ControllerManager:
         parts = (store, clock, self.recorder, self.index)
         deployments, replica_sets = DeploymentController(*parts), ReplicaSetController(*parts)
         collector = GarbageCollector(*parts)
+        daemon_sets = DaemonSetController(*parts)
         stateful_sets = StatefulSetController(*parts)
         collector.reporters = {
             DEPLOYMENTS: deployments,
@@ -50,6 +52,7 @@ class ControllerManager:
             deployments,
             replica_sets,
             stateful_sets,
+            daemon_sets,
             collector,
             EndpointController(*parts),
             StorageController(*parts),

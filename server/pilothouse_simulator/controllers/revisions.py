@@ -26,33 +26,43 @@ JsonObject = dict[str, Any]
 Revisions = list[JsonObject]
 
 REVISION_LABEL = "controller-revision-hash"
-_HASH_LABEL = "controller.kubernetes.io/hash"
+HASH_LABEL = "controller.kubernetes.io/hash"
 
 
 def owned_revisions(store: ObjectStore, index: ObjectIndex, owner: JsonObject) -> Revisions:
-    """The revisions of a workload, oldest first. Those without a controller that its selector selects are adopted."""
+    """The revisions of a workload, oldest first. Those without a controller that its selector selects are adopted.
+
+    The workload is not being deleted.
+    """
     uid = owner["metadata"]["uid"]
     owned = [
         revision
         for revision in index.dependents(uid, CONTROLLER_REVISIONS)
         if (reference := controller_of(revision)) is not None and reference["uid"] == uid
     ]
-    if "deletionTimestamp" not in owner["metadata"]:
-        for orphan in index.uncontrolled(CONTROLLER_REVISIONS, owner["metadata"]["namespace"]):
-            labels = orphan["metadata"].get("labels") or {}
-            if "deletionTimestamp" not in orphan["metadata"] and matches_selector(
-                owner["spec"]["selector"], labels
-            ):
-                adopted = copy_json(orphan)
-                adopted["metadata"].setdefault("ownerReferences", []).append(controller_reference(owner))
-                owned.append(store.update(CONTROLLER_REVISIONS, adopted, manager=CONTROLLER_MANAGER))
+    for orphan in index.uncontrolled(CONTROLLER_REVISIONS, owner["metadata"]["namespace"]):
+        labels = orphan["metadata"].get("labels") or {}
+        if "deletionTimestamp" not in orphan["metadata"] and matches_selector(
+            owner["spec"]["selector"], labels
+        ):
+            adopted = copy_json(orphan)
+            adopted["metadata"].setdefault("ownerReferences", []).append(controller_reference(owner))
+            owned.append(store.update(CONTROLLER_REVISIONS, adopted, manager=CONTROLLER_MANAGER))
     return sorted(owned, key=lambda entry: (entry["revision"], entry["metadata"]["creationTimestamp"]))
 
 
 def update_revision(
-    store: ObjectStore, owner: JsonObject, revisions: Revisions, collisions: int
+    store: ObjectStore,
+    owner: JsonObject,
+    revisions: Revisions,
+    collisions: int,
+    *,
+    hash_label: str = HASH_LABEL,
 ) -> tuple[JsonObject, int]:
-    """The revision of the owner's present template, made or raised if need be, and the count of collisions."""
+    """The revision of the owner's present template, made or raised if need be, and the count of collisions.
+
+    `hash_label` is the label of the revision that has its hash.
+    """
     data = {"spec": {"template": {"$patch": "replace", **copy_json(owner["spec"]["template"])}}}
     number = revisions[-1]["revision"] + 1 if revisions else 1
     equal = [entry for entry in revisions if entry["data"] == data]
@@ -69,7 +79,7 @@ def update_revision(
             "namespace": owner["metadata"]["namespace"],
             "labels": {
                 **(owner["spec"]["template"]["metadata"].get("labels") or {}),
-                _HASH_LABEL: revision_hash,
+                hash_label: revision_hash,
             },
             "ownerReferences": [controller_reference(owner)],
         }

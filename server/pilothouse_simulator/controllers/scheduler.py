@@ -245,7 +245,7 @@ def _problems(pod: JsonObject, node: JsonObject, room: _Room, amounts: dict[str,
     if any(not tolerates(tolerations, taint) for taint in taints):
         return ["node(s) had untolerated taint(s)"]
     labels = node["metadata"].get("labels") or {}
-    if not (spec.get("nodeSelector") or {}).items() <= labels.items() or not _affine(spec, labels):
+    if not (spec.get("nodeSelector") or {}).items() <= labels.items() or not affine(spec, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
     allocatable = node["status"].get("allocatable") or {}
     problems = []
@@ -270,14 +270,17 @@ def tolerates(tolerations: list[JsonObject], taint: JsonObject) -> bool:
     return False
 
 
-def _affine(spec: JsonObject, labels: dict[str, str]) -> bool:
-    """Whether the required node affinity (any of its terms) accepts these labels."""
+def affine(spec: JsonObject, node: JsonObject) -> bool:
+    """Whether the required node affinity of a pod (any of its terms) accepts the labels and the name of a node."""
+    labels = node["metadata"].get("labels") or {}
+    fields = {"metadata.name": node["metadata"]["name"]}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if not required:
         return True
     return any(
         all(_matches(expression, labels) for expression in term.get("matchExpressions") or [])
+        and all(_matches(expression, fields) for expression in term.get("matchFields") or [])
         for term in required.get("nodeSelectorTerms") or []
     )
 

@@ -97,8 +97,16 @@ class StatefulSetController(Controller[Key]):
         if stateful_set is None:
             return
         pods = self._owned_pods(stateful_set)
-        history = revisions.owned_revisions(self.store, self.index, stateful_set)
         old = stateful_set.get("status") or {}
+        if "deletionTimestamp" in stateful_set["metadata"]:
+            # The collector may have deleted its revisions already: they are known by name alone.
+            current, update = (
+                {"metadata": {"name": old.get(name, "")}} for name in ("currentRevision", "updateRevision")
+            )
+            step = _Step(stateful_set, pods, current, update)
+            self._write_status(step, self._count(step, pods, int(old.get("collisionCount", 0))))
+            return
+        history = revisions.owned_revisions(self.store, self.index, stateful_set)
         update, collisions = revisions.update_revision(
             self.store, stateful_set, history, int(old.get("collisionCount", 0))
         )
@@ -106,11 +114,10 @@ class StatefulSetController(Controller[Key]):
         step = _Step(stateful_set, pods, next(named, update), update)
         failure: ApiError | None = None
         status = self._count(step, pods, collisions)
-        if "deletionTimestamp" not in stateful_set["metadata"]:
-            try:
-                self._take(step, status)
-            except ApiError as error:
-                failure = error
+        try:
+            self._take(step, status)
+        except ApiError as error:
+            failure = error
         self._write_status(step, status)
         live = {status["currentRevision"], status["updateRevision"], *(_revision_of(pod) for pod in pods)}
         limit = int(stateful_set["spec"].get("revisionHistoryLimit", 10))

@@ -178,6 +178,11 @@ STATEFUL_SETS = ResourceType(
     categories=("all",), subresource_types=(_SCALE, _status("StatefulSet")),
     has_generation=True, storage_version_hash="H+vl74LkKdo=",
 )  # fmt: skip
+DAEMON_SETS = ResourceType(
+    "apps", "v1", "daemonsets", "DaemonSet", singular="daemonset", short_names=("ds",),
+    categories=("all",), subresource_types=(_status("DaemonSet"),),
+    has_generation=True, storage_version_hash="dd7pWHUlMKQ=",
+)  # fmt: skip
 CONTROLLER_REVISIONS = ResourceType(
     "apps", "v1", "controllerrevisions", "ControllerRevision", singular="controllerrevision",
     storage_version_hash="85nkx63pcBU=",
@@ -189,9 +194,9 @@ ENDPOINT_SLICES = ResourceType(
 
 REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
-    SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, CONTROLLER_REVISIONS,
-    HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES,
-    STORAGE_CLASSES, PRIORITY_CLASSES,
+    SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS,
+    CONTROLLER_REVISIONS, HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES,
 )  # fmt: skip
 
 # The named groups in the order discovery shows them, each with its one version.
