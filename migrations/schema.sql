@@ -2433,6 +2433,31 @@ $$;
 COMMENT ON FUNCTION public.usage_rolled_until() IS 'The newest hour and the newest day that are rolled up, whoever they are of.';
 
 
+--
+-- Name: version_of_cluster(bigint, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.version_of_cluster(p_user_id bigint, p_namespace text, OUT version text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT c.version INTO version
+    FROM public.namespaces AS n JOIN public.clusters AS c ON c.name = n.cluster_name
+    WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION version_of_cluster(p_user_id bigint, p_namespace text, OUT version text); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.version_of_cluster(p_user_id bigint, p_namespace text, OUT version text) IS 'The version of Kubernetes that the cluster of a namespace had last, as the caller sees it; null: not known.';
+
+
 SET default_tablespace = '';
 
 SET default_table_access_method = heap;
@@ -13714,6 +13739,15 @@ GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, 
 REVOKE ALL ON FUNCTION public.usage_rolled_until() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.usage_rolled_until() TO pilothouse_app;
 GRANT ALL ON FUNCTION public.usage_rolled_until() TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION version_of_cluster(p_user_id bigint, p_namespace text, OUT version text); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.version_of_cluster(p_user_id bigint, p_namespace text, OUT version text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.version_of_cluster(p_user_id bigint, p_namespace text, OUT version text) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.version_of_cluster(p_user_id bigint, p_namespace text, OUT version text) TO pilothouse_system;
 
 
 --

@@ -18,6 +18,7 @@ CHECKSUMS: Final = {
     "0105": "8ea0ac0f128ae87707e02155a9cd50e1e81dca7621296c17be9a349270d3b43c",
     "0106": "d9541e99864d775b88b182eefc2ffe69bb8c1664a7cc35f6601073b9de382dd5",
     "0107": "854cedac157c854278bb707c9d0bdbe9925d464b149ca3964bc515a495b8ae4a",
+    "0108": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -88,6 +89,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
     "update_container": ("b2c1f842b1faf1d3b67cdf022d8609d2a495008619f0a20b9b033a6dc9a9b69b", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
+    "version_of_cluster": ("2eea0b5497637e075ba724b92f730c8530f6f6322d0b0ad53adf64df4d644a49", "0108"),
     "volume_definition": ("ca68ab2afa4ea2a2107528437453abcfe6c8175eb75ba8c7abee802ff5ec390d", "0107"),
     "wake_services": ("6e07520b4b926bfc04b71aab2af1a8b12632732f91792981a41565d787544ffa", "0103"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),

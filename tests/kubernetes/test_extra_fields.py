@@ -9,6 +9,8 @@ import pytest
 
 from pilothouse_manifests.extra_fields import PathError, parse
 from pilothouse_server.containers import manifests, rules
+from pilothouse_server.containers.extra_fields import check_by_schema
+from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container, ContainerSpec, InitContainer
 from pilothouse_server.errors import InvalidArgument
 from tests.kubernetes.containers import container
@@ -114,16 +116,6 @@ def test_fields_are_written_where_their_paths_lead() -> None:
     [
         ({f"{POD}.hostname": "web"}, f'container.extra_fields["{POD}.hostname"]: must be JSON'),
         (
-            {f"{POD}.hostAlias": "[]"},
-            f'container.extra_fields["{POD}.hostAlias"]: "{POD}.hostAlias" is no field of Kubernetes; did you mean '
-            '"hostAliases"?',
-        ),
-        (
-            {f"{POD}.affinity": '{"podAfinity": {}}'},
-            f'container.extra_fields["{POD}.affinity"]: "{POD}.affinity.podAfinity" is no field of Kubernetes; did '
-            'you mean "podAffinity"?',
-        ),
-        (
             {f"{POD}.hostname": "null"},
             f'container.extra_fields["{POD}.hostname"]: must not be null; leave the field out',
         ),
@@ -160,6 +152,60 @@ def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected:
     with pytest.raises(InvalidArgument) as refused:
         rules.checked(with_fields(extra_fields=fields))
     assert refused.value.message == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {f"{POD}.hostAlias": "[]"},
+            f'container.extra_fields["{POD}.hostAlias"]: "{POD}.hostAlias" is no field of Kubernetes; did you mean '
+            '"hostAliases"?',
+        ),
+        (
+            {f"{POD}.affinity": '{"podAfinity": {}}'},
+            f'container.extra_fields["{POD}.affinity"]: "{POD}.affinity.podAfinity" is no field of Kubernetes; did '
+            'you mean "podAffinity"?',
+        ),
+        (
+            {f"{MAIN}.tty": '"yes"'},
+            f'container.extra_fields["{MAIN}.tty"]: "{MAIN}.tty" must be true or false, not a text',
+        ),
+    ],
+)
+def test_a_fault_by_kubernetes_own_schema_is_named(fields: dict[str, str], expected: str) -> None:
+    found = Findings()
+    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), "v1.36.2")
+    with pytest.raises(InvalidArgument) as refused:
+        found.raise_if_any()
+    assert refused.value.message == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "is_known"),
+    [
+        ("v1.30.9", False),
+        ("v1.33.0+k3s1", False),
+        ("v1.34.1", True),
+        ("1.36", True),
+        ("v1.99.0", True),
+        ("", True),
+    ],
+)
+def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool) -> None:
+    found = Findings()
+    # A field of Kubernetes 1.34.
+    fields = {f"{POD}.hostnameOverride": "1"}
+    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
+    if is_known:
+        with pytest.raises(InvalidArgument, match="must be a text, not a whole number"):
+            found.raise_if_any()
+    else:
+        found.raise_if_any()
+    found = Findings()
+    check_by_schema(found, rules.checked(with_fields(extra_fields={f"{POD}.subdomain": "1"})), version)
+    with pytest.raises(InvalidArgument):
+        found.raise_if_any()
 
 
 def test_a_program_cannot_go_without_its_extra_fields() -> None:

@@ -89,6 +89,20 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
     await developer.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
 
 
+async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_sent(server: Server) -> None:
+    await make_namespace(server)
+    for path, text, words in (
+        (f"{POD}.hostAliases", '{"ip": "10.0.0.1"}', "must be a list, not an object"),
+        (f"{POD}.affinity", '{"podAfinity": {}}', 'did you mean "podAffinity"'),
+    ):
+        with pytest.raises(PilothouseError, match=words) as refused:
+            await server.admin.containers.create(namespace="demo", container=web(extra_fields={path: text}))
+        assert refused.value.metadata["field"] == f'container.extra_fields["{path}"]'
+    await server.admin.containers.create(namespace="demo", container=web())
+    with pytest.raises(PilothouseError, match="must be a list"):
+        await change(server, pb.Container(extra_fields={f"{POD}.hostAliases": "1"}), "extra_fields")
+
+
 async def test_an_account_that_only_a_container_names_mounts_no_token(server: Server) -> None:
     await make_namespace(server)
     made = await server.admin.containers.create(namespace="demo", container=web(service_account="robot"))

@@ -54,3 +54,16 @@ def test_defaults_are_not_carried_and_a_volume_without_a_place_is_refused() -> N
 def test_a_misspelt_field_is_refused_and_not_carried() -> None:
     (told,) = found(web(container="terminationMessagePolcy: File"))
     assert "did you mean" in told
+
+
+def test_a_carried_field_of_another_type_is_refused_by_its_path() -> None:
+    told = found(web(pod="hostAliases: [{ip: 1, hostnames: db}]", container='tty: "yes"'))
+    assert [line.partition("spec.template.spec")[2] for line in told] == [
+        ".hostAliases[0].ip: must be a text, not a whole number",
+        ".hostAliases[0].hostnames: must be a list, not a text",
+        ".containers[0].tty: must be true or false, not a text",
+    ]
+    (told_once,) = found(
+        web(pod="topologySpreadConstraints: [{maxSkew: 1, whenUnsatisfiable: DoNotSchedule}]")
+    )
+    assert told_once.endswith('topologySpreadConstraints[0]: must have the field "topologyKey"')

@@ -69,6 +69,60 @@ def test_misspelt_fields_of_a_value_are_found_at_any_depth() -> None:
     assert dict(schemas().misspelt(*DEPLOYMENT, f"{spec}.hostAliases", [{"ip": "a", "hostnames": []}])) == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "faults"),
+    [
+        ("spec.hostNetwork", "true", {"": "must be true or false, not a text"}),
+        ("spec.hostAliases", {"ip": "a"}, {"": "must be a list, not an object"}),
+        (
+            "spec.hostAliases",
+            [{"hostnames": "db"}],
+            {"[0]": 'must have the field "ip"', "[0].hostnames": "must be a list, not a text"},
+        ),
+        ("spec.dnsConfig.options", [{"name": 1}], {"[0].name": "must be a text, not a whole number"}),
+        ("spec.containers[name=main].tty", 1, {"": "must be true or false, not a whole number"}),
+        ("spec.containers[name=main].tty", True, {}),
+        ("spec.affinity", [], {"": "must be an object, not a list"}),
+        (
+            "spec.affinity",
+            {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}},
+            {
+                ".podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]": 'must have the field "topologyKey"'
+            },
+        ),
+        (
+            "spec.topologySpreadConstraints",
+            [{"maxSkew": 1.5, "topologyKey": "z", "whenUnsatisfiable": "a"}],
+            {"[0].maxSkew": "must be a whole number, not a number"},
+        ),
+        (
+            "spec.topologySpreadConstraints",
+            [{"maxSkew": True, "topologyKey": "z", "whenUnsatisfiable": "a"}],
+            {"[0].maxSkew": "must be a whole number, not true or false"},
+        ),
+        ("spec.overhead", {"cpu": "1", "memory": 1}, {}),
+        ("spec.overhead", {"cpu": []}, {"[cpu]": "must be a number or a text, not a list"}),
+        ("spec.affinity", None, {}),
+        # Nothing is known of it: it may be one of a newer Kubernetes.
+        ("spec.fieldOfLater", [1], {}),
+    ],
+)
+def test_another_type_and_a_missing_field_are_found_by_their_path(
+    path: str, value: Any, faults: dict[str, str]
+) -> None:
+    whole = f"spec.template.{path}"
+    assert dict(schemas().problems(*DEPLOYMENT, whole, value)) == {
+        f"{whole}{below}": rule for below, rule in faults.items()
+    }
+
+
+def test_another_word_than_those_of_an_enum_is_found() -> None:
+    known = Schemas({"a": {"kind": "v1 A", "fields": {"mode": ["enum", "x", "y"]}}})
+    for value in ("z", ["x"], {"x": 1}, 1):
+        assert list(known.problems("v1", "A", "mode", value)) == [("mode", "must be one of x, y")]
+    assert list(known.problems("v1", "A", "mode", "x")) == []
+
+
 def test_versions_differ_and_others_take_the_nearest() -> None:
     stop_signal = (*DEPLOYMENT, "spec.template.spec.containers[0].lifecycle.stopSignal")
     assert [minor for minor in range(OLDEST, NEWEST + 1) if schemas(minor).has(*stop_signal)] == [

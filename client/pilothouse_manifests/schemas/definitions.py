@@ -17,6 +17,7 @@ Type = str | list[Any]
 _INDEX = re.compile(r"\[[^\]]*\]")
 _LIKENESS = 0.8
 _MOST_FIELDS = 100
+_TYPES = {"string": "a text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
 
 class Schemas:
@@ -71,12 +72,76 @@ class Schemas:
                     (f"{at}[{number}]", item) for number, item in enumerate(found) if isinstance(item, dict)
                 ]
 
+    def problems(self, api_version: str, kind: str, path: str, value: Json) -> Iterator[tuple[str, str]]:
+        """Yields the path and the rule of each fault in a value at a path.
+
+        Misspelt names, other types, missing fields, other words than those of an enum. No rule has the value.
+        """
+        for wrong, meant in self.misspelt(api_version, kind, path, value):
+            yield wrong, f'is no field of Kubernetes; did you mean "{meant}"?'
+        found = self._type_at(api_version, kind, path)
+        if found is not None:
+            yield from self._wrong(path, found, value)
+
     def has(self, api_version: str, kind: str, path: str) -> bool:
         """Returns whether an object has a field at a path."""
         found: Type | None = self._kinds.get(f"{api_version} {kind}")
         for step in _names(path):
             found = None if found is None else self._within(found, step)
         return found is not None
+
+    def _type_at(self, api_version: str, kind: str, path: str) -> Type | None:
+        *way, last = _split(path)
+        holder: Type | None = self._kinds.get(f"{api_version} {kind}")
+        for step in way:
+            holder = None if holder is None else self._within(holder, _INDEX.sub("", step))
+        fields = None if holder is None else self._fields(holder)
+        name = _INDEX.sub("", last)
+        if fields is None or name not in fields:
+            return None
+        return fields[name] if name == last else self._item(fields[name])
+
+    def _wrong(self, at: str, wanted: Type, value: Json) -> Iterator[tuple[str, str]]:
+        """Yields the faults of a value of a type; a field that is not known has none, and null is no value."""
+        if value is None:
+            return
+        if isinstance(wanted, list):
+            yield from self._wrong_of(at, wanted, value)
+        elif wanted.startswith("#"):
+            definition = self._definitions.get(wanted[1:])
+            if isinstance(definition, dict) and "fields" in definition:
+                yield from self._wrong_object(at, definition, value)
+            elif isinstance(definition, str | list):
+                yield from self._wrong(at, definition, value)
+        elif wanted != "any" and not any(_is_of(value, word) for word in wanted.split("|")):
+            words = " or ".join(_TYPES[word] for word in wanted.split("|"))
+            yield at, f"must be {words}, not {_type_of(value)}"
+
+    def _wrong_of(self, at: str, wanted: list[Any], value: Json) -> Iterator[tuple[str, str]]:
+        """The same for a list, a mapping or an enum."""
+        kind, *rest = wanted
+        if kind == "enum":
+            if value not in rest:
+                yield at, f"must be one of {', '.join(rest)}"
+        elif kind == "array" and isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from self._wrong(f"{at}[{number}]", rest[0], item)
+        elif kind == "map" and isinstance(value, dict):
+            for key, item in value.items():
+                yield from self._wrong(f"{at}[{key}]", rest[0], item)
+        else:
+            yield at, f"must be {'a list' if kind == 'array' else 'an object'}, not {_type_of(value)}"
+
+    def _wrong_object(self, at: str, definition: Mapping[str, Any], value: Json) -> Iterator[tuple[str, str]]:
+        if not isinstance(value, dict):
+            yield at, f"must be an object, not {_type_of(value)}"
+            return
+        for name in definition.get("required", ()):
+            if value.get(name) is None:
+                yield at, f'must have the field "{name}"'
+        for name, item in value.items():
+            if name in definition["fields"]:
+                yield from self._wrong(f"{at}.{name}", definition["fields"][name], item)
 
     def _within(self, holder: Type, name: str) -> Type | None:
         if isinstance(holder, list) and holder[0] == "map":
@@ -94,6 +159,21 @@ class Schemas:
             return None
         definition = self._definitions.get(holder[1:])
         return definition["fields"] if isinstance(definition, dict) and "fields" in definition else None
+
+
+def _is_of(value: Json, word: str) -> bool:
+    if isinstance(value, bool):
+        return word == "boolean"
+    if word == "integer":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, {"string": str, "number": int | float}.get(word, ()))
+
+
+def _type_of(value: Json) -> str:
+    """The type of a value in words; a value itself may be a secret."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return next((words for word, words in _TYPES.items() if _is_of(value, word)), "another value")
 
 
 def _names(path: str) -> Sequence[str]:

@@ -13,7 +13,7 @@ FILE = "kubernetes.json.gz"
 OLDEST, NEWEST = 30, 37
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=NEWEST - OLDEST + 1)
 def schemas(minor: int = NEWEST) -> Schemas:
     """Returns the schemas of Kubernetes 1.`minor`; those of the nearest version where there are none of it.
 

@@ -296,6 +296,8 @@ class Fields:
         entry = self._entries.get(key) if key is not None and message == NOT_REPRESENTED else None
         if key is not None and entry is not None and self.reporter.carry(self.path_of(key), entry.value):
             self._read.add(key)
+            for path, rule in self.reporter.faults(self.path_of(key), entry.value):
+                self.reporter.invalid(entry.place, path, rule)
             return
         self.reporter.unsupported(*self.at(key), message)
 

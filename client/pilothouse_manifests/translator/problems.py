@@ -185,6 +185,10 @@ class Reporter:
         """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""
         return schemas().meant(*self._identity, path)
 
+    def faults(self, path: str, node: Node) -> list[tuple[str, str]]:
+        """The faults of a value by Kubernetes' own schema: the path and the rule of each."""
+        return list(schemas().problems(*self._identity, path, plain(node)))
+
     def invalid(self, place: InputPosition, path: str, message: str, *, group: str = "") -> None:
         """The input is wrong in itself."""
         self.usable = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from pilothouse_server.containers.pod_manifests import pod_spec
 from pilothouse_server.containers.workloads import workload_type
 
 _FIELD: Final = "container.extra_fields"
+_MINOR = re.compile(r"v?1\.([0-9]{1,3})")
 _LONGEST_PATH = 512
 _CHARACTERS = 32 * 1024
 _DEPTH = 16
@@ -27,8 +29,6 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
     if sum(len(path) + len(text) for path, text in given.items()) > _CHARACTERS:
         found.add(_FIELD, "max_length", f"must not be longer than {_CHARACTERS} characters in total")
         return given
-    resource = workload_type(container).resource
-    schema = resource.api_version, resource.kind
     document = {"spec": {"template": {"spec": pod_spec(container)}}}
     checked: dict[tuple[PathStep, ...], str] = {}
     for path, text in given.items():
@@ -47,11 +47,20 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             found.add(at, "unique", "is the same as another path, or lies above or below it")
         if rule := _json_problem(text):
             found.add(at, "json", rule)
-        else:
-            for wrong, meant in schemas().misspelt(*schema, spelled(steps), msgspec.json.decode(text)):
-                found.add(at, "field", f'"{wrong}" is no field of Kubernetes; did you mean "{meant}"?')
         checked[steps] = text
     return {spelled(steps): text for steps, text in checked.items()}
+
+
+def check_by_schema(found: Findings, container: Container, version: str) -> None:
+    """Notes each fault of extra fields that the schemas of a version of Kubernetes find; empty: the newest one."""
+    resource = workload_type(container).resource
+    number = _MINOR.match(version)
+    known = schemas() if number is None else schemas(int(number[1]))
+    for path, text in container.spec.extra_fields.items():
+        for wrong, rule in known.problems(
+            resource.api_version, resource.kind, path, msgspec.json.decode(text)
+        ):
+            found.add(f'{_FIELD}["{path}"]', "field", f'"{wrong}" {rule}')
 
 
 def _overlap(one: tuple[PathStep, ...], other: tuple[PathStep, ...]) -> bool:

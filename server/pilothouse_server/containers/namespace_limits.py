@@ -9,6 +9,8 @@ from __future__ import annotations
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.external_sources import SourceReference, references
+from pilothouse_server.containers.extra_fields import check_by_schema
+from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
 from pilothouse_server.network.rules import refuse_type
@@ -34,14 +36,24 @@ async def refuse_service_types(
         refuse_type(namespace, allowed, service.type, f"container.ports[{number}].service_type")
 
 
-async def refuse_external(
+async def refuse_unfit(
     target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
 ) -> None:
-    """Raises FailedPrecondition for a new reference to a source of the cluster that the namespace does not allow."""
+    """Compares new references and extra fields with the namespace and its cluster, in that order.
+
+    Raises:
+        FailedPrecondition: a source of the cluster that the namespace does not allow.
+        InvalidArgument: extra fields that the version of the cluster does not have so.
+    """
     if new := _new_external(wanted, stored):
         allowed = await repository.allowed_external_sources(target, namespace)
         for each in new:
             configs.refuse_unlisted(namespace, allowed, each.field, each.kind, each.name)
+    fields = wanted.spec.extra_fields
+    if fields and (stored is None or fields != stored.spec.extra_fields):
+        found = Findings()
+        check_by_schema(found, wanted, await repository.version_of_cluster(target, namespace))
+        found.raise_if_any()
 
 
 def _new_external(wanted: Container, stored: Container | None) -> list[SourceReference]:

@@ -30,7 +30,7 @@ from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
-from pilothouse_server.containers.namespace_limits import refuse_external, refuse_service_types
+from pilothouse_server.containers.namespace_limits import refuse_service_types, refuse_unfit
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.repository import ContainerChange, Creation
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
@@ -118,7 +118,7 @@ async def create(
         if facts is None:
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
-        await refuse_external(transaction, namespace_name, wanted, None)
+        await refuse_unfit(transaction, namespace_name, wanted, None)
         await refuse_service_types(transaction, namespace_name, wanted, None)
         try:
             await repository.write(transaction, creation)
@@ -175,7 +175,7 @@ async def draft_creation(
         creation = _creation(facts, wanted, needs, caller)
         cache.learn(draft.user_id, facts.namespace)
     try:
-        await refuse_external(draft, namespace_name, wanted, None)
+        await refuse_unfit(draft, namespace_name, wanted, None)
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise
@@ -265,7 +265,7 @@ async def change(
         if wanted == stored:
             return None
         await refuse_service_types(target, namespace, wanted, stored)
-        await refuse_external(target, namespace, wanted, stored)
+        await refuse_unfit(target, namespace, wanted, stored)
         quota, share = None, rules.quota_share(wanted)
         admission.warn_of_quota(facts.namespace, share, collected)
         if share != rules.quota_share(stored):

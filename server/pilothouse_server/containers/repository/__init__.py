@@ -32,6 +32,7 @@ from pilothouse_server.containers.repository.creation import (
     allowed_external_sources,
     allowed_service_types,
     draft_creation,
+    version_of_cluster,
     write,
 )
 from pilothouse_server.containers.repository.history import list_history
@@ -74,6 +75,7 @@ __all__ = [
     "stream_ready",
     "usage_of_quota",
     "users_of_source",
+    "version_of_cluster",
     "write",
     "write_change",
 ]

@@ -33,6 +33,7 @@ _ADMIT = text(
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
 _SERVICE_TYPES = text("SELECT service_types FROM allowed_service_types(:user_id, :namespace)")
+_VERSION = text("SELECT version FROM version_of_cluster(:user_id, :namespace)")
 _EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
 FACTS = (
@@ -88,6 +89,12 @@ async def allowed_external_sources(target: Draft | Transaction, namespace: str) 
     """Returns the patterns for names of config maps and secrets that only the cluster has; empty: none may be named."""
     rows = await target.read(_EXTERNAL_SOURCES, {"namespace": namespace})
     return rows[0]["external_sources"] or ()
+
+
+async def version_of_cluster(target: Draft | Transaction, namespace: str) -> str:
+    """Returns the version of Kubernetes of a namespace's cluster; empty: not known."""
+    rows = await target.read(_VERSION, {"namespace": namespace})
+    return rows[0]["version"] or ""
 
 
 def refuse_replay(row: Any) -> None:
