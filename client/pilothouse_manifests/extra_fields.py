@@ -10,6 +10,7 @@ API writes it, nor anything above or below it. Lists that the table does not nam
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,28 @@ def _inner(entry: Entry, step: PathStep) -> tuple[Entry, ...] | None:
 
 def _named(entry: Entry) -> str:
     return f": {entry.name}" if isinstance(entry, Field | PortField) else ""
+
+
+def carry(carried: dict[str, str], path: str, value: Any) -> bool:
+    """Put a field that the table does not name into `carried`, by its path with merge keys; False if it is not free.
+
+    Both ways from an object to a container end here: that of a written manifest, and that of a live one.
+    """
+    try:
+        steps = parse(path)
+    except PathError:
+        return False
+    # A mount could not name a volume of a kind that the API does not have.
+    if any(step.key == VOLUMES for step in steps):
+        return False
+    carried[spelled(steps)] = json.dumps(value, ensure_ascii=False)
+    return True
+
+
+def overlap(one: Sequence[PathStep], other: Sequence[PathStep]) -> bool:
+    """Returns whether two paths are the same, or one lies above the other."""
+    shorter = min(len(one), len(other))
+    return tuple(one[:shorter]) == tuple(other[:shorter])
 
 
 def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:

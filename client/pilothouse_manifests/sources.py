@@ -10,7 +10,7 @@ reads written manifests, with the line of each problem.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -32,8 +32,6 @@ FOREIGN_ANNOTATIONS = (
     "volume.kubernetes.io/storage-provisioner",
     "volume.kubernetes.io/selected-node",
 )
-
-_SAYS_NOTHING: tuple[Any, ...] = (None, "", {}, [])
 
 
 class MappingSource(Protocol):
@@ -110,15 +108,43 @@ class MappingSource(Protocol):
         """Report something without which the whole object makes no sense here."""
 
 
+# Takes a field that nobody reads, by its path with merge keys; False if the field has no place there either.
+Carry = Callable[[str, Any], bool]
+# The keys that tell the items of a pod's lists apart; a protocol that is left out is TCP.
+_MERGE_KEYS = (("mountPath",), ("containerPort", "protocol"), ("name",))
+
+
+def _says_nothing(value: Any) -> bool:
+    """Returns whether a value is null or empty, or holds nothing else; as in a written manifest."""
+    if isinstance(value, dict):
+        return all(map(_says_nothing, value.values()))
+    if isinstance(value, list):
+        return all(map(_says_nothing, value))
+    return value is None or value == ""
+
+
+def merge_keys(item: Mapping[str, Any]) -> str:
+    """The words in brackets that name an item of a list: `name=main`; empty if none does."""
+    keys = next((keys for keys in _MERGE_KEYS if keys[0] in item), ())
+    return ",".join(f"{key}={item.get(key, 'TCP')}" for key in keys)
+
+
 class ObjectSource:
-    """A mapping of a live object, at `path` of it; `problems` is shared by all parts of it."""
+    """A mapping of a live object, at `path` of it; `problems` is shared by all parts of it.
+
+    `carry`: takes fields that nobody reads; by default each is a problem.
+    """
 
     live = True
 
-    def __init__(self, mapping: Any, path: str, problems: list[str]) -> None:
+    def __init__(
+        self, mapping: Any, path: str, problems: list[str], carry: Carry | None = None, keyed_path: str = ""
+    ) -> None:
         self.present = isinstance(mapping, dict)
         self.problems = problems
         self.path = path
+        self._carry = carry
+        self._keyed_path = keyed_path or path
         self._left: dict[str, Any] = dict(mapping) if isinstance(mapping, dict) else {}
 
     def __enter__(self) -> Self:
@@ -128,11 +154,9 @@ class ObjectSource:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
-            self.problems += [
-                f"{self.path}.{key}: {NOT_REPRESENTED}"
-                for key, value in self._left.items()
-                if value not in _SAYS_NOTHING and value is not False
-            ]
+            for key, value in list(self._left.items()):
+                if not _says_nothing(value) and value is not False:
+                    self.unsupported(key)
 
     def has(self, key: str) -> bool:
         return self._left.get(key) is not None
@@ -187,17 +211,20 @@ class ObjectSource:
         return {name: base64.b64decode(text) for name, text in self.words(key).items()}
 
     def part(self, key: str) -> Self:
-        return type(self)(self.take(key), f"{self.path}.{key}", self.problems)
+        keyed_path = f"{self._keyed_path}.{key}"
+        return type(self)(self.take(key), f"{self.path}.{key}", self.problems, self._carry, keyed_path)
 
     def each(self, key: str, by: str = "name") -> Iterator[Self]:
         for index, value in enumerate(self.take(key, ())):
             word = value.get(by, index) if isinstance(value, dict) else index
-            yield type(self)(value, f"{self.path}.{key}[{word}]", self.problems)
+            keys = merge_keys(value) if isinstance(value, dict) else ""
+            keyed_path = f"{self._keyed_path}.{key}[{keys}]"
+            yield type(self)(value, f"{self.path}.{key}[{word}]", self.problems, self._carry, keyed_path)
 
     def only_default(self, key: str, *defaults: Any) -> None:
         if self._left.get(key) is False and any(default is True for default in defaults):
             self.unsupported(key, FALSE_BY_CHOICE)
-        elif key in self._left and (self._left[key] in defaults or self._left[key] in _SAYS_NOTHING):
+        elif key in self._left and (self._left[key] in defaults or _says_nothing(self._left[key])):
             del self._left[key]
 
     def ignore(self, *keys: str) -> None:
@@ -211,6 +238,11 @@ class ObjectSource:
         self.problems.append(f"{self.path}.{key}: {message}" if key else f"{self.path}: {message}")
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
+        if key is not None and self._carry is not None and message in (NOT_REPRESENTED, FALSE_BY_CHOICE):
+            value = self._left.get(key)
+            if value is not None and self._carry(f"{self._keyed_path}.{key}", value):
+                del self._left[key]
+                return
         self.invalid(key, message)
 
     def unusable(self, key: str | None, message: str) -> None:

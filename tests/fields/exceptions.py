@@ -29,7 +29,6 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "display_name": _PEOPLE,
             **{f"{program}probes.liveness.success_threshold": _ONE for program in _PROGRAMS},
             **{f"{program}probes.startup.success_threshold": _ONE for program in _PROGRAMS},
-            "extra_fields": "an import reports fields that the table does not name",
             **{
                 f"{program}{name}.external": _MANIFESTS
                 for program in _PROGRAMS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,10 +48,14 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE_UID
 from pilothouse_server.network.manifests import SERVICE_UID
+from pilothouse_server.reconcile.apply import additions
+from pilothouse_server.values.key_patterns import KeyPatterns
+from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 from pilothouse_simulator import SimulatedCluster
 from tests.kubernetes.containers import container
+from tests.translator.manifests import wanted
 
 RICH: dict[str, Any] = {
     "image": "ghcr.io/team/app:1.2",
@@ -197,6 +202,12 @@ POD = ("spec", "template", "spec")
 MAIN = (*POD, "containers", 0)
 
 
+def find(document: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
 def with_volumes(*sources: dict[str, Any]) -> Manifest:
     """Volumes `v0`, `v1` ..., each mounted."""
     manifest = changed((*POD, "volumes"), [{"name": f"v{i}"} | each for i, each in enumerate(sources)])
@@ -211,17 +222,14 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
 @pytest.mark.parametrize(
     ("manifest", "told"),
     [
-        (changed((*POD, "affinity"), {"nodeAffinity": {}}), "spec.template.spec.affinity"),
-        (changed((*POD, "restartPolicy"), "Never"), "spec.template.spec.restartPolicy"),
         (
             changed((*MAIN, "lifecycle"), {"postStart": {"tcpSocket": {"port": 1}}}),
-            "containers[main].lifecycle.postStart.tcpSocket",
+            "containers[main].lifecycle.postStart",
         ),
         (
             changed((*POD, "containers"), [{"name": "main", "image": "a:1"}, {"name": "b", "image": "B"}]),
             "containers[b].image",
         ),
-        (changed((*MAIN, "workingDir"), "/srv"), "containers[main].workingDir"),
         (changed((*MAIN, "resources"), {"limits": {"gpu": "1"}}), "resources.limits.gpu"),
         (
             changed((*MAIN, "env"), [{"name": "X", "valueFrom": {"fileKeyRef": {"key": "k"}}}]),
@@ -229,16 +237,11 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         ),
         (changed((*MAIN, "ports"), [{"containerPort": 1, "protocol": "SCTP"}]), "ports[1].protocol"),
         (changed((*MAIN, "image"), "UPPER"), "containers[main].image"),
-        (changed((*MAIN, "readinessProbe"), {"httpGet": {"port": 1}, "odd": 1}), "readinessProbe.odd"),
         (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
         (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as one of the pods alone is"),
         (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: no container mounts it"),
-        (
-            changed((*MAIN, "volumeMounts"), [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]),
-            "volumeMounts[/v].subPathExpr",
-        ),
         (changed(("metadata", "deletionTimestamp"), "now"), "it is being deleted"),
         (
             changed(("metadata", "ownerReferences"), [{"kind": "Operator", "name": "x", "controller": True}]),
@@ -249,17 +252,68 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_represented_is_told_by_its_path(manifest: Manifest, told: str) -> None:
+def test_a_field_that_cannot_be_kept_prevents_the_import(manifest: Manifest, told: str) -> None:
     assert any(told in problem for problem in convert(manifest).problems)
     assert convert(bare()).problems == ()
 
 
-@pytest.mark.parametrize("key", ["enableServiceLinks", "hostUsers"])
-def test_a_false_whose_default_is_true_is_told(key: str) -> None:
-    (problem,) = convert(changed((*POD, key), False)).problems
-    assert problem.startswith(f"spec.template.spec.{key}: ")
-    assert "default is true" in problem
-    assert convert(changed((*POD, key), True)).problems == ()
+# Fields that the model does not have, with their paths as extra fields.
+KEPT: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "spec.fieldOfALaterRelease": (("spec", "fieldOfALaterRelease"), 5),
+    "spec.template.spec.affinity": ((*POD, "affinity"), {"podAntiAffinity": {"a": 1}}),
+    "spec.template.spec.dnsPolicy": ((*POD, "dnsPolicy"), "None"),
+    "spec.template.spec.enableServiceLinks": ((*POD, "enableServiceLinks"), False),
+    "spec.template.spec.hostUsers": ((*POD, "hostUsers"), False),
+    "spec.template.spec.initContainers[name=i].tty": (
+        (*POD, "initContainers"),
+        [{"name": "i", "image": "a:1", "tty": True}],
+    ),
+    "spec.template.spec.securityContext.sysctls": (
+        (*POD, "securityContext"),
+        {"sysctls": [{"name": "net.core.somaxconn", "value": "1024"}]},
+    ),
+    "spec.template.spec.containers[name=main].workingDir": ((*MAIN, "workingDir"), "/srv"),
+    "spec.template.spec.containers[name=main].lifecycle.stopSignal": (
+        (*MAIN, "lifecycle"),
+        {"stopSignal": "SIGUSR1"},
+    ),
+    "spec.template.spec.containers[name=main].ports[containerPort=80,protocol=TCP].hostIP": (
+        (*MAIN, "ports"),
+        [{"containerPort": 80, "protocol": "TCP", "hostIP": "10.0.0.1"}],
+    ),
+    "spec.template.spec.containers[name=main].readinessProbe.odd": (
+        (*MAIN, "readinessProbe"),
+        {"exec": {"command": ["true"]}, "odd": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("path", KEPT)
+def test_a_field_that_the_model_does_not_have_is_kept_in_extra_fields(path: str) -> None:
+    place, value = KEPT[path]
+    converted = convert(changed(place, value))
+    assert converted.problems == ()
+    assert list(converted.container.spec.extra_fields) == [path]
+    assert find(manifests.workload(rules.checked(converted.container)), place) == find(
+        changed(place, value), place
+    )
+
+
+def test_an_import_and_a_written_manifest_have_the_same_extra_fields() -> None:
+    for place, value in KEPT.values():
+        live = changed(place, value)
+        written = {"apiVersion": "apps/v1", "kind": "Deployment", **live, "metadata": {"name": "web"}}
+        (said,) = wanted(json.dumps(written))
+        assert said.values["extra_fields"] == convert(live).container.spec.extra_fields
+
+
+def test_fields_without_effect_on_pods_stay_on_the_cluster_and_are_named() -> None:
+    manifest = bare()
+    manifest["metadata"]["finalizers"] = ["example.com/hold"]
+    manifest["spec"]["template"]["metadata"] |= {"name": "web", "creationTimestamp": None}
+    converted = convert(manifest)
+    assert converted.problems == ()
+    assert converted.left_there == ("metadata.finalizers", "spec.template.metadata.name")
 
 
 @pytest.mark.parametrize(
@@ -272,19 +326,32 @@ def test_a_false_whose_default_is_true_is_told(key: str) -> None:
     ids=str,
 )
 def test_a_false_that_is_the_default_says_nothing(path: tuple[str | int, ...]) -> None:
-    assert convert(changed(path, False)).problems == ()
+    converted = convert(changed(path, False))
+    assert converted.problems == ()
+    assert converted.container.spec.extra_fields == {}
 
 
-def test_a_service_without_node_ports_for_its_balancer_is_left_alone() -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("allocateLoadBalancerNodePorts", False),
+        ("sessionAffinity", "ClientIP"),
+        ("externalTrafficPolicy", "Local"),
+        ("publishNotReadyAddresses", True),
+        ("ipFamilyPolicy", "PreferDualStack"),
+        ("externalIPs", ["192.0.2.1"]),
+    ],
+)
+def test_a_service_with_fields_that_ports_do_not_have_is_left_alone(key: str, value: Any) -> None:
     service: Manifest = {
         "metadata": {"name": "front", "namespace": "shop"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]},
     }
     assert convert(bare(), [service]).left_alone == ()
-    service["spec"]["allocateLoadBalancerNodePorts"] = False
+    service["spec"][key] = value
     converted = convert(bare(), [service])
     (told,) = converted.left_alone
-    assert told.startswith("Service front: spec.allocateLoadBalancerNodePorts: ")
+    assert told.startswith(f"Service front: spec.{key}: ")
     assert converted.container.ports == ()
 
 
@@ -356,6 +423,34 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
     assert alone.left_alone == ("Service front: because",)
 
 
+def test_adoption_takes_fields_that_the_model_does_not_have_into_extra_fields() -> None:
+    main, affinity = "spec.template.spec.containers[name=main]", "spec.template.spec.affinity"
+    before = {f"{main}.tty": "true", f"{affinity}.podAffinity": "{}", "spec.template.spec.hostname": '"a"'}
+    subject = container(spec=ContainerSpec(extra_fields=before))
+    live = msgspec.json.decode(msgspec.json.encode(manifests.workload(subject)))
+    pod = live["spec"]["template"]["spec"]
+    pod["dnsConfig"], pod["hostNetwork"] = {"nameservers": ["192.0.2.1"]}, True
+    term = {"topologyKey": "zone"}
+    pod["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    pod["containers"].append({"name": "miner", "image": "busybox:1", "tty": True})
+    del pod["containers"][0]["tty"]
+    paths = [
+        ".spec.template.spec.dnsConfig.nameservers",
+        ".spec.template.spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        '.spec.template.spec.containers[name="main"].tty',
+        '.spec.template.spec.containers[name="miner"]',
+        ".spec.template.spec.hostNetwork",
+    ]
+    found = drift_adoption.adopt_allowed(subject, live, paths, KeyPatterns(""))
+    assert {path: json.loads(text) for path, text in found.spec.extra_fields.items()} == {
+        "spec.template.spec.hostname": "a",
+        "spec.template.spec.dnsConfig": {"nameservers": ["192.0.2.1"]},
+        affinity: pod["affinity"],
+    }
+    adopted = [path for path in paths if drift_adoption.is_adopted(found, live, path)]
+    assert adopted == paths[:3]
+
+
 def test_adoption_takes_the_named_fields_and_no_others() -> None:
     subject = container(env=(EnvVar("A", "1"), EnvVar("B", "2")), labels={"team": "a"})
     live = msgspec.json.decode(msgspec.json.encode(manifests.workload(subject)))
@@ -372,3 +467,13 @@ def test_adoption_takes_the_named_fields_and_no_others() -> None:
     recreated = drift_adoption.adopt(subject, live, [".spec.strategy.type"])
     assert recreated.spec.workload == DeploymentSettings(strategy="Recreate")
     assert drift_adoption.is_adopted(recreated, live, ".spec.strategy.type")
+
+
+@pytest.mark.parametrize("key", ["name", "generateName"])
+def test_a_name_of_the_template_is_no_drift(key: str) -> None:
+    subject = container()
+    manifest, live = manifests.workload(subject), manifests.workload(subject)
+    live["spec"]["template"]["metadata"][key] = "web"
+    assert additions.candidates(manifest, live, PermittedAdditions("")) == []
+    live["spec"]["template"]["spec"]["hostname"] = "web"
+    assert additions.candidates(manifest, live, PermittedAdditions("")) == [".spec.template.spec.hostname"]

@@ -130,16 +130,29 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     problems = {name: " ".join(item.get("problems", [])) for name, item in results.items()}
     assert problems["two"] == ""
     assert [each["name"] for each in results["two"]["container"]["sidecars"]] == ["side"]
-    assert "spec.template.spec.hostNetwork" in problems["affine"]
-    assert "spec.strategy" not in problems["affine"]
+    assert problems["affine"] == ""
+    assert results["affine"]["notes"] == ["spec.template.spec.hostNetwork: kept in extra_fields"]
     assert "volumes[data]: no container mounts it" in problems["stored"]
     assert "volumes[all].projected" in problems["files"]
     assert problems["absent"] == "there is no such Deployment"
     assert "container" in results["taken"]
     names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
-    assert sorted(names) == ["other", "taken", "two"]
-    untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/affine")
+    assert sorted(names) == ["affine", "other", "taken", "two"]
+    untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/files")
     assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
+
+
+async def test_a_field_that_needs_a_permission_needs_it_in_an_import(server: Server) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("node", replicas=1, hostNetwork=True))
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("names", replicas=1, dnsConfig={"searches": ["a"]}))
+    developer = await server.user("dora", {"legacy": "developer"})
+    answer = await developer.containers.import_(namespace="legacy", names=["node", "names"])
+    refused, taken = answer.results
+    (told,) = refused.problems
+    assert "spec.template.spec.hostNetwork" in told
+    assert "permission container.privileged is needed" in told
+    assert dict(taken.container.extra_fields) == {"spec.template.spec.dnsConfig": '{"searches": ["a"]}'}
 
 
 async def test_pods_that_an_apply_would_change_are_left_and_reported(

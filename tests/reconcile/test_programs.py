@@ -80,9 +80,16 @@ async def test_a_change_of_each_program_is_adopted_and_one_more_program_is_not(h
     async with here.reconciling():
         before = await running(here, "adopt")
         change = patch(
-            {"name": "exporter", "image": "exporter:2", "env": [{"name": "A", "value": "changed"}]},
-            {"name": "miner", "image": "busybox:1"},
+            {
+                "name": "exporter",
+                "image": "exporter:2",
+                "env": [{"name": "A", "value": "changed"}],
+                "tty": True,
+            },
+            {"name": "miner", "image": "busybox:1", "tty": True},
             initContainers=[{"name": "prepare", "args": ["--fast"]}],
+            dnsConfig={"searches": ["example.com"]},
+            hostNetwork=True,
         )
         await here.patch_as("kubectl-patch", DEPLOYMENT, change)
         row = await here.until(lambda row: row.generation > before.generation and not row.reconciling)
@@ -91,8 +98,14 @@ async def test_a_change_of_each_program_is_adopted_and_one_more_program_is_not(h
         )
         assert row.spec.sidecars == (exporter, PROXY)
         assert row.spec.init_containers == (msgspec.structs.replace(PREPARE, args=("--fast",)),)
+        assert row.spec.extra_fields == {
+            "spec.template.spec.containers[name=exporter].tty": "true",
+            "spec.template.spec.dnsConfig": '{"searches": ["example.com"]}',
+        }
         row = await here.until(lambda row: drifted(row).status == "True")
-        assert f'{TEMPLATE}.containers[name="miner"]' in drifted(row).message
+        for left in ('.containers[name="miner"]', ".hostNetwork"):
+            assert f"{TEMPLATE}{left}" in drifted(row).message
+        assert "dnsConfig" not in drifted(row).message
 
 
 def test_a_right_that_another_program_has_is_not_adopted() -> None:

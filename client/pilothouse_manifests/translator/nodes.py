@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pilothouse_manifests.sources import merge_keys
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class InputPosition:
@@ -29,8 +31,6 @@ class InputPosition:
 
 
 _STEPS = re.compile(r"([^.\[\]]+)(?:\[([0-9]+)\])?(?:\.|$)")
-# The keys that tell the items of a pod's lists apart; a protocol that is left out is TCP.
-_MERGE_KEYS = (("mountPath",), ("containerPort", "protocol"), ("name",))
 
 ScalarKind = Literal["string", "integer", "float", "boolean", "null"]
 
@@ -130,9 +130,12 @@ def keyed_path(root: Mapping, path: str) -> str:
 
 
 def _merge_keys(item: Node) -> str:
-    said = plain(item)
-    keys = next((keys for keys in _MERGE_KEYS if isinstance(said, dict) and said.keys() >= {keys[0]}), ())
-    return ",".join(f"{key}={said.get(key, 'TCP')}" for key in keys)
+    if not isinstance(item, Mapping):
+        return ""
+    texts = {
+        key: entry.value.text for key, entry in item.entries.items() if isinstance(entry.value, ScalarNode)
+    }
+    return merge_keys(texts)
 
 
 def plain(node: Node) -> Any:

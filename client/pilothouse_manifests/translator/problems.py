@@ -11,18 +11,16 @@ platform. Its weight says how much is lost then, and `--skip-unsupported` names 
 from __future__ import annotations
 
 import enum
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pilothouse_manifests import extra_fields
+from pilothouse_manifests.extra_fields import carry
 from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_manifests.translator.nodes import InputPosition, Mapping, Node, keyed_path, plain
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
 
-_VOLUMES = "spec.template.spec.volumes["
 # Places of equal problems that a line names.
 _PLACES = 5
 _INDEX = re.compile(r"\[[^\]]*\]")
@@ -171,15 +169,9 @@ class Reporter:
 
     def carry(self, path: str, node: Node) -> bool:
         """Takes a field into `carried`, if the document has a container with `extra_fields` and the path is free."""
-        # A mount could not name a volume of a kind that the API does not have.
-        if self._root is None or path.startswith(_VOLUMES):
+        if self._root is None:
             return False
-        try:
-            steps = extra_fields.parse(keyed_path(self._root, path))
-        except extra_fields.PathError:
-            return False
-        self.carried[extra_fields.spelled(steps)] = json.dumps(plain(node), ensure_ascii=False)
-        return True
+        return carry(self.carried, keyed_path(self._root, path), plain(node))
 
     def meant(self, path: str) -> str | None:
         """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, parse, spelled
+from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, overlap, parse, spelled
 from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
@@ -43,7 +43,7 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             continue
         if is_missing(document, steps):
             found.add(at, "exists", "names an item that the pods do not have")
-        if any(_overlap(steps, other) for other in checked):
+        if any(overlap(steps, other) for other in checked):
             found.add(at, "unique", "is the same as another path, or lies above or below it")
         if rule := _json_problem(text):
             found.add(at, "json", rule)
@@ -61,11 +61,6 @@ def check_by_schema(found: Findings, container: Container, version: str) -> None
             resource.api_version, resource.kind, path, msgspec.json.decode(text)
         ):
             found.add(f'{_FIELD}["{path}"]', "field", f'"{wrong}" {rule}')
-
-
-def _overlap(one: tuple[PathStep, ...], other: tuple[PathStep, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
 
 
 def _json_problem(text: str) -> str | None:

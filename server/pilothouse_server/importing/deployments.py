@@ -1,6 +1,7 @@
 """From a live workload, and the Services in front of its pods, to a container: the inverse of `manifests`.
 
-Pure functions. A part that the model cannot represent is reported by its path; nothing is silently dropped.
+Pure functions. A field that the model does not have becomes one of the container's extra fields, by the function that
+`pilothouse apply` uses; a part that cannot be kept there either is reported by its path. Nothing is silently dropped.
 The workload keeps its selector and its pods' labels (`TakenOver`), because the one cannot be changed and
 the other would restart the pods.
 """
@@ -9,15 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from pilothouse_manifests.extra_fields import carry
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
-from pilothouse_manifests.services import HEADLESS, TYPES, service_type
-from pilothouse_manifests.sources import FALSE_BY_CHOICE, FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
-from pilothouse_manifests.table import SERVICE, SERVICE_PORT
+from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, service_type
+from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
+from pilothouse_manifests.table import SERVICE_PORT, key_of
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.manifests import is_platforms
 from pilothouse_server.containers.model import (
@@ -38,6 +41,10 @@ from pilothouse_server.values.volumes import VolumeMount
 # The annotations that controllers and kubectl put on a workload for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
 
+# The keys of a template's metadata that do nothing: pods are called after their replica set.
+_NAMES = ("name", "generateName")
+# Keys of the metadata of a Deployment that others set for themselves.
+_UNKEPT = ("finalizers", "ownerReferences")
 # The fields of a container that its pods do not determine.
 _NOBODYS: Values = {
     "id": ContainerId(0),
@@ -47,18 +54,22 @@ _NOBODYS: Values = {
     "image": "",
 }
 _LABEL = re.compile(DNS_LABEL)
+# The values of a Service that ports of a container have, or that the cluster chooses.
+_OF_PORTS = frozenset({"type", "selector", "ports", "cluster_ip", "headless", "ip_families"})
 
 
 class Converted(msgspec.Struct, frozen=True):
     """A container as far as it could be read. `problems`: why it cannot be taken over, by field.
 
-    `left_alone`: Services in front of its pods that stay as they are, and why. `read_only`: volumes that the
-    pods may not write to, even if a mount permits it.
+    `left_alone`: Services in front of its pods that stay as they are, and why. `left_there`: fields that stay on the
+    cluster, and that a Deployment made again would not have. `read_only`: volumes that the pods may not write to, even
+    if a mount permits it.
     """
 
     container: Container
     problems: tuple[str, ...] = ()
     left_alone: tuple[str, ...] = ()
+    left_there: tuple[str, ...] = ()
     read_only: frozenset[str] = frozenset()
 
 
@@ -78,14 +89,18 @@ def convert(
     problems: list[str] = []
     type_ = WORKLOAD_KINDS[live["kind"]]
     metadata = live["metadata"]
-    with ObjectSource(live.get("spec"), "spec", problems) as spec:
+    extra_fields: dict[str, str] = {}
+    left_there = [f"metadata.{key}" for key in _UNKEPT if metadata.get(key)]
+    carries = partial(carry, extra_fields)
+    with ObjectSource(live.get("spec"), "spec", problems, carries) as spec:
         rollout = read(type_.part, spec) or {}
         selector = spec.take("selector", {})
         with spec.part("template") as template:
             with template.part("metadata") as pod_metadata:
                 pod_labels = pod_metadata.words("labels")
                 pod_annotations = pod_metadata.words("annotations")
-                pod_metadata.ignore("creationTimestamp")
+                left_there += [f"{pod_metadata.path}.{key}" for key in _NAMES if pod_metadata.has(key)]
+                pod_metadata.ignore("creationTimestamp", *_NAMES)
             with template.part("spec") as pod:
                 main = read_pod(pod, main_program)
     kubernetes_name = str(metadata["name"])
@@ -115,6 +130,7 @@ def convert(
             workload=type_.settings(**rollout.get(type_.name, {})),
             empty_dirs=main.empty_dirs,
             pod_volumes=main.pod_volumes,
+            extra_fields=extra_fields,
             taken_over=TakenOver(
                 deployment_uid=str(metadata.get("uid", "")),
                 selector=selector,
@@ -130,7 +146,9 @@ def convert(
     problems += _standing(metadata, orphans)
     names = {item.name: item.volume.name for item in main.volumes}
     read_only = frozenset(item.volume.name for item in main.volumes if item.read_only)
-    return Converted(_with_mounts(container, names), tuple(problems), left_alone, read_only)
+    return Converted(
+        _with_mounts(container, names), tuple(problems), left_alone, tuple(left_there), read_only
+    )
 
 
 def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:
@@ -317,9 +335,12 @@ def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
         raise _LeftAloneError("it is a Service of the platform already")
     if metadata.get("deletionTimestamp"):
         raise _LeftAloneError("it is being deleted")
-    for key, *usual in SERVICE.defaults:
-        if spec.get(key) is False and any(default is True for default in usual):
-            raise _LeftAloneError(f"spec.{key}: {FALSE_BY_CHOICE}")
+    for name in read(SPEC, ObjectSource(spec, "spec", [])) or {}:
+        if name not in _OF_PORTS:
+            key = key_of(SPEC, name)
+            raise _LeftAloneError(
+                f"spec.{key}: ports of a container have no such field; import it as a Service"
+            )
     kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
     if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
         raise _LeftAloneError(f"a Service of type {kind} cannot be represented")

@@ -1,7 +1,8 @@
 """Adopted drift: changes by others to a container's workload become the desired state.
 
 adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
-         those that have one are taken over one by one, so that unchanged fields keep their desired values.
+         those that have one are taken over one by one, so that unchanged fields keep their desired values. A field
+         that only the cluster names becomes an extra field, as an import would make it.
 adopt_allowed
          the same for values that the platform's rules allow and that give no right which needs a permission: there
          is no caller who could hold one. A variable that reads a secret or a config map is not added either.
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 import msgspec
 
+from pilothouse_manifests.extra_fields import PathError, PathStep, overlap, parse
 from pilothouse_manifests.paths import PathValue, adoptable, adoptable_setting
 from pilothouse_server.containers import manifests, operations, repository, rules
 from pilothouse_server.containers.guarding import gives_more_rights
@@ -84,7 +86,16 @@ def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatter
 def _has_field(container: Container, path: str) -> bool:
     if not path.startswith(f"{_POD}."):
         return True
-    return adoptable(path.removeprefix(_POD), container.spec.pod_container_name) is not None
+    found = adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    return found is not None or _free_steps(path) is not None
+
+
+def _free_steps(path: str) -> tuple[PathStep, ...] | None:
+    """The steps of a path that may be an extra field; None if a field of the API writes it."""
+    try:
+        return parse(path)
+    except PathError:
+        return None
 
 
 def _is_added(said: Manifest, path: str) -> bool:
@@ -125,7 +136,7 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
         return msgspec.structs.replace(container, hold_rollout=there.hold_rollout)
     value = _value(container, path)
     if value is None:
-        return container
+        return _adopt_extra(container, there, path)
     names = value.name.split(".")
     if value.programs:
         return _adopt_of_program(container, there, value)
@@ -160,6 +171,20 @@ def _adopt_of_program(container: Container, there: Container, value: PathValue) 
     programs = tuple(map(adopted, getattr(container.spec, value.programs)))
     spec: Any = {value.programs: programs}
     return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, **spec))
+
+
+def _adopt_extra(container: Container, there: Container, path: str) -> Container:
+    """The container with the extra field around a path as it is on the cluster, or without it if it is gone."""
+    steps = _free_steps(path)
+    if steps is None:
+        return container
+    extra = {
+        each: text for each, text in container.spec.extra_fields.items() if not overlap(parse(each), steps)
+    }
+    extra |= {each: text for each, text in there.spec.extra_fields.items() if overlap(parse(each), steps)}
+    return msgspec.structs.replace(
+        container, spec=msgspec.structs.replace(container.spec, extra_fields=extra)
+    )
 
 
 def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:

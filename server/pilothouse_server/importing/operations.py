@@ -351,7 +351,15 @@ async def _candidate(
     except Refused as error:
         return Candidate(name, problems=(f"the cluster would refuse it: {error.message}",))
     converted = without_services(msgspec.structs.replace(converted, container=container), reasons)
-    container, notes = converted.container, list(converted.left_alone)
+    container = converted.container
+    notes = [
+        *converted.left_alone,
+        *(f"{path}: kept in extra_fields" for path in container.spec.extra_fields),
+        *(
+            f"{path}: stays on the cluster; a Deployment that is made again is without it"
+            for path in converted.left_there
+        ),
+    ]
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")

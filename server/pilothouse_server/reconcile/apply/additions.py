@@ -10,7 +10,8 @@ Server-side apply alone does not show it, because nobody contests a field that o
                 result has, too: defaults, and additions by webhooks of the cluster
 
 The values decide, and not `managedFields`: a record can be cleared. It only names who did it. The annotation of
-`kubectl rollout restart` is no drift, nor are additions that the settings permit (`PermittedAdditions`).
+`kubectl rollout restart` is no drift, nor is a name of the template, nor are additions that the settings permit
+(`PermittedAdditions`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
+# Fields of a template that do nothing, but whose removal would replace the pods.
+_WITHOUT_EFFECT: Final = frozenset({
+    f".spec.template.metadata.annotations.{RESTARTED_AT}",
+    ".spec.template.metadata.name",
+    ".spec.template.metadata.generateName",
+})  # fmt: skip
 _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(WORKLOAD_KINDS, ("spec", "template")),
     "Service": ("spec",),
@@ -108,7 +115,7 @@ def left_by_rolling_updates(manifest: Manifest, live: Manifest) -> list[str]:
 
 
 def _is_candidate(path: str, manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> bool:
-    if path == f".spec.template.metadata.annotations.{RESTARTED_AT}":
+    if path in _WITHOUT_EFFECT:
         return False
     if field_paths.find(manifest, path) is not None or _is_default(path, manifest, live):
         return False

@@ -2885,8 +2885,8 @@ class ImportedContainer(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Notes on an imported Deployment: Services that were left alone or could not be read, and why its drift policy is
-        REPORT.
+        """Notes on an imported Deployment: Services that were left alone or could not be read, why its drift policy is
+        REPORT, paths of fields that are kept in `extra_fields`, and of those that only stay on the cluster.
         """
 
     @_builtins.property

@@ -200,6 +200,8 @@ class ContainerServiceServicer:
         Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
         them. DeleteVolume returns a claim with its data to the cluster.
 
+        A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+
         Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
         stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
         DRIFT_POLICY_REPORT.

@@ -76,6 +76,8 @@ class ContainerServiceStub:
     Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
     them. DeleteVolume returns a claim with its data to the cluster.
 
+    A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+
     Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
     stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
     DRIFT_POLICY_REPORT.
@@ -187,6 +189,8 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     config maps and secrets: the permissions that creating the same objects needs.
     Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
     them. DeleteVolume returns a claim with its data to the cluster.
+
+    A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
 
     Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
     stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
@@ -332,6 +336,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         config maps and secrets: the permissions that creating the same objects needs.
         Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
         them. DeleteVolume returns a claim with its data to the cluster.
+
+        A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
 
         Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
         stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
