@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from tests.apply.test_volumes import CLAIM
 from tests.translator.manifests import NAMESPACE, SERVICE, WEB, documents
@@ -111,6 +116,65 @@ async def test_an_export_is_what_was_applied() -> None:
     assert found.services[0].service_type == plain.services[0].service_type
     assert [each.values for each in found.configs] == [each.values for each in plain.configs]
     assert [each.values for each in found.volumes] == [each.values for each in plain.volumes]
+
+
+def recorded_deployment() -> dict[str, Any]:
+    """A Deployment as a real cluster returned it."""
+    path = Path(__file__).parents[1] / "recordings" / "03a-deployment-server-side-apply.json"
+    text = path.read_text()
+    found = next(
+        each for each in _objects(json.loads(text)) if each["kind"] == "Deployment" and each.get("status")
+    )
+    found["metadata"]["namespace"] = NAMESPACE
+    return found
+
+
+def _objects(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if {"apiVersion", "kind", "metadata"} <= node.keys() and "uid" in node["metadata"]:
+            yield node
+        for inner in node.values():
+            yield from _objects(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from _objects(inner)
+    elif isinstance(node, str) and node.startswith("{"):
+        with suppress(ValueError):
+            yield from _objects(json.loads(node))
+
+
+def test_what_the_server_sets_is_dropped_with_one_note_for_each_document() -> None:
+    recorded = recorded_deployment()
+    recorded["spec"]["template"]["metadata"]["creationTimestamp"] = None
+    problems = Problems()
+    convert(documents(yaml.safe_dump(recorded), SERVICE, CONFIG_MAP), NAMESPACE, problems)
+    assert not problems.all, [str(each) for each in problems.all]
+    (note,) = problems.notes
+    subject = f"deployment/{recorded['metadata']['name']}"
+    assert f"{subject}: leaves out what the cluster sets: metadata.creationTimestamp, " in note
+    for name in ("generation", "managedFields", "resourceVersion", "uid"):
+        assert note.count(f"metadata.{name}") == 1
+    assert note.endswith(", status")
+    assert "template" not in note
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("finalizers", ["a/b"]),
+        ("ownerReferences", [{"uid": "u"}]),
+        ("generateName", "web-"),
+        ("namespace", "kube-system"),
+    ],
+)
+def test_metadata_that_would_change_more_are_refused_by_their_path(field: str, value: Any) -> None:
+    document = yaml.safe_load(WEB)
+    document["metadata"][field] = value
+    problems = Problems()
+    convert(documents(yaml.safe_dump(document)), NAMESPACE, problems)
+    (told,) = problems.all
+    assert told.path == f"metadata.{field}"
+    assert not problems.notes
 
 
 def test_an_address_is_asked_for_unless_a_cluster_gave_it() -> None:

@@ -149,6 +149,8 @@ def _planned(
     if not documents and not problems.all:
         complain("nothing to apply: the input holds no document")
         return None
+    for note in problems.notes:
+        complain(f"note: {note}")
     # Checks that need only the files, without a call.
     if problems.refused(options.skip):
         _refuse(problems, options, complain)

@@ -46,6 +46,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
         reporter = Reporter(problems, _subject(document), identity, carries)
         with Fields(document, "", reporter) as root:
             _convert_one(root, namespace, manifest, seen)
+        reporter.note_dropped(document.place)
         if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:
             manifest.refused.append(refused)
     for workload in manifest.workloads:
@@ -103,7 +104,7 @@ def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manif
     else:
         manifest.configs.append(convert_secret(root, namespace))
     # Written by the cluster; no part of what is wanted.
-    root.item("status")
+    root.drop("status")
 
 
 def _check_namespace(root: Fields, namespace: str) -> None:

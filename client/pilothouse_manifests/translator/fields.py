@@ -143,6 +143,12 @@ class Fields:
         entry = self._take(name)
         return None if entry is None else FieldItem(entry.value, self.path_of(name), self.reporter)
 
+    def drop(self, name: str) -> None:
+        """Reads a key that a server sets: it is left out, and the document's note names it."""
+        entry = self._take(name)
+        if entry is not None and not says_nothing(entry.value):
+            self.reporter.dropped.append(self.path_of(name))
+
     def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
         """The text of a key, one of the choices where there are any; empty if it is absent."""
         item = self._asked(key, required)

@@ -197,7 +197,7 @@ def metadata(fields: Fields, namespace: str) -> Metadata:
     """Read the metadata of an object or pod template. `namespace` is the one that is applied to."""
     exported = fields.has("uid")
     for name in _SET_BY_SERVER:
-        fields.item(name)
+        fields.drop(name)
     stated = fields.text("namespace")
     if stated and stated != namespace:
         message = f"expected {namespace!r}, the namespace of this command, or nothing; found {stated!r}"

@@ -71,6 +71,8 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[InputProblem] = []
+        # Lines about fields that are left out without a loss.
+        self.notes: list[str] = []
 
     def add(self, problem: InputProblem) -> None:
         """Adds a problem; a repetition about the same place (an anchor used twice) is dropped."""
@@ -163,6 +165,8 @@ class Reporter:
         self._problems = problems
         self._root = root
         self.carried: dict[str, str] = {}
+        # Paths of fields that a server sets and nobody else.
+        self.dropped: list[str] = []
         self.subject = subject
         self.usable = True
         self._identity = identity
@@ -176,6 +180,12 @@ class Reporter:
     def meant(self, path: str) -> str | None:
         """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""
         return schemas().meant(*self._identity, path)
+
+    def note_dropped(self, place: InputPosition) -> None:
+        """Notes the fields that a server sets, once for the document; an object that a cluster shows has them."""
+        if self.dropped:
+            paths = ", ".join(self.dropped)
+            self._problems.notes.append(f"{place}: {self.subject}: leaves out what the cluster sets: {paths}")
 
     def faults(self, path: str, node: Node) -> list[tuple[str, str]]:
         """The faults of a value by Kubernetes' own schema: the path and the rule of each."""
