@@ -31,6 +31,7 @@ _CUT = "the recording was cut to the resources its author used; the real server 
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _LOST = "05-node-lost"
+_JOBS = ("20-job-success", "21-job-failure-and-backoff", "22b-job-suspend-resume", "23-cronjob")
 _DAEMON_SET = "25-daemonset"
 _STATEFUL_SET = "24-statefulset"
 _DELETION = "03f-deployment-delete"
@@ -51,7 +52,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         7,
-        r"body\.groups\.(authorization\.k8s\.io|batch|rbac\.authorization\.k8s\.io)",
+        r"body\.groups\.(authorization\.k8s\.io|rbac\.authorization\.k8s\.io)",
         _NOT_SIMULATED,
     ),
     KnownDifference(
@@ -74,7 +75,6 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"body\.resources\.(controllerrevisions|daemonsets(/status)?|statefulsets/status)",
         _CUT,
     ),
-    KnownDifference(_DISCOVERY, 10, "status|header.content-type|body", "no kind of the group batch"),
     KnownDifference(
         _DISCOVERY,
         13,
@@ -91,7 +91,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         14,
-        r"body\.items\.(autoscaling|batch|discovery\.k8s\.io|events\.k8s\.io|storage\.k8s\.io)",
+        r"body\.items\.(autoscaling|discovery\.k8s\.io|events\.k8s\.io|storage\.k8s\.io)",
         "other groups, because other kinds, and because the recording was cut",
     ),
     KnownDifference(
@@ -163,6 +163,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(_DELETION, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_STATEFUL_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DAEMON_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    *(KnownDifference(job, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON) for job in _JOBS),
     KnownDifference(
         _DAEMON_SET,
         18,

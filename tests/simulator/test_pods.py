@@ -298,6 +298,9 @@ async def test_a_container_started_long_before_a_restart_keeps_its_start(tmp_pat
         ("echo a; sleep 2; echo b; exit 4", [(0.0, "a"), (2.0, "b")], (2.0, 4), None),
         ("for i in x y; do echo $i; sleep 1; done", [(0.0, "x"), (1.0, "y")], (2.0, 0), None),
         ("trap 'exit 0' TERM; echo up; sleep 60 & wait", [(0.0, "up")], (60.0, 0), 0),
+        ("if test a = a; then exit 3; else sleep 9; fi", [], (0.01, 3), None),
+        ("if [ a != a ]; then exit 3; else sleep 9; fi; echo b", [(9.0, "b")], (9.0, 0), None),
+        ("test a != a", [], (0.01, 1), None),
         ("echo out >&2 && echo err 1>&2; sleep 5", [(0.0, "out"), (0.0, "err")], (5.0, 0), None),
     ],
 )
@@ -311,7 +314,7 @@ def test_simple_scripts_are_understood(
 
 
 @pytest.mark.parametrize(
-    "script", ["exec server --port 80", "echo $HOME", "curl -s x | sh", "if true; then :; fi"]
+    "script", ["exec server --port 80", "echo $HOME", "curl -s x | sh", "if [ -f x ]; then :; fi"]
 )
 def test_other_scripts_are_servers(script: str) -> None:
     program = program_of(PodBehavior(), container("main", script), is_main=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pilothouse_simulator.admission import claims, defaults_workloads
+from pilothouse_simulator.admission import claims, defaults_workloads, jobs
 from pilothouse_simulator.admission.defaults_pods import (
     default_pod_spec,
     drop_empty,
@@ -27,6 +27,7 @@ from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
     EVENTS,
     HORIZONTAL_POD_AUTOSCALERS,
+    JOBS,
     LIMIT_RANGES,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -221,6 +222,7 @@ _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     ENDPOINT_SLICES: _default_endpoint_slice,
     EVENTS: _default_event,
     HORIZONTAL_POD_AUTOSCALERS: _default_autoscaler,
+    JOBS: jobs.default_job,
     LIMIT_RANGES: fill_defaults,
     NAMESPACES: _default_namespace,
     PERSISTENT_VOLUMES: partial(claims.apply_defaults, PERSISTENT_VOLUMES),

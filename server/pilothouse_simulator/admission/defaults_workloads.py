@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse_simulator.admission import claims
+from pilothouse_simulator.admission import claims, jobs
 from pilothouse_simulator.admission.defaults_pods import default_template
-from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS
+from pilothouse_simulator.values.resources import (
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    PERSISTENT_VOLUME_CLAIMS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+    ResourceType,
+)
 
 JsonObject = dict[str, Any]
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+WORKLOADS = frozenset({DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS})
 # Those that are shown at zero, too.
-DAEMON_SET_COUNTERS = (
+_DAEMON_SET_COUNTERS = (
     "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
 )  # fmt: skip
 
@@ -94,8 +103,21 @@ def default_daemon_set(obj: JsonObject) -> None:
     if not spec.get("minReadySeconds"):
         spec.pop("minReadySeconds", None)
     status = obj.setdefault("status", {})
-    for field in DAEMON_SET_COUNTERS:
+    for field in _DAEMON_SET_COUNTERS:
         status.setdefault(field, 0)
+
+
+def initialize_workload(resource: ResourceType, obj: JsonObject) -> None:
+    """Sets the fields that the server sets in a new object, its first status among them."""
+    if resource is JOBS:
+        jobs.initialize(obj)
+    elif resource is DAEMON_SETS:
+        number_template(obj, None)
+        obj["status"] = dict.fromkeys(_DAEMON_SET_COUNTERS, 0)
+    elif resource is STATEFUL_SETS:
+        obj["status"] = {"replicas": 0, "availableReplicas": 0}
+    else:
+        obj["status"] = {"replicas": 0} if resource is REPLICA_SETS else {}
 
 
 def number_template(obj: JsonObject, old: JsonObject | None) -> None:

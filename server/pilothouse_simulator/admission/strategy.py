@@ -26,7 +26,11 @@ from pilothouse_simulator.admission.defaults import (
     quality_of_service,
 )
 from pilothouse_simulator.admission.defaults_pods import drop_empty_metadata
-from pilothouse_simulator.admission.defaults_workloads import DAEMON_SET_COUNTERS, number_template
+from pilothouse_simulator.admission.defaults_workloads import (
+    WORKLOADS,
+    initialize_workload,
+    number_template,
+)
 from pilothouse_simulator.admission.validation import validate_create, validate_update
 from pilothouse_simulator.admission.validation_config import take_over_string_data
 from pilothouse_simulator.store.store import ObjectStore
@@ -39,12 +43,10 @@ from pilothouse_simulator.values.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     PODS,
-    REPLICA_SETS,
     RESOURCE_QUOTAS,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
-    STATEFUL_SETS,
     ResourceType,
 )
 
@@ -66,7 +68,9 @@ class KindStrategies:
 
     def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
         """Sets the initial fields of a new object of the kind, and checks it."""
-        if resource is NAMESPACES:
+        if resource in WORKLOADS:
+            initialize_workload(resource, obj)
+        elif resource is NAMESPACES:
             obj["spec"] = {"finalizers": ["kubernetes"]}
             obj["status"] = {"phase": "Active"}
         elif resource is PODS:
@@ -75,14 +79,7 @@ class KindStrategies:
             priority.admit(store, obj)
             limit_ranges.fill_pod(store, obj)
             obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}
-        elif resource is REPLICA_SETS:
-            obj["status"] = {"replicas": 0}
-        elif resource is DAEMON_SETS:
-            number_template(obj, None)
-            obj["status"] = dict.fromkeys(DAEMON_SET_COUNTERS, 0)
-        elif resource is STATEFUL_SETS:
-            obj["status"] = {"replicas": 0, "availableReplicas": 0}
-        elif resource in (DEPLOYMENTS, RESOURCE_QUOTAS):
+        elif resource is RESOURCE_QUOTAS:
             obj["status"] = {}
         elif resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES):
             claims.initialize(resource, obj)

@@ -18,6 +18,7 @@ from pilothouse_simulator.admission.claims import (
     validate_class,
     validate_volume,
 )
+from pilothouse_simulator.admission.jobs import job_unchanged, validate_job
 from pilothouse_simulator.admission.validation_config import (
     config_map_unchanged,
     secret_unchanged,
@@ -57,6 +58,7 @@ from pilothouse_simulator.values.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
+    JOBS,
     LEASES,
     LIMIT_RANGES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -202,6 +204,7 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     REPLICA_SETS: validate_replica_set,
     STATEFUL_SETS: validate_stateful_set,
     DAEMON_SETS: validate_daemon_set,
+    JOBS: validate_job,
     PODS: _validate_pod,
     SERVICES: _validate_service,
     CONFIG_MAPS: validate_config_map,
@@ -219,6 +222,7 @@ _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]
     REPLICA_SETS: selector_unchanged,
     STATEFUL_SETS: stateful_set_unchanged,
     DAEMON_SETS: selector_unchanged,
+    JOBS: job_unchanged,
     PODS: validate_pod_update,
     PERSISTENT_VOLUME_CLAIMS: claim_unchanged,
     STORAGE_CLASSES: class_unchanged,

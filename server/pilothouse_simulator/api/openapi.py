@@ -23,7 +23,7 @@ from pilothouse_simulator.values.resources import ResourceType
 
 JsonObject = dict[str, Any]
 
-_GROUPS = ("", "apps", "autoscaling", "coordination.k8s.io", "discovery.k8s.io", "storage.k8s.io")
+_GROUPS = ("", "apps", "autoscaling", "batch", "coordination.k8s.io", "discovery.k8s.io", "storage.k8s.io")
 _SCALARS: dict[str, JsonObject] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},

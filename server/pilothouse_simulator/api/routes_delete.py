@@ -15,11 +15,15 @@ from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.api.routes_write import read_body
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
-from pilothouse_simulator.values.resources import PODS, RESOURCE_QUOTAS, SERVICES, ResourceType
+from pilothouse_simulator.values.resources import JOBS, PODS, RESOURCE_QUOTAS, SERVICES, ResourceType
 from pilothouse_simulator.values.selectors import build_predicate
 
 JsonObject = dict[str, Any]
 
+_JOB_WARNING = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or "
+    "set propagationPolicy=Orphan to suppress this warning"
+)
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
@@ -69,18 +73,27 @@ def _delete(
     )
 
 
+def _default_policy(resource: ResourceType, options: JsonObject) -> list[tuple[str, str]]:
+    """Jobs orphan their pods unless asked otherwise, and warn of it; returns the headers to send."""
+    if resource is not JOBS or options.get("propagationPolicy") is not None or "orphanDependents" in options:
+        return []
+    options["propagationPolicy"] = "Orphan"
+    return [("Warning", f'299 - "{_JOB_WARNING}"')]
+
+
 async def delete_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """DELETE of one object: the object while something holds it, a Status when it is gone."""
     presenter = context.presenter(request, target)
     resource = target.resource
     options = await _delete_options(request)
     _check_delete_options(options)
+    warnings = _default_policy(resource, options)
     current = context.store.get(resource, target.namespace, target.name)
     if current is None:
         raise api_errors.not_found(resource, target.name)
     left = _delete(context, resource, current["metadata"], options)
     if left is not None:
-        return json_response(presenter.one(left))
+        return json_response(presenter.one(left), headers=warnings)
     if resource in (SERVICES, PODS, RESOURCE_QUOTAS):
         return json_response(presenter.one(current))
     details = api_errors.object_details(resource, target.name)

@@ -20,6 +20,7 @@ from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
     ENDPOINTS,
     EVENTS,
+    JOBS,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -237,6 +238,30 @@ def _daemon_set_cells(obj: JsonObject, now: datetime) -> list[Any]:
     ]
 
 
+def _job_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    completions, parallelism = spec.get("completions"), spec.get("parallelism", 1)
+    wanted = completions if completions is not None else 1 if parallelism <= 1 else f"1 of {parallelism}"
+    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions") or []}
+    kinds = ("Complete", "Failed", "Suspended", "FailureTarget", "SuccessCriteriaMet")
+    found = next((kind for kind in kinds if conditions.get(kind) == "True"), "Running")
+    if "deletionTimestamp" in obj["metadata"]:
+        found = "Terminating"
+    duration = ""
+    if started := status.get("startTime"):
+        ended = status.get("completionTime")
+        duration = age(started, datetime.fromisoformat(ended) if ended else now)
+    return [
+        obj["metadata"]["name"],
+        found,
+        f"{status.get('succeeded', 0)}/{wanted}",
+        duration,
+        _created(obj, now),
+        *_images(spec["template"]["spec"]),
+        format_label_selector(spec.get("selector")),
+    ]
+
+
 def _revision_cells(obj: JsonObject, now: datetime) -> list[Any]:
     owners = obj["metadata"].get("ownerReferences") or []
     controller = next((entry for entry in owners if entry.get("controller")), None)
@@ -407,6 +432,9 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
         _columns("Name", "Desired", "Current", "Ready", "Up-to-date", "Available", "Node Selector", "Age",
                  wide=("Containers", "Images", "Selector"),
                  integers=("Desired", "Current", "Ready", "Up-to-date", "Available")), _daemon_set_cells),
+    JOBS: (
+        _columns("Name", "Status", "Completions", "Duration", "Age", wide=("Containers", "Images", "Selector")),
+        _job_cells),
     CONTROLLER_REVISIONS: (
         _columns("Name", "Controller", "Revision", "Age", integers=("Revision",)), _revision_cells),
     SERVICES: (

@@ -15,6 +15,7 @@ from pilothouse_simulator.controllers.daemon_sets import DaemonSetController
 from pilothouse_simulator.controllers.deployments import DeploymentController
 from pilothouse_simulator.controllers.endpoints import EndpointController
 from pilothouse_simulator.controllers.garbage_collector import GarbageCollector
+from pilothouse_simulator.controllers.jobs import FinishedJobController, JobController
 from pilothouse_simulator.controllers.namespaces import NamespaceController
 from pilothouse_simulator.controllers.quotas import ResourceQuotaController
 from pilothouse_simulator.controllers.replica_sets import ReplicaSetController
@@ -57,6 +58,8 @@ class ControllerManager:
             EndpointController(*parts),
             StorageController(*parts),
             ResourceQuotaController(*parts),
+            JobController(*parts),
+            FinishedJobController(*parts),
         ]
 
     async def run(self) -> None:

@@ -3,8 +3,8 @@
 A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows from its
 start time alone: nothing has to be stored or timed for it. Programs come from three places: the behaviour in the
 pod's annotations; a shell script given as `sh -c`, of which the simple forms are understood (echo, sleep, exit, trap,
-wait, for, while true, `tail -c N /dev/zero` as a way to take memory); otherwise a server that runs until it gets a
-signal to stop. A script with anything else in it counts as such a server.
+wait, for, while true, if and test of two texts, `tail -c N /dev/zero` as a way to take memory); otherwise a server that
+runs until it gets a signal to stop. A script with anything else in it counts as such a server.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -
             )
         if behavior.kind is Behavior.OOM:
             return PodProgram(lines=((0.0, f"{name}: starting"),), memory=2**62, memory_at=1.0)
-    known = _program_of_command([*(container.get("command") or []), *(container.get("args") or [])])
+    command = [*(container.get("command") or []), *(container.get("args") or [])]
+    known = _program_of_command(command, dict(behavior.variables))
     if known is not None:
         return known
     if not is_main:
@@ -125,12 +126,12 @@ def exec_fails(command: list[str]) -> bool:
     return program is not None and program.end is not None and program.end[1] != 0
 
 
-def _program_of_command(command: list[str]) -> PodProgram | None:
+def _program_of_command(command: list[str], variables: dict[str, str] | None = None) -> PodProgram | None:
     """The program of a command that is understood: a script, or one of the simplest tools."""
     if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
-        return _interpret(str(command[2]))
+        return _interpret(str(command[2]), variables or {})
     if command and command[0] in _TOOLS:
-        return _interpret(shlex.join(command))
+        return _interpret(shlex.join(command), {})
     return None
 
 
@@ -145,7 +146,7 @@ class _Ended(Exception):
 class _Script:
     """Runs a script once, on a clock of its own."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], variables: dict[str, str]) -> None:
         self.tokens = tokens
         self.time = 0.0
         self.lines: list[tuple[float, str]] = []
@@ -159,7 +160,7 @@ class _Script:
         self.cycle: tuple[tuple[float, str], ...] = ()
         self.cycle_start = 0.0
         self.cycle_period = 0.0
-        self.variables: dict[str, str] = {}
+        self.variables = variables
         self.steps = 0
 
     def program(self) -> PodProgram:
@@ -192,6 +193,8 @@ class _Script:
                 position = self._for(position, end)
             elif word == "while":
                 position = self._while(position, end)
+            elif word == "if":
+                position = self._if(position, end)
             else:
                 stop = position
                 while stop < end and self.tokens[stop] not in (";", "&&", "&"):
@@ -243,6 +246,21 @@ class _Script:
         self.cycle_start, self.cycle_period = start, max(self.time - start, 0.01)
         raise _Ended
 
+    def _if(self, position: int, end: int) -> int:
+        """`if …; then …; else …; fi`; the branches hold no other `if`."""
+        words = self.tokens[position:end]
+        then, last = position + words.index("then"), position + words.index("fi")
+        between = self.tokens[then:last]
+        other = then + between.index("else") if "else" in between else last
+        if "if" in between:
+            raise _Unsupported
+        self._block(position + 1, then)
+        if self.last_code == 0:
+            self._block(then + 1, other)
+        elif other < last:
+            self._block(other + 1, last)
+        return last + 1
+
     def _command(self, words: list[str], *, background: bool) -> None:
         self.steps += 1
         if self.steps > _MOST_STEPS:
@@ -269,6 +287,8 @@ class _Script:
             "true": lambda _: None,
             ":": lambda _: None,
             "false": self._fail,
+            "test": self._test,
+            "[": lambda arguments: self._test(arguments[:-1]),
         }
 
     def _echo(self, arguments: list[str]) -> None:
@@ -302,6 +322,12 @@ class _Script:
     def _fail(self, _: list[str]) -> None:
         self.last_code = 1
 
+    def _test(self, arguments: list[str]) -> None:
+        if len(arguments) != 3 or arguments[1] not in ("=", "!="):
+            raise _Unsupported
+        equal = arguments[0] == arguments[2]
+        self.last_code = 0 if equal == (arguments[1] == "=") else 1
+
     def _tail(self, arguments: list[str]) -> None:
         """`tail -c SIZE /dev/zero`, which is how a script fills its memory."""
         if len(arguments) != 3 or arguments[0] != "-c" or arguments[2] != "/dev/zero":
@@ -331,7 +357,7 @@ def _bytes(text: str) -> int:
     return int(parse_quantity(number + unit))
 
 
-def _interpret(script: str) -> PodProgram | None:
+def _interpret(script: str, variables: dict[str, str]) -> PodProgram | None:
     """The program of a shell script, or None where it holds more than the forms understood."""
     text = script.replace("\n", ";").replace("1>&2", ">&2").replace(">&2", " >&2 ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&")
@@ -339,7 +365,7 @@ def _interpret(script: str) -> PodProgram | None:
     try:
         tokens = [part for token in lexer for part in ([";"] if set(token) == {";"} else [token])]
         joined = _rejoin_redirections(tokens)
-        return _Script(joined).program()
+        return _Script(joined, variables).program()
     except (ValueError, IndexError, _Unsupported):
         return None
 

@@ -113,12 +113,25 @@ class PodWorker(NodePod):
             await clock.sleep(min(timings.stop, grace) if stubborn else timings.stop)
         for container in running:
             code = container.current.program.on_term if container.current else None
-            if code is not None:
+            if not self._end_by_itself(container) and code is not None:
                 container.end(clock.now(), code)
         if stubborn:
             await clock.sleep(max(0.0, grace - timings.stop))
             for container in stubborn:
-                container.end(clock.now(), KILLED)
+                if not self._end_by_itself(container):
+                    container.end(clock.now(), KILLED)
+
+    def _end_by_itself(self, container: RunningContainer) -> bool:
+        """Ends a running container whose program has come to its end before anything stopped it."""
+        attempt = container.current
+        ends_at, code, reason = self._end_of(container)
+        if attempt is None or ends_at is None:
+            return False
+        moment = attempt.started_at + timedelta(seconds=ends_at)
+        if moment > self.node.clock.now():
+            return False
+        container.end(moment, code, reason)
+        return True
 
     async def _exceed_deadline(self) -> None:
         """Fails a pod that was active for longer than it may be."""

@@ -21,6 +21,8 @@ from pilothouse_simulator.values.quantities import parse_quantity
 JsonObject = dict[str, Any]
 
 PREFIX = "simulate.pilothouse.dev/"
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 
 
 class Behavior(StrEnum):
@@ -38,7 +40,10 @@ class Behavior(StrEnum):
 
 @dataclass(frozen=True)
 class PodBehavior:
-    """`cpu` in cores, `memory` in bytes (None: derived from the requests), `start_seconds` simulated."""
+    """`cpu` in cores, `memory` in bytes (None: derived from the requests), `start_seconds` simulated.
+
+    `variables` are those of the environment that scripts may depend on: the index of a pod of an indexed Job.
+    """
 
     kind: Behavior = Behavior.RUN
     explicit: bool = False
@@ -46,6 +51,7 @@ class PodBehavior:
     cpu: Decimal | None = None
     memory: Decimal | None = None
     start_seconds: float = 0.0
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 def behavior_of(pod: JsonObject) -> PodBehavior:
@@ -67,6 +73,7 @@ def behavior_of(pod: JsonObject) -> PodBehavior:
         cpu=_quantity(annotations.get(PREFIX + "cpu")),
         memory=_quantity(annotations.get(PREFIX + "memory")),
         start_seconds=float(start) if start is not None else 0.0,
+        variables=((_INDEX_VARIABLE, annotations[_INDEX]),) if _INDEX in annotations else (),
     )
 
 

@@ -183,6 +183,10 @@ DAEMON_SETS = ResourceType(
     categories=("all",), subresource_types=(_status("DaemonSet"),),
     has_generation=True, storage_version_hash="dd7pWHUlMKQ=",
 )  # fmt: skip
+JOBS = ResourceType(
+    "batch", "v1", "jobs", "Job", singular="job", categories=("all",), subresource_types=(_status("Job"),),
+    has_generation=True, storage_version_hash="mudhfqk/qZY=",
+)  # fmt: skip
 CONTROLLER_REVISIONS = ResourceType(
     "apps", "v1", "controllerrevisions", "ControllerRevision", singular="controllerrevision",
     storage_version_hash="85nkx63pcBU=",
@@ -196,12 +200,12 @@ REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
     SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS,
     CONTROLLER_REVISIONS, HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS,
-    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES,
+    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES, JOBS,
 )  # fmt: skip
 
 # The named groups in the order discovery shows them, each with its one version.
 GROUP_VERSIONS = {
-    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "storage.k8s.io": "v1",
+    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "batch": "v1", "storage.k8s.io": "v1",
     "scheduling.k8s.io": "v1", "coordination.k8s.io": "v1",
     "discovery.k8s.io": "v1",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 from pilothouse_simulator.values.api_errors import bad_request
 from pilothouse_simulator.values.resources import (
     EVENTS,
+    JOBS,
     NAMESPACES,
     NODES,
     PODS,
@@ -211,8 +212,9 @@ _EXTRA_FIELDS: dict[ResourceType, tuple[str, ...]] = {
     REPLICA_SETS: ("status.replicas",),
     SERVICES: ("spec.clusterIP", "spec.type"),
     SECRETS: ("type",),
+    JOBS: ("status.successful",),
 }  # fmt: skip
-_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECRETS, SERVICES})
+_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECRETS, SERVICES, JOBS})
 
 
 def field_value(obj: JsonObject, path: str) -> str:
