@@ -3011,8 +3011,8 @@ BEGIN
         deployment_name = nullif(r.deployment_name, ''), replica_set_name = nullif(r.replica_set_name, ''),
         pod_name = nullif(r.pod_name, ''), pod_ip = nullif(r.pod_ip, ''), host_ip = nullif(r.host_ip, ''),
         restart_count = r.restart_count, started_at = r.started_at, finished_at = r.finished_at,
-        conditions = r.conditions, stale_since = r.stale_since, observed_generation = r.observed_generation,
-        updated_at = coalesce(r.updated_at, now())
+        conditions = r.conditions, programs = coalesce(r.programs, '[]'), stale_since = r.stale_since,
+        observed_generation = r.observed_generation, updated_at = coalesce(r.updated_at, now())
     FROM jsonb_populate_recordset(NULL::public.containers, p_rows) AS r
     WHERE c.id = r.id AND r.id = ANY (p_ids);
     IF p_history <> '[]' THEN
@@ -4454,6 +4454,7 @@ CREATE TABLE public.containers (
     observed_generation bigint DEFAULT 0 NOT NULL,
     resource_version bigint DEFAULT 1 NOT NULL,
     row_version bigint DEFAULT 1 NOT NULL,
+    programs jsonb DEFAULT '[]'::jsonb NOT NULL,
     CONSTRAINT ck_containers_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_containers_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_containers_generation CHECK ((observed_generation <= generation)),
@@ -4802,6 +4803,13 @@ COMMENT ON COLUMN public.containers.resource_version IS 'Raised by each change t
 --
 
 COMMENT ON COLUMN public.containers.row_version IS 'Raised by each write of the row, by a trigger.';
+
+
+--
+-- Name: COLUMN containers.programs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.programs IS 'The programs of its living pods with their states, as observed.';
 
 
 --

@@ -276,6 +276,17 @@ def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool
     return bool(answer.events_unavailable) or any(e.reason == "TriggeredScaleUp" for e in answer.events)
 
 
+def _restarted(container: pb.Container) -> str:
+    """Returns the name of the program that ended last and is not done; empty means the main one."""
+    ended = [
+        each
+        for each in container.programs
+        if each.HasField("exit_code") and not (each.kind == pb.PROGRAM_KIND_INIT and each.exit_code == 0)
+    ]
+    last = max(ended, key=lambda each: each.exit_time.ToNanoseconds(), default=None)
+    return last.name if last is not None and last.kind != pb.PROGRAM_KIND_MAIN else ""
+
+
 def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> list[str]:
     """Returns the last lines that the program of a newest pod wrote before it restarted.
 
@@ -283,6 +294,7 @@ def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> lis
     """
     if not restarts(container):
         return []
+    program = _restarted(container)
     # Of one that was not started again yet, the present log is the one.
     for previous in (True, False):
         lines: dict[str, list[str]] = {}
@@ -290,6 +302,7 @@ def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> lis
             with client.containers.stream_logs(
                 namespace=container.namespace,
                 name=container.name,
+                program=program,
                 previous=previous,
                 tail_lines=_MOST_LAST_LINES,
             ) as answers:

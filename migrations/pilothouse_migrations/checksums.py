@@ -19,6 +19,7 @@ CHECKSUMS: Final = {
     "0106": "d9541e99864d775b88b182eefc2ffe69bb8c1664a7cc35f6601073b9de382dd5",
     "0107": "854cedac157c854278bb707c9d0bdbe9925d464b149ca3964bc515a495b8ae4a",
     "0108": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+    "0109": "70bd23f651385f1149d8b275a922dd774cf132b1d452fed9c4232b5b472d81ec",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -96,5 +97,5 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "write_applied": ("fa77d61121802c34281f1be6914c267d948ce3e785dd1ddd34ca3c5cb4ce3dea", "0101"),
     "write_container": ("c98c565017064a47761194a064f7a9e74b185c2990cda7708b5f6f62029a9508", "0101"),
     "write_container_parts": ("bfdc1f5a315bc64aa844d0ebc8eab30604c500b958b77d9b9dddadb8bdef407e", "0107"),
-    "write_observed": ("9e30aaaf535ce9f9c9486b0174f1d97869e25acf3b943d29f5a690ca0c40951d", "0101"),
+    "write_observed": ("79e0bab3dae485eccbe5278c1dff5312801de7b9bf27b19efb3c71b08555983a", "0109"),
 }

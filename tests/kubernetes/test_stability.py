@@ -20,6 +20,8 @@ from pilothouse_server.kubernetes.objects import (
     ObjectMeta,
     OwnerReference,
     Pod,
+    PodContainer,
+    PodSpec,
     PodState,
     ReplicaSet,
     Running,
@@ -128,7 +130,7 @@ def test_a_restart_is_false_until_it_has_settled_and_the_time_begins_anew() -> N
     crashed = view.look(pod(ready=False, state=ContainerState(terminated=CRASHED)))
     assert crashed is not None
     assert words(crashed) == ("False", "Restarted")
-    assert crashed.message == "container main of pod new ended: Error, exit code 3: no database"
+    assert crashed.message == "program main of pod new ended: Error, exit code 3: no database"
     began = view.now
     again = view.look(pod(restarts=1, since=began, began=began))
     assert words(again) == ("False", "Restarted")
@@ -207,6 +209,17 @@ def test_an_init_container_that_fails_is_a_restart_and_one_that_is_done_is_not(
 ) -> None:
     preparing = pod(ready=False, init=state, state=ContainerState(waiting=Waiting("PodInitializing")))
     assert words(View().look(preparing)) == ("False", reason)
+
+
+@pytest.mark.parametrize("exit_code", [0, 5])
+def test_a_native_sidecar_that_ends_is_a_restart_however_it_ends(exit_code: int) -> None:
+    ended = Terminated(exit_code=exit_code, reason="Completed")
+    crashed = pod(ready=False, init=ContainerState(terminated=ended))
+    spec = PodSpec(init_containers=(PodContainer("prepare", "a:1", "Always"),))
+    seen = View().look(msgspec.structs.replace(crashed, spec=spec))
+    assert seen is not None
+    assert words(seen) == ("False", "Restarted")
+    assert seen.message == f"program prepare of pod new ended: Completed, exit code {exit_code}"
 
 
 def test_what_was_seen_of_an_earlier_generation_does_not_count_for_a_later_one() -> None:

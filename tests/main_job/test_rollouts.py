@@ -136,7 +136,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
     outcome = await shell.run("containers", "update", "web", *WHERE, *waiting, *CRASHES)
     assert outcome.code == 10, outcome
     assert re.search(
-        "error: web: a newest pod restarts: container main of pod web-.* ended: Error, exit code 3",
+        "error: web: a newest pod restarts: program main of pod web-.* ended: Error, exit code 3",
         outcome.errors,
     )
     assert outcome.errors.endswith("\n  begins\n  no database\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,60 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
     shell, containers = await logged_in(demo, tmp_path), demo.admin.containers
     await containers.create(namespace="demo", container=whole())
     await containers.create(namespace="demo", container=web(name="alone"))
-    shown = await shell.succeed("containers", "get", "web", "-n", "demo")
-    assert [line.rstrip() for line in shown.splitlines()[3:7]] == [
-        "PROGRAM   KIND            IMAGE",
-        "mesh      native sidecar  mesh:1",
-        "prepare   init container  busybox:1",
-        "main      main program    nginx:1.27",
+    await running(demo)
+    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    assert shown[1].split()[2:5] == ["RUNNING", "3/3", "0"]
+    assert [line.rstrip() for line in shown[3:8]] == [
+        "PROGRAM   KIND            READY  RESTARTS  STATE      LAST EXIT  IMAGE",
+        "mesh      native sidecar  1/1    0         running               mesh:1",
+        "prepare   init container         0         Completed             busybox:1",
+        "main      main program    1/1    0         running               nginx:1.27",
+        "exporter  sidecar         1/1    0         running               exporter:1",
     ]
-    assert shown.splitlines()[7] == "exporter  sidecar         exporter:1"
-    assert "PROGRAM" not in await shell.succeed("containers", "get", "alone", "-n", "demo")
+    await running(demo, "alone")
+    shown = (await shell.succeed("containers", "get", "alone", "-n", "demo")).splitlines()
+    assert shown[1].split()[2:5] == ["RUNNING", "1/1", "0"]
+    assert not any("PROGRAM" in line for line in shown)
+    await containers.stop(namespace="demo", name="web")
+
+    async def programs() -> list[pb.ProgramStatus]:
+        return list((await containers.get(namespace="demo", name="web")).programs)
+
+    await poll_until(programs, lambda found: found == [])
+    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    assert shown[1].split()[2:4] == ["STOPPED", "0/3"]
+    assert [line.split()[0] for line in shown[4:8]] == ["mesh", "prepare", "main", "exporter"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["sidecars", "init_containers"])
+async def test_a_wait_fails_with_the_log_of_the_sidecar_that_restarts(
+    demo: Server, tmp_path: Path, kind: str
+) -> None:
+    shell, file = await logged_in(demo, tmp_path), tmp_path / "web.json"
+    crashes: dict[str, Any] = {
+        "name": "exporter",
+        "image": "busybox:1.37",
+        "command": ["sh", "-c", "echo no target; sleep 1; exit 3"],
+    }
+    if kind == "init_containers":
+        crashes["restart_policy"] = "Always"
+    file.write_text(json.dumps({"name": "web", "image": "nginx:1.27", kind: [crashes]}))
+    outcome = await shell.run("containers", "create", "web", "-n", "demo", "--from-file", str(file), "--wait")
+    assert outcome.code == 10, outcome
+    assert "web: a newest pod restarts: program exporter of pod web-" in outcome.errors
+    assert "ended: Error, exit code 3" in outcome.errors
+    assert outcome.errors.endswith("\n  no target\n")
+
+    async def looping() -> pb.Container:
+        return await demo.admin.containers.get(namespace="demo", name="web")
+
+    seen = await poll_until(looping, lambda each: each.status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
+    assert "program exporter" in seen.message
+    exporter = next(each for each in seen.programs if each.name == "exporter")
+    assert exporter.exit_code == 3
+    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    assert any("exporter" in line and "Error (3)" in line for line in shown)
 
 
 async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:

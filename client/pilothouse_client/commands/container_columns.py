@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import enum_label, moment, optional, span
 
 if TYPE_CHECKING:
-    from pilothouse.container.v1.container_pb2 import Container
     from pilothouse_client import Client
     from pilothouse_client.waiting import Goal
 
+_KINDS = {
+    pb.PROGRAM_KIND_MAIN: "main program",
+    pb.PROGRAM_KIND_SIDECAR: "sidecar",
+    pb.PROGRAM_KIND_NATIVE_SIDECAR: "native sidecar",
+    pb.PROGRAM_KIND_INIT: "init container",
+}
 ContainerName = Annotated[
     str, typer.Argument(help="Name of the container.", autocompletion=complete_container)
 ]
@@ -29,10 +35,17 @@ ProgramName = Annotated[
 ]
 
 
-def _replicas(container: Any) -> str:
+def _ready(container: Any) -> str:
+    """Returns how many programs of its pods are ready, and how many shall be, as kubectl counts those of a pod."""
     foreign = any(condition.type == "ForeignPrograms" for condition in container.conditions)
     wanted = container.replicas if container.HasField("replicas") else 1
-    return f"{container.ready_replicas}/{wanted}{' foreign' if foreign else ''}"
+    seen = [each for each in container.programs if not _ends(each.kind)]
+    if seen:
+        ready, of_pod = sum(each.ready_pods for each in seen), len(seen)
+    else:
+        of_pod = sum(not _ends(kind) for _, kind, _ in _declared(container))
+        ready = container.ready_replicas * of_pod
+    return f"{ready}/{wanted * of_pod}{' foreign' if foreign else ''}"
 
 
 def _why(container: Any) -> str:
@@ -41,33 +54,75 @@ def _why(container: Any) -> str:
     return "; ".join(filter(None, (container.reason, stale, gone)))
 
 
-def programs(container: Any) -> list[tuple[str, str, str]]:
-    """Returns name, kind and image of each program of the pods, in the order of their start; none if there is only the
-    main one."""
+def _declared(container: Any) -> list[tuple[str, pb.ProgramKind.ValueType, str]]:
+    """Returns name, kind and image of each program that it has itself, in the order of their start."""
     before = [
-        (each.name, "native sidecar" if each.restart_policy == "Always" else "init container", each.image)
+        (
+            each.name,
+            pb.PROGRAM_KIND_NATIVE_SIDECAR if each.restart_policy == "Always" else pb.PROGRAM_KIND_INIT,
+            each.image,
+        )
         for each in container.init_containers
     ]
-    beside = [(each.name, "sidecar", each.image) for each in container.sidecars]
-    if not before and not beside:
-        return []
-    return [*before, (container.pod_container_name, "main program", container.image), *beside]
+    beside = [(each.name, pb.PROGRAM_KIND_SIDECAR, each.image) for each in container.sidecars]
+    return [*before, (container.pod_container_name, pb.PROGRAM_KIND_MAIN, container.image), *beside]
+
+
+def _ends(kind: pb.ProgramKind.ValueType) -> bool:
+    return kind == pb.PROGRAM_KIND_INIT
+
+
+def programs(container: Any) -> list[pb.ProgramStatus]:
+    """Returns the programs of its pods: those that were observed, then its own that no pod has yet.
+
+    None if there is only the main one.
+    """
+    seen = list(container.programs)
+    names = {each.name for each in seen}
+    missing = [
+        pb.ProgramStatus(name=name, kind=kind, image=image)
+        for name, kind, image in _declared(container)
+        if name not in names
+    ]
+    return [*seen, *missing] if len(seen) + len(missing) > 1 else []
+
+
+def _ready_pods(program: pb.ProgramStatus) -> str:
+    """Returns in how many of its pods it is ready; empty for one that runs to its end, and without pods."""
+    return f"{program.ready_pods}/{program.pods}" if program.pods and not _ends(program.kind) else ""
+
+
+def _state(program: pb.ProgramStatus) -> str:
+    return program.reason or (enum_label(program, "state").lower() if program.state else "")
+
+
+def _last_exit(program: pb.ProgramStatus) -> str:
+    """Returns how it ended last; empty for an init container that is done, which its state says."""
+    if not program.HasField("exit_code") or (
+        program.state == pb.PROGRAM_STATE_TERMINATED and program.exit_code == 0
+    ):
+        return ""
+    return f"{program.exit_reason} ({program.exit_code})".strip()
 
 
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda container: container.namespace),
     OutputColumn("NAME", lambda container: container.name),
     OutputColumn("STATUS", lambda container: enum_label(container, "status")),
-    OutputColumn("READY", _replicas),
+    OutputColumn("READY", _ready),
     OutputColumn("RESTARTS", lambda container: container.restart_count),
     OutputColumn("IMAGE", lambda container: container.image),
     OutputColumn("REASON", _why),
     OutputColumn("CREATED", lambda container: moment(container.create_time)),
 ]
 PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("PROGRAM", lambda program: program[0]),
-    OutputColumn("KIND", lambda program: program[1]),
-    OutputColumn("IMAGE", lambda program: program[2]),
+    OutputColumn("PROGRAM", lambda program: program.name),
+    OutputColumn("KIND", lambda program: _KINDS.get(program.kind, "")),
+    OutputColumn("READY", _ready_pods),
+    OutputColumn("RESTARTS", lambda program: program.restart_count if program.pods else ""),
+    OutputColumn("STATE", _state),
+    OutputColumn("LAST EXIT", _last_exit),
+    OutputColumn("IMAGE", lambda program: program.image),
 ]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda change: moment(change.change_time)),
@@ -98,7 +153,7 @@ class Times:
 
 
 def wait_and_show(
-    client: Client, container: Container, goal: Goal | None, times: Times, form: Format
+    client: Client, container: pb.Container, goal: Goal | None, times: Times, form: Format
 ) -> None:
     """Shows a container, after it has reached the goal if there is one."""
     if goal is not None:
@@ -114,21 +169,21 @@ def wait_and_show(
     show(container, COLUMNS, form)
 
 
-def wait_until(client: Client, container: Container, goal: Goal, times: Times) -> Container:
+def wait_until(client: Client, container: pb.Container, goal: Goal, times: Times) -> pb.Container:
     """Returns the container's state at the goal; writes its progress until then."""
     from pilothouse_client.waiting import Patience, wait_for
 
     timeout, patience = times.timeout, Patience(stable_for=times.stable_for)
 
-    def words(seen: Container) -> str:
+    def words(seen: pb.Container) -> str:
         return plain(
-            f"{seen.name}: {enum_label(seen, 'status').lower()} {_replicas(seen)} {_why(seen)}".rstrip()
+            f"{seen.name}: {enum_label(seen, 'status').lower()} {_ready(seen)} {_why(seen)}".rstrip()
         )
 
     if not sys.stderr.isatty():
         said = ""
 
-        def tell(seen: Container) -> None:
+        def tell(seen: pb.Container) -> None:
             nonlocal said
             if words(seen) != said:
                 said = words(seen)

@@ -1,5 +1,5 @@
 -- Writes the observed columns of containers, with their history: the only place that lists these columns. Its caller has
--- locked the rows; those that are not in p_ids stay as they are.
+-- locked the rows; those that are not in p_ids stay as they are. A server of the release before gives no programs.
 CREATE OR REPLACE FUNCTION write_observed(p_ids bigint[], p_rows jsonb, p_history jsonb)
     RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -15,8 +15,8 @@ BEGIN
         deployment_name = nullif(r.deployment_name, ''), replica_set_name = nullif(r.replica_set_name, ''),
         pod_name = nullif(r.pod_name, ''), pod_ip = nullif(r.pod_ip, ''), host_ip = nullif(r.host_ip, ''),
         restart_count = r.restart_count, started_at = r.started_at, finished_at = r.finished_at,
-        conditions = r.conditions, stale_since = r.stale_since, observed_generation = r.observed_generation,
-        updated_at = coalesce(r.updated_at, now())
+        conditions = r.conditions, programs = coalesce(r.programs, '[]'), stale_since = r.stale_since,
+        observed_generation = r.observed_generation, updated_at = coalesce(r.updated_at, now())
     FROM jsonb_populate_recordset(NULL::public.containers, p_rows) AS r
     WHERE c.id = r.id AND r.id = ANY (p_ids);
     IF p_history <> '[]' THEN

@@ -17,6 +17,7 @@ import msgspec
 
 from pilothouse_server.values.actors import TriggeredBy
 from pilothouse_server.values.cached_message import CachedMessage
+from pilothouse_server.values.programs import ProgramStatus
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
@@ -405,6 +406,7 @@ class Observed(Value, frozen=True):
     finished_at: datetime | None = None
     conditions: tuple[Condition, ...] = ()
     stale_since: datetime | None = None
+    programs: tuple[ProgramStatus, ...] = ()
 
 
 class Container(Namespaced, Value, frozen=True):

@@ -3,9 +3,9 @@
 Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
 
 * paused and stopped are the requested states; the reason describes pods that are still there.
-* crash_loop_back_off: a pod of it backs off. A pod that started again counts as crash looping for another
-  `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then looks again
-  (`recheck_seconds`).
+* crash_loop_back_off: a program of a pod backs off. A pod of which a program started again counts as
+  crash looping for another `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then
+  looks again (`recheck_seconds`).
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
@@ -25,6 +25,7 @@ import msgspec
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.foreign_programs import foreign_programs
 from pilothouse_server.containers.model import Container, Observed, Status
+from pilothouse_server.containers.program_status import program_statuses
 from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
     NOT_FOLLOWED_MESSAGE,
@@ -42,14 +43,13 @@ from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REAS
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import EventObject, ObjectCondition, Pod, ReplicaSet, WorkloadObject
 from pilothouse_server.kubernetes.pod_observation import (
-    CRASH_LOOP,
     ENDED,
-    ORDINARY,
     PodObservation,
     added_up,
     observe_pod,
     waits_without_saying_why,
 )
+from pilothouse_server.kubernetes.program_observation import CRASH_LOOP, ORDINARY
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition, ConditionStatus
 
@@ -140,6 +140,7 @@ def observe(
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
     observed = _observed(container, workload, observations, newest)
+    programs = program_statuses(container, pods, newest, events)
     if kept := _killed_before(container, status, reason, message, observed.restart_count):
         reason, message = kept
     observed = msgspec.structs.replace(
@@ -147,6 +148,7 @@ def observe(
         status=status,
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
+        programs=programs,
         conditions=_conditions(
             container,
             workload,
@@ -297,8 +299,8 @@ def _settling(
     if container.observed.status != "crash_loop_back_off":
         return None
     for pod in living:
-        if pod.restart_count > 0 and pod.started_at is not None and pod.finished_at is None:
-            left = SETTLE_SECONDS - (now - pod.started_at).total_seconds()
+        if pod.restarted_at is not None:
+            left = SETTLE_SECONDS - (now - pod.restarted_at).total_seconds()
             # A start in the future is a clock that is ahead; never wait longer than the period.
             if left > 0:
                 return (

@@ -24,7 +24,8 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workloads import Newest, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.objects import ObjectCondition, WorkloadObject
-from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
+from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.program_observation import ORDINARY
 from pilothouse_server.values.resources import Condition
 
 ROLLED_OUT = "RolledOut"

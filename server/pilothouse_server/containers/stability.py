@@ -30,7 +30,8 @@ from pilothouse_server.containers.workloads import Newest
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
 from pilothouse_server.kubernetes.errors import shown
 from pilothouse_server.kubernetes.objects import ContainerStatus, Pod, WorkloadObject, storable
-from pilothouse_server.kubernetes.pod_observation import CRASH_LOOP, revision_of
+from pilothouse_server.kubernetes.pod_observation import revision_of
+from pilothouse_server.kubernetes.program_observation import CRASH_LOOP, native_sidecars
 from pilothouse_server.values.resources import Condition
 
 STABLE = "Stable"
@@ -174,7 +175,8 @@ def _ready_since(pod: Pod) -> int:
 def _restarted(pods: Iterable[Pod], cluster_now: datetime) -> tuple[str, float | None] | None:
     """Returns the end of the first program that restarted, and for how many seconds that still counts."""
     for pod in pods:
-        statuses = [(each, True) for each in pod.status.init_container_statuses]
+        natives = native_sidecars(pod)
+        statuses = [(each, each.name not in natives) for each in pod.status.init_container_statuses]
         statuses += [(each, False) for each in pod.status.container_statuses]
         for status, init in statuses:
             if (left := _restart_counts(status, cluster_now, init=init)) is not None:
@@ -183,7 +185,10 @@ def _restarted(pods: Iterable[Pod], cluster_now: datetime) -> tuple[str, float |
 
 
 def _restart_counts(status: ContainerStatus, cluster_now: datetime, *, init: bool) -> float | None:
-    """Returns for how many seconds a restart still counts; 0 until something changes, None where there is none."""
+    """Returns for how many seconds a restart still counts; 0 until something changes, None where there is none.
+
+    `init`: it is to end, as a native sidecar is not.
+    """
     state, last = status.state, status.last_state.terminated
     if state.terminated is not None:
         # An init container that is done has not failed.
@@ -204,7 +209,7 @@ def _restart_counts(status: ContainerStatus, cluster_now: datetime, *, init: boo
 
 def _end(pod: Pod, status: ContainerStatus) -> str:
     ended = status.state.terminated or status.last_state.terminated
-    where = f"container {status.name} of pod {pod.metadata.name}"
+    where = f"program {status.name} of pod {pod.metadata.name}"
     if ended is None:
         return f"{where} has restarted"
     words = f"{where} ended: {ended.reason or 'Terminated'}, exit code {ended.exit_code}"

@@ -56,6 +56,7 @@ CONTAINERS = Table(
     Column("deletion_requested_at", DateTime(timezone=True)),
     Column("stale_since", DateTime(timezone=True)),
     Column("conditions", JSONB),
+    Column("programs", JSONB),
     Column("generation", BigInteger),
     Column("observed_generation", BigInteger),
     Column("resource_version", BigInteger),

@@ -47,6 +47,7 @@ _EXPLAINING = TOLD_BY_EVENTS | {
 }  # fmt: skip
 # As a kubelet says that it kills; the back-off and the restart follow.
 _KILLED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
+_PROGRAM = re.compile(r"spec\.(containers|initContainers)\{(?P<name>[^}]+)\}")
 # Its times are whole seconds.
 _SECOND = timedelta(seconds=1)
 # States that end a warning about a pod.
@@ -129,8 +130,12 @@ def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> t
     return tuple(map(_shown, of_subjects[:MOST_EVENTS]))
 
 
-def explanation(events: Iterable[EventObject], uid: str, *, started: bool) -> tuple[str, str] | None:
+def explanation(
+    events: Iterable[EventObject], uid: str, *, started: bool, several: bool = False
+) -> tuple[str, str] | None:
     """Returns reason and message of the warning that explains why a pod is not ready, or None.
+
+    In a pod of `several` programs the message begins with the one whose probe fails.
 
     If a pod has `started`, only findings of its probes explain it; earlier obstacles are over. If it has not, a volume
     that cannot be attached is the cause, and later complaints of the kubelet are its effects. A warning about anything
@@ -150,7 +155,11 @@ def explanation(events: Iterable[EventObject], uid: str, *, started: bool) -> tu
         found = next((event for event in mine if event.type == WARNING and event.reason in _OBSTACLES), None)
         if attaching is not None and attaching.type == WARNING:
             found = attaching
-    return (found.reason, found.message.strip()) if found is not None else None
+    if found is None:
+        return None
+    about = _PROGRAM.fullmatch(found.involved_object.field_path) if several else None
+    where = f"program {about['name']}: " if about is not None else ""
+    return found.reason, f"{where}{found.message.strip()}"
 
 
 def failed_probe(

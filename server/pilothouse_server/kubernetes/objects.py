@@ -324,11 +324,14 @@ class ContainerStatus(Partial, frozen=True, rename="camel"):
 class PodContainer(Partial, frozen=True, rename="camel"):
     name: str = ""
     image: str = ""
+    # Of init containers alone.
+    restart_policy: str = ""
 
 
 class PodSpec(Partial, frozen=True, rename="camel"):
     node_name: Name = ""
     containers: tuple[PodContainer, ...] = ()
+    init_containers: tuple[PodContainer, ...] = ()
 
 
 class PodState(Partial, frozen=True, rename="camel"):

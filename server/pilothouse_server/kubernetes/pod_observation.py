@@ -6,7 +6,7 @@ DeadlineExceeded) -> an init container that waits or failed -> a container's `st
 attached or mounted, and findings of probes). A deletion in progress overrides them all. A healthy pod has no reason.
 
 A program that a probe has killed ends like one that was asked to: `Completed`, exit code 0. Only events show that it
-was killed, and why; they replace that reason.
+was killed, and why; they replace that reason. In a pod of several programs the message names the one that it is about.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.kubernetes.errors import shown
-from pilothouse_server.kubernetes.events import UNHEALTHY, explanation, failed_probe
+from pilothouse_server.kubernetes.events import explanation
 from pilothouse_server.kubernetes.objects import (
-    ContainerState,
     ContainerStatus,
     EventObject,
     ObjectCondition,
     Pod,
-    Terminated,
     storable,
+)
+from pilothouse_server.kubernetes.program_observation import (
+    CRASH_LOOP,
+    NODE_NOT_READY,
+    ORDINARY,
+    Reason,
+    last_end,
+    native_sidecars,
+    node_lost,
+    terminated,
+    waiting,
+    with_probes,
 )
 
 _REVISION_HASH = "controller-revision-hash"
 MOST_COUNTED = 2**31 - 1
 _LONGEST_IMAGE = 1000
-CRASH_LOOP = "CrashLoopBackOff"
-NODE_NOT_READY = "NodeNotReady"
-# A reason in one word, and a message.
-Reason = tuple[str, str]
-# Reasons to wait that are the ordinary way to a running pod.
-ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
-START_ERROR = "StartError"
 # How a program ends whom nobody says to have ended it.
 ENDED = frozenset({"Completed", "Error"})
-# An attempt to start that failed. The back-off follows within seconds, and such attempts come between two of them.
-_FAILED_ATTEMPTS = frozenset({"RunContainerError", START_ERROR, "PostStartHookError"})
-# Ends of which the exit code says nothing.
-_EXPLAINED_ENDS = frozenset({START_ERROR, UNHEALTHY})
 
 
 class PodObservation(msgspec.Struct, frozen=True, gc=False):
-    """One pod as shown to callers; the fields of `container_pods`. `phase` is the pod's, or `Terminating`."""
+    """One pod as shown to callers; the fields of `container_pods`. `phase` is the pod's, or `Terminating`.
+
+    `restarted_at`: when the last of its programs began again, of those that run; no column.
+    """
 
     name: str
     uid: str
@@ -67,6 +69,7 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
     # The template that it was made of: the name of its replica set, or the hash that its controller gave it.
     revision: str = ""
     created_at: datetime | None = None
+    restarted_at: datetime | None = None
 
     @property
     def crash_looping(self) -> bool:
@@ -108,6 +111,7 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[EventObject] = (
         deleting=deleting,
         revision=revision_of(pod),
         created_at=storable(pod.metadata.creation_timestamp),
+        restarted_at=_restarted_at(pod),
     )
 
 
@@ -128,16 +132,19 @@ def waits_without_saying_why(pod: Pod) -> bool:
     """Returns whether a pod on a node is not ready and its status does not say why: only its events can."""
     if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
         return False
+    natives = native_sidecars(pod)
     if pod.status.phase == "Running":
-        if _node_lost(pod):
+        if node_lost(pod):
             return False
+        stay = [each for each in pod.status.init_container_statuses if each.name in natives]
         return _condition(pod.status.conditions, "Ready") != "True" and all(
             status.state.running is not None and status.last_state.terminated is None
-            for status in pod.status.container_statuses
+            for status in (*stay, *pod.status.container_statuses)
         )
     statuses = pod.status.init_container_statuses + pod.status.container_statuses
     return pod.status.phase == "Pending" and all(
-        status.state.running is None
+        # A native sidecar that runs and has not started keeps the others back until its startup probe succeeds.
+        (status.state.running is None or (status.name in natives and status.last_state.terminated is None))
         and status.state.terminated is None
         and (status.state.waiting is None or status.state.waiting.reason in ORDINARY)
         for status in statuses
@@ -147,50 +154,56 @@ def waits_without_saying_why(pod: Pod) -> bool:
 def _reason(pod: Pod, ready: bool, events: Iterable[EventObject]) -> Reason:
     """Returns why a pod is not ready: the first that says something, in the order of this module's docstring."""
     status, events = pod.status, tuple(events)
-    containers = tuple(_with_probes(each, pod.metadata.uid, events) for each in status.container_statuses)
+    containers = tuple(with_probes(each, pod.metadata.uid, events) for each in status.container_statuses)
+    several = len(status.init_container_statuses) + len(containers) > 1
     found = (
         ((status.reason, status.message) if status.reason else None)
-        or _of_init_containers(status.init_container_statuses)
-        or _of_containers(containers, ready=ready)
+        or _of_init_containers(pod, events, several=several)
+        or _of_containers(containers, ready=ready, several=several)
         or _of_scheduling(status.conditions)
         or _of_node(pod)
     )
     if not ready and found is None:
-        found = explanation(events, pod.metadata.uid, started=status.phase == "Running")
+        started = status.phase == "Running" or _waits_for_startup(pod)
+        found = explanation(events, pod.metadata.uid, started=started, several=several)
     return found or _unready(status.conditions, ready, status.container_statuses)
 
 
-def _of_init_containers(statuses: Iterable[ContainerStatus]) -> Reason | None:
-    for init in statuses:
-        found = _waiting(init) or _terminated(init) or (None if init.ready else _last(init))
+def _of_init_containers(pod: Pod, events: tuple[EventObject, ...], *, several: bool) -> Reason | None:
+    natives = native_sidecars(pod)
+    for status in pod.status.init_container_statuses:
+        init = with_probes(status, pod.metadata.uid, events)
+        found = waiting(init) or terminated(init) or last_end(init)
         # A waiting main container says PodInitializing; the init container says why.
-        if found and not (init.state.terminated and init.state.terminated.exit_code == 0):
-            return found
+        done = init.state.terminated is not None and init.state.terminated.exit_code == 0
+        if found and not (done and init.name not in natives):
+            return _named(found, init, several=several)
     return None
 
 
-def _of_containers(statuses: Iterable[ContainerStatus], *, ready: bool) -> Reason | None:
-    finders = (_waiting, _terminated) if ready else (_waiting, _terminated, _last)
-    return next((found for find in finders for status in statuses if (found := find(status))), None)
+def _of_containers(statuses: Iterable[ContainerStatus], *, ready: bool, several: bool) -> Reason | None:
+    for find in (waiting, terminated) if ready else (waiting, terminated, last_end):
+        for status in statuses:
+            if (found := find(status)) is not None:
+                return _named(found, status, several=several)
+    return None
 
 
-def _with_probes(container: ContainerStatus, uid: str, events: tuple[EventObject, ...]) -> ContainerStatus:
-    """Returns the status with the probe's words for the ends that a probe brought about."""
-    if not events:
-        return container
+def _named(why: Reason, status: ContainerStatus, *, several: bool) -> Reason:
+    """Returns the reason with a message that begins with the program's name, if the pod has several."""
+    reason, message = why
+    program = f"program {status.name}"
+    if not several or message.startswith(program):
+        return why
+    return reason, f"{program}: {message or reason}"
 
-    def told(state: ContainerState) -> ContainerState:
-        ended = state.terminated
-        finished_at = None if ended is None else storable(ended.finished_at)
-        if ended is None or finished_at is None:
-            return state
-        why = failed_probe(events, uid, container.name, ended.started_at, finished_at)
-        if why is None:
-            return state
-        return ContainerState(terminated=msgspec.structs.replace(ended, reason=UNHEALTHY, message=why))
 
-    return msgspec.structs.replace(
-        container, state=told(container.state), last_state=told(container.last_state)
+def _waits_for_startup(pod: Pod) -> bool:
+    """Returns whether a native sidecar runs whose startup probe keeps the programs after it back."""
+    natives = native_sidecars(pod)
+    return any(
+        each.name in natives and each.state.running is not None and each.started is False
+        for each in pod.status.init_container_statuses
     )
 
 
@@ -202,39 +215,9 @@ def _of_scheduling(conditions: Iterable[ObjectCondition]) -> Reason | None:
 
 
 def _of_node(pod: Pod) -> Reason | None:
-    if not _node_lost(pod):
+    if not node_lost(pod):
         return None
     return NODE_NOT_READY, f"the node {pod.spec.node_name} does not respond"
-
-
-def _waiting(container: ContainerStatus) -> Reason | None:
-    waiting = container.state.waiting
-    if waiting is None or waiting.reason in ORDINARY:
-        return None
-    message, last = waiting.message, container.last_state.terminated
-    if last and container.restart_count > 0 and waiting.reason in _FAILED_ATTEMPTS:
-        return CRASH_LOOP, _ended_again(container, last)
-    if last:
-        message = f"{message}; last exit: {_exit(last)}" if message else f"last exit: {_exit(last)}"
-    return waiting.reason, message
-
-
-def _terminated(container: ContainerStatus) -> Reason | None:
-    ended = container.state.terminated
-    if ended is None:
-        return None
-    # Restarted once and ended again: the back-off that follows within moments is shown now, or the status would flap.
-    # It follows a program that ends well, too: it is to run always.
-    if container.restart_count > 0 and not container.ready and container.last_state.terminated:
-        return CRASH_LOOP, _ended_again(container, ended)
-    return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
-
-
-def _last(container: ContainerStatus) -> Reason | None:
-    ended = container.last_state.terminated
-    if ended is None or container.ready:
-        return None
-    return ended.reason or "Terminated", ended.message or f"container {container.name}: {_exit(ended)}"
 
 
 def _restarts(pod: Pod) -> int:
@@ -252,19 +235,13 @@ def added_up(counts: Iterable[int]) -> int:
     return min(sum(counts), MOST_COUNTED)
 
 
-def _node_lost(pod: Pod) -> bool:
-    """Returns whether the node controller speaks for a kubelet that is silent: it gives no reason, a kubelet does."""
-    ready = next((each for each in pod.status.conditions if each.type == "Ready"), None)
-    return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason
-
-
-def _ended_again(container: ContainerStatus, ended: Terminated) -> str:
-    return f"container {container.name} ended again; last exit: {_exit(ended)}"
-
-
-def _exit(ended: Terminated) -> str:
-    words = f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
-    return f"{words}: {ended.message}" if ended.reason in _EXPLAINED_ENDS and ended.message else words
+def _restarted_at(pod: Pod) -> datetime | None:
+    times = [
+        storable(status.state.running.started_at)
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+        if status.restart_count > 0 and status.state.running is not None
+    ]
+    return max((time for time in times if time is not None), default=None)
 
 
 def _unready(

@@ -14,6 +14,7 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 from pilothouse_server.rpc.encoding import AnswerField, duration
 from pilothouse_server.rpc.message_cache import MessageCache
+from pilothouse_server.values.programs import ProgramStatus
 from pilothouse_server.values.resources import Condition, ObjectWarning
 
 STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
@@ -65,6 +66,7 @@ def _check_program(field: str, program: pb.Container | pb.Program | pb.InitConta
                     raise invalid(f"{field}.{part}.{given.name}", words, reason="REQUIRED")
 
 
+_PROGRAM_STATUS = AnswerConverter(ProgramStatus, pb.ProgramStatus)
 CONTAINER: Converter[model.Container, pb.Container] = Converter(
     model.Container,
     pb.Container,
@@ -80,7 +82,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
         ),
         check=_check_choices,
     ),
-    parts=(wire.CONDITION, wire.WARNING),
+    parts=(wire.CONDITION, wire.WARNING, _PROGRAM_STATUS),
 )
 # The creator's name and the time since the start change without the container, and a condition with its volumes.
 CACHE: MessageCache[model.Container, pb.Container] = MessageCache(

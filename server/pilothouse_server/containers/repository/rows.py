@@ -15,7 +15,14 @@ import msgspec
 from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from pilothouse_server.containers.model import Container, ContainerSpec, EnvVar, Observed, Port, Resources
+from pilothouse_server.containers.model import (
+    Container,
+    ContainerSpec,
+    EnvVar,
+    Observed,
+    Port,
+    Resources,
+)
 from pilothouse_server.containers.repository.mounts import mounted_volumes, volumes_of
 from pilothouse_server.containers.tables import (
     CONTAINERS,
@@ -25,6 +32,7 @@ from pilothouse_server.containers.tables import (
 from pilothouse_server.kubernetes.ownership import DOMAIN
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.store.results import Row
+from pilothouse_server.values.programs import ProgramStatus
 from pilothouse_server.values.resources import Condition, ContainerId
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -159,6 +167,7 @@ def container_of(row: Row) -> Container:
             finished_at=row.finished_at,
             conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
             stale_since=row.stale_since,
+            programs=msgspec.convert(row.programs, tuple[ProgramStatus, ...]),
         ),
         generation=row.generation,
         observed_generation=row.observed_generation,

@@ -24,7 +24,8 @@ from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.repository import PlacedContainer
 from pilothouse_server.kubernetes.events import Warned
-from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
+from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.program_observation import ORDINARY
 from pilothouse_server.store.results import Result
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
@@ -311,6 +312,7 @@ def observed_row(change: Change) -> dict[str, Any]:
         "observed_replicas": change.observed_replicas,
         **{name: getattr(observed, name) for name in observed.__struct_fields__},
         "conditions": msgspec.to_builtins(observed.conditions),
+        "programs": msgspec.to_builtins(observed.programs),
     }
 
 

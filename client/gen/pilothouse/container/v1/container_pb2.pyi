@@ -242,6 +242,66 @@ WORKLOAD_KIND_DEPLOYMENT: WorkloadKind.ValueType  # 1
 """A Deployment."""
 Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
 
+class _ProgramKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProgramKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProgramKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROGRAM_KIND_UNSPECIFIED: _ProgramKind.ValueType  # 0
+    """Not given."""
+    PROGRAM_KIND_MAIN: _ProgramKind.ValueType  # 1
+    """The main program."""
+    PROGRAM_KIND_SIDECAR: _ProgramKind.ValueType  # 2
+    """Runs next to the main one."""
+    PROGRAM_KIND_NATIVE_SIDECAR: _ProgramKind.ValueType  # 3
+    """An init container that runs as long as the pod: its `restart_policy` is `Always`."""
+    PROGRAM_KIND_INIT: _ProgramKind.ValueType  # 4
+    """An init container that runs to its end before the others."""
+
+class ProgramKind(_ProgramKind, metaclass=_ProgramKindEnumTypeWrapper):
+    """Role of a program in its pods."""
+
+PROGRAM_KIND_UNSPECIFIED: ProgramKind.ValueType  # 0
+"""Not given."""
+PROGRAM_KIND_MAIN: ProgramKind.ValueType  # 1
+"""The main program."""
+PROGRAM_KIND_SIDECAR: ProgramKind.ValueType  # 2
+"""Runs next to the main one."""
+PROGRAM_KIND_NATIVE_SIDECAR: ProgramKind.ValueType  # 3
+"""An init container that runs as long as the pod: its `restart_policy` is `Always`."""
+PROGRAM_KIND_INIT: ProgramKind.ValueType  # 4
+"""An init container that runs to its end before the others."""
+Global___ProgramKind: _TypeAlias = ProgramKind  # noqa: Y015
+
+class _ProgramState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProgramStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProgramState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROGRAM_STATE_UNSPECIFIED: _ProgramState.ValueType  # 0
+    """Not given."""
+    PROGRAM_STATE_WAITING: _ProgramState.ValueType  # 1
+    """It has not started, or waits in a back-off to be started again."""
+    PROGRAM_STATE_RUNNING: _ProgramState.ValueType  # 2
+    """It runs."""
+    PROGRAM_STATE_TERMINATED: _ProgramState.ValueType  # 3
+    """It has ended: an init container that is done, or a program that will be started again in a moment."""
+
+class ProgramState(_ProgramState, metaclass=_ProgramStateEnumTypeWrapper):
+    """The state of a program in a pod."""
+
+PROGRAM_STATE_UNSPECIFIED: ProgramState.ValueType  # 0
+"""Not given."""
+PROGRAM_STATE_WAITING: ProgramState.ValueType  # 1
+"""It has not started, or waits in a back-off to be started again."""
+PROGRAM_STATE_RUNNING: ProgramState.ValueType  # 2
+"""It runs."""
+PROGRAM_STATE_TERMINATED: ProgramState.ValueType  # 3
+"""It has ended: an init container that is done, or a program that will be started again in a moment."""
+Global___ProgramState: _TypeAlias = ProgramState  # noqa: Y015
+
 class _ImageStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1758,6 +1818,7 @@ class Container(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     WORKLOAD_KIND_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    PROGRAMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. RFC 1123 label, unique in the namespace; immutable."""
     display_name: _builtins.str
@@ -2008,6 +2069,13 @@ class Container(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
         """Warnings with which the cluster answered the last apply, such as those of Pod Security; at most 20."""
 
+    @_builtins.property
+    def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatus]:
+        """Programs of its living pods, as observed, in the order of their start: init containers, then the main program and
+        the sidecars as the pod lists them. At most 40; empty while there are no pods. `ready_replicas` counts pods whose
+        programs are all ready.
+        """
+
     def __init__(
         self,
         *,
@@ -2076,10 +2144,11 @@ class Container(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         workload_kind: Global___WorkloadKind.ValueType = ...,
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
+        programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
@@ -2099,6 +2168,99 @@ class Container(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_workload) -> _WhichOneofReturnType_workload | None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
+
+@_typing.final
+class ProgramStatus(_message.Message):
+    """The state of one program of a container's pods.
+
+    The counts are of all living pods, of each revision: those that are not being deleted and have not ended for good. The
+    other fields are those of one pod: of those of the newest revision the one in which the program fares worst (it fails
+    before it waits, before it is not ready, before it is ready), and of equals the oldest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    READY_PODS_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    EXIT_REASON_FIELD_NUMBER: _builtins.int
+    EXIT_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the pods."""
+    kind: Global___ProgramKind.ValueType
+    """Its role. A program that others have added to the pods is a sidecar or an init container."""
+    pods: _builtins.int
+    """Living pods that have it."""
+    ready_pods: _builtins.int
+    """Living pods in which it is ready, by the rule of kubectl; those of an init container in which it is done. Pods of a
+    node that does not respond do not count.
+    """
+    restart_count: _builtins.int
+    """Restarts in all living pods."""
+    state: Global___ProgramState.ValueType
+    """Its state."""
+    reason: _builtins.str
+    """Cause in one word of a program that does not run or is not reached, such as `CrashLoopBackOff`, `ImagePullBackOff`,
+    `Error`; `Completed` for an init container that is done. Empty on the ordinary way to its start, and while it runs.
+    """
+    message: _builtins.str
+    """Cause for people, at most 300 characters; in a back-off how it ended last."""
+    image: _builtins.str
+    """Image as the pod names it."""
+    image_id: _builtins.str
+    """Image that runs, as the node reports it, mostly with its digest; empty before it has started."""
+    exit_code: _builtins.int
+    """Exit code of its last end; unset if it never ended."""
+    exit_reason: _builtins.str
+    """Cause of its last end in one word, such as `OOMKilled`, `Error`, `Unhealthy` (a probe has killed it), `Completed`."""
+    pod: _builtins.str
+    """Name of that pod."""
+    @_builtins.property
+    def exit_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of its last end."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Time when it was started last; unset while it waits."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___ProgramKind.ValueType = ...,
+        pods: _builtins.int = ...,
+        ready_pods: _builtins.int = ...,
+        restart_count: _builtins.int = ...,
+        state: Global___ProgramState.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        image: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        exit_reason: _builtins.str = ...,
+        exit_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        pod: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "exit_time", b"exit_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "exit_time", b"exit_time", "image", b"image", "image_id", b"image_id", "kind", b"kind", "message", b"message", "name", b"name", "pod", b"pod", "pods", b"pods", "ready_pods", b"ready_pods", "reason", b"reason", "restart_count", b"restart_count", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___ProgramStatus: _TypeAlias = ProgramStatus  # noqa: Y015
 
 @_typing.final
 class StatusChange(_message.Message):
