@@ -337,9 +337,10 @@ def _cluster(row: Row) -> Cluster:
 def _conditions(row: Row) -> tuple[Condition, ...]:
     if not row.orphans_held:
         return ()
-    found = f"{row.orphans_undecided} objects" if row.orphans_listed else "objects (not counted yet)"
+    count = row.orphans_undecided
+    found = f"{count} object{'' if count == 1 else 's'}" if row.orphans_listed else "objects (not counted yet)"
     message = (
-        f"after a new history of the database it does not know {found} on this cluster; none is deleted until an "
+        f"a new history of the database began, which does not know {found} on this cluster; none is deleted until an "
         "administrator decides: ListOrphans, ResolveOrphans"
     )
     return (Condition(ORPHANS_UNDECIDED, "True", "NewHistory", message),)
