@@ -338,7 +338,9 @@ def _conditions(row: Row) -> tuple[Condition, ...]:
     if not row.orphans_held:
         return ()
     count = row.orphans_undecided
-    found = f"{count} object{'' if count == 1 else 's'}" if row.orphans_listed else "objects (not counted yet)"
+    found = (
+        f"{count} object{'' if count == 1 else 's'}" if row.orphans_listed else "objects (not counted yet)"
+    )
     message = (
         f"a new history of the database began, which does not know {found} on this cluster; none is deleted until an "
         "administrator decides: ListOrphans, ResolveOrphans"
