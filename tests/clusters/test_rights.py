@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
 import yaml
 
+from pilothouse_server.guard.objects import KINDS
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import Forbidden, Unreachable
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS, KubernetesObject, Resource
+from pilothouse_simulator import SimulatedCluster
 from tests.clusters.given import another_cluster, kubeconfig, role
 
 
@@ -45,6 +50,64 @@ async def test_a_cluster_is_asked_what_it_denies() -> None:
             assert refused.value.permission == "patch deployments.apps"
         finally:
             await client.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_cluster() -> AsyncIterator[SimulatedCluster]:
+    async with another_cluster() as cluster:
+        yield cluster
+
+
+async def _narrowed(cluster: SimulatedCluster, *without: str) -> ClusterClient:
+    """A client whose credentials lack some rights."""
+    cluster.users.add("narrow", "narrow", role(*without))
+    return await ClusterClient.from_kubeconfig(kubeconfig(cluster, token="narrow"), name="x")
+
+
+@pytest.mark.parametrize("right", sorted({(each.api_group, each.resource) for each in rights.RIGHTS}))
+async def test_a_row_of_the_table_that_is_not_granted_is_found_verb_by_verb(
+    shared_cluster: SimulatedCluster, right: tuple[str, str]
+) -> None:
+    row = [each for each in rights.RIGHTS if (each.api_group, each.resource) == right]
+    others = [each for each in rights.RIGHTS if each not in row][:2]
+    client = await _narrowed(shared_cluster, *map(str, row))
+    try:
+        assert await rights.denied(client, [*others, *row]) == row
+    finally:
+        await client.close()
+
+
+# Each kind that the guard lets through. The plural of all of them is regular.
+_WRITTEN = [
+    Resource(
+        f"/apis/{version}" if "/" in version else f"/api/{version}",
+        f"{kind.lower()}s",
+        kind,
+        KubernetesObject,
+    )
+    for (version, kind), known in KINDS.items()
+    if not known.cluster_scoped
+]
+
+
+@pytest.mark.parametrize("resource", _WRITTEN, ids=lambda each: each.kind)
+async def test_each_kind_is_refused_by_the_rule_that_is_missing(
+    shared_cluster: SimulatedCluster, resource: Resource[KubernetesObject]
+) -> None:
+    group = resource.api_version.rpartition("/")[0]
+    missing = f"patch {resource.plural}{f'.{group}' if group else ''}"
+    assert missing in {str(each) for each in rights.RIGHTS}
+    client = await _narrowed(shared_cluster, missing)
+    metadata = {"name": "a", "namespace": "default"}
+    manifest = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+    try:
+        with pytest.raises(Forbidden) as refused:
+            await client.apply(resource, manifest)
+        assert refused.value.permission == missing
+        with pytest.raises(Forbidden):
+            await client.dry_run(resource, manifest)
+    finally:
+        await client.close()
 
 
 async def test_an_administrator_is_denied_nothing_and_asked_once() -> None:

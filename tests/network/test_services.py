@@ -22,6 +22,7 @@ from pilothouse_client.errors import (
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import SERVICE_UID
+from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import SERVICES
 from tests.network.conftest import Place, condition_of
 from tests.waiting import poll_until
@@ -287,6 +288,31 @@ async def test_a_namespace_restricts_the_types_of_its_services(place: Place) -> 
     await place.run("short", container_pb2.Port(container_port=80))
     # An existing Service keeps its type.
     await place.change("before", labels={"a": "b"})
+
+
+async def test_a_right_that_nobody_gave_is_not_written(place: Place) -> None:
+    await place.make(external_ips=["203.0.113.7"])
+    await place.settled()
+    # As a write past admission, or a faulty migration, would leave it.
+    async with place.server.database.system() as sql:
+        row = await sql.fetchrow(
+            "UPDATE services SET spec = jsonb_set(spec, '{rights}', '[]') WHERE name = 'web' AND namespace_id = "
+            "(SELECT id FROM namespaces WHERE name = $1) RETURNING spec->>'external_ips'",
+            place.name,
+        )
+        assert row is not None
+    found = copy_json(place.on_cluster())
+    found["spec"]["externalIPs"] = ["203.0.113.8"]
+    place.store.update(SERVICES, found, manager="kubectl-edit")
+
+    def refused(service: pb.Service) -> bool:
+        applied = condition_of(service)
+        return applied is not None and applied.reason == "Guarded"
+
+    shown = await place.service(refused)
+    told = condition_of(shown)
+    assert told is not None
+    assert told.message.startswith("spec.externalIPs is not among the fields that everybody may set")
 
 
 async def test_a_list_and_a_watch_show_services(place: Place) -> None:

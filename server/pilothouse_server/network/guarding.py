@@ -1,11 +1,14 @@
 """The guard over the object of a Service: the permission for each part, and the content allowed on a cluster.
 
-A Service keeps a part that it has, if other fields change. `guard` has the rules.
+A Service keeps a part that it has, if other fields change. The rights that it was admitted with are stored with it, and
+the reconciler writes no others. `guard` has the rules.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from pilothouse_manifests.paths import field_of
 from pilothouse_manifests.services import SPEC
@@ -43,9 +46,17 @@ def refuse_guarded(stored: Service | None, wanted: Service, keys: Keys, may: May
             raise over_all_namespaces_needed(each.permission, wanted.namespace, why, field=field)
 
 
+def with_rights(admitted: Service, keys: Keys) -> Service:
+    """Returns an admitted Service with the rights that it has. `admitted` is placed in its namespace."""
+    rights = {each.right for each in _violations(admitted, keys)}
+    spec = msgspec.structs.replace(admitted.spec, rights=tuple(sorted(rights)))
+    return msgspec.structs.replace(admitted, spec=spec)
+
+
 def may_be_sent(service: Service) -> Admitted:
     """Returns the content that the object of a Service may have."""
-    return Admitted(service.kubernetes_namespace, _OURS)
+    rights = service.spec.rights
+    return Admitted(service.kubernetes_namespace, _OURS, None if rights is None else frozenset(rights))
 
 
 def _violations(service: Service, keys: Keys) -> list[GuardViolation]:

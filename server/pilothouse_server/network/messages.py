@@ -15,7 +15,10 @@ SERVICE: Converter[Service, pb.Service] = Converter(
     pb.Service,
     Differences(
         within=("spec", "observed"),
-        struct_only=("id", "namespace_ref", "owner_id", "taken_over", "container_uids", "row_version"),
+        struct_only=(
+            *("id", "namespace_ref", "owner_id", "taken_over", "container_uids", "row_version"),
+            "spec.rights",
+        ),
     ),
     parts=(wire.CONDITION,),
 )

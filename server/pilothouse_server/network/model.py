@@ -55,6 +55,8 @@ class ServiceFields(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster_ip: str = ""
     external_ips: tuple[str, ...] = ()
     external_name: str = ""
+    # Those that it was admitted with (`guarding`); None: by a release that did not note them.
+    rights: tuple[str, ...] | None = None
 
 
 class ObservedService(msgspec.Struct, frozen=True):

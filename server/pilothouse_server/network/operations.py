@@ -26,7 +26,7 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.network import repository, rules
-from pilothouse_server.network.guarding import refuse_guarded
+from pilothouse_server.network.guarding import refuse_guarded, with_rights
 from pilothouse_server.network.model import Service
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
@@ -89,9 +89,8 @@ async def create(
     rights.check(namespace, None, wanted)
     await _refuse_taken(transaction, namespace, wanted.name)
     await _check_quota(transaction, namespace)
-    created = await repository.insert_service(
-        transaction, msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
-    )
+    placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
+    created = await repository.insert_service(transaction, with_rights(placed, rights.keys))
     await changed(transaction, created, "added")
     return created
 
@@ -124,6 +123,7 @@ async def change(
     if wanted == stored:
         return stored
     rights.check(namespace, stored, wanted)
+    wanted = with_rights(wanted, rights.keys)
     written = await repository.update_service(transaction, stored, wanted)
     await changed(transaction, written, "modified", stored)
     return written

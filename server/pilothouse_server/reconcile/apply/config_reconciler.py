@@ -158,7 +158,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         wanted = objects.manifest(config, values)
         if found is not None and await self._is_as_wanted(client, config, wanted, found):
             return ConfigProgress(objects=marks.noted((self._resource, found)))
-        admitted = Admitted(config.kubernetes_namespace, _OURS)
+        admitted = Admitted(config.kubernetes_namespace, _OURS, frozenset())
         try:
             applied = await client.apply(self._resource, wanted, admitted, force=True)
             if (patch := objects.without_added_keys(wanted, applied)) is not None:

@@ -124,7 +124,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
 
 
 def _admitted(namespace: Namespace) -> Admitted:
-    return Admitted(namespace.kubernetes_name, frozenset({NAMESPACE, NAMESPACE_UID}))
+    return Admitted(namespace.kubernetes_name, frozenset({NAMESPACE, NAMESPACE_UID}), frozenset())
 
 
 async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:

@@ -165,7 +165,7 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
     if settled and await agreement.is_as_wanted(client, PERSISTENT_VOLUME_CLAIMS, wanted):
         assert found is not None
         return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, found)))
-    admitted = Admitted(volume.kubernetes_namespace, frozenset({NAMESPACE, claims.VOLUME_UID}))
+    admitted = Admitted(volume.kubernetes_namespace, frozenset({NAMESPACE, claims.VOLUME_UID}), frozenset())
     try:
         applied = await client.apply(PERSISTENT_VOLUME_CLAIMS, wanted, admitted, force=True)
     except Invalid as refusal:
