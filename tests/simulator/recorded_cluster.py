@@ -18,9 +18,12 @@ RECORDED_TIMINGS = Timings(
 NODE_VALUES = frozenset({"reportingInstance", "host"})
 
 
-def recorded_cluster(speed: float, **timings: float) -> SimulatedCluster:
-    """A cluster with one node of recorded slowness, not yet started; `timings` change some of its `Timings`."""
-    cluster = SimulatedCluster(speed=speed, nodes=1)
+def recorded_cluster(speed: float, *, ahead_seconds: float = 0.0, **timings: float) -> SimulatedCluster:
+    """A cluster with one node of recorded slowness, not yet started; `timings` change some of its `Timings`.
+
+    `ahead_seconds` is how far its clock is ahead of the true time.
+    """
+    cluster = SimulatedCluster(speed=speed, nodes=1, ahead_seconds=ahead_seconds)
     for kubelet in cluster.kubelets.by_node.values():
         kubelet.timings = replace(RECORDED_TIMINGS, **timings)
     return cluster

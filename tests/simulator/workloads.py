@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
+from pilothouse_simulator.values.clock import format_time
+from pilothouse_simulator.values.resources import CRON_JOBS, DEPLOYMENTS, PODS, REPLICA_SETS, ResourceType
 from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
@@ -70,6 +72,29 @@ def daemon_set(name: str, **spec: Any) -> JsonObject:
     body = deployment(name, 1, **spec)
     del body["spec"]["replicas"]
     return body
+
+
+def job(name: str, *containers: JsonObject, restart: str = "Never", **spec: Any) -> JsonObject:
+    """A Job whose pods are labelled `app: NAME`."""
+    pod_spec = {"containers": list(containers) or [container()], "restartPolicy": restart}
+    template = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
+    return {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"template": template, **spec}}
+
+
+def cron_job(name: str, *containers: JsonObject, schedule: str = "0 0 30 2 *", **spec: Any) -> JsonObject:
+    """A CronJob, by default one that runs only when `run_cron_job` says so."""
+    template = {"spec": job(name, *containers)["spec"]}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"metadata": metadata, "spec": {"schedule": schedule, "jobTemplate": template, **spec}}
+
+
+def run_cron_job(cluster: SimulatedCluster, name: str, *, minute: int) -> str:
+    """Makes a CronJob run as in that minute since 1970, which is to be later than any before; the name of its Job."""
+    changed = copy.deepcopy(stored(cluster, CRON_JOBS, name))
+    run_at = format_time(datetime.fromtimestamp(60 * minute, UTC))
+    changed["metadata"].setdefault("annotations", {})["simulate.pilothouse.dev/run-at"] = run_at
+    cluster.store.update(CRON_JOBS, changed, manager="test")
+    return f"{name}-{minute}"
 
 
 def change(cluster: SimulatedCluster, resource: ResourceType, name: str, **spec: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pilothouse_simulator.admission import claims, defaults_workloads, jobs
+from pilothouse_simulator.admission import claims, cron_jobs, defaults_workloads, jobs
 from pilothouse_simulator.admission.defaults_pods import (
     default_pod_spec,
     drop_empty,
@@ -22,6 +22,7 @@ from pilothouse_simulator.admission.limit_ranges import fill_defaults
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -217,6 +218,7 @@ def quality_of_service(spec: JsonObject) -> str:
 
 _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     CONFIG_MAPS: _default_config_map,
+    CRON_JOBS: cron_jobs.default_cron_job,
     DAEMON_SETS: defaults_workloads.default_daemon_set,
     DEPLOYMENTS: defaults_workloads.default_deployment,
     ENDPOINT_SLICES: _default_endpoint_slice,

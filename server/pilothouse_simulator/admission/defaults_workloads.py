@@ -7,6 +7,7 @@ from typing import Any
 from pilothouse_simulator.admission import claims, jobs
 from pilothouse_simulator.admission.defaults_pods import default_template
 from pilothouse_simulator.values.resources import (
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
     JOBS,
@@ -19,7 +20,7 @@ from pilothouse_simulator.values.resources import (
 JsonObject = dict[str, Any]
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-WORKLOADS = frozenset({DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS})
+WORKLOADS = frozenset({DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS, CRON_JOBS})
 # Those that are shown at zero, too.
 _DAEMON_SET_COUNTERS = (
     "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",

@@ -126,16 +126,16 @@ def validate_job_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
     elif spec.get("podFailurePolicy") is not None and policy != "Never":
         message = 'only "Never" is supported when podFailurePolicy is specified'
         causes.append(invalid_value(path, policy, message))
-    replacement = spec["podReplacementPolicy"]
+    replacement = spec.get("podReplacementPolicy")
     supported = ("Failed",) if spec.get("podFailurePolicy") is not None else ("Failed", "TerminatingOrFailed")
-    if replacement not in supported:
+    if replacement is not None and replacement not in supported:
         causes.append(not_supported(f"{field}.podReplacementPolicy", replacement, supported))
     return causes
 
 
 def _validate_indexes(spec: JsonObject, field: str) -> list[ErrorCause]:
     causes: list[ErrorCause] = []
-    mode = spec["completionMode"]
+    mode = spec.get("completionMode", "NonIndexed")
     if mode not in ("Indexed", "NonIndexed"):
         causes.append(not_supported(f"{field}.completionMode", mode, ("Indexed", "NonIndexed")))
     elif mode == "Indexed" and spec.get("completions") is None:

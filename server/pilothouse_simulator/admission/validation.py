@@ -18,6 +18,7 @@ from pilothouse_simulator.admission.claims import (
     validate_class,
     validate_volume,
 )
+from pilothouse_simulator.admission.cron_jobs import validate_cron_job
 from pilothouse_simulator.admission.jobs import job_unchanged, validate_job
 from pilothouse_simulator.admission.validation_config import (
     config_map_unchanged,
@@ -55,6 +56,7 @@ from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
@@ -205,6 +207,7 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     STATEFUL_SETS: validate_stateful_set,
     DAEMON_SETS: validate_daemon_set,
     JOBS: validate_job,
+    CRON_JOBS: validate_cron_job,
     PODS: _validate_pod,
     SERVICES: _validate_service,
     CONFIG_MAPS: validate_config_map,

@@ -15,6 +15,7 @@ from pilothouse_simulator.api.representation import metadata_only
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -262,6 +263,23 @@ def _job_cells(obj: JsonObject, now: datetime) -> list[Any]:
     ]
 
 
+def _cron_job_cells(obj: JsonObject, now: datetime) -> list[Any]:
+    spec, status = obj["spec"], obj["status"]
+    last = status.get("lastScheduleTime")
+    template = spec["jobTemplate"]["spec"]
+    return [
+        obj["metadata"]["name"],
+        spec["schedule"],
+        spec.get("timeZone") or _NONE,
+        str(spec["suspend"]),
+        len(status.get("active") or []),
+        age(last, now) if last else _NONE,
+        _created(obj, now),
+        *_images(template["template"]["spec"]),
+        format_label_selector(template.get("selector")) or _NONE,
+    ]
+
+
 def _revision_cells(obj: JsonObject, now: datetime) -> list[Any]:
     owners = obj["metadata"].get("ownerReferences") or []
     controller = next((entry for entry in owners if entry.get("controller")), None)
@@ -435,6 +453,9 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
     JOBS: (
         _columns("Name", "Status", "Completions", "Duration", "Age", wide=("Containers", "Images", "Selector")),
         _job_cells),
+    CRON_JOBS: (
+        _columns("Name", "Schedule", "Timezone", "Suspend", "Active", "Last Schedule", "Age",
+                 wide=("Containers", "Images", "Selector"), integers=("Active",)), _cron_job_cells),
     CONTROLLER_REVISIONS: (
         _columns("Name", "Controller", "Revision", "Age", integers=("Revision",)), _revision_cells),
     SERVICES: (

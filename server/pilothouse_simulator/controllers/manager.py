@@ -11,6 +11,7 @@ from typing import Any
 
 from pilothouse_simulator.controllers.claims import StorageController
 from pilothouse_simulator.controllers.controller import Controller, ObjectIndex
+from pilothouse_simulator.controllers.cron_jobs import CronJobController
 from pilothouse_simulator.controllers.daemon_sets import DaemonSetController
 from pilothouse_simulator.controllers.deployments import DeploymentController
 from pilothouse_simulator.controllers.endpoints import EndpointController
@@ -59,6 +60,7 @@ class ControllerManager:
             StorageController(*parts),
             ResourceQuotaController(*parts),
             JobController(*parts),
+            CronJobController(*parts),
             FinishedJobController(*parts),
         ]
 

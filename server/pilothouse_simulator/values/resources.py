@@ -187,6 +187,10 @@ JOBS = ResourceType(
     "batch", "v1", "jobs", "Job", singular="job", categories=("all",), subresource_types=(_status("Job"),),
     has_generation=True, storage_version_hash="mudhfqk/qZY=",
 )  # fmt: skip
+CRON_JOBS = ResourceType(
+    "batch", "v1", "cronjobs", "CronJob", singular="cronjob", short_names=("cj",), categories=("all",),
+    subresource_types=(_status("CronJob"),), has_generation=True, storage_version_hash="sd5LIXh4Fjs=",
+)  # fmt: skip
 CONTROLLER_REVISIONS = ResourceType(
     "apps", "v1", "controllerrevisions", "ControllerRevision", singular="controllerrevision",
     storage_version_hash="85nkx63pcBU=",
@@ -200,7 +204,7 @@ REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
     SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS,
     CONTROLLER_REVISIONS, HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS,
-    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES, JOBS,
+    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES, JOBS, CRON_JOBS,
 )  # fmt: skip
 
 # The named groups in the order discovery shows them, each with its one version.
