@@ -289,9 +289,16 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     with pytest.raises(PilothouseError) as told:
         await lines("nobody")
     assert told.value.code.name == "FAILED_PRECONDITION"
+    assert told.value.message == 'container "web" has no program "nobody": it has main, teller, first'
     shell = await logged_in(demo, tmp_path)
     outcome = await shell.run("containers", "logs", "web", "-n", "demo", "-c", "teller")
-    assert (outcome.code, outcome.output) == (0, "told\n")
+    assert (outcome.code, outcome.output, outcome.errors) == (0, "told\n", "")
+    outcome = await shell.run("containers", "logs", "web", "-n", "demo")
+    assert outcome.code == 0
+    assert outcome.errors == 'defaulted to program "main" out of: main, teller, first\n'
+    await demo.admin.containers.create(namespace="demo", container=web(name="alone"))
+    await running(demo, "alone")
+    assert (await shell.run("containers", "logs", "alone", "-n", "demo")).errors == ""
     wanted = start("sh", "-c", "echo here")
     wanted.start.program = "teller"
     assert (await run(demo.admin, [wanted]))[0] == b"here\n"
@@ -299,3 +306,4 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     with pytest.raises(PilothouseError) as told:
         await run(demo.admin, [wanted])
     assert told.value.metadata["field"] == "start.program"
+    assert 'has no program "injected": it has main, teller, first' in told.value.message

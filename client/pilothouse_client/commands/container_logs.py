@@ -65,10 +65,14 @@ def logs(
         request["tail_lines"] = tail
     if since:
         request["since_time"] = to_timestamp(parse_time(since, "--since"))
-    many, exit_code = bool(selector), 0
+    many, exit_code, said = bool(selector), 0, False
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:
             many = many or answer.pods > 1
+            if answer.programs and not said:
+                # Once, although a stream that continues after a cut has a first response again.
+                said, names = True, ", ".join(answer.programs)
+                say(plain(f'defaulted to program "{answer.programs[0]}" out of: {names}'), err=True)
             named = many if prefix is None else prefix
             lines = (_line(entry, timestamps=timestamps, named=named) for entry in answer.entries)
             write_program_output(b"".join(lines))

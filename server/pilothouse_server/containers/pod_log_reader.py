@@ -16,6 +16,7 @@ from math import ceil, floor
 from pilothouse_server.clusters.refusals import Connect, unavailability, words
 from pilothouse_server.containers.log_positions import LogPosition
 from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
@@ -193,7 +194,13 @@ class PodLogReader:
             raise self._caller_error(error) from None
 
     def _caller_error(self, error: ClusterError) -> PilothouseError:
-        return caller_error(error, self.container.cluster_name)
+        found = caller_error(error, self.container.cluster_name)
+        names, program = program_names(self.container), self.query.program
+        if program and program not in names and isinstance(error, Refused):
+            # The cluster is asked nevertheless: a pod of an older template may have it.
+            words = f'container "{self.container.name}" has no program "{program}": it has {", ".join(names)}'
+            return FailedPrecondition(words, reason=found.reason, metadata=found.metadata)
+        return found
 
 
 async def _new_lines(

@@ -29,6 +29,12 @@ _MOST_PROGRAMS = 40
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 
 
+def program_names(container: Container) -> list[str]:
+    """Returns the names of the programs of its pods, the main one first; those that others have added are the last."""
+    own = dict.fromkeys(program.name for _, program in container.programs())
+    return list(own | dict.fromkeys(each.name for each in container.observed.programs))
+
+
 class _Sum:
     """One program of the pods seen so far; `worst` is of `pod`, and of a rank that is lower the worse it fares."""
 

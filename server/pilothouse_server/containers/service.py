@@ -18,6 +18,7 @@ from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
+from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -284,10 +285,11 @@ class ContainerService:
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
         )
         stream = LogStream(self._connect, find_pods, query, positions)
-        if request.follow:
+        choice = _choice(request, pods)
+        if request.follow or choice:
             # It may be long until there is a line, and a caller wants to know that the stream is there.
             call.resume_token = position_token(self._page_key, bound_to, positions)
-            yield messages.log_answer((), pods=len(pods), resume_token=call.resume_token)
+            yield messages.log_answer((), pods=len(pods), resume_token=call.resume_token, programs=choice)
         async with contextlib.aclosing(stream.batches()) as batches:
             async for batch in batches:
                 call.resume_token = position_token(self._page_key, bound_to, stream.positions)
@@ -306,7 +308,11 @@ class ContainerService:
         call.describe(command=redaction.arguments(start.command))
         if start.program and not any(each.name == start.program for _, each in found.programs()):
             # A program of others may have rights that nobody was allowed.
-            raise invalid("start.program", f'container "{found.name}" has no program "{start.program}"')
+            own = ", ".join(each.name for _, each in found.programs())
+            raise invalid(
+                "start.program",
+                f'container "{found.name}" has no program "{start.program}": it has {own}',
+            )
 
         def check_power() -> None:
             """A program has the rights of its container."""
@@ -394,6 +400,14 @@ def _describe(call: Call, container: Container) -> None:
 def _described(call: Call, container: Container) -> pb.Container:
     _describe(call, container)
     return messages.CACHE.rendered_message(container)
+
+
+def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]) -> list[str]:
+    """Returns the programs that a log could be of, the one that is read first; empty if there is no choice."""
+    if not pods or not request.name or request.program or request.init_container:
+        return []
+    names = program_names(pods[0][0])
+    return names if len(names) > 1 else []
 
 
 async def _containers_of(

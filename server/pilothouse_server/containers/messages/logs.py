@@ -21,7 +21,9 @@ def log_entry(entry: Entry) -> pb.LogEntry:
     )
 
 
-def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str) -> pb.StreamLogsResponse:
+def log_answer(
+    batch: Sequence[Entry | Problem], *, pods: int, resume_token: str, programs: Sequence[str] = ()
+) -> pb.StreamLogsResponse:
     """Returns some lines, and the problems that keep others from coming."""
     return pb.StreamLogsResponse(
         entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
@@ -32,4 +34,5 @@ def log_answer(batch: Sequence[Entry | Problem], *, pods: int, resume_token: str
         ],
         pods=pods,
         resume_token=resume_token,
+        programs=programs,
     )

@@ -3621,6 +3621,7 @@ class StreamLogsResponse(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     PODS_FIELD_NUMBER: _builtins.int
+    PROGRAMS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Token to continue after these lines."""
     pods: _builtins.int
@@ -3635,6 +3636,12 @@ class StreamLogsResponse(_message.Message):
         begins, and again when the cause changes.
         """
 
+    @_builtins.property
+    def programs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the programs of the container, the one that is read first. Only in the first response, if the request names
+        a container without a program, and there are several.
+        """
+
     def __init__(
         self,
         *,
@@ -3642,10 +3649,11 @@ class StreamLogsResponse(_message.Message):
         resume_token: _builtins.str = ...,
         problems: _abc.Iterable[Global___LogProblem] | None = ...,
         pods: _builtins.int = ...,
+        programs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "pods", b"pods", "problems", b"problems", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "pods", b"pods", "problems", b"problems", "programs", b"programs", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
