@@ -302,30 +302,6 @@ COMMENT ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namespac
 
 
 --
--- Name: allowed_service_types(bigint, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) RETURNS text[]
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true);
-    PERFORM set_config('app.reach', public.app_reach(), true);
-    SELECT n.service_types INTO service_types
-    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
-END
-$$;
-
-
---
--- Name: FUNCTION allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]); Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) IS 'The types of Services that a namespace allows, as the caller sees it; empty: all; null: there is none.';
-
-
---
 -- Name: app_reach(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -781,6 +757,27 @@ $$;
 --
 
 COMMENT ON FUNCTION public.count_container_update() IS 'Notes in quota_counters what a change of a container makes.';
+
+
+--
+-- Name: count_services(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.count_services(p_namespace_id bigint) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT (SELECT count(*) FROM public.services AS s WHERE s.namespace_id = p_namespace_id AND s.owner IS NULL)
+        + (SELECT count(DISTINCT p.service_name) FROM public.port_mappings AS p
+           WHERE p.namespace_id = p_namespace_id AND p.service_name IS NOT NULL)
+$$;
+
+
+--
+-- Name: FUNCTION count_services(p_namespace_id bigint); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.count_services(p_namespace_id bigint) IS 'How many Services count against the quota of a namespace.';
 
 
 --
@@ -2268,6 +2265,36 @@ COMMENT ON FUNCTION public.sequence_changes(p_limit integer) IS 'Numbers what is
 
 
 --
+-- Name: service_limits(bigint, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    found_id bigint;
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT n.id, n.service_types, nullif((n.resource_quota ->> 'services')::bigint, 0)
+    INTO found_id, service_types, most
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+    IF most IS NOT NULL THEN
+        used := public.count_services(found_id);
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint) IS 'Types and number of Services that a namespace allows, as the caller sees it, and how many it has; null: no limit.';
+
+
+--
 -- Name: set_aside(bigint, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2375,6 +2402,16 @@ BEGIN
         DELETE FROM public.container_volumes AS m WHERE m.container_id = c.id;
         PERFORM public.write_container_parts(c.id, c.namespace_id, p_parts -> 'env', p_parts -> 'ports',
             p_parts -> 'mounts');
+    END IF;
+    IF cardinality(p_services) > 0 AND p_limits[4] IS NOT NULL THEN
+        IF public.count_services(c.namespace_id) > p_limits[4] THEN
+            PERFORM public.refuse_outdated('what the quota leaves');
+        END IF;
+    END IF;
+    -- A server writes the rows and events of its Services in another transaction. Servers of 0.2 do not say whether
+    -- they changed.
+    IF coalesce((p_container ->> 'services_changed')::boolean, true) THEN
+        INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
     END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     IF p_operation IS NOT NULL THEN
@@ -2923,6 +2960,15 @@ BEGIN
         INSERT INTO public.mount_changes (volume_id, namespace_id)
         SELECT v.id, v.namespace_id FROM public.volumes AS v
         WHERE v.namespace_id = c.namespace_id AND v.name IN (SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
+    END IF;
+    IF cardinality(p_services) > 0 THEN
+        IF p_limits[4] IS NOT NULL THEN
+            IF public.count_services(c.namespace_id) > p_limits[4] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
+        -- A server writes the rows and events of its Services in another transaction.
+        INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
     END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
@@ -8815,6 +8861,61 @@ ALTER TABLE public.secrets ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY 
 
 
 --
+-- Name: service_changes; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.service_changes (
+    id bigint NOT NULL,
+    container_id bigint NOT NULL,
+    namespace_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.service_changes FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE service_changes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.service_changes IS 'Containers whose Services changed, until a server has written the rows and events of these Services.';
+
+
+--
+-- Name: COLUMN service_changes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.service_changes.id IS 'In the order of the changes.';
+
+
+--
+-- Name: COLUMN service_changes.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.service_changes.container_id IS 'The container; its row may be gone.';
+
+
+--
+-- Name: COLUMN service_changes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.service_changes.namespace_id IS 'The namespace of the container.';
+
+
+--
+-- Name: service_changes_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.service_changes ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.service_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
 -- Name: services; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -10103,6 +10204,14 @@ ALTER TABLE ONLY public.secrets
 
 
 --
+-- Name: service_changes pk_service_changes; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.service_changes
+    ADD CONSTRAINT pk_service_changes PRIMARY KEY (id);
+
+
+--
 -- Name: services pk_services; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -11239,6 +11348,13 @@ CREATE INDEX idx_services_status ON public.services USING btree (status);
 --
 
 CREATE INDEX idx_services_updated_by ON public.services USING btree (updated_by);
+
+
+--
+-- Name: idx_services_without_owner; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_services_without_owner ON public.services USING btree (id) WHERE ((owner IS NOT NULL) AND (owner_id IS NULL));
 
 
 --
@@ -13079,6 +13195,26 @@ CREATE POLICY secrets_system_policy ON public.secrets TO pilothouse_system USING
 
 
 --
+-- Name: service_changes; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.service_changes ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: service_changes service_changes_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY service_changes_access_policy ON public.service_changes TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: service_changes service_changes_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY service_changes_system_policy ON public.service_changes TO pilothouse_system USING (true) WITH CHECK (true);
+
+
+--
 -- Name: services; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -13292,15 +13428,6 @@ GRANT ALL ON FUNCTION public.allowed_external_sources(p_user_id bigint, p_namesp
 
 
 --
--- Name: FUNCTION allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]); Type: ACL; Schema: public; Owner: -
---
-
-REVOKE ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) TO pilothouse_app;
-GRANT ALL ON FUNCTION public.allowed_service_types(p_user_id bigint, p_namespace text, OUT service_types text[]) TO pilothouse_system;
-
-
---
 -- Name: FUNCTION app_reach(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -13422,6 +13549,15 @@ REVOKE ALL ON FUNCTION public.count_container_insert() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION public.count_container_update() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION count_services(p_namespace_id bigint); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.count_services(p_namespace_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.count_services(p_namespace_id bigint) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.count_services(p_namespace_id bigint) TO pilothouse_system;
 
 
 --
@@ -13722,6 +13858,15 @@ GRANT ALL ON FUNCTION public.release_work(p_types text[], p_ids bigint[], p_epoc
 
 REVOKE ALL ON FUNCTION public.sequence_changes(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.sequence_changes(p_limit integer) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, OUT service_types text[], OUT most bigint, OUT used bigint) TO pilothouse_system;
 
 
 --
@@ -14481,6 +14626,14 @@ GRANT SELECT ON TABLE public.schema_migrations TO pilothouse_system;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.secrets TO pilothouse_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.secrets TO pilothouse_system;
+
+
+--
+-- Name: TABLE service_changes; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT,INSERT ON TABLE public.service_changes TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.service_changes TO pilothouse_system;
 
 
 --

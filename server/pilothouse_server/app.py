@@ -42,6 +42,7 @@ from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
+from pilothouse_server.containers.service_events import write_owned_services
 from pilothouse_server.containers.tables import CONTAINER_TABLES
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
@@ -115,8 +116,8 @@ from pilothouse_server.settings.model import (
     outbound_networks,
     trusted_peers,
 )
-from pilothouse_server.storage.mount_events import MountEvents
 from pilothouse_server.storage.noun import storage_noun
+from pilothouse_server.storage.operations import write_mount_events
 from pilothouse_server.storage.tables import STORAGE_TABLES
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
@@ -124,6 +125,7 @@ from pilothouse_server.store.backfill import BACKFILL_SECONDS, Watched, backfill
 from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.follow_ups import FollowUps
 from pilothouse_server.store.noun_tables import sealed_tables
 from pilothouse_server.store.periodic import (
     MAKE_PARTITIONS,
@@ -325,7 +327,8 @@ class Application:
         self._supervisor.start("audit sinks", self.sinks.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
-        self._supervisor.start("events of mounted volumes", MountEvents(self.store).run)
+        follow_ups = FollowUps(self.store, (write_mount_events, write_owned_services))
+        self._supervisor.start("follow-ups of commits", follow_ups.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)

@@ -88,6 +88,7 @@ _PER_TENANT: dict[str, str] = {
     "container_volumes": """INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path)
         VALUES ($1, $1, $1, '/data/' || $2)""",
     "mount_changes": "INSERT INTO mount_changes (volume_id, namespace_id) VALUES ($1, $1)",
+    "service_changes": "INSERT INTO service_changes (container_id, namespace_id) VALUES ($1, $1)",
     "services": """INSERT INTO services (id, name, namespace_id, spec)
         VALUES ($1, 'web-' || $2, $1, '{"selector": {"app": "web"}}')""",
     "config_maps": """INSERT INTO config_maps (name, namespace_id, kubernetes_name, data)

@@ -28,9 +28,14 @@ WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition 
 async def contents(sql: asyncpg.Connection, leaving_out: Collection[str] = ()) -> Mapping[str, str]:
     """Table → digest of all its rows, of every table but those left out; sequences do not count.
 
-    A server writes the events of mounted volumes soon after the change of a container: these are waited for.
+    A server writes the events of mounted volumes, and the Services of containers, soon after the change of a container:
+    these are waited for.
     """
-    await poll_until(lambda: sql.fetchval("SELECT NOT EXISTS (SELECT FROM mount_changes)"))
+    await poll_until(
+        lambda: sql.fetchval(
+            "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
+        )
+    )
     await number_changes(sql)
     left_out = _BACKGROUND.union(leaving_out)
     names = [row["relname"] for row in await sql.fetch(_TABLES) if row["relname"] not in left_out]

@@ -16,8 +16,9 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.guard.model import UNGUARDED
 from pilothouse_server.storage import messages
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.storage.mount_events import MountEvents, write_mount_events
 from pilothouse_server.storage.operations import create as create_volume
+from pilothouse_server.storage.operations import write_mount_events
+from pilothouse_server.store.follow_ups import FollowUps
 from pilothouse_server.values.resources import ContainerId
 from pilothouse_server.values.volumes import VolumeMount
 from tests.conftest import Database, connection, number_changes
@@ -98,7 +99,7 @@ async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
             return found
 
         with monkeypatch.context() as patched:
-            patched.setattr(MountEvents, "run", never)
+            patched.setattr(FollowUps, "run", never)
             async with running_server(database, tmp_path, with_cluster=False) as server:
                 await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
                 await server.admin.storage.create_volume(namespace="shop", volume=volume)
@@ -145,6 +146,6 @@ async def test_twenty_containers_that_mount_one_volume_at_the_same_time(
         await poll_until(shown, lambda found: found == names)
 
 
-async def never(_self: MountEvents) -> None:
+async def never(_self: FollowUps) -> None:
     """In place of a task that the death of its process ends."""
     await asyncio.Event().wait()

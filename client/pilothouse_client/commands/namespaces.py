@@ -74,7 +74,7 @@ _QuotaMemory = Annotated[
 ]
 
 _QuotaServices = Annotated[
-    int | None, typer.Option("--quota-services", min=0, help="Most Services of their own; 0: no limit.")
+    int | None, typer.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
 ]
 _ServiceTypes = Annotated[
     list[str] | None,

@@ -53,6 +53,16 @@ BEGIN
         PERFORM public.write_container_parts(c.id, c.namespace_id, p_parts -> 'env', p_parts -> 'ports',
             p_parts -> 'mounts');
     END IF;
+    IF cardinality(p_services) > 0 AND p_limits[4] IS NOT NULL THEN
+        IF public.count_services(c.namespace_id) > p_limits[4] THEN
+            PERFORM public.refuse_outdated('what the quota leaves');
+        END IF;
+    END IF;
+    -- A server writes the rows and events of its Services in another transaction. Servers of 0.2 do not say whether
+    -- they changed.
+    IF coalesce((p_container ->> 'services_changed')::boolean, true) THEN
+        INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
+    END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     IF p_operation IS NOT NULL THEN
         INSERT INTO public.operations

@@ -44,6 +44,15 @@ BEGIN
         SELECT v.id, v.namespace_id FROM public.volumes AS v
         WHERE v.namespace_id = c.namespace_id AND v.name IN (SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
     END IF;
+    IF cardinality(p_services) > 0 THEN
+        IF p_limits[4] IS NOT NULL THEN
+            IF public.count_services(c.namespace_id) > p_limits[4] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
+        -- A server writes the rows and events of its Services in another transaction.
+        INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
+    END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
         (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)

@@ -1,4 +1,5 @@
-"""The limits that an administrator sets to the containers of a namespace: types of Services, sources of the cluster.
+"""The limits that an administrator sets to the containers of a namespace: types and number of Services, sources of the
+cluster.
 
 They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
 refused for them. They hold at the create or the change; what a container has stays.
@@ -13,27 +14,39 @@ from pilothouse_server.containers.extra_fields import check_by_schema
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
-from pilothouse_server.network.rules import refuse_type
+from pilothouse_server.network.rules import refuse_exceeded_number, refuse_type
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Transaction
 
 
-async def refuse_service_types(
+async def refuse_services(
     target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
-) -> None:
-    """Raises FailedPrecondition for a new Service, or a new type of one, that the namespace does not allow."""
+) -> int:
+    """Returns how many Services the namespace may have, if the container gets a new one and there is a limit; else 0.
+
+    Raises:
+        FailedPrecondition: the namespace does not allow the type of a new Service, or the new type of one.
+        ResourceExhausted: the quota of the namespace.
+    """
     before = [] if stored is None else owned_services(stored)
+    after = owned_services(wanted)
     known = {(service.name, service.type) for service in before}
-    new = [service for service in owned_services(wanted) if (service.name, service.type) not in known]
+    new = [service for service in after if (service.name, service.type) not in known]
     if not new:
-        return
-    allowed = await repository.allowed_service_types(target, namespace)
+        return 0
+    limits = await repository.service_limits(target, namespace)
     for service in new:
-        names = [(port.service_name or wanted.name, port.service_type) for port in wanted.ports]
+        ports = [(port.service_name or wanted.name, port.service_type) for port in wanted.ports]
         number = next(
-            i for i, (name, type_) in enumerate(names) if name == service.name and type_ != NO_SERVICE
+            i for i, (name, type_) in enumerate(ports) if name == service.name and type_ != NO_SERVICE
         )
-        refuse_type(namespace, allowed, service.type, f"container.ports[{number}].service_type")
+        refuse_type(namespace, limits.types, service.type, f"container.ports[{number}].service_type")
+    names, present = {service.name for service in after}, {service.name for service in before}
+    if not limits.most or names <= present:
+        return 0
+    used = limits.used - len(present - names)
+    refuse_exceeded_number(namespace, limits.most, used, len(names - present))
+    return limits.most
 
 
 async def refuse_unfit(

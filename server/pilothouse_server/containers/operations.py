@@ -30,7 +30,7 @@ from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
-from pilothouse_server.containers.namespace_limits import refuse_service_types, refuse_unfit
+from pilothouse_server.containers.namespace_limits import refuse_services, refuse_unfit
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.repository import ContainerChange, Creation
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
@@ -119,7 +119,8 @@ async def create(
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
         await refuse_unfit(transaction, namespace_name, wanted, None)
-        await refuse_service_types(transaction, namespace_name, wanted, None)
+        most = await refuse_services(transaction, namespace_name, wanted, None)
+        creation = msgspec.structs.replace(creation, most_services=most)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -127,7 +128,7 @@ async def create(
                 raise
             continue
         transaction.emit(event(creation.container, "added"))
-        transaction.follow_up |= bool(creation.container.volumes)
+        transaction.follow_up |= creation.follow_up
         return creation.container
     raise AssertionError("the last attempt returns or raises")
 
@@ -158,7 +159,7 @@ async def draft_creation(
         raise
     await share.used()
     try:
-        await refuse_service_types(draft, namespace_name, wanted, None)
+        most = await refuse_services(draft, namespace_name, wanted, None)
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise
@@ -181,12 +182,12 @@ async def draft_creation(
         raise
     repository.draft_creation(
         draft,
-        creation,
+        msgspec.structs.replace(creation, most_services=most),
         written=cache.add_id,
         outdated=lambda: cache.forget(draft.user_id, namespace_name),
     )
     draft.emit(event(creation.container, "added"))
-    draft.follow_up = bool(creation.container.volumes)
+    draft.follow_up = creation.follow_up
     return creation.container
 
 
@@ -264,7 +265,7 @@ async def change(
         wanted = admission.settled(wanted, stored, found, keys, may)
         if wanted == stored:
             return None
-        await refuse_service_types(target, namespace, wanted, stored)
+        most_services = await refuse_services(target, namespace, wanted, stored)
         await refuse_unfit(target, namespace, wanted, stored)
         quota, share = None, rules.quota_share(wanted)
         admission.warn_of_quota(facts.namespace, share, collected)
@@ -276,6 +277,7 @@ async def change(
             quota=quota,
             namespace_version=facts.namespace.row_version,
             limits=None if quota is None else admission.limits_of(facts.namespace.quota),
+            most_services=most_services,
             needs=needs,
             volume_definitions=volumes,
         )

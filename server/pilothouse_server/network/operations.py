@@ -16,7 +16,6 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import (
     AlreadyExists,
     FailedPrecondition,
-    ResourceExhausted,
     already_exists,
     not_found,
 )
@@ -36,6 +35,13 @@ get_many = repository.get_many
 find_cached = repository.find_cached
 stream_ready = repository.stream_ready
 count = repository.count
+has_service_changes = repository.has_service_changes
+take_service_changes = repository.take_service_changes
+owned_services = repository.owned_services
+insert_owned = repository.insert_owned
+update_owned = repository.update_owned
+mark_owned = repository.mark_owned
+delete_owned = repository.delete_owned
 
 
 class ServiceRights(msgspec.Struct, frozen=True):
@@ -164,7 +170,7 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
     """Returns how many Services of their own a namespace holds, those being deleted included."""
-    return {"services": await repository.count(transaction, namespace_id)}
+    return {"services": await repository.count_of_their_own(transaction, namespace_id)}
 
 
 def event(service: Service, kind: Kind, before: Service | None = None) -> Event:
@@ -202,7 +208,7 @@ async def changed(
     await transaction.enqueue("service", service.id, service.cluster_name, service.namespace_id, going=going)
 
 
-async def _refuse_taken(transaction: ReadTransaction, namespace: Namespace, name: str) -> None:
+async def _refuse_taken(transaction: Transaction, namespace: Namespace, name: str) -> None:
     taken = await repository.find(transaction, namespace.name, name)
     if taken is not None and not taken.owner:
         raise already_exists("service", name, being_deleted=taken.deletion_requested_at is not None)
@@ -212,19 +218,17 @@ async def _refuse_taken(transaction: ReadTransaction, namespace: Namespace, name
             reason="SERVICE_ALREADY_EXISTS",
             metadata={"service": name, "container": container},
         )
+    if taken is not None:
+        # Its container has it no more, and the row goes soon.
+        await repository.delete_service(transaction, taken.id)
+        transaction.emit(event(taken, "deleted", taken))
 
 
 async def _check_quota(transaction: ReadTransaction, namespace: Namespace) -> None:
     limit = namespace.quota.services
     if not limit:
         return
-    used = await repository.count(transaction, namespace.id)
-    if used >= limit:
-        raise ResourceExhausted(
-            f'quota of namespace "{namespace.name}" exceeded: services {used} used, 1 requested, {limit} allowed',
-            reason="QUOTA_EXCEEDED",
-            metadata={"resource": "services", "limit": str(limit), "used": str(used), "asked": "1"},
-        )
+    rules.refuse_exceeded_number(namespace.name, limit, await repository.count(transaction, namespace.id), 1)
 
 
 async def _delete(transaction: Transaction, stored: Service) -> Service:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+import orjson
 from sqlalchemy import (
     ColumnElement,
     ScalarSelect,
@@ -78,6 +79,58 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(SERVICES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(SERVICES.c.name), "create_time": OrderField(SERVICES.c.created_at)}
+# Rows of owned Services: one server at a time takes notes, because a row computed from an older state of its container
+# would replace a newer one.
+_NO_OWNER = "owner IS NOT NULL AND owner_id IS NULL"
+_HAS_CHANGES = text(
+    "SELECT EXISTS (SELECT FROM service_changes) "  # noqa: S608 - our own words
+    f"OR EXISTS (SELECT FROM services WHERE {_NO_OWNER})"
+)
+_TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('service_changes', 0))")
+_TAKE_CHANGES = text(
+    "DELETE FROM service_changes WHERE id IN (SELECT id FROM service_changes ORDER BY id LIMIT :most) "
+    "RETURNING container_id"
+)
+# Their rows do not go before ours are written.
+_LOCK_OWNERS = text(
+    "SELECT id FROM containers WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id FOR KEY SHARE"
+)
+# Locked before they are read.
+_LOCK_OWNED = text(
+    "SELECT id FROM services WHERE owner_id = ANY (CAST(:ids AS bigint[])) "  # noqa: S608 - our own words
+    f"OR {_NO_OWNER} ORDER BY id FOR UPDATE"
+)
+_ROWS = """jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, uid uuid, name text, namespace_id bigint, owner text, owner_id bigint, type text, spec jsonb,
+    labels jsonb, annotations jsonb, drift_policy text)"""
+# No two Services have a name: the writes of containers and of Services compare them.
+_INSERT_OWNED = text(
+    f"""
+INSERT INTO services (uid, name, namespace_id, owner, owner_id, type, spec, labels, annotations, drift_policy,
+    observed_generation, created_by)
+SELECT r.uid, r.name, r.namespace_id, r.owner, r.owner_id, r.type, r.spec, r.labels, r.annotations, r.drift_policy,
+    1, c.created_by
+FROM {_ROWS} JOIN containers AS c ON c.id = r.owner_id
+ON CONFLICT ON CONSTRAINT uq_services_name DO NOTHING RETURNING id
+"""  # noqa: S608 - our own words
+)
+_UPDATE_OWNED = text(
+    f"""
+UPDATE services AS s
+SET type = r.type, spec = r.spec, labels = r.labels, annotations = r.annotations, drift_policy = r.drift_policy,
+    generation = s.generation + 1, observed_generation = s.generation + 1,
+    resource_version = s.resource_version + 1, updated_at = now()
+FROM {_ROWS} WHERE s.id = r.id RETURNING s.id
+"""  # noqa: S608 - our own words
+)
+_MARK_OWNED = text("""
+UPDATE services AS s
+SET deletion_requested_at = now(), status = 'deleted', reason = NULL, message = NULL,
+    generation = s.generation + 1, observed_generation = s.generation + 1,
+    resource_version = s.resource_version + 1, updated_at = now()
+WHERE s.id = ANY (CAST(:ids AS bigint[]))
+""")
+_DELETE_OWNED = text("DELETE FROM services WHERE id = ANY (CAST(:ids AS bigint[]))")
 
 
 def _container_uids() -> ScalarSelect[Any]:
@@ -262,6 +315,12 @@ async def mark_for_deletion(transaction: Transaction, stored: Service) -> Servic
 
 
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
+    """Returns how many Services count against the quota of a namespace."""
+    query = select(func.count_services(namespace_id))
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def count_of_their_own(transaction: ReadTransaction, namespace_id: int) -> int:
     """Returns how many Services of their own a namespace holds, those being deleted included."""
     query = select(func.count()).where(SERVICES.c.namespace_id == namespace_id, SERVICES.c.owner.is_(None))
     return int((await transaction.connection.execute(query)).scalar_one())
@@ -270,6 +329,50 @@ async def count(transaction: ReadTransaction, namespace_id: int) -> int:
 async def delete_service(transaction: Transaction, service_id: int) -> None:
     """Removes a row."""
     await transaction.connection.execute(delete(SERVICES).where(SERVICES.c.id == service_id))
+
+
+async def has_service_changes(transaction: ReadTransaction) -> bool:
+    """Returns whether there are notes, or rows whose container is gone."""
+    return bool((await transaction.connection.execute(_HAS_CHANGES)).scalar_one())
+
+
+async def take_service_changes(transaction: Transaction, most: int) -> list[int] | None:
+    """Removes the oldest notes; returns the ids of their containers, locked. None: another server takes notes."""
+    if not (await transaction.connection.execute(_TAKE_TURN)).scalar_one():
+        return None
+    taken = (await transaction.connection.execute(_TAKE_CHANGES, {"most": most})).scalars()
+    ids = {"ids": sorted(set(taken))}
+    return list((await transaction.connection.execute(_LOCK_OWNERS, ids)).scalars())
+
+
+async def owned_services(transaction: Transaction, containers: Sequence[int]) -> list[Service]:
+    """Locks and returns the rows of these containers' Services, and all rows whose container is gone."""
+    ids = (await transaction.connection.execute(_LOCK_OWNED, {"ids": list(containers)})).scalars()
+    return await get_many(transaction, list(ids))
+
+
+async def insert_owned(transaction: Transaction, services: Collection[Service]) -> list[Service]:
+    """Adds rows, and returns them as stored."""
+    return await _written_owned(transaction, _INSERT_OWNED, services)
+
+
+async def update_owned(transaction: Transaction, services: Collection[Service]) -> list[Service]:
+    """Writes the desired state of locked rows, and returns them as stored."""
+    return await _written_owned(transaction, _UPDATE_OWNED, services)
+
+
+async def mark_owned(transaction: Transaction, ids: Sequence[int]) -> list[Service]:
+    """Marks locked rows, and returns them as stored."""
+    if not ids:
+        return []
+    await transaction.connection.execute(_MARK_OWNED, {"ids": list(ids)})
+    return await get_many(transaction, ids)
+
+
+async def delete_owned(transaction: Transaction, ids: Sequence[int]) -> None:
+    """Removes locked rows."""
+    if ids:
+        await transaction.connection.execute(_DELETE_OWNED, {"ids": list(ids)})
 
 
 def _changeable(wanted: Service) -> dict[str, Any]:
@@ -301,6 +404,32 @@ async def _stored(transaction: ReadTransaction, service_id: int) -> Service:
     found = await get(transaction, service_id)
     assert found is not None, "a row that was just written can be read back"
     return found
+
+
+async def _written_owned(
+    transaction: Transaction, statement: Any, services: Collection[Service]
+) -> list[Service]:
+    if not services:
+        return []
+    rows = orjson.dumps([_owned_row(each) for each in services]).decode()
+    ids = (await transaction.connection.execute(statement, {"rows": rows})).scalars()
+    return await get_many(transaction, list(ids))
+
+
+def _owned_row(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.id,
+        "uid": service.uid,
+        "name": service.name,
+        "namespace_id": service.namespace_id,
+        "owner": service.owner,
+        "owner_id": service.owner_id,
+        "type": service.type,
+        "spec": msgspec.to_builtins(service.spec),
+        "labels": service.labels,
+        "annotations": service.annotations,
+        "drift_policy": service.drift_policy,
+    }
 
 
 def _service(row: Row) -> Service:

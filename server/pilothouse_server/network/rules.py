@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
+    ResourceExhausted,
     Violation,
     missing_field,
 )
@@ -64,6 +65,16 @@ def refuse_type(namespace: str, allowed: Collection[str], wanted: ServiceType, f
         reason="SERVICE_TYPE_NOT_ALLOWED",
         metadata={"field": field, "type": _word(wanted), "allowed": shown},
     )
+
+
+def refuse_exceeded_number(namespace: str, limit: int, used: int, asked: int) -> None:
+    """Raises ResourceExhausted if so many more Services exceed the quota of a namespace."""
+    if used + asked > limit:
+        raise ResourceExhausted(
+            f'quota of namespace "{namespace}" exceeded: services {used} used, {asked} requested, {limit} allowed',
+            reason="QUOTA_EXCEEDED",
+            metadata={"resource": "services", "limit": str(limit), "used": str(used), "asked": str(asked)},
+        )
 
 
 def _type_violations(service: Service) -> Iterator[Violation]:

@@ -9,11 +9,15 @@ volume releases it: the platform's label is removed, and the claim stays on the 
 A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by a transaction
 that begins to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are
 replaced.
+
+Which containers mount a volume is a part of it. A change of a container leaves a row of `mount_changes` for each volume
+that it began or ceased to mount, and `store.follow_ups` has the events written. So no change of a container waits for
+the lock of a volume that many containers mount.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -31,10 +35,12 @@ from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage import repository, rules
 from pilothouse_server.storage.model import CLAIM, Volume
-from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Volume], None]
+
+_BATCH_ROWS = 100
 
 list_page = repository.list_volumes
 get_many = repository.get_many
@@ -264,3 +270,15 @@ async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: 
     if volume.type == CLAIM:
         going = volume.deletion_requested_at is not None
         await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id, going=going)
+
+
+async def write_mount_events(store: Store) -> Sequence[Volume]:
+    """Writes the events of some volumes that are mounted otherwise; returns them, none where nothing is left."""
+    async with store.system_look() as look:
+        if not await repository.has_mount_changes(look):
+            return ()
+    async with store.system_write() as transaction:
+        volumes = await repository.take_mount_changes(transaction, _BATCH_ROWS)
+        for volume in volumes:
+            transaction.emit(event(volume, "modified", volume))
+    return volumes

@@ -19,6 +19,7 @@ from sqlalchemy import DateTime, text
 
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.namespace_facts import ChangeFacts, Needs
+from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
 from pilothouse_server.containers.repository.creation import (
     FACTS,
@@ -66,7 +67,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     `wanted`: with its status, where the change alone decides it. `quota`: millicores and bytes that it will count,
     where they change. `mounted`: volumes that it began or ceased to mount. The write compares `namespace_version`,
-    `limits`, `needs` and `volume_definitions`; without a version, the container alone.
+    `limits`, `most_services`, `needs` and `volume_definitions`; without a version, the container alone.
     """
 
     stored: Container
@@ -78,6 +79,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
     mounted: Collection[str] = ()
     namespace_version: int | None = None
     limits: tuple[int, int, int] | None = None
+    most_services: int = 0
     needs: Needs = Needs()
     volume_definitions: str | None = None
 
@@ -92,6 +94,17 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
             updated_at=self.moment,
             deletion_requested_at=self.moment if self.deleting else self.stored.deletion_requested_at,
         )
+
+    @property
+    def changes_services(self) -> bool:
+        """Whether rows of the Services that the container owns are to be written."""
+        before = owned_services(self.stored)
+        return bool(before) if self.deleting else before != owned_services(self.wanted)
+
+    @property
+    def follow_up(self) -> bool:
+        """Whether the change leaves rows for another transaction."""
+        return bool(self.mounted) or self.changes_services
 
 
 async def admit_change(
@@ -139,11 +152,11 @@ def _row(namespace: Namespace, document: str) -> Any:
 
 def draft_change(draft: Draft, change: ContainerChange) -> None:
     """Has the draft write a change, and leave the container to the reconciler."""
-    draft.follow_up = bool(change.mounted)
+    draft.follow_up = change.follow_up
     draft.write(
         _CHANGE,
         _parameters(change),
-        alone=None if change.limits is None else ("quota", change.stored.namespace_id),
+        alone=("quota", change.stored.namespace_id) if change.limits or change.most_services else None,
     )
 
 
@@ -153,7 +166,7 @@ async def write_change(transaction: Transaction, change: ContainerChange) -> Non
     Raises:
         Aborted: the facts are outdated; never where the transaction had locked the rows.
     """
-    transaction.follow_up |= bool(change.mounted)
+    transaction.follow_up |= change.follow_up
     parameters = {**_parameters(change), "operation": _operation(transaction, change)}
     if change.namespace_version is None:
         await transaction.connection.rows(_UPDATE, parameters)
@@ -176,6 +189,7 @@ def _parameters(change: ContainerChange) -> dict[str, Any]:
         "reason": wanted.observed.reason or None,
         "message": wanted.observed.message or None,
         "deleting": change.deleting,
+        "services_changed": change.changes_services,
     }
     if wanted.image != stored.image:
         columns["image"] = image_parts(wanted.image)
@@ -193,7 +207,13 @@ def _parameters(change: ContainerChange) -> dict[str, Any]:
         "parts": None if parts is None else _json(parts),
         "history": None if change.history is None else _json(_history(stored, change.history)),
         "mounted": list(change.mounted),
-        **facts_parameters(change.namespace_version, change.limits, change.needs, change.volume_definitions),
+        **facts_parameters(
+            change.namespace_version,
+            change.limits,
+            change.most_services,
+            change.needs,
+            change.volume_definitions,
+        ),
     }
 
 

@@ -9,7 +9,7 @@ connection held. A draft sends `create_container`: the write and the record in o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -32,7 +32,7 @@ _ADMIT = text(
     "SELECT * FROM admit_container(:user_id, :request_id, :namespace, :name, CAST(:services AS text[]), "
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
-_SERVICE_TYPES = text("SELECT service_types FROM allowed_service_types(:user_id, :namespace)")
+_SERVICE_LIMITS = text("SELECT service_types, most, used FROM service_limits(:user_id, :namespace)")
 _VERSION = text("SELECT version FROM version_of_cluster(:user_id, :namespace)")
 _EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
@@ -52,7 +52,7 @@ class Creation(msgspec.Struct, frozen=True):
     """A container that is to be written, and the facts that were read for it.
 
     `share`: millicores and bytes that it counts. `limits`: containers, millicores and bytes that the namespace may
-    have, 0 if there is no limit; None if nothing is counted.
+    have, 0 if there is no limit; None if nothing is counted. `most_services`: the same of Services, where it gets one.
     """
 
     container: Container
@@ -60,6 +60,23 @@ class Creation(msgspec.Struct, frozen=True):
     needs: Needs
     share: tuple[int, int]
     limits: tuple[int, int, int] | None
+    most_services: int = 0
+
+    @property
+    def follow_up(self) -> bool:
+        """Whether it leaves rows for another transaction."""
+        return bool(self.container.volumes or self.needs.services)
+
+
+class ServiceLimits(NamedTuple):
+    """The Services that a namespace allows, and how many count against its quota.
+
+    `types`: empty for all that need no permission. `most`: 0 for no limit; then nothing is counted.
+    """
+
+    types: Sequence[str]
+    most: int
+    used: int
 
 
 async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
@@ -79,10 +96,10 @@ async def admit(target: Draft | Transaction, namespace: str, name: str, needs: N
     return _facts(namespace, rows[0])
 
 
-async def allowed_service_types(target: Draft | Transaction, namespace: str) -> Sequence[str]:
-    """Returns the types of Services that a namespace allows; empty: all that need no permission."""
-    rows = await target.read(_SERVICE_TYPES, {"namespace": namespace})
-    return rows[0]["service_types"] or ()
+async def service_limits(target: Draft | Transaction, namespace: str) -> ServiceLimits:
+    """Returns the Services that a namespace allows."""
+    (row,) = await target.read(_SERVICE_LIMITS, {"namespace": namespace})
+    return ServiceLimits(row["service_types"] or (), row["most"] or 0, row["used"] or 0)
 
 
 async def allowed_external_sources(target: Draft | Transaction, namespace: str) -> Sequence[str]:
@@ -156,12 +173,17 @@ def used_of(row: Any) -> tuple[int, int, int]:
 
 
 def facts_parameters(
-    version: int | None, limits: tuple[int, int, int] | None, needs: Needs, volumes: str | None
+    version: int | None,
+    limits: tuple[int, int, int] | None,
+    most_services: int,
+    needs: Needs,
+    volumes: str | None,
 ) -> dict[str, Any]:
     """The arguments of `lock_facts`: the namespace's version and limits, the needed names, the volumes as they were."""
+    counted = limits is not None or most_services > 0
     return {
         "namespace_version": version,
-        "limits": None if limits is None else [limit or None for limit in limits],
+        "limits": [limit or None for limit in (*(limits or (0, 0, 0)), most_services)] if counted else None,
         "services": list(needs.services),
         "config_maps": list(needs.config_maps),
         "secrets": list(needs.secrets),
@@ -188,7 +210,9 @@ def draft_creation(
     draft.write(
         _CREATE,
         _parameters(creation),
-        alone=None if creation.limits is None else ("quota", creation.container.namespace_id),
+        alone=("quota", creation.container.namespace_id)
+        if creation.limits or creation.most_services
+        else None,
         written=lambda rows: written(NewContainer(ContainerId(rows[0]["next_id"]), rows[0]["moment"])),
         outdated=outdated,
     )
@@ -215,7 +239,7 @@ async def write(transaction: Transaction, creation: Creation) -> None:
 
 
 def _parameters(creation: Creation) -> dict[str, Any]:
-    container, needs, limits = creation.container, creation.needs, creation.limits
+    container, needs = creation.container, creation.needs
     moment = canonical_time(creation.facts.moment)
     columns = {
         **columns_of(container),
@@ -237,7 +261,11 @@ def _parameters(creation: Creation) -> dict[str, Any]:
         "ports": _rows([port_row(port) for port in container.ports]),
         "mounts": _rows(mount_rows(container)),
         **facts_parameters(
-            creation.facts.namespace.row_version, limits, needs, creation.facts.volume_definitions
+            creation.facts.namespace.row_version,
+            creation.limits,
+            creation.most_services,
+            needs,
+            creation.facts.volume_definitions,
         ),
     }
 

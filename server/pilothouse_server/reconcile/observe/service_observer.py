@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.kubernetes.objects import ENDPOINT_SLICES, EndpointSlice, Service
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.network.observation import observe
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
@@ -59,6 +60,8 @@ class ServiceObserver(StatusObserver):
         self._slices = self.informer(ENDPOINT_SLICES, self._slice_changed, SERVICE_UID)
         # By the uid of their Service, and by their names.
         self._slices_of: dict[str, dict[str, EndpointSlice]] = {}
+        # The uid of the container that owns a Service, by that of the Service.
+        self._owner_of: dict[str, str] = {}
         self._schedule = Schedule(self._wake.set)
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -110,16 +113,30 @@ class ServiceObserver(StatusObserver):
                     # It is gone at last.
                     await work_queue.requeue(transaction, "service", service.id)
             await service_status.write(transaction, changes)
-            left = set(uids) - {service.uid for service in locked}
-            known = (
-                await service_status.uids_there(transaction, self.cluster.name, sorted(left))
-                if left
-                else set()
-            )
+            left = sorted(set(uids) - {service.uid for service in locked})
+            known = await self._known(transaction, left) if left else set()
         for uid in known:
             self.mark(uid, in_seconds=self._settings.locked_again_seconds)
 
+    async def _known(self, transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+        """Returns those of `uids` that have a row, or get one soon: a container was changed, and owns the Service."""
+        owners = {uid: owner for uid in uids if (owner := self._owner_of.get(uid)) is not None}
+        changing = (
+            await service_status.changing_owners(transaction, sorted(set(owners.values())))
+            if owners
+            else set()
+        )
+        # Read last: a row is there before it is certain that nothing is left to be written.
+        there = await service_status.uids_there(transaction, self.cluster.name, uids)
+        return there | {uid for uid, owner in owners.items() if owner in changing}
+
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        if old is not None and (uid := labelled_uid(old, SERVICE_UID)) is not None:
+            self._owner_of.pop(uid, None)
+        if new is not None and (uid := labelled_uid(new, SERVICE_UID)) is not None:
+            owner = labelled_uid(new, CONTAINER_UID)
+            if owner is not None:
+                self._owner_of[uid] = owner
         for uid in {labelled_uid(each, SERVICE_UID) for each in (old, new) if each is not None}:
             if uid is not None:
                 self.mark(uid)

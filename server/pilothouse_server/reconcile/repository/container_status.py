@@ -218,6 +218,8 @@ async def delete(transaction: Transaction, container: Container) -> None:
     """Removes a container's row for good, with its tombstone event."""
     await transaction.connection.execute(_DELETE, {"id": container.id})
     transaction.emit(event(container, "deleted", before=container))
+    # The rows of its Services.
+    transaction.follow_up |= bool(container.ports)
 
 
 async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[str, int]:

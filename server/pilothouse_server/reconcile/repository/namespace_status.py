@@ -29,6 +29,7 @@ _RESOURCES = text("""
 SELECT 1 FROM containers WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM config_maps WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM secrets WHERE namespace_id = :id
+UNION ALL SELECT 1 FROM services WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM volumes WHERE namespace_id = :id
 LIMIT 1
 """)

@@ -50,6 +50,10 @@ SELECT s.uid::text AS uid FROM services AS s JOIN namespaces AS n ON n.id = s.na
 WHERE s.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 """)
 _KNOWN_ANYWHERE = text("SELECT uid::text AS uid FROM services WHERE uid = ANY(CAST(:uids AS uuid[]))")
+_CHANGING = text("""
+SELECT c.uid::text AS uid FROM containers AS c
+WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND EXISTS (SELECT FROM service_changes AS s WHERE s.container_id = c.id)
+""")
 # Rows that somebody holds are taken in the next round.
 _MARK = """
 WITH chosen AS (
@@ -132,6 +136,12 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     """Returns those of `uids` (which must be UUIDs) that are Services of this cluster."""
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return {row.uid for row in await transaction.connection.execute(_KNOWN, keys)}
+
+
+async def changing_owners(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are containers whose Services are to be written."""
+    rows = await transaction.connection.execute(_CHANGING, {"uids": list(uids)})
+    return {row.uid for row in rows}
 
 
 async def known_service_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:

@@ -201,7 +201,7 @@ class ResourceQuota(_message.Message):
     memory: _builtins.str
     """Greatest memory of all containers, counted in the same way. A Kubernetes quantity."""
     services: _builtins.int
-    """Greatest number of Services of their own. Services that containers own are bounded by `containers`."""
+    """Greatest number of Services: those of their own, and those that ports of containers make."""
     def __init__(
         self,
         *,

@@ -413,7 +413,9 @@ class Service(_message.Message):
     endpoints: _builtins.int
     """Number of addresses of all selected pods."""
     owner: _builtins.str
-    """Container that owns the Service by its `ports`; empty for a Service of its own."""
+    """Container that owns the Service by its `ports`; empty for a Service of its own. Whether an owned one is applied is shown by
+    its container: here `observed_generation` equals `generation`, and `status` is PENDING until it is on the cluster.
+    """
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str

@@ -30,8 +30,9 @@ class NetworkServiceStub:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
     The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
-    (FAILED_PRECONDITION, reason SERVICE_OWNED).
+    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
+    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
+    `container`).
 
     Errors of every method: see IdentityService.
     """
@@ -80,8 +81,9 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
     The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
-    (FAILED_PRECONDITION, reason SERVICE_OWNED).
+    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
+    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
+    `container`).
 
     Errors of every method: see IdentityService.
     """
@@ -126,8 +128,9 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
     The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. A Service with an `owner` is refused by UpdateService and DeleteService
-    (FAILED_PRECONDITION, reason SERVICE_OWNED).
+    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
+    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
+    `container`).
 
     Errors of every method: see IdentityService.
     """

@@ -1,0 +1,52 @@
+"""Writes what commits leave for another transaction, so that they wait for nobody's lock, and stay short.
+
+A change leaves rows that name what is to be written. Soon after its commit a server writes that in a short transaction
+of its own and removes the rows in it, as observed changes are written.
+
+The server that has committed the change is woken by it. If its process dies before, the rows are still there: every
+server looks for them every few seconds, and when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.store.unit_of_work import Store
+
+# Writes a part of what is left; returns something true where it wrote.
+FollowUpWriter = Callable[[Store], Awaitable[object]]
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 5.0
+
+
+class FollowUps:
+    """Has the writers write what commits have left, shared by all servers on the database."""
+
+    def __init__(self, store: Store, writers: Sequence[FollowUpWriter]) -> None:
+        self._store = store
+        self._writers = writers
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            for write in self._writers:
+                try:
+                    while await write(self._store):
+                        pass
+                except PilothouseError as error:
+                    # The rows stay.
+                    log.warning("the events that a change has left are written later", reason=error.reason)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._store.follow_ups.wait()
+        self._store.follow_ups.clear()
