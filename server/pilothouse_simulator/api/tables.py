@@ -454,8 +454,9 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
         _columns("Name", "Status", "Completions", "Duration", "Age", wide=("Containers", "Images", "Selector")),
         _job_cells),
     CRON_JOBS: (
-        _columns("Name", "Schedule", "Timezone", "Suspend", "Active", "Last Schedule", "Age",
-                 wide=("Containers", "Images", "Selector"), integers=("Active",)), _cron_job_cells),
+        [*_columns("Name", "Schedule", "Timezone"), TableColumn("Suspend", "boolean"),
+         *_columns("Active", "Last Schedule", "Age", wide=("Containers", "Images", "Selector"), integers=("Active",))],
+        _cron_job_cells),
     CONTROLLER_REVISIONS: (
         _columns("Name", "Controller", "Revision", "Age", integers=("Revision",)), _revision_cells),
     SERVICES: (

@@ -214,13 +214,15 @@ _EXTRA_FIELDS: dict[ResourceType, tuple[str, ...]] = {
     SECRETS: ("type",),
     JOBS: ("status.successful",),
 }  # fmt: skip
-_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECRETS, SERVICES, JOBS})
+_OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECRETS, SERVICES})
 
 
 def field_value(obj: JsonObject, path: str) -> str:
     """The value a field selector sees: text, empty when absent."""
     if path == "source":
         return str(obj.get("source", {}).get("component") or obj.get("reportingComponent", ""))
+    if path == "status.successful":
+        return str(obj.get("status", {}).get("succeeded", 0))
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -239,6 +241,8 @@ def parse_field_selector(resource: ResourceType, text: str) -> list[tuple[str, s
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         field, operator, value = match.groups()
         if field not in known:
+            if resource is JOBS:
+                raise bad_request(f'field label "{field}" not supported for Job')
             if resource in _OWN_CONVERSION:
                 raise bad_request(f"field label not supported: {field}")
             raise bad_request(
