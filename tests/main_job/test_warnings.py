@@ -8,11 +8,15 @@ from typing import Any, cast
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.container.v1 import container_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.kubernetes import warnings
 from pilothouse_simulator.admission.pod_security import ENFORCE, WARN
+from pilothouse_simulator.admission.webhooks import Webhook
 from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.command import logged_in
@@ -117,6 +121,52 @@ async def test_a_container_that_a_quota_counts_as_nothing_is_warned_of(server: S
     mask = FieldMask(paths=["resources"])
     changed = await bare.update(container=wanted, update_mask=mask)
     assert not changed.warnings
+
+
+async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Server, tmp_path: Path) -> None:
+    await make(server)
+    assert server.cluster is not None
+    kinds = ("services", "configmaps", "secrets", "persistentvolumeclaims")
+    server.cluster.faults.webhooks = [
+        Webhook("policy.example", (kind,), f"{kind}: old hunter2-value", warns=True) for kind in kinds
+    ]
+    network, config, storage = server.admin.network, server.admin.config, server.admin.storage
+    service = network_pb2.Service(
+        name="s", selector={"app": "a"}, ports=[network_pb2.ServicePort(port=80)], labels={"a": "b"}
+    )
+    settings = config_pb2.ConfigMap(name="c", data={"k": "v"})
+    secret = config_pb2.Secret(name="k", data={"k": b"hunter2-value"})
+    volume = storage_pb2.Volume(name="v", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi")
+    for again in (True, False):
+        where: dict[str, Any] = {"namespace": "demo", "validate_only": again}
+        answers: list[Any] = [
+            await network.create_service.send(network_pb2.CreateServiceRequest(service=service, **where)),
+            await config.create_config_map.send(
+                config_pb2.CreateConfigMapRequest(config_map=settings, **where)
+            ),
+            await config.create_secret.send(config_pb2.CreateSecretRequest(secret=secret, **where)),
+            await storage.create_volume.send(storage_pb2.CreateVolumeRequest(volume=volume, **where)),
+        ]
+        told = [[(each.reason, each.message) for each in answer.warnings] for answer in answers]
+        # No warning repeats a value of a secret, and a mutation asks no cluster.
+        words = {"secrets": "secrets: old [redacted]"}
+        expected = [[("CLUSTER", words.get(kind, f"{kind}: old hunter2-value"))] for kind in kinds]
+        assert told == (expected if again else [[]] * len(kinds))
+    changed = await network.update_service.send(
+        network_pb2.UpdateServiceRequest(
+            namespace="demo",
+            name="s",
+            service=network_pb2.Service(labels={"a": "c"}),
+            update_mask=FieldMask(paths=["labels"]),
+            validate_only=True,
+        )
+    )
+    assert [each.reason for each in changed.warnings] == ["CLUSTER"]
+    shell = await logged_in(server, tmp_path)
+    file = tmp_path / "c.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {a: b}\n")
+    tried = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
+    assert f"warning: {file}:1: configmap/d: configmaps: old" in tried.errors, tried
 
 
 @pytest.mark.parametrize(

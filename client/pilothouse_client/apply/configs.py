@@ -11,12 +11,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
 from pilothouse_client.apply.messages import config_message
 from pilothouse_client.apply.plan import Action
@@ -110,25 +111,53 @@ def action_of(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> Action:
 
 
 def send(
-    config: Config[BlockingTransport], namespace: str, step: ConfigStep, *, validate_only: bool = False
+    config: Config[BlockingTransport],
+    namespace: str,
+    step: ConfigStep,
+    *,
+    validate_only: bool = False,
+    warnings: list[Warning] | None = None,
 ) -> pb.ConfigMap | pb.Secret:
-    """Sends one step to the server; returns the resulting object. Raises PilothouseError."""
-    message, before = step.message, step.before
+    """Sends one step to the server; returns the resulting object, and adds the response's warnings to `warnings`.
+
+    Raises PilothouseError.
+    """
+    if step.before is not None and not step.update_mask:
+        return step.before
     where: dict[str, Any] = {"namespace": namespace, "validate_only": validate_only}
-    if before is None:
-        if isinstance(message, pb.ConfigMap):
-            return config.create_config_map(config_map=message, **where)
-        return config.create_secret(secret=message, **where)
-    if not step.update_mask:
-        return before
-    where |= {
-        "name": step.wanted.name,
-        "update_mask": FieldMask(paths=step.update_mask),
-        "etag": before.etag,
-    }
-    if isinstance(message, pb.ConfigMap):
-        return config.update_config_map(config_map=message, **where).config_map
-    return config.update_secret(secret=message, **where).secret
+    if step.before is not None:
+        where |= {
+            "name": step.wanted.name,
+            "update_mask": FieldMask(paths=step.update_mask),
+            "etag": step.before.etag,
+        }
+    response = (
+        _config_map(config, step, where) if step.wanted.kind == "config_map" else _secret(config, step, where)
+    )
+    if warnings is not None:
+        warnings.extend(response.warnings)
+    return response.secret if isinstance(response, _OF_SECRETS) else response.config_map
+
+
+_OF_SECRETS = (pb.CreateSecretResponse, pb.UpdateSecretResponse)
+
+
+def _config_map(
+    config: Config[BlockingTransport], step: ConfigStep, where: dict[str, Any]
+) -> pb.CreateConfigMapResponse | pb.UpdateConfigMapResponse:
+    message = cast("pb.ConfigMap", step.message)
+    if step.before is None:
+        return config.create_config_map.send(pb.CreateConfigMapRequest(config_map=message, **where))
+    return config.update_config_map.send(pb.UpdateConfigMapRequest(config_map=message, **where))
+
+
+def _secret(
+    config: Config[BlockingTransport], step: ConfigStep, where: dict[str, Any]
+) -> pb.CreateSecretResponse | pb.UpdateSecretResponse:
+    message = cast("pb.Secret", step.message)
+    if step.before is None:
+        return config.create_secret.send(pb.CreateSecretRequest(secret=message, **where))
+    return config.update_secret.send(pb.UpdateSecretRequest(secret=message, **where))
 
 
 def _check_type(wanted: ManifestConfig, before: pb.Secret, message: pb.Secret, problems: Problems) -> None:

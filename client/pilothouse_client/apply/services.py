@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.network.v1 import network_pb2 as pb
+from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
 from pilothouse_client.apply.messages import message, values
 from pilothouse_client.apply.plan import Action
@@ -95,22 +96,39 @@ class ServiceExecutor:
 
 
 def send(
-    network: Network[BlockingTransport], namespace: str, step: ServiceStep, *, validate_only: bool = False
+    network: Network[BlockingTransport],
+    namespace: str,
+    step: ServiceStep,
+    *,
+    validate_only: bool = False,
+    warnings: list[Warning] | None = None,
 ) -> pb.Service:
-    """Sends one step to the server, and returns the Service then. Raises PilothouseError."""
+    """Sends one step to the server, and returns the Service then; adds the response's warnings to `warnings`.
+
+    Raises PilothouseError.
+    """
     before = step.before
-    if before is None:
-        return network.create_service(namespace=namespace, service=step.message, validate_only=validate_only)
-    if not step.update_mask:
+    if before is not None and not step.update_mask:
         return before
-    return network.update_service(
-        namespace=namespace,
-        name=step.message.name,
-        service=step.message,
-        update_mask=FieldMask(paths=step.update_mask),
-        etag=before.etag,
-        validate_only=validate_only,
-    )
+    response: pb.CreateServiceResponse | pb.UpdateServiceResponse
+    if before is None:
+        response = network.create_service.send(
+            pb.CreateServiceRequest(namespace=namespace, service=step.message, validate_only=validate_only)
+        )
+    else:
+        response = network.update_service.send(
+            pb.UpdateServiceRequest(
+                namespace=namespace,
+                name=step.message.name,
+                service=step.message,
+                update_mask=FieldMask(paths=step.update_mask),
+                etag=before.etag,
+                validate_only=validate_only,
+            )
+        )
+    if warnings is not None:
+        warnings.extend(response.warnings)
+    return response.service
 
 
 def _mask(wanted: pb.Service, before: pb.Service) -> tuple[str, ...]:

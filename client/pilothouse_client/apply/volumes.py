@@ -16,6 +16,7 @@ import yaml
 from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
@@ -119,22 +120,39 @@ class VolumeExecutor:
 
 
 def send(
-    storage: Storage[BlockingTransport], namespace: str, step: VolumeStep, *, validate_only: bool = False
+    storage: Storage[BlockingTransport],
+    namespace: str,
+    step: VolumeStep,
+    *,
+    validate_only: bool = False,
+    warnings: list[Warning] | None = None,
 ) -> pb.Volume:
-    """Sends one step to the server; returns the resulting volume. Raises PilothouseError."""
+    """Sends one step to the server; returns the resulting volume, and adds the response's warnings to `warnings`.
+
+    Raises PilothouseError.
+    """
     before = step.before
-    if before is None:
-        return storage.create_volume(namespace=namespace, volume=step.message, validate_only=validate_only)
-    if not step.update_mask:
+    if before is not None and not step.update_mask:
         return before
-    return storage.update_volume(
-        namespace=namespace,
-        name=step.message.name,
-        volume=step.message,
-        update_mask=FieldMask(paths=step.update_mask),
-        etag=before.etag,
-        validate_only=validate_only,
-    )
+    response: pb.CreateVolumeResponse | pb.UpdateVolumeResponse
+    if before is None:
+        response = storage.create_volume.send(
+            pb.CreateVolumeRequest(namespace=namespace, volume=step.message, validate_only=validate_only)
+        )
+    else:
+        response = storage.update_volume.send(
+            pb.UpdateVolumeRequest(
+                namespace=namespace,
+                name=step.message.name,
+                volume=step.message,
+                update_mask=FieldMask(paths=step.update_mask),
+                etag=before.etag,
+                validate_only=validate_only,
+            )
+        )
+    if warnings is not None:
+        warnings.extend(response.warnings)
+    return response.volume
 
 
 def _check_fixed(step: VolumeStep, before: pb.Volume, problems: Problems) -> None:

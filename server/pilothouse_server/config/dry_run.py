@@ -5,22 +5,32 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Values
+from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NotFound, Refused
+from pilothouse_server.values.resources import ObjectWarning
 
 
-async def check_on_cluster(connect: Connect, config: Config, values: Values | None = None) -> None:
+async def check_on_cluster(
+    connect: Connect, config: Config, values: Values | None = None
+) -> tuple[ObjectWarning, ...]:
     """Have the cluster try it out, or its deletion if it is being deleted, and change nothing.
 
-    `values` are a secret's, in the clear; no error repeats one. Raises as `tried`.
+    Returns the warnings of the cluster. `values` are a secret's, in the clear; no error and no warning repeats one.
+    Raises as `tried`.
     """
-    if config.deletion_requested_at is not None:
-        await tried(connect, config.namespace_ref, lambda client: dry_run_config_deletion(client, config))
-    else:
-        await tried(
-            connect, config.namespace_ref, lambda client: dry_run_config(client, config, values or {})
-        )
+
+    async def trial(client: ClusterClient) -> None:
+        if config.deletion_requested_at is not None:
+            await dry_run_config_deletion(client, config)
+        else:
+            await dry_run_config(client, config, values or {})
+
+    with warnings.noted() as collected:
+        await tried(connect, config.namespace_ref, trial)
+    return cluster_warnings(objects.without_values(words, values or {}) for words in collected)
 
 
 async def dry_run_config(client: ClusterClient, config: Config, values: Values) -> None:

@@ -98,15 +98,19 @@ def check_ours(config: Config, found: KubernetesObject | None) -> None:
 
 def redacted(refusal: R, values: Values) -> R:
     """Returns the refusal without any value of the secret that its words repeat, plain or in base64."""
-    message = refusal.message
-    for value in values.values():
-        forms = (value.decode("utf-8", "replace"), base64.b64encode(value).decode())
-        for text in forms:
-            if len(text) >= _SHORTEST_REDACTED:
-                message = message.replace(text, "[redacted]")
+    message = without_values(refusal.message, values)
     if message != refusal.message:
         refusal.message, refusal.args, refusal.causes = message, (message,), ()
     return refusal
+
+
+def without_values(words: str, values: Values) -> str:
+    """Returns words of a cluster without any value of the secret that they repeat, plain or in base64."""
+    for value in values.values():
+        for text in (value.decode("utf-8", "replace"), base64.b64encode(value).decode()):
+            if len(text) >= _SHORTEST_REDACTED:
+                words = words.replace(text, "[redacted]")
+    return words
 
 
 def is_made_anew(config: Config, refusal: Refused) -> bool:

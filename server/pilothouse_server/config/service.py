@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
 
 from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
 from pilothouse_server.config.dry_run import check_on_cluster
@@ -75,7 +76,8 @@ class ConfigService:
             messages.CONFIG_MAP.from_proto(request.config_map),
             self._effect(request.namespace, call),
         )
-        return pb.CreateConfigMapResponse(config_map=await self._config_map_answer(call, created))
+        shown, told = await self._config_map_answer(call, created)
+        return pb.CreateConfigMapResponse(config_map=shown, warnings=told)
 
     async def GetConfigMap(
         self, request: pb.GetConfigMapRequest, call: Call
@@ -111,8 +113,10 @@ class ConfigService:
             ),
             effect=self._effect(request.namespace, call, restart=request.restart_containers),
         )
+        shown, told = await self._config_map_answer(call, changed.config)
         return pb.UpdateConfigMapResponse(
-            config_map=await self._config_map_answer(call, changed.config),
+            config_map=shown,
+            warnings=told,
             restarted=changed.restarted,
             missing_keys=changed.missing_keys,
         )
@@ -122,9 +126,8 @@ class ConfigService:
     ) -> pb.DeleteConfigMapResponse:
         """Marks a config map for deletion."""
         marked = await self._delete("config_map", request, call)
-        return pb.DeleteConfigMapResponse(
-            config_map=await self._config_map_answer(call, cast("ConfigMap", marked))
-        )
+        shown, _ = await self._config_map_answer(call, cast("ConfigMap", marked))
+        return pb.DeleteConfigMapResponse(config_map=shown)
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, call: Call) -> pb.CreateSecretResponse:
         """Creates a secret."""
@@ -136,7 +139,8 @@ class ConfigService:
             self._envelopes,
             self._effect(request.namespace, call),
         )
-        return pb.CreateSecretResponse(secret=await self._secret_answer(call, created))
+        shown, told = await self._secret_answer(call, created)
+        return pb.CreateSecretResponse(secret=shown, warnings=told)
 
     async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse | bytes:
         """Returns one secret, without its values."""
@@ -167,8 +171,10 @@ class ConfigService:
             effect=self._effect(request.namespace, call, restart=request.restart_containers),
         )
         call.facts.secrets = {f"data.{key}": there for key, there in changed.secret_keys.items()}
+        shown, told = await self._secret_answer(call, changed.config)
         return pb.UpdateSecretResponse(
-            secret=await self._secret_answer(call, changed.config),
+            secret=shown,
+            warnings=told,
             restarted=changed.restarted,
             missing_keys=changed.missing_keys,
         )
@@ -176,7 +182,8 @@ class ConfigService:
     async def DeleteSecret(self, request: pb.DeleteSecretRequest, call: Call) -> pb.DeleteSecretResponse:
         """Marks a secret for deletion."""
         marked = await self._delete("secret", request, call)
-        return pb.DeleteSecretResponse(secret=await self._secret_answer(call, cast("Secret", marked)))
+        shown, _ = await self._secret_answer(call, cast("Secret", marked))
+        return pb.DeleteSecretResponse(secret=shown)
 
     async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
         """Returns the values of a secret; the kernel records the call before the answer leaves."""
@@ -186,22 +193,29 @@ class ConfigService:
             values = await secrets.reveal(transaction, found, request.keys, self._envelopes)
         return pb.RevealSecretResponse(data=values)
 
-    async def _config_map_answer(self, call: Call, value: ConfigMap) -> pb.ConfigMap:
-        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock."""
-        shown = _described_config_map(call, value)
-        if call.validate_only:
-            await call.leave_transaction()
-            await check_on_cluster(self._connect, value)
-        return shown
+    async def _config_map_answer(
+        self, call: Call, value: ConfigMap
+    ) -> tuple[pb.ConfigMap, Iterable[resource_pb2.Warning]]:
+        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock.
 
-    async def _secret_answer(self, call: Call, value: Secret) -> pb.Secret:
+        The warnings are those of that cluster.
+        """
+        shown = _described_config_map(call, value)
+        if not call.validate_only:
+            return shown, ()
+        await call.leave_transaction()
+        return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, value))
+
+    async def _secret_answer(
+        self, call: Call, value: Secret
+    ) -> tuple[pb.Secret, Iterable[resource_pb2.Warning]]:
         """The same for a secret. Its values come from the write of the dry run."""
         shown = _described_secret(call, value)
-        if call.validate_only:
-            values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
-            await call.leave_transaction()
-            await check_on_cluster(self._connect, value, values)
-        return shown
+        if not call.validate_only:
+            return shown, ()
+        values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
+        await call.leave_transaction()
+        return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, value, values))
 
     def WatchConfigs(self, _request: pb.WatchConfigsRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches config maps and secrets, the latter without their values."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
+from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import SERVICES
 from pilothouse_server.network import manifests
 from pilothouse_server.network.model import Service
+from pilothouse_server.values.resources import ObjectWarning
 
 
-async def check_on_cluster(connect: Connect, service: Service) -> None:
-    """Has the cluster try a Service, or its deletion if it is being deleted. It changes nothing. Raises as `tried`."""
+async def check_on_cluster(connect: Connect, service: Service) -> tuple[ObjectWarning, ...]:
+    """Has the cluster try a Service, or its deletion if it is being deleted, and changes nothing.
+
+    Returns the warnings of the cluster. Raises as `tried`.
+    """
     dry_run = _dry_run if service.deletion_requested_at is None else _dry_run_of_deletion
-    await tried(connect, service.namespace_ref, lambda client: dry_run(client, service))
+    with warnings.noted() as collected:
+        await tried(connect, service.namespace_ref, lambda client: dry_run(client, service))
+    return cluster_warnings(collected)
 
 
 async def _dry_run(client: ClusterClient, service: Service) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from pilothouse.network.v1 import network_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.guard.model import Keys
@@ -59,7 +60,8 @@ class NetworkService:
             messages.SERVICE.from_proto(request.service),
             rights=self._rights(call, request.namespace),
         )
-        return pb.CreateServiceResponse(service=await self._answer(call, created))
+        shown, told = await self._answer(call, created)
+        return pb.CreateServiceResponse(service=shown, warnings=told)
 
     async def GetService(self, request: pb.GetServiceRequest, call: Call) -> pb.GetServiceResponse | bytes:
         """Returns one Service."""
@@ -104,14 +106,16 @@ class NetworkService:
             call.noting(wire.etag_check(request.etag or request.service.etag), messages.SERVICE.to_proto),
             rights=self._rights(call, request.namespace),
         )
-        return pb.UpdateServiceResponse(service=await self._answer(call, changed))
+        shown, told = await self._answer(call, changed)
+        return pb.UpdateServiceResponse(service=shown, warnings=told)
 
     async def DeleteService(self, request: pb.DeleteServiceRequest, call: Call) -> pb.DeleteServiceResponse:
         """Deletes a Service."""
         gone = await operations.delete(
             await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
         )
-        return pb.DeleteServiceResponse(service=await self._answer(call, gone))
+        shown, _ = await self._answer(call, gone)
+        return pb.DeleteServiceResponse(service=shown)
 
     @waits_outside
     async def ImportServices(
@@ -127,13 +131,18 @@ class NetworkService:
     def _rights(self, call: Call, namespace: str) -> ServiceRights:
         return ServiceRights(Labelling(self._guarded, call.may(namespace)), self._keys)
 
-    async def _answer(self, call: Call, service: Service) -> pb.Service:
-        """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock."""
+    async def _answer(
+        self, call: Call, service: Service
+    ) -> tuple[pb.Service, Iterable[resource_pb2.Warning]]:
+        """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock.
+
+        The warnings are those of that cluster.
+        """
         shown = _described(call, service)
-        if call.validate_only:
-            await call.leave_transaction()
-            await check_on_cluster(self._connect, service)
-        return shown
+        if not call.validate_only:
+            return shown, ()
+        await call.leave_transaction()
+        return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, service))
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:

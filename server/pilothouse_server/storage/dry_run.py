@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.errors import InvalidArgument, Violation
+from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.conditions import cluster_warnings
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Forbidden, Invalid, NotFound
 from pilothouse_server.storage.claims import (
@@ -22,24 +24,28 @@ from pilothouse_server.storage.claims import (
     without_label,
 )
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.values.resources import ObjectWarning
 
 
-async def check_on_cluster(connect: Connect, volume: Volume) -> None:
+async def check_on_cluster(connect: Connect, volume: Volume) -> tuple[ObjectWarning, ...]:
     """Have the volume's cluster try its claim out, or its deletion if it is being deleted, and change nothing.
 
-    Other types have nothing to try but that the namespace is ours. Raises as `tried`; FailedPrecondition also for a
-    class that does not let the claim grow, or a claim of somebody else that has the name; InvalidArgument for a class
-    that the cluster does not have.
+    Returns the warnings of the cluster. Other types have nothing to try but that the namespace is ours.
+
+    Raises as `tried`; FailedPrecondition also for a class that does not let the claim grow, or a claim of somebody else
+    that has the name; InvalidArgument for a class that the cluster does not have.
     """
     if not volume.is_claim:
         await tried(connect, volume.namespace_ref, _nothing)
-        return
+        return ()
     if volume.deletion_requested_at is None:
         classes = await tried(connect, volume.namespace_ref, lambda client: missing_class(client, volume))
         if classes is not None:
             raise _no_such_class(volume, classes)
     dry_run = dry_run_claim if volume.deletion_requested_at is None else dry_run_claim_deletion
-    await tried(connect, volume.namespace_ref, lambda client: dry_run(client, volume))
+    with warnings.noted() as collected:
+        await tried(connect, volume.namespace_ref, lambda client: dry_run(client, volume))
+    return cluster_warnings(collected)
 
 
 async def _nothing(_client: ClusterClient) -> None:

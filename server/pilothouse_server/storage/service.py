@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
@@ -62,7 +63,8 @@ class StorageService:
             labelling=Labelling(self._guarded, may),
             may_use_host_paths=may(HOST_PATH_PERMISSION),
         )
-        return pb.CreateVolumeResponse(volume=await self._answer(call, created))
+        shown, told = await self._answer(call, created)
+        return pb.CreateVolumeResponse(volume=shown, warnings=told)
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
         """Returns one volume; the events of its claim are requested after the transaction has ended."""
@@ -115,7 +117,8 @@ class StorageService:
             labelling=Labelling(self._guarded, call.may(request.namespace)),
             replace_lost_claim=request.replace_lost_claim,
         )
-        return pb.UpdateVolumeResponse(volume=await self._answer(call, changed))
+        shown, told = await self._answer(call, changed)
+        return pb.UpdateVolumeResponse(volume=shown, warnings=told)
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """Deletes a volume."""
@@ -127,7 +130,8 @@ class StorageService:
             wire.etag_check(request.etag),
             partial(self._mounter.refuse_deletion, transaction, may=call.may(request.namespace)),
         )
-        return pb.DeleteVolumeResponse(volume=await self._answer(call, gone))
+        shown, _ = await self._answer(call, gone)
+        return pb.DeleteVolumeResponse(volume=shown)
 
     async def AttachVolume(self, request: pb.AttachVolumeRequest, call: Call) -> pb.AttachVolumeResponse:
         """Mounts a volume into a container."""
@@ -156,13 +160,16 @@ class StorageService:
         shown = await self._remounted_answer(call, remounted)
         return pb.DetachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
-    async def _answer(self, call: Call, volume: Volume) -> pb.Volume:
-        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock."""
+    async def _answer(self, call: Call, volume: Volume) -> tuple[pb.Volume, Iterable[resource_pb2.Warning]]:
+        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock.
+
+        The warnings are those of that cluster.
+        """
         shown = _described(call, volume)
-        if call.validate_only:
-            await call.leave_transaction()
-            await check_on_cluster(self._connect, volume)
-        return shown
+        if not call.validate_only:
+            return shown, ()
+        await call.leave_transaction()
+        return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, volume))
 
     async def _remounted_answer(self, call: Call, remounted: Remounted) -> pb.Volume:
         """The same for a change of the container that mounts the volume."""

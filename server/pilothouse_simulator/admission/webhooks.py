@@ -23,6 +23,8 @@ class Webhook:
     `operations`: the operations among CREATE, UPDATE and DELETE that it is called for, as its configuration says; it
     is called for a dry run, too.
 
+    `warns`: it lets writes pass, and the answer has `message` as a warning.
+
     `fails`: it does not answer, and its configuration says that nothing may pass without it.
     """
 
@@ -31,6 +33,7 @@ class Webhook:
     message: str = "not allowed here"
     code: int = 403
     fails: bool = False
+    warns: bool = False
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
 
     def refusal(self) -> api_errors.ApiError:
@@ -48,5 +51,10 @@ class Webhook:
 def call(webhooks: Sequence[Webhook], resource: ResourceType, operation: str) -> None:
     """Raises ApiError where one of them refuses; `operation` is CREATE, UPDATE or DELETE."""
     for webhook in webhooks:
-        if resource.plural in webhook.resources and operation in webhook.operations:
+        if resource.plural in webhook.resources and operation in webhook.operations and not webhook.warns:
             raise webhook.refusal()
+
+
+def warnings(webhooks: Sequence[Webhook], resource: ResourceType) -> list[str]:
+    """The warnings of those that let a write pass."""
+    return [each.message for each in webhooks if each.warns and resource.plural in each.resources]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from pilothouse_simulator.admission import pod_security
+from pilothouse_simulator.admission import pod_security, webhooks
 from pilothouse_simulator.api.faults import FaultPlan
 from pilothouse_simulator.api.representation import Presenter, negotiate
 from pilothouse_simulator.api.tables import build_table
@@ -79,7 +79,8 @@ class ApiContext:
 
     def warnings(self, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> Warnings:
         """Returns the Warning headers for a written object; `old` is its former version."""
-        return [warning(text) for text in pod_security.warnings(self.store, resource, obj, old)]
+        texts = pod_security.warnings(self.store, resource, obj, old)
+        return [warning(text) for text in [*texts, *webhooks.warnings(self.faults.webhooks, resource)]]
 
 
 def warning(text: str) -> tuple[str, str]:

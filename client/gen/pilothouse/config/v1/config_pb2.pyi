@@ -482,18 +482,24 @@ class CreateConfigMapResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
         """The stored resource."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """With `validate_only`: the warnings of the cluster's dry run."""
 
     def __init__(
         self,
         *,
         config_map: Global___ConfigMap | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +750,7 @@ class UpdateConfigMapResponse(_message.Message):
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
     MISSING_KEYS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
         """The stored resource."""
@@ -758,16 +765,21 @@ class UpdateConfigMapResponse(_message.Message):
         not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """With `validate_only`: the warnings of the cluster's dry run."""
+
     def __init__(
         self,
         *,
         config_map: Global___ConfigMap | None = ...,
         restarted: _abc.Iterable[_builtins.str] | None = ...,
         missing_keys: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "missing_keys", b"missing_keys", "restarted", b"restarted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "missing_keys", b"missing_keys", "restarted", b"restarted", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -878,18 +890,24 @@ class CreateSecretResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
         """The stored resource."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """With `validate_only`: the warnings of the cluster's dry run."""
 
     def __init__(
         self,
         *,
         secret: Global___Secret | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1112,6 +1130,7 @@ class UpdateSecretResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
     MISSING_KEYS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
         """The stored resource."""
@@ -1126,16 +1145,21 @@ class UpdateSecretResponse(_message.Message):
         not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """With `validate_only`: the warnings of the cluster's dry run."""
+
     def __init__(
         self,
         *,
         secret: Global___Secret | None = ...,
         restarted: _abc.Iterable[_builtins.str] | None = ...,
         missing_keys: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_keys", b"missing_keys", "restarted", b"restarted", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_keys", b"missing_keys", "restarted", b"restarted", "secret", b"secret", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
