@@ -2,41 +2,107 @@
 
 from __future__ import annotations
 
-from pilothouse_manifests.fields import Field, FieldPart, Flag, Number, OneOf, Repeated, Text
-from pilothouse_manifests.table import VOLUME_SOURCES
+from pilothouse_manifests.fields import Chosen, Entry, Field, FieldPart, Flag, Number, OneOf, Repeated, Text
+from pilothouse_manifests.table import AMOUNT_REFERENCE, CLAIM_SOURCE, FIELD_REFERENCE, MODE, VOLUME_SOURCES
 
 # 0644, the permission bits of files that show a config map or a secret.
 USUAL_MODE = 0o644
+# The config map that Kubernetes makes in each namespace, which shows nothing but the cluster's certificate.
+ROOT_CERTIFICATE = "kube-root-ca.crt"
+# The time for which the API makes a token valid.
+USUAL_EXPIRATION_SECONDS = 3600
+_SHORTEST_EXPIRATION_SECONDS, _LONGEST_EXPIRATION_SECONDS = 600, 1 << 32
 
-_MODE = Number(maximum=0o777, optional=True)
 KEY_FILE = FieldPart(
     "items",
     (
         Field("key", "key", Text(), required=True),
         Field("path", "path", Text(), required=True),
-        Field("mode", "mode", _MODE),
+        Field("mode", "mode", MODE),
     ),
 )
+DOWNWARD_FILE = FieldPart(
+    "items",
+    (
+        Field("path", "path", Text(), required=True),
+        Field("mode", "mode", MODE),
+        Chosen("value_from", (FIELD_REFERENCE, AMOUNT_REFERENCE)),
+    ),
+)
+_DEFAULT_MODE = Field("default_mode", "defaultMode", MODE, default=USUAL_MODE)
+_FIELDS = Field("items", "items", Repeated(DOWNWARD_FILE, by="path"))
 
 
-def _files(name: str, key: str) -> FieldPart:
-    return FieldPart(
-        name,
-        (
-            Field("source_name", key, Text(), required=True),
-            Field("optional", "optional", Flag()),
-            Field("default_mode", "defaultMode", _MODE, default=USUAL_MODE),
-            Field("items", "items", Repeated(KEY_FILE, by="key")),
-        ),
+def _keys(key: str) -> tuple[Entry, ...]:
+    return (
+        Field("source_name", key, Text(), required=True),
+        Field("optional", "optional", Flag()),
+        Field("items", "items", Repeated(KEY_FILE, by="key")),
     )
 
 
-# The sources by our word.
-FILES = {"config_map": _files("config_map", "name"), "secret": _files("secret", "secretName")}
+PROJECTED_SOURCE = FieldPart(
+    "sources",
+    (
+        OneOf(
+            "source",
+            (
+                ("config_map", "configMap", FieldPart("config_map", _keys("name"))),
+                ("secret", "secret", FieldPart("secret", _keys("name"))),
+                ("downward_api", "downwardAPI", FieldPart("downward_api", (_FIELDS,))),
+                (
+                    "service_account_token",
+                    "serviceAccountToken",
+                    FieldPart(
+                        "service_account_token",
+                        (
+                            Field("audience", "audience", Text()),
+                            Field(
+                                "expiration_seconds",
+                                "expirationSeconds",
+                                Number(_SHORTEST_EXPIRATION_SECONDS, _LONGEST_EXPIRATION_SECONDS),
+                                default=USUAL_EXPIRATION_SECONDS,
+                            ),
+                            Field("path", "path", Text(), required=True),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)
+# Config maps and secrets with chosen keys or permission bits, which volumes of the namespace do not have.
+FILES = {
+    "config_map": FieldPart("config_map", (*_keys("name"), _DEFAULT_MODE)),
+    "secret": FieldPart("secret", (*_keys("secretName"), _DEFAULT_MODE)),
+}
+# Sources that no volume of the namespace has, by our word: the key and the part.
+OWN_SOURCES: dict[str, tuple[str, FieldPart]] = {
+    "projected": (
+        "projected",
+        FieldPart("projected", (Field("sources", "sources", Repeated(PROJECTED_SOURCE)), _DEFAULT_MODE)),
+    ),
+    "downward_api": ("downwardAPI", FieldPart("downward_api", (_FIELDS, _DEFAULT_MODE))),
+}
+_CLAIM_KEY, _ = VOLUME_SOURCES[CLAIM_SOURCE.name]
+EXISTING_CLAIM = FieldPart(
+    "existing_claim",
+    (
+        Field("claim_name", "claimName", Text(), required=True),
+        Field("read_only", "readOnly", Flag()),
+    ),
+)
 POD_VOLUME = FieldPart(
     "pod_volumes",
     (
         Field("name", "name", Text(), required=True),
-        OneOf("source", tuple((name, VOLUME_SOURCES[name][0], part) for name, part in FILES.items())),
+        OneOf(
+            "source",
+            (
+                *((name, VOLUME_SOURCES[name][0], part) for name, part in FILES.items()),
+                *((name, key, part) for name, (key, part) in OWN_SOURCES.items()),
+                ("existing_claim", _CLAIM_KEY, EXISTING_CLAIM),
+            ),
+        ),
     ),
 )

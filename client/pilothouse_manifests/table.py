@@ -40,6 +40,8 @@ from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, Mapping
 
 _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
+# Permission bits of a file.
+MODE = Number(maximum=0o777, optional=True)
 # The time that the API gives pods to end.
 GRACE_SECONDS = 30
 # The lists of a pod's programs; the first of `containers` is the main one.
@@ -89,6 +91,27 @@ _KEY_REFERENCE: tuple[Entry, ...] = (
     Field("source_key", "key", Text(), required=True),
     Field("optional", "optional", Flag()),
 )
+# A field of the pod itself. One value to server-side apply: without the version it would be another than the API's.
+FIELD_REFERENCE = (
+    "field_ref",
+    "fieldRef",
+    FieldPart(
+        "field_ref",
+        (Constant("apiVersion", "v1"), Field("source_key", "fieldPath", Text(), required=True)),
+    ),
+)
+AMOUNT_REFERENCE = (
+    "resource_field_ref",
+    "resourceFieldRef",
+    FieldPart(
+        "resource_field_ref",
+        (
+            Field("source_name", "containerName", Text()),
+            Field("source_key", "resource", Text(), required=True),
+            Field("divisor", "divisor", QuantityField(), default="0"),
+        ),
+    ),
+)
 ENV_VAR = FieldPart(
     "env",
     (
@@ -98,32 +121,10 @@ ENV_VAR = FieldPart(
             "value_from",
             "valueFrom",
             (
-                (
-                    "field_ref",
-                    "fieldRef",
-                    FieldPart(
-                        "field_ref",
-                        # One value to server-side apply: without the version it would be another than the API's.
-                        (
-                            Constant("apiVersion", "v1"),
-                            Field("source_key", "fieldPath", Text(), required=True),
-                        ),
-                    ),
-                ),
+                FIELD_REFERENCE,
                 ("config_map", "configMapKeyRef", FieldPart("config_map", _KEY_REFERENCE)),
                 ("secret", "secretKeyRef", FieldPart("secret", _KEY_REFERENCE)),
-                (
-                    "resource_field_ref",
-                    "resourceFieldRef",
-                    FieldPart(
-                        "resource_field_ref",
-                        (
-                            Field("source_name", "containerName", Text()),
-                            Field("source_key", "resource", Text(), required=True),
-                            Field("divisor", "divisor", QuantityField(), default="0"),
-                        ),
-                    ),
-                ),
+                AMOUNT_REFERENCE,
             ),
         ),
     ),
@@ -512,7 +513,11 @@ VOLUME_SOURCES: dict[str, tuple[str, FieldPart]] = {
         "emptyDir",
         FieldPart(
             "empty_dirs",
-            (Field("medium", "medium", Text()), Field("size_limit", "sizeLimit", QuantityField())),
+            (
+                Field("medium", "medium", Text()),
+                Field("size_limit", "sizeLimit", QuantityField()),
+                Field("mode", "mode", Number(maximum=0o1777, optional=True)),
+            ),
             check=_with_medium,
         ),
     ),

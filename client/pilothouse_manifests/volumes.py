@@ -3,7 +3,8 @@
 There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own
 name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows from that
 source alone, so that pods with the same source share one, and that an import and an apply find each other's. One
-that shows chosen keys, or has permission bits of its own, stays a part of its container.
+that shows chosen keys, or has permission bits of its own, stays a part of its container, and so do projected sources
+and fields of the pod.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pilothouse_manifests.fields import Values
-from pilothouse_manifests.pod_volumes import FILES, USUAL_MODE
-from pilothouse_manifests.reading import read
+from pilothouse_manifests.pod_volumes import FILES, OWN_SOURCES, ROOT_CERTIFICATE, USUAL_MODE
+from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
 
@@ -26,6 +27,8 @@ _LONGEST_NAME = 63
 # The first word of a volume's name by what it shows.
 _WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"}
 _SHOWN = {"config_map": "source_name", "secret": "source_name", "host_path": "host_path"}
+_SOURCES = {**VOLUME_SOURCES, **OWN_SOURCES}
+_NO_RULES: Hooks = {}
 
 
 S = TypeVar("S", bound=MappingSource)
@@ -48,12 +51,15 @@ class PodVolume(Generic[S]):
     @property
     def key(self) -> str:
         """Returns the key of its source."""
-        return VOLUME_SOURCES[self.type][0]
+        return _SOURCES[self.type][0]
 
     @property
     def is_own(self) -> bool:
         """Returns whether it is a part of its container, because a volume of the namespace cannot be like it."""
-        return not self.values.keys().isdisjoint(("items", "default_mode"))
+        if self.type not in FILES:
+            return self.type in OWN_SOURCES
+        chosen = not self.values.keys().isdisjoint(("items", "default_mode"))
+        return chosen or self.values.get("source_name") == ROOT_CERTIFICATE
 
     @property
     def volume(self) -> str:
@@ -67,29 +73,29 @@ class PodVolume(Generic[S]):
         return volume_name(word, self.values.get(_SHOWN[self.type], ""))
 
 
-def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
-    """Yields the volumes of a pod's spec, in their order."""
+def read_volumes(pod: S, hooks: Hooks = _NO_RULES) -> Iterator[PodVolume[S]]:
+    """Yields the volumes of a pod's spec, in their order. `hooks`: the caller's rules for parts of their sources."""
     for item in pod.each(VOLUMES):
         with item:
             name = item.text("name", required=True)
-            given = {type_: key for type_, (key, _) in VOLUME_SOURCES.items() if item.has(key)}
+            given = {type_: key for type_, (key, _) in _SOURCES.items() if item.has(key)}
             unknown = [key for key in item.names() if key != "name" and key not in given.values()]
             for key in unknown:
                 item.unsupported(key)
             if len(given) > 1:
                 item.invalid(None, f"expected one source, found {' and '.join(given.values())}")
             # One without a source is an emptyDir in Kubernetes, too.
-            found = [_read(item, name, type_) for type_ in given] or [_read(item, name, "empty_dir")]
+            found = [_read(item, name, type_, hooks) for type_ in given or ("empty_dir",)]
         if len(given) > 1 or unknown:
             yield PodVolume(name, "", {}, item, item)
         else:
             yield found[0]
 
 
-def _read(item: S, name: str, type_: str) -> PodVolume[S]:
-    key, part = VOLUME_SOURCES[type_]
+def _read(item: S, name: str, type_: str, hooks: Hooks) -> PodVolume[S]:
+    key, part = _SOURCES[type_]
     with item.part(key) as source:
-        values = read(FILES.get(type_, part), source) or {}
+        values = read(FILES.get(type_, part), source, hooks) or {}
         if values.get("default_mode") == USUAL_MODE:
             del values["default_mode"]
         return PodVolume(name, type_, values, item, source)

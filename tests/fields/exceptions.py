@@ -13,6 +13,7 @@ _IN_PODS = "has no object on the cluster: it is a part of the pods that mount it
 _MANIFESTS = (
     "a manifest does not say whose a source is: an import brings it over, and apply asks the platform"
 )
+_TAKEN_OVER = "an import takes the claim over: it becomes a volume of the namespace"
 _READINESS = "refused: a readiness probe ends nothing"
 
 # Where a program of a container stands.
@@ -29,12 +30,18 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "display_name": _PEOPLE,
             **{f"{program}probes.liveness.success_threshold": _ONE for program in _PROGRAMS},
             **{f"{program}probes.startup.success_threshold": _ONE for program in _PROGRAMS},
+            "pod_volumes.existing_claim.claim_name": _TAKEN_OVER,
+            "pod_volumes.existing_claim.read_only": _TAKEN_OVER,
             **{
                 f"{program}{name}.external": _MANIFESTS
                 for program in _PROGRAMS
                 for name in ("env", "env_from")
             },
-            **{f"pod_volumes.{kind}.external": _MANIFESTS for kind in ("config_map", "secret")},
+            **{
+                f"pod_volumes.{place}{kind}.external": _MANIFESTS
+                for place in ("", "projected.sources.")
+                for kind in ("config_map", "secret")
+            },
             "drift_policy": "what the platform does about others' changes; the cluster does not know it",
         },
     },

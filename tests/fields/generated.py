@@ -114,6 +114,7 @@ _CONFIG = {"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha", "s
 _PORT = {"ports": [{"name": "alpha", "container_port": 70}, {"name": "beta", "container_port": 71}]}
 _AMOUNT = {"value_from": "ENV_VALUE_FROM_RESOURCE_FIELD_REF", "source_key": "limits.cpu"}
 _PAGES = {"hugepages-2Mi": "2Mi"}
+_NAME = {"value_from": "ENV_VALUE_FROM_FIELD_REF", "source_key": "metadata.name"}
 NEEDS: tuple[Needs, ...] = (
     Needs("env.divisor", beside=_AMOUNT, values=("1m", "1")),
     Needs(
@@ -125,9 +126,14 @@ NEEDS: tuple[Needs, ...] = (
         Needs(f"env_from.{name}", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha"})
         for name in ("prefix", "optional", "external")
     ),
-    Needs(
-        "env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}, values=("alpha", "beta")
-    ),
+    Needs("env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}),
+    Needs("downward_api.items.path", beside=_NAME),
+    Needs("downward_api.items.mode", beside=_NAME),
+    Needs("downward_api.items.value_from", beside=_NAME, values=("ENV_VALUE_FROM_FIELD_REF",) * 2),
+    Needs("downward_api.items.source_key", beside=_NAME, values=("metadata.uid", "metadata.labels")),
+    Needs("downward_api.items.source_name", beside=_AMOUNT, values=("main", "main")),
+    Needs("downward_api.items.divisor", beside={**_AMOUNT, "source_name": "main"}, values=("1m", "1")),
+    Needs("service_account_token.expiration_seconds", values=(7200, 600)),
     # An import puts cpu and memory into fields of their own, and huge pages are requested as they are limited.
     Needs("pod_resources.requests", beside={"limits": _PAGES, "cpu_limit": "1"}, values=(_PAGES, _PAGES)),
     Needs("pod_resources.limits", beside={"cpu_limit": "1"}, values=(_PAGES, {"hugepages-2Mi": "4Mi"})),
@@ -233,6 +239,8 @@ def _scalar(field: Any, variant: int) -> Any:
         return variant == 0
     if field.type == FieldDescriptor.TYPE_BYTES:
         return ("YWxwaGE=", "YmV0YQ==")[variant]
+    if field.name == "source_name":
+        return ("alpha", "beta")[variant]
     if field.type == FieldDescriptor.TYPE_STRING:
         return FORMS[declared.format if declared.format in FORMS else 0][variant]
     least = max(declared.minimum, 1)

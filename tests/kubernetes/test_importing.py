@@ -12,7 +12,6 @@ import pytest_asyncio
 
 from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import (
-    ConfigMapFiles,
     Container,
     ContainerSpec,
     DeploymentSettings,
@@ -23,10 +22,8 @@ from pilothouse_server.containers.model import (
     HttpGet,
     HttpHeader,
     InitContainer,
-    KeyFile,
     Lifecycle,
     LifecycleHandler,
-    OwnVolume,
     PodSecurityContext,
     Port,
     Probe,
@@ -35,11 +32,24 @@ from pilothouse_server.containers.model import (
     ProgramPort,
     Resources,
     SeccompProfile,
-    SecretFiles,
     SecurityContext,
     Sleep,
     TcpSocket,
     Toleration,
+)
+from pilothouse_server.containers.own_volumes import (
+    ConfigMapFiles,
+    DownwardFile,
+    DownwardFiles,
+    KeyFile,
+    OwnVolume,
+    ProjectedConfigMap,
+    ProjectedFields,
+    ProjectedFiles,
+    ProjectedSecret,
+    ProjectedSource,
+    SecretFiles,
+    ServiceAccountToken,
 )
 from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.importing import drift_adoption
@@ -81,6 +91,27 @@ RICH: dict[str, Any] = {
         pod_volumes=(
             OwnVolume("tls", SecretFiles("tls", default_mode=0, items=(KeyFile("crt", "a/crt", 0o400),))),
             OwnVolume("conf", ConfigMapFiles("conf", optional=True, default_mode=0o755)),
+            OwnVolume("podinfo", DownwardFiles((DownwardFile("labels", "field_ref", "metadata.labels"),))),
+            OwnVolume(
+                "identity",
+                ProjectedFiles(
+                    (
+                        ProjectedSource(ServiceAccountToken("token", "vault", 7200)),
+                        ProjectedSource(ProjectedSecret("tls", items=(KeyFile("crt", "a/crt", 0o400),))),
+                        ProjectedSource(ProjectedConfigMap("kube-root-ca.crt")),
+                        ProjectedSource(
+                            ProjectedFields(
+                                (
+                                    DownwardFile(
+                                        "cpu", "resource_field_ref", "limits.cpu", "server", "1m", 0o444
+                                    ),
+                                )
+                            )
+                        ),
+                    ),
+                    default_mode=0o440,
+                ),
+            ),
         ),
         probes=Probes(
             liveness=Probe(
@@ -237,7 +268,10 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         ),
         (changed((*MAIN, "ports"), [{"containerPort": 1, "protocol": "SCTP"}]), "ports[1].protocol"),
         (changed((*MAIN, "image"), "UPPER"), "containers[main].image"),
-        (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
+        (
+            with_volumes({"projected": {"sources": [{"clusterTrustBundle": {"path": "a"}}]}}),
+            ".clusterTrustBundle",
+        ),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
         (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as one of the pods alone is"),

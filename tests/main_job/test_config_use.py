@@ -102,6 +102,19 @@ GIVEN: dict[str, dict[str, Any]] = {
             ),
         ]
     },
+    "container.pod_volumes[0].projected.sources[1].secret.source_name": {
+        "pod_volumes": [
+            pb.PodVolume(
+                name="all",
+                projected=pb.ProjectedFiles(
+                    sources=[
+                        pb.ProjectedSource(config_map=pb.ProjectedKeys(source_name="kube-root-ca.crt")),
+                        pb.ProjectedSource(secret=pb.ProjectedKeys(source_name="db")),
+                    ]
+                ),
+            )
+        ]
+    },
     "container.image_pull_secrets[0]": {"image_pull_secrets": ["registry"]},
     "container.env_from[0].source_name": {"env_from": [WHOLE]},
     "container.init_containers[0].env_from[0].source_name": {

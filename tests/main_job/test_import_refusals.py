@@ -34,7 +34,7 @@ async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server
             "Helm's record of a release",
         ),
         "no-secret": ("secrets", None, "there is none on the cluster"),
-        "kube-root-ca.crt": ("configmaps", None, "Kubernetes makes it"),
+        "openshift-service-ca.crt": ("configmaps", None, "the cluster makes it"),
         "two-modes": (
             "persistentvolumeclaims",
             claim("two-modes", accessModes=["ReadWriteOnce", "ReadOnlyMany"]),

@@ -99,13 +99,16 @@ def differences(theirs: Any, ours: Any) -> list[str]:
 
 
 def _normalised(found: Any) -> Any:
-    """An object whose pod's volumes are called by their sources: a volume of the platform has one name for all pods."""
+    """An object whose pod's volumes are called by their sources, and sorted: a volume of the platform has one name for
+    all pods, and the order of volumes means nothing.
+    """
     copy = json.loads(json.dumps(found))
     pod = copy.get("spec", {}).get("template", {}).get("spec", {})
     names = {}
     for volume in pod.get("volumes", ()):
         name = volume.pop("name")
         volume["name"] = names[name] = json.dumps(volume, sort_keys=True)
+    pod.get("volumes", []).sort(key=lambda volume: str(volume["name"]))
     for program in (*pod.get("containers", ()), *pod.get("initContainers", ())):
         for mount in program.get("volumeMounts", ()):
             mount["name"] = names[mount["name"]]

@@ -23,8 +23,8 @@ OWNED = "a container owns service/web by its ports, which do not have it"
             f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].nfs: {NOT}",
         ),
         (
-            web(pod="volumes: [{name: a, projected: {}}]"),
-            f"web.yaml:13: deployment/web: spec.template.spec.volumes[0].projected: {NOT}",
+            web(pod="volumes: [{name: a, image: {reference: b}}]"),
+            f"web.yaml:13: deployment/web: spec.template.spec.volumes[0].image: {NOT}",
         ),
         (
             web(container="resources:\n  limits:\n    gpu: 1"),

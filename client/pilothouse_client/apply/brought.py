@@ -52,11 +52,7 @@ class Brought:
             for source in sources:
                 if (_KIND_OF_VARIABLE.get(source.value_from, ""), source.source_name) in self.configs:
                     source.optional = True
-        for volume in checked.pod_volumes:
-            kind = volume.WhichOneof("source") or ""
-            files = volume.secret if kind == "secret" else volume.config_map
-            if (kind, files.source_name) in self.configs:
-                files.optional = True
+        self._excuse_sources(checked)
         pulling = [name for name in checked.image_pull_secrets if ("secret", name) not in self.configs]
         checked.image_pull_secrets[:] = pulling
         mounted = {mount.volume for mount in checked.volume_mounts}
@@ -68,6 +64,15 @@ class Brought:
         if made and mask and "empty_dirs" not in mask:
             mask = (*mask, "empty_dirs")
         return replace(step, container=checked, update_mask=mask)
+
+    def _excuse_sources(self, checked: pb.Container) -> None:
+        """Has pods do without the sources of their own volumes that this file brings."""
+        for volume in checked.pod_volumes:
+            holders: list[pb.PodVolume | pb.ProjectedSource] = [volume, *volume.projected.sources]
+            for holder in holders:
+                kind = holder.WhichOneof("source") or ""
+                if (kind, getattr(getattr(holder, kind, None), "source_name", "")) in self.configs:
+                    getattr(holder, kind).optional = True
 
     def excuses_volume(self, step: VolumeStep, error: PilothouseError) -> bool:
         """Returns whether the server misses only objects that the file brings for a volume to show."""

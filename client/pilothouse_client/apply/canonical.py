@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_manifests.fields import FieldPart
-from pilothouse_manifests.pod_volumes import USUAL_MODE
+from pilothouse_manifests.pod_volumes import USUAL_EXPIRATION_SECONDS, USUAL_MODE
 from pilothouse_manifests.table import (
     DEPLOYMENT_SETTINGS,
     GRACE_SECONDS,
@@ -144,9 +144,17 @@ def _volumes(container: pb.Container) -> None:
     for folder in container.empty_dirs:
         folder.size_limit = amount(folder.size_limit)
     for volume in container.pod_volumes:
-        for files in (volume.config_map, volume.secret):
+        for files in (volume.config_map, volume.secret, volume.projected, volume.downward_api):
             if files.default_mode == USUAL_MODE:
                 files.ClearField("default_mode")
+        shown = list(volume.downward_api.items)
+        for source in volume.projected.sources:
+            shown += source.downward_api.items
+            if source.service_account_token.expiration_seconds == USUAL_EXPIRATION_SECONDS:
+                source.service_account_token.ClearField("expiration_seconds")
+        for file in shown:
+            # The API writes 0 for an unset value.
+            file.divisor = file.divisor if file.divisor != "0" else ""
 
 
 def _clear(message: Message, name: str) -> None:

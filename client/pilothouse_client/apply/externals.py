@@ -53,9 +53,10 @@ def _named(container: Values) -> Iterator[tuple[_SourceName, Values]]:
             if item.get("value_from") in FILES:
                 yield (item["value_from"], item.get("source_name", "")), item
     for volume in container.get("pod_volumes", ()):
-        for kind in FILES:
-            if kind in volume:
-                yield (kind, volume[kind].get("source_name", "")), volume[kind]
+        for holder in (volume, *volume.get("projected", {}).get("sources", ())):
+            for kind in FILES:
+                if kind in holder:
+                    yield (kind, holder[kind].get("source_name", "")), holder[kind]
 
 
 def _of_volume(volume: Values) -> Iterator[tuple[_SourceName, Values]]:

@@ -14,6 +14,7 @@ from typing import IO
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
@@ -25,12 +26,14 @@ from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_services
 from pilothouse_client.apply.trial import ApplySteps, try_out
-from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
+from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
 from pilothouse_client.client import Nouns
+from pilothouse_client.errors import PermissionDeniedError
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 from pilothouse_manifests.translator.attach import attach, owned_services
 from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.convert_volume import use_existing_claims
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest, ManifestService
 from pilothouse_manifests.translator.problems import Problems, counts, listed
@@ -163,13 +166,15 @@ def _planned(
     mark_external(client, manifest, options.namespace, namespace.external_sources, described)
     owned = owned_services(described)
     joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
+    volumes = _existing_volumes(client, manifest, options)
+    _use_claims(manifest, volumes, complain)
     steps = ApplySteps(
         containers=plan(attach(joined, described), existing, problems),
         services=_planned_services(
             client, [each for each in manifest.services if each.name not in owned], options
         ),
         configs=_planned_configs(client, manifest, options, problems),
-        volumes=_planned_volumes(client, manifest, options, problems),
+        volumes=plan_volumes(manifest.volumes, volumes or (), problems),
     )
     if problems.refused(options.skip):
         _refuse(problems, options, complain)
@@ -194,15 +199,34 @@ def _planned_configs(
     return plan_configs(manifest.configs, config_maps, secrets, problems)
 
 
-def _planned_volumes(
-    client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
-) -> list[VolumeStep]:
-    """As with configuration: the volumes on the server are read only if the manifest has any."""
-    wanted = manifest.volumes
-    if not wanted:
+def _existing_volumes(
+    client: Nouns[BlockingTransport], manifest: Manifest, options: Options
+) -> list[storage_pb2.Volume] | None:
+    """The volumes on the server, which are read only if the manifest makes or mounts any.
+
+    None: the caller may not list them, and makes none.
+    """
+    if not manifest.volumes and not any(each.claims for each in manifest.workloads):
         return []
-    existing = client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE)
-    return plan_volumes(wanted, existing, problems)
+    try:
+        return list(client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE))
+    except PermissionDeniedError:
+        if manifest.volumes:
+            raise
+        return None
+
+
+def _use_claims(manifest: Manifest, volumes: list[storage_pb2.Volume] | None, complain: Say) -> None:
+    """Has pods mount claims that are no volumes of the namespace as existing claims; if it is unknown, none is."""
+    if volumes is None:
+        return
+    known = {each.name for each in volumes} | {each.name for each in manifest.claims}
+    for workload in manifest.workloads:
+        for claim in use_existing_claims(workload, known):
+            complain(
+                f"warning: {workload.place}: {workload.reporter.subject}: claim {claim!r} is no volume of the "
+                "namespace: it must exist on the cluster, and is not counted and never deleted here"
+            )
 
 
 def _planned_services(

@@ -27,7 +27,6 @@ from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     ManifestWorkload,
-    VolumeObject,
     metadata,
 )
 from pilothouse_manifests.volumes import DNS_LABEL
@@ -57,7 +56,9 @@ def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
     container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
     container |= {"pod_labels": dict(pod_labels), "pod_annotations": texts_of(pods.annotations)}
     _drop_platform_labels(container)
-    return ManifestWorkload(root.place, root.reporter, container, declared, pod_labels, volumes)
+    return ManifestWorkload(
+        root.place, root.reporter, container, declared, pod_labels, volumes.implied, volumes.claims
+    )
 
 
 def _without_pause(rollout: Values, source: MappingSource) -> Values:
@@ -105,8 +106,8 @@ def _drop_platform_labels(container: Values) -> None:
                 del labels[key]
 
 
-def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[VolumeObject]]:
-    """Fills in the pod's values; returns the ports it declares, and the volumes that it implies."""
+def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], PodVolumes]:
+    """Fills in the pod's values; returns the ports it declares, and its volumes."""
     volumes = pod_volumes(pod)
     container["empty_dirs"] = volumes.empty_dirs
     container["pod_volumes"] = volumes.own
@@ -116,7 +117,7 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
     if not containers:
         if pod.present:
             pod.invalid(CONTAINERS, "expected a list with a container, found none")
-        return [], []
+        return [], volumes
     # The first one is the main one, as it is to kubectl.
     if len(containers) > 1:
         values["sidecars"] = list(read_each(SIDECAR, containers[1:], hooks))
@@ -132,7 +133,7 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
         for port in values.pop("ports", ())
     ]
     container |= values
-    return declared, volumes.implied
+    return declared, volumes
 
 
 def _hooks(volumes: PodVolumes) -> Hooks:

@@ -3,12 +3,17 @@
 On the platform volumes belong to the namespace, not to a pod, and containers mount them by their name there. A claim
 keeps its own name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows
 from that source alone, so that pods with the same source share one, and a second apply finds it. An emptyDir stays a
-part of its container, and so does a volume with a choice of keys or with permission bits.
+part of its container, and so does a volume with a choice of keys or with permission bits, of projected sources, or of
+fields of the pod.
+
+Whether a claim is a volume of the platform only the server knows. One that is not, because only the cluster has it, is
+an existing claim: a part of its container (`use_existing_claims`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pilothouse_manifests import volumes
@@ -17,7 +22,7 @@ from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.translator.fields import Fields, texts_of
-from pilothouse_manifests.translator.manifest import VolumeObject, metadata
+from pilothouse_manifests.translator.manifest import ManifestWorkload, VolumeObject, metadata
 from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
 
 
@@ -31,13 +36,17 @@ class ConvertedVolume:
 
 @dataclass(slots=True)
 class PodVolumes:
-    """The volumes of one pod by their names in it, those they imply, and the paths of those that were reported."""
+    """The volumes of one pod by their names in it, those they imply, and the paths of those that were reported.
+
+    `claims`: as existing claims, by their names on the platform.
+    """
 
     by_name: dict[str, ConvertedVolume]
     reported: dict[str, str]
     empty_dirs: list[Values]
     own: list[Values]
     implied: list[VolumeObject]
+    claims: dict[str, Values]
 
 
 def convert_claim(root: Fields, namespace: str) -> VolumeObject:
@@ -83,13 +92,19 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 def pod_volumes(pod: Fields) -> PodVolumes:
     """Reads the volumes of a pod."""
-    found = PodVolumes({}, {}, [], [], [])
+    found = PodVolumes({}, {}, [], [], [], {})
     for stated in read_volumes(pod):
         volume = _volume(stated, found) if stated.type else None
         if volume is None:
             found.reported[stated.name] = stated.item.path
         else:
             found.by_name[stated.name] = volume
+    for name, claim in found.claims.items():
+        of_claim = [key for key, volume in found.by_name.items() if volume.name == name]
+        claim["read_only"] = all(found.by_name[key].read_only for key in of_claim)
+        if claim["read_only"]:
+            # The claim as a whole: see `use_existing_claims`.
+            found.by_name |= dict.fromkeys(of_claim, ConvertedVolume(name))
     own = {each["name"] for each in (*found.empty_dirs, *found.own)}
     for name, volume_of in list(found.by_name.items()):
         if volume_of.name in own and volume_of.name != name:
@@ -108,7 +123,13 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
         found.empty_dirs.append({"name": stated.name, **stated.values})
         return ConvertedVolume(stated.name)
     if stated.type == "persistent_volume_claim":
-        return ConvertedVolume(stated.volume, stated.values.get("read_only", False))
+        read_only = stated.values.get("read_only", False)
+        name = stated.values.get("kubernetes_name", "")
+        found.claims.setdefault(stated.volume, {"claim_name": name, "read_only": read_only})
+        return ConvertedVolume(stated.volume, read_only)
+    if stated.is_own:
+        found.own.append({"name": stated.name, stated.type: stated.values})
+        return ConvertedVolume(stated.name)
     shown = stated.values.get("source_name", "")
     if shown and not re.fullmatch(DNS_LABEL, shown):
         word = stated.key.lower()
@@ -117,9 +138,23 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
             key, f"cannot be represented: the platform has no {word} with the name {shown!r}"
         )
         return None
-    if stated.is_own:
-        found.own.append({"name": stated.name, stated.type: stated.values})
-        return ConvertedVolume(stated.name)
     volume = {**stated.values, "name": stated.volume, "type": stated.type}
     found.implied.append(VolumeObject(stated.source.place, stated.source.reporter, volume, implied=True))
     return ConvertedVolume(stated.volume)
+
+
+def use_existing_claims(workload: ManifestWorkload, known: Collection[str]) -> list[str]:
+    """Has a workload mount its claims as volumes of the platform, if that has them, and as existing claims otherwise.
+
+    `known`: names of volumes. Returns the names of the existing claims.
+    """
+    container, existing = workload.values, []
+    for name, claim in workload.claims.items():
+        if name not in known:
+            existing.append(claim["claim_name"])
+            container["pod_volumes"] = [*container["pod_volumes"], {"name": name, "existing_claim": claim}]
+        elif claim["read_only"]:
+            for program in (container, *container.get("sidecars", ()), *container.get("init_containers", ())):
+                for mount in program.get("volume_mounts", ()):
+                    mount["read_only"] = mount["read_only"] or mount["volume"] == name
+    return existing

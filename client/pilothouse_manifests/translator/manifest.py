@@ -52,6 +52,8 @@ class ManifestWorkload:
     pod_labels: dict[str, str]
     # The volumes that its pods imply: config maps, secrets and folders of the node to be mounted.
     volumes: list[VolumeObject] = field(default_factory=list)
+    # The claims that they mount, as existing claims, by their names on the platform.
+    claims: dict[str, Values] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from pilothouse_manifests.volumes import volume_name
 from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
-from pilothouse_server.containers.config_use import mount_fields, refuse_use, source_fields
+from pilothouse_server.containers.config_use import claim_fields, mount_fields, refuse_use, source_fields
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.guarding import admitted, runs_other_things
 from pilothouse_server.containers.model import Container, MountedVolume
@@ -54,7 +55,9 @@ def needs_of(wanted: Container, stored: Container | None) -> Needs:
         services=_services(wanted) - (_services(stored) if stored is not None else frozenset()),
         config_maps=frozenset(sources["config_map"]),
         secrets=frozenset(sources["secret"] | _pull_secrets(wanted, stored)),
-        volumes=frozenset(mounted - wanted.spec.own_volumes),
+        volumes=frozenset(mounted - wanted.spec.own_volumes).union(
+            volume_name("claim", each) for each in _new_claims(wanted, stored)
+        ),
     )
 
 
@@ -87,6 +90,7 @@ def settled(
     _check_sources(wanted, stored, facts, found)
     _check_pull_secrets(wanted, stored, facts.secrets, found)
     _check_mounts(wanted, facts.volumes, found)
+    _check_claims(wanted, stored, facts.volumes, found)
     found.raise_if_any()
     return admitted(wanted, stored, keys, may)
 
@@ -134,6 +138,25 @@ def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found
             )
 
 
+def _new_claims(wanted: Container, stored: Container | None) -> set[str]:
+    """The names of claims of the cluster that a container did not have before."""
+    before = set() if stored is None else {each.claim_name for _, each in claim_fields(stored)}
+    return {each.claim_name for _, each in claim_fields(wanted)} - before
+
+
+def _check_claims(
+    wanted: Container, stored: Container | None, volumes: Mapping[str, MountedVolume], found: Findings
+) -> None:
+    """Notes claims of the cluster that are volumes of the platform: their users must be counted."""
+    new = _new_claims(wanted, stored)
+    here = {each.kubernetes_name: name for name, each in volumes.items() if each.kubernetes_name}
+    for field, claim in claim_fields(wanted):
+        if claim.claim_name in new and claim.claim_name in here:
+            name = here[claim.claim_name]
+            words = f'"{claim.claim_name}" is volume "{name}" of the namespace: mount it by that name'
+            found.add(f"{field}.claim_name", "known", words)
+
+
 def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
     return set(wanted.spec.image_pull_secrets) - _read_beside(stored, "secret")
 
@@ -165,7 +188,9 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
     return read | set(stored.spec.image_pull_secrets if kind == "secret" else ())
 
 
-def _with_volumes(wanted: Container, volumes: Mapping[str, MountedVolume]) -> Container:
+def _with_volumes(wanted: Container, found: Mapping[str, MountedVolume]) -> Container:
+    mounted = {mount.volume for mount in wanted.all_mounts} - wanted.spec.own_volumes
+    volumes = {name: volume for name, volume in found.items() if name in mounted}
     read_only = {name for name, volume in volumes.items() if volume.read_only}
     if read_only:
         wanted = wanted.changing_mounts(lambda mounts: _read_only(mounts, read_only))

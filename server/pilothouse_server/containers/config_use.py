@@ -1,33 +1,49 @@
-"""Config maps and secrets that a container is given, and the permission to give them.
+"""Config maps, secrets and claims of the cluster that a container is given, and the permission to give them.
 
 A caller who decides which program a container runs can read everything that it is given: by a program of their own,
-by `exec`, by its log. So the caller needs `config.use` to give it a secret, though nobody reveals its values to them.
+by `exec`, by its log. So the caller needs `config.use` to give it a secret, though nobody reveals its values to them,
+and `storage.create` to give it a claim that the platform does not have, as to import that claim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pilothouse_manifests.pod_volumes import ROOT_CERTIFICATE
 from pilothouse_server.authorization.access import May
-from pilothouse_server.containers.model import Container, EnvFrom, EnvVar, SourceFiles
+from pilothouse_server.containers.model import Container, EnvFrom, EnvVar
+from pilothouse_server.containers.own_volumes import ExistingClaim, SourceKeys
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.values.volumes import VolumeMount
 
 CONFIG_USE_PERMISSION = "config.use"
+CLAIM_PERMISSION = "storage.create"
+_FREE = ("config_map", ROOT_CERTIFICATE)
 WORDS = {"config_map": "config map", "secret": "secret"}
 
+SourceField = tuple[str, EnvVar | EnvFrom | SourceKeys]
 
-def source_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom | SourceFiles]]:
-    """The variables and sources of variables of all programs of a container, and the volumes of its pods alone, with
-    their fields.
+
+def source_fields(container: Container) -> list[SourceField]:
+    """The variables and sources of variables of all programs of a container, and the sources of volumes of its pods
+    alone, with their fields, apart from those of the cluster's certificate.
     """
-    found: list[tuple[str, EnvVar | EnvFrom | SourceFiles]] = []
+    found: list[SourceField] = []
     for field, program in container.programs():
         found += [(f"{field}.env[{i}]", item) for i, item in enumerate(program.env)]
         found += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(program.env_from)]
     for i, volume in enumerate(container.spec.pod_volumes):
-        found.append((f"container.pod_volumes[{i}].{volume.source.value_from}", volume.source))
-    return found
+        found += [(f"container.pod_volumes[{i}].{field}", keys) for field, keys in volume.sources()]
+    return [each for each in found if (each[1].value_from, each[1].source_name) != _FREE]
+
+
+def claim_fields(container: Container) -> list[tuple[str, ExistingClaim]]:
+    """The claims that only the cluster has, with their fields."""
+    return [
+        (f"container.pod_volumes[{number}].existing_claim", each.source)
+        for number, each in enumerate(container.spec.pod_volumes)
+        if isinstance(each.source, ExistingClaim)
+    ]
 
 
 def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
@@ -40,23 +56,26 @@ def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
 
 
 def refuse_use(container: Container, may: May) -> None:
-    """Raises PermissionDenied for the first config map or secret that the container is given, unless the caller may.
+    """Raises PermissionDenied for the first config map, secret or claim of the cluster that the container is given,
+    unless the caller may.
 
     Its volumes must have been looked up.
     """
     for field, kind, name in _given(container):
-        if may(CONFIG_USE_PERMISSION):
-            return
-        raise PermissionDenied(
-            f'permission {CONFIG_USE_PERMISSION} is needed in namespace "{container.namespace}": '
-            f'{field} gives the container {WORDS[kind]} "{name}"',
-            reason="PERMISSION_DENIED",
-            metadata={
-                "permission": CONFIG_USE_PERMISSION,
-                "namespace": container.namespace,
-                "field": field,
-            },
-        )
+        if not may(CONFIG_USE_PERMISSION):
+            raise _denied(container, CONFIG_USE_PERMISSION, field, f'{WORDS[kind]} "{name}"')
+    for field, claim in claim_fields(container):
+        if not may(CLAIM_PERMISSION):
+            raise _denied(container, CLAIM_PERMISSION, field, f'PersistentVolumeClaim "{claim.claim_name}"')
+
+
+def _denied(container: Container, permission: str, field: str, what: str) -> PermissionDenied:
+    return PermissionDenied(
+        f'permission {permission} is needed in namespace "{container.namespace}": '
+        f"{field} gives the container {what}",
+        reason="PERMISSION_DENIED",
+        metadata={"permission": permission, "namespace": container.namespace, "field": field},
+    )
 
 
 def _given(container: Container) -> Iterator[tuple[str, str, str]]:

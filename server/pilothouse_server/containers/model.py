@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pilothouse_server.containers.own_volumes import OwnVolume, ValueFrom
 from pilothouse_server.values.actors import TriggeredBy
 from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.programs import ProgramStatus
@@ -25,7 +26,6 @@ Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loo
 DesiredState = Literal["running", "stopped", "paused"]
 WorkloadKind = Literal["deployment"]
 DriftPolicy = Literal["repair", "report", "adopt"]
-ValueFrom = Literal["literal", "config_map", "secret", "field_ref", "resource_field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
 
 
@@ -102,43 +102,7 @@ class EmptyDir(Value, frozen=True):
     name: str
     medium: str = ""
     size_limit: str = ""
-
-
-class KeyFile(Value, frozen=True):
-    """A key of a source as a file. `mode`: its permission bits, if they are not those of the volume."""
-
-    key: str
-    path: str
     mode: int | None = None
-
-
-class SourceFiles(Value, frozen=True, tag_field="value_from"):
-    """Keys of a config map or secret as files; all, if `items` is empty. The tag is found by SQL, as in `EnvFrom`."""
-
-    source_name: str
-    optional: bool = False
-    default_mode: int | None = None
-    items: tuple[KeyFile, ...] = ()
-    external: bool = False
-
-    @property
-    def value_from(self) -> Literal["config_map", "secret"]:
-        return "secret" if isinstance(self, SecretFiles) else "config_map"
-
-
-class ConfigMapFiles(SourceFiles, frozen=True, tag_field="value_from", tag="config_map"):
-    pass
-
-
-class SecretFiles(SourceFiles, frozen=True, tag_field="value_from", tag="secret"):
-    pass
-
-
-class OwnVolume(Value, frozen=True):
-    """A volume of the pods of this container alone."""
-
-    name: str
-    source: ConfigMapFiles | SecretFiles
 
 
 class Resources(Value, frozen=True):

@@ -24,11 +24,11 @@ from pilothouse_server.containers.model import (
     EnvVar,
     LifecycleHandler,
     MountedVolume,
-    OwnVolume,
     Port,
     Probe,
     Resources,
 )
+from pilothouse_server.containers.own_volumes import OwnVolume, ProjectedSource
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.values.names import is_pod_port_name
 from pilothouse_server.values.volumes import VolumeMount
@@ -66,8 +66,8 @@ def _handler(_: OneOf, value: Probe | LifecycleHandler) -> tuple[str, Any]:
     return str(value.handler.__struct_config__.tag), value.handler
 
 
-def _source(_: OneOf, volume: OwnVolume) -> tuple[str, Any]:
-    return volume.source.value_from, volume.source
+def _source(_: OneOf, holder: OwnVolume | ProjectedSource) -> tuple[str, Any]:
+    return str(holder.source.__struct_config__.tag), holder.source
 
 
 _write_pod = writer(POD, place=_place, choose=_handler)

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from pilothouse_manifests.pod_requests import pod_request
-from pilothouse_manifests.table import GRACE_SECONDS, MEDIUM, RECREATE, ROLLING_UPDATE
+from pilothouse_manifests.table import GRACE_SECONDS, RECREATE, ROLLING_UPDATE
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.extra_fields import checked_extra_fields
 from pilothouse_server.containers.findings import Findings
@@ -39,6 +39,7 @@ from pilothouse_server.containers.model import (
     SecurityContext,
     Sleep,
 )
+from pilothouse_server.containers.volume_rules import check_amount, check_field, check_pod_volumes
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.names import dns_subdomain_problem, is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
@@ -57,10 +58,6 @@ _FIELD_PATHS = frozenset(
         "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
     }
 )  # fmt: skip
-_AMOUNT_PATHS = re.compile(r"(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGTPE]i)")
-_CPU_DIVISORS = ("1", "1m")
-_BYTE_DIVISORS = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
-_FIELD_KEYS = re.compile(r"metadata\.(labels|annotations)\['[^'\x00-\x1f]{1,317}'\]")
 
 
 def checked(container: Container) -> Container:
@@ -75,12 +72,7 @@ def checked(container: Container) -> Container:
     if not container.image:
         found.missing("container.image")
     spec = container.spec
-    found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
-    _check_pod_volumes(found, spec)
-    for index, item in enumerate(spec.empty_dirs):
-        if item.medium and not MEDIUM.fullmatch(item.medium):
-            words = "must be empty, Memory, HugePages or HugePages-SIZE such as HugePages-2Mi"
-            found.add(f"container.empty_dirs[{index}].medium", "one_of", words)
+    check_pod_volumes(found, container)
     _check_keys(found, "container.labels", container.labels)
     _check_keys(found, "container.annotations", container.annotations)
     _check_keys(found, "container.pod_labels", spec.pod_labels)
@@ -181,7 +173,7 @@ def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]
     """Whether its environment, or a volume of its pods alone, cannot do without one of these keys of a config map or
     secret.
     """
-    shown = [each.source for each in container.spec.pod_volumes if not each.source.optional]
+    shown = [keys for each in container.spec.pod_volumes for _, keys in each.sources() if not keys.optional]
     return any(
         (each.value_from, each.source_name) == (kind, name) and any(item.key in keys for item in each.items)
         for each in shown
@@ -267,43 +259,13 @@ def _check_env_source(found: Findings, at: str, item: EnvVar) -> None:
     if item.value_from == "field_ref":
         if item.source_name:
             found.add(f"{at}.source_name", "unused", "must be empty for a field of the pod")
-        if item.source_key not in _FIELD_PATHS and not _FIELD_KEYS.fullmatch(item.source_key):
-            found.add(
-                f"{at}.source_key",
-                "one_of",
-                f"must be one of {', '.join(sorted(_FIELD_PATHS))}, metadata.labels['KEY'], "
-                "metadata.annotations['KEY']",
-            )
+        check_field(found, at, item.source_key, _FIELD_PATHS)
     elif item.value_from == "resource_field_ref":
-        _check_amount_reference(found, at, item)
+        check_amount(found, at, item.source_key, item.divisor)
     elif not item.source_name:
         found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
     elif item.external and (problem := dns_subdomain_problem(item.source_name)):
         found.add(f"{at}.source_name", "format", problem)
-
-
-def _check_amount_reference(found: Findings, at: str, item: EnvVar) -> None:
-    if item.source_key and not _AMOUNT_PATHS.fullmatch(item.source_key):
-        found.add(
-            f"{at}.source_key",
-            "one_of",
-            "must be limits. or requests. and one of cpu, memory, ephemeral-storage, hugepages-SIZE",
-        )
-    allowed = _CPU_DIVISORS if item.source_key.endswith(".cpu") else _BYTE_DIVISORS
-    # 0 is what the API writes where nothing is said.
-    if item.divisor not in ("", "0", *allowed):
-        found.add(f"{at}.divisor", "one_of", f"must be one of {', '.join(allowed)}")
-
-
-def _check_pod_volumes(found: Findings, spec: ContainerSpec) -> None:
-    folders = {item.name for item in spec.empty_dirs}
-    found.unique("container.pod_volumes", enumerate(each.name for each in spec.pod_volumes), "the name")
-    for index, volume in enumerate(spec.pod_volumes):
-        field = f"container.pod_volumes[{index}]"
-        if volume.name in folders:
-            found.add(f"{field}.name", "unique", f'one of empty_dirs is called "{volume.name}", too')
-        paths = enumerate(item.path for item in volume.source.items)
-        found.unique(f"{field}.{volume.source.value_from}.items", paths, "the path")
 
 
 def _check_env_from(found: Findings, field: str, sources: Sequence[EnvFrom]) -> None:

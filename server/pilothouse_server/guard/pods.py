@@ -126,7 +126,7 @@ _VOLUME = {
     "name": FREE,
     "configMap": {**_free("name defaultMode optional"), "items": _ITEMS},
     "downwardAPI": {"defaultMode": FREE, "items": _DOWNWARD},
-    "emptyDir": _free("medium sizeLimit"),
+    "emptyDir": _free("medium mode sizeLimit"),
     "hostPath": checks.host_path,
     "persistentVolumeClaim": _free("claimName readOnly"),
     "projected": {

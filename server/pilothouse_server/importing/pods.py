@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_manifests.fields import Check, FieldPart, OneOf, Values
+from pilothouse_manifests.pod_volumes import PROJECTED_SOURCE
 from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource, ObjectSource
 from pilothouse_manifests.table import (
@@ -22,7 +23,8 @@ from pilothouse_manifests.table import (
     SIDECAR,
 )
 from pilothouse_manifests.volumes import read_volumes
-from pilothouse_server.containers.model import EmptyDir, MountedVolume, OwnVolume, TakenOverVolume
+from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
+from pilothouse_server.containers.own_volumes import OwnVolume
 from pilothouse_server.values.image_reference import image_problem
 
 
@@ -74,25 +76,26 @@ def _with_image(container: Values, source: MappingSource) -> Values:
     return container
 
 
-def _with_handler(part: FieldPart) -> Check:
-    """The model has one field of several types where the table has one of several fields."""
-    handlers = next(entry for entry in part.entries if isinstance(entry, OneOf))
+def _with_choice(part: FieldPart, tag: str) -> Check:
+    """The model has one field of several types where the table has one of several fields; `tag` names the type."""
+    found = next(entry for entry in part.entries if isinstance(entry, OneOf))
 
-    def with_handler(values: Values, _: MappingSource) -> Values | None:
-        for name, _key, _part in handlers.choices:
+    def with_choice(values: Values, _: MappingSource) -> Values | None:
+        for name, _key, _part in found.choices:
             if name in values:
-                return {**values, handlers.name: {"type": name, **values.pop(name)}}
+                return {**values, found.name: {tag: name, **(values.pop(name) or {})}}
         return None
 
-    return with_handler
+    return with_choice
 
 
 _HOOKS: Hooks = {
     MAIN_CONTAINER: _with_image,
     SIDECAR: _with_image,
     INIT_CONTAINER: _with_image,
-    PROBE: _with_handler(PROBE),
-    LIFECYCLE_HANDLER: _with_handler(LIFECYCLE_HANDLER),
+    PROBE: _with_choice(PROBE, "type"),
+    LIFECYCLE_HANDLER: _with_choice(LIFECYCLE_HANDLER, "type"),
+    PROJECTED_SOURCE: _with_choice(PROJECTED_SOURCE, "value_from"),
     POD_PORT: lambda port, _: {**port, "service_type": "None"},
 }
 
@@ -103,7 +106,7 @@ def _volumes(pod: ObjectSource) -> ReadPod:
     pod_volumes: list[OwnVolume] = []
     volumes: list[ImportedVolume] = []
     order: list[TakenOverVolume] = []
-    for found in read_volumes(pod):
+    for found in read_volumes(pod, _HOOKS):
         if found.type == "host_path":
             found.item.unsupported(found.key)
         elif found.type == "empty_dir":

@@ -115,8 +115,12 @@ def _default_volume(volume: JsonObject) -> None:
     for source in ("configMap", "secret", "projected", "downwardAPI"):
         if volume.get(source) is not None:
             volume[source].setdefault("defaultMode", 420)
-    for item in (volume.get("downwardAPI") or {}).get("items") or []:
-        _default_references(item)
+    projected = (volume.get("projected") or {}).get("sources") or []
+    for source_of in (volume, *projected):
+        for item in (source_of.get("downwardAPI") or {}).get("items") or []:
+            _default_references(item)
+        if source_of.get("serviceAccountToken") is not None:
+            source_of["serviceAccountToken"].setdefault("expirationSeconds", 3600)
     if set(volume) == {"name"}:
         volume["emptyDir"] = {}
     if volume.get("hostPath") is not None:

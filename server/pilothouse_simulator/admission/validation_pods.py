@@ -19,6 +19,7 @@ from pilothouse_simulator.admission.validation_security import (
     validate_pod_security_context,
     validate_security_context,
 )
+from pilothouse_simulator.admission.validation_volumes import validate_volumes
 from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.quantities import parse_quantity
@@ -59,7 +60,7 @@ def validate_template_metadata(template: JsonObject, field: str) -> list[ErrorCa
 def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
     """A pod spec after defaults."""
     causes: list[ErrorCause] = []
-    volumes, volume_causes = _validate_volumes(spec.get("volumes") or [], f"{field}.volumes")
+    volumes, volume_causes = validate_volumes(spec.get("volumes") or [], f"{field}.volumes")
     causes += volume_causes
     containers = spec.get("containers") or []
     if not containers:
@@ -88,23 +89,6 @@ def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
     return causes + non_negative(
         spec.get("terminationGracePeriodSeconds"), f"{field}.terminationGracePeriodSeconds"
     )
-
-
-def _validate_volumes(volumes: list[JsonObject], field: str) -> tuple[set[str], list[ErrorCause]]:
-    names: set[str] = set()
-    causes: list[ErrorCause] = []
-    for index, volume in enumerate(volumes):
-        name = volume.get("name", "")
-        path = f"{field}[{index}].name"
-        problem = label_name_problem(name)
-        if not name:
-            causes.append(required(path))
-        elif problem:
-            causes.append(invalid_value(path, name, problem))
-        elif name in names:
-            causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{name}"', path))
-        names.add(name)
-    return names, causes
 
 
 def _validate_container(

@@ -48,8 +48,8 @@ def environment_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -
 
 
 def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
-    """Returns the contents by path of the files mounted from config maps and secrets, and of the files every
-    container has.
+    """Returns the contents by path of the files mounted from config maps, secrets and fields of the pod, and of the
+    files every container has.
     """
     namespace = pod["metadata"]["namespace"]
     files = {
@@ -59,17 +59,38 @@ def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     for mount in container.get("volumeMounts") or []:
         volume = volumes.get(mount["name"]) or {}
-        for source, path in ((volume.get("configMap"), "configMapRef"), (volume.get("secret"), "secretRef")):
-            if source is None:
-                continue
-            name = source.get("name") or source.get("secretName") or ""
-            content = _source(store, namespace, {path: {"name": name}})
-            if source.get("items"):
-                content = {
-                    item["path"]: content[item["key"]] for item in source["items"] if item["key"] in content
-                }
-            _mount(files, mount, content)
+        content: dict[str, bytes] = {}
+        for each in (volume, *((volume.get("projected") or {}).get("sources") or [])):
+            content |= _shown(store, pod, each)
+        _mount(files, mount, content)
     return files
+
+
+def _shown(store: ObjectStore, pod: JsonObject, volume: JsonObject) -> dict[str, bytes]:
+    """The files of a volume, or of one source of a projected one, by their paths in it."""
+    namespace = pod["metadata"]["namespace"]
+    content: dict[str, bytes] = {}
+    for source, path in ((volume.get("configMap"), "configMapRef"), (volume.get("secret"), "secretRef")):
+        if source is None:
+            continue
+        name = source.get("name") or source.get("secretName") or ""
+        found = _source(store, namespace, {path: {"name": name}})
+        if source.get("items"):
+            found = {item["path"]: found[item["key"]] for item in source["items"] if item["key"] in found}
+        content |= found
+    for item in (volume.get("downwardAPI") or {}).get("items") or []:
+        if "fieldRef" in item:
+            text = _field(pod, str(item["fieldRef"].get("fieldPath", "")))
+        else:
+            reference = item.get("resourceFieldRef") or {}
+            programs = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
+            named = [each for each in programs if each["name"] == reference.get("containerName")]
+            text = _amount(named[0], reference) if named else ""
+        content[item["path"]] = text.encode()
+    if (token := volume.get("serviceAccountToken")) is not None:
+        account = pod["spec"].get("serviceAccountName", "default")
+        content[token["path"]] = f"simulated token of {namespace}/{account}".encode()
+    return content
 
 
 def _mount(files: dict[str, bytes], mount: JsonObject, content: dict[str, bytes]) -> None:
@@ -108,12 +129,15 @@ def _value(store: ObjectStore, pod: JsonObject, container: JsonObject, entry: Js
     if "fieldRef" in origin:
         return _field(pod, str(origin["fieldRef"].get("fieldPath", "")))
     if "resourceFieldRef" in origin:
-        reference = origin["resourceFieldRef"]
-        kind, _, name = str(reference.get("resource", "")).partition(".")
-        amount = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
-        # A whole number of divisors, rounded up; without one, of bytes or processors.
-        return str(ceil(parse_quantity(amount) / (parse_quantity(reference.get("divisor") or "0") or 1)))
+        return _amount(container, origin["resourceFieldRef"])
     return ""
+
+
+def _amount(container: JsonObject, reference: JsonObject) -> str:
+    kind, _, name = str(reference.get("resource", "")).partition(".")
+    amount = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
+    # A whole number of divisors, rounded up; without one, of bytes or processors.
+    return str(ceil(parse_quantity(amount) / (parse_quantity(reference.get("divisor") or "0") or 1)))
 
 
 def _field(pod: JsonObject, path: str) -> str:
@@ -123,4 +147,7 @@ def _field(pod: JsonObject, path: str) -> str:
     found: Any = pod
     for name in path.split("."):
         found = found.get(name, "") if isinstance(found, dict) else ""
+    if isinstance(found, dict):
+        # Labels and annotations as a whole, one a line.
+        return "\n".join(f'{key}="{value}"' for key, value in sorted(found.items()))
     return str(found)

@@ -43,7 +43,8 @@ def _time_since(status: model.Status, started_at: datetime | None) -> timedelta 
 
 _PROBE_WORDS = "one of http_get, tcp_socket, exec, grpc must be set"
 _HOOK_WORDS = "one of exec, http_get, sleep must be set"
-_VOLUME_WORDS = "one of config_map, secret must be set"
+_VOLUME_WORDS = "one of config_map, secret, projected, downward_api, existing_claim must be set"
+_SOURCE_WORDS = "one of config_map, secret, downward_api, service_account_token must be set"
 
 
 def _check_choices(message: pb.Container) -> None:
@@ -51,6 +52,10 @@ def _check_choices(message: pb.Container) -> None:
     for number, volume in enumerate(message.pod_volumes):
         if volume.WhichOneof("source") is None:
             raise invalid(f"container.pod_volumes[{number}].source", _VOLUME_WORDS, reason="REQUIRED")
+        for index, each in enumerate(volume.projected.sources):
+            if each.WhichOneof("source") is None:
+                field = f"container.pod_volumes[{number}].projected.sources[{index}].source"
+                raise invalid(field, _SOURCE_WORDS, reason="REQUIRED")
     _check_program("container", message)
     for number, sidecar in enumerate(message.sidecars):
         _check_program(f"container.sidecars[{number}]", sidecar)

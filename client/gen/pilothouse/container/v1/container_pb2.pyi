@@ -555,6 +555,7 @@ class EmptyDir(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MEDIUM_FIELD_NUMBER: _builtins.int
     SIZE_LIMIT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; unique in the container."""
     medium: _builtins.str
@@ -563,18 +564,23 @@ class EmptyDir(_message.Message):
     """
     size_limit: _builtins.str
     """Greatest size; a Kubernetes quantity; default no limit."""
+    mode: _builtins.int
+    """Permission bits of the folder, 0 to 1023 (octal 1777); default those of the cluster. Kubernetes 1.37 and later."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         medium: _builtins.str = ...,
         size_limit: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["medium", b"medium", "name", b"name", "size_limit", b"size_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "medium", b"medium", "mode", b"mode", "name", b"name", "size_limit", b"size_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
 
 Global___EmptyDir: _TypeAlias = EmptyDir  # noqa: Y015
 
@@ -622,7 +628,9 @@ class SourceFiles(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     EXTERNAL_FIELD_NUMBER: _builtins.int
     source_name: _builtins.str
-    """Required; name of the config map or secret of the same namespace."""
+    """Required; name of the config map or secret of the same namespace, or `kube-root-ca.crt`, the config map that
+    Kubernetes makes in each namespace.
+    """
     optional: _builtins.bool
     """Pods start even if the source or a key is missing."""
     default_mode: _builtins.int
@@ -653,6 +661,276 @@ class SourceFiles(_message.Message):
 Global___SourceFiles: _TypeAlias = SourceFiles  # noqa: Y015
 
 @_typing.final
+class DownwardFile(_message.Message):
+    """A field of the pod, or a request or limit of one of its programs, as a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    VALUE_FROM_FIELD_NUMBER: _builtins.int
+    SOURCE_KEY_FIELD_NUMBER: _builtins.int
+    SOURCE_NAME_FIELD_NUMBER: _builtins.int
+    DIVISOR_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Required. Relative path of the file in the volume, without `..`."""
+    mode: _builtins.int
+    """Permission bits of the file, 0 to 511 (octal 0777); default those of the volume."""
+    value_from: Global___EnvValueFrom.ValueType
+    """Required; FIELD_REF or RESOURCE_FIELD_REF."""
+    source_key: _builtins.str
+    """Required. For FIELD_REF `metadata.name`, `metadata.namespace`, `metadata.uid`, `metadata.labels`,
+    `metadata.annotations`, `metadata.labels['KEY']` or `metadata.annotations['KEY']`; for RESOURCE_FIELD_REF as in EnvVar.
+    """
+    source_name: _builtins.str
+    """For RESOURCE_FIELD_REF, required there: the program of the pod."""
+    divisor: _builtins.str
+    """For RESOURCE_FIELD_REF: the unit of the value, such as `1m` or `1Mi`; default 1. The value is rounded up."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        value_from: Global___EnvValueFrom.ValueType = ...,
+        source_key: _builtins.str = ...,
+        source_name: _builtins.str = ...,
+        divisor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "divisor", b"divisor", "mode", b"mode", "path", b"path", "source_key", b"source_key", "source_name", b"source_name", "value_from", b"value_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___DownwardFile: _TypeAlias = DownwardFile  # noqa: Y015
+
+@_typing.final
+class DownwardFiles(_message.Message):
+    """Fields of the pod as files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    DEFAULT_MODE_FIELD_NUMBER: _builtins.int
+    default_mode: _builtins.int
+    """Permission bits of the files, 0 to 511 (octal 0777); default 420 (octal 0644)."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownwardFile]:
+        """The files."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___DownwardFile] | None = ...,
+        default_mode: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode", "items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_mode: _TypeAlias = _typing.Literal["default_mode"]  # noqa: Y015
+    _WhichOneofArgType__default_mode: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_mode) -> _WhichOneofReturnType__default_mode | None: ...
+
+Global___DownwardFiles: _TypeAlias = DownwardFiles  # noqa: Y015
+
+@_typing.final
+class ProjectedKeys(_message.Message):
+    """Keys of a config map or secret as files in a folder that has other files, too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_NAME_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
+    source_name: _builtins.str
+    """Required; name of the config map or secret of the same namespace, or `kube-root-ca.crt`, the config map that
+    Kubernetes makes in each namespace.
+    """
+    optional: _builtins.bool
+    """Pods start even if the source or a key is missing."""
+    external: _builtins.bool
+    """The source is one that only the cluster has, as in EnvVar."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFile]:
+        """The keys to show; default each key, as a file of its name."""
+
+    def __init__(
+        self,
+        *,
+        source_name: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+        items: _abc.Iterable[Global___KeyFile] | None = ...,
+        external: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external", b"external", "items", b"items", "optional", b"optional", "source_name", b"source_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectedKeys: _TypeAlias = ProjectedKeys  # noqa: Y015
+
+@_typing.final
+class ProjectedFields(_message.Message):
+    """Fields of the pod as files in a folder that has other files, too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownwardFile]:
+        """The files."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___DownwardFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectedFields: _TypeAlias = ProjectedFields  # noqa: Y015
+
+@_typing.final
+class ServiceAccountToken(_message.Message):
+    """A token of the pods' service account as a file, which the kubelet renews."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    EXPIRATION_SECONDS_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    audience: _builtins.str
+    """Program that the token is for; default the API server. Any other needs `container.privileged`."""
+    expiration_seconds: _builtins.int
+    """Time for which a token is valid, 600 to 4,294,967,296 seconds; default 3,600."""
+    path: _builtins.str
+    """Required. Relative path of the file in the volume, without `..`."""
+    def __init__(
+        self,
+        *,
+        audience: _builtins.str = ...,
+        expiration_seconds: _builtins.int = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "expiration_seconds", b"expiration_seconds", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceAccountToken: _TypeAlias = ServiceAccountToken  # noqa: Y015
+
+@_typing.final
+class ProjectedSource(_message.Message):
+    """One source of a projected volume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_MAP_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    DOWNWARD_API_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNT_TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config_map(self) -> Global___ProjectedKeys:
+        """Keys of a config map."""
+
+    @_builtins.property
+    def secret(self) -> Global___ProjectedKeys:
+        """Keys of a secret."""
+
+    @_builtins.property
+    def downward_api(self) -> Global___ProjectedFields:
+        """Fields of the pod."""
+
+    @_builtins.property
+    def service_account_token(self) -> Global___ServiceAccountToken:
+        """A token of the pods' service account."""
+
+    def __init__(
+        self,
+        *,
+        config_map: Global___ProjectedKeys | None = ...,
+        secret: Global___ProjectedKeys | None = ...,
+        downward_api: Global___ProjectedFields | None = ...,
+        service_account_token: Global___ServiceAccountToken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "downward_api", b"downward_api", "secret", b"secret", "service_account_token", b"service_account_token", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "downward_api", b"downward_api", "secret", b"secret", "service_account_token", b"service_account_token", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["config_map", "secret", "downward_api", "service_account_token"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___ProjectedSource: _TypeAlias = ProjectedSource  # noqa: Y015
+
+@_typing.final
+class ProjectedFiles(_message.Message):
+    """Files of several sources in one folder. No two files have the same path."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: _builtins.int
+    DEFAULT_MODE_FIELD_NUMBER: _builtins.int
+    default_mode: _builtins.int
+    """Permission bits of the files, 0 to 511 (octal 0777); default 420 (octal 0644)."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProjectedSource]:
+        """The sources, in this order."""
+
+    def __init__(
+        self,
+        *,
+        sources: _abc.Iterable[Global___ProjectedSource] | None = ...,
+        default_mode: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode", "default_mode", b"default_mode", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_mode: _TypeAlias = _typing.Literal["default_mode"]  # noqa: Y015
+    _WhichOneofArgType__default_mode: _TypeAlias = _typing.Literal["_default_mode", b"_default_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_mode) -> _WhichOneofReturnType__default_mode | None: ...
+
+Global___ProjectedFiles: _TypeAlias = ProjectedFiles  # noqa: Y015
+
+@_typing.final
+class ExistingClaim(_message.Message):
+    """A PersistentVolumeClaim that only the cluster has. It is not counted, and it is never changed or deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_NAME_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    claim_name: _builtins.str
+    """Required; name of the claim in the Kubernetes namespace. A claim that is a volume of the platform is refused: it is
+    mounted by the name of its volume.
+    """
+    read_only: _builtins.bool
+    """All mounts are read-only; default false."""
+    def __init__(
+        self,
+        *,
+        claim_name: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_name", b"claim_name", "read_only", b"read_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExistingClaim: _TypeAlias = ExistingClaim  # noqa: Y015
+
+@_typing.final
 class PodVolume(_message.Message):
     """A volume of the pods of one container alone, which is no volume of the namespace. It is mounted by its name."""
 
@@ -661,6 +939,9 @@ class PodVolume(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    PROJECTED_FIELD_NUMBER: _builtins.int
+    DOWNWARD_API_FIELD_NUMBER: _builtins.int
+    EXISTING_CLAIM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; unique among `pod_volumes` and `empty_dirs`. It goes before a volume of the namespace with the same name."""
     @_builtins.property
@@ -671,18 +952,33 @@ class PodVolume(_message.Message):
     def secret(self) -> Global___SourceFiles:
         """Keys of a secret."""
 
+    @_builtins.property
+    def projected(self) -> Global___ProjectedFiles:
+        """Several sources in one folder."""
+
+    @_builtins.property
+    def downward_api(self) -> Global___DownwardFiles:
+        """Fields of the pod."""
+
+    @_builtins.property
+    def existing_claim(self) -> Global___ExistingClaim:
+        """A claim that only the cluster has. A caller that gives it needs `storage.create`, as to import the claim."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         config_map: Global___SourceFiles | None = ...,
         secret: Global___SourceFiles | None = ...,
+        projected: Global___ProjectedFiles | None = ...,
+        downward_api: Global___DownwardFiles | None = ...,
+        existing_claim: Global___ExistingClaim | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "secret", b"secret", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "downward_api", b"downward_api", "existing_claim", b"existing_claim", "projected", b"projected", "secret", b"secret", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "name", b"name", "secret", b"secret", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_map", b"config_map", "downward_api", b"downward_api", "existing_claim", b"existing_claim", "name", b"name", "projected", b"projected", "secret", b"secret", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["config_map", "secret"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["config_map", "secret", "projected", "downward_api", "existing_claim"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -1992,8 +2288,8 @@ class Container(_message.Message):
 
     @_builtins.property
     def pod_volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodVolume]:
-        """Volumes of the pods alone, of config maps and secrets with a choice of keys or with permission bits. A change replaces
-        the pods.
+        """Volumes of the pods alone: config maps and secrets with a choice of keys or with permission bits, projected sources,
+        fields of the pods, claims that only the cluster has. A change replaces the pods.
         """
 
     @_builtins.property

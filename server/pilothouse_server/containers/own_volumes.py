@@ -1,0 +1,116 @@
+"""The values of volumes that the pods of one container have alone, as they stand in its document (`containers.model`).
+
+The tag of a source is called `value_from`, so that SQL finds a config map or secret by it wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+ValueFrom = Literal["literal", "config_map", "secret", "field_ref", "resource_field_ref"]
+
+
+class _Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
+    """Immutable, and small as JSON because defaults are left out."""
+
+
+class KeyFile(_Part, frozen=True):
+    """A key of a source as a file. `mode`: its permission bits, if they are not those of the volume."""
+
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class SourceKeys(_Part, frozen=True, tag_field="value_from"):
+    """Keys of a config map or secret as files; all, if `items` is empty. The tag is found by SQL, as in `EnvFrom`."""
+
+    source_name: str
+    optional: bool = False
+    items: tuple[KeyFile, ...] = ()
+    external: bool = False
+
+    @property
+    def value_from(self) -> Literal["config_map", "secret"]:
+        return "secret" if isinstance(self, SecretFiles | ProjectedSecret) else "config_map"
+
+
+class ConfigMapFiles(SourceKeys, frozen=True, tag_field="value_from", tag="config_map"):
+    default_mode: int | None = None
+
+
+class SecretFiles(SourceKeys, frozen=True, tag_field="value_from", tag="secret"):
+    default_mode: int | None = None
+
+
+class ProjectedConfigMap(SourceKeys, frozen=True, tag_field="value_from", tag="config_map"):
+    pass
+
+
+class ProjectedSecret(SourceKeys, frozen=True, tag_field="value_from", tag="secret"):
+    pass
+
+
+class DownwardFile(_Part, frozen=True):
+    """A field of the pod, or an amount of one of its programs (`source_name`), as a file."""
+
+    path: str
+    value_from: ValueFrom
+    source_key: str
+    source_name: str = ""
+    divisor: str = ""
+    mode: int | None = None
+
+
+class DownwardFiles(_Part, frozen=True, tag_field="value_from", tag="downward_api"):
+    items: tuple[DownwardFile, ...] = ()
+    default_mode: int | None = None
+
+
+class ProjectedFields(_Part, frozen=True, tag_field="value_from", tag="downward_api"):
+    items: tuple[DownwardFile, ...] = ()
+
+
+class ServiceAccountToken(_Part, frozen=True, tag_field="value_from", tag="service_account_token"):
+    """Empty values take Kubernetes' defaults."""
+
+    path: str
+    audience: str = ""
+    expiration_seconds: int = 0
+
+
+class ProjectedSource(_Part, frozen=True):
+    source: ProjectedConfigMap | ProjectedSecret | ProjectedFields | ServiceAccountToken
+
+
+class ProjectedFiles(_Part, frozen=True, tag_field="value_from", tag="projected"):
+    """Files of several sources in one folder."""
+
+    sources: tuple[ProjectedSource, ...] = ()
+    default_mode: int | None = None
+
+
+class ExistingClaim(_Part, frozen=True, tag_field="value_from", tag="existing_claim"):
+    """A claim that only the cluster has, by its name there."""
+
+    claim_name: str
+    read_only: bool = False
+
+
+class OwnVolume(_Part, frozen=True):
+    """A volume of the pods of this container alone."""
+
+    name: str
+    source: ConfigMapFiles | SecretFiles | ProjectedFiles | DownwardFiles | ExistingClaim
+
+    def sources(self) -> Iterator[tuple[str, SourceKeys]]:
+        """The config maps and secrets that it shows, with their fields in it."""
+        if isinstance(self.source, SourceKeys):
+            yield self.source.value_from, self.source
+        elif isinstance(self.source, ProjectedFiles):
+            for number, each in enumerate(self.source.sources):
+                if isinstance(each.source, SourceKeys):
+                    yield f"projected.sources[{number}].{each.source.value_from}", each.source
