@@ -144,7 +144,8 @@ class Field:
     """`default`: the API's value for an unstated field, or a function of the part's values that returns it.
 
     `alias`: an older key of the same value, which serialisers write too. `adopted`: whether another's change on the
-    cluster can be taken over by this field alone.
+    cluster can be taken over by this field alone. `written`: the default is written where nothing is said, because
+    server-side apply takes what is around it as one value, which the API would complete.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Field:
     default: Any = None
     alias: str = ""
     adopted: bool = True
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)

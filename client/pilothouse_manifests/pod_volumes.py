@@ -62,6 +62,7 @@ PROJECTED_SOURCE = FieldPart(
                                 "expirationSeconds",
                                 Number(_SHORTEST_EXPIRATION_SECONDS, _LONGEST_EXPIRATION_SECONDS),
                                 default=USUAL_EXPIRATION_SECONDS,
+                                written=True,
                             ),
                             Field("path", "path", Text(), required=True),
                         ),

@@ -108,7 +108,7 @@ AMOUNT_REFERENCE = (
         (
             Field("source_name", "containerName", Text()),
             Field("source_key", "resource", Text(), required=True),
-            Field("divisor", "divisor", QuantityField(), default="0"),
+            Field("divisor", "divisor", QuantityField(), default="0", written=True),
         ),
     ),
 )

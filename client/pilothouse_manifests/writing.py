@@ -146,6 +146,8 @@ class _Compiler:
             case _:
                 said = "item is not None" if getattr(field.kind, "optional", False) else "item"
                 self._line(f"if {said}: {at} = item")
+                if field.written:
+                    self._line(f"else: {at} = {field.default!r}")
 
     def _line(self, text: str) -> None:
         self._lines.append(f"    {text}")
