@@ -58,6 +58,7 @@ async def shared(
             ("shared-db", "Opaque"),
             ("shared-token", TOKEN_TYPE),
             ("shared-release", "helm.sh/release.v1"),
+            ("shared-node", "bootstrap.kubernetes.io/token"),
         ):
             annotations = {"kubernetes.io/service-account.name": "default"} if type_ == TOKEN_TYPE else {}
             store.create(
@@ -82,11 +83,11 @@ async def make(server: Server, name: str, **fields: Any) -> pb.Container:
     )
 
 
-async def shown(server: Server, name: str, reason: str) -> pb.Container:
+async def shown(server: Server, name: str, reason: str, namespace: str = "shop") -> pb.Container:
     """The container, once its condition `Applied` has a reason."""
 
     async def holds() -> pb.Container | None:
-        found = await server.admin.containers.get(namespace="shop", name=name)
+        found = await server.admin.containers.get(namespace=namespace, name=name)
         for each in found.conditions:
             if each.type == "Applied" and each.reason == reason:
                 return found
@@ -171,7 +172,7 @@ async def test_other_names_and_other_kinds_are_refused(shared: Server) -> None:
 
 
 async def test_secrets_that_give_more_than_values_are_refused_on_the_cluster(shared: Server) -> None:
-    for name in ("shared-token", "shared-release"):
+    for name in ("shared-token", "shared-release", "shared-node"):
         for way in ("external", "optional"):
             subject = f"{name}-{way}"
             wanted = pb.Container(
@@ -191,8 +192,39 @@ async def test_optional_is_no_way_around_the_patterns(shared: Server) -> None:
     await make(shared, "around", env=[variable("other", optional=True)])
     await shown(shared, "around", "NotThePlatforms")
     assert shared.cluster.store.get(DEPLOYMENTS, "shop", "around") is None
+    await make(shared, "public", env=[variable("kube-root-ca.crt", optional=True)])
+    await shown(shared, "public", "Applied")
     await make(shared, "absent", env=[variable("nowhere", optional=True)])
     await shown(shared, "absent", "Applied")
+
+
+async def test_an_import_is_no_way_around_the_patterns(shared: Server) -> None:
+    await shared.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="legacy-shop"))
+    assert shared.cluster is not None
+    store = shared.cluster.store
+
+    async def is_there() -> bool:
+        return store.get(NAMESPACES, None, "legacy-shop") is not None
+
+    await poll_until(is_there)
+    labels = {"app": "web"}
+    pods = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pods}
+    store.create(DEPLOYMENTS, {"metadata": {"name": "web", "namespace": "legacy-shop"}, "spec": spec})
+    metadata = {"name": "theirs", "namespace": "legacy-shop"}
+    store.create(SECRETS, {"metadata": metadata, "type": "Opaque", "data": {"k": "Y2FuYXJ5"}})
+    (imported,) = (await shared.admin.containers.import_(namespace="legacy-shop")).results
+    assert not imported.problems
+    await shared.admin.containers.update(
+        namespace="legacy-shop",
+        name="web",
+        container=pb.Container(env=[variable("theirs", secret=True, optional=True)]),
+        update_mask=FieldMask(paths=["env"]),
+    )
+    await shown(shared, "web", "NotThePlatforms", "legacy-shop")
+    found = store.get(DEPLOYMENTS, "legacy-shop", "web")
+    assert found is not None
+    assert "env" not in found["spec"]["template"]["spec"]["containers"][0]
 
 
 async def test_only_an_administrator_of_the_platform_sets_the_patterns(shared: Server) -> None:

@@ -23,8 +23,14 @@ from pilothouse_server.kubernetes.ownership import MANAGED_BY, MANAGER, NAMESPAC
 from pilothouse_server.values.names import dns_subdomain_problem
 
 _METADATA: Final = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
-# Each gives more than values: the rights of an account, and the manifests and values of a whole application.
-_REFUSED_TYPES: Final = ("kubernetes.io/service-account-token", "helm.sh/release.v1")
+# Each gives more than values: the rights of an account or a node, and the manifests and values of a whole application.
+_REFUSED_TYPES: Final = (
+    "kubernetes.io/service-account-token",
+    "bootstrap.kubernetes.io/token",
+    "helm.sh/release.v1",
+)
+# Certificates that clusters put into every namespace; they are no secret.
+_PUBLIC: Final = frozenset({("config_map", "kube-root-ca.crt"), ("config_map", "openshift-service-ca.crt")})
 
 
 class SourceReference(NamedTuple):
@@ -60,7 +66,8 @@ def unverified(container: Container) -> list[SourceReference]:
 async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
     """Compares the sources with the cluster's; returns why the container must wait, or nothing.
 
-    It waits for an optional source of the cluster's that is not the platform's: it may be about to be taken over.
+    It waits for an optional source of the cluster's that is not the platform's: it may be about to be taken over. A
+    container that is as it was imported keeps what its Deployment had.
 
     Raises:
         Refused: a secret of a type that containers are not given.
@@ -75,7 +82,8 @@ async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
             continue
         if each.kind == "secret":
             await _refuse_type(client, where, each)
-        if not each.external and not container.imported:
+        as_imported = container.imported and container.generation == 1
+        if not (each.external or as_imported or each[1:3] in _PUBLIC):
             return (
                 f'{each.field}: {WORDS[each.kind]} "{each.name}" is on the cluster and not the platform\'s; import it, '
                 "or set external, which the namespace's external_sources must allow"

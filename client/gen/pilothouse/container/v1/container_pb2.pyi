@@ -363,7 +363,7 @@ class EnvVar(_message.Message):
     external: _builtins.bool
     """For CONFIG_MAP and SECRET: the source is one that only the cluster has. A caller that gives it needs `config.use`,
     and the name must match the namespace's `external_sources`. Its values are not read; a secret of the type
-    `kubernetes.io/service-account-token` or `helm.sh/release.v1` is refused.
+    `kubernetes.io/service-account-token`, `bootstrap.kubernetes.io/token` or `helm.sh/release.v1` is refused.
     """
     def __init__(
         self,
