@@ -7630,7 +7630,7 @@ CREATE TABLE public.pending_changes (
     CONSTRAINT ck_pending_changes_messages CHECK (((cardinality(messages) = cardinality(events)) AND (array_position(messages, NULL::bytea) IS NULL))),
     CONSTRAINT ck_pending_changes_record_hashes CHECK ((cardinality(record_hashes) = cardinality(records)))
 )
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', toast_tuple_target='8160');
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', toast_tuple_target='8000');
 
 ALTER TABLE ONLY public.pending_changes FORCE ROW LEVEL SECURITY;
 

@@ -22,6 +22,7 @@ CHECKSUMS: Final = {
     "0109": "70bd23f651385f1149d8b275a922dd774cf132b1d452fed9c4232b5b472d81ec",
     "0110": "5d6daee2f2e05fafc796000cdbd2ba76b1f09ff58214968ed8c831b78cbe7a16",
     "0111": "fb396fa953d3c801b7bc69cafb637bcde47523a13d5e9bb246c91579496183f3",
+    "0112": "063abaf47e2f601d6a39f9f0682f1bc506c541b7c3af8d6221c5c8b9b7870fbc",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
