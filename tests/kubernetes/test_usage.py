@@ -8,8 +8,13 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from pilothouse_server.kubernetes.usage import StatsSummary, usage_by_container
+from pilothouse_server.containers.model import ContainerSpec, InitContainer, Program, Resources
+from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
+from pilothouse_server.reconcile.observe.container_observer import PodOwner
+from pilothouse_server.reconcile.observe.usage import sample_of
+from pilothouse_server.values.resources import NamespaceId
 from tests.kubernetes import recorded
+from tests.kubernetes.containers import container
 
 NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)
 
@@ -59,3 +64,43 @@ async def test_cores_that_nothing_has_are_some_number(nano_cores: int) -> None:
 
 async def test_pods_of_nobody_are_left_out() -> None:
     assert await usage_by_container([summary()], {}, NOW) == []
+
+
+async def test_the_programs_of_pods_are_added_apart_where_there_are_several() -> None:
+    pods = {uids()["talk"]: "talk", uids()["pair"]: "pair"}
+    found = {usage.key: usage for usage in await usage_by_container([summary()], pods, NOW)}
+    assert found["talk"].programs is None
+    pair = found["pair"].programs
+    assert pair is not None
+    assert len(pair) == 2
+    assert sum(memory for _, memory in pair.values()) == found["pair"].memory_bytes
+    assert sum(cores for cores, _ in pair.values()) == pytest.approx(found["pair"].cpu_cores)
+    both = await usage_by_container([summary(), summary()], {uids()["pair"]: "pair"}, NOW)
+    assert both[0].programs == {name: (2 * cores, 2 * memory) for name, (cores, memory) in pair.items()}
+
+
+def test_requests_and_limits_are_those_of_all_programs_that_run() -> None:
+    whole = Resources(cpu_request="100m", cpu_limit="1", memory_limit="64Mi")
+    beside = Resources(cpu_limit="500m", requests={"memory": "16Mi"})
+    mesh = InitContainer("mesh", "a:1", resources=Resources(cpu_request="50m"), restart_policy="Always")
+    done = InitContainer("done", "a:1", resources=Resources(cpu_request="9"))
+    spec = ContainerSpec(sidecars=(Program("side", "a:1", resources=beside),))
+
+    def bounds(spec: ContainerSpec) -> tuple[float | int | None, ...]:
+        subject = container(resources=whole, spec=spec)
+        owner = PodOwner(1, NamespaceId(1), subject.side_by_side, spec.pod_resources)
+        sample = sample_of(PodUsage(owner, NOW, 2, 0.5, 1))
+        return (
+            sample.cpu_cores_request,
+            sample.cpu_cores_limit,
+            sample.memory_bytes_request,
+            sample.memory_bytes_limit,
+        )
+
+    assert bounds(ContainerSpec()) == (0.2, 2.0, None, 2 * 64 << 20)
+    # The memory of the sidecar has no limit, so that of the pod has none.
+    assert bounds(spec) == (0.2, 3.0, 2 * 16 << 20, None)
+    natives = msgspec.structs.replace(spec, init_containers=(mesh, done))
+    assert bounds(natives)[0] == pytest.approx(0.3)
+    of_pod = msgspec.structs.replace(natives, pod_resources=Resources(cpu_request="2", memory_limit="1Gi"))
+    assert bounds(of_pod) == (4.0, None, 2 * 16 << 20, 2 << 30)

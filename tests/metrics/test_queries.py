@@ -121,6 +121,11 @@ def test_a_page_of_many_points_or_samples_is_wide(
     assert is_wide(rows_of_work(range_seconds, step, containers)) is wide
 
 
+def test_usage_of_a_program_is_made_of_samples_at_every_step() -> None:
+    assert is_wide(rows_of_work(14 * DAY, 3600, 1, by_sample=True))
+    assert not is_wide(rows_of_work(14 * DAY, 3600, 1))
+
+
 async def test_tens_of_thousands_of_points_are_put_in_order_beside_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -70,6 +70,44 @@ async def test_a_query_answers_steps(served: Served) -> None:
     assert (second.samples, second.network_bytes_rx) == (1, 30)
 
 
+async def test_a_query_of_a_program_has_its_cores_and_memory_alone(served: Served) -> None:
+    box = await served.box("several")
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    at = [start + timedelta(seconds=10 * number) for number in range(4)]
+    await served.store(
+        box.sample(
+            at[0], cpu_cores_used=3.0, memory_bytes_used=30, programs='{"main": [1, 10], "log": [2, 20]}'
+        ),
+        box.sample(
+            at[1], cpu_cores_used=7.0, memory_bytes_used=50, programs='{"main": [3, 30], "log": [4, 20]}'
+        ),
+        # Only the main one ran then.
+        box.sample(at[2], cpu_cores_used=5.0, memory_bytes_used=50, network_bytes_rx=9),
+    )
+    where = {"namespace": "shop", "container": "several"}
+    times = {"start_time": moment(start), "end_time": moment(start + timedelta(hours=1))}
+
+    async def points(program: str) -> list[tuple[int, float, float, int, int, int]]:
+        found = await queried(served.anna, **where, **times, step=Duration(seconds=3600), program=program)
+        return [
+            (
+                point.samples,
+                point.cpu_cores_avg,
+                point.cpu_cores_max,
+                point.memory_bytes_avg,
+                point.memory_bytes_max,
+                point.network_bytes_rx,
+            )
+            for one in found
+            for point in one.points
+        ]
+
+    assert await points("log") == [(2, 3.0, 4.0, 20, 20, 0)]
+    assert await points("main") == [(3, 3.0, 5.0, 30, 50, 0)]
+    assert await points("nobody") == []
+    assert [point[0] for point in await points("")] == [3]
+
+
 async def test_days_are_answered_when_their_samples_are_gone(served: Served) -> None:
     """A query of whole days reads the roll-ups, which stay when retention drops the samples."""
     box = await served.box("rolled")
@@ -192,6 +230,7 @@ async def test_a_token_of_another_question_is_refused(served: Served) -> None:
     ("fields", "code", "named"),
     [
         ({"container": "nothing"}, grpc.StatusCode.NOT_FOUND, "nothing"),
+        ({"program": "log"}, grpc.StatusCode.INVALID_ARGUMENT, "program"),
         ({"namespace": "bank"}, grpc.StatusCode.NOT_FOUND, "bank"),
         ({"namespace": "nowhere"}, grpc.StatusCode.NOT_FOUND, "nowhere"),
         ({"step": Duration(nanos=5)}, grpc.StatusCode.INVALID_ARGUMENT, "step"),

@@ -57,10 +57,15 @@ async def test_a_sample_is_told_as_it_was_stored(served: Served) -> None:
             network_bytes_rx=7,
             disk_bytes_used=1,
             disk_bytes_total=4,
+            programs='{"main": [0.25, 7], "log": [0.25, 9]}',
         )
     )
     (sample,) = (await call.read()).samples
     assert (sample.cpu_usage_percent, sample.disk_usage_percent, sample.network_bytes_rx) == (25, 25, 7)
+    assert sample.programs == [
+        pb.ProgramUsage(name="log", cpu_cores_used=0.25, memory_bytes_used=9),
+        pb.ProgramUsage(name="main", cpu_cores_used=0.25, memory_bytes_used=7),
+    ]
     assert not sample.HasField("memory_usage_percent")
     assert not sample.HasField("cpu_cores_request")
     call.cancel()

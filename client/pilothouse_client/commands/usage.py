@@ -31,6 +31,8 @@ _POINTS: list[OutputColumn[Any]] = [
     OutputColumn("SENT", lambda row: size(row[1].network_bytes_tx)),
     OutputColumn("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
 ]
+# The columns that programs have, too.
+_OF_PROGRAMS = 7
 
 
 def command(
@@ -42,16 +44,23 @@ def command(
     ] = "",
     until: Annotated[str, typer.Option("--until", help="Time, or how long ago; default now.")] = "",
     step: Annotated[str, typer.Option("--step", help="Such as 1m; default a hundredth of the range.")] = "",
+    program: Annotated[
+        str, typer.Option("-c", "--container", help="Only this program of the container's pods.")
+    ] = "",
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show usage over a range of time, in steps. --limit counts containers."""
+    """Show usage over a range of time, in steps. --limit counts containers.
+
+    With -c the CPU and memory of one program of the pods, as far back as samples are stored (14 days).
+    """
     from itertools import islice
 
     with connect() as client:
         series = client.metrics.query_usage(
             namespace=namespace_or_all(namespace, all_namespaces),
             container=container,
+            program=program,
             start_time=to_timestamp(parse_time(since, "--since")) if since else None,
             end_time=to_timestamp(parse_time(until, "--until")) if until else None,
             step=to_duration(parse_span(step, "--step")) if step else None,
@@ -60,4 +69,5 @@ def command(
             show_all(series, [], output, limit)
             return
         chosen = islice(series, limit) if limit else series
-        show_all(((one, point) for one in chosen for point in one.points), _POINTS, output)
+        columns = _POINTS[:_OF_PROGRAMS] if program else _POINTS
+        show_all(((one, point) for one in chosen for point in one.points), columns, output)

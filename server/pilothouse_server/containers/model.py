@@ -445,6 +445,12 @@ class Container(Namespaced, Value, frozen=True):
         for number, init in enumerate(self.spec.init_containers):
             yield f"container.init_containers[{number}]", init
 
+    @property
+    def side_by_side(self) -> tuple[Resources, ...]:
+        """The resources of the programs that run as long as the pod does."""
+        natives = (each.resources for each in self.spec.init_containers if each.is_sidecar)
+        return (self.resources, *(each.resources for each in self.spec.sidecars), *natives)
+
     def changing_others(self, change: Callable[[Any], Any]) -> ContainerSpec:
         """Returns its spec with each program next to the main one as `change` returns it."""
         spec = self.spec

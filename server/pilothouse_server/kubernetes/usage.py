@@ -19,6 +19,10 @@ from pilothouse_server.runtime.event_loop import cooperatively
 NANO = 1_000_000_000
 # More than whoever stores it takes. A cluster may send a number of thousands of digits, of which no share can be told.
 _MOST_NANO_CORES = 10**18
+_MOST_BYTES = 2**63 - 1
+# As many as the status of a container has.
+_MOST_PROGRAMS = 40
+_LONGEST_NAME = 63
 Key = TypeVar("Key")
 
 
@@ -74,7 +78,8 @@ class StatsSummary(Stats, frozen=True, rename="camel"):
 class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
     """Usage of one of our containers, all its pods together, at `time`.
 
-    `network_*` and `disk_*` are None if no summary has them.
+    `network_*` and `disk_*` are None if no summary has them. `programs`: cores and bytes of each program by its name,
+    if there are several.
     """
 
     key: Key
@@ -86,6 +91,7 @@ class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
     network_bytes_tx: int | None = None
     disk_bytes_used: int | None = None
     disk_bytes_total: int | None = None
+    programs: dict[str, tuple[float, int]] | None = None
 
 
 class _Sum:
@@ -99,12 +105,17 @@ class _Sum:
         self.sent: int | None = None
         self.disk_used: int | None = None
         self.disk_total: int | None = None
+        self.programs: dict[str, tuple[int, int]] = {}
 
     def add(self, pod: PodStats) -> None:
         self.pods += 1
         for container in pod.containers:
-            self.nano_cores += (container.cpu and container.cpu.usage_nano_cores) or 0
-            self.memory += _memory(container.memory)
+            nano_cores = (container.cpu and container.cpu.usage_nano_cores) or 0
+            memory = _memory(container.memory)
+            self.nano_cores += nano_cores
+            self.memory += memory
+            before = self.programs.get(container.name, (0, 0))
+            self.programs[container.name] = before[0] + nano_cores, before[1] + memory
             for file_system in (container.rootfs, container.logs):
                 if file_system is not None:
                     self.disk_used = _plus(self.disk_used, file_system.used_bytes)
@@ -135,15 +146,27 @@ async def usage_by_container(
             key=key,
             time=time,
             pods=total.pods,
-            cpu_cores=max(-1, min(total.nano_cores, _MOST_NANO_CORES)) / NANO,
+            cpu_cores=_cores(total.nano_cores),
             memory_bytes=total.memory,
             network_bytes_rx=total.received,
             network_bytes_tx=total.sent,
             disk_bytes_used=total.disk_used,
             disk_bytes_total=total.disk_total,
+            programs=_by_program(total.programs) if len(total.programs) > 1 else None,
         )
         for key, total in sums.items()
     ]
+
+
+def _by_program(used: dict[str, tuple[int, int]]) -> dict[str, tuple[float, int]]:
+    return {
+        name[:_LONGEST_NAME]: (max(0.0, _cores(nano_cores)), max(0, min(memory, _MOST_BYTES)))
+        for name, (nano_cores, memory) in list(used.items())[:_MOST_PROGRAMS]
+    }
+
+
+def _cores(nano_cores: int) -> float:
+    return max(-1, min(nano_cores, _MOST_NANO_CORES)) / NANO
 
 
 def _memory(memory: MemoryStats | None) -> int:

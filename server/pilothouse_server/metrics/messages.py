@@ -30,16 +30,19 @@ def _uptime(value: model.ContainerDetails) -> timedelta | None:
 
 
 USAGE_SAMPLE = AnswerConverter(
-    model.StoredSample, pb.UsageSample, Differences(struct_only=("id", "container_id", "namespace_id"))
+    model.StoredSample,
+    pb.UsageSample,
+    Differences(struct_only=("id", "container_id", "namespace_id")),
+    parts=(AnswerConverter(model.ProgramUsage, pb.ProgramUsage),),
 )
 # Of what is recorded: who it belongs to is looked up by name, and the percentages are computed by the database.
 _SAMPLE: Converter[model.UsageSample, pb.UsageSample] = Converter(
     model.UsageSample,
     pb.UsageSample,
     Differences(
-        struct_only=("container_id", "namespace_id"),
+        struct_only=("container_id", "namespace_id", "programs"),
         message_only=(
-            *("namespace", "container", "container_uid"),
+            *("namespace", "container", "container_uid", "programs"),
             *("cpu_usage_percent", "memory_usage_percent", "disk_usage_percent"),
         ),
         constants={"pods": 1},

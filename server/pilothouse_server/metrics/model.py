@@ -10,10 +10,19 @@ from datetime import datetime, timedelta
 import msgspec
 
 
+class ProgramUsage(msgspec.Struct, frozen=True):
+    """Usage of one program, in all pods of its container together."""
+
+    name: str
+    cpu_cores_used: float
+    memory_bytes_used: int
+
+
 class UsageSample(msgspec.Struct, frozen=True):
     """Usage of one container, all its pods together. Cores and bytes; None if unset or unknown.
 
-    Requests and limits are those of the measured pods. Network counters count since the pods started.
+    Requests and limits are those of the measured pods. Network counters count since the pods started. `programs`: cores
+    and bytes of each program by its name, as JSON: `{"main": [0.25, 1048576]}`; None if there is only one.
     """
 
     container_id: int
@@ -34,6 +43,7 @@ class UsageSample(msgspec.Struct, frozen=True):
     network_packets_tx: int | None = None
     filesystem_reads: int | None = None
     filesystem_writes: int | None = None
+    programs: str | None = None
 
 
 class StoredSample(msgspec.Struct, frozen=True):
@@ -63,6 +73,7 @@ class StoredSample(msgspec.Struct, frozen=True):
     disk_usage_percent: float | None
     filesystem_reads: int | None
     filesystem_writes: int | None
+    programs: tuple[ProgramUsage, ...] = ()
 
 
 class Stored(msgspec.Struct, frozen=True):

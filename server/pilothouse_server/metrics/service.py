@@ -42,7 +42,7 @@ def _rows_of(request: pb.QueryUsageRequest) -> int:
         end = request.end_time.seconds if request.HasField("end_time") else int(time.time())
         range_ = end - request.start_time.seconds
     size = 1 if request.container else request.page_size or DEFAULT_PAGE_SIZE
-    return operations.rows_of_work(range_, request.step.seconds, size)
+    return operations.rows_of_work(range_, request.step.seconds, size, by_sample=bool(request.program))
 
 
 class MetricsService:
@@ -84,6 +84,7 @@ class MetricsService:
             request.start_time.ToJsonString() if request.HasField("start_time") else "",
             request.end_time.ToJsonString() if request.HasField("end_time") else "",
             request.step.ToJsonString() if request.HasField("step") else "",
+            *filter(None, (request.program,)),
         )
         async with call.read(snapshot=True, replica=True) as transaction:
             steps = operations.steps_of(
@@ -100,6 +101,7 @@ class MetricsService:
                 container=request.container,
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,
+                program=request.program,
             )
         series, shown = await _fitting(found, steps, Share(last=is_wide(_rows_of(request))))
         response = pb.QueryUsageResponse(next_page_token=next_page.after(shown))

@@ -98,17 +98,19 @@ def _seconds(moment: datetime, *, up: bool = False) -> int:
     return whole + 1 if up and since.microseconds else whole
 
 
-def rows_of_work(range_seconds: int | None, step_seconds: int, containers: int) -> int:
+def rows_of_work(
+    range_seconds: int | None, step_seconds: int, containers: int, *, by_sample: bool = False
+) -> int:
     """Returns as how many rows of a list a page of usage counts; a range of None and a step of 0 are not given.
 
     It is asked before the request is checked, and has no errors. Whole hours are read from roll-ups, all else from
-    samples.
+    samples; all is, if `by_sample`.
     """
     range_ = _DEFAULT_RANGE if range_seconds is None else max(0, range_seconds)
     step = step_seconds if step_seconds > 0 else _default_step(range_)
     steps = min(range_ // step + 1, MOST_STEPS)
     found = min(max(1, containers), max(1, MOST_POINTS // steps))
-    samples = 0 if step % series.HOUR == 0 else range_ // _SECONDS_A_SAMPLE
+    samples = 0 if step % series.HOUR == 0 and not by_sample else range_ // _SECONDS_A_SAMPLE
     return max(containers, found * steps // _POINTS_A_ROW + found * samples // _SAMPLES_A_ROW)
 
 
@@ -121,15 +123,20 @@ async def usage(
     container: str,
     visible: frozenset[int] | None,
     form: int,
+    program: str = "",
 ) -> tuple[list[tuple[UsageSubject, list[PackedDay | Point]]], NextPage]:
     """Returns one page of series by namespace and name, some without points, and where the next page begins.
 
     A page holds fewer containers than requested if their points would be too many. At steps of an hour whole days
-    come packed where they are in this form; the first and the last of them may reach beyond the range.
+    come packed where they are in this form; the first and the last of them may reach beyond the range. The usage is
+    that of one `program` if it is given, and then made of samples alone.
 
     Raises:
+        InvalidArgument: a program without a container.
         NotFound: the container, where a namespace and a container are named.
     """
+    if program and not container:
+        raise invalid("program", "needs container: give both", reason="REQUIRED")
     most = max(1, MOST_POINTS // steps.count)
     found, next_page = await series.subjects(
         transaction,
@@ -141,7 +148,11 @@ async def usage(
     if container and namespace_id is not None and not found:
         raise not_found("container", container)
     shown: dict[int, list[PackedDay | Point]] = {subject.container_id: [] for subject in found}
-    parts = await _parts(transaction, steps, list(shown), form) if found else ()
+    parts: Sequence[PackedDay | Point] = ()
+    if found and program:
+        parts = await series.points_of_program(transaction, steps, list(shown), program)
+    elif found:
+        parts = await _parts(transaction, steps, list(shown), form)
     share = Share()
     for at in range(0, len(parts), _PARTS_A_STEP):
         for part in parts[at : at + _PARTS_A_STEP]:

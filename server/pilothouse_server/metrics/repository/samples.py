@@ -21,7 +21,14 @@ import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.errors import Aborted
-from pilothouse_server.metrics.model import Stored, StoredSample, TimeRange, UsageSample, UsageTarget
+from pilothouse_server.metrics.model import (
+    ProgramUsage,
+    Stored,
+    StoredSample,
+    TimeRange,
+    UsageSample,
+    UsageTarget,
+)
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 
@@ -49,6 +56,7 @@ _COLUMNS: Final = (
     ("network_packets_tx", "bigint"),
     ("filesystem_reads", "bigint"),
     ("filesystem_writes", "bigint"),
+    ("programs", "text"),
 )
 # The columns are the fields of a sample, in their order; a row is the sample as a tuple.
 _NAMES: Final = tuple(name for name, _ in _COLUMNS)
@@ -83,7 +91,9 @@ WITH stored AS (
         s.memory_bytes_used, s.memory_bytes_request, s.memory_bytes_limit,
         {_percent("memory_bytes_used", "memory_bytes_limit", "memory_bytes_request")},
         {_percent("disk_bytes_used", "disk_bytes_total")},
-        CASE WHEN s.pods > 1 THEN jsonb_build_object('pods', s.pods) ELSE '{{}}' END, {_COUNTERS}
+        CASE WHEN s.programs IS NOT NULL
+            THEN jsonb_build_object('pods', s.pods, 'programs', CAST(s.programs AS jsonb))
+            WHEN s.pods > 1 THEN jsonb_build_object('pods', s.pods) ELSE '{{}}' END, {_COUNTERS}
     FROM pg_temp.staged_usage AS s
     {narrowed}
     RETURNING id
@@ -136,7 +146,7 @@ SELECT u.id, u.container_id, u.namespace_id, n.name AS namespace, c.name AS cont
        coalesce(u.memory_bytes_used, 0), u.memory_bytes_request, u.memory_bytes_limit,
        CAST(u.memory_usage_percent AS float8), u.network_bytes_rx, u.network_bytes_tx, u.network_packets_rx,
        u.network_packets_tx, u.disk_bytes_used, u.disk_bytes_total, CAST(u.disk_usage_percent AS float8),
-       u.filesystem_reads, u.filesystem_writes
+       u.filesystem_reads, u.filesystem_writes, u.metadata -> 'programs' AS programs
 """
 # Live samples are recent; the bounds let the planner leave out all but one or two partitions.
 _SINCE = text(
@@ -301,7 +311,9 @@ def _narrowing(
 
 def _stored(rows: Any) -> Iterator[StoredSample]:
     for row in rows:
-        yield StoredSample(*row)
+        *values, programs = row
+        by_program = tuple(ProgramUsage(name, *used) for name, used in (programs or {}).items())
+        yield StoredSample(*(*values, by_program))
 
 
 def _cores(quantity: str | None, replicas: int) -> float | None:

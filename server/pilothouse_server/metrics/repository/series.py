@@ -265,6 +265,40 @@ async def points(transaction: ReadTransaction, steps: StepSizes, ids: Sequence[i
     return await read_points(transaction, statement, {name: parameters[name] for name in used})
 
 
+# Samples of pods with one program do not name it: it is the main one.
+_OF_PROGRAM = text("""
+WITH measured AS (
+    SELECT u.container_id,
+        date_bin(make_interval(secs => :step), u.timestamp, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS at,
+        CASE WHEN u.metadata -> 'programs' IS NOT NULL THEN u.metadata -> 'programs' -> CAST(:program AS text)
+            WHEN coalesce(c.spec ->> 'pod_container_name', 'main') = CAST(:program AS text)
+            THEN jsonb_build_array(u.cpu_cores_used, u.memory_bytes_used) END AS used
+    FROM container_resource_usage AS u JOIN containers AS c ON c.id = u.container_id
+    WHERE u.container_id = ANY (CAST(:ids AS bigint[]))
+      AND u.timestamp >= to_timestamp(:start) AND u.timestamp < to_timestamp(:end)
+)
+SELECT container_id, CAST(extract(epoch FROM at) AS bigint) AS at, count(*),
+    coalesce(avg(CAST(used ->> 0 AS float8)), 0), coalesce(max(CAST(used ->> 0 AS float8)), 0),
+    CAST(coalesce(round(avg(CAST(used ->> 1 AS numeric))), 0) AS bigint),
+    coalesce(max(CAST(used ->> 1 AS bigint)), 0),
+    CAST(0 AS bigint), CAST(0 AS bigint), CAST(0 AS bigint)
+FROM measured WHERE used IS NOT NULL GROUP BY container_id, at ORDER BY container_id, at""")
+
+
+async def points_of_program(
+    transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int], program: str
+) -> list[Point]:
+    """Steps with samples of one program, by container and time; they have cores and memory alone."""
+    parameters = {
+        "ids": list(ids),
+        "program": program,
+        "step": steps.step,
+        "start": steps.start,
+        "end": steps.end,
+    }
+    return await read_points(transaction, _OF_PROGRAM, parameters)
+
+
 async def read_points(
     transaction: ReadTransaction, statement: Executable, parameters: Mapping[str, Any]
 ) -> list[Point]:

@@ -76,11 +76,14 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
 
 
 class PodOwner(msgspec.Struct, frozen=True):
-    """Returns the container of a pod, for the measurement of pods."""
+    """The container of a pod, for the measurement of pods: resources of its programs that run side by side, and of the
+    pod as a whole.
+    """
 
     container_id: int
     namespace_id: NamespaceId
-    resources: Resources
+    programs: tuple[Resources, ...]
+    pod: Resources
 
     def __hash__(self) -> int:
         return hash(self.container_id)
@@ -274,7 +277,9 @@ class ContainerObserver(StatusObserver):
         uid = container.uid
         self.unknown.pop(uid, None)
         self._written_pods[uid] = observation.pods
-        self._owners[uid] = PodOwner(int(container.id), container.namespace_id, container.resources)
+        self._owners[uid] = PodOwner(
+            int(container.id), container.namespace_id, container.side_by_side, container.spec.pod_resources
+        )
         if observation.observed.status == "pending" and observation.observed.reason in ORDINARY_REASONS:
             self.view.starts(uid)
         if observation.recheck_seconds is not None:

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Protocol
+from typing import Literal, Protocol
 
+import orjson
 import structlog
 
-from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
@@ -81,7 +81,7 @@ class UsageCollector:
         usages = await usage_by_container(
             [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
         )
-        samples = [_sample(usage) async for usage in cooperatively(usages)]
+        samples = [sample_of(usage) async for usage in cooperatively(usages)]
         if samples:
             await self._sink.store(samples)
         return samples
@@ -112,9 +112,9 @@ class UsageCollector:
         return {uid: owner for uid, owner in owners.items() if owner.container_id not in left_out}
 
 
-def _sample(usage: PodUsage[PodOwner]) -> UsageSample:
+def sample_of(usage: PodUsage[PodOwner]) -> UsageSample:
+    """Returns the usage of a container as it is stored."""
     owner = usage.key
-    resources: Resources = owner.resources
     return UsageSample(
         container_id=owner.container_id,
         namespace_id=int(owner.namespace_id),
@@ -122,20 +122,36 @@ def _sample(usage: PodUsage[PodOwner]) -> UsageSample:
         pods=usage.pods,
         cpu_cores_used=usage.cpu_cores,
         memory_bytes_used=usage.memory_bytes,
-        cpu_cores_request=_cores(resources.request("cpu"), usage.pods),
-        cpu_cores_limit=_cores(resources.limit("cpu"), usage.pods),
-        memory_bytes_request=_bytes(resources.request("memory"), usage.pods),
-        memory_bytes_limit=_bytes(resources.limit("memory"), usage.pods),
+        cpu_cores_request=_cores(_requests(owner, "cpu"), usage.pods),
+        cpu_cores_limit=_cores(_limits(owner, "cpu"), usage.pods),
+        memory_bytes_request=_bytes(_requests(owner, "memory"), usage.pods),
+        memory_bytes_limit=_bytes(_limits(owner, "memory"), usage.pods),
         network_bytes_rx=usage.network_bytes_rx,
         network_bytes_tx=usage.network_bytes_tx,
         disk_bytes_used=usage.disk_bytes_used,
         disk_bytes_total=usage.disk_bytes_total,
+        programs=None if usage.programs is None else orjson.dumps(usage.programs).decode(),
     )
 
 
-def _cores(quantity: str, pods: int) -> float | None:
-    return Quantity.parse(quantity).millicores * pods / 1000 if quantity else None
+def _requests(owner: PodOwner, resource: Literal["cpu", "memory"]) -> list[str]:
+    """The requests of a pod: its own, else those that its programs have."""
+    whole = owner.pod.request(resource)
+    return [whole] if whole else [text for each in owner.programs if (text := each.request(resource))]
 
 
-def _bytes(quantity: str, pods: int) -> int | None:
-    return Quantity.parse(quantity).whole * pods if quantity else None
+def _limits(owner: PodOwner, resource: Literal["cpu", "memory"]) -> list[str]:
+    """The limits of a pod: its own, else those of its programs; none if one of them has none."""
+    whole = owner.pod.limit(resource)
+    limits = [whole] if whole else [each.limit(resource) for each in owner.programs]
+    return limits if all(limits) else []
+
+
+def _cores(quantities: list[str], pods: int) -> float | None:
+    millicores = [Quantity.parse(each).millicores for each in quantities]
+    return sum(millicores) * pods / 1000 if millicores else None
+
+
+def _bytes(quantities: list[str], pods: int) -> int | None:
+    sizes = [Quantity.parse(each).whole for each in quantities]
+    return sum(sizes) * pods if sizes else None

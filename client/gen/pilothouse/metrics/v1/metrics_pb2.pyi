@@ -46,6 +46,36 @@ TOP_BY_MEMORY: TopBy.ValueType  # 2
 Global___TopBy: _TypeAlias = TopBy  # noqa: Y015
 
 @_typing.final
+class ProgramUsage(_message.Message):
+    """Usage of one program of a container at one moment, in all its pods together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CPU_CORES_USED_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_USED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the pods."""
+    cpu_cores_used: _builtins.float
+    """Cores in use."""
+    memory_bytes_used: _builtins.int
+    """Bytes of memory in the working set."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cpu_cores_used: _builtins.float = ...,
+        memory_bytes_used: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores_used", b"cpu_cores_used", "memory_bytes_used", b"memory_bytes_used", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProgramUsage: _TypeAlias = ProgramUsage  # noqa: Y015
+
+@_typing.final
 class UsageSample(_message.Message):
     """Usage of a container at one moment, by all its pods together."""
 
@@ -72,6 +102,7 @@ class UsageSample(_message.Message):
     DISK_USAGE_PERCENT_FIELD_NUMBER: _builtins.int
     FILESYSTEM_READS_FIELD_NUMBER: _builtins.int
     FILESYSTEM_WRITES_FIELD_NUMBER: _builtins.int
+    PROGRAMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the container."""
     container: _builtins.str
@@ -81,9 +112,9 @@ class UsageSample(_message.Message):
     cpu_cores_used: _builtins.float
     """Cores in use."""
     cpu_cores_request: _builtins.float
-    """Requested cores; unset if there is no request."""
+    """Requested cores, of all programs together; unset if there is no request."""
     cpu_cores_limit: _builtins.float
-    """Greatest number of cores; unset if there is no limit."""
+    """Greatest number of cores, of all programs together; unset if one of them has no limit."""
     cpu_usage_percent: _builtins.float
     """Percentage of the limit, else of the request, else unset."""
     memory_bytes_used: _builtins.int
@@ -116,6 +147,10 @@ class UsageSample(_message.Message):
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """Time of the measurement."""
 
+    @_builtins.property
+    def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramUsage]:
+        """Usage of each program, if the pods run several. Only of samples that the server collects."""
+
     def __init__(
         self,
         *,
@@ -140,10 +175,11 @@ class UsageSample(_message.Message):
         disk_usage_percent: _builtins.float | None = ...,
         filesystem_reads: _builtins.int | None = ...,
         filesystem_writes: _builtins.int | None = ...,
+        programs: _abc.Iterable[Global___ProgramUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores_limit", b"_cpu_cores_limit", "_cpu_cores_request", b"_cpu_cores_request", "_cpu_usage_percent", b"_cpu_usage_percent", "_disk_bytes_total", b"_disk_bytes_total", "_disk_bytes_used", b"_disk_bytes_used", "_disk_usage_percent", b"_disk_usage_percent", "_filesystem_reads", b"_filesystem_reads", "_filesystem_writes", b"_filesystem_writes", "_memory_bytes_limit", b"_memory_bytes_limit", "_memory_bytes_request", b"_memory_bytes_request", "_memory_usage_percent", b"_memory_usage_percent", "_network_bytes_rx", b"_network_bytes_rx", "_network_bytes_tx", b"_network_bytes_tx", "_network_packets_rx", b"_network_packets_rx", "_network_packets_tx", b"_network_packets_tx", "cpu_cores_limit", b"cpu_cores_limit", "cpu_cores_request", b"cpu_cores_request", "cpu_usage_percent", b"cpu_usage_percent", "disk_bytes_total", b"disk_bytes_total", "disk_bytes_used", b"disk_bytes_used", "disk_usage_percent", b"disk_usage_percent", "filesystem_reads", b"filesystem_reads", "filesystem_writes", b"filesystem_writes", "memory_bytes_limit", b"memory_bytes_limit", "memory_bytes_request", b"memory_bytes_request", "memory_usage_percent", b"memory_usage_percent", "network_bytes_rx", b"network_bytes_rx", "network_bytes_tx", b"network_bytes_tx", "network_packets_rx", b"network_packets_rx", "network_packets_tx", b"network_packets_tx", "timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores_limit", b"_cpu_cores_limit", "_cpu_cores_request", b"_cpu_cores_request", "_cpu_usage_percent", b"_cpu_usage_percent", "_disk_bytes_total", b"_disk_bytes_total", "_disk_bytes_used", b"_disk_bytes_used", "_disk_usage_percent", b"_disk_usage_percent", "_filesystem_reads", b"_filesystem_reads", "_filesystem_writes", b"_filesystem_writes", "_memory_bytes_limit", b"_memory_bytes_limit", "_memory_bytes_request", b"_memory_bytes_request", "_memory_usage_percent", b"_memory_usage_percent", "_network_bytes_rx", b"_network_bytes_rx", "_network_bytes_tx", b"_network_bytes_tx", "_network_packets_rx", b"_network_packets_rx", "_network_packets_tx", b"_network_packets_tx", "container", b"container", "container_uid", b"container_uid", "cpu_cores_limit", b"cpu_cores_limit", "cpu_cores_request", b"cpu_cores_request", "cpu_cores_used", b"cpu_cores_used", "cpu_usage_percent", b"cpu_usage_percent", "disk_bytes_total", b"disk_bytes_total", "disk_bytes_used", b"disk_bytes_used", "disk_usage_percent", b"disk_usage_percent", "filesystem_reads", b"filesystem_reads", "filesystem_writes", b"filesystem_writes", "memory_bytes_limit", b"memory_bytes_limit", "memory_bytes_request", b"memory_bytes_request", "memory_bytes_used", b"memory_bytes_used", "memory_usage_percent", b"memory_usage_percent", "namespace", b"namespace", "network_bytes_rx", b"network_bytes_rx", "network_bytes_tx", b"network_bytes_tx", "network_packets_rx", b"network_packets_rx", "network_packets_tx", b"network_packets_tx", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_cores_limit", b"_cpu_cores_limit", "_cpu_cores_request", b"_cpu_cores_request", "_cpu_usage_percent", b"_cpu_usage_percent", "_disk_bytes_total", b"_disk_bytes_total", "_disk_bytes_used", b"_disk_bytes_used", "_disk_usage_percent", b"_disk_usage_percent", "_filesystem_reads", b"_filesystem_reads", "_filesystem_writes", b"_filesystem_writes", "_memory_bytes_limit", b"_memory_bytes_limit", "_memory_bytes_request", b"_memory_bytes_request", "_memory_usage_percent", b"_memory_usage_percent", "_network_bytes_rx", b"_network_bytes_rx", "_network_bytes_tx", b"_network_bytes_tx", "_network_packets_rx", b"_network_packets_rx", "_network_packets_tx", b"_network_packets_tx", "container", b"container", "container_uid", b"container_uid", "cpu_cores_limit", b"cpu_cores_limit", "cpu_cores_request", b"cpu_cores_request", "cpu_cores_used", b"cpu_cores_used", "cpu_usage_percent", b"cpu_usage_percent", "disk_bytes_total", b"disk_bytes_total", "disk_bytes_used", b"disk_bytes_used", "disk_usage_percent", b"disk_usage_percent", "filesystem_reads", b"filesystem_reads", "filesystem_writes", b"filesystem_writes", "memory_bytes_limit", b"memory_bytes_limit", "memory_bytes_request", b"memory_bytes_request", "memory_bytes_used", b"memory_bytes_used", "memory_usage_percent", b"memory_usage_percent", "namespace", b"namespace", "network_bytes_rx", b"network_bytes_rx", "network_bytes_tx", b"network_bytes_tx", "network_packets_rx", b"network_packets_rx", "network_packets_tx", b"network_packets_tx", "programs", b"programs", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_cores_limit: _TypeAlias = _typing.Literal["cpu_cores_limit"]  # noqa: Y015
     _WhichOneofArgType__cpu_cores_limit: _TypeAlias = _typing.Literal["_cpu_cores_limit", b"_cpu_cores_limit"]  # noqa: Y015
@@ -404,6 +440,7 @@ class QueryUsageRequest(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     container: _builtins.str
@@ -412,6 +449,11 @@ class QueryUsageRequest(_message.Message):
     """Containers in a page; default 50, at most 1,000, and fewer if their points would make the response too large."""
     page_token: _builtins.str
     """Token of the previous page."""
+    program: _builtins.str
+    """Restricts the usage to this program of the pods; only with `container`. The points have cores and memory alone, as the
+    kubelet measures the network for each pod. Roll-ups do not distinguish programs, so they reach as far back as samples
+    are stored.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Start; default an hour before `end_time`; rounded down to a whole step."""
@@ -436,10 +478,11 @@ class QueryUsageRequest(_message.Message):
         step: _duration_pb2.Duration | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "end_time", b"end_time", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "end_time", b"end_time", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "program", b"program", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

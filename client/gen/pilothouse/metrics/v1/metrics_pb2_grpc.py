@@ -92,7 +92,7 @@ class MetricsServiceServicer:
         counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
         the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
         the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
-        percentages, and takes missing requests and limits from the container.
+        percentages, and takes missing requests and limits from the main program of the container.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class MetricsServiceStub:
     counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
     the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
     the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
-    percentages, and takes missing requests and limits from the container.
+    percentages, and takes missing requests and limits from the main program of the container.
     """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]
     """Returns the usage of containers over a range of time, in steps. INVALID_ARGUMENT: the range is empty or has over
@@ -82,7 +82,7 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
     the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
     the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
-    percentages, and takes missing requests and limits from the container.
+    percentages, and takes missing requests and limits from the main program of the container.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Returns the usage of containers over a range of time, in steps. INVALID_ARGUMENT: the range is empty or has over
@@ -125,7 +125,7 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
         the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
         the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
-        percentages, and takes missing requests and limits from the container.
+        percentages, and takes missing requests and limits from the main program of the container.
         """
 
     @_abc_1.abstractmethod
