@@ -29,6 +29,7 @@ from pilothouse_manifests.fields import (
     Rest,
     Variable,
 )
+from pilothouse_manifests.pod_volumes import OWN_SOURCES
 from pilothouse_manifests.table import CONTAINERS, DEPLOYMENT, MAIN_CONTAINER, POD, VOLUME_SOURCES, VOLUMES
 
 _STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:\.|$)")
@@ -37,7 +38,7 @@ _TEMPLATE = ("spec", "template", "spec")
 # Written by the platform itself.
 _OWN = ("selector", "template")
 # Volumes of these kinds have fields of the API, and rules about their sources.
-_SHOWN = frozenset({"name", "projected", *(key for key, _ in VOLUME_SOURCES.values())})
+_SHOWN = frozenset({"name", *(key for key, _ in (*VOLUME_SOURCES.values(), *OWN_SOURCES.values()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ def _check_pod(steps: tuple[PathStep, ...]) -> None:
     if first.key == CONTAINERS:
         _check_below(MAIN_CONTAINER.entries, rest)
     elif rest[0].key in _SHOWN:
-        raise PathError(f"is set by fields of the API: volumes and empty_dirs show {rest[0].key}")
+        raise PathError(
+            f"is set by fields of the API: volumes, empty_dirs and pod_volumes show {rest[0].key}"
+        )
     else:
         _check_whole(rest)
 
@@ -126,20 +129,20 @@ def _check_whole(steps: Sequence[PathStep]) -> None:
             raise PathError(f"must give the list {step.key} whole: it has no items of the platform's")
 
 
-def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...]) -> None:
-    """Raises PathError where an entry writes the field, or one above or below it."""
+def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...], within: str = "") -> None:
+    """Raises PathError where an entry writes the field, or one above or below it. `within`: the field around them."""
     first, rest = steps[0], steps[1:]
     for entry in entries:
         inner = _inner(entry, first)
         if inner is None:
             continue
         if not rest or not inner:
-            raise PathError(f"is set by a field of the API{_named(entry)}")
+            raise PathError(f"is set by a field of the API{_named(entry, within)}")
         if isinstance(entry, Field) and isinstance(entry.kind, Repeated):
             _check_item(first, entry.kind.keys, rest)
         elif first.item:
             raise PathError(f"names an item of {first.key}, which is no list")
-        _check_below(inner, rest)
+        _check_below(inner, rest, entry.name if isinstance(entry, Field) else within)
         return
     _check_whole(steps)
 
@@ -164,8 +167,10 @@ def _inner(entry: Entry, step: PathStep) -> tuple[Entry, ...] | None:
     return None
 
 
-def _named(entry: Entry) -> str:
-    return f": {entry.name}" if isinstance(entry, Field | PortField) else ""
+def _named(entry: Entry, within: str) -> str:
+    name = entry.name if isinstance(entry, Field | PortField) else ""
+    named = ".".join(each for each in (within, name) if each)
+    return f": {named}" if named else ""
 
 
 def carry(carried: dict[str, str], path: str, value: Any) -> bool:

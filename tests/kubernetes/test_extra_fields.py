@@ -52,14 +52,19 @@ def with_fields(**spec: Any) -> Container:
             "must name an item of containers by [name=…], and a field below it",
         ),
         (f"{MAIN}.image", "is set by a field of the API: image"),
-        (f"{MAIN}.env[name=A].value", "is set by a field of the API"),
+        (f"{MAIN}.env[name=A].value", "is set by a field of the API: env"),
         (f"{MAIN}.envFrom", "is set by a field of the API: env_from"),
-        (f"{MAIN}.resources.limits.gpu", "is set by a field of the API"),
-        (f"{MAIN}.livenessProbe.httpGet.port", "is set by a field of the API: port"),
-        (f"{POD}.volumes[name=a].secret", "is set by fields of the API: volumes and empty_dirs show secret"),
-        (
-            f"{POD}.volumes[name=a].projected",
-            "is set by fields of the API: volumes and empty_dirs show projected",
+        (f"{MAIN}.resources.limits.gpu", "is set by a field of the API: resources"),
+        (f"{POD}.resources", "is set by a field of the API: pod_resources"),
+        (f"{POD}.resources.limits", "is set by a field of the API: pod_resources"),
+        (f"{POD}.resources.requests.cpu", "is set by a field of the API: pod_resources.cpu_request"),
+        (f"{MAIN}.livenessProbe.httpGet.port", "is set by a field of the API: probes.liveness.port"),
+        *(
+            (
+                f"{POD}.volumes[name=a].{key}",
+                f"is set by fields of the API: volumes, empty_dirs and pod_volumes show {key}",
+            )
+            for key in ("secret", "projected", "downwardAPI", "persistentVolumeClaim")
         ),
         (
             f"{POD}.topologySpreadConstraints[topologyKey=zone].maxSkew",
@@ -168,6 +173,16 @@ def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected:
             'you mean "podAffinity"?',
         ),
         (
+            {f"{POD}.tty": "true"},
+            f'container.extra_fields["{POD}.tty"]: "{POD}.tty" is no field of Kubernetes; did you mean '
+            '"spec.template.spec.containers[].tty"?',
+        ),
+        (
+            {f"{POD}.sidecarPolicy": "{}"},
+            f'container.extra_fields["{POD}.sidecarPolicy"]: "{POD}.sidecarPolicy" is no field of Kubernetes in the '
+            "version of the cluster",
+        ),
+        (
             {f"{MAIN}.tty": '"yes"'},
             f'container.extra_fields["{MAIN}.tty"]: "{MAIN}.tty" must be true or false, not a text',
         ),
@@ -201,11 +216,20 @@ def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool
         with pytest.raises(InvalidArgument, match="must be a text, not a whole number"):
             found.raise_if_any()
     else:
-        found.raise_if_any()
+        with pytest.raises(InvalidArgument, match="is no field of Kubernetes in the version of the cluster"):
+            found.raise_if_any()
     found = Findings()
     check_by_schema(found, rules.checked(with_fields(extra_fields={f"{POD}.subdomain": "1"})), version)
     with pytest.raises(InvalidArgument):
         found.raise_if_any()
+
+
+@pytest.mark.parametrize("version", ["v1.99.0", ""])
+def test_a_name_that_may_be_new_passes(version: str) -> None:
+    found = Findings()
+    fields = {f"{POD}.sidecarPolicy": "{}"}
+    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
+    found.raise_if_any()
 
 
 def test_a_program_cannot_go_without_its_extra_fields() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, overlap, parse, spelled
-from pilothouse_manifests.schemas.tables import schemas
+from pilothouse_manifests.schemas.tables import NEWEST, OLDEST, schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.pod_manifests import pod_spec
@@ -52,13 +52,17 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
 
 
 def check_by_schema(found: Findings, container: Container, version: str) -> None:
-    """Notes each fault of extra fields that the schemas of a version of Kubernetes find; empty: the newest one."""
+    """Notes each fault of extra fields that the schemas of a version of Kubernetes find; empty: the newest one.
+
+    Of a version that has no schemas here a name that resembles none may be new, and passes.
+    """
     resource = workload_type(container).resource
     number = _MINOR.match(version)
-    known = schemas() if number is None else schemas(int(number[1]))
+    minor = NEWEST if number is None else int(number[1])
+    known, complete = schemas(minor), number is not None and OLDEST <= minor <= NEWEST
     for path, text in container.spec.extra_fields.items():
         for wrong, rule in known.problems(
-            resource.api_version, resource.kind, path, msgspec.json.decode(text)
+            resource.api_version, resource.kind, path, msgspec.json.decode(text), complete=complete
         ):
             found.add(f'{_FIELD}["{path}"]', "field", f'"{wrong}" {rule}')
 
