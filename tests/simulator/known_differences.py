@@ -31,6 +31,7 @@ _CUT = "the recording was cut to the resources its author used; the real server 
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _LOST = "05-node-lost"
+_SIDECARS = "26-sidecars-and-init-containers"
 _JOBS = ("20-job-success", "21-job-failure-and-backoff", "22b-job-suspend-resume", "23-cronjob")
 _DAEMON_SET = "25-daemonset"
 _STATEFUL_SET = "24-statefulset"
@@ -166,6 +167,34 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(_STATEFUL_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_DAEMON_SET, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     *(KnownDifference(job, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON) for job in _JOBS),
+    KnownDifference(_SIDECARS, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
+    KnownDifference(_SIDECARS, None, r".*f:resources\.(\.|f:limits)", _POD_AMOUNTS_REASON),
+    KnownDifference(_SIDECARS, 7, "text", "the recorded runtime had lost the log"),
+    KnownDifference(
+        _SIDECARS,
+        None,
+        r".*\.initContainers\[0\]\.startupProbe\.initialDelaySeconds",
+        "the recorded probe looks for a file that the sidecar makes; this one waits as long",
+    ),
+    KnownDifference(
+        _SIDECARS,
+        None,
+        r"(body|lines\[once\]\[1\]\.object)\.status\.initContainerStatuses\[0\]"
+        r"\.(lastState\.terminated|restartCount)",
+        "the recorded init container finds the file of its first run in a volume",
+    ),
+    KnownDifference(
+        _SIDECARS,
+        None,
+        r"(body|lines\[rules\]\[1\]\.object)\.status\.containerStatuses\[0\]\.state\.(terminated|waiting)",
+        "the recorded pod was read a moment before it showed its back-off",
+    ),
+    KnownDifference(
+        _SIDECARS,
+        0,
+        r"lines\[web-594dd4679b-2pjsz\]\.types\.length",
+        "no answer shows the replica set after which this pod is called",
+    ),
     KnownDifference(
         "23-cronjob",
         None,

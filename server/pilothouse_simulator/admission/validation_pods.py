@@ -68,7 +68,10 @@ def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
     names: set[str] = set()
     for kind in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(kind) or []):
-            causes += _validate_container(container, f"{field}.{kind}[{index}]", volumes, names)
+            path = f"{field}.{kind}[{index}]"
+            causes += _validate_container(container, path, volumes, names)
+            if kind == "initContainers":
+                causes += _validate_init_container(container, path)
     policy = spec.get("restartPolicy")
     if policy not in ("Always", "OnFailure", "Never"):
         causes.append(not_supported(f"{field}.restartPolicy", policy, ("Always", "OnFailure", "Never")))
@@ -121,6 +124,19 @@ def _validate_container(
             causes += _validate_probe(container[probe], f"{field}.{probe}")
     causes += validate_security_context(container.get("securityContext"), f"{field}.securityContext")
     return causes
+
+
+def _validate_init_container(container: JsonObject, field: str) -> list[ErrorCause]:
+    """Only a sidecar has probes and hooks."""
+    policy = container.get("restartPolicy")
+    if policy not in (None, "Always", "Never", "OnFailure"):
+        return [not_supported(f"{field}.restartPolicy", policy, ("Always", "Never", "OnFailure"))]
+    message = "may not be set for init containers without restartPolicy=Always"
+    return [
+        forbidden_field(f"{field}.{name}", message)
+        for name in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
+        if container.get(name) is not None and policy != "Always"
+    ]
 
 
 def _validate_ports(ports: list[JsonObject], field: str) -> list[ErrorCause]:

@@ -84,7 +84,7 @@ class DaemonSetController(Controller[Key]):
         failure: ApiError | None = None
         try:
             step.manage()
-            # What has just been made or deleted is seen in the next sync.
+            # The next sync sees the pods that this one has made or deleted.
             if not step.changes and daemon_set["spec"]["updateStrategy"]["type"] == "RollingUpdate":
                 step.roll()
         except ApiError as error:

@@ -93,7 +93,7 @@ class JobController(Controller[WorkKey]):
                 return
         self.release_pod(pod)
 
-    # What a step does to the cluster
+    # The actions of a step
 
     def create_pod(self, job: JsonObject, pod: JsonObject) -> JsonObject:
         """Makes a pod of a Job."""

@@ -41,7 +41,7 @@ _FINAL = {"SuccessCriteriaMet": "Complete", "FailureTarget": "Failed"}
 
 
 class JobActions(Protocol):
-    """What a step does to the cluster."""
+    """The ways in which a step changes the cluster."""
 
     clock: Clock
 
@@ -112,7 +112,7 @@ class JobStep:
         if self._failure is not None:
             raise self._failure
 
-    # What the pods amount to
+    # Counts and verdicts
 
     def _is_uncounted(self, pod: JsonObject, kind: str) -> bool:
         return pod["metadata"]["uid"] in (self.status["uncountedTerminatedPods"].get(kind) or [])

@@ -126,6 +126,17 @@ class RunningContainer:
         self.ready = self.role is ContainerRole.INIT and exit_code == 0
 
 
+def is_restarted(container: JsonObject, pod_policy: str, exit_code: int) -> bool:
+    """Whether a main container is started again after this end: by its own rules and policy, or else by the pod's."""
+    for rule in container.get("restartPolicyRules") or []:
+        codes = rule.get("exitCodes") or {}
+        listed = exit_code in (codes.get("values") or [])
+        if rule.get("action") == "Restart" and listed == (codes.get("operator") == "In"):
+            return True
+    policy = container.get("restartPolicy") or pod_policy
+    return bool(policy == "Always" or (policy == "OnFailure" and exit_code != 0))
+
+
 def containers_of(pod: JsonObject) -> list[RunningContainer]:
     """The containers of a new pod, init containers first."""
     spec = pod["spec"]

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total_quantities
-from pilothouse_simulator.nodes.pod_containers import ContainerRole, RunningContainer
+from pilothouse_simulator.nodes.pod_containers import ContainerRole, RunningContainer, is_restarted
 from pilothouse_simulator.values.clock import format_time
 
 JsonObject = dict[str, Any]
@@ -51,7 +51,7 @@ def build_status(
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
     # A kubelet that never saw the containers fails the pod without looking at its conditions again.
-    seen = not any(
+    seen = not over or not any(
         container.role is ContainerRole.MAIN and container.current is None for container in containers
     )
     status["conditions"] = _conditions(
@@ -87,9 +87,10 @@ def _is_finished(pod: JsonObject, containers: list[RunningContainer], *, over: b
     )
     if failed_init:
         return True
-    if policy == "Always" or any(_exit_code(container) is None for container in main):
-        return False
-    return policy == "Never" or all(_exit_code(container) == 0 for container in main)
+    return all(
+        (code := _exit_code(container)) is not None and not is_restarted(container.spec, policy, code)
+        for container in main
+    )
 
 
 def _exit_code(container: RunningContainer) -> int | None:
@@ -120,12 +121,14 @@ def _is_initialized(containers: list[RunningContainer]) -> bool:
 
 
 def _incomplete(containers: list[RunningContainer]) -> list[str]:
-    """The init containers not done, and the sidecars never started."""
+    """The init containers not done, and the sidecars never started, as their startup probe sees it."""
 
     def is_incomplete(container: RunningContainer) -> bool:
         if container.role is ContainerRole.INIT:
             return _exit_code(container) != 0
-        return container.role is ContainerRole.SIDECAR and container.current is None
+        first = container.is_running and container.restarts == 0
+        waits = container.current is None or (first and not container.started)
+        return container.role is ContainerRole.SIDECAR and waits
 
     return [container.name for container in containers if is_incomplete(container)]
 

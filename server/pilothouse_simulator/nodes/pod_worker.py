@@ -14,7 +14,12 @@ from typing import Any
 
 from pilothouse_simulator.exec.environment import environment_of
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import ContainerAttempt, ContainerRole, RunningContainer
+from pilothouse_simulator.nodes.pod_containers import (
+    ContainerAttempt,
+    ContainerRole,
+    RunningContainer,
+    is_restarted,
+)
 from pilothouse_simulator.nodes.pod_preparation import mount_volumes, prepare
 from pilothouse_simulator.nodes.pod_probes import is_found_dead, needs_probing, probe, until_dead
 from pilothouse_simulator.nodes.pod_programs import KILLED, start_failure
@@ -28,6 +33,7 @@ JsonObject = dict[str, Any]
 _LONGEST_BACK_OFF_SECONDS = 300
 _FIRST_BACK_OFF_SECONDS = 10
 _BACK_OFF_RESET_SECONDS = 600.0
+_STARTUP_LOOK_SECONDS = 0.1
 _PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff"})
 
 
@@ -165,6 +171,9 @@ class PodWorker(NodePod):
         running = asyncio.Event()
         task = tasks.create_task(self._supervise(container, running))
         await running.wait()
+        # Its startup probe holds back the containers after it.
+        while not container.started:
+            await self.node.clock.sleep(_STARTUP_LOOK_SECONDS)
         return task
 
     async def _run_init(self, container: RunningContainer) -> bool:
@@ -214,7 +223,8 @@ class PodWorker(NodePod):
             return True
         if container.role is ContainerRole.INIT:
             return failed and policy != "Never"
-        return policy == "Always" or (policy == "OnFailure" and failed)
+        code = attempt.exit_code if attempt is not None else None
+        return is_restarted(container.spec, policy, 1 if code is None else code)
 
     async def _start(self, container: RunningContainer) -> None:
         clock, timings = self.node.clock, self.node.timings
@@ -298,7 +308,7 @@ class PodWorker(NodePod):
     # Ends
 
     async def _back_off(self, container: RunningContainer) -> None:
-        """Waits until the container may be started again, showing CrashLoopBackOff."""
+        """Waits until the container may be started again, showing CrashLoopBackOff; a sidecar shows it at the end."""
         clock, attempt = self.node.clock, container.current
         if attempt is None or attempt.finished_at is None:
             return
@@ -310,10 +320,16 @@ class PodWorker(NodePod):
         metadata = self.object["metadata"]
         place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
         message = f"back-off {_duration(pause)} restarting failed container={container.name} pod={place}"
+        remaining = (
+            pause + self.node.timings.end_back_off - (clock.now() - attempt.finished_at).total_seconds()
+        )
+        is_sidecar = container.role is ContainerRole.SIDECAR
+        if is_sidecar:
+            await clock.sleep(remaining)
         container.waiting = ("CrashLoopBackOff", message)
         self.publish()
-        elapsed = (clock.now() - attempt.finished_at).total_seconds()
-        await clock.sleep(pause + self.node.timings.end_back_off - elapsed)
+        if not is_sidecar:
+            await clock.sleep(remaining)
 
     def _back_off_event(self, container: RunningContainer) -> None:
         metadata = self.object["metadata"]
