@@ -9,7 +9,7 @@ import pytest
 
 from pilothouse_manifests.extra_fields import PathError, parse
 from pilothouse_server.containers import manifests, rules
-from pilothouse_server.containers.extra_fields import check_by_schema
+from pilothouse_server.containers.extra_fields import check_by_schema, schemas_of
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container, ContainerSpec, InitContainer
 from pilothouse_server.errors import InvalidArgument
@@ -21,6 +21,11 @@ MAIN = f"{POD}.containers[name=main]"
 
 def with_fields(**spec: Any) -> Container:
     return container(spec=ContainerSpec(**spec))
+
+
+def by_schema(found: Findings, checked: Container, version: str) -> None:
+    known, complete = schemas_of(version)
+    check_by_schema(found, checked, known, complete=complete)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +195,8 @@ def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected:
 )
 def test_a_fault_by_kubernetes_own_schema_is_named(fields: dict[str, str], expected: str) -> None:
     found = Findings()
-    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), "v1.36.2")
+    checked = rules.checked(with_fields(extra_fields=fields))
+    by_schema(found, checked, "v1.36.2")
     with pytest.raises(InvalidArgument) as refused:
         found.raise_if_any()
     assert refused.value.message == expected
@@ -211,7 +217,8 @@ def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool
     found = Findings()
     # A field of Kubernetes 1.34.
     fields = {f"{POD}.hostnameOverride": "1"}
-    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
+    checked = rules.checked(with_fields(extra_fields=fields))
+    by_schema(found, checked, version)
     if is_known:
         with pytest.raises(InvalidArgument, match="must be a text, not a whole number"):
             found.raise_if_any()
@@ -219,7 +226,8 @@ def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool
         with pytest.raises(InvalidArgument, match="is no field of Kubernetes in the version of the cluster"):
             found.raise_if_any()
     found = Findings()
-    check_by_schema(found, rules.checked(with_fields(extra_fields={f"{POD}.subdomain": "1"})), version)
+    checked = rules.checked(with_fields(extra_fields={f"{POD}.subdomain": "1"}))
+    by_schema(found, checked, version)
     with pytest.raises(InvalidArgument):
         found.raise_if_any()
 
@@ -228,7 +236,7 @@ def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool
 def test_a_name_that_may_be_new_passes(version: str) -> None:
     found = Findings()
     fields = {f"{POD}.sidecarPolicy": "{}"}
-    check_by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
+    by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
     found.raise_if_any()
 
 

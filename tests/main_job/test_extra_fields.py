@@ -10,7 +10,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_simulator.values.resources import DEPLOYMENTS, PODS, SERVICE_ACCOUNTS
+from pilothouse_simulator.api import openapi
+from pilothouse_simulator.api.openapi import document
+from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS
 from tests.harness import Server
 from tests.waiting import poll_until
 
@@ -101,6 +103,29 @@ async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_se
     await server.admin.containers.create(namespace="demo", container=web())
     with pytest.raises(PilothouseError, match="must be a list"):
         await change(server, pb.Container(extra_fields={f"{POD}.hostAliases": "1"}), "extra_fields")
+
+
+async def test_a_dry_run_reads_the_schemas_of_the_cluster(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_namespace(server)
+    assert server.cluster is not None
+
+    async def is_there() -> bool:
+        assert server.cluster is not None
+        return server.cluster.store.get(NAMESPACES, None, "demo") is not None
+
+    await poll_until(is_there)
+    # An enum of the vendor's own, which no table has.
+    vendors = document("apis/apps/v1")
+    assert vendors is not None
+    pod = next(each for name, each in vendors["components"]["schemas"].items() if name.endswith(".PodSpec"))
+    pod["properties"]["subdomain"] = {"type": "string", "enum": ["fast", "safe"]}
+    monkeypatch.setattr(openapi, "document", lambda _base: vendors)
+    wrong = web(extra_fields={f"{POD}.subdomain": '"slow"'})
+    with pytest.raises(PilothouseError, match="must be one of fast, safe") as refused:
+        await server.admin.containers.create(namespace="demo", container=wrong, validate_only=True)
+    assert refused.value.metadata["field"] == f'container.extra_fields["{POD}.subdomain"]'
 
 
 async def test_an_account_that_only_a_container_names_mounts_no_token(server: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from importlib import resources
@@ -14,23 +13,12 @@ from tests.processes import finished
 
 from pilothouse_manifests.schemas import tables
 from pilothouse_manifests.schemas.definitions import Schemas
+from pilothouse_manifests.schemas.openapi import definitions_of
 from pilothouse_manifests.schemas.tables import NEWEST, OLDEST, schemas
 from pilothouse_server.guard.objects import KINDS
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = ("apps/v1", "Deployment")
-
-
-def _generator() -> Any:
-    specification = importlib.util.spec_from_file_location("schemas", ROOT / ".ci" / "schemas.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-_GENERATOR = _generator()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +104,22 @@ def test_another_type_and_a_missing_field_are_found_by_their_path(
     }
 
 
+def test_a_circle_of_references_has_no_faults_and_ends() -> None:
+    known = Schemas(
+        {
+            "a": {"kind": "v1 A", "fields": {"mode": "#b", "list": "#d"}},
+            "b": "#c",
+            "c": "#b",
+            "d": ["array", "#d"],
+        }
+    )
+    assert list(known.problems("v1", "A", "mode", {"x": [1]})) == []
+    assert list(known.problems("v1", "A", "list", [[[]]])) == []
+    assert list(known.problems("v1", "A", "list", [[1]])) == [
+        ("list[0][0]", "must be a list, not a whole number")
+    ]
+
+
 def test_another_word_than_those_of_an_enum_is_found() -> None:
     known = Schemas({"a": {"kind": "v1 A", "fields": {"mode": ["enum", "x", "y"]}}})
     for value in ("z", ["x"], {"x": 1}, 1):
@@ -166,7 +170,7 @@ def test_a_cluster_s_own_document_is_read_alike_and_leads_nowhere_else() -> None
             }
         }
     }
-    found = _GENERATOR.definitions_of(document)
+    found = definitions_of(document)
     assert found["example.Thing"] == {
         "fields": {"spec": "#example.Spec", "other": "any", "file": "any"},
         "required": ["spec"],

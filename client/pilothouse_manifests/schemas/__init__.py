@@ -1,6 +1,7 @@
 """Kubernetes' own schemas: the names, types and required fields of its objects, by version.
 
     definitions   compact definitions, and the checks that use them
+    openapi       from a document of OpenAPI or JSON Schema to definitions
     tables        the definitions of Kubernetes 1.30 to 1.37, which `make kubernetes-schemas` writes
 
 A schema can refuse a field, never open one: the server's guard decides which fields may be sent. Patterns, formats

@@ -17,6 +17,9 @@ Type = str | list[Any]
 _INDEX = re.compile(r"\[[^\]]*\]")
 _LIKENESS = 0.8
 _MOST_FIELDS = 100
+_MOST_REFERENCES = 10
+# Of an object with more fields no nearest name is found: it would take too long.
+_MOST_NAMES = 1000
 _TYPES = {"string": "a text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
 
@@ -38,7 +41,7 @@ class Schemas:
         list items in brackets: `spec.template.spec.containers[0].image`.
         """
         fields, name = self._around(api_version, kind, path)
-        if fields is None or name in fields:
+        if fields is None or name in fields or len(fields) > _MOST_NAMES:
             return None
         near = difflib.get_close_matches(name, fields, n=1, cutoff=_LIKENESS)
         return near[0] if near else None
@@ -151,7 +154,7 @@ class Schemas:
         if isinstance(wanted, list):
             yield from self._wrong_of(at, wanted, value)
         elif wanted.startswith("#"):
-            definition = self._definitions.get(wanted[1:])
+            definition = self._resolved(wanted)
             if isinstance(definition, dict) and "fields" in definition:
                 yield from self._wrong_object(at, definition, value)
             elif isinstance(definition, str | list):
@@ -159,6 +162,15 @@ class Schemas:
         elif wanted != "any" and not any(_is_of(value, word) for word in wanted.split("|")):
             words = " or ".join(_TYPES[word] for word in wanted.split("|"))
             yield at, f"must be {words}, not {_type_of(value)}"
+
+    def _resolved(self, reference: str) -> Json:
+        """The definition that a reference leads to; None behind too many others, which may be a circle."""
+        for _ in range(_MOST_REFERENCES):
+            found = self._definitions.get(reference[1:])
+            if not isinstance(found, str) or not found.startswith("#"):
+                return found
+            reference = found
+        return None
 
     def _wrong_of(self, at: str, wanted: list[Any], value: Json) -> Iterator[tuple[str, str]]:
         """The same for a list, a mapping or an enum."""

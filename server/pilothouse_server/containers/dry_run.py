@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.containers import external_sources, guarding, manifests
+from pilothouse_server.containers.extra_fields import check_by_schema
+from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes import warnings
@@ -23,6 +25,7 @@ from pilothouse_server.kubernetes.objects import (
     Service,
     WorkloadObject,
 )
+from pilothouse_server.kubernetes.openapi import CLUSTER_SCHEMAS
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import needs_another_address
 from pilothouse_server.values.resources import ObjectWarning
@@ -52,6 +55,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
     try:
         found = await client.find(workloads, where, container.kubernetes_name)
         _check_ours(container, workloads.kind, found)
+        await _check_extra_fields(client, container)
         await _dry_run_service_account(client, container)
         if why := await external_sources.refuse_on_cluster(client, container):
             raise Refused(why, code=403, status_reason=GUARDED)
@@ -95,6 +99,17 @@ async def _dry_run_workload(
     # The reconciler removes the settings of rolling updates, which an apply alone would keep.
     where = container.kubernetes_namespace, container.kubernetes_name
     return await client.dry_run_replaced(workloads, *where, ("spec",), manifest["spec"])
+
+
+async def _check_extra_fields(client: ClusterClient, container: Container) -> None:
+    """Raises InvalidArgument for extra fields that the cluster's own schemas refuse, by their paths."""
+    if not container.spec.extra_fields:
+        return
+    known = await CLUSTER_SCHEMAS.read(client, workload_type(container).resource.api_version)
+    if known is not None:
+        found = Findings()
+        check_by_schema(found, container, known, complete=True)
+        found.raise_if_any()
 
 
 async def _dry_run_service_account(client: ClusterClient, container: Container) -> None:

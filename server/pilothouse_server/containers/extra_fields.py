@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, overlap, parse, spelled
+from pilothouse_manifests.schemas.definitions import Schemas
 from pilothouse_manifests.schemas.tables import NEWEST, OLDEST, schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
@@ -51,18 +52,23 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
     return {spelled(steps): text for steps, text in checked.items()}
 
 
-def check_by_schema(found: Findings, container: Container, version: str) -> None:
-    """Notes each fault of extra fields that the schemas of a version of Kubernetes find; empty: the newest one.
-
-    Of a version that has no schemas here a name that resembles none may be new, and passes.
-    """
-    resource = workload_type(container).resource
+def schemas_of(version: str) -> tuple[Schemas, bool]:
+    """Returns the schemas of a version of Kubernetes, and whether they are its own; empty: the newest one."""
     number = _MINOR.match(version)
     minor = NEWEST if number is None else int(number[1])
-    known, complete = schemas(minor), number is not None and OLDEST <= minor <= NEWEST
+    return schemas(minor), number is not None and OLDEST <= minor <= NEWEST
+
+
+def check_by_schema(found: Findings, container: Container, known: Schemas, *, complete: bool) -> None:
+    """Notes each fault of extra fields that schemas find.
+
+    `complete`: they have each field of the cluster; else a name that resembles none may be new, and passes.
+    """
+    resource = workload_type(container).resource
     for path, text in container.spec.extra_fields.items():
+        value = msgspec.json.decode(text)
         for wrong, rule in known.problems(
-            resource.api_version, resource.kind, path, msgspec.json.decode(text), complete=complete
+            resource.api_version, resource.kind, path, value, complete=complete
         ):
             found.add(f'{_FIELD}["{path}"]', "field", f'"{wrong}" {rule}')
 

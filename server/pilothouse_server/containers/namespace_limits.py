@@ -10,7 +10,7 @@ from __future__ import annotations
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.external_sources import SourceReference, references
-from pilothouse_server.containers.extra_fields import check_by_schema
+from pilothouse_server.containers.extra_fields import check_by_schema, schemas_of
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
@@ -54,6 +54,8 @@ async def refuse_unfit(
 ) -> None:
     """Compares new references and extra fields with the namespace and its cluster, in that order.
 
+    `wanted` is placed in its namespace.
+
     Raises:
         FailedPrecondition: a source of the cluster that the namespace does not allow.
         InvalidArgument: extra fields that the version of the cluster does not have so.
@@ -65,7 +67,9 @@ async def refuse_unfit(
     fields = wanted.spec.extra_fields
     if fields and (stored is None or fields != stored.spec.extra_fields):
         found = Findings()
-        check_by_schema(found, wanted, await repository.version_of_cluster(target, namespace))
+        version = await repository.version_of_cluster(target, namespace)
+        known, complete = schemas_of(version)
+        check_by_schema(found, wanted, known, complete=complete)
         found.raise_if_any()
 
 

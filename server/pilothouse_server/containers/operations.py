@@ -118,7 +118,7 @@ async def create(
         if facts is None:
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
-        await refuse_unfit(transaction, namespace_name, wanted, None)
+        await refuse_unfit(transaction, namespace_name, creation.container, None)
         most = await refuse_services(transaction, namespace_name, wanted, None)
         creation = msgspec.structs.replace(creation, most_services=most)
         try:
@@ -176,7 +176,7 @@ async def draft_creation(
         creation = _creation(facts, wanted, needs, caller)
         cache.learn(draft.user_id, facts.namespace)
     try:
-        await refuse_unfit(draft, namespace_name, wanted, None)
+        await refuse_unfit(draft, namespace_name, creation.container, None)
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise

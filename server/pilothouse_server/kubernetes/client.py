@@ -183,6 +183,10 @@ class ClusterClient:
         except NotFound:
             return None
 
+    async def document(self, path: str, query: Mapping[str, str]) -> bytes:
+        """Reads a document of the API server that is no object."""
+        return await self._transport.request("GET", path, query)
+
     async def select(self, resource: Resource[T], namespace: str, field_selector: str) -> Sequence[T]:
         """Returns the objects of a namespace with these fields."""
         return (await self.list(resource, namespace, field_selector=field_selector)).items

@@ -7,9 +7,10 @@ no descriptions.
 
 from __future__ import annotations
 
+from hashlib import sha512
 from typing import Any
 
-from pilothouse_simulator.api.discovery import resources_of, version_of
+from pilothouse_simulator.api.discovery import VERSION, resources_of, version_of
 from pilothouse_simulator.store.schema import (
     ListType,
     MapType,
@@ -44,8 +45,13 @@ def _base(group: str) -> str:
 
 def root() -> JsonObject:
     """GET /openapi/v3."""
+    # The documents change with the version alone.
+    served = sha512(VERSION["gitVersion"].encode()).hexdigest().upper()
     return {
-        "paths": {_base(group): {"serverRelativeURL": f"/openapi/v3/{_base(group)}"} for group in _GROUPS}
+        "paths": {
+            _base(group): {"serverRelativeURL": f"/openapi/v3/{_base(group)}?hash={served}"}
+            for group in _GROUPS
+        }
     }
 
 

@@ -1,0 +1,98 @@
+"""The schemas of a cluster's own OpenAPI: read once for each hash, bounded, and never a reason to fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.openapi import ClusterSchemas
+from pilothouse_simulator import SimulatedCluster
+
+APPS = "apps/v1"
+ADDRESS = "/openapi/v3/apis/apps/v1"
+
+
+async def test_a_cluster_is_asked_and_its_schemas_are_kept() -> None:
+    async with SimulatedCluster() as cluster:
+        client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="near")
+        try:
+            schemas = ClusterSchemas()
+            found = await schemas.read(client, APPS)
+            assert found is not None
+            assert found.has(APPS, "Deployment", "spec.template.spec.containers[0].lifecycle.stopSignal")
+            assert found.meant(APPS, "Deployment", "spec.replica") == "replicas"
+            problem = list(found.problems(APPS, "Deployment", "spec.template.spec.hostAliases", {}))
+            assert [rule for _, rule in problem] == ["must be a list, not an object"]
+            # The hash is the same.
+            assert await schemas.read(client, APPS) is found
+            assert await schemas.read(client, "example.com/v1") is None
+            cluster.faults.refuse_connections = True
+            assert await schemas.read(client, APPS) is None
+        finally:
+            await client.close()
+
+
+class Answers:
+    """A cluster that answers with these documents by their path; the real one does not send such."""
+
+    server = "https://odd.example"
+
+    def __init__(self, documents: Mapping[str, bytes]) -> None:
+        self.documents = documents
+        self.asked: list[str] = []
+
+    async def document(self, path: str, query: Mapping[str, str]) -> bytes:
+        self.asked.append(path)
+        return self.documents[path]
+
+
+def _index(address: Any) -> bytes:
+    return json.dumps({"paths": {"apis/apps/v1": {"serverRelativeURL": address}}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("index", "body"),
+    [
+        (b"[]", b""),
+        (b"{", b""),
+        (_index("https://elsewhere.example/openapi/v3/x"), b""),
+        (_index("/api/v1/secrets"), b""),
+        (_index(7), b""),
+        (_index(ADDRESS), b"[1]"),
+        (_index(ADDRESS), b'{"components": {"schemas": {"a": 1}}}'),
+        (_index(ADDRESS), b'{"components": {"schemas": {"a": {"properties": []}}}}'),
+        (_index(ADDRESS), b'{"components": {"schemas": {"a": ' + b'{"items":' * 5000 + b"1" + b"}" * 5002),
+        (_index(ADDRESS), b" " * (8 * 1024 * 1024 + 1)),
+        (_index(ADDRESS), b"\xff"),
+    ],
+)
+async def test_a_document_that_cannot_be_used_is_none(index: bytes, body: bytes) -> None:
+    cluster: Any = Answers({"/openapi/v3": index, ADDRESS: body})
+    schemas = ClusterSchemas()
+    assert await schemas.read(cluster, APPS) is None
+    assert set(cluster.asked) <= {"/openapi/v3", ADDRESS}
+
+
+async def test_a_new_hash_is_read_anew() -> None:
+    def documents(mode: str, digest: str) -> dict[str, bytes]:
+        thing = {
+            "properties": {"mode": {"type": "string", "enum": [mode]}},
+            "x-kubernetes-group-version-kind": [{"group": "apps", "version": "v1", "kind": "Deployment"}],
+        }
+        body = json.dumps({"components": {"schemas": {"thing": thing}}}).encode()
+        return {"/openapi/v3": _index(f"{ADDRESS}?hash={digest}"), ADDRESS: body}
+
+    cluster: Any = Answers(documents("old", "1"))
+    schemas = ClusterSchemas()
+    for digest, mode in (("1", "old"), ("2", "new")):
+        cluster.documents = documents(mode, digest)
+        found = await schemas.read(cluster, APPS)
+        assert found is not None
+        assert list(found.problems(APPS, "Deployment", "mode", "x")) == [("mode", f"must be one of {mode}")]
+    asked = len(cluster.asked)
+    await schemas.read(cluster, APPS)
+    assert len(cluster.asked) == asked + 1
