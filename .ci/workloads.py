@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pilothouse_manifests import pod_volumes, services, table
+from pilothouse_manifests import pod_volumes, services, table, workloads
 from pilothouse_manifests.fields import (
     Chosen,
     Entry,
@@ -28,6 +28,12 @@ BEGIN, END = "<!-- begin: written by `make workloads` -->", "<!-- end: written b
 # Heading, the part, and its place in a manifest.
 PARTS: tuple[tuple[str, FieldPart, str], ...] = (
     ("Deployment", table.DEPLOYMENT, "spec"),
+    ("StatefulSet", workloads.STATEFUL_SET, "spec"),
+    (
+        "Claim of a template (`ClaimTemplate`)",
+        workloads.CLAIM_TEMPLATE,
+        "volumeClaimTemplates[]",
+    ),
     ("Pod", table.POD, "spec.template.spec"),
     ("Main program", table.MAIN_CONTAINER, "spec.template.spec.containers[0]"),
     (

@@ -30,7 +30,8 @@ from pilothouse_manifests.fields import (
     Variable,
 )
 from pilothouse_manifests.pod_volumes import OWN_SOURCES
-from pilothouse_manifests.table import CONTAINERS, DEPLOYMENT, MAIN_CONTAINER, POD, VOLUME_SOURCES, VOLUMES
+from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, VOLUME_SOURCES, VOLUMES
+from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
 _STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:\.|$)")
 _ITEM = re.compile(r'(?P<key>[A-Za-z]+)="?(?P<value>[^",=]+)"?(?:,|$)')
@@ -94,7 +95,8 @@ def _check(steps: tuple[PathStep, ...]) -> None:
     if keys[:1] != _TEMPLATE[:1] or len(keys) < 2:
         raise PathError("must begin with spec., and name a field below it")
     if keys[1] not in _OWN:
-        _check_below(DEPLOYMENT.entries, steps[1:])
+        for part in WORKLOAD_PARTS.values():
+            _check_below(part.entries, steps[1:])
         return
     if keys[: len(_TEMPLATE)] != _TEMPLATE or len(keys) == len(_TEMPLATE):
         raise PathError("is set by the platform; of a template name a field below spec.template.spec")

@@ -14,7 +14,6 @@ from pilothouse_server.containers import manifests, rules
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
-    DeploymentSettings,
     EmptyDir,
     EnvVar,
     Exec,
@@ -52,6 +51,7 @@ from pilothouse_server.containers.own_volumes import (
     ServiceAccountToken,
 )
 from pilothouse_server.containers.owned_services import owned_services
+from pilothouse_server.containers.workload_settings import DeploymentSettings
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.importing.deployments import convert, without_services
 from pilothouse_server.kubernetes.client import ClusterClient

@@ -111,7 +111,8 @@ def _normalised(found: Any) -> Any:
     pod.get("volumes", []).sort(key=lambda volume: str(volume["name"]))
     for program in (*pod.get("containers", ()), *pod.get("initContainers", ())):
         for mount in program.get("volumeMounts", ()):
-            mount["name"] = names[mount["name"]]
+            # A claim of a template is no volume here.
+            mount["name"] = names.get(mount["name"], mount["name"])
     return copy
 
 

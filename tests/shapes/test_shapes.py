@@ -24,6 +24,7 @@ PATHS: dict[str, tuple[str, ResourceType]] = {
         "/api/v1/namespaces/{}/persistentvolumeclaims",
         resources.PERSISTENT_VOLUME_CLAIMS,
     ),
+    "StatefulSet": ("/apis/apps/v1/namespaces/{}/statefulsets", resources.STATEFUL_SETS),
     "Secret": ("/api/v1/namespaces/{}/secrets", resources.SECRETS),
     "Service": ("/api/v1/namespaces/{}/services", resources.SERVICES),
 }

@@ -10,6 +10,7 @@ tolerations is kept.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
 from posixpath import normpath
 
@@ -30,6 +31,7 @@ from pilothouse_manifests.table import (
     fields_of,
     names_of,
 )
+from pilothouse_manifests.workloads import ORDERED_READY, RETAIN
 
 # Fields of Container that a manifest decides. `replicas` is among them only where the manifest states it: like
 # kubectl, apply does not take the number back from whoever scaled. `pod_container_name` cannot change.
@@ -37,6 +39,7 @@ _STATED = {
     *names_of(MAIN_CONTAINER),
     *names_of(POD),
     "deployment",
+    "stateful_set",
     "sidecars",
     "empty_dirs",
     "pod_volumes",
@@ -77,7 +80,10 @@ def canonical(container: pb.Container) -> pb.Container:
         _port(port, container.name)
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
-    _fill_deployment(result.deployment)
+    if result.HasField("stateful_set"):
+        _fill_stateful_set(result.stateful_set, result.ports)
+    else:
+        _fill_deployment(result.deployment)
     _resources(result.pod_resources)
     for name in ("pod_security_context", "pod_resources"):
         _clear_empty(result, name)
@@ -195,6 +201,25 @@ def _fill_deployment(settings: pb.DeploymentSettings) -> None:
         stated = {each.name for each, _ in settings.ListFields()}
         if field.default is not None and name not in stated:
             setattr(settings, name, field.default)
+
+
+def _fill_stateful_set(settings: pb.StatefulSetSettings, ports: Iterable[pb.Port]) -> None:
+    """Set the settings that are not stated to Kubernetes' defaults, and to the platform's for the Service."""
+    settings.pod_management = settings.pod_management or ORDERED_READY
+    settings.update_strategy = settings.update_strategy or ROLLING_UPDATE
+    if settings.update_strategy == ROLLING_UPDATE:
+        settings.max_unavailable = settings.max_unavailable or "1"
+    if not settings.HasField("revision_history_limit"):
+        settings.revision_history_limit = 10
+    retention = settings.claim_retention
+    retention.when_deleted = retention.when_deleted or RETAIN
+    retention.when_scaled = retention.when_scaled or RETAIN
+    if not settings.service_name:
+        headless = (each.service_name for each in ports if each.service_type == pb.SERVICE_TYPE_HEADLESS)
+        settings.service_name = next(headless, "")
+    for template in settings.claim_templates:
+        template.size = amount(template.size, "1")
+        template.volume_mode = template.volume_mode or "Filesystem"
 
 
 def _fill(message: Message, part: FieldPart) -> None:

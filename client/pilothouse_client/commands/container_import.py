@@ -1,4 +1,4 @@
-"""`pilothouse containers import`: existing Deployments taken over without restarting a pod."""
+"""`pilothouse containers import`: existing workloads taken over without restarting a pod."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pilothouse_client.commands.options import (
     Output,
     Selector,
     ValidateOnly,
+    enum_number,
     namespace_or_default,
 )
 from pilothouse_client.commands.output import OutputColumn, show_all
+from pilothouse_client.commands.values import enum_label
 
 
 def _along(result: pb.ImportedContainer) -> list[str]:
@@ -25,7 +27,8 @@ def _along(result: pb.ImportedContainer) -> list[str]:
 
 
 _COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("DEPLOYMENT", lambda result: result.deployment),
+    OutputColumn("WORKLOAD", lambda result: result.deployment),
+    OutputColumn("KIND", lambda result: enum_label(result, "kind").lower()),
     OutputColumn("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
     OutputColumn("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
     OutputColumn("ALONG WITH IT", lambda result: ", ".join(_along(result)) or "-"),
@@ -38,15 +41,19 @@ def import_deployments(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of Deployments; default: all that belong to no container.", metavar="[DEPLOYMENT]..."
+            help="Names of workloads; default: all that belong to no container.", metavar="[WORKLOAD]..."
         ),
     ] = None,
     namespace: Namespace = "",
     selector: Selector = "",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of workloads: deployment (default), stateful_set; repeat.", metavar="KIND"),
+    ] = None,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take existing Deployments over, with the claims, config maps and secrets that they use, without restarting a pod.
+    """Take existing workloads over, with the claims, config maps and secrets that they use, without restarting a pod.
 
     Exits 1 if one that was named is not taken over.
     """
@@ -55,6 +62,9 @@ def import_deployments(
             namespace=namespace_or_default(namespace),
             names=names or [],
             label_selector=selector,
+            kinds=[
+                pb.WorkloadKind.ValueType(enum_number(pb.WorkloadKind, each, "--kind")) for each in kind or ()
+            ],
             validate_only=validate_only,
         )
         show_all(answer.results, _COLUMNS, output)

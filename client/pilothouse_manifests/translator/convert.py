@@ -1,8 +1,8 @@
 """Sorts documents by kind and converts each.
 
-Deployments, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the platform; a
-`v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied; its desired
-state is no part of this. Every other kind is reported by name.
+Deployments, StatefulSets, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the
+platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied; its
+desired state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
-from pilothouse_manifests.translator.convert_deployment import convert_deployment
+from pilothouse_manifests.translator.convert_deployment import convert_workload
 from pilothouse_manifests.translator.convert_service import convert_account, convert_service
 from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
@@ -18,8 +18,9 @@ from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
 from pilothouse_manifests.translator.problems import Problems, Reporter
 from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
+from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
-DEPLOYMENT = ("apps/v1", "Deployment")
+WORKLOADS = tuple(("apps/v1", kind) for kind in WORKLOAD_PARTS)
 SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
 CONFIG_MAP = ("v1", "ConfigMap")
@@ -30,7 +31,7 @@ NAMESPACE = ("v1", "Namespace")
 HOOK = "helm.sh/hook"
 # Where a document can go that has no place here.
 _ELSEWHERE = "`kubectl apply` it: it will be left alone"
-_SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
+_SUPPORTED = (*WORKLOADS, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
 def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
@@ -42,7 +43,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     seen: dict[str, InputPosition] = {}
     for document in _expanded(documents, problems):
         identity = _text(document, "apiVersion"), _text(document, "kind")
-        carries = document if identity == DEPLOYMENT else None
+        carries = document if identity in WORKLOADS else None
         reporter = Reporter(problems, _subject(document), identity, carries)
         with Fields(document, "", reporter) as root:
             _convert_one(root, namespace, manifest, seen)
@@ -68,10 +69,22 @@ def _convert_one(root: Fields, namespace: str, manifest: Manifest, seen: dict[st
     if not all(identity) or not _has_place(root, *identity):
         _read_all(root)
         return
+    if identity in WORKLOADS:
+        _refuse_name_of_another(root, identity[1], seen)
     first = seen.setdefault(root.reporter.subject, root.place)
     if first is not root.place:
         root.reporter.invalid(root.place, "", f"expected each object once, found it again; first at {first}")
     _convert_kind(identity, root, namespace, manifest)
+
+
+def _refuse_name_of_another(root: Fields, kind: str, seen: dict[str, InputPosition]) -> None:
+    """Reports a workload whose container would have the name of another one."""
+    name = root.reporter.subject.partition("/")[2]
+    for _, other in WORKLOADS:
+        before = seen.get(f"{other.lower()}/{name}")
+        if name and other != kind and before is not None:
+            message = f"cannot be represented: {other} {name!r} is a container of that name, too; at {before}"
+            root.reporter.unusable(root.place, "metadata.name", message)
 
 
 def _has_place(root: Fields, version: str, kind: str) -> bool:
@@ -91,8 +104,8 @@ def _has_place(root: Fields, version: str, kind: str) -> bool:
 
 
 def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manifest: Manifest) -> None:
-    if identity == DEPLOYMENT:
-        manifest.workloads.append(convert_deployment(root, namespace))
+    if identity in WORKLOADS:
+        manifest.workloads.append(convert_workload(root, namespace, identity[1]))
     elif identity == SERVICE:
         manifest.services.append(convert_service(root, namespace))
     elif identity == SERVICE_ACCOUNT:

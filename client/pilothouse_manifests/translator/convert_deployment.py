@@ -1,7 +1,7 @@
-"""A Deployment as a container.
+"""A Deployment or a StatefulSet as a container.
 
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
-manifest has: two sets of labels, a selector, several containers. The Deployment's own selector is not kept, because
+manifest has: two sets of labels, a selector, several containers. The workload's own selector is not kept, because
 the platform selects pods by the container's uid. It is checked (it must select the template, or Kubernetes would
 refuse it) and dropped.
 """
@@ -9,6 +9,7 @@ refuse it) and dropped.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read, read_each
@@ -30,10 +31,12 @@ from pilothouse_manifests.translator.manifest import (
     metadata,
 )
 from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_manifests.workloads import CLAIM_TEMPLATE, WORKLOAD_PARTS
 
 
-def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
-    """Returns the workload of the document; its reporter shows whether it is usable."""
+def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkload:
+    """Returns the workload of the document, of this kind; its reporter shows whether it is usable."""
+    part = WORKLOAD_PARTS[kind]
     container: Values = {}
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
@@ -43,14 +46,20 @@ def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
     with root.part("spec", required=True) as spec:
-        container |= read(DEPLOYMENT, spec, _NOT_HELD) or {}
+        container |= read(part, spec, _HOOKS) or {}
+        if part is not DEPLOYMENT:
+            # One with the defaults alone is still of its kind.
+            container.setdefault(part.name, {})
         with spec.part("template", required=True) as template:
             with template.part("metadata") as stated:
                 pods = metadata(stated, namespace)
                 stated.only_default("name")
             pod_labels = texts_of(pods.labels)
             with template.part("spec", required=True) as pod:
-                declared, volumes = _pod(pod, container)
+                templates = container.get(part.name, {}).get("claim_templates", ())
+                declared, volumes = _pod(
+                    pod, container, [each["name"] for each in templates if "name" in each]
+                )
         with spec.part("selector", required=True) as selector:
             _check_selector(selector, pod_labels)
     container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
@@ -68,7 +77,13 @@ def _without_pause(rollout: Values, source: MappingSource) -> Values:
     return rollout
 
 
-_NOT_HELD: Hooks = {DEPLOYMENT: _without_pause}
+def _with_size(claim: Values, source: MappingSource) -> Values:
+    if not claim.get("size"):
+        source.invalid("spec.resources.requests.storage", "expected a size, found none")
+    return claim
+
+
+_HOOKS: Hooks = {DEPLOYMENT: _without_pause, CLAIM_TEMPLATE: _with_size}
 
 
 def _check_selector(selector: Fields, labels: dict[str, str]) -> None:
@@ -106,9 +121,9 @@ def _drop_platform_labels(container: Values) -> None:
                 del labels[key]
 
 
-def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], PodVolumes]:
+def _pod(pod: Fields, container: Values, templates: Sequence[str]) -> tuple[list[DeclaredPort], PodVolumes]:
     """Fills in the pod's values; returns the ports it declares, and its volumes."""
-    volumes = pod_volumes(pod)
+    volumes = pod_volumes(pod, templates)
     container["empty_dirs"] = volumes.empty_dirs
     container["pod_volumes"] = volumes.own
     hooks = _hooks(volumes)

@@ -13,7 +13,7 @@ an existing claim: a part of its container (`use_existing_claims`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pilothouse_manifests import volumes
@@ -90,8 +90,8 @@ def _checked_claim(claim: Values, source: MappingSource) -> Values:
 _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 
-def pod_volumes(pod: Fields) -> PodVolumes:
-    """Reads the volumes of a pod."""
+def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
+    """Reads the volumes of a pod; `templates` name the claims that it gets by them."""
     found = PodVolumes({}, {}, [], [], [], {})
     for stated in read_volumes(pod):
         volume = _volume(stated, found) if stated.type else None
@@ -105,6 +105,8 @@ def pod_volumes(pod: Fields) -> PodVolumes:
         if claim["read_only"]:
             # The claim as a whole: see `use_existing_claims`.
             found.by_name |= dict.fromkeys(of_claim, ConvertedVolume(name))
+    # A template goes before a volume of its name, as on the cluster.
+    found.by_name |= {name: ConvertedVolume(name) for name in templates}
     own = {each["name"] for each in (*found.empty_dirs, *found.own)}
     for name, volume_of in list(found.by_name.items()):
         if volume_of.name in own and volume_of.name != name:

@@ -59,8 +59,9 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         await _dry_run_service_account(client, container)
         if why := await external_sources.refuse_on_cluster(client, container):
             raise Refused(why, code=403, status_reason=GUARDED)
-        manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
-        objects.append(await _dry_run_workload(client, container, manifest, there=found is not None))
+        if found is None or not _is_replaced(container):
+            # The cluster refuses what a new object may have on the one that is there.
+            objects.append(await _dry_run_workload(client, container, there=found is not None))
         if found is not None:
             await _dry_run_scale(client, container, workloads, found)
         for manifest in manifests.services(container):
@@ -87,10 +88,13 @@ async def dry_run_container_deletion(client: ClusterClient, container: Container
         await dry_run_deletion(client, workloads, found)
 
 
-async def _dry_run_workload(
-    client: ClusterClient, container: Container, manifest: Manifest, *, there: bool
-) -> Manifest:
+def _is_replaced(container: Container) -> bool:
+    return container.observed_generation < container.spec.replaced_generation
+
+
+async def _dry_run_workload(client: ClusterClient, container: Container, *, there: bool) -> Manifest:
     workloads = workload_type(container).resource
+    manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
     try:
         return await client.dry_run(workloads, manifest, force=True)
     except Invalid:

@@ -47,7 +47,8 @@ from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 _OURS: Final = frozenset({
-    NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET
+    NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET,
+    manifests.REPLACED_AT,
 })  # fmt: skip
 _TEMPLATE: Final = ("spec", "template")
 

@@ -25,6 +25,8 @@ from pilothouse_server.containers.model import Container, TakenOver
 from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.pod_manifests import pod_spec
 from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Service, WorkloadObject
 from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
@@ -43,6 +45,8 @@ RESTARTED_AT = f"{DOMAIN}/restarted-at"
 # The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
 # number to others.
 REPLICAS_SET = f"{DOMAIN}/replicas-set"
+# The generation whose fixed settings the object was made again for.
+REPLACED_AT = f"{DOMAIN}/replaced-generation"
 # Workloads, Services, replica sets and pods of containers; those of imported workloads' pods do not say so.
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
@@ -106,6 +110,8 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
     if replicas_set is not None:
         annotations[REPLICAS_SET] = str(replicas_set)
+    if container.spec.replaced_generation:
+        annotations[REPLACED_AT] = str(container.spec.replaced_generation)
     spec: Manifest = {
         "selector": _selector(container, taken_over),
         "template": {
@@ -130,6 +136,24 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
     for path, text in container.spec.extra_fields.items():
         extra_fields.write(manifest, extra_fields.parse(path), msgspec.json.decode(text))
     return manifest
+
+
+def first(container: Container, *, held: bool | None = None) -> Manifest:
+    """The workload that is made when there is none: a StatefulSet has its number of pods from the beginning.
+
+    With 1, which is the default, pods of one that is made again would be deleted.
+    """
+    manifest = workload(container, replicas_set=container.wanted_replicas, held=held)
+    if workload_type(container).states_replicas:
+        manifest["spec"]["replicas"] = container.wanted_replicas
+    return manifest
+
+
+def with_own_replicas(manifest: Manifest, live: Manifest) -> Manifest:
+    """Returns the manifest with the number of pods that the live object has, where that is ours by an apply."""
+    if not field_paths.is_owned(live, ".spec.replicas", FIELD_MANAGER):
+        return manifest
+    return {**manifest, "spec": {**manifest["spec"], "replicas": live["spec"]["replicas"]}}
 
 
 def recreates(manifest: Manifest) -> bool:

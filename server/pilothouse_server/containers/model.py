@@ -16,6 +16,12 @@ from typing import Any, Literal
 import msgspec
 
 from pilothouse_server.containers.own_volumes import OwnVolume, ValueFrom
+from pilothouse_server.containers.workload_settings import (
+    DeploymentSettings,
+    StatefulSetSettings,
+    WorkloadKind,
+    WorkloadSettings,
+)
 from pilothouse_server.values.actors import TriggeredBy
 from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.programs import ProgramStatus
@@ -24,7 +30,6 @@ from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
 DesiredState = Literal["running", "stopped", "paused"]
-WorkloadKind = Literal["deployment"]
 DriftPolicy = Literal["repair", "report", "adopt"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
 
@@ -301,17 +306,6 @@ class TakenOver(Value, frozen=True):
     volumes: tuple[TakenOverVolume, ...] = ()
 
 
-class DeploymentSettings(Value, frozen=True, tag="deployment"):
-    """Empty settings take Kubernetes' defaults and are not sent. `max_*`: a number or a percentage."""
-
-    strategy: str = ""
-    max_surge: str = ""
-    max_unavailable: str = ""
-    min_ready_seconds: int = 0
-    progress_deadline_seconds: int | None = None
-    revision_history_limit: int | None = None
-
-
 class ContainerSpec(Value, frozen=True):
     """The document of `containers.spec`: the desired fields without a column of their own."""
 
@@ -338,9 +332,11 @@ class ContainerSpec(Value, frozen=True):
     image_pull_secrets: tuple[str, ...] = ()
     priority_class: str = ""
     pod_container_name: str = "main"
-    workload: DeploymentSettings = DeploymentSettings()
+    workload: WorkloadSettings = DeploymentSettings()
     extra_fields: dict[str, str] = {}
     restarted_at: datetime | None = None
+    # The generation whose fixed settings only a new object of the kind can have; 0: none was.
+    replaced_generation: int = 0
     taken_over: TakenOver | None = None
     # Those that it was admitted with (`guarding`); None: by a release that did not note them.
     rights: tuple[str, ...] | None = None
@@ -349,7 +345,15 @@ class ContainerSpec(Value, frozen=True):
     def own_volumes(self) -> frozenset[str]:
         """The names of the volumes that are no volumes of the namespace."""
         folders = frozenset(each.name for each in self.empty_dirs)
-        return folders.union(each.name for each in self.pod_volumes)
+        return folders.union(self.claims, (each.name for each in self.pod_volumes))
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The names of the claims that each pod gets by a template."""
+        workload = self.workload
+        if not isinstance(workload, StatefulSetSettings):
+            return ()
+        return tuple(each.name for each in workload.claim_templates)
 
 
 class Observed(Value, frozen=True):

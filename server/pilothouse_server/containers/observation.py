@@ -114,14 +114,15 @@ def observe(
         (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
-    newest = None
+    newest, type_ = None, workload_type(container)
     if workload is not None:
-        newest = workload_type(container).newest(workload, tuple(replica_sets), observations)
+        newest = type_.newest(workload, tuple(replica_sets), observations)
+    named = [_with_name(pod) for pod in observations] if type_.names_pods else observations
     spec_replicas = workload.replicas if workload else 0
-    rollout = observe_rollout(container, workload, newest, observations)
-    status, reason, message, recheck_seconds = _status(container, workload, observations, cluster_now or now)
+    rollout = observe_rollout(container, workload, newest, named)
+    status, reason, message, recheck_seconds = _status(container, workload, named, cluster_now or now)
     if status == "running" and not reason and rollout is not None and workload is not None:
-        reason, message = reason_of(rollout, workload, observations, newest)
+        reason, message = reason_of(rollout, workload, named, newest)
     foreign = foreign_programs(container, workload, permitted)
     if status == "running" and reason in ("", ROLLING_OUT) and foreign is not None:
         reason, message = foreign.type, foreign.message
@@ -165,6 +166,13 @@ def observe(
         unexplained=unexplained,
         troubled=_troubled(container, observations),
     )
+
+
+def _with_name(pod: PodObservation) -> PodObservation:
+    """The pod with a message that names it: which of several is stuck matters where each has its own data."""
+    if pod.ready or not pod.reason:
+        return pod
+    return msgspec.structs.replace(pod, message=f"pod {pod.name}: {pod.message}".removesuffix(": "))
 
 
 def _observed(

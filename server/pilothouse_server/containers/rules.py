@@ -8,14 +8,13 @@ here are the rules between fields. Kubernetes' own come from its API reference f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from pilothouse_manifests.pod_requests import pod_request
-from pilothouse_manifests.table import GRACE_SECONDS, RECREATE, ROLLING_UPDATE
+from pilothouse_manifests.table import GRACE_SECONDS
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.extra_fields import checked_extra_fields
 from pilothouse_server.containers.findings import Findings
@@ -23,7 +22,6 @@ from pilothouse_server.containers.manifests import pod_labels
 from pilothouse_server.containers.model import (
     Container,
     ContainerSpec,
-    DeploymentSettings,
     EnvFrom,
     EnvVar,
     InitContainer,
@@ -40,15 +38,13 @@ from pilothouse_server.containers.model import (
     Sleep,
 )
 from pilothouse_server.containers.volume_rules import check_amount, check_field, check_pod_volumes
+from pilothouse_server.containers.workload_rules import check_workload, normal_form
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.names import dns_subdomain_problem, is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
 RESERVED_DOMAIN = "pilothouse.dev"
-_NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
-_INT32_MAXIMUM = 2**31 - 1
-_DEADLINE_SECONDS = 600
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _COUNTED: Final[tuple[Literal["cpu", "memory"], ...]] = ("cpu", "memory")
 ProgramT = TypeVar("ProgramT", bound=Program)
@@ -85,10 +81,12 @@ def checked(container: Container) -> Container:
     _check_pod_resources(found, container, pod_resources)
     _check_tolerations(found, container)
     _check_pod_security(found, container)
-    _check_workload(found, spec.workload)
+    check_workload(found, container)
     extra = checked_extra_fields(found, container)
     ports = _checked_ports(found, container)
     found.raise_if_any()
+    container = normal_form(container)
+    spec = container.spec
     sidecars = 1 + len(spec.sidecars)
     reference = ImageReference.parse(container.image)
     return msgspec.structs.replace(
@@ -499,29 +497,3 @@ def _check_seccomp(found: Findings, field: str, profile: SeccompProfile | None) 
             "required",
             "is required with Localhost, and only allowed with it",
         )
-
-
-def _check_workload(found: Findings, workload: DeploymentSettings) -> None:
-    """Notes each broken rule of the settings."""
-    field = "container.deployment"
-    found.one_of(f"{field}.strategy", workload.strategy, (ROLLING_UPDATE, RECREATE))
-    for name in ("max_surge", "max_unavailable"):
-        text = getattr(workload, name)
-        if not text:
-            continue
-        if not _NUMBER_OR_PERCENT.fullmatch(text) or int(text.removesuffix("%")) > _INT32_MAXIMUM:
-            found.add(f"{field}.{name}", "format", "must be a whole number or a percentage such as 25%")
-        elif workload.strategy == RECREATE:
-            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
-        elif name == "max_unavailable" and text.endswith("%") and int(text[:-1]) > 100:
-            found.add(f"{field}.{name}", "maximum", "must not be above 100%")
-    if _is_zero(workload.max_surge) and _is_zero(workload.max_unavailable):
-        found.add(f"{field}.max_unavailable", "minimum", "must not be 0 if max_surge is 0, too")
-    deadline = workload.progress_deadline_seconds
-    if (_DEADLINE_SECONDS if deadline is None else deadline) <= workload.min_ready_seconds:
-        rule = f"must be more than min_ready_seconds ({workload.min_ready_seconds})"
-        found.add(f"{field}.progress_deadline_seconds", "minimum", rule)
-
-
-def _is_zero(text: str) -> bool:
-    return text in ("0", "0%")

@@ -19,6 +19,7 @@ from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
+from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -165,7 +166,7 @@ class ContainerService:
             await _target(call),
             request.namespace,
             request.name,
-            messages.CONTAINER.merger(request.container, paths),
+            replacing(messages.CONTAINER.merger(request.container, paths), replace=request.replace),
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             keys=self._keys,
             may=call.may(request.namespace),

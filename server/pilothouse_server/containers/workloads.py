@@ -14,15 +14,25 @@ import msgspec
 
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, key_of
+from pilothouse_manifests.workloads import DELETE, ON_DELETE, RETAIN, STATEFUL_SET, STATEFUL_SET_SETTINGS
 from pilothouse_manifests.writing import writer
-from pilothouse_server.containers.model import Container, DeploymentSettings, Value, WorkloadKind
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import (
+    DeploymentSettings,
+    StatefulSetSettings,
+    WorkloadKind,
+    WorkloadSettings,
+)
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENT_METADATA,
     DEPLOYMENTS,
+    STATEFUL_SET_METADATA,
+    STATEFUL_SETS,
     KubernetesObject,
     Manifest,
     ReplicaSet,
     Resource,
+    StatefulSet,
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.pod_observation import PodObservation
@@ -46,22 +56,29 @@ class WorkloadType(msgspec.Struct, frozen=True):
 
     `resource` and `metadata`: how its objects are read, whole and by their metadata alone. `settings`: the struct of
     its settings, and `part`: its spec in Kubernetes apart from selector and template. `write` returns that part of
-    the spec; its second argument is whether the rollout is held. `adopted_hold`: the path of the field that holds a
-    rollout, if others may hold one by it. `made_held`: an object may be made so that it makes no pods yet.
-    `newest` returns the newest template by the replica sets and the pods that were seen. `has_rolled_out` returns
-    whether the rollout of an object can be held: one that never rolled out would get no pods.
+    the spec; its second argument is whether the rollout is held. `newest` returns the newest template by the replica
+    sets and the pods that were seen. `has_rolled_out` returns whether the rollout of an object can be held: one that
+    never rolled out would get no pods.
+
+    `adopted_hold`: the path of the field that holds a rollout, if others may hold one by it.
+    `states_replicas`: its first apply sets the number of pods. `services_first`:
+    its pods need the Services before they are made. `names_pods`: messages name the pod that they are about. `fixed`:
+    settings that only a new object can have.
     """
 
     name: WorkloadKind
     resource: Resource[Any]
     metadata: Resource[KubernetesObject]
-    settings: type[Value]
+    settings: type[WorkloadSettings]
     part: FieldPart
     write: Callable[[Container, bool], Manifest]
     newest: Callable[[WorkloadObject, Sequence[ReplicaSet], Sequence[PodObservation]], Newest | None]
     has_rolled_out: Callable[[WorkloadObject], bool]
     adopted_hold: str = ""
-    made_held: bool = False
+    states_replicas: bool = False
+    services_first: bool = False
+    names_pods: bool = False
+    fixed: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -99,6 +116,42 @@ def _revision(replica_set: ReplicaSet) -> int:
     return int(revision) if revision.isdecimal() else 0
 
 
+_write_stateful_set = writer(STATEFUL_SET_SETTINGS, place=lambda name: name.removeprefix("stateful_set."))
+
+
+def _stateful_set(container: Container, held: bool) -> Manifest:
+    settings = container.spec.workload
+    assert isinstance(settings, StatefulSetSettings)
+    spec = _write_stateful_set(settings)
+    # Empty is the default of newer clusters alone.
+    spec["serviceName"] = settings.service_name or headless_service(container)
+    if settings.update_strategy != ON_DELETE:
+        # Said also where it is 0: a field that we leave out is others' to set.
+        partition = max(container.replicas, settings.update_partition) if held else settings.update_partition
+        spec.setdefault("updateStrategy", {}).setdefault("rollingUpdate", {})["partition"] = partition
+    if container.wanted_replicas == 0 and settings.claim_retention.when_scaled == DELETE:
+        # A container that is stopped keeps its claims.
+        spec["persistentVolumeClaimRetentionPolicy"]["whenScaled"] = RETAIN
+    return spec
+
+
+def headless_service(container: Container) -> str:
+    """Returns the name of the first headless Service that its ports make; empty without one."""
+    ports = (port for port in container.ports if port.service_type == "Headless")
+    return next((port.service_name or container.name for port in ports), "")
+
+
+def _newest_revision(
+    stateful_set: WorkloadObject, _replica_sets: Sequence[ReplicaSet], pods: Sequence[PodObservation]
+) -> Newest | None:
+    assert isinstance(stateful_set, StatefulSet)
+    name = stateful_set.status.update_revision
+    if not name:
+        return None
+    older = frozenset(pod.revision for pod in pods) - {name}
+    return Newest(name, is_present=stateful_set.followed, older=older)
+
+
 WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
     each.name: each
     for each in (
@@ -112,7 +165,20 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
             newest=_newest_replica_set,
             has_rolled_out=lambda found: bool(found.metadata.annotation(REVISION)),
             adopted_hold=f".spec.{PAUSED}",
-            made_held=True,
+        ),
+        WorkloadType(
+            name="stateful_set",
+            resource=STATEFUL_SETS,
+            metadata=STATEFUL_SET_METADATA,
+            settings=StatefulSetSettings,
+            part=STATEFUL_SET,
+            write=_stateful_set,
+            newest=_newest_revision,
+            has_rolled_out=lambda found: True,
+            states_replicas=True,
+            services_first=True,
+            names_pods=True,
+            fixed=("service_name", "pod_management", "claim_templates"),
         ),
     )
 }

@@ -61,10 +61,29 @@ _CLAIM = {
         "resources": {"requests": WORDS, "limits": WORDS},
     }
 }
+_STATEFUL_SET = {
+    "spec": {
+        **dict.fromkeys(
+            ("minReadySeconds", "podManagementPolicy", "replicas", "revisionHistoryLimit", "serviceName"),
+            FREE,
+        ),
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": FREE, "whenScaled": FREE},
+        "ordinals": {"start": FREE},
+        "selector": LABEL_SELECTOR,
+        "template": TEMPLATE,
+        "updateStrategy": {"type": FREE, "rollingUpdate": {"maxUnavailable": FREE, "partition": FREE}},
+        "volumeClaimTemplates": [
+            {"metadata": {"name": FREE, "labels": WORDS, "annotations": WORDS}, **_CLAIM},
+        ],
+    }
+}
 KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
     ("apps/v1", "Deployment"): ObjectKind(
         _DEPLOYMENT, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
+    ),
+    ("apps/v1", "StatefulSet"): ObjectKind(
+        _STATEFUL_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
     ("v1", "Service"): ObjectKind(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations

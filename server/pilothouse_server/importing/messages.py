@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.network.v1 import network_pb2
-from pilothouse_server.containers.messages import CONTAINER
+from pilothouse_server.containers.messages import CONTAINER, KIND
+from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.importing.operations import Candidate, refused
 from pilothouse_server.importing.services import ServiceCandidate
 from pilothouse_server.network.messages import SERVICE
 
 _UNSHOWN = ("a number of it is greater than it may be here",)
+
+
+def kinds_of(request: pb.ImportContainersRequest) -> tuple[WorkloadKind, ...]:
+    """Returns the kinds of workloads that are imported."""
+    given = dict.fromkeys(KIND.word[number] for number in request.kinds)
+    return tuple(given) or ("deployment",)
 
 
 def shown(candidate: Candidate) -> Candidate:
@@ -25,7 +32,7 @@ def shown(candidate: Candidate) -> Candidate:
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:
     """One workload's outcome."""
-    return pb.ImportedContainer(
+    answer = pb.ImportedContainer(
         deployment=candidate.deployment,
         container=None if candidate.container is None else CONTAINER.to_proto(candidate.container),
         problems=candidate.problems,
@@ -34,6 +41,8 @@ def imported_container(candidate: Candidate) -> pb.ImportedContainer:
         config_maps=candidate.created.config_maps,
         secrets=candidate.created.secrets,
     )
+    answer.kind = pb.WorkloadKind.Value(f"WORKLOAD_KIND_{candidate.kind.upper()}")
+    return answer
 
 
 def shown_service(candidate: ServiceCandidate) -> ServiceCandidate:

@@ -31,7 +31,8 @@ from pilothouse_server.containers import (
     operations,
     rules,
 )
-from pilothouse_server.containers.model import Container, WorkloadKind
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError

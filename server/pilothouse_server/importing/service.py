@@ -40,7 +40,7 @@ class ImportHandler:
         candidates = await operations.discover(
             self._connect,
             namespace,
-            operations.Wanted(request.names, request.label_selector),
+            operations.Wanted(request.names, request.label_selector, messages.kinds_of(request)),
             existing,
             may,
         )

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
 from pilothouse_server.containers.volume_attachment import shows_volumes, volumes_attachable
+from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.conditions import WARNED, warnings_of
 from pilothouse_server.rpc import wire
@@ -17,6 +18,7 @@ from pilothouse_server.rpc.message_cache import MessageCache
 from pilothouse_server.values.programs import ProgramStatus
 from pilothouse_server.values.resources import Condition, ObjectWarning
 
+KIND: EnumWords[WorkloadKind] = EnumWords(WorkloadKind, pb.WorkloadKind.DESCRIPTOR)
 STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
 
 
@@ -82,7 +84,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
             *("id", "namespace_ref", "updated_by", "row_version"),
             # Between desired and observed: callers see what becomes of them.
             *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
-            "spec.rights",
+            *("spec.rights", "spec.replaced_generation"),
             "observed.conditions",
         ),
         check=_check_choices,

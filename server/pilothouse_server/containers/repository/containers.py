@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from pilothouse_server.containers.model import CachedContainer, Container, Pod, WorkloadKind
+from pilothouse_server.containers.model import CachedContainer, Container, Pod
 from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
@@ -28,6 +28,7 @@ from pilothouse_server.containers.tables import (
     CONTAINER_PODS,
     CONTAINERS,
 )
+from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.errors import already_exists
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST

@@ -44,7 +44,7 @@ from pilothouse_server.kubernetes.objects import (
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import others_acts, replicas, service_writer
+from pilothouse_server.reconcile.apply import others_acts, replicas, service_writer, stateful_sets
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -86,6 +86,8 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     if container.spec.service_account or container.hold_rollout or external_sources.unverified(container):
         return None
     type_ = workload_type(container)
+    if type_.services_first:
+        return None
     services = manifests.services(container)
     for manifest in services:
         if await client.find(SERVICES, namespace, manifest["metadata"]["name"]) is not None:
@@ -151,8 +153,18 @@ async def apply(
             objects=account,
         )
     services = await _apply_services(client, container, drift)
+    if workload is None and (name := await stateful_sets.missing_service(client, container)):
+        why = f"Service {name}, which gives its pods their names, is not there"
+        return ContainerProgress(
+            again_seconds=_SOURCE_AGAIN_SECONDS, conditions=(waiting("WaitingForService", why),)
+        )
+    workload, acts = await stateful_sets.replace(client, container, workload, drift)
+    if acts and workload is not None:
+        return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS, history=acts)
     begins = container.hold_rollout and not _is_held(container, workload)
     workload, decided = await _apply_workload(client, container, workload, drift)
+    if not drift.settled:
+        acts += await stateful_sets.release_stuck(client, container, workload)
     adopted = await _adopt(client, container, drift, decided)
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
@@ -165,7 +177,7 @@ async def apply(
         again_seconds=AGAIN_SECONDS if begins else None,
         conditions=(*conditions, *repaired),
         adoption=adopted,
-        history=restarts + recreations,
+        history=restarts + recreations + acts,
         objects=objects,
         went_back=went_back,
     )
@@ -209,7 +221,7 @@ async def _as_wanted(
     if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
     type_ = workload_type(container)
-    if workload.holds_rollout != container.hold_rollout or workload.replicas != container.wanted_replicas:
+    if workload.replicas != container.wanted_replicas:
         return None
     namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
     services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
@@ -220,6 +232,8 @@ async def _as_wanted(
         if not await drift.is_untouched(client, SERVICES, manifest):
             return None
     manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+    if type_.states_replicas:
+        manifest = await stateful_sets.own_replicas(client, container, manifest)
     if not await drift.is_untouched(client, type_.resource, manifest):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
@@ -325,16 +339,23 @@ async def _apply_workload(
     client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
 ) -> tuple[WorkloadObject, replicas.Replicas]:
     type_, wanted = workload_type(container), container.wanted_replicas
-    decided = replicas.Replicas()
+    decided, held = replicas.Replicas(), _is_held(container, present)
+    if present is None and type_.states_replicas:
+        manifest = manifests.first(container)
+        return await drift.apply(client, type_.resource, manifest, present=False), decided
     if present is None and wanted != 1:
         manifest = manifests.workload(container, held=True)
         await drift.apply(client, type_.resource, manifest, present=False)
         await replicas.set_scale(client, container, wanted)
     elif present is not None:
         decided = await replicas.decide(client, container, present, drift)
+        if decided.scale == 0:
+            await stateful_sets.keep_claims(client, container, present, drift)
         if decided.scale is not None:
             await replicas.set_scale(client, container, decided.scale)
-    manifest = manifests.workload(container, replicas_set=wanted, held=_is_held(container, present))
+    manifest = manifests.workload(container, replicas_set=wanted, held=held)
+    if type_.states_replicas:
+        manifest = await stateful_sets.own_replicas(client, container, manifest)
     return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
 
 

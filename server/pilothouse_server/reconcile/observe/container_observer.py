@@ -24,6 +24,7 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
 from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
     NAMESPACES,
@@ -132,7 +133,16 @@ class ContainerObserver(StatusObserver):
             self.view.workload_changed(type_.kind, old, new)
             self._imported.workload_changed(old, new)
 
-        return self.informer(type_.resource, changed, manifests.OWNED_SELECTOR)
+        def failed(error: ClusterError) -> None:
+            self.watch_failed(error)
+            if isinstance(error, Forbidden) and type_.name != "deployment":
+                # Of a cluster that was registered before the platform had the kind: containers of others are observed.
+                informer.synced.set()
+
+        informer: Informer[WorkloadObject] = Informer(
+            self.cluster.client, type_.resource, manifests.OWNED_SELECTOR, changed, failed
+        )
+        return informer
 
     def workloads(self) -> Iterator[tuple[Resource[WorkloadObject], Collection[WorkloadObject]]]:
         """Yields our workloads of each kind."""

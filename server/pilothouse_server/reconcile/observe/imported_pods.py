@@ -72,6 +72,9 @@ class ImportedPods:
         if (watched := self._watched.get(namespace)) is not None:
             for replica_set in watched.replica_sets.objects.values():
                 self._replica_set_changed(None, replica_set)
+            for pod in list(watched.pods.objects.values()):
+                if self._container_of(pod) == container and pod.metadata.uid not in self._assigned:
+                    self._assign("pods", None, pod, container)
 
     async def run(self) -> None:
         """Watches where there is something to watch, until cancelled."""
@@ -130,7 +133,12 @@ class ImportedPods:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         there = new or old
         assert there is not None
-        self._assign("pods", old, new, self._assigned.get(_owner(there, "ReplicaSet")))
+        self._assign("pods", old, new, self._container_of(there))
+
+    def _container_of(self, pod: Pod) -> str | None:
+        """Returns the container of a pod: its owner is a workload, or a replica set of one."""
+        owner = next((each.uid for each in pod.metadata.owner_references if each.controller), "")
+        return self._assigned.get(owner) or self._containers.get(owner)
 
     def _assign(
         self, kind: str, old: KubernetesObject | None, new: KubernetesObject | None, container: str | None

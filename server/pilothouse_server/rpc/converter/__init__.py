@@ -36,19 +36,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
-from google.protobuf.descriptor import Descriptor, EnumDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from pilothouse_server.errors import invalid
 from pilothouse_server.rpc.converter.code import Functions, compile_functions
 from pilothouse_server.rpc.converter.pairing import (
     ConversionError,
     Differences,
+    Link,
     Pairing,
     enum_numbers,
     etag,
     literal_words,
     replaced,
+    tag_of,
 )
 from pilothouse_server.rpc.field_checks import descriptor_of
 
@@ -129,18 +132,32 @@ class Converter(AnswerConverter[ValueT, MessageT]):
         if self.differences.check is not None:
             self.differences.check(message)
         given = []
-        for link, inner in (self._updates[path] for path in paths):
+        for path in paths:
+            link, inner = self._updates[path]
             value = self.functions.fields[link.name](message)
+            if inner and isinstance(link.field, OneofDescriptor):
+                # A part of a member that is not given has its default.
+                value = value if tag_of(value) == path.partition(".")[0] else link.member(path)()
             for name in inner:
                 value = getattr(value, name)
-            given.append(((*link.place, *inner), value))
+            given.append((path, link, inner, value))
 
         def merge(stored: ValueT) -> ValueT:
-            for place, value in given:
-                stored = replaced(stored, place, value)
+            for path, link, inner, value in given:
+                if inner and isinstance(link.field, OneofDescriptor):
+                    _refuse_other_member(stored, link, path)
+                stored = replaced(stored, (*link.place, *inner), value)
             return stored
 
         return merge
+
+
+def _refuse_other_member(stored: Any, link: Link, path: str) -> None:
+    """Raises InvalidArgument where a path leads into a member of a oneof that the stored value does not have."""
+    for name in link.place:
+        stored = getattr(stored, name)
+    if tag_of(stored) != path.partition(".")[0]:
+        raise invalid("update_mask.paths", f'"{path}" is no setting of it: it has {tag_of(stored)}')
 
 
 def _checked(

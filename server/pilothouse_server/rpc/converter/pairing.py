@@ -88,6 +88,10 @@ class Link:
         """Whether only the server sets it."""
         return isinstance(self.field, FieldDescriptor) and rule_of(self.field).output_only
 
+    def member(self, path: str) -> Any:
+        """The struct of the member of a oneof that a path begins with."""
+        return next(each for each in members(self.hint)[0] if tag_of(each) == path.partition(".")[0])
+
     @property
     def is_input(self) -> bool:
         """Whether callers may give it."""
@@ -199,6 +203,11 @@ class Pairing:
                 inner = Pairing(link.hint, link.field.message_type, Differences(), reads=True)
                 for part in inner.links:
                     yield f"{link.name}.{part.name}", link, part.place
+
+
+def tag_of(struct: Any) -> Any:
+    """The tag of a tagged struct, or of its type."""
+    return struct.__struct_config__.tag
 
 
 def _members_of(link: Link, oneof: OneofDescriptor) -> Iterator[tuple[str, Link, tuple[str, ...]]]:

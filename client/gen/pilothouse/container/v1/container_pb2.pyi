@@ -232,6 +232,8 @@ class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workload
     """Any kind, in a filter."""
     WORKLOAD_KIND_DEPLOYMENT: _WorkloadKind.ValueType  # 1
     """A Deployment."""
+    WORKLOAD_KIND_STATEFUL_SET: _WorkloadKind.ValueType  # 2
+    """A StatefulSet."""
 
 class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
     """Kind of the Kubernetes object that makes the pods of a container."""
@@ -240,6 +242,8 @@ WORKLOAD_KIND_UNSPECIFIED: WorkloadKind.ValueType  # 0
 """Any kind, in a filter."""
 WORKLOAD_KIND_DEPLOYMENT: WorkloadKind.ValueType  # 1
 """A Deployment."""
+WORKLOAD_KIND_STATEFUL_SET: WorkloadKind.ValueType  # 2
+"""A StatefulSet."""
 Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
 
 class _ProgramKind:
@@ -1924,6 +1928,194 @@ class DeploymentSettings(_message.Message):
 Global___DeploymentSettings: _TypeAlias = DeploymentSettings  # noqa: Y015
 
 @_typing.final
+class ClaimTemplate(_message.Message):
+    """A claim that each pod of a StatefulSet gets: `NAME-CONTAINER-ORDINAL`. Mounts name it like a volume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ACCESS_MODES_FIELD_NUMBER: _builtins.int
+    STORAGE_CLASS_FIELD_NUMBER: _builtins.int
+    VOLUME_MODE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. RFC 1123 label, unique among the volumes of the pods."""
+    size: _builtins.str
+    """Required. A Kubernetes quantity of bytes."""
+    storage_class: _builtins.str
+    """Name of a storage class; empty means the cluster's default."""
+    volume_mode: _builtins.str
+    """`Filesystem` (default) or `Block`."""
+    @_builtins.property
+    def access_modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`ReadWriteOnce` (default), `ReadOnlyMany`, `ReadWriteMany` or `ReadWriteOncePod`; at most 4."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the claims."""
+
+    @_builtins.property
+    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Annotations of the claims."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size: _builtins.str = ...,
+        access_modes: _abc.Iterable[_builtins.str] | None = ...,
+        storage_class: _builtins.str = ...,
+        volume_mode: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_modes", b"access_modes", "annotations", b"annotations", "labels", b"labels", "name", b"name", "size", b"size", "storage_class", b"storage_class", "volume_mode", b"volume_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimTemplate: _TypeAlias = ClaimTemplate  # noqa: Y015
+
+@_typing.final
+class ClaimRetention(_message.Message):
+    """The claims of a StatefulSet's templates: which are deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHEN_DELETED_FIELD_NUMBER: _builtins.int
+    WHEN_SCALED_FIELD_NUMBER: _builtins.int
+    when_deleted: _builtins.str
+    """When the container is deleted: `Retain` (default) or `Delete`."""
+    when_scaled: _builtins.str
+    """When `replicas` falls below their ordinal: `Retain` (default) or `Delete`. Stop and SUSPEND keep them always."""
+    def __init__(
+        self,
+        *,
+        when_deleted: _builtins.str = ...,
+        when_scaled: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["when_deleted", b"when_deleted", "when_scaled", b"when_scaled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimRetention: _TypeAlias = ClaimRetention  # noqa: Y015
+
+@_typing.final
+class StatefulSetSettings(_message.Message):
+    """Settings of a StatefulSet. An empty field takes the default of Kubernetes. `service_name`, `pod_management` and
+    `claim_templates` change only by `UpdateContainerRequest.replace`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    POD_MANAGEMENT_FIELD_NUMBER: _builtins.int
+    UPDATE_STRATEGY_FIELD_NUMBER: _builtins.int
+    UPDATE_PARTITION_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MIN_READY_SECONDS_FIELD_NUMBER: _builtins.int
+    REVISION_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    FIRST_ORDINAL_FIELD_NUMBER: _builtins.int
+    CLAIM_TEMPLATES_FIELD_NUMBER: _builtins.int
+    CLAIM_RETENTION_FIELD_NUMBER: _builtins.int
+    service_name: _builtins.str
+    """Name of the headless Service that gives the pods their names; default that of the first port with a headless
+    Service, or none. Pods are not made before it exists.
+    """
+    pod_management: _builtins.str
+    """`OrderedReady` (default): one pod after the other. `Parallel`: all together."""
+    update_strategy: _builtins.str
+    """`RollingUpdate` (default): from the highest ordinal. `OnDelete`: a pod gets the new template when it is deleted."""
+    update_partition: _builtins.int
+    """Pods with a lower ordinal keep the former template. Only with RollingUpdate."""
+    max_unavailable: _builtins.str
+    """Pods that may be unavailable during a rollout: a number, or a percentage of at most `100%`; default 1. Only with
+    RollingUpdate.
+    """
+    min_ready_seconds: _builtins.int
+    """Seconds for which a new pod must be ready before it counts as available; default 0."""
+    revision_history_limit: _builtins.int
+    """Number of old revisions that are kept; default 10."""
+    first_ordinal: _builtins.int
+    """Number of the first pod; default 0."""
+    @_builtins.property
+    def claim_templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimTemplate]:
+        """Claims of each pod. To enlarge those that exist, enlarge each."""
+
+    @_builtins.property
+    def claim_retention(self) -> Global___ClaimRetention:
+        """Whether the claims of pods that go are deleted."""
+
+    def __init__(
+        self,
+        *,
+        service_name: _builtins.str = ...,
+        pod_management: _builtins.str = ...,
+        update_strategy: _builtins.str = ...,
+        update_partition: _builtins.int = ...,
+        max_unavailable: _builtins.str = ...,
+        min_ready_seconds: _builtins.int = ...,
+        revision_history_limit: _builtins.int | None = ...,
+        first_ordinal: _builtins.int = ...,
+        claim_templates: _abc.Iterable[Global___ClaimTemplate] | None = ...,
+        claim_retention: Global___ClaimRetention | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit", "claim_retention", b"claim_retention", "revision_history_limit", b"revision_history_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit", "claim_retention", b"claim_retention", "claim_templates", b"claim_templates", "first_ordinal", b"first_ordinal", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "pod_management", b"pod_management", "revision_history_limit", b"revision_history_limit", "service_name", b"service_name", "update_partition", b"update_partition", "update_strategy", b"update_strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__revision_history_limit: _TypeAlias = _typing.Literal["revision_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__revision_history_limit: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision_history_limit) -> _WhichOneofReturnType__revision_history_limit | None: ...
+
+Global___StatefulSetSettings: _TypeAlias = StatefulSetSettings  # noqa: Y015
+
+@_typing.final
 class Container(_message.Message):
     """One workload: pods with a main program, and sidecars where it has them."""
 
@@ -2087,6 +2279,7 @@ class Container(_message.Message):
     SIDECARS_FIELD_NUMBER: _builtins.int
     POD_RESOURCES_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    STATEFUL_SET_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -2313,6 +2506,10 @@ class Container(_message.Message):
         """A Deployment. Not shown if all its settings have their defaults."""
 
     @_builtins.property
+    def stateful_set(self) -> Global___StatefulSetSettings:
+        """A StatefulSet. Its name has at most 52 characters."""
+
+    @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """Conditions: `Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`,
         `VolumesAttachable`; `ForeignPrograms` while programs of others are in the pod template; `Repaired` once the server
@@ -2413,6 +2610,7 @@ class Container(_message.Message):
         sidecars: _abc.Iterable[Global___Program] | None = ...,
         pod_resources: Global___Resources | None = ...,
         deployment: Global___DeploymentSettings | None = ...,
+        stateful_set: Global___StatefulSetSettings | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -2442,9 +2640,9 @@ class Container(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
@@ -2452,7 +2650,7 @@ class Container(_message.Message):
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
-    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment"]  # noqa: Y015
+    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set"]  # noqa: Y015
     _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...
@@ -2903,6 +3101,7 @@ class UpdateContainerRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -2913,6 +3112,10 @@ class UpdateContainerRequest(_message.Message):
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
     """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
+    replace: _builtins.bool
+    """Permits changes of a StatefulSet that Kubernetes permits only to a new one: it is deleted without its pods and
+    claims, and made again around them.
+    """
     @_builtins.property
     def container(self) -> Global___Container:
         """New values."""
@@ -2933,10 +3136,11 @@ class UpdateContainerRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3289,17 +3493,22 @@ class ImportContainersRequest(_message.Message):
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     label_selector: _builtins.str
-    """Kubernetes label selector over the Deployments; default all."""
+    """Kubernetes label selector over the workloads; default all."""
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
     """Returns what would be imported and writes nothing except the audit record."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of Deployments, at most 100. Empty means all that belong to no container."""
+        """Names of workloads, at most 100. Empty means all that belong to no container."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___WorkloadKind.ValueType]:
+        """Kinds of workloads; default Deployments."""
 
     def __init__(
         self,
@@ -3309,10 +3518,11 @@ class ImportContainersRequest(_message.Message):
         label_selector: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        kinds: _abc.Iterable[Global___WorkloadKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "names", b"names", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "label_selector", b"label_selector", "names", b"names", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3320,7 +3530,7 @@ Global___ImportContainersRequest: _TypeAlias = ImportContainersRequest  # noqa: 
 
 @_typing.final
 class ImportedContainer(_message.Message):
-    """Result for one Deployment."""
+    """Result for one workload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3331,8 +3541,11 @@ class ImportedContainer(_message.Message):
     VOLUMES_FIELD_NUMBER: _builtins.int
     CONFIG_MAPS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Name of the resource."""
+    kind: Global___WorkloadKind.ValueType
+    """Kind of the workload."""
     @_builtins.property
     def container(self) -> Global___Container:
         """The imported container; unset if it was not imported."""
@@ -3343,7 +3556,7 @@ class ImportedContainer(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Notes on an imported Deployment: Services that were left alone or could not be read, why its drift policy is
+        """Notes on an imported workload: Services that were left alone or could not be read, why its drift policy is
         REPORT, paths of fields that are kept in `extra_fields`, and of those that only stay on the cluster.
         """
 
@@ -3369,10 +3582,11 @@ class ImportedContainer(_message.Message):
         volumes: _abc.Iterable[_builtins.str] | None = ...,
         config_maps: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[_builtins.str] | None = ...,
+        kind: Global___WorkloadKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_maps", b"config_maps", "container", b"container", "deployment", b"deployment", "notes", b"notes", "problems", b"problems", "secrets", b"secrets", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_maps", b"config_maps", "container", b"container", "deployment", b"deployment", "kind", b"kind", "notes", b"notes", "problems", b"problems", "secrets", b"secrets", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3387,7 +3601,7 @@ class ImportContainersResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedContainer]:
-        """One result for each Deployment that was named, or found."""
+        """One result for each workload that was named, or found."""
 
     def __init__(
         self,

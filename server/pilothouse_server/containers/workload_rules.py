@@ -1,0 +1,167 @@
+"""The rules of a workload's settings, by its kind, and of changes that only a new object can have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from pilothouse_manifests.table import RECREATE, ROLLING_UPDATE
+from pilothouse_manifests.workloads import DELETE, ON_DELETE, ORDERED_READY, PARALLEL, RETAIN
+from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import (
+    ClaimTemplate,
+    DeploymentSettings,
+    StatefulSetSettings,
+)
+from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.errors import FailedPrecondition, invalid
+from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.quantity import normalise
+
+_NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
+_INT32_MAXIMUM = 2**31 - 1
+_DEADLINE_SECONDS = 600
+# The controller appends a hash to it in a label's value.
+LONGEST_STATEFUL_NAME: Final = 52
+_ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+
+
+def check_workload(found: Findings, container: Container) -> None:
+    """Notes each broken rule of the settings."""
+    workload = container.spec.workload
+    if isinstance(workload, StatefulSetSettings):
+        _check_stateful_set(found, container, workload)
+    else:
+        _check_deployment(found, workload)
+
+
+def normal_form(container: Container) -> Container:
+    """Returns it with the quantities of its settings in normal form. Raises InvalidValueError for one that is none."""
+    workload = container.spec.workload
+    if not isinstance(workload, StatefulSetSettings) or not workload.claim_templates:
+        return container
+    templates = tuple(
+        msgspec.structs.replace(each, size=normalise(each.size) if each.size else "")
+        for each in workload.claim_templates
+    )
+    changed = msgspec.structs.replace(workload, claim_templates=templates)
+    return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, workload=changed))
+
+
+def replacing(merge: Callable[[Container], Container], *, replace: bool) -> Callable[[Container], Container]:
+    """Returns `merge` with the rules of changes that Kubernetes refuses on an object that is there.
+
+    It raises InvalidArgument for another kind, and FailedPrecondition for a fixed setting without `replace`.
+    """
+
+    def merged(stored: Container) -> Container:
+        wanted = merge(stored)
+        type_ = workload_type(stored)
+        if workload_type(wanted) is not type_:
+            words = f"its kind is immutable ({type_.name}): delete the container and create another one"
+            raise invalid(f"container.{wanted.workload_kind}", words)
+        changed = [name for name in type_.fixed if _fixed(stored, name) != _fixed(wanted, name)]
+        if not changed:
+            return wanted
+        if not replace:
+            raise FailedPrecondition(
+                f"container.{type_.name}.{changed[0]}: a {type_.kind} that exists keeps it; set `replace` to have it "
+                "deleted without its pods and claims, and made again",
+                reason="REPLACE_NEEDED",
+                metadata={"field": f"container.{type_.name}.{changed[0]}"},
+            )
+        spec = msgspec.structs.replace(wanted.spec, replaced_generation=stored.generation + 1)
+        return msgspec.structs.replace(wanted, spec=spec)
+
+    return merged
+
+
+def _fixed(container: Container, name: str) -> object:
+    try:
+        value = getattr(normal_form(container).spec.workload, name)
+    except InvalidValueError:
+        return None
+    return ORDERED_READY if name == "pod_management" and not value else value
+
+
+def _check_deployment(found: Findings, workload: DeploymentSettings) -> None:
+    field = "container.deployment"
+    found.one_of(f"{field}.strategy", workload.strategy, (ROLLING_UPDATE, RECREATE))
+    for name in ("max_surge", "max_unavailable"):
+        text = getattr(workload, name)
+        if text and workload.strategy == RECREATE and _NUMBER_OR_PERCENT.fullmatch(text):
+            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+        else:
+            _check_share(found, f"{field}.{name}", text, bounded=name == "max_unavailable")
+    if _is_zero(workload.max_surge) and _is_zero(workload.max_unavailable):
+        found.add(f"{field}.max_unavailable", "minimum", "must not be 0 if max_surge is 0, too")
+    deadline = workload.progress_deadline_seconds
+    if (_DEADLINE_SECONDS if deadline is None else deadline) <= workload.min_ready_seconds:
+        rule = f"must be more than min_ready_seconds ({workload.min_ready_seconds})"
+        found.add(f"{field}.progress_deadline_seconds", "minimum", rule)
+
+
+def _check_stateful_set(found: Findings, container: Container, workload: StatefulSetSettings) -> None:
+    field = "container.stateful_set"
+    if len(container.name) > LONGEST_STATEFUL_NAME:
+        words = f"must not be longer than {LONGEST_STATEFUL_NAME} characters for a StatefulSet"
+        found.add("container.name", "max_length", words)
+    found.one_of(f"{field}.pod_management", workload.pod_management, (ORDERED_READY, PARALLEL))
+    found.one_of(f"{field}.update_strategy", workload.update_strategy, (ROLLING_UPDATE, ON_DELETE))
+    for name in ("when_deleted", "when_scaled"):
+        found.one_of(
+            f"{field}.claim_retention.{name}", getattr(workload.claim_retention, name), (RETAIN, DELETE)
+        )
+    if workload.update_strategy == ON_DELETE:
+        for name in ("update_partition", "max_unavailable"):
+            if getattr(workload, name):
+                found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+    elif _is_zero(workload.max_unavailable):
+        found.add(f"{field}.max_unavailable", "minimum", "must not be 0")
+    else:
+        _check_share(found, f"{field}.max_unavailable", workload.max_unavailable, bounded=True)
+    _check_claims(found, container, workload.claim_templates)
+
+
+def _check_claims(found: Findings, container: Container, templates: tuple[ClaimTemplate, ...]) -> None:
+    field, spec = "container.stateful_set.claim_templates", container.spec
+    found.unique(field, enumerate(each.name for each in templates), "the name")
+    others = {each.name for each in spec.empty_dirs} | {each.name for each in spec.pod_volumes}
+    for number, each in enumerate(templates):
+        at = f"{field}[{number}]"
+        if not each.name:
+            found.missing(f"{at}.name")
+        elif each.name in others:
+            found.add(f"{at}.name", "unique", f'a volume of the pods is called "{each.name}", too')
+        if not each.size:
+            found.missing(f"{at}.size")
+        else:
+            _check_quantity(found, f"{at}.size", each.size)
+        for mode in each.access_modes:
+            found.one_of(f"{at}.access_modes", mode, _ACCESS_MODES)
+        found.one_of(f"{at}.volume_mode", each.volume_mode, ("Filesystem", "Block"))
+
+
+def _check_quantity(found: Findings, field: str, text: str) -> None:
+    try:
+        normalise(text)
+    except InvalidValueError as error:
+        found.add(field, "quantity", str(error))
+
+
+def _check_share(found: Findings, field: str, text: str, *, bounded: bool) -> None:
+    """Notes a text that is neither a number nor a percentage; `bounded`: of at most 100%."""
+    if not text:
+        return
+    if not _NUMBER_OR_PERCENT.fullmatch(text) or int(text.removesuffix("%")) > _INT32_MAXIMUM:
+        found.add(field, "format", "must be a whole number or a percentage such as 25%")
+    elif bounded and text.endswith("%") and int(text[:-1]) > 100:
+        found.add(field, "maximum", "must not be above 100%")
+
+
+def _is_zero(text: str) -> bool:
+    return text in ("0", "0%")

@@ -1,0 +1,64 @@
+"""The settings of a container's workload: one struct for each kind, whose tag is the kind.
+
+They are a part of the document of the container, so `model` describes how they may change.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+WorkloadKind = Literal["deployment", "stateful_set"]
+
+
+class KindSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
+    """Base: immutable, and small as JSON because defaults are left out."""
+
+
+class DeploymentSettings(KindSettings, frozen=True, tag="deployment"):
+    """Empty settings take Kubernetes' defaults and are not sent. `max_*`: a number or a percentage."""
+
+    strategy: str = ""
+    max_surge: str = ""
+    max_unavailable: str = ""
+    min_ready_seconds: int = 0
+    progress_deadline_seconds: int | None = None
+    revision_history_limit: int | None = None
+
+
+class ClaimTemplate(KindSettings, frozen=True):
+    """A claim that each pod of a StatefulSet gets; its name is that of a volume of the pods."""
+
+    name: str
+    size: str = ""
+    access_modes: tuple[str, ...] = ()
+    storage_class: str = ""
+    volume_mode: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class ClaimRetention(KindSettings, frozen=True):
+    """`Retain` or `Delete`; empty: `Retain`."""
+
+    when_deleted: str = ""
+    when_scaled: str = ""
+
+
+class StatefulSetSettings(KindSettings, frozen=True, tag="stateful_set"):
+    """Empty settings take Kubernetes' defaults and are not sent."""
+
+    service_name: str = ""
+    pod_management: str = ""
+    update_strategy: str = ""
+    update_partition: int = 0
+    max_unavailable: str = ""
+    min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
+    first_ordinal: int = 0
+    claim_templates: tuple[ClaimTemplate, ...] = ()
+    claim_retention: ClaimRetention = ClaimRetention()
+
+
+WorkloadSettings = DeploymentSettings | StatefulSetSettings

@@ -1,0 +1,152 @@
+"""Steps that only StatefulSets need.
+
+replace        Some settings belong to a new object alone. The former one is deleted without its pods and claims
+               (`Orphan`), and the apply that follows makes another one, which takes them in by its selector. The
+               retention of claims is `Retain` before.
+keep_claims    A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first.
+release_stuck  Kubernetes goes on with a rollout once each pod is ready. A pod that a broken template has stopped is
+               never replaced, whatever the template is by then (kubernetes#67250): it is deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from pilothouse_manifests.workloads import DELETE, PARALLEL, RETAIN
+from pilothouse_server.containers import manifests
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import StatefulSetSettings
+from pilothouse_server.kubernetes.events import Warned
+from pilothouse_server.kubernetes.objects import (
+    PODS,
+    SERVICES,
+    STATEFUL_SETS,
+    Manifest,
+    Pod,
+    StatefulSet,
+    WorkloadObject,
+)
+from pilothouse_server.kubernetes.pod_observation import observe_pod
+from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+
+STUCK_POD_DELETED: Final = "StuckPodDeleted"
+REPLACED: Final = "Replaced"
+_LOOKS, _LOOK_SECONDS = 30, 0.1
+
+
+async def missing_service(client: LeasedClient, container: Container) -> str:
+    """Returns the name of the Service that gives the pods their names, if it is not there; empty otherwise."""
+    if not isinstance(container.spec.workload, StatefulSetSettings):
+        return ""
+    name = str(manifests.workload(container)["spec"]["serviceName"])
+    owned = {each["metadata"]["name"] for each in manifests.services(container)}
+    if not name or name in owned or await client.find(SERVICES, container.kubernetes_namespace, name):
+        return ""
+    return name
+
+
+async def replace(
+    client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
+) -> tuple[WorkloadObject | None, tuple[Warned, ...]]:
+    """Deletes the object whose fixed settings the caller replaces; returns what is there then, and the history."""
+    if (
+        not isinstance(present, StatefulSet)
+        or container.observed_generation >= container.spec.replaced_generation
+    ):
+        return present, ()
+    name, home = container.kubernetes_name, container.namespace_ref
+    if await _is_made_again(client, container):
+        return present, ()
+    retention = present.spec.persistent_volume_claim_retention_policy
+    if DELETE in (retention.when_deleted, retention.when_scaled):
+        kept = {"whenDeleted": RETAIN, "whenScaled": RETAIN}
+        await client.merge_patch(
+            STATEFUL_SETS, home, name, {"spec": {"persistentVolumeClaimRetentionPolicy": kept}}
+        )
+        await _followed(client, container)
+    await client.delete(STATEFUL_SETS, home, name, uid=present.metadata.uid, propagation="Orphan")
+    drift.note_deleted(STATEFUL_SETS.kind, name)
+    found: WorkloadObject | None = present
+    for _ in range(_LOOKS):
+        found = await client.find(STATEFUL_SETS, container.kubernetes_namespace, name)
+        if found is None:
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
+    line = f"StatefulSet {name} was deleted without its pods and claims, and made again"
+    return found, (Warned(REPLACED, line),)
+
+
+async def _is_made_again(client: LeasedClient, container: Container) -> bool:
+    """Returns whether the object on the cluster was made for the generation that replaces: a server was killed."""
+    live = await client.read(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
+    annotations = live["metadata"].get("annotations") or {}
+    return bool(annotations.get(manifests.REPLACED_AT) == str(container.spec.replaced_generation))
+
+
+async def keep_claims(
+    client: LeasedClient, container: Container, present: WorkloadObject, drift: Drift
+) -> None:
+    """Has the claims of a StatefulSet kept before it is scaled to 0."""
+    if not isinstance(present, StatefulSet) or container.replicas == 0:
+        return
+    if present.spec.persistent_volume_claim_retention_policy.when_scaled != DELETE:
+        return
+    manifest = await own_replicas(client, container, manifests.workload(container))
+    await drift.apply(client, STATEFUL_SETS, manifest, present=True)
+
+
+async def own_replicas(client: LeasedClient, container: Container, manifest: Manifest) -> Manifest:
+    """Returns the manifest with the number of pods, as long as that is ours by an apply.
+
+    Left out it would become 1. A writer that sets it through the scale subresource takes it from the apply.
+    """
+    live = await client.read(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
+    return manifests.with_own_replicas(manifest, live)
+
+
+async def release_stuck(
+    client: LeasedClient, container: Container, present: WorkloadObject
+) -> tuple[Warned, ...]:
+    """Deletes pods that are not ready and of neither the present template nor the last that was rolled out."""
+    if not isinstance(present, StatefulSet) or present.spec.pod_management_policy == PARALLEL:
+        return ()
+    found = await _followed(client, container)
+    if found is None or not found.status.update_revision:
+        return ()
+    known = {found.status.update_revision, found.status.current_revision}
+    lines = []
+    for pod in await _pods(client, container, found):
+        seen = observe_pod(pod, container.spec.pod_container_name)
+        if seen.ready or seen.deleting or seen.revision in known or not seen.revision:
+            continue
+        await client.delete(PODS, container.namespace_ref, seen.name, uid=seen.uid, propagation="Background")
+        why = f" ({seen.reason})" if seen.reason else ""
+        lines.append(
+            Warned(
+                STUCK_POD_DELETED,
+                f"Pod {seen.name} was deleted: it was not ready{why} with a former template, and the rollout waited "
+                "for it",
+            )
+        )
+    return tuple(lines)
+
+
+async def _pods(client: LeasedClient, container: Container, owner: StatefulSet) -> Sequence[Pod]:
+    selector = ",".join(f"{key}={value}" for key, value in owner.selected.items())
+    pods = await client.list(PODS, container.kubernetes_namespace, selector)
+    uid = owner.metadata.uid
+    return [pod for pod in pods if any(each.uid == uid for each in pod.metadata.owner_references)]
+
+
+async def _followed(client: LeasedClient, container: Container) -> StatefulSet | None:
+    """Returns the StatefulSet once its controller has seen it, or as it is after a while."""
+    found = None
+    for _ in range(_LOOKS):
+        found = await client.find(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
+        if found is None or found.followed:
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
+    return found
