@@ -31,6 +31,7 @@ _CUT = "the recording was cut to the resources its author used; the real server 
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _LOST = "05-node-lost"
+_THREE = "28-deployment-of-three-containers-one-crashing"
 _SIDECARS = "26-sidecars-and-init-containers"
 _JOBS = ("20-job-success", "21-job-failure-and-backoff", "22b-job-suspend-resume", "23-cronjob")
 _DAEMON_SET = "25-daemonset"
@@ -170,6 +171,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(_SIDECARS, None, _POD_AMOUNTS, _POD_AMOUNTS_REASON),
     KnownDifference(_SIDECARS, None, r".*f:resources\.(\.|f:limits)", _POD_AMOUNTS_REASON),
     KnownDifference(_SIDECARS, 7, "text", "the recorded runtime had lost the log"),
+    KnownDifference(_THREE, 11, "text", "the recorded runtime had lost the log"),
     KnownDifference(
         _SIDECARS,
         None,

@@ -32,6 +32,7 @@ JsonObject = dict[str, Any]
 
 _ROLLOUT = "03d-deployment-rollout-watches"
 _STALLED = "03e-deployment-stalled-rollout"
+_THREE = "28-deployment-of-three-containers-one-crashing"
 _APPLIES = (4, 6, 9, 10, 12, 13, 14)
 
 
@@ -69,6 +70,32 @@ async def test_a_stalled_rollout_is_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         differences = await replay(cluster, _STALLED, Options(varying=NODE_VALUES))
     check(_STALLED, differences)
+
+
+@virtual_time
+async def test_a_deployment_of_three_containers_is_applied_and_logged_as_recorded() -> None:
+    # Its watches and its progress depend on how busy the recorded machine was.
+    options = Options(
+        varying=NODE_VALUES,
+        skip=frozenset(range(5)),
+        racing=frozenset({7, 8, 9, 14, 15, 17, 19, 21, 23}),
+    )
+    async with recorded_cluster(speed=8) as cluster:
+        differences = await replay(cluster, _THREE, options)
+    check(_THREE, differences)
+
+
+@virtual_time
+async def test_container_statuses_are_in_the_order_of_their_names_and_init_containers_in_their_own() -> None:
+    body = deployment("web", 1, container("zoo"), container("app"), container("main"))
+    first = [container("two", "exit 0"), container("one", "exit 0")]
+    body["spec"]["template"]["spec"]["initContainers"] = first
+    async with SimulatedCluster(speed=20) as cluster:
+        cluster.store.create(DEPLOYMENTS, body)
+        await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
+        status = pods_of(cluster, "web")[0]["status"]
+        assert [entry["name"] for entry in status["containerStatuses"]] == ["app", "main", "zoo"]
+        assert [entry["name"] for entry in status["initContainerStatuses"]] == ["two", "one"]
 
 
 @pytest.mark.parametrize(

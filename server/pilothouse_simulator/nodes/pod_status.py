@@ -65,6 +65,8 @@ def build_status(
     if initial:
         status["initContainerStatuses"] = [_container_status(container) for container in initial]
     main = [container for container in containers if container.role is ContainerRole.MAIN]
+    # Init containers stand in the order of the spec, the others in that of their names.
+    main.sort(key=lambda container: container.name)
     status["containerStatuses"] = [_container_status(container) for container in main]
     status["qosClass"] = old.get("qosClass", "BestEffort")
     requests = pod_total_quantities(pod, "requests")
