@@ -21,7 +21,7 @@ from pilothouse_client import RetryPolicy
 from pilothouse_client.client import Client, Nouns
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.times import parse_span, parse_time
-from pilothouse_client.commands.top import By, ordered
+from pilothouse_client.commands.top import By, by_program, ordered
 from pilothouse_client.commands.values import enum_words, short_span, size
 from pilothouse_client.errors import FieldViolation, error_of, from_failed_call
 from pilothouse_client.methods import method_of
@@ -349,6 +349,22 @@ def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
     again = pb.Container(generation=3, conditions=[_refused("image")])
     verdict = judge(asked, again, Goal.RUNNING)
     assert (verdict.outcome, verdict.why) == (WaitOutcome.FAILED, "the cluster refuses it: image")
+
+
+def test_top_shows_each_program_beneath_its_container() -> None:
+    several = metrics_pb2.UsageSample(
+        namespace="shop",
+        container="web",
+        cpu_cores_used=3.0,
+        programs=[
+            metrics_pb2.ProgramUsage(name="main", cpu_cores_used=1.0, memory_bytes_used=7),
+            metrics_pb2.ProgramUsage(name="log", cpu_cores_used=2.0, memory_bytes_used=9),
+        ],
+    )
+    alone = metrics_pb2.UsageSample(namespace="shop", container="db", cpu_cores_used=1.0)
+    assert [
+        (each.container, each.cpu_cores_used, each.memory_bytes_used) for each in by_program([several, alone])
+    ] == [("web", 3.0, 0), ("web/log", 2.0, 9), ("web/main", 1.0, 7), ("db", 1.0, 0)]
 
 
 def test_top_orders_and_forgets() -> None:

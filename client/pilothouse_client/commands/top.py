@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,9 @@ def command(
     watch: Annotated[
         bool, typer.Option("-w", "--watch", help="Print every new sample, as JSON lines.")
     ] = False,
+    programs: Annotated[
+        bool, typer.Option("--containers", help="Show each program of pods that run several.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Show the containers that use most; live on a terminal, until interrupted."""
@@ -80,9 +84,10 @@ def command(
             if not samples:
                 say("no running container has been measured so far", err=True)
             if samples or output is not Format.TABLE:
-                show_all(samples, COLUMNS, output)
+                apart = programs and output is Format.TABLE
+                show_all(by_program(samples) if apart else samples, COLUMNS, output)
         else:
-            _live(client, where, by, limit)
+            _live(client, where, by, limit, programs=programs)
 
 
 def await_first_samples(client: Client, namespace: str) -> None:
@@ -125,7 +130,25 @@ def _write_samples(client: Client, namespace: str) -> None:
             sys.stdout.flush()
 
 
-def _live(client: Client, namespace: str, by: By, limit: int) -> None:
+def by_program(samples: Iterable[pb.UsageSample]) -> list[pb.UsageSample]:
+    """Returns each sample, followed by one of each of its programs, called CONTAINER/PROGRAM, if it has several."""
+    found: list[pb.UsageSample] = []
+    for sample in samples:
+        found.append(sample)
+        found += [
+            pb.UsageSample(
+                namespace=sample.namespace,
+                container=f"{sample.container}/{each.name}",
+                timestamp=sample.timestamp,
+                cpu_cores_used=each.cpu_cores_used,
+                memory_bytes_used=each.memory_bytes_used,
+            )
+            for each in sorted(sample.programs, key=lambda each: each.name)
+        ]
+    return found
+
+
+def _live(client: Client, namespace: str, by: By, limit: int, *, programs: bool) -> None:
     newest: dict[str, pb.UsageSample] = {}
     with (
         client.metrics.watch_usage(namespace=namespace) as answers,
@@ -135,7 +158,8 @@ def _live(client: Client, namespace: str, by: By, limit: int) -> None:
             newest.update({sample.container_uid: sample for sample in answer.samples})
             if newest:
                 # The width is read each time, because a terminal can be resized.
-                table = live_table(ordered(newest, by, limit), screen.console.width)
+                shown = ordered(newest, by, limit)
+                table = live_table(by_program(shown) if programs else shown, screen.console.width)
                 screen.update(table, refresh=True)
 
 
