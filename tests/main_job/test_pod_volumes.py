@@ -228,3 +228,25 @@ async def test_a_claim_of_the_cluster_needs_the_permission_to_import_it(server: 
     with pytest.raises(PilothouseError, match=r"storage\.create") as refused:
         await runner.containers.create(namespace="demo", container=other(volume))
     assert refused.value.metadata["field"] == "container.pod_volumes[0].existing_claim"
+
+
+async def test_a_volume_whose_claim_a_container_names_itself_is_not_deleted(server: Server) -> None:
+    await with_keys(server)
+    volume = pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="data"))
+    await server.admin.containers.create(namespace="demo", container=other(volume))
+    storage = server.admin.storage
+    await storage.create_volume(
+        namespace="demo", volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
+    )
+    with pytest.raises(PilothouseError, match="existing claim of other") as refused:
+        await storage.delete_volume(namespace="demo", name="data")
+    assert refused.value.reason == "VOLUME_IN_USE"
+    # A change of something else needs no other form of the claim.
+    for changed in (pb.Container(replicas=0, pod_volumes=[volume]), pb.Container()):
+        await server.admin.containers.update(
+            namespace="demo",
+            name="other",
+            container=changed,
+            update_mask=FieldMask(paths=["replicas", "pod_volumes"]),
+        )
+    await storage.delete_volume(namespace="demo", name="data")

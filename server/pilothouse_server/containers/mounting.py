@@ -78,6 +78,15 @@ class Mounter:
         return await _remount(transaction, volume, container, merge, self._keys, only_takes_away)
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
+        if volume.is_claim and not volume.taken_over:
+            users = await repository.users_of_claim(transaction, volume.namespace_id, volume.kubernetes_name)
+            if users:
+                names = ", ".join(users)
+                raise FailedPrecondition(
+                    f'volume "{volume.name}" is the existing claim of {names}: remove it from their pod_volumes first',
+                    reason="VOLUME_IN_USE",
+                    metadata={"containers": names},
+                )
         if volume.type != "config_map" and volume.type != "secret":
             return
         readers = await repository.users_of_source(

@@ -65,6 +65,10 @@ class VolumeMounter(Protocol):
         """
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
-        """Raises PermissionDenied where it shows a config map or secret to a container with rights over the node, or
-        others, that is being deleted, and the caller may not give one such.
+        """Refuses to delete a volume that pods use without a mount of the volume's name.
+
+        Raises:
+            PermissionDenied: it shows a config map or secret to a container with rights over the node, or others, that
+                is being deleted, and the caller may not give one such.
+            FailedPrecondition: its claim would go, and containers name that claim as an existing one.
         """

@@ -164,6 +164,7 @@ async def delete(
         NotFound: the namespace or the volume.
         FailedPrecondition: containers mount it; the metadata names them.
         PermissionDenied: from `refuse`, if pods still read it with rights that the caller may not give.
+        FailedPrecondition: from `refuse`, if containers name its claim themselves.
     """
     await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, namespace, name, lock=True)

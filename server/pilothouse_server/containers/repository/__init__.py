@@ -42,7 +42,7 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
-from pilothouse_server.containers.repository.sources import users_of_source
+from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
 __all__ = [
     "ContainerChange",
@@ -74,6 +74,7 @@ __all__ = [
     "stream_containers",
     "stream_ready",
     "usage_of_quota",
+    "users_of_claim",
     "users_of_source",
     "version_of_cluster",
     "write",

@@ -1,5 +1,5 @@
 """SQL about the config maps and secrets that containers read: by their environment, by the volumes they mount, and to
-pull their images.
+pull their images; and about the claims that they name themselves.
 
 The variables of the container are rows; the other references lie in the document `containers.spec`.
 """
@@ -28,6 +28,21 @@ _READERS = (
 )
 _USERS = text(f"{_READERS} AND c.deletion_requested_at IS NULL ORDER BY c.id")
 _USERS_OR_DELETING = text(f"{_READERS} ORDER BY c.id")
+
+
+_USERS_OF_CLAIM = text("""
+SELECT c.name FROM containers AS c
+WHERE c.namespace_id = :namespace_id AND c.deletion_requested_at IS NULL AND jsonb_path_exists(c.spec,
+    '$.pod_volumes[*].source ? (@.value_from == "existing_claim" && @.claim_name == $name)',
+    jsonb_build_object('name', CAST(:name AS text)))
+ORDER BY c.id
+""")
+
+
+async def users_of_claim(transaction: ReadTransaction, namespace_id: int, name: str) -> list[str]:
+    """The names of the containers that name a claim of the cluster as an existing one, less those being deleted."""
+    parameters = {"namespace_id": namespace_id, "name": name}
+    return list((await transaction.connection.execute(_USERS_OF_CLAIM, parameters)).scalars())
 
 
 async def users_of_source(
