@@ -214,8 +214,8 @@ async def test_lists_are_stable_and_go_over_all_pages(fake: FakeServer, logged_i
     listed = await logged_in("containers", "list")
     assert len(listed.lines) == 61
     assert listed.lines[:2] == [
-        "NAMESPACE  NAME  STATUS   READY  RESTARTS  IMAGE  REASON  CREATED",
-        "shop       c00   RUNNING  0/1    0",
+        "NAMESPACE  NAME  KIND  STATUS   READY  RESTARTS  IMAGE  REASON  CREATED",
+        "shop       c00         RUNNING  0/1    0",
     ]
     assert len(json.loads((await logged_in("containers", "list", "-o", "json")).out)) == 60
     assert len(yaml.safe_load((await logged_in("containers", "list", "-o", "yaml", "--limit", "2")).out)) == 2

@@ -294,6 +294,9 @@ async def test_an_import_takes_a_stateful_set_over_without_a_restart(sets: Sets)
     assert before
     assert sets.claims("db") == {"data-db-0", "data-db-1"}
     await sets.containers.delete(namespace=sets.namespace, name="db")
+    scope = f'action = "delete" AND namespace = "{sets.namespace}"'
+    (record,) = [each async for each in sets.server.admin.audit.list_operations(filter=scope)]
+    assert record.metadata["claims"] == "kept"
 
     async def look() -> bool:
         return sets.live("db") is None

@@ -19,7 +19,7 @@ from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
-from pilothouse_server.containers.workload_rules import replacing
+from pilothouse_server.containers.workload_rules import fate_of_claims, replacing
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -184,6 +184,8 @@ class ContainerService:
         marked = await operations.delete(
             await _target(call), request.namespace, request.name, wire.etag_check(request.etag)
         )
+        if fate := fate_of_claims(marked):
+            call.describe(claims=fate)
         return pb.DeleteContainerResponse(container=await self._answer(call, marked))
 
     @waits_outside

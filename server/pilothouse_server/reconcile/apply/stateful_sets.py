@@ -5,7 +5,7 @@ replace        Some settings belong to a new object alone. The former one is del
                retention of claims is `Retain` before.
 keep_claims    A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first.
 release_stuck  Kubernetes goes on with a rollout once each pod is ready. A pod that a broken template has stopped is
-               never replaced, whatever the template is by then (kubernetes#67250): it is deleted.
+               never replaced, also when the template is good again (kubernetes#67250): it is deleted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ async def missing_service(client: LeasedClient, container: Container) -> str:
 async def replace(
     client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
 ) -> tuple[WorkloadObject | None, tuple[Warned, ...]]:
-    """Deletes the object whose fixed settings the caller replaces; returns what is there then, and the history."""
+    """Deletes an object with fixed settings that the caller replaces; returns the object that is there then, and the
+    history.
+    """
     if (
         not isinstance(present, StatefulSet)
         or container.observed_generation >= container.spec.replaced_generation
