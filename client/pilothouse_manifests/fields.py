@@ -145,7 +145,7 @@ class Field:
 
     `alias`: an older key of the same value, which serialisers write too. `adopted`: whether another's change on the
     cluster can be taken over by this field alone. `written`: the default is written where nothing is said, because
-    server-side apply takes what is around it as one value, which the API would complete.
+    server-side apply takes the value around it as a whole, and the API would complete it.
     """
 
     name: str
