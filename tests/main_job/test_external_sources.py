@@ -198,6 +198,25 @@ async def test_optional_is_no_way_around_the_patterns(shared: Server) -> None:
     await shown(shared, "absent", "Applied")
 
 
+async def test_a_source_of_the_same_name_is_no_way_around_the_patterns(shared: Server) -> None:
+    assert shared.cluster is not None
+    config = shared.admin.config
+    await config.create_secret(namespace="shop", secret=config_pb2.Secret(name="usual", data={"k": b"v"}))
+    theirs = {
+        "metadata": {"name": "theirs", "namespace": "shop"},
+        "type": "Opaque",
+        "data": {"k": "Y2FuYXJ5"},
+    }
+    shared.cluster.store.create(SECRETS, theirs)
+    # The cluster keeps its own, and the platform's row says that its name is taken.
+    await config.create_secret(namespace="shop", secret=config_pb2.Secret(name="theirs", data={"k": b"v"}))
+    await make(shared, "same", env=[variable("theirs", secret=True)])
+    await shown(shared, "same", "NotThePlatforms")
+    assert shared.cluster.store.get(DEPLOYMENTS, "shop", "same") is None
+    await make(shared, "usual", env=[variable("usual", secret=True)])
+    await shown(shared, "usual", "Applied")
+
+
 async def test_an_import_is_no_way_around_the_patterns(shared: Server) -> None:
     await shared.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="legacy-shop"))
     assert shared.cluster is not None
@@ -287,7 +306,7 @@ spec:
       - name: main
         image: nginx:1.27
         envFrom:
-        - configMapRef: {name: shared-settings}
+        - configMapRef: {name: shared-applied}
         - configMapRef: {name: own}
         volumeMounts: [{name: db, mountPath: /db}]
       volumes:
@@ -303,6 +322,9 @@ data: {a: b}
 async def test_an_apply_takes_names_that_the_namespace_allows_as_external(
     shared: Server, tmp_path: Path
 ) -> None:
+    assert shared.cluster is not None
+    theirs = {"metadata": {"name": "shared-applied", "namespace": "shop"}, "data": {"k": VALUE}}
+    shared.cluster.store.create(CONFIG_MAPS, theirs)
     command = await logged_in(shared, tmp_path)
     file = tmp_path / "applied.yaml"
     file.write_text(MANIFEST)
@@ -310,7 +332,7 @@ async def test_an_apply_takes_names_that_the_namespace_allows_as_external(
     assert applied.code == 0, applied.errors
     found = await shared.admin.containers.get(namespace="shop", name="applied")
     assert [(each.source_name, each.external) for each in found.env_from] == [
-        ("shared-settings", True), ("own", False),
+        ("shared-applied", True), ("own", False),
     ]  # fmt: skip
     await shown(shared, "applied", "Applied")
     again = await command.run("apply", "-f", str(file), "--namespace", "shop")
@@ -322,8 +344,9 @@ async def test_an_apply_takes_names_that_the_namespace_allows_as_external(
     assert "external: true" in shows.output
     assert VALUE not in exported.output + shows.output
     # Once the platform has the object, the next apply names it as the platform's.
+    shared.cluster.store.delete(CONFIG_MAPS, "shop", "shared-applied")
     await shared.admin.config.create_config_map(
-        namespace="shop", config_map=config_pb2.ConfigMap(name="shared-settings", data={"k": "v"})
+        namespace="shop", config_map=config_pb2.ConfigMap(name="shared-applied", data={"k": "v"})
     )
     assert (await command.run("apply", "-f", str(file), "--namespace", "shop")).code == 0
     found = await shared.admin.containers.get(namespace="shop", name="applied")

@@ -5,8 +5,9 @@ The platform does not have their values, and does not read them. The administrat
 metadata and the type are compared before each write: tokens of service accounts and releases of Helm are refused,
 because both give more than values.
 
-A reference that is `optional` needs no source, so its name is not looked up on the platform. It must not become a way
-around the patterns: an object on the cluster that is not the platform's is refused for it, too.
+No other reference may become a way around the patterns: an `optional` one needs no source, so its name is not looked up
+on the platform, and a source of the platform may have the name of an object of the cluster's own. So each reference
+waits while the cluster's object of its name is not the platform's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pilothouse_server.containers.config_use import WORDS, source_fields
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, SECRET_METADATA, Resource, T
-from pilothouse_server.kubernetes.ownership import MANAGED_BY, MANAGER, NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import CONFIG_UID
 from pilothouse_server.values.names import dns_subdomain_problem
 
 _METADATA: Final = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
@@ -52,7 +53,7 @@ class SourceReader(Protocol):
         """Returns the objects with these fields."""
 
 
-def unverified(container: Container) -> list[SourceReference]:
+def _each_once(container: Container) -> list[SourceReference]:
     """One reference of each object that is to be compared with the cluster's before a write."""
     found: dict[tuple[Kind, str], SourceReference] = {}
     for each in references(container):
@@ -66,19 +67,17 @@ def unverified(container: Container) -> list[SourceReference]:
 async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
     """Compares the sources with the cluster's; returns why the container must wait, or nothing.
 
-    It waits for an optional source of the cluster's that is not the platform's: it may be about to be taken over. A
-    container that is as it was imported keeps what its Deployment had.
+    It waits for a source on the cluster that is not the platform's: it may be about to be taken over. A container that
+    is as it was imported keeps what its Deployment had.
 
     Raises:
         Refused: a secret of a type that containers are not given.
     """
     where = container.kubernetes_namespace
-    for each in unverified(container):
+    for each in _each_once(container):
         found = await client.find(_METADATA[each.kind], where, each.name)
-        if found is None:
-            continue
-        ours = found.metadata.label(MANAGED_BY) == MANAGER
-        if ours and found.metadata.label(NAMESPACE_UID) == container.namespace_uid:
+        if found is None or found.metadata.label(CONFIG_UID):
+            # The platform made it, or took it over.
             continue
         if each.kind == "secret":
             await _refuse_type(client, where, each)
@@ -100,12 +99,12 @@ async def _refuse_type(client: SourceReader, where: str, secret: SourceReference
 
 
 def references(container: Container) -> Iterator[SourceReference]:
-    """The references whose sources need not be on the platform."""
+    """All references to config maps and secrets whose values its pods see."""
     for field, item in source_fields(container):
-        if item.value_from in WORDS and (item.external or item.optional):
+        if item.value_from in WORDS:
             kind: Kind = "secret" if item.value_from == "secret" else "config_map"
             yield SourceReference(f"{field}.source_name", kind, item.source_name, item.external)
     for volume in container.volumes:
-        if volume.type in WORDS and (volume.external or volume.optional):
+        if volume.type in WORDS:
             kind = "secret" if volume.type == "secret" else "config_map"
             yield SourceReference(f'volume "{volume.name}"', kind, volume.source_name, volume.external)

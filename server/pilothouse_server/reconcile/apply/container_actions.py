@@ -52,7 +52,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import Progress
 from pilothouse_server.values.resources import Condition
 
 # How soon to compare a source again that is not the platform's, which may be imported until then.
-_SOURCE_AGAIN_SECONDS = 10.0
+_SOURCE_AGAIN_SECONDS = 5.0
 
 
 class Adoption(msgspec.Struct, frozen=True):
@@ -83,7 +83,9 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     from a new container: then `apply` reads everything. Raises ClusterError, LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
-    if container.spec.service_account or container.hold_rollout or external_sources.unverified(container):
+    if container.spec.service_account or container.hold_rollout:
+        return None
+    if await external_sources.refuse_on_cluster(client, container):
         return None
     type_ = workload_type(container)
     if type_.services_first:
