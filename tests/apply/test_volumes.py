@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from tests.translator.manifests import NAMESPACE, documents, found, in_message, volumes_of, web
 
+from pilothouse.container.v1 import container_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.apply.volumes import plan_volumes
 from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.convert_volume import use_existing_claims
 from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 
@@ -87,6 +89,7 @@ def test_a_claim_is_a_volume() -> None:
 
 def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
     result = manifest(CLAIM, EVERY)
+    assert use_existing_claims(result.workloads[0], {"data"}) == []
     workload = in_message(*result.workloads)
     mounts = [(mount.volume, mount.mount_path, mount.read_only) for mount in workload.volume_mounts]
     (folder,) = (each.name for each in result.volumes if each.name.startswith("hostpath-"))
@@ -107,6 +110,15 @@ def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
         "secret-keys": pb.Volume(name="secret-keys", type=pb.VOLUME_TYPE_SECRET, source_name="keys"),
         folder: pb.Volume(name=folder, type=pb.VOLUME_TYPE_HOST_PATH, host_path="/var/log"),
     }
+
+
+def test_a_claim_that_is_no_volume_of_the_namespace_is_an_existing_one() -> None:
+    (workload,) = manifest(EVERY).workloads
+    assert use_existing_claims(workload, ()) == ["data"]
+    made = in_message(workload)
+    claim = container_pb2.ExistingClaim(claim_name="data", read_only=True)
+    assert list(made.pod_volumes) == [container_pb2.PodVolume(name="data", existing_claim=claim)]
+    assert [mount.read_only for mount in made.volume_mounts if mount.volume == "data"] == [False]
 
 
 def test_long_sources_have_short_names_that_differ() -> None:
@@ -143,7 +155,7 @@ def test_long_sources_have_short_names_that_differ() -> None:
         (CLAIM + "  volumeName: pv1\n", "spec.volumeName: cannot be represented"),
         (
             web(pod="volumes: [{name: a, downwardAPI: {items: [{path: d}]}}]"),
-            "spec.template.spec.volumes[0].downwardAPI: cannot be represented",
+            "spec.template.spec.volumes[0].downwardAPI.items[0]: expected one of fieldRef, resourceFieldRef, found none",
         ),
         (
             web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
