@@ -155,7 +155,8 @@ def test_long_sources_have_short_names_that_differ() -> None:
         (CLAIM + "  volumeName: pv1\n", "spec.volumeName: cannot be represented"),
         (
             web(pod="volumes: [{name: a, downwardAPI: {items: [{path: d}]}}]"),
-            "spec.template.spec.volumes[0].downwardAPI.items[0]: expected one of fieldRef, resourceFieldRef, found none",
+            "spec.template.spec.volumes[0].downwardAPI.items[0]: expected one of fieldRef, resourceFieldRef, "
+            "found none",
         ),
         (
             web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
