@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,3 +141,22 @@ async def test_history_keeps_only_so_many_old_revisions() -> None:
             cluster, lambda: _is_rolled(cluster, 1) and len(cluster.store.list(CONTROLLER_REVISIONS)) == 2
         )
         assert sorted(entry["revision"] for entry in cluster.store.list(CONTROLLER_REVISIONS)) == [3, 4]
+
+
+@virtual_time
+async def test_a_rollout_goes_on_after_a_restart_of_the_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    async with SimulatedCluster(speed=20, state_path=path) as cluster:
+        cluster.store.create(STATEFUL_SETS, stateful_set("db", 3, storage="1Gi"))
+        await poll_cluster(cluster, lambda: _is_rolled(cluster, 3))
+        volumes = {entry["spec"]["volumeName"] for entry in cluster.store.list(PERSISTENT_VOLUME_CLAIMS)}
+        change(cluster, STATEFUL_SETS, "db", image="busybox:2")
+        await poll_cluster(
+            cluster, lambda: stored(cluster, STATEFUL_SETS, "db")["status"].get("updatedReplicas") == 1
+        )
+    async with SimulatedCluster(speed=20, state_path=path) as cluster:
+        await poll_cluster(cluster, lambda: _is_rolled(cluster, 3))
+        images = {entry["spec"]["containers"][0]["image"] for entry in pods_of(cluster, "db")}
+        assert images == {"busybox:2"}
+        claims = cluster.store.list(PERSISTENT_VOLUME_CLAIMS)
+        assert {entry["spec"]["volumeName"] for entry in claims} == volumes
