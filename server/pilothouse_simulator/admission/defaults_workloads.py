@@ -122,7 +122,7 @@ def initialize_workload(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def number_template(obj: JsonObject, old: JsonObject | None) -> None:
-    """Counts the templates of a DaemonSet in its annotation; what a client sends there is ignored."""
+    """Counts the templates of a DaemonSet in its annotation. A value that a client sends is ignored."""
     before = int(((old or {"metadata": {}})["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, 0))
     changed = old is None or obj["spec"]["template"] != old["spec"]["template"]
     obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(before + changed)

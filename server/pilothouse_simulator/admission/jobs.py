@@ -33,7 +33,7 @@ _FIXED = (
 
 
 def default_job(obj: JsonObject) -> None:
-    """Fills the defaults of a Job in place. One without labels shows those of its template, whatever they become."""
+    """Fills the defaults of a Job in place. A Job without labels shares those of its template."""
     spec = obj.setdefault("spec", {})
     default_job_spec(spec)
     labels = spec["template"]["metadata"].get("labels")

@@ -8,7 +8,7 @@ one that somebody else made with the CronJob as its owner counts for `lastSucces
 Without a recording: `startingDeadlineSeconds`, time zones and Jobs that went missing follow the source above.
 
 A test need not wait for the clock: the annotation `simulate.pilothouse.dev/run-at` of a CronJob, a time later than
-`lastScheduleTime`, makes the run of that time immediately, whatever the schedule says.
+`lastScheduleTime`, makes the run of that time immediately, also apart from the schedule.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CronJobController(Controller[Key]):
                     self.enqueue((event.object["metadata"]["namespace"], owner["name"]))
 
     def sync(self, key: Key) -> None:
-        """Notes what became of the Jobs, makes the one that is due, and deletes old ones."""
+        """Notes the Jobs that have ended, makes the one that is due, and deletes old ones."""
         cron_job = self.store.get(CRON_JOBS, *key)
         if cron_job is None:
             return

@@ -2,9 +2,9 @@
 
 A port of the real one (`pkg/controller/daemon/daemon_controller.go`, `update.go`), held to the recording 25. A pod is
 made for one node by an affinity to its name, with tolerations of the node's usual taints; the scheduler binds it. A
-node suits whose labels the template selects and whose taints its pods tolerate, full or not. A rolling update deletes
-old pods within `maxUnavailable`, or makes new ones next to them within `maxSurge`. The status is counted before the
-pods are changed, and is not written any more once the DaemonSet is being deleted.
+node suits if the template selects its labels and tolerates its taints, full or not. A rolling update deletes old pods
+within `maxUnavailable`, or makes new ones next to them within `maxSurge`. The status is counted before the pods are
+changed, and is not written any more once the DaemonSet is being deleted.
 
 Without a recording: percentages, several nodes, taints and failed pods follow the source above.
 """
@@ -358,7 +358,7 @@ def _node_of(pod: JsonObject) -> str:
 
 
 def _bind_to_node(spec: JsonObject, node: str) -> None:
-    """Sets the affinity of a new pod to one node by its name, next to what its template requires."""
+    """Sets the affinity of a new pod to one node by its name, next to the terms of its template."""
     affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
     required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
     field = {"key": "metadata.name", "operator": "In", "values": [node]}

@@ -2,9 +2,9 @@
 
 A port of the real one (`pkg/controller/job/job_controller.go`), held to the recordings 20 to 22b. Each pod carries a
 finalizer until its end is counted: the end is written into `uncountedTerminatedPods` (or into `completedIndexes`), then
-the finalizer goes, then the counter rises, so that a pod counts once whatever dies in between. A Job that has done
-enough, or failed, gets SuccessCriteriaMet or FailureTarget with the first of these writes, and Complete or Failed when
-all its pods have ended. Pods that a suspension deletes lose their finalizer first and count as nothing.
+the finalizer goes, then the counter rises, so that a pod counts once, also if the controller dies in between. A Job
+that has done enough, or failed, gets SuccessCriteriaMet or FailureTarget with the first of these writes, and Complete
+or Failed when all its pods have ended. Pods that a suspension deletes lose their finalizer first and are not counted.
 
 A Job with `managedBy` is left to its own controller. Without a recording: `FailIndex`, back-off within an index and
 `maxFailedIndexes` follow KEP-3329 and KEP-3850, an index that is too large after `completions` was lowered KEP-2214.

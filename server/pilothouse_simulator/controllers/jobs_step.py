@@ -1,4 +1,4 @@
-"""One sync of a Job: what its pods amount to, which pods it makes or deletes, and the writes of its status.
+"""One sync of a Job: the count of its pods, the pods to make or delete, and the writes of its status.
 
 `JobStep.take` follows `syncJob`, `manageJob` and `trackJobStatusAndRemoveFinalizers` of the real controller.
 """
@@ -377,7 +377,7 @@ class JobStep:
         conditions.append(condition)
 
     def _write(self) -> None:
-        """Three writes: what has ended, without its finalizers counted, and the end of the Job."""
+        """Writes the ended pods down, takes their finalizers, then writes their count and the end of the Job."""
         status = self.status
         status["active"] = len(self._active) or None
         status["ready"] = sum(1 for pod in self._active if ready_since(pod) is not None)
