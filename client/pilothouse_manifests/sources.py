@@ -155,7 +155,8 @@ class ObjectSource:
     ) -> None:
         if kind is None:
             for key, value in list(self._left.items()):
-                if not _says_nothing(value) and value is not False:
+                # The API leaves out most that is false; the field of a workload that is not left out was chosen.
+                if not _says_nothing(value) and (value is not False or self._carry is not None):
                     self.unsupported(key)
 
     def has(self, key: str) -> bool:

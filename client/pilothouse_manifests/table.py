@@ -429,13 +429,10 @@ POD = FieldPart(
         ("restartPolicy", "Always"),
         ("dnsPolicy", "ClusterFirst"),
         ("schedulerName", "default-scheduler"),
-        ("enableServiceLinks", True),
         ("preemptionPolicy", "PreemptLowerPriority"),
         ("hostNetwork", False),
         ("hostPID", False),
         ("hostIPC", False),
-        ("shareProcessNamespace", False),
-        ("setHostnameAsFQDN", False),
         ("hostUsers", True),
     ),
 )

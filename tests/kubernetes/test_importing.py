@@ -297,6 +297,7 @@ KEPT: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "spec.template.spec.affinity": ((*POD, "affinity"), {"podAntiAffinity": {"a": 1}}),
     "spec.template.spec.dnsPolicy": ((*POD, "dnsPolicy"), "None"),
     "spec.template.spec.enableServiceLinks": ((*POD, "enableServiceLinks"), False),
+    "spec.template.spec.shareProcessNamespace": ((*POD, "shareProcessNamespace"), False),
     "spec.template.spec.hostUsers": ((*POD, "hostUsers"), False),
     "spec.template.spec.initContainers[name=i].tty": (
         (*POD, "initContainers"),
@@ -353,9 +354,8 @@ def test_fields_without_effect_on_pods_stay_on_the_cluster_and_are_named() -> No
 @pytest.mark.parametrize(
     "path",
     [
-        *((*POD, key) for key in ("hostNetwork", "hostPID", "shareProcessNamespace", "setHostnameAsFQDN")),
-        *((*MAIN, key) for key in ("stdin", "stdinOnce", "tty", "keyOfALaterRelease")),
-        ("spec", "keyOfALaterRelease"),
+        *((*POD, key) for key in ("hostNetwork", "hostPID", "hostIPC")),
+        *((*MAIN, key) for key in ("stdin", "stdinOnce", "tty")),
     ],
     ids=str,
 )

@@ -44,6 +44,12 @@ lifecycle: {preStop: {sleep: {seconds: 5}}, stopSignal: SIGUSR1}
     }
 
 
+def test_defaults_are_carried_that_the_api_does_not_fill_in_for_templates() -> None:
+    stated = {"enableServiceLinks": True, "setHostnameAsFQDN": False, "shareProcessNamespace": False}
+    text = web(pod="\n".join(f"{key}: {json.dumps(value)}" for key, value in stated.items()))
+    assert carried(text) == {f"{POD}.{key}": value for key, value in stated.items()}
+
+
 def test_defaults_are_not_carried_and_a_volume_without_a_place_is_refused() -> None:
     assert carried(web(pod="hostNetwork: false\ndnsPolicy: ClusterFirst", container="tty: false")) == {}
     assert carried(WEB) == {}

@@ -251,7 +251,6 @@ def test_defaults_and_emptiness_say_nothing() -> None:
         dnsPolicy: ClusterFirst
         schedulerName: default-scheduler
         hostNetwork: no
-        enableServiceLinks: true
         securityContext: {}
         affinity: {}
         imagePullSecrets: []

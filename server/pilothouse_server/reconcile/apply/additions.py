@@ -43,7 +43,8 @@ _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(WORKLOAD_KINDS, ("spec", "template")),
     "Service": ("spec",),
 }
-_DEFAULTS: Final = defaults()
+# One that the API fills in for pods, and not for templates: apply and imports carry it where it is written.
+_DEFAULTS: Final[dict[str, list[object]]] = {**defaults(), "enableServiceLinks": [True]}
 # Fields that an API server allocates, and keeps whatever an update contains.
 _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "nodePort"})
 # False says something here: true is the default, or another level says true.
