@@ -30,6 +30,7 @@ from pilothouse_server.audit.sinks.service import SinkRules
 from pilothouse_server.audit.sinks.tables import SINK_TABLES
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.witnesses import Witnessing
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
@@ -245,7 +246,7 @@ class Application:
             "config_map": ConfigReconciler("config_map", self.envelopes),
             "secret": ConfigReconciler("secret", self.envelopes),
             "volume": VolumeReconciler(),
-            "service": ServiceReconciler(self._service_rights(), drift_rules),
+            "service": ServiceReconciler(self._service_rights(lambda _: False), drift_rules),
         }
         self.reconciler = Reconciler(
             self.store,
@@ -497,7 +498,7 @@ class Application:
                 self.cluster_access,
                 contents,
                 self._guarded(),
-                OrphanImports(connect, self.envelopes, keys),
+                OrphanImports(connect, self.envelopes, keys, self._service_rights),
             ),
             audit_noun(
                 watches,
@@ -509,10 +510,10 @@ class Application:
             metrics_noun(self.store, self.settings, self.usage, self.usage_stream, page_key),
         ]
 
-    def _service_rights(self) -> ServiceRights:
-        """The rights of a caller without any permission beyond the method's: ADOPT has these."""
+    def _service_rights(self, may: May) -> ServiceRights:
+        """The rights of a caller with such permissions; ADOPT has those of one without any beyond the method's."""
         guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
-        return ServiceRights(Labelling(guarded, lambda _: False), self._keys_of_objects())
+        return ServiceRights(Labelling(guarded, may), self._keys_of_objects())
 
     def _keys_of_objects(self) -> Keys:
         """The keys of annotations and labels that the guard goes by."""

@@ -18,7 +18,15 @@ from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.problems import Problems
 
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
-UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "extra_fields", "etag")
+UNTOUCHED_FIELDS = (
+    "name",
+    "display_name",
+    "drift_policy",
+    "pod_container_name",
+    "selector",
+    "extra_fields",
+    "etag",
+)
 
 
 def planned(*texts: str, existing: list[pb.Container]) -> list[Step]:
@@ -120,6 +128,26 @@ def test_the_name_of_the_pods_container_cannot_be_changed() -> None:
         "web.yaml:1: deployment/web: spec.template.spec.containers[0].name: "
         "cannot be changed: it is 'server' on the server; delete the container first"
     )
+
+
+def test_a_selector_is_the_manifests_and_cannot_be_changed() -> None:
+    (made,) = planned(WEB, existing=[])
+    assert dict(made.container.selector) == {"app": "web"}
+    existing = [stored(made.container)]
+    problems = Problems()
+    plan(wanted(WEB.replace("app: web", "app: shop"), existing=existing), existing, problems)
+    (problem,) = problems.all
+    assert str(problem) == (
+        "web.yaml:1: deployment/web: spec.selector.matchLabels: "
+        "cannot be changed: it is app=web on the server; delete the container first"
+    )
+
+
+def test_a_container_that_is_older_than_its_selector_is_unchanged() -> None:
+    older = stored(container(WEB))
+    older.ClearField("selector")
+    (step,) = planned(WEB, existing=[older])
+    assert step.action is Action.NOTHING
 
 
 def test_a_service_is_given_up_before_it_is_taken() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -29,9 +30,12 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Resource,
 )
+from pilothouse_server.kubernetes.ownership import MANAGED_BY, MANAGER, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.metrics.operations import DatabaseGauges
+from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS
+from pilothouse_simulator.values import resources
 from tests.conftest import Database, connection
 from tests.harness import QUICK, Server, running_server
 from tests.main_job.command import logged_in
@@ -267,6 +271,38 @@ async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
     kept = await restored.orphans("state = KEPT")
     assert set(kept) == UNDECIDED
     assert kept["Secret"].uid == found["Secret"].uid
+
+
+async def test_a_service_of_its_own_is_imported_kept_or_deleted(restored: Restored) -> None:
+    assert restored.server.cluster is not None
+    store, uids = restored.server.cluster.store, {name: str(uuid4()) for name in ("front", "kept", "gone")}
+    home = (await restored.namespaces.get(name="shop")).uid
+    for name, uid in uids.items():
+        labels = {MANAGED_BY: MANAGER, NAMESPACE: "shop", NAMESPACE_UID: home, SERVICE_UID: uid, "tier": name}
+        metadata = {"name": name, "namespace": "shop", "labels": labels}
+        spec = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
+        store.create(resources.SERVICES, {"metadata": metadata, "spec": spec})
+
+    async def listed() -> dict[str, pb.Orphan]:
+        found = restored.namespaces.list_orphans(cluster_name="local", filter='kind = "Service"')
+        return {orphan.name: orphan async for orphan in found}
+
+    found = await poll_until(listed, lambda found: found.keys() >= uids.keys(), what="the Services")
+    answer = await restored.resolve(pb.ORPHAN_ACTION_IMPORT, uids=[found["front"].uid, found["web"].uid])
+    results = {result.orphan.name: result for result in answer.results}
+    assert (results["front"].imported_as, list(results["front"].problems)) == ("service shop/front", [])
+    assert list(results["web"].problems) == ["it is imported with the workload whose pods it selects"]
+    await restored.resolve(pb.ORPHAN_ACTION_KEEP, uids=[found["kept"].uid])
+    await restored.resolve(pb.ORPHAN_ACTION_DELETE, uids=[found["gone"].uid])
+
+    async def settled() -> bool:
+        there = {item.metadata.name for item in (await restored.client.list(SERVICES, "shop")).items}
+        front = await restored.server.admin.network.get_service(namespace="shop", name="front")
+        return there == {"front", "kept", "web"} and front.uid == uids["front"] and not front.reconciling
+
+    await poll_until(settled, what="the Services are as decided")
+    front = await restored.server.admin.network.get_service(namespace="shop", name="front")
+    assert (dict(front.labels), dict(front.selector)) == ({"tier": "front"}, {"app": "web"})
 
 
 async def test_what_is_not_listed_cannot_be_decided_about(restored: Restored) -> None:

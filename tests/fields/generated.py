@@ -116,6 +116,7 @@ _AMOUNT = {"value_from": "ENV_VALUE_FROM_RESOURCE_FIELD_REF", "source_key": "lim
 _PAGES = {"hugepages-2Mi": "2Mi"}
 _NAME = {"value_from": "ENV_VALUE_FROM_FIELD_REF", "source_key": "metadata.name"}
 NEEDS: tuple[Needs, ...] = (
+    Needs("selector", beside={"pod_labels": {"alpha": "alpha"}}),
     Needs("env.divisor", beside=_AMOUNT, values=("1m", "1")),
     Needs(
         "env_from.value_from",

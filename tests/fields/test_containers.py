@@ -197,7 +197,9 @@ async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
         name = item["metadata"]["name"]
         owners[item["metadata"]["labels"][f"{OURS}container-uid"]] = name
         spec = item["spec"]
-        spec["selector"] = {"matchLabels": {"app": name}}
+        selected = spec["selector"]["matchLabels"]
+        selected = {key: text for key, text in selected.items() if not key.startswith(OURS)}
+        spec["selector"] = {"matchLabels": {**selected, "app": name}}
         pods = theirs({"metadata": {"name": name, **spec["template"]["metadata"]}})
         labels = {**pods["labels"], "app": name}
         spec["template"]["metadata"] = {"labels": labels, "annotations": pods["annotations"]}

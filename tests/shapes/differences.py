@@ -72,9 +72,9 @@ ALLOWED = (
         _added,
     ),
     AllowedDifference(
-        "our label as the selector of a Deployment, whose template has those of the manifest",
-        r"\.spec\.selector\.matchLabels.+",
-        lambda theirs, ours: True,
+        "our label in the selector of a Deployment",
+        r"\.spec\.selector\.matchLabels\[pilothouse\.dev/container-uid\]",
+        _added,
     ),
     AllowedDifference(
         "the server's own metadata",

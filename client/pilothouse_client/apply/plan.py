@@ -21,7 +21,7 @@ from pilothouse_client.apply.messages import message
 from pilothouse_manifests.translator.attach import WantedContainer
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
-_SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
+_SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "selector", "pod_container_name")
 
 
 class Action(enum.Enum):
@@ -70,6 +70,7 @@ def _step(wanted: WantedContainer, before: pb.Container | None, problems: Proble
     if before is None:
         return Step(wanted, container, Action.CREATE)
     _check_name(wanted, before, problems)
+    _check_selector(wanted, before, problems)
     mask = _changed_fields(before, container, wanted.fields)
     return Step(wanted, container, Action.UPDATE if mask else Action.NOTHING, before, mask)
 
@@ -81,6 +82,17 @@ def _check_name(wanted: WantedContainer, before: pb.Container, problems: Problem
         words = f"cannot be changed: it is {current!r} on the server; delete the container first"
         path = "spec.template.spec.containers[0].name"
         problems.add(InputProblem(wanted.place, f"deployment/{wanted.name}", path, words))
+
+
+def _check_selector(wanted: WantedContainer, before: pb.Container, problems: Problems) -> None:
+    """Notes another selector. A container that is older than the field selects by the platform's label alone."""
+    current, stated = dict(before.selector), wanted.values.get("selector")
+    if wanted.fields is None and current and stated != current:
+        shown = ", ".join(f"{key}={text}" for key, text in sorted(current.items()))
+        words = f"cannot be changed: it is {shown} on the server; delete the container first"
+        problems.add(
+            InputProblem(wanted.place, f"deployment/{wanted.name}", "spec.selector.matchLabels", words)
+        )
 
 
 def _changed_fields(

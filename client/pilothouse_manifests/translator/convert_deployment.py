@@ -1,9 +1,8 @@
 """A Deployment or a StatefulSet as a container.
 
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
-manifest has: two sets of labels, a selector, several containers. The workload's own selector is not kept, because
-the platform selects pods by the container's uid. It is checked (it must select the template, or Kubernetes would
-refuse it) and dropped.
+manifest has: two sets of labels, a selector, several containers. The selector is checked, because it must select the
+template. Its labels are kept, and its expressions dropped: the platform selects pods by the container's uid as well.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkloa
                     pod, container, [each["name"] for each in templates if "name" in each]
                 )
         with spec.part("selector", required=True) as selector:
-            _check_selector(selector, pod_labels)
+            container["selector"] = _selector(selector, pod_labels)
     container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
     container |= {"pod_labels": dict(pod_labels), "pod_annotations": texts_of(pods.annotations)}
     _drop_platform_labels(container)
@@ -86,8 +85,10 @@ def _with_size(claim: Values, source: MappingSource) -> Values:
 _HOOKS: Hooks = {DEPLOYMENT: _without_pause, CLAIM_TEMPLATE: _with_size}
 
 
-def _check_selector(selector: Fields, labels: dict[str, str]) -> None:
-    for key, entry in selector.text_map("matchLabels").items():
+def _selector(selector: Fields, labels: dict[str, str]) -> dict[str, str]:
+    """Returns the labels by which the workload selects its pods."""
+    stated = selector.text_map("matchLabels")
+    for key, entry in stated.items():
         if labels.get(key) != entry.text:
             wrong = f"expected a label of the pod template, found {entry.text!r}"
             selector.reporter.invalid(entry.place, entry.path, wrong)
@@ -107,6 +108,7 @@ def _check_selector(selector: Fields, labels: dict[str, str]) -> None:
             expression.invalid(None, "expected to select the pod template's labels")
     if not selector.has("matchLabels") and not expressions and selector.present:
         selector.invalid(None, "expected labels, found none")
+    return texts_of(stated)
 
 
 def _drop_platform_labels(container: Values) -> None:

@@ -4,9 +4,9 @@ A manifest contains the fields that server-side apply takes ownership of. Omitte
 `replicas` is never in it, because the scale subresource sets it and an autoscaler may own it; defaults of the API are
 not written.
 
-Identity: every object carries our labels, and the pods are selected by the container's uid alone. The selector
-is immutable, so nothing that a caller can change may be in it; and a container made again under the same name does not
-adopt its predecessor's pods.
+Identity: every object carries our labels, and the pods are selected by the container's uid, next to labels of the
+manifest. The selector is immutable, so nothing that a caller can change may be in it; and a container made again under
+the same name does not adopt its predecessor's pods.
 
 An imported workload is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
 selector and the labels of its pods (`taken_over`), and only the objects' own metadata carry the container's uid. Its
@@ -174,13 +174,13 @@ def is_ours(container: Container, found: WorkloadObject | Service) -> bool:
 
     Others may take our label away. A workload's selector cannot be changed, and no other selects pods of this uid.
     """
-    own = {CONTAINER_UID: container.uid}
-    return found.metadata.label(CONTAINER_UID) == container.uid or found.selected == own
+    selected = found.selected.get(CONTAINER_UID)
+    return container.uid in (found.metadata.label(CONTAINER_UID), selected)
 
 
 def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
     if taken_over is None:
-        return {"matchLabels": {CONTAINER_UID: container.uid}}
+        return {"matchLabels": {**container.spec.selector, CONTAINER_UID: container.uid}}
     return dict(taken_over.selector)
 
 

@@ -313,6 +313,7 @@ class ContainerSpec(Value, frozen=True):
     args: tuple[str, ...] = ()
     pod_labels: dict[str, str] = {}
     pod_annotations: dict[str, str] = {}
+    selector: dict[str, str] = {}
     env_from: tuple[EnvFrom, ...] = ()
     empty_dirs: tuple[EmptyDir, ...] = ()
     pod_volumes: tuple[OwnVolume, ...] = ()

@@ -73,6 +73,7 @@ def checked(container: Container) -> Container:
     _check_keys(found, "container.annotations", container.annotations)
     _check_keys(found, "container.pod_labels", spec.pod_labels)
     _check_keys(found, "container.pod_annotations", spec.pod_annotations)
+    _check_keys(found, "container.selector", spec.selector)
     _check_selected(found, container)
     found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
     programs = [_checked_program(found, field, program, spec) for field, program in container.programs()]
@@ -208,11 +209,14 @@ def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:
 
 
 def _check_selected(found: Findings, container: Container) -> None:
-    """Notes labels by which an imported Deployment would not select its pods any more: Kubernetes refuses it then."""
-    taken_over = container.spec.taken_over
+    """Notes labels by which a workload would not select its pods: Kubernetes refuses it then."""
+    taken_over, labels = container.spec.taken_over, pod_labels(container)
     if taken_over is None:
+        for key, text in container.spec.selector.items():
+            if labels.get(key) != text:
+                rule = f'must have "{key}": "{text}", because selector has it and cannot change'
+                found.add("container.pod_labels", "selector", rule)
         return
-    labels = pod_labels(container)
     for key, text in taken_over.selector.get("matchLabels", {}).items():
         if labels.get(key) != text:
             rule = f'must keep "{key}": "{text}", by which the Deployment selects its pods'

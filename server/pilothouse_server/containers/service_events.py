@@ -47,20 +47,26 @@ async def _write(
     wanted: Mapping[str, Service],
     going: Collection[int | None],
 ) -> None:
-    """Brings the rows to what is wanted. Those that go come first: another container may have their names."""
-    marked = [each for each in stored if each.owner_id in going]
-    gone = [each for each in stored if each.owner_id not in going and each.uid not in wanted]
+    """Brings the rows to the wanted state. Those that go come first: others may get their names and uids."""
+    before = {
+        each.uid: each
+        for each in stored
+        if each.owner_id is not None and (each.owner_id in going or each.uid in wanted)
+    }
+    kept = {each.id for each in before.values()}
+    gone = [each for each in stored if each.id not in kept]
     await operations.delete_owned(transaction, [each.id for each in gone])
     for each in gone:
         transaction.emit(operations.event(each, "deleted", each))
-    before = {each.uid: each for each in stored}
-    first_marked = [each.id for each in marked if each.deletion_requested_at is None]
+    marked = [
+        each.id for each in before.values() if each.owner_id in going and each.deletion_requested_at is None
+    ]
     differing = [
         changed
         for uid, each in wanted.items()
         if (there := before.get(uid)) and (changed := _with_desired(there, each)) != there
     ]
-    written = await operations.mark_owned(transaction, first_marked)
+    written = await operations.mark_owned(transaction, marked)
     written += await operations.update_owned(transaction, differing)
     for each in written:
         transaction.emit(operations.event(each, "modified", before[each.uid]))

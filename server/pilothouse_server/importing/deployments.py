@@ -127,6 +127,7 @@ def convert(
             described.spec,
             pod_labels=_without_platforms(pod_labels),
             pod_annotations=_without_platforms(pod_annotations),
+            selector=_without_platforms(selector.get("matchLabels") or {}),
             workload=msgspec.convert({"type": type_.name, **rollout.get(type_.name, {})}, type_.settings),
             empty_dirs=main.empty_dirs,
             pod_volumes=main.pod_volumes,

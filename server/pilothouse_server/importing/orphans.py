@@ -22,16 +22,21 @@ from pilothouse_server.containers.workloads import WORKLOADS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.guard.model import Keys
-from pilothouse_server.importing import dependencies, messages, operations
+from pilothouse_server.importing import dependencies, messages, operations, services
 from pilothouse_server.importing.dependencies import Dependencies, Discovered, Existing
 from pilothouse_server.importing.operations import Candidate
+from pilothouse_server.importing.services import ServiceCandidate
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.homes import refuse_foreign
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import on_cluster
+from pilothouse_server.network.operations import ServiceRights
 from pilothouse_server.store.unit_of_work import Transaction
 
 IMPORT_PERMISSION = "container.import"
+_SERVICE_PERMISSIONS = ("service.import", "service.create")
+# The rights over Services of a caller with such permissions.
+RightsOver = Callable[[May], ServiceRights]
 _KINDS: dict[str, Kind] = {"ConfigMap": "config_map", "Secret": "secret"}
 _NOUNS: dict[str, str] = {"ConfigMap": "config map", "Secret": "secret"}
 
@@ -45,11 +50,16 @@ class FoundConfig(msgspec.Struct, frozen=True):
 
 
 class FoundInNamespace(msgspec.Struct, frozen=True):
-    """The orphans in one namespace: workloads, then config maps and secrets."""
+    """The orphans in one namespace: workloads, then config maps and secrets, then Services of their own.
+
+    `services`: those that are imported by themselves; `others`: the rest, with the reasons.
+    """
 
     namespace: Namespace
     workloads: tuple[tuple[OrphanedObject, Candidate], ...]
     configs: tuple[FoundConfig, ...]
+    services: tuple[tuple[OrphanedObject, ServiceCandidate], ...]
+    others: tuple[Resolved, ...]
     may: May
 
 
@@ -58,9 +68,10 @@ class FoundOrphans:
     why.
     """
 
-    def __init__(self, envelopes: Envelopes, keys: Keys) -> None:
+    def __init__(self, envelopes: Envelopes, keys: Keys, rights: RightsOver) -> None:
         self._envelopes = envelopes
         self._keys = keys
+        self._rights = rights
         self.found: list[FoundInNamespace] = []
         self.refused: list[Resolved] = []
 
@@ -73,6 +84,8 @@ class FoundOrphans:
         """
         resolved = list(self.refused)
         for item in self.found:
+            # First, because they lock the namespace more strongly.
+            resolved += await self._services(transaction, item)
             taken = await operations.create(
                 transaction,
                 item.namespace.name,
@@ -81,12 +94,33 @@ class FoundOrphans:
                 self._keys,
                 item.may,
             )
-            resolved += [
+            imported = [
                 _resolved(item.namespace, orphan, candidate)
                 for (orphan, _), candidate in zip(item.workloads, taken, strict=True)
             ]
+            resolved += imported
+            # The Services of a container come with it.
+            came_along = {key for each in imported for key in each.taken}
+            resolved += [each for each in item.others if _key(each.orphan) not in came_along]
             resolved += [await self._config(transaction, item.namespace, each) for each in item.configs]
         return resolved
+
+    async def _services(self, transaction: Transaction, found: FoundInNamespace) -> list[Resolved]:
+        if not found.services:
+            return []
+        namespace, wanted = found.namespace, [candidate for _, candidate in found.services]
+        made = await services.create(transaction, namespace.name, wanted, self._rights(found.may))
+        return [
+            Resolved(orphan, problems=candidate.problems)
+            if candidate.service is None
+            else Resolved(
+                orphan,
+                imported_as=f"service {namespace.name}/{candidate.name}",
+                notes=candidate.notes,
+                taken=(_key(orphan),),
+            )
+            for (orphan, _), candidate in zip(found.services, made, strict=True)
+        ]
 
     async def _config(self, transaction: Transaction, namespace: Namespace, found: FoundConfig) -> Resolved:
         orphan = found.orphan
@@ -105,10 +139,12 @@ class FoundOrphans:
 class OrphanImports:
     """Implements `OrphanImporter` of the noun clusters."""
 
-    def __init__(self, connect: Connect, envelopes: Envelopes, keys: Keys) -> None:
+    def __init__(self, connect: Connect, envelopes: Envelopes, keys: Keys, rights: RightsOver) -> None:
+        """`rights` returns those over Services of a caller with such permissions."""
         self._connect = connect
         self._envelopes = envelopes
         self._keys = keys
+        self._rights = rights
 
     async def discover(
         self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
@@ -129,7 +165,7 @@ class OrphanImports:
                 name: await dependencies.find_existing(transaction, namespace)
                 for name, namespace in namespaces.items()
             }
-        result = FoundOrphans(self._envelopes, self._keys)
+        result = FoundOrphans(self._envelopes, self._keys, self._rights)
         for name, group in by_namespace.items():
             if why := _refusal(namespaces.get(name), may):
                 result.refused += [Resolved(orphan, problems=(why,)) for orphan in group]
@@ -158,7 +194,35 @@ class OrphanImports:
             workloads += zip(of_kind, shown, strict=True)
         configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
         found = await self._configs(namespace, configs, existing, may, listed)
-        return FoundInNamespace(namespace, tuple(workloads), found, may)
+        standing, others = await self._standing(namespace, orphans, may, listed)
+        return FoundInNamespace(namespace, tuple(workloads), found, standing, others, may)
+
+    async def _standing(
+        self,
+        namespace: Namespace,
+        orphans: Sequence[OrphanedObject],
+        may: May,
+        listed: frozenset[str],
+    ) -> tuple[tuple[tuple[OrphanedObject, ServiceCandidate], ...], tuple[Resolved, ...]]:
+        """Returns the Services that are imported by themselves, and the others with the reasons."""
+        of_kind = {orphan.name: orphan for orphan in orphans if orphan.kind == "Service"}
+        if not of_kind:
+            return (), ()
+        found = await services.discover(
+            self._connect, namespace, list(of_kind), "", self._rights(may), listed
+        )
+        missing = next((each for each in _SERVICE_PERMISSIONS if not may(each)), "")
+        standing: list[tuple[OrphanedObject, ServiceCandidate]] = []
+        others: list[Resolved] = []
+        for candidate in found:
+            orphan, problems = of_kind[candidate.name], candidate.problems
+            if candidate.service is not None and missing:
+                problems = (_needs(missing, namespace),)
+            if problems:
+                others.append(Resolved(orphan, problems=problems))
+            else:
+                standing.append((orphan, candidate))
+        return tuple(standing), tuple(others)
 
     async def _configs(
         self,
@@ -195,8 +259,12 @@ def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
     if namespace.status != "active":
         return f'namespace "{namespace.name}" is inactive: activate it first'
     if not may(namespace.name)(IMPORT_PERMISSION):
-        return f'permission {IMPORT_PERMISSION} is needed in namespace "{namespace.name}" to import it'
+        return _needs(IMPORT_PERMISSION, namespace)
     return ""
+
+
+def _needs(permission: str, namespace: Namespace) -> str:
+    return f'permission {permission} is needed in namespace "{namespace.name}" to import it'
 
 
 def _resolved(namespace: Namespace, orphan: OrphanedObject, candidate: Candidate) -> Resolved:
@@ -204,10 +272,10 @@ def _resolved(namespace: Namespace, orphan: OrphanedObject, candidate: Candidate
     if container is None:
         return Resolved(orphan, problems=candidate.problems)
     where, made, taken_over = orphan.kubernetes_namespace, candidate.created, container.spec.taken_over
-    services = () if taken_over is None else taken_over.services
+    owned = () if taken_over is None else taken_over.services
     claims = [volume.kubernetes_name for volume, _ in candidate.discovered.volumes if volume.is_claim]
     named = {
-        "Service": [service.name for service in services],
+        "Service": [service.name for service in owned],
         "ConfigMap": made.config_maps,
         "Secret": made.secrets,
         "PersistentVolumeClaim": claims,

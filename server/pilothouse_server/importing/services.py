@@ -38,6 +38,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 log = structlog.get_logger(__name__)
 
+_OF_A_WORKLOAD: Final = "it is imported with the workload whose pods it selects"
 _ABSENT: Final = "there is no such Service"
 _MOST_KEYS: Final = 64
 # Kubernetes makes it again, and writes its endpoints.
@@ -240,7 +241,9 @@ def _standing(metadata: Manifest, namespace: Namespace, orphans: Collection[str]
     if metadata.get("deletionTimestamp"):
         yield "metadata.deletionTimestamp: it is being deleted"
     labels = metadata.get("labels") or {}
-    if labels.get(CONTAINER_UID):
+    if labels.get(CONTAINER_UID) and metadata.get("uid") in orphans:
+        yield _OF_A_WORKLOAD
+    elif labels.get(CONTAINER_UID):
         yield f"metadata.labels.{CONTAINER_UID}: it belongs to a container already"
     if labels.get(SERVICE_UID) and metadata.get("uid") not in orphans:
         yield f"metadata.labels.{SERVICE_UID}: it belongs to a Service of the platform already"

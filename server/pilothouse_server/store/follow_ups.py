@@ -1,6 +1,6 @@
-"""Writes what commits leave for another transaction, so that they wait for nobody's lock, and stay short.
+"""Follow-ups: rows that commits leave for another transaction, so that they stay short and wait for no lock of others.
 
-A change leaves rows that name what is to be written. Soon after its commit a server writes that in a short transaction
+A change leaves rows that name the values to write. Soon after its commit a server writes these in a short transaction
 of its own and removes the rows in it, as observed changes are written.
 
 The server that has committed the change is woken by it. If its process dies before, the rows are still there: every
@@ -18,7 +18,7 @@ import structlog
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.unit_of_work import Store
 
-# Writes a part of what is left; returns something true where it wrote.
+# Handles a part of these rows; returns something true where it wrote.
 FollowUpWriter = Callable[[Store], Awaitable[object]]
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ POLL_SECONDS = 5.0
 
 
 class FollowUps:
-    """Has the writers write what commits have left, shared by all servers on the database."""
+    """Has the writers handle the rows that commits have left, shared by all servers on the database."""
 
     def __init__(self, store: Store, writers: Sequence[FollowUpWriter]) -> None:
         self._store = store

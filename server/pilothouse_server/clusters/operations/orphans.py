@@ -26,7 +26,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
 # Kinds that can be imported by themselves; all others come with a workload that needs them.
-IMPORTABLE = ("Deployment", "StatefulSet", "ConfigMap", "Secret")
+IMPORTABLE = ("Deployment", "StatefulSet", "ConfigMap", "Secret", "Service")
 MOST_IMPORTED = 100
 
 _NOT_DELETED: Mapping[str, str] = {
@@ -39,7 +39,6 @@ _NOT_DELETED: Mapping[str, str] = {
 _NOT_IMPORTED: Mapping[str, str] = {
     "Namespace": "take it over by CreateNamespace with `adopt`",
     "PersistentVolumeClaim": "it is imported with the workload that mounts it",
-    "Service": "it is imported with the workload whose pods it selects",
     "ServiceAccount": "it is imported with the workload that names it",
 }
 

@@ -2222,6 +2222,26 @@ class Container(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class SelectorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class ExtraFieldsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -2271,6 +2291,7 @@ class Container(_message.Message):
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
     POD_LABELS_FIELD_NUMBER: _builtins.int
     POD_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
     ENV_FROM_FIELD_NUMBER: _builtins.int
     AUTOMOUNT_SERVICE_ACCOUNT_TOKEN_FIELD_NUMBER: _builtins.int
     EXTRA_FIELDS_FIELD_NUMBER: _builtins.int
@@ -2464,6 +2485,12 @@ class Container(_message.Message):
         """Annotations of the pods; see `pod_labels`. A change replaces the pods."""
 
     @_builtins.property
+    def selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels by which the workload selects its pods, in addition to the platform's own label of the container, which suffices;
+        immutable. `pod_labels` must have them. Manifests set it, and an import shows it.
+        """
+
+    @_builtins.property
     def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
         """Variables of whole config maps and secrets."""
 
@@ -2602,6 +2629,7 @@ class Container(_message.Message):
         priority_class: _builtins.str = ...,
         pod_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         pod_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
         automount_service_account_token: _builtins.bool | None = ...,
         extra_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -2642,7 +2670,7 @@ class Container(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015

@@ -157,8 +157,8 @@ class _OrphanActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanAc
     """Refused."""
     ORPHAN_ACTION_IMPORT: _OrphanAction.ValueType  # 1
     """Imports it as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
-    ImportContainers does; a ConfigMap or a Secret by itself. Needs `container.import`, and the permissions of
-    ImportContainers, in its namespace.
+    ImportContainers does; a ConfigMap, a Secret or a Service of its own by itself. Needs `container.import`, and the
+    permissions of ImportContainers, in its namespace; for a Service `service.import` and `service.create`, too.
     """
     ORPHAN_ACTION_KEEP: _OrphanAction.ValueType  # 2
     """Leaves it on the cluster, unmanaged, until somebody deletes it."""
@@ -172,8 +172,8 @@ ORPHAN_ACTION_UNSPECIFIED: OrphanAction.ValueType  # 0
 """Refused."""
 ORPHAN_ACTION_IMPORT: OrphanAction.ValueType  # 1
 """Imports it as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
-ImportContainers does; a ConfigMap or a Secret by itself. Needs `container.import`, and the permissions of
-ImportContainers, in its namespace.
+ImportContainers does; a ConfigMap, a Secret or a Service of its own by itself. Needs `container.import`, and the
+permissions of ImportContainers, in its namespace; for a Service `service.import` and `service.create`, too.
 """
 ORPHAN_ACTION_KEEP: OrphanAction.ValueType  # 2
 """Leaves it on the cluster, unmanaged, until somebody deletes it."""
