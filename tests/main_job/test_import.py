@@ -103,7 +103,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     stored = deployment(
         "stored", replicas=1, volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
     )
-    files = deployment("files", replicas=1, volumes=[{"name": "all", "projected": {"sources": []}}])
+    files = deployment("files", replicas=1, volumes=[{"name": "all", "nfs": {"server": "a", "path": "/"}}])
     for each in (two, affine, stored, files):
         await kubectl.ask("POST", DEPLOYMENTS, each)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("taken", replicas=1))
@@ -133,7 +133,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     assert problems["affine"] == ""
     assert results["affine"]["notes"] == ["spec.template.spec.hostNetwork: kept in extra_fields"]
     assert "volumes[data]: no container mounts it" in problems["stored"]
-    assert "volumes[all].projected" in problems["files"]
+    assert "volumes[all].nfs" in problems["files"]
     assert problems["absent"] == "there is no such Deployment"
     assert "container" in results["taken"]
     names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
