@@ -108,7 +108,7 @@ def _last_exit(program: pb.ProgramStatus) -> str:
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda container: container.namespace),
     OutputColumn("NAME", lambda container: container.name),
-    OutputColumn("KIND", lambda container: enum_label(container, "workload_kind").lower().replace("_", " ")),
+    OutputColumn("KIND", lambda container: enum_label(container, "workload_kind").title().replace("_", "")),
     OutputColumn("STATUS", lambda container: enum_label(container, "status")),
     OutputColumn("READY", _ready),
     OutputColumn("RESTARTS", lambda container: container.restart_count),
