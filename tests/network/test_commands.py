@@ -37,6 +37,9 @@ async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command
     assert f"80:{spec['ports'][0]['nodePort']}/TCP" in listed.out.replace("\n", "")
     shown = await command("services", "get", "web")
     assert "web: NoReadyEndpoints: " in shown.err
+    aimless = await command("services", "create", "api", "--port", "80")
+    assert aimless.code == 2
+    assert "give --select KEY=VALUE with a label of theirs, or --container" in " ".join(aimless.err.split())
     wrong = await command("services", "update", "web", "--port", "http")
     assert wrong.code == 2
     assert "[NAME=]PORT[:TARGET][/PROTOCOL]" in wrong.err

@@ -108,6 +108,12 @@ async def test_a_service_follows_the_container_that_it_names(place: Place) -> No
     await place.service(lambda each: each.ready_endpoints == 1, "api")
 
 
+async def test_several_containers_are_selected_by_a_label_that_they_share(place: Place) -> None:
+    words = r"service\.containers: names one container; for several give selector, with a label"
+    with pytest.raises(InvalidArgumentError, match=words):
+        await place.make(selector={}, containers=["backend", "canary"])
+
+
 async def test_a_headless_service_has_no_address_and_may_become_another(place: Place) -> None:
     await place.make(headless=True)
     service = await place.settled()

@@ -167,6 +167,12 @@ def create(
 ) -> None:
     """Make a Service in front of the pods with some labels, or of a container."""
     service, _ = _given(type_, port, select, container, headless, drift_policy, label, annotation)
+    if not service.selector and not service.containers:
+        words = (
+            "a Service needs pods: give --select KEY=VALUE with a label of theirs, or --container with the name "
+            "of a container"
+        )
+        raise CommandError(words, _WRONG_COMMAND_LINE)
     service.name = name
     with connect() as client:
         made = client.network.create_service(

@@ -100,6 +100,9 @@ def _type_violations(service: Service) -> Iterator[Violation]:
 def _selector_violations(service: Service) -> Iterator[Violation]:
     if service.spec.selector and service.spec.containers:
         yield _unused("containers", "must be empty where selector is given")
+    if len(service.spec.containers) > 1:
+        words = "names one container; for several give selector, with a label that pod_labels of each have"
+        yield Violation("service.containers", "single", words)
     if service.type == "ExternalName" and service.spec.selector:
         yield _unused("selector", "must be empty for a Service of type EXTERNAL_NAME")
 
