@@ -2385,6 +2385,7 @@ BEGIN
         annotations = c.annotations, spec = c.spec, desired_state = c.desired_state, replicas = c.replicas,
         drift_policy = c.drift_policy, hold_rollout = c.hold_rollout, restart_requested_at = c.restart_requested_at,
         status = c.status, reason = c.reason, message = c.message, generation = c.generation,
+        kubernetes_name = coalesce(c.kubernetes_name, t.kubernetes_name),
         image_id = coalesce(v_image_id, t.image_id),
         quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
         quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),
@@ -4508,8 +4509,7 @@ CREATE TABLE public.containers (
     CONSTRAINT ck_containers_quota CHECK (((quota_cpu_millicores >= 0) AND (quota_memory_bytes >= 0))),
     CONSTRAINT ck_containers_replicas CHECK (((replicas >= 0) AND (ready_replicas >= 0) AND (observed_replicas >= 0))),
     CONSTRAINT ck_containers_restart_count CHECK ((restart_count >= 0)),
-    CONSTRAINT ck_containers_spec CHECK ((jsonb_typeof(spec) = 'object'::text)),
-    CONSTRAINT ck_containers_status CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'paused'::character varying, 'stopped'::character varying, 'failed'::character varying, 'crash_loop_back_off'::character varying])::text[])))
+    CONSTRAINT ck_containers_spec CHECK ((jsonb_typeof(spec) = 'object'::text))
 );
 
 ALTER TABLE ONLY public.containers FORCE ROW LEVEL SECURITY;
@@ -5446,7 +5446,8 @@ CREATE TABLE public.container_pods (
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
     deleting boolean DEFAULT false NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    revision character varying(253)
 );
 
 ALTER TABLE ONLY public.container_pods FORCE ROW LEVEL SECURITY;
@@ -5593,6 +5594,13 @@ COMMENT ON COLUMN public.container_pods.updated_at IS 'When the row was last wri
 
 
 --
+-- Name: COLUMN container_pods.revision; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.revision IS 'The template or run that it was made of: its replica set or Job, or the hash of its controller; null: none.';
+
+
+--
 -- Name: container_pods_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -5623,6 +5631,126 @@ CREATE SEQUENCE public.container_resource_usage_id_seq
 --
 
 ALTER SEQUENCE public.container_resource_usage_id_seq OWNED BY public.container_resource_usage.id;
+
+
+--
+-- Name: container_runs; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.container_runs (
+    id bigint NOT NULL,
+    container_id bigint NOT NULL,
+    namespace_id bigint NOT NULL,
+    number integer NOT NULL,
+    name character varying(253) NOT NULL,
+    status character varying(20) NOT NULL,
+    reason character varying(100),
+    message text,
+    exit_code integer,
+    start_time timestamp with time zone,
+    end_time timestamp with time zone,
+    CONSTRAINT ck_container_runs_number CHECK ((number > 0))
+);
+
+ALTER TABLE ONLY public.container_runs FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE container_runs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.container_runs IS 'Runs of a container as last observed; they stay when the cluster deletes their Jobs.';
+
+
+--
+-- Name: COLUMN container_runs.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN container_runs.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_runs.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN container_runs.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.number IS 'Number of the run, from 1.';
+
+
+--
+-- Name: COLUMN container_runs.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.name IS 'Name of its Job on the cluster.';
+
+
+--
+-- Name: COLUMN container_runs.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.status IS 'State of the run, as observed.';
+
+
+--
+-- Name: COLUMN container_runs.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN container_runs.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.message IS 'The same in words.';
+
+
+--
+-- Name: COLUMN container_runs.exit_code; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.exit_code IS 'Exit code of the pod that failed; null: none has.';
+
+
+--
+-- Name: COLUMN container_runs.start_time; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.start_time IS 'When it began, by the cluster; null: not yet.';
+
+
+--
+-- Name: COLUMN container_runs.end_time; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_runs.end_time IS 'When it ended, by the cluster; null: not yet.';
+
+
+--
+-- Name: container_runs_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.container_runs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.container_runs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 
 --
@@ -9814,6 +9942,14 @@ ALTER TABLE ONLY public.alembic_version
 
 
 --
+-- Name: containers ck_containers_status; Type: CHECK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE public.containers
+    ADD CONSTRAINT ck_containers_status CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'paused'::character varying, 'stopped'::character varying, 'failed'::character varying, 'crash_loop_back_off'::character varying, 'succeeded'::character varying])::text[]))) NOT VALID;
+
+
+--
 -- Name: environment_variables ck_environment_variables_source; Type: CHECK CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -9913,6 +10049,14 @@ ALTER TABLE ONLY public.container_pods
 
 ALTER TABLE ONLY public.container_resource_usage
     ADD CONSTRAINT pk_container_resource_usage PRIMARY KEY (id, "timestamp");
+
+
+--
+-- Name: container_runs pk_container_runs; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.container_runs
+    ADD CONSTRAINT pk_container_runs PRIMARY KEY (id);
 
 
 --
@@ -10340,6 +10484,14 @@ ALTER TABLE ONLY public.container_pods
 
 
 --
+-- Name: container_runs uq_container_runs_number; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.container_runs
+    ADD CONSTRAINT uq_container_runs_number UNIQUE (container_id, number);
+
+
+--
 -- Name: container_volumes uq_container_volumes_mount; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -10690,6 +10842,20 @@ CREATE INDEX idx_container_resource_usage_memory_usage ON ONLY public.container_
 --
 
 CREATE INDEX idx_container_resource_usage_timestamp ON ONLY public.container_resource_usage USING btree ("timestamp");
+
+
+--
+-- Name: idx_container_runs_container; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_container_runs_container ON public.container_runs USING btree (container_id, namespace_id);
+
+
+--
+-- Name: idx_container_runs_namespace_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_container_runs_namespace_id ON public.container_runs USING btree (namespace_id);
 
 
 --
@@ -11847,6 +12013,14 @@ ALTER TABLE public.container_resource_usage
 
 
 --
+-- Name: container_runs fk_container_runs_container; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.container_runs
+    ADD CONSTRAINT fk_container_runs_container FOREIGN KEY (container_id, namespace_id) REFERENCES public.containers(id, namespace_id) ON DELETE CASCADE;
+
+
+--
 -- Name: container_status_history fk_container_status_history_container; Type: FK CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -12535,6 +12709,26 @@ CREATE POLICY container_resource_usage_access_policy ON public.container_resourc
 --
 
 CREATE POLICY container_resource_usage_system_policy ON public.container_resource_usage TO pilothouse_system USING (true) WITH CHECK (true);
+
+
+--
+-- Name: container_runs; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.container_runs ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: container_runs container_runs_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY container_runs_access_policy ON public.container_runs TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: container_runs container_runs_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY container_runs_system_policy ON public.container_runs TO pilothouse_system USING (true) WITH CHECK (true);
 
 
 --
@@ -14325,6 +14519,14 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.container_pods TO pilothouse_s
 
 GRANT USAGE ON SEQUENCE public.container_resource_usage_id_seq TO pilothouse_app;
 GRANT USAGE ON SEQUENCE public.container_resource_usage_id_seq TO pilothouse_system;
+
+
+--
+-- Name: TABLE container_runs; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT ON TABLE public.container_runs TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.container_runs TO pilothouse_system;
 
 
 --

@@ -31,9 +31,13 @@ from pilothouse_client.transport import BlockingTransport
 
 
 class Goal(enum.Enum):
-    """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state."""
+    """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state.
+
+    A Job that has succeeded has run, too. `SUCCEEDED` is for Jobs alone.
+    """
 
     RUNNING = "running"
+    SUCCEEDED = "succeeded"
     STOPPED = "stopped"
     PAUSED = "paused"
     APPLIED = "applied"
@@ -84,6 +88,7 @@ class Verdict:
 _STATUS_OF_GOAL = {
     Goal.STOPPED: pb.CONTAINER_STATUS_STOPPED,
     Goal.PAUSED: pb.CONTAINER_STATUS_PAUSED,
+    Goal.SUCCEEDED: pb.CONTAINER_STATUS_SUCCEEDED,
 }
 # Reasons of a container that shall not run, while pods are left.
 _PODS_LEFT = frozenset({"ScalingDown", "Terminating"})
@@ -112,12 +117,24 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
         return Verdict(WaitOutcome.WAITING)
     if goal is Goal.APPLIED:
         return Verdict(WaitOutcome.ARRIVED)
+    if seen.workload_kind == pb.WORKLOAD_KIND_JOB and goal in (Goal.RUNNING, Goal.SUCCEEDED):
+        return _judge_run(seen, goal)
     if goal is not Goal.RUNNING:
         ended = seen.status == _STATUS_OF_GOAL[goal] and seen.reason not in _PODS_LEFT
         return Verdict(WaitOutcome.ARRIVED if ended else WaitOutcome.WAITING)
     if why := failed_for_good(seen):
         return Verdict(WaitOutcome.FAILED, why)
     return Verdict(WaitOutcome.ARRIVED if runs_as_wanted(seen) else WaitOutcome.WAITING)
+
+
+def _judge_run(seen: pb.Container, goal: Goal) -> Verdict:
+    """Returns whether the newest run of a Job has come as far; an image that cannot be had never fails it."""
+    if seen.status == pb.CONTAINER_STATUS_FAILED:
+        return Verdict(WaitOutcome.FAILED, " ".join(filter(None, (seen.reason, seen.message))))
+    arrived = seen.status == pb.CONTAINER_STATUS_SUCCEEDED or (
+        goal is Goal.RUNNING and seen.status == pb.CONTAINER_STATUS_RUNNING
+    )
+    return Verdict(WaitOutcome.ARRIVED if arrived else WaitOutcome.WAITING)
 
 
 def runs_as_wanted(container: pb.Container) -> bool:
@@ -234,7 +251,8 @@ class ContainerWait:
     def judge(self, seen: pb.Container, time: ServerTime) -> Verdict:
         """Returns whether it has arrived by now. Call it after each answer of the watch: time passes in any case."""
         verdict = judge(self._asked, seen, self._goal)
-        if self._goal is not Goal.RUNNING or seen.status == pb.CONTAINER_STATUS_STOPPED:
+        is_job = seen.workload_kind == pb.WORKLOAD_KIND_JOB
+        if self._goal is not Goal.RUNNING or is_job or seen.status == pb.CONTAINER_STATUS_STOPPED:
             return verdict
         if verdict.outcome is WaitOutcome.WAITING:
             return self._without_room(seen, time)

@@ -23,6 +23,7 @@ CHECKSUMS: Final = {
     "0110": "5d6daee2f2e05fafc796000cdbd2ba76b1f09ff58214968ed8c831b78cbe7a16",
     "0111": "fb396fa953d3c801b7bc69cafb637bcde47523a13d5e9bb246c91579496183f3",
     "0112": "063abaf47e2f601d6a39f9f0682f1bc506c541b7c3af8d6221c5c8b9b7870fbc",
+    "0113": "1d63d94d7b5e41a827ed85ed4bc966c7ae14586bc348767649463a31c582fecf",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -92,7 +93,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "service_limits": ("0d33ea3a8cf4a7fbc4c88f8e095be953e8745349b1ff39675ee625170f5ab42c", "0110"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
-    "update_container": ("ffe01271dc97ef8fed88f519745bbe8798d0dd2d4d9560c8d7497607e86c88eb", "0110"),
+    "update_container": ("c3d06eeb24ec6a9d1dce4de809c0869ace922a30b0a51f9b4b9b7e26d1530328", "0113"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "version_of_cluster": ("2eea0b5497637e075ba724b92f730c8530f6f6322d0b0ad53adf64df4d644a49", "0108"),
     "volume_definition": ("ca68ab2afa4ea2a2107528437453abcfe6c8175eb75ba8c7abee802ff5ec390d", "0107"),

@@ -43,7 +43,7 @@ async def test_can_i_asks_about_the_contexts_namespace(fake: FakeServer, logged_
         ("logs", "container", "StreamLogs"),
         ("log", "containers", "StreamLogs"),
         ("exec", "container", "Exec"),
-        ("run", "container", "Exec"),
+        ("run", "container", "RunContainer"),
         ("rm", "volume", "DeleteVolume"),
         ("update", "config", "UpdateConfigMap"),
         ("reveal", "secret", "RevealSecret"),

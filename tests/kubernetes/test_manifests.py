@@ -214,7 +214,10 @@ def leaves(value: Any) -> list[Any]:
 # How the words of the model are called on the cluster.
 TRANSLATED = {"config_map": "configMapKeyRef", "secret": "secretKeyRef", "field_ref": "fieldRef"}
 # Read by others than the pod: they are looked at by tests of their own.
-ELSEWHERE = {"type", "service_type", "service_name", "service_port", "node_port", "app_protocol", "protocol"}
+ELSEWHERE = {
+    *("type", "service_type", "service_name", "service_port", "node_port", "app_protocol", "protocol"),
+    "run",
+}
 
 
 def statements(value: Any) -> list[Any]:

@@ -79,6 +79,8 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, 0, 1, 0, 0)""",
     "container_pods": """INSERT INTO container_pods (container_id, namespace_id, pod_name, uid)
         VALUES ($1, $1, 'web-0', 'pod-' || $2)""",
+    "container_runs": """INSERT INTO container_runs (container_id, namespace_id, number, name, status)
+        VALUES ($1, $1, 1, 'web-' || $2, 'running')""",
     "port_mappings": """INSERT INTO port_mappings
         (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
     "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)

@@ -163,8 +163,10 @@ _CONTAINERS: dict[str, Fields] = {
     **_updating("UpdateContainer", "container", {"image": "nginx:1.28"}, "image"),
     **_on_target("DeleteContainer", "StartContainer", "StopContainer", "PauseContainer"),
     **_on_target("ResumeContainer", "RestartContainer"),
+    "RunContainer": {"namespace": OWN, "name": target("RunContainer")},
     "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
     **_of_web("GetContainer", "ListStatusHistory", "StreamLogs"),
+    "ListRuns": {"namespace": OWN, "name": target("RunContainer")},
     **_in_namespace("ListContainers", "WatchContainers", "ListImages"),
 }
 _STORAGE: dict[str, Fields] = {

@@ -222,6 +222,7 @@ async def furnish(world: World, *namespaces: str) -> None:
                 if "mountPath" in REQUESTS[before]:
                     fields["mountPath"] = "/elsewhere"
                 await world.must(before, {**REQUESTS[before], **fields})
+        await _make_ended_job(world, namespace)
     for namespace in namespaces:
         account = {"namespace": namespace, "serviceAccount": {"name": target("DeleteServiceAccount")}}
         await world.must("CreateServiceAccount", account)
@@ -251,6 +252,22 @@ async def furnish(world: World, *namespaces: str) -> None:
             "SELECT operation_id FROM operation_logs WHERE resource_name = $1 ORDER BY sequence LIMIT 1", OWN
         )
     world.fields["GetOperation"] = {"operationId": str(operation)}
+
+
+async def _make_ended_job(world: World, namespace: str) -> None:
+    """Makes a Job whose first run has ended, as an observer would have written it."""
+    name = target("RunContainer")
+    job = {"name": name, "image": "nginx:1.27", "job": {}}
+    await world.must("CreateContainer", {"namespace": namespace, "container": job})
+    ended = [{"type": "Complete", "status": "True", "made_from": name}]
+    async with world.sql() as sql:
+        await sql.execute(
+            "UPDATE containers AS c SET status = 'succeeded', conditions = $1 FROM namespaces AS n "
+            "WHERE n.id = c.namespace_id AND n.name = $2 AND n.deleted_at IS NULL AND c.name = $3",
+            json.dumps(ended),
+            namespace,
+            name,
+        )
 
 
 async def _enrol(world: World) -> None:

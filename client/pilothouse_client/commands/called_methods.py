@@ -26,7 +26,7 @@ _RESOURCES = {
     "audit": "operation",
     "history": "status_history",
 }
-_VERBS = {"remove": "delete", "rm": "delete", "show": "get", "ls": "list", "run": "exec", "log": "logs"}
+_VERBS = {"remove": "delete", "rm": "delete", "show": "get", "ls": "list", "log": "logs"}
 # Actions on these types have words of their own in the log.
 _ACTIONS = {
     ("create", "role_grant"): "grant",

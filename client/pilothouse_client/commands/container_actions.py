@@ -1,4 +1,4 @@
-"""The verbs that move a container between states: start, stop, pause, resume, restart, delete."""
+"""The verbs that move a container between states: start, stop, pause, resume, restart, run, delete."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
+    RUN_COLUMNS,
     ContainerName,
     Times,
     wait_and_show,
@@ -19,6 +20,7 @@ from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
     Format,
+    Limit,
     Namespace,
     Output,
     StableSeconds,
@@ -30,7 +32,7 @@ from pilothouse_client.commands.options import (
     enum_number,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import done, show
+from pilothouse_client.commands.output import done, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Goal, starts_from_nothing
 
@@ -54,6 +56,8 @@ def add_to(app: typer.Typer) -> None:
     for verb, (text, goal) in _ACTIONS.items():
         app.command(verb, help=text)(_action(verb, goal))
     app.command("pause")(pause)
+    app.command("run")(run)
+    app.command("runs")(runs)
     app.command("delete")(delete)
 
 
@@ -118,6 +122,32 @@ def pause(
         reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
         goal = reached if wait and not validate_only else None
         wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
+
+
+def run(
+    name: ContainerName,
+    namespace: Namespace = "",
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Start a new run of a Job; `--wait` waits until it has succeeded."""
+    with connect() as client:
+        answer = client.containers.run(
+            namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
+        )
+        goal = Goal.SUCCEEDED if wait and not validate_only else None
+        wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
+
+
+def runs(
+    name: ContainerName, namespace: Namespace = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """List the runs of a Job, newest first."""
+    with connect() as client:
+        found = client.containers.list_runs(namespace=namespace_or_default(namespace), name=name)
+        show_all(found, RUN_COLUMNS, output, limit)
 
 
 def delete(

@@ -125,6 +125,16 @@ PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("LAST EXIT", _last_exit),
     OutputColumn("IMAGE", lambda program: program.image),
 ]
+RUN_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NUMBER", lambda run: run.number),
+    OutputColumn("NAME", lambda run: run.name),
+    OutputColumn("STATUS", lambda run: enum_label(run, "status")),
+    OutputColumn("EXIT", lambda run: optional(run, "exit_code")),
+    OutputColumn("STARTED", lambda run: moment(run.start_time) if run.HasField("start_time") else ""),
+    OutputColumn("ENDED", lambda run: moment(run.end_time) if run.HasField("end_time") else ""),
+    OutputColumn("REASON", lambda run: run.reason),
+    OutputColumn("MESSAGE", lambda run: run.message),
+]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda change: moment(change.change_time)),
     OutputColumn("FROM", lambda change: enum_label(change, "previous_status")),

@@ -35,6 +35,7 @@ BEGIN
         annotations = c.annotations, spec = c.spec, desired_state = c.desired_state, replicas = c.replicas,
         drift_policy = c.drift_policy, hold_rollout = c.hold_rollout, restart_requested_at = c.restart_requested_at,
         status = c.status, reason = c.reason, message = c.message, generation = c.generation,
+        kubernetes_name = coalesce(c.kubernetes_name, t.kubernetes_name),
         image_id = coalesce(v_image_id, t.image_id),
         quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
         quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),

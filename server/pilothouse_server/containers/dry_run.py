@@ -10,8 +10,9 @@ from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.containers import external_sources, guarding, manifests
 from pilothouse_server.containers.extra_fields import check_by_schema
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.job_status import next_run
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.containers.workloads import has_runs, workload_type
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.conditions import cluster_warnings
@@ -61,8 +62,8 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
             raise Refused(why, code=403, status_reason=GUARDED)
         if found is None or not _is_replaced(container):
             # The cluster refuses what a new object may have on the one that is there.
-            objects.append(await _dry_run_workload(client, container, there=found is not None))
-        if found is not None:
+            objects.append(await _dry_run_workload(client, container, found))
+        if found is not None and not has_runs(container):
             await _dry_run_scale(client, container, workloads, found)
         for manifest in manifests.services(container):
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])
@@ -74,6 +75,13 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
     except NotFound:
         return []
     return objects
+
+
+def _manifest(container: Container, found: WorkloadObject | None) -> Manifest:
+    """Returns the manifest to try: of a Job that is there the next run, because its template cannot change."""
+    if not has_runs(container):
+        return manifests.workload(container, replicas_set=container.wanted_replicas)
+    return manifests.workload(container if found is None else next_run(container))
 
 
 async def dry_run_container_deletion(client: ClusterClient, container: Container) -> None:
@@ -92,13 +100,15 @@ def _is_replaced(container: Container) -> bool:
     return container.observed_generation < container.spec.replaced_generation
 
 
-async def _dry_run_workload(client: ClusterClient, container: Container, *, there: bool) -> Manifest:
+async def _dry_run_workload(
+    client: ClusterClient, container: Container, found: WorkloadObject | None
+) -> Manifest:
     workloads = workload_type(container).resource
-    manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+    manifest = _manifest(container, found)
     try:
         return await client.dry_run(workloads, manifest, force=True)
     except Invalid:
-        if not there or not manifests.recreates(manifest):
+        if found is None or not manifests.recreates(manifest):
             raise
     # The reconciler removes the settings of rolling updates, which an apply alone would keep.
     where = container.kubernetes_namespace, container.kubernetes_name

@@ -34,6 +34,7 @@ from pilothouse_manifests.table import (
 )
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import manifests
+from pilothouse_server.containers.job_status import RUN
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
@@ -49,6 +50,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 _OURS: Final = frozenset({
     NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET,
     manifests.REPLACED_AT,
+    manifests.RENDERED, RUN,
 })  # fmt: skip
 _TEMPLATE: Final = ("spec", "template")
 

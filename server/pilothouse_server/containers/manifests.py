@@ -16,14 +16,18 @@ pods are found by their owners. The ports that it declares on its pods stay apar
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import msgspec
 
 from pilothouse_manifests import extra_fields
+from pilothouse_manifests.jobs import NEVER, RESTART_POLICY
 from pilothouse_manifests.table import RECREATE
+from pilothouse_server.containers.job_status import RUN
 from pilothouse_server.containers.model import Container, TakenOver
 from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.pod_manifests import pod_spec
+from pilothouse_server.containers.workload_settings import JobSettings
 from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
@@ -47,6 +51,15 @@ RESTARTED_AT = f"{DOMAIN}/restarted-at"
 REPLICAS_SET = f"{DOMAIN}/replicas-set"
 # The generation whose fixed settings the object was made again for.
 REPLACED_AT = f"{DOMAIN}/replaced-generation"
+# A digest of the parts of a Job that cannot change: while it is the same, the whole Job may be applied again.
+RENDERED = f"{DOMAIN}/rendered"
+# Fields of a Job that can change while it runs.
+_CHANGEABLE = frozenset(
+    {
+        *("activeDeadlineSeconds", "backoffLimit", "maxFailedIndexes", "parallelism", "suspend"),
+        "ttlSecondsAfterFinished",
+    }
+)
 # Workloads, Services, replica sets and pods of containers; those of imported workloads' pods do not say so.
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
@@ -135,6 +148,23 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
     }
     for path, text in container.spec.extra_fields.items():
         extra_fields.write(manifest, extra_fields.parse(path), msgspec.json.decode(text))
+    return _of_run(container, manifest) if type_.runs else manifest
+
+
+def _of_run(container: Container, manifest: Manifest) -> Manifest:
+    """The manifest of a Job: the API writes its selector, and labels of its own next to those of its pods."""
+    settings = container.spec.workload
+    assert isinstance(settings, JobSettings)
+    spec, template = manifest["spec"], manifest["spec"]["template"]
+    del spec["selector"]
+    template["spec"][RESTART_POLICY] = settings.restart_policy or NEVER
+    fixed = {key: value for key, value in spec.items() if key not in _CHANGEABLE}
+    annotations = {
+        RUN: str(container.spec.run),
+        RENDERED: sha256(msgspec.json.encode(fixed, order="sorted")).hexdigest()[:32],
+    }
+    metadata = manifest["metadata"]
+    metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
     return manifest
 
 

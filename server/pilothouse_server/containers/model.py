@@ -28,7 +28,7 @@ from pilothouse_server.values.programs import ProgramStatus
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
-Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
+Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off", "succeeded"]
 DesiredState = Literal["running", "stopped", "paused"]
 DriftPolicy = Literal["repair", "report", "adopt"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
@@ -334,6 +334,9 @@ class ContainerSpec(Value, frozen=True):
     priority_class: str = ""
     pod_container_name: str = "main"
     workload: WorkloadSettings = DeploymentSettings()
+    runs_kept: int | None = None
+    # Number of the newest run, where each is an object of its own.
+    run: int = 1
     extra_fields: dict[str, str] = {}
     restarted_at: datetime | None = None
     # The generation whose fixed settings only a new object of the kind can have; 0: none was.
@@ -555,3 +558,5 @@ class Pod(Value, frozen=True):
     ready: bool = False
     deleting: bool = False
     started_at: datetime | None = None
+    # The template or the run that it was made of (`PodObservation.revision`).
+    revision: str = ""

@@ -9,6 +9,7 @@ Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
 * failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
+* succeeded, and failed for a Job: its newest run has ended (`job_status`). These go before the requested states.
 * running: as many pods are ready as are desired, of any template. The last request counts, also before the cluster
   shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does (`rollout`).
 
@@ -24,6 +25,7 @@ import msgspec
 
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.foreign_programs import foreign_programs
+from pilothouse_server.containers.job_status import ENDS, ended_state, run_end, running_state
 from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.containers.program_status import program_statuses
 from pilothouse_server.containers.rollout import (
@@ -38,7 +40,7 @@ from pilothouse_server.containers.rollout import (
     witness,
 )
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
-from pilothouse_server.containers.workloads import Newest, workload_type
+from pilothouse_server.containers.workloads import Newest, has_runs, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, WARNED
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import EventObject, ObjectCondition, Pod, ReplicaSet, WorkloadObject
@@ -114,6 +116,10 @@ def observe(
         (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
+    every = observations
+    if has_runs(container):
+        # Of former runs nothing is said here.
+        observations = [pod for pod in observations if pod.revision == container.kubernetes_name]
     newest, type_ = None, workload_type(container)
     if workload is not None:
         newest = type_.newest(workload, tuple(replica_sets), observations)
@@ -160,7 +166,7 @@ def observe(
     )
     return Observation(
         observed=observed,
-        pods=tuple(observations),
+        pods=tuple(every),
         spec_replicas=spec_replicas,
         recheck_seconds=recheck_seconds,
         unexplained=unexplained,
@@ -201,11 +207,16 @@ def _status(
     container: Container, workload: WorkloadObject | None, pods: list[PodObservation], now: datetime
 ) -> tuple[Status, str, str, float | None]:
     living = [pod for pod in pods if pod.living]
+    if has_runs(container) and (ended := ended_state(container, workload, pods)) is not None:
+        return ended.status, ended.reason, ended.message, None
     if container.desired_state != "running":
         nothing_applied = _refusal(container) if workload is None else None
         return container.desired_state, *(nothing_applied or _winding_down(workload, pods)), None
     if workload is None:
         return _not_there(container)
+    if has_runs(container):
+        going = running_state(workload, pods)
+        return going.status, going.reason, going.message, None
     if looping := next((pod for pod in pods if pod.crash_looping), None):
         return "crash_loop_back_off", looping.reason, looping.message, None
     if settling := _settling(container, living, now):
@@ -355,7 +366,10 @@ def _conditions(
     before = {condition.type: condition for condition in container.observed.conditions}
     result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
     found: list[Condition] = []
-    if workload is None:
+    if workload is None and has_runs(container):
+        # The end of a run whose Job is gone.
+        found += [end] if (end := run_end(container)) is not None else []
+    elif workload is None:
         found.append(Condition(AVAILABLE, "False", f"{workload_type(container).kind}Missing"))
     else:
         found += [
@@ -364,6 +378,7 @@ def _conditions(
                 _condition_status(condition.status),
                 condition.reason[:REASON_LIMIT],
                 condition.message[:MESSAGE_LIMIT],
+                made_from=workload.metadata.name if condition.type in ENDS and has_runs(container) else "",
             )
             for condition in workload.status.conditions[:_MOST_CONDITIONS]
         ]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
@@ -27,12 +26,26 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
+from pilothouse_server.containers.changes import (
+    changed,
+    illegal_transition,
+    marked,
+    mounted,
+    new_run,
+    refuse_deleting,
+    refuse_ended,
+    refuse_rollout,
+    refuse_running,
+    restarted,
+    with_quota,
+)
 from pilothouse_server.containers.facts_cache import FactsCache
-from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
+from pilothouse_server.containers.job_status import run_end
+from pilothouse_server.containers.model import Container, DesiredState, Image, Pod
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.namespace_limits import refuse_services, refuse_unfit
-from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.repository import ContainerChange, Creation
+from pilothouse_server.containers.workloads import has_runs
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
@@ -57,16 +70,11 @@ PauseMode = Literal["suspend", "hold_rollout", "freeze"]
 # So often a transaction reads facts that others change before they are compared.
 _ATTEMPTS = 5
 
-_STATUS_OF_STATE: dict[DesiredState, Status] = {
-    "stopped": "stopped",
-    "paused": "paused",
-    "running": "pending",
-}
-
 stream = repository.stream_containers
 list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
+list_runs = repository.list_runs
 get_many = repository.get_many
 find_cached = repository.find_cached
 list_ready = repository.list_ready
@@ -267,16 +275,9 @@ async def change(
             return None
         most_services = await refuse_services(target, namespace, wanted, stored)
         await refuse_unfit(target, namespace, wanted, stored)
-        quota, share = None, rules.quota_share(wanted)
-        admission.warn_of_quota(facts.namespace, share, collected)
-        if share != rules.quota_share(stored):
-            admission.refuse_exceeded_quota(facts.namespace, facts.used, share)
-            quota = share
+        admission.warn_of_quota(facts.namespace, rules.quota_share(wanted), collected)
         return msgspec.structs.replace(
-            _changed(facts.stored, wanted, facts.moment),
-            quota=quota,
-            namespace_version=facts.namespace.row_version,
-            limits=None if quota is None else admission.limits_of(facts.namespace.quota),
+            with_quota(changed(stored, wanted, facts.moment), facts),
             most_services=most_services,
             needs=needs,
             volume_definitions=volumes,
@@ -322,13 +323,35 @@ async def resume(target: Target, namespace: str, name: str) -> Container:
 
 
 async def restart(target: Target, namespace: str, name: str) -> Container:
-    """Requests the replacement of every pod; FailedPrecondition if stopped or paused."""
+    """Requests the replacement of every pod, or a new run of a Job, which replaces one that has not ended.
+
+    FailedPrecondition if stopped or paused.
+    """
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
         refuse_deleting(facts.stored)
-        if facts.stored.desired_state != "running":
+        if run_end(facts.stored) is None and facts.stored.desired_state != "running":
             raise illegal_transition("restart", facts.stored)
-        return _restarted(facts.stored, facts.moment)
+        if has_runs(facts.stored):
+            return new_run(facts)
+        return restarted(facts.stored, facts.moment)
+
+    return await _decided(target, namespace, name, decide)
+
+
+async def run(target: Target, namespace: str, name: str) -> Container:
+    """Starts a new run of a Job.
+
+    Raises:
+        InvalidArgument: it is no Job.
+        FailedPrecondition: its newest run has not ended.
+        ResourceExhausted: the quota.
+    """
+
+    async def decide(facts: ChangeFacts) -> ContainerChange:
+        refuse_deleting(facts.stored)
+        refuse_running(facts.stored)
+        return new_run(facts)
 
     return await _decided(target, namespace, name, decide)
 
@@ -338,8 +361,8 @@ async def delete(target: Target, namespace: str, name: str, check: Check) -> Con
 
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
         check(facts.stored)
-        marked = _marked(facts.stored, facts.moment)
-        return marked and msgspec.structs.replace(marked, mounted=_mounted(facts.stored))
+        change = marked(facts.stored, facts.moment)
+        return change and msgspec.structs.replace(change, mounted=mounted(facts.stored))
 
     return await _decided(target, namespace, name, decide)
 
@@ -349,8 +372,8 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     for item in found:
         stored = await repository.get(transaction, item.id, lock=True)
-        if stored is not None and (marked := _marked(stored, await transaction.moment())):
-            await write_locked(transaction, marked)
+        if stored is not None and (change := marked(stored, await transaction.moment())):
+            await write_locked(transaction, change)
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
@@ -392,23 +415,6 @@ async def delete_image(transaction: Transaction, image: str) -> Image:
     return found
 
 
-def refuse_deleting(container: Container) -> None:
-    """Raises FailedPrecondition if the container is being deleted."""
-    if container.deletion_requested_at is not None:
-        raise FailedPrecondition(
-            f'container "{container.name}" is being deleted', reason="CONTAINER_TERMINATING"
-        )
-
-
-def illegal_transition(verb: str, container: Container) -> FailedPrecondition:
-    """The error of a call that the present state forbids; it names the state."""
-    return FailedPrecondition(
-        f'cannot {verb} container "{container.name}": it is {container.desired_state}',
-        reason="ILLEGAL_TRANSITION",
-        metadata={"state": container.desired_state, "status": container.observed.status},
-    )
-
-
 def event(container: Container, kind: Kind, before: Container | None = None) -> Event:
     """The event of a change of a container."""
     return Event(
@@ -427,7 +433,7 @@ def event(container: Container, kind: Kind, before: Container | None = None) -> 
 
 async def restart_locked(transaction: Transaction, stored: Container) -> Container:
     """Requests the replacement of every pod of a locked container."""
-    return await write_locked(transaction, _restarted(stored, await transaction.moment()))
+    return await write_locked(transaction, restarted(stored, await transaction.moment()))
 
 
 async def write_locked(transaction: Transaction, change: ContainerChange) -> Container:
@@ -486,6 +492,7 @@ async def _move(
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
         stored = facts.stored
         refuse_deleting(stored)
+        refuse_ended(stored, verb)
         wanted_state = allowed.get(stored.desired_state)
         if wanted_state is None:
             raise illegal_transition(verb, stored)
@@ -493,7 +500,7 @@ async def _move(
         if wanted_state == stored.desired_state and hold == stored.hold_rollout:
             return None
         wanted = msgspec.structs.replace(stored, desired_state=wanted_state, hold_rollout=hold)
-        moved = _changed(stored, wanted, facts.moment)
+        moved = changed(stored, wanted, facts.moment)
         if wanted_state != "running":
             return moved
         refuse_inactive_namespace(facts.namespace)
@@ -505,57 +512,12 @@ async def _move(
 async def _hold_rollout(facts: ChangeFacts) -> ContainerChange | None:
     stored = facts.stored
     refuse_deleting(stored)
+    refuse_rollout(stored)
     if stored.desired_state != "running":
         raise illegal_transition("hold the rollout of", stored)
     if stored.hold_rollout:
         return None
-    return _changed(stored, msgspec.structs.replace(stored, hold_rollout=True), facts.moment)
-
-
-def _restarted(stored: Container, moment: datetime) -> ContainerChange:
-    spec = msgspec.structs.replace(stored.spec, restarted_at=moment)
-    restarting = msgspec.structs.replace(stored.observed, reason="Restarting")
-    return ContainerChange(
-        stored=stored,
-        wanted=msgspec.structs.replace(stored, spec=spec),
-        moment=moment,
-        history=repository.HistoryLine(restarting),
-    )
-
-
-def _changed(stored: Container, wanted: Container, moment: datetime) -> ContainerChange:
-    """Returns the change of the desired state, with its status if the change alone decides it."""
-    if wanted.desired_state != stored.desired_state:
-        status = _STATUS_OF_STATE[wanted.desired_state]
-        reason, message = ("", "") if wanted.desired_state == "running" else until_no_pods(stored)
-        observed = msgspec.structs.replace(wanted.observed, status=status, reason=reason, message=message)
-        wanted = msgspec.structs.replace(wanted, observed=observed)
-    elif wanted.replicas > stored.replicas:
-        wanted = msgspec.structs.replace(
-            wanted, observed=until_all_ready(wanted.observed, wanted.wanted_replicas)
-        )
-    differs = wanted.observed.status != stored.observed.status
-    return ContainerChange(
-        stored=stored,
-        wanted=wanted,
-        moment=moment,
-        history=repository.HistoryLine(wanted.observed) if differs else None,
-        mounted=_mounted(stored) ^ _mounted(wanted),
-    )
-
-
-def _marked(stored: Container, moment: datetime) -> ContainerChange | None:
-    """The deletion of a container; None where it is being deleted."""
-    if stored.deletion_requested_at is not None:
-        return None
-    return ContainerChange(stored=stored, wanted=stored, moment=moment, deleting=True)
-
-
-def _mounted(container: Container) -> set[str]:
-    """The volumes that a container mounts, which shows in them."""
-    if container.deletion_requested_at is not None:
-        return set()
-    return {volume.name for volume in container.volumes}
+    return changed(stored, msgspec.structs.replace(stored, hold_rollout=True), facts.moment)
 
 
 def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:

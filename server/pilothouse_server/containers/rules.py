@@ -18,6 +18,8 @@ from pilothouse_manifests.table import GRACE_SECONDS
 from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.extra_fields import checked_extra_fields
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.job_rules import check_runs
+from pilothouse_server.containers.job_status import pods_at_once
 from pilothouse_server.containers.manifests import pod_labels
 from pilothouse_server.containers.model import (
     Container,
@@ -83,6 +85,7 @@ def checked(container: Container) -> Container:
     _check_tolerations(found, container)
     _check_pod_security(found, container)
     check_workload(found, container)
+    check_runs(found, container)
     extra = checked_extra_fields(found, container)
     ports = _checked_ports(found, container)
     found.raise_if_any()
@@ -125,10 +128,10 @@ def with_pod_labels(container: Container) -> Container:
 def quota_share(container: Container) -> tuple[int, int]:
     """Returns the millicores and bytes that a container counts against its namespace's quota.
 
-    The share is the request of a pod (`pod_request`) times the replicas; stopped and paused containers count, so that
-    they can start again. Where a program gives no request its limit counts, as in Kubernetes. One that gives neither
-    counts nothing: a request of next to nothing would have the same effect, and a LimitRange of the cluster is not
-    known here.
+    The share is the request of a pod (`pod_request`) times the replicas, or times the concurrent pods of a Job until it
+    has ended; stopped and paused containers count, so that they can start again. Where a program gives no request
+    its limit counts, as in Kubernetes. One that gives neither counts nothing: a request of next to nothing would have
+    the same effect, and a LimitRange of the cluster is not known here.
 
     The request of the pod as a whole goes before those of its programs, and its limit counts if none has a request.
     """
@@ -139,7 +142,8 @@ def quota_share(container: Container) -> tuple[int, int]:
         memory = (
             _amount("memory", whole.request("memory")) or memory or _amount("memory", whole.limit("memory"))
         )
-    return cpu * container.replicas, memory * container.replicas
+    pods = pods_at_once(container)
+    return cpu * pods, memory * pods
 
 
 def _of_programs(container: Container) -> tuple[int, int]:

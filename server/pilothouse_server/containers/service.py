@@ -10,9 +10,11 @@ from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import guarding, messages, operations
+from pilothouse_server.containers.changes import refuse_without_runs, starting_run
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
+from pilothouse_server.containers.job_status import newest_run, run_name
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
@@ -64,6 +66,7 @@ _LIST = ListAnswer(pb.ListContainersResponse, "containers")
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
 
 _HISTORY = ListAnswer(pb.ListStatusHistoryResponse, "status_changes")
+_RUNS = ListAnswer(pb.ListRunsResponse, "runs")
 _IMAGES = ListAnswer(pb.ListImagesResponse, "images")
 
 
@@ -162,11 +165,12 @@ class ContainerService:
         """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
         collected: list[ObjectWarning] = []
+        merge = messages.CONTAINER.merger(request.container, paths)
         changed = await operations.change(
             await _target(call),
             request.namespace,
             request.name,
-            replacing(messages.CONTAINER.merger(request.container, paths), replace=request.replace),
+            replacing(starting_run(merge) if request.run else merge, replace=request.replace),
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             keys=self._keys,
             may=call.may(request.namespace),
@@ -230,6 +234,23 @@ class ContainerService:
         moved = await operations.restart(await _target(call), request.namespace, request.name)
         return pb.RestartContainerResponse(container=await self._answer(call, moved))
 
+    async def RunContainer(self, request: pb.RunContainerRequest, call: Call) -> pb.RunContainerResponse:
+        """Starts a new run of a Job."""
+        moved = await operations.run(await _target(call), request.namespace, request.name)
+        return pb.RunContainerResponse(
+            container=await self._answer(call, moved), run=messages.RUN.to_proto(newest_run(moved))
+        )
+
+    async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> bytes:
+        """Lists the runs of a Job."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+            _describe(call, found)
+            refuse_without_runs(found)
+            page = wire.page_request(call, self._page_key, found.uid)
+            runs, next_page = await operations.list_runs(transaction, found, page)
+        return await _RUNS.rendered(runs, messages.RUN.to_proto, next_page)
+
     def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
         return watch(self._watches, call, _WATCHED)
@@ -263,6 +284,7 @@ class ContainerService:
                 request.pod,
                 of_program,
                 str(request.previous),
+                *([str(request.run)] if request.run else []),
             )
         )
         positions = positions_of(self._page_key, bound_to, request.resume_token)
@@ -275,7 +297,9 @@ class ContainerService:
                 pairs = [
                     (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
                 ]
-            return [pair for pair in pairs if request.pod in ("", pair[1].name)]
+            return [
+                pair for pair in pairs if request.pod in ("", pair[1].name) and _is_of_run(*pair, request.run)
+            ]
 
         pods = await find_pods()
         if request.pod and not pods:
@@ -411,6 +435,11 @@ def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]
         return []
     names = program_names(pods[0][0])
     return names if len(names) > 1 else []
+
+
+def _is_of_run(container: Container, pod: Pod, run: int) -> bool:
+    """Returns whether a pod is of the run of this number; 0 means any."""
+    return not run or pod.revision == run_name(container, run)
 
 
 async def _containers_of(

@@ -142,6 +142,7 @@ CONTAINER_PODS = Table(
     Column("ready", Boolean),
     Column("deleting", Boolean),
     Column("started_at", DateTime(timezone=True)),
+    Column("revision", String(253)),
     comment="Pods of a container as last observed.",
 )
 
@@ -160,6 +161,23 @@ STATUS_HISTORY = Table(
     Column("user_id", BigInteger),
     Column("operation_id", UUID(as_uuid=True)),
     comment="Every change of a container's status, with who or what caused it.",
+)
+
+CONTAINER_RUNS = Table(
+    "container_runs",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("container_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("number", Integer),
+    Column("name", String(253)),
+    Column("status", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("exit_code", Integer),
+    Column("start_time", DateTime(timezone=True)),
+    Column("end_time", DateTime(timezone=True)),
+    comment="Runs of a container as last observed; they stay when the cluster deletes their Jobs.",
 )
 
 # Owned by other nouns; read here for names and places only.
@@ -184,6 +202,7 @@ CONTAINER_TABLES: Final = NounTables(
         {
             "container_images",
             "container_pods",
+            "container_runs",
             "container_status_history",
             "container_volumes",
             "containers",

@@ -35,7 +35,7 @@ def check_workload(found: Findings, container: Container) -> None:
     workload = container.spec.workload
     if isinstance(workload, StatefulSetSettings):
         _check_stateful_set(found, container, workload)
-    else:
+    elif isinstance(workload, DeploymentSettings):
         _check_deployment(found, workload)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-WorkloadKind = Literal["deployment", "stateful_set"]
+WorkloadKind = Literal["deployment", "stateful_set", "job"]
 
 
 class KindSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
@@ -61,4 +61,45 @@ class StatefulSetSettings(KindSettings, frozen=True, tag="stateful_set"):
     claim_retention: ClaimRetention = ClaimRetention()
 
 
-WorkloadSettings = DeploymentSettings | StatefulSetSettings
+class PodCondition(KindSettings, frozen=True):
+    """A condition of a pod; empty status: `True`."""
+
+    type: str
+    status: str = ""
+
+
+class PodFailureRule(KindSettings, frozen=True):
+    """By the exit codes of a program (empty: of any), or by conditions of the pod."""
+
+    action: str
+    program: str = ""
+    operator: str = ""
+    exit_codes: tuple[int, ...] = ()
+    pod_conditions: tuple[PodCondition, ...] = ()
+
+
+class SuccessRule(KindSettings, frozen=True):
+    """By indexes, by their number, or by the number of those indexes."""
+
+    succeeded_indexes: str = ""
+    succeeded_count: int | None = None
+
+
+class JobSettings(KindSettings, frozen=True, tag="job"):
+    """Empty settings take Kubernetes' defaults and are not sent, but for `restart_policy`, which has none there."""
+
+    completions: int | None = None
+    parallelism: int | None = None
+    completion_mode: str = ""
+    backoff_limit: int | None = None
+    backoff_limit_per_index: int | None = None
+    max_failed_indexes: int | None = None
+    active_deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
+    restart_policy: str = ""
+    pod_replacement_policy: str = ""
+    pod_failure_policy: tuple[PodFailureRule, ...] = ()
+    success_policy: tuple[SuccessRule, ...] = ()
+
+
+WorkloadSettings = DeploymentSettings | StatefulSetSettings | JobSettings

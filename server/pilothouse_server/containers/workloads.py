@@ -13,12 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_manifests.fields import FieldPart
+from pilothouse_manifests.jobs import JOB, JOB_SETTINGS, SUSPEND
 from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, key_of
 from pilothouse_manifests.workloads import DELETE, ON_DELETE, RETAIN, STATEFUL_SET, STATEFUL_SET_SETTINGS
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import (
     DeploymentSettings,
+    JobSettings,
     StatefulSetSettings,
     WorkloadKind,
     WorkloadSettings,
@@ -26,6 +28,8 @@ from pilothouse_server.containers.workload_settings import (
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENT_METADATA,
     DEPLOYMENTS,
+    JOB_METADATA,
+    JOBS,
     STATEFUL_SET_METADATA,
     STATEFUL_SETS,
     KubernetesObject,
@@ -64,6 +68,7 @@ class WorkloadType(msgspec.Struct, frozen=True):
     `states_replicas`: its first apply sets the number of pods. `services_first`:
     its pods need the Services before they are made. `names_pods`: messages name the pod that they are about. `fixed`:
     settings that only a new object can have.
+    `runs`: each run is an object of its own. Its pods end by themselves, and its template cannot change.
     """
 
     name: WorkloadKind
@@ -79,6 +84,7 @@ class WorkloadType(msgspec.Struct, frozen=True):
     services_first: bool = False
     names_pods: bool = False
     fixed: tuple[str, ...] = ()
+    runs: bool = False
 
     @property
     def kind(self) -> str:
@@ -152,6 +158,14 @@ def _newest_revision(
     return Newest(name, is_present=stateful_set.followed, older=older)
 
 
+_write_job = writer(JOB_SETTINGS, place=lambda name: name.removeprefix("job."))
+
+
+def _job(container: Container, _held: bool) -> Manifest:
+    # Said also where it is false, as that of a Deployment.
+    return {**_write_job(container.spec.workload), SUSPEND: container.desired_state != "running"}
+
+
 WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
     each.name: each
     for each in (
@@ -180,6 +194,17 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
             names_pods=True,
             fixed=("service_name", "pod_management", "claim_templates"),
         ),
+        WorkloadType(
+            name="job",
+            resource=JOBS,
+            metadata=JOB_METADATA,
+            settings=JobSettings,
+            part=JOB,
+            write=_job,
+            newest=lambda found, _replica_sets, _pods: Newest(found.metadata.name, is_present=True),
+            has_rolled_out=lambda _: False,
+            runs=True,
+        ),
     )
 }
 # By their kinds in Kubernetes.
@@ -189,3 +214,8 @@ WORKLOAD_KINDS: Final[Mapping[str, WorkloadType]] = {each.kind: each for each in
 def workload_type(container: Container) -> WorkloadType:
     """Returns the kind of a container's workload."""
     return WORKLOADS[container.workload_kind]
+
+
+def has_runs(container: Container) -> bool:
+    """Returns whether each run of a container is an object of its own, of which it names the newest."""
+    return workload_type(container).runs

@@ -77,6 +77,31 @@ _STATEFUL_SET = {
         ],
     }
 }
+_JOB = {
+    "spec": {
+        **dict.fromkeys(
+            (
+                *(
+                    "activeDeadlineSeconds",
+                    "backoffLimit",
+                    "backoffLimitPerIndex",
+                    "completionMode",
+                    "completions",
+                ),
+                *(
+                    "maxFailedIndexes",
+                    "parallelism",
+                    "podFailurePolicy",
+                    "podReplacementPolicy",
+                    "successPolicy",
+                ),
+                *("suspend", "ttlSecondsAfterFinished"),
+            ),
+            FREE,
+        ),
+        "template": TEMPLATE,
+    }
+}
 KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
     ("apps/v1", "Deployment"): ObjectKind(
@@ -84,6 +109,9 @@ KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ),
     ("apps/v1", "StatefulSet"): ObjectKind(
         _STATEFUL_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
+    ),
+    ("batch/v1", "Job"): ObjectKind(
+        _JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
     ("v1", "Service"): ObjectKind(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations

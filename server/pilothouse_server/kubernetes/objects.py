@@ -171,6 +171,11 @@ class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
         """How many pods its rollout shall bring to the newest template."""
         return self.replicas
 
+    @property
+    def finished(self) -> ObjectCondition | None:
+        """The condition that says that it has ended for good; None while it has not."""
+        return None
+
 
 class DeploymentSpec(WorkloadSpec, frozen=True, rename="camel"):
     paused: bool = False
@@ -228,6 +233,47 @@ class StatefulSet(WorkloadObject, frozen=True, rename="camel"):
     @property
     def holds_rollout(self) -> bool:
         return self.partition >= self.replicas > 0
+
+
+class JobSpec(WorkloadSpec, frozen=True, rename="camel"):
+    suspend: bool = False
+    parallelism: Count | None = None
+    completions: Count | None = None
+
+
+class JobState(WorkloadState, frozen=True, rename="camel"):
+    active: Count = 0
+    ready: Count | None = None
+    succeeded: Count = 0
+    failed: Count = 0
+    start_time: Time | None = None
+    completion_time: Time | None = None
+
+
+class Job(WorkloadObject, frozen=True, rename="camel"):
+    spec: JobSpec = JobSpec()
+    status: JobState = JobState()
+
+    @property
+    def replicas(self) -> int:
+        """How many pods it may have now: none once it has ended."""
+        if self.spec.suspend or self.finished is not None:
+            return 0
+        wanted = 1 if self.spec.parallelism is None else self.spec.parallelism
+        left = wanted if self.spec.completions is None else self.spec.completions - self.status.succeeded
+        return max(0, min(wanted, left))
+
+    @property
+    def followed(self) -> bool:
+        return True
+
+    @property
+    def finished(self) -> ObjectCondition | None:
+        """The condition that says that it has ended. SuccessCriteriaMet and FailureTarget come before, while its last
+        pods end.
+        """
+        ends = (each for each in self.status.conditions if each.type in ("Complete", "Failed"))
+        return next((each for each in ends if each.status == "True"), None)
 
 
 class ServicePort(Partial, frozen=True, rename="camel"):
@@ -533,6 +579,8 @@ STATEFUL_SETS = Resource("/apis/apps/v1", "statefulsets", "StatefulSet", Statefu
 STATEFUL_SET_METADATA = Resource(
     "/apis/apps/v1", "statefulsets", "StatefulSet", KubernetesObject, metadata_only=True
 )
+JOBS = Resource("/apis/batch/v1", "jobs", "Job", Job, marked="content")
+JOB_METADATA = Resource("/apis/batch/v1", "jobs", "Job", KubernetesObject, metadata_only=True)
 REPLICA_SETS = Resource("/apis/apps/v1", "replicasets", "ReplicaSet", ReplicaSet)
 HORIZONTAL_POD_AUTOSCALERS = Resource(
     "/apis/autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", HorizontalPodAutoscaler

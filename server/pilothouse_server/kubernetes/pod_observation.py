@@ -66,10 +66,12 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deleting: bool = False
-    # The template that it was made of: the name of its replica set, or the hash that its controller gave it.
+    # The template that it was made of: the name of its replica set or Job, or the hash that its controller gave it.
     revision: str = ""
     created_at: datetime | None = None
     restarted_at: datetime | None = None
+    # Of a pod that has failed: that of its main program, or of the first one that failed.
+    exit_code: int | None = None
 
     @property
     def crash_looping(self) -> bool:
@@ -112,12 +114,21 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[EventObject] = (
         revision=revision_of(pod),
         created_at=storable(pod.metadata.creation_timestamp),
         restarted_at=_restarted_at(pod),
+        exit_code=_exit_code(pod, main) if status.phase == "Failed" else None,
     )
 
 
+def _exit_code(pod: Pod, main: ContainerStatus | None) -> int | None:
+    statuses = (main, *pod.status.container_statuses, *pod.status.init_container_statuses)
+    ended = (each.state.terminated for each in statuses if each is not None)
+    return next((each.exit_code for each in ended if each is not None and each.exit_code), None)
+
+
 def revision_of(pod: Pod) -> str:
-    """Returns the template that a pod was made of: the name of its replica set, or the hash that its controller set."""
-    owners = (owner.name for owner in pod.metadata.owner_references if owner.kind == "ReplicaSet")
+    """Returns the template that a pod was made of: the name of its replica set or Job, or the hash that its controller
+    set.
+    """
+    owners = (owner.name for owner in pod.metadata.owner_references if owner.kind in ("ReplicaSet", "Job"))
     return next(owners, "") or pod.metadata.label(_REVISION_HASH)
 
 

@@ -36,7 +36,8 @@ _API_ACTIVITIES = {
     3: (
         "Update",
         frozenset({
-            "update", "start", "stop", "pause", "resume", "restart", "attach", "detach", "rotate", "reset", "grant",
+            "update", "start", "stop", "pause", "resume", "restart", "run", "attach", "detach", "rotate", "reset",
+            "grant",
         }),
     ),
     4: ("Delete", frozenset({"delete", "deregister", "revoke"})),

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
+from pilothouse_server.containers.job_status import ContainerRun
 from pilothouse_server.containers.volume_attachment import shows_volumes, volumes_attachable
 from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.errors import invalid
@@ -84,7 +85,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
             *("id", "namespace_ref", "updated_by", "row_version"),
             # Between desired and observed: callers see what becomes of them.
             *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
-            *("spec.rights", "spec.replaced_generation"),
+            *("spec.rights", "spec.replaced_generation", "spec.run"),
             "observed.conditions",
         ),
         check=_check_choices,
@@ -126,4 +127,5 @@ STATUS_CHANGE = AnswerConverter(
     pb.StatusChange,
     Differences(names={"previous_status": "previous", "current_status": "current"}),
 )
+RUN = AnswerConverter(ContainerRun, pb.Run)
 IMAGE = AnswerConverter(model.Image, pb.Image, Differences(struct_only=("id",)))

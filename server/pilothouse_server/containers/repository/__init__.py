@@ -42,6 +42,7 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
+from pilothouse_server.containers.repository.runs import list_runs
 from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "list_images",
     "list_pods",
     "list_ready",
+    "list_runs",
     "remove_all",
     "service_limits",
     "stream_containers",

@@ -180,6 +180,7 @@ def _parameters(change: ContainerChange) -> dict[str, Any]:
     columns: dict[str, Any] = {
         **columns_of(wanted),
         "id": stored.id,
+        "kubernetes_name": wanted.kubernetes_name,
         "namespace_id": stored.namespace_id,
         "cluster_name": stored.cluster_name,
         "row_version": stored.row_version,

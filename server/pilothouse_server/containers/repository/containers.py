@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from pilothouse_server.containers.model import CachedContainer, Container, Pod
+from pilothouse_server.containers.model import CachedContainer, Container, Pod, Status
 from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
@@ -74,10 +74,7 @@ class PlacedContainer(NamedTuple):
 
 register_constraint("uq_containers_name", lambda: already_exists("container", "of this name"))
 
-_STATUSES = {
-    name.upper(): name
-    for name in ("pending", "running", "paused", "stopped", "failed", "crash_loop_back_off")
-}
+_STATUSES = {name.upper(): name for name in get_args(Status)}
 # As it stands in the document.
 _KINDS = {name.upper(): name for name in get_args(WorkloadKind)}
 _POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
@@ -299,7 +296,15 @@ async def list_pods(transaction: ReadTransaction, container_id: int) -> Sequence
         .order_by(CONTAINER_PODS.c.pod_name)
     )
     return [
-        Pod(row.pod_name, row.uid, row.phase or "", row.ready, row.deleting, row.started_at)
+        Pod(
+            row.pod_name,
+            row.uid,
+            row.phase or "",
+            row.ready,
+            row.deleting,
+            row.started_at,
+            row.revision or "",
+        )
         for row in await transaction.connection.execute(query)
     ]
 

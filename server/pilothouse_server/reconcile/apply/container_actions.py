@@ -44,7 +44,7 @@ from pilothouse_server.kubernetes.objects import (
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import others_acts, replicas, service_writer, stateful_sets
+from pilothouse_server.reconcile.apply import jobs, others_acts, replicas, service_writer, stateful_sets
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -88,7 +88,7 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     if await external_sources.refuse_on_cluster(client, container):
         return None
     type_ = workload_type(container)
-    if type_.services_first:
+    if type_.services_first or type_.runs:
         return None
     services = manifests.services(container)
     for manifest in services:
@@ -127,21 +127,13 @@ async def apply(
     """
     type_ = workload_type(container)
     workload = await client.find(type_.resource, container.kubernetes_namespace, container.kubernetes_name)
-    if workload is not None:
-        _check_ours(container, type_.kind, workload)
-        if workload.metadata.deletion_timestamp is not None:
-            # Somebody deletes the object; an apply would succeed and be lost. It is created again once it is gone.
-            return ContainerProgress(
-                workload=workload,
-                conditions=(waiting("Deleting", f"the {type_.kind} is being deleted"),),
-                again_seconds=AGAIN_SECONDS,
-            )
-    elif container.observed_generation > 0:
-        # It was there: what has gone with its namespace is not put into another one of that name.
-        await client.check_home(container.namespace_ref)
+    if (deleting := await _met(client, container, workload)) is not None:
+        return deleting
     drift = _drift(container, workload, noted, rules)
     went_back = workload is not None and _went_back(container, workload, drift)
     account = await _apply_service_account(client, container)
+    if type_.runs and (ended := await _ended_run(client, container, workload, drift)) is not None:
+        return msgspec.structs.replace(ended, objects={**(ended.objects or {}), **account})
     restarts = await others_acts.restarts(client, type_, workload, noted)
     unchanged = await _as_wanted(client, container, workload, drift)
     if unchanged is not None:
@@ -185,6 +177,47 @@ async def apply(
     )
 
 
+async def _met(
+    client: LeasedClient, container: Container, workload: WorkloadObject | None
+) -> ContainerProgress | None:
+    """Returns that the workload is being deleted; None if it is not. Raises Conflict for somebody else's."""
+    if workload is not None:
+        kind = workload_type(container).kind
+        _check_ours(container, kind, workload)
+        if workload.metadata.deletion_timestamp is not None:
+            # Somebody deletes the object; an apply would succeed and be lost. It is created again once it is gone.
+            return ContainerProgress(
+                workload=workload,
+                conditions=(waiting("Deleting", f"the {kind} is being deleted"),),
+                again_seconds=AGAIN_SECONDS,
+            )
+    elif container.observed_generation > 0:
+        # It was there: what has gone with its namespace is not put into another one of that name.
+        await client.check_home(container.namespace_ref)
+    return None
+
+
+async def _ended_run(
+    client: LeasedClient, container: Container, job: WorkloadObject | None, drift: Drift
+) -> ContainerProgress | None:
+    """Returns that nothing is left to do for the newest run of a Job; None if it has not ended."""
+    applied = Condition(APPLIED, "True", "Applied")
+    if jobs.has_ended(container, job):
+        services = await _apply_services(client, container, drift)
+        there = () if job is None else ((workload_type(container).resource, job),)
+        return ContainerProgress(
+            workload=job,
+            conditions=(applied, drift.condition()),
+            objects=marks.noted(*there, *services),
+        )
+    end = jobs.lost(container, job)
+    return None if end is None else ContainerProgress(conditions=(applied, end))
+
+
+def _has_as_many(container: Container, workload: WorkloadObject) -> bool:
+    return workload.replicas == container.wanted_replicas
+
+
 def _went_back(container: Container, workload: WorkloadObject, drift: Drift) -> bool:
     """Returns whether the workload, as the cluster has it now, is older than one that was seen or applied before.
 
@@ -223,7 +256,7 @@ async def _as_wanted(
     if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
     type_ = workload_type(container)
-    if workload.replicas != container.wanted_replicas:
+    if not (jobs.agrees if type_.runs else _has_as_many)(container, workload):
         return None
     namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
     services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
@@ -233,14 +266,17 @@ async def _as_wanted(
     for manifest in wanted:
         if not await drift.is_untouched(client, SERVICES, manifest):
             return None
-    manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
+    manifest = manifests.workload(container, replicas_set=_replicas_set(container))
     if type_.states_replicas:
         manifest = await stateful_sets.own_replicas(client, container, manifest)
     if not await drift.is_untouched(client, type_.resource, manifest):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     # An autoscaler may have gone.
-    if (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None:
+    if (
+        not type_.runs
+        and (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None
+    ):
         conditions.append(scaled)
     objects = marks.noted((type_.resource, workload), *services) | others_acts.restart_mark(workload)
     return ContainerProgress(workload=workload, conditions=tuple(conditions), objects=objects)
@@ -262,6 +298,8 @@ async def delete(
             services[name] = found
     for name, service in services.items():
         await client.delete(SERVICES, home, name, uid=service.metadata.uid)
+    if workload_type(container).runs and await jobs.delete_all(client, container):
+        return ContainerProgress(again_seconds=AGAIN_SECONDS)
     workload = await _workload_to_delete(client, container)
     if workload is not None and manifests.is_ours(container, workload):
         if workload.metadata.deletion_timestamp is None:
@@ -342,6 +380,8 @@ async def _apply_workload(
 ) -> tuple[WorkloadObject, replicas.Replicas]:
     type_, wanted = workload_type(container), container.wanted_replicas
     decided, held = replicas.Replicas(), _is_held(container, present)
+    if type_.runs:
+        return await jobs.write(client, container, present, drift), decided
     if present is None and type_.states_replicas:
         manifest = manifests.first(container)
         return await drift.apply(client, type_.resource, manifest, present=False), decided
@@ -359,6 +399,11 @@ async def _apply_workload(
     if type_.states_replicas:
         manifest = await stateful_sets.own_replicas(client, container, manifest)
     return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
+
+
+def _replicas_set(container: Container) -> int | None:
+    """Returns the number of pods that its workload notes; a Job notes none."""
+    return None if workload_type(container).runs else container.wanted_replicas
 
 
 def _is_held(container: Container, present: WorkloadObject | None) -> bool:

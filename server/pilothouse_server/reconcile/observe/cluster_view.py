@@ -37,18 +37,27 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Objects:
-    """The objects of one container, by name, and its workloads also by kind: there may be another of its name."""
+    """The objects of one container, by name, and its workloads also by kind: there may be another of its name.
 
-    __slots__ = ("pods", "replica_sets", "workloads")
+    `ended`: workloads that had ended and are gone, until their end is written: a TTL may delete them immediately.
+    """
+
+    __slots__ = ("ended", "pods", "replica_sets", "workloads")
 
     def __init__(self) -> None:
         self.workloads: dict[tuple[str, str], WorkloadObject] = {}
+        self.ended: dict[tuple[str, str], WorkloadObject] = {}
         self.replica_sets: dict[str, ReplicaSet] = {}
         self.pods: dict[str, Pod] = {}
 
     @property
     def empty(self) -> bool:
-        return not (self.workloads or self.replica_sets or self.pods)
+        return not (self.workloads or self.ended or self.replica_sets or self.pods)
+
+    @property
+    def all_workloads(self) -> dict[tuple[str, str], WorkloadObject]:
+        """Its workloads, those too that have ended and are gone."""
+        return {**self.ended, **self.workloads}
 
 
 class ClusterView:
@@ -87,6 +96,8 @@ class ClusterView:
             return
         if new is None:
             self.lost.add(uid)
+            if old is not None and old.finished is not None:
+                self.containers.setdefault(uid, Objects()).ended[kind, old.metadata.name] = old
         elif old is not None and old.metadata.generation != new.metadata.generation:
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
         elif old is not None and marks.changed(new.mark, old.mark):
@@ -147,6 +158,14 @@ class ClusterView:
             marks.same(each.mark, noted.get(marks.key(*where), ""))
             for where, each in objects.workloads.items()
         )
+
+    def forget_ended(self, uid: str) -> None:
+        """Their end is written."""
+        objects = self.containers.get(uid)
+        if objects is not None and objects.ended:
+            objects.ended.clear()
+            if objects.empty:
+                del self.containers[uid]
 
     def take_lost(self) -> tuple[set[str], set[str]]:
         """Containers whose workload vanished, and names of namespaces that end, ended or were changed."""

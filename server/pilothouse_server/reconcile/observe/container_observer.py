@@ -12,7 +12,7 @@ Objects of no container are left to the sweep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -21,9 +21,10 @@ import msgspec
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
+from pilothouse_server.containers.job_status import ContainerRun, run_end, runs_of
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
-from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
+from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, has_runs, workload_type
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
@@ -47,6 +48,7 @@ from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import (
     applied_objects,
+    container_runs,
     container_status,
     images,
     namespace_status,
@@ -54,7 +56,7 @@ from pilothouse_server.reconcile.repository import (
 )
 from pilothouse_server.reconcile.repository.container_status import ORDINARY_REASONS, Change
 from pilothouse_server.runtime.event_loop import cooperatively
-from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import NamespaceId
 
@@ -113,6 +115,7 @@ class ContainerObserver(StatusObserver):
         self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, MANAGED_SELECTOR)
         # The last written values, so that only differences are written.
         self._written_pods: dict[str, tuple[PodObservation, ...]] = {}
+        self._written_runs: dict[str, tuple[int, tuple[ContainerRun, ...]]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
         # By uid; written together when their time has come.
@@ -208,13 +211,18 @@ class ContainerObserver(StatusObserver):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
                 changes.append(self._change(container, observation))
-            await container_status.write(transaction, changes, "kubernetes")
+            written = await container_status.write(transaction, changes, "kubernetes")
+            runs = {each.uid: self._runs(each, seen[each.uid]) for each in locked if has_runs(each)}
+            await self._write_runs(transaction, locked, written, runs)
             missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
             await work_queue.requeue_containers(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
             known = await container_status.uids_there(transaction, self.cluster.name, left) if left else set()
         for container in locked:
             self._remember(container, seen[container.uid])
+            if container.uid in runs:
+                self._written_runs[container.uid] = container.spec.run, runs[container.uid]
+                self.view.forget_ended(container.uid)
             self._explanations.record(container, seen[container.uid])
         for uid in left:
             if uid in known:
@@ -223,6 +231,31 @@ class ContainerObserver(StatusObserver):
                 self._forget(uid)
         await self._explanations.request_due({each.uid: (each, seen[each.uid]) for each in locked})
         self._note_images(locked)
+
+    def _runs(self, container: Container, observation: Observation) -> tuple[ContainerRun, ...]:
+        objects = self.view.containers.get(container.uid) or Objects()
+        return runs_of(container, objects.all_workloads.values(), observation.pods)
+
+    async def _write_runs(
+        self,
+        transaction: Transaction,
+        locked: Sequence[Container],
+        written: Iterable[Container],
+        runs: Mapping[str, tuple[ContainerRun, ...]],
+    ) -> None:
+        """Writes the runs that differ; those that have ended count no more against quotas."""
+        if not runs:
+            return
+        now = {each.uid: each for each in (*locked, *written) if each.uid in runs}
+        differing = [
+            (each, runs[uid])
+            for uid, each in now.items()
+            if self._written_runs.get(uid) != (each.spec.run, runs[uid])
+        ]
+        await container_runs.write(transaction, differing)
+        await container_runs.release_quota(
+            transaction, [each for each, _ in differing if run_end(each) is not None]
+        )
 
     def _note_images(self, containers: list[Container]) -> None:
         """Records the images of the pods that are not written yet."""
@@ -260,7 +293,7 @@ class ContainerObserver(StatusObserver):
         replica_sets: Iterable[ReplicaSet] = objects.replica_sets.values()
         return observe(
             container,
-            objects.workloads.get((workload_type(container).kind, container.kubernetes_name)),
+            objects.all_workloads.get((workload_type(container).kind, container.kubernetes_name)),
             replica_sets,
             pods,
             self._explanations.events(container.uid),
@@ -297,6 +330,7 @@ class ContainerObserver(StatusObserver):
 
     def _forget(self, uid: str) -> None:
         self._written_pods.pop(uid, None)
+        self._written_runs.pop(uid, None)
         self._owners.pop(uid, None)
         self._explanations.forget(uid)
         self._images.forget(uid)
@@ -335,7 +369,9 @@ class ContainerObserver(StatusObserver):
 
 
 def _lost(container: Container, objects: Objects | None) -> bool:
-    """Applied once, wanted, and not there (any more)."""
+    """Applied once, wanted, and not there (any more). A run that has ended is not wanted any more."""
+    if run_end(container) is not None:
+        return False
     where = workload_type(container).kind, container.kubernetes_name
     there = objects is not None and where in objects.workloads
     return not there and bool(container.observed.deployment_name) and container.observed_generation > 0

@@ -43,6 +43,8 @@ class _ContainerStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conta
     """A pod has failed permanently, or the rollout has passed its deadline."""
     CONTAINER_STATUS_CRASH_LOOP_BACK_OFF: _ContainerStatus.ValueType  # 6
     """A pod ends again and again."""
+    CONTAINER_STATUS_SUCCEEDED: _ContainerStatus.ValueType  # 7
+    """The newest run of a Job has succeeded."""
 
 class ContainerStatus(_ContainerStatus, metaclass=_ContainerStatusEnumTypeWrapper):
     """Status of a container. By precedence: paused, stopped, crash_loop_back_off, failed, running, pending."""
@@ -61,6 +63,8 @@ CONTAINER_STATUS_FAILED: ContainerStatus.ValueType  # 5
 """A pod has failed permanently, or the rollout has passed its deadline."""
 CONTAINER_STATUS_CRASH_LOOP_BACK_OFF: ContainerStatus.ValueType  # 6
 """A pod ends again and again."""
+CONTAINER_STATUS_SUCCEEDED: ContainerStatus.ValueType  # 7
+"""The newest run of a Job has succeeded."""
 Global___ContainerStatus: _TypeAlias = ContainerStatus  # noqa: Y015
 
 class _DriftPolicy:
@@ -234,6 +238,8 @@ class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workload
     """A Deployment."""
     WORKLOAD_KIND_STATEFUL_SET: _WorkloadKind.ValueType  # 2
     """A StatefulSet."""
+    WORKLOAD_KIND_JOB: _WorkloadKind.ValueType  # 4
+    """A Job."""
 
 class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
     """Kind of the Kubernetes object that makes the pods of a container."""
@@ -244,6 +250,8 @@ WORKLOAD_KIND_DEPLOYMENT: WorkloadKind.ValueType  # 1
 """A Deployment."""
 WORKLOAD_KIND_STATEFUL_SET: WorkloadKind.ValueType  # 2
 """A StatefulSet."""
+WORKLOAD_KIND_JOB: WorkloadKind.ValueType  # 4
+"""A Job."""
 Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
 
 class _ProgramKind:
@@ -2116,6 +2124,258 @@ class StatefulSetSettings(_message.Message):
 Global___StatefulSetSettings: _TypeAlias = StatefulSetSettings  # noqa: Y015
 
 @_typing.final
+class PodCondition(_message.Message):
+    """A condition of a pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Required. Such as `DisruptionTarget`."""
+    status: _builtins.str
+    """`True` (default), `False` or `Unknown`."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        status: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCondition: _TypeAlias = PodCondition  # noqa: Y015
+
+@_typing.final
+class PodFailureRule(_message.Message):
+    """The reaction of a Job to a pod that failed, by the first rule that matches. Give either exit codes or conditions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    EXIT_CODES_FIELD_NUMBER: _builtins.int
+    POD_CONDITIONS_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """Required. `FailJob`, `FailIndex` (with `backoff_limit_per_index`), `Ignore` (it does not count) or `Count`."""
+    program: _builtins.str
+    """The program whose exit code counts; default any."""
+    operator: _builtins.str
+    """`In` or `NotIn`, with `exit_codes`."""
+    @_builtins.property
+    def exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Exit codes, each once and in ascending order; at most 255. 0 is not allowed with `In`."""
+
+    @_builtins.property
+    def pod_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodCondition]:
+        """Conditions of the pod, one of which must hold."""
+
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        program: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        pod_conditions: _abc.Iterable[Global___PodCondition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "exit_codes", b"exit_codes", "operator", b"operator", "pod_conditions", b"pod_conditions", "program", b"program"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodFailureRule: _TypeAlias = PodFailureRule  # noqa: Y015
+
+@_typing.final
+class SuccessRule(_message.Message):
+    """When an indexed Job has succeeded before all of its indexes have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCEEDED_INDEXES_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    succeeded_indexes: _builtins.str
+    """Indexes that must have succeeded, such as `0,2-4`; default any."""
+    succeeded_count: _builtins.int
+    """How many of them; default all."""
+    def __init__(
+        self,
+        *,
+        succeeded_indexes: _builtins.str = ...,
+        succeeded_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_succeeded_count", b"_succeeded_count", "succeeded_count", b"succeeded_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_succeeded_count", b"_succeeded_count", "succeeded_count", b"succeeded_count", "succeeded_indexes", b"succeeded_indexes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__succeeded_count: _TypeAlias = _typing.Literal["succeeded_count"]  # noqa: Y015
+    _WhichOneofArgType__succeeded_count: _TypeAlias = _typing.Literal["_succeeded_count", b"_succeeded_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__succeeded_count) -> _WhichOneofReturnType__succeeded_count | None: ...
+
+Global___SuccessRule: _TypeAlias = SuccessRule  # noqa: Y015
+
+@_typing.final
+class JobSettings(_message.Message):
+    """Settings of a Job. An empty field takes the default of Kubernetes. A change of `parallelism`, `backoff_limit`,
+    `max_failed_indexes`, `active_deadline_seconds` or `ttl_seconds` reaches the present run; any other, and any change of
+    the pods, begins with the next one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    PARALLELISM_FIELD_NUMBER: _builtins.int
+    COMPLETION_MODE_FIELD_NUMBER: _builtins.int
+    BACKOFF_LIMIT_FIELD_NUMBER: _builtins.int
+    BACKOFF_LIMIT_PER_INDEX_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_INDEXES_FIELD_NUMBER: _builtins.int
+    ACTIVE_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    POD_REPLACEMENT_POLICY_FIELD_NUMBER: _builtins.int
+    POD_FAILURE_POLICY_FIELD_NUMBER: _builtins.int
+    SUCCESS_POLICY_FIELD_NUMBER: _builtins.int
+    completions: _builtins.int
+    """Pods that must succeed; default 1, or if `parallelism` is set, one of which tells that the work is done."""
+    parallelism: _builtins.int
+    """Pods that run concurrently; default 1."""
+    completion_mode: _builtins.str
+    """`NonIndexed` (default), or `Indexed`: each completion has a number, which its pod gets as `JOB_COMPLETION_INDEX`."""
+    backoff_limit: _builtins.int
+    """Failures after which a run has failed; default 6."""
+    backoff_limit_per_index: _builtins.int
+    """The same of each index. Only with `Indexed` and `Never`."""
+    max_failed_indexes: _builtins.int
+    """Indexes that may fail before the run does; only with `backoff_limit_per_index`."""
+    active_deadline_seconds: _builtins.int
+    """Seconds after which a run that has not ended has failed; default without an end."""
+    ttl_seconds: _builtins.int
+    """Seconds after its end until Kubernetes deletes a Job, with its pods and logs; default never. The run stays listed."""
+    restart_policy: _builtins.str
+    """`Never` (default): a program that fails gets a new pod. `OnFailure`: it starts again in its pod."""
+    pod_replacement_policy: _builtins.str
+    """When a new pod takes the place of one that ends: `TerminatingOrFailed` or `Failed`."""
+    @_builtins.property
+    def pod_failure_policy(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodFailureRule]:
+        """Rules for pods that fail; only with `Never`."""
+
+    @_builtins.property
+    def success_policy(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuccessRule]:
+        """Rules for success; only with `Indexed`."""
+
+    def __init__(
+        self,
+        *,
+        completions: _builtins.int | None = ...,
+        parallelism: _builtins.int | None = ...,
+        completion_mode: _builtins.str = ...,
+        backoff_limit: _builtins.int | None = ...,
+        backoff_limit_per_index: _builtins.int | None = ...,
+        max_failed_indexes: _builtins.int | None = ...,
+        active_deadline_seconds: _builtins.int | None = ...,
+        ttl_seconds: _builtins.int | None = ...,
+        restart_policy: _builtins.str = ...,
+        pod_replacement_policy: _builtins.str = ...,
+        pod_failure_policy: _abc.Iterable[Global___PodFailureRule] | None = ...,
+        success_policy: _abc.Iterable[Global___SuccessRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_deadline_seconds", b"_active_deadline_seconds", "_backoff_limit", b"_backoff_limit", "_backoff_limit_per_index", b"_backoff_limit_per_index", "_completions", b"_completions", "_max_failed_indexes", b"_max_failed_indexes", "_parallelism", b"_parallelism", "_ttl_seconds", b"_ttl_seconds", "active_deadline_seconds", b"active_deadline_seconds", "backoff_limit", b"backoff_limit", "backoff_limit_per_index", b"backoff_limit_per_index", "completions", b"completions", "max_failed_indexes", b"max_failed_indexes", "parallelism", b"parallelism", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_deadline_seconds", b"_active_deadline_seconds", "_backoff_limit", b"_backoff_limit", "_backoff_limit_per_index", b"_backoff_limit_per_index", "_completions", b"_completions", "_max_failed_indexes", b"_max_failed_indexes", "_parallelism", b"_parallelism", "_ttl_seconds", b"_ttl_seconds", "active_deadline_seconds", b"active_deadline_seconds", "backoff_limit", b"backoff_limit", "backoff_limit_per_index", b"backoff_limit_per_index", "completion_mode", b"completion_mode", "completions", b"completions", "max_failed_indexes", b"max_failed_indexes", "parallelism", b"parallelism", "pod_failure_policy", b"pod_failure_policy", "pod_replacement_policy", b"pod_replacement_policy", "restart_policy", b"restart_policy", "success_policy", b"success_policy", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__active_deadline_seconds: _TypeAlias = _typing.Literal["active_deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__active_deadline_seconds: _TypeAlias = _typing.Literal["_active_deadline_seconds", b"_active_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__backoff_limit: _TypeAlias = _typing.Literal["backoff_limit"]  # noqa: Y015
+    _WhichOneofArgType__backoff_limit: _TypeAlias = _typing.Literal["_backoff_limit", b"_backoff_limit"]  # noqa: Y015
+    _WhichOneofReturnType__backoff_limit_per_index: _TypeAlias = _typing.Literal["backoff_limit_per_index"]  # noqa: Y015
+    _WhichOneofArgType__backoff_limit_per_index: _TypeAlias = _typing.Literal["_backoff_limit_per_index", b"_backoff_limit_per_index"]  # noqa: Y015
+    _WhichOneofReturnType__completions: _TypeAlias = _typing.Literal["completions"]  # noqa: Y015
+    _WhichOneofArgType__completions: _TypeAlias = _typing.Literal["_completions", b"_completions"]  # noqa: Y015
+    _WhichOneofReturnType__max_failed_indexes: _TypeAlias = _typing.Literal["max_failed_indexes"]  # noqa: Y015
+    _WhichOneofArgType__max_failed_indexes: _TypeAlias = _typing.Literal["_max_failed_indexes", b"_max_failed_indexes"]  # noqa: Y015
+    _WhichOneofReturnType__parallelism: _TypeAlias = _typing.Literal["parallelism"]  # noqa: Y015
+    _WhichOneofArgType__parallelism: _TypeAlias = _typing.Literal["_parallelism", b"_parallelism"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active_deadline_seconds) -> _WhichOneofReturnType__active_deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_limit) -> _WhichOneofReturnType__backoff_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_limit_per_index) -> _WhichOneofReturnType__backoff_limit_per_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completions) -> _WhichOneofReturnType__completions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failed_indexes) -> _WhichOneofReturnType__max_failed_indexes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallelism) -> _WhichOneofReturnType__parallelism | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
+
+Global___JobSettings: _TypeAlias = JobSettings  # noqa: Y015
+
+@_typing.final
+class Run(_message.Message):
+    """One run of a Job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the Job on the cluster: that of the container for the first run, then `NAME-2` and so on."""
+    number: _builtins.int
+    """Number of the run, from 1."""
+    status: Global___ContainerStatus.ValueType
+    """PENDING, RUNNING, STOPPED, PAUSED, SUCCEEDED or FAILED."""
+    reason: _builtins.str
+    """Cause in one word, such as `BackoffLimitExceeded`. `Removed`: it was deleted before it had ended."""
+    exit_code: _builtins.int
+    """Exit code of the pod that failed."""
+    message: _builtins.str
+    """Cause for people, with the name of the pod that failed."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Time when it began; unset while suspended from the beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Time when it ended."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        number: _builtins.int = ...,
+        status: Global___ContainerStatus.ValueType = ...,
+        reason: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "message", b"message", "name", b"name", "number", b"number", "reason", b"reason", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
 class Container(_message.Message):
     """One workload: pods with a main program, and sidecars where it has them."""
 
@@ -2301,6 +2561,8 @@ class Container(_message.Message):
     POD_RESOURCES_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATEFUL_SET_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    RUNS_KEPT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -2364,6 +2626,8 @@ class Container(_message.Message):
     """Whether the pods get a token of their service account for the API server; default as the account says. An account that
     is made only because a container names it gives none.
     """
+    runs_kept: _builtins.int
+    """Runs of a Job that are kept, with their Jobs unless those have a TTL; default 5, at most 100."""
     status: Global___ContainerStatus.ValueType
     """Current status."""
     phase: _builtins.str
@@ -2537,6 +2801,10 @@ class Container(_message.Message):
         """A StatefulSet. Its name has at most 52 characters."""
 
     @_builtins.property
+    def job(self) -> Global___JobSettings:
+        """A Job. Its name has at most 57 characters."""
+
+    @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """Conditions: `Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`,
         `VolumesAttachable`; `ForeignPrograms` while programs of others are in the pod template; `Repaired` once the server
@@ -2639,6 +2907,8 @@ class Container(_message.Message):
         pod_resources: Global___Resources | None = ...,
         deployment: Global___DeploymentSettings | None = ...,
         stateful_set: Global___StatefulSetSettings | None = ...,
+        job: Global___JobSettings | None = ...,
+        runs_kept: _builtins.int | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -2668,22 +2938,26 @@ class Container(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__runs_kept: _TypeAlias = _typing.Literal["runs_kept"]  # noqa: Y015
+    _WhichOneofArgType__runs_kept: _TypeAlias = _typing.Literal["_runs_kept", b"_runs_kept"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
-    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set"]  # noqa: Y015
+    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set", "job"]  # noqa: Y015
     _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__runs_kept) -> _WhichOneofReturnType__runs_kept | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_grace_seconds) -> _WhichOneofReturnType__termination_grace_seconds | None: ...
     @_typing.overload
@@ -3130,6 +3404,7 @@ class UpdateContainerRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -3144,6 +3419,8 @@ class UpdateContainerRequest(_message.Message):
     """Permits changes of a StatefulSet that Kubernetes permits only to a new one: it is deleted without its pods and
     claims, and made again around them.
     """
+    run: _builtins.bool
+    """Starts a new run with the new values. Only of a Job whose newest run has ended."""
     @_builtins.property
     def container(self) -> Global___Container:
         """New values."""
@@ -3165,10 +3442,11 @@ class UpdateContainerRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         replace: _builtins.bool = ...,
+        run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "run", b"run", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3703,6 +3981,132 @@ class RestartContainerResponse(_message.Message):
 Global___RestartContainerResponse: _TypeAlias = RestartContainerResponse  # noqa: Y015
 
 @_typing.final
+class RunContainerRequest(_message.Message):
+    """Names a container to run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required."""
+    request_id: _builtins.str
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
+    validate_only: _builtins.bool
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunContainerRequest: _TypeAlias = RunContainerRequest  # noqa: Y015
+
+@_typing.final
+class RunContainerResponse(_message.Message):
+    """The container, and its new run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def container(self) -> Global___Container:
+        """The stored resource."""
+
+    @_builtins.property
+    def run(self) -> Global___Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        container: Global___Container | None = ...,
+        run: Global___Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunContainerResponse: _TypeAlias = RunContainerResponse  # noqa: Y015
+
+@_typing.final
+class ListRunsRequest(_message.Message):
+    """Request for a page of a container's runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required."""
+    page_size: _builtins.int
+    """Items in a page; default 50, at most 1,000."""
+    page_token: _builtins.str
+    """Token of the previous page."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunsRequest: _TypeAlias = ListRunsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunsResponse(_message.Message):
+    """A page of a container's runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___Run] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
+
+@_typing.final
 class WatchContainersRequest(_message.Message):
     """Request for a stream of containers."""
 
@@ -4028,6 +4432,7 @@ class StreamLogsRequest(_message.Message):
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -4050,6 +4455,8 @@ class StreamLogsRequest(_message.Message):
     """
     program: _builtins.str
     """Name of one program of the pods: a sidecar, an init container, or the main one, which is the default."""
+    run: _builtins.int
+    """Number of a run of the Job: only the logs of its pods. Default all that are there."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """Returns only lines written since then, to the second."""
@@ -4068,10 +4475,11 @@ class StreamLogsRequest(_message.Message):
         tail_lines: _builtins.int | None = ...,
         resume_token: _builtins.str = ...,
         program: _builtins.str = ...,
+        run: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "resume_token", b"resume_token", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "resume_token", b"resume_token", "run", b"run", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015

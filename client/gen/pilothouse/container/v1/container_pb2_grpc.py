@@ -95,6 +95,16 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.FromString,
                 _registered_method=True)
+        self.RunContainer = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/RunContainer',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerResponse.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/ListRuns',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
         self.WatchContainers = channel.unary_stream(
                 '/pilothouse.container.v1.ContainerService/WatchContainers',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchContainersRequest.SerializeToString,
@@ -251,6 +261,21 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunContainer(self, request, context):
+        """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
+        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchContainers(self, request, context):
         """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
         change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -379,6 +404,16 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.RestartContainer,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.SerializeToString,
+            ),
+            'RunContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunContainer,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.SerializeToString,
             ),
             'WatchContainers': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchContainers,
@@ -719,6 +754,60 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/RestartContainer',
             pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/RunContainer',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/ListRuns',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

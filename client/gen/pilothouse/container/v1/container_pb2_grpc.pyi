@@ -101,6 +101,12 @@ class ContainerServiceStub:
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+    RunContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]
+    """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
+    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+    """
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]
+    """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     WatchContainers: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -215,6 +221,12 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]  # type: ignore[assignment]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+    RunContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]  # type: ignore[assignment]
+    """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
+    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+    """
+    ListRuns: _aio.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     WatchContainers: _aio.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]  # type: ignore[assignment]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -392,6 +404,24 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.RestartContainerResponse, _abc.Awaitable[_container_pb2.RestartContainerResponse]]:
         """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+
+    @_abc_1.abstractmethod
+    def RunContainer(
+        self,
+        request: _container_pb2.RunContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.RunContainerResponse, _abc.Awaitable[_container_pb2.RunContainerResponse]]:
+        """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
+        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRuns(
+        self,
+        request: _container_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.ListRunsResponse, _abc.Awaitable[_container_pb2.ListRunsResponse]]:
+        """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
 
     @_abc_1.abstractmethod
     def WatchContainers(

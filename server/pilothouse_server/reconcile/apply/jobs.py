@@ -1,0 +1,99 @@
+"""Steps on a cluster for a container whose runs are Jobs.
+
+A Job is made once and ends once. Its template cannot change, so a container that has changed since is not applied to
+the Job that runs: only whether it is suspended is. One that has ended is left as it is, and one that has gone after
+its end is not made again. A new run is a Job under a new name; a former one that still runs is deleted before, and so
+are those that are no longer kept.
+
+A Job that is gone before its end was seen is made again, as any object is that others delete. With a TTL it may have
+ended and been deleted by that, so it counts as failed instead: work that was done is not done twice.
+"""
+
+from __future__ import annotations
+
+from pilothouse_server.containers import manifests
+from pilothouse_server.containers.job_status import FAILED, REMOVED, REMOVED_MESSAGE, RUN, run_end, runs_kept
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import JobSettings
+from pilothouse_server.kubernetes.objects import JOBS, Job, WorkloadObject
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.values.resources import Condition
+
+
+def has_ended(container: Container, job: WorkloadObject | None) -> bool:
+    """Returns whether nothing is to be done for the newest run any more."""
+    return run_end(container) is not None if job is None else job.finished is not None
+
+
+def lost(container: Container, job: WorkloadObject | None) -> Condition | None:
+    """Returns the end of a run whose Job has a TTL, was seen, and is gone; None for any other."""
+    settings = container.spec.workload
+    was_there = container.observed.deployment_name == container.kubernetes_name
+    if (
+        job is not None
+        or not was_there
+        or not isinstance(settings, JobSettings)
+        or settings.ttl_seconds is None
+    ):
+        return None
+    return Condition(FAILED, "True", REMOVED, REMOVED_MESSAGE, made_from=container.kubernetes_name)
+
+
+def agrees(container: Container, job: WorkloadObject) -> bool:
+    """Returns whether a Job may be as it is wanted, as far as its own fields show."""
+    assert isinstance(job, Job)
+    return job.spec.suspend == (container.desired_state != "running") and _is_of_present(container, job)
+
+
+async def write(
+    client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
+) -> WorkloadObject:
+    """Makes the newest run, or brings it to the desired state. Raises ClusterError, LeaseLost."""
+    if present is None:
+        await _clear(client, container)
+        return await drift.apply(client, JOBS, manifests.workload(container), present=False)
+    if _is_of_present(container, present):
+        return await drift.apply(client, JOBS, manifests.workload(container), present=True)
+    assert isinstance(present, Job)
+    suspend = container.desired_state != "running"
+    if present.spec.suspend == suspend:
+        return present
+    return await client.merge_patch(
+        JOBS, container.namespace_ref, container.kubernetes_name, {"spec": {"suspend": suspend}}
+    )
+
+
+async def delete_all(client: LeasedClient, container: Container) -> bool:
+    """Deletes the Jobs of all runs; returns whether any is left. Raises ClusterError, LeaseLost."""
+    found = [job for job in await _jobs(client, container) if manifests.is_ours(container, job)]
+    for job in found:
+        await _delete(client, container, job)
+    return bool(found)
+
+
+async def _clear(client: LeasedClient, container: Container) -> None:
+    """Deletes former runs that have not ended, and those that are not kept."""
+    oldest = container.spec.run - runs_kept(container)
+    for job in await _jobs(client, container):
+        number = job.metadata.annotation(RUN)
+        former = not number.isdecimal() or int(number) < container.spec.run
+        if former and (job.finished is None or (number.isdecimal() and int(number) <= oldest)):
+            await _delete(client, container, job)
+
+
+async def _jobs(client: LeasedClient, container: Container) -> tuple[Job, ...]:
+    return await client.list(JOBS, container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}")
+
+
+async def _delete(client: LeasedClient, container: Container, job: Job) -> None:
+    if job.metadata.deletion_timestamp is None:
+        await client.delete(JOBS, container.namespace_ref, job.metadata.name, uid=job.metadata.uid)
+
+
+def _is_of_present(container: Container, job: WorkloadObject) -> bool:
+    """Returns whether a Job was rendered from the present container; one that is imported has no mark yet."""
+    rendered = job.metadata.annotation(manifests.RENDERED)
+    wanted = manifests.workload(container)["metadata"]["annotations"][manifests.RENDERED]
+    return rendered == wanted or (not rendered and container.imported and container.generation == 1)

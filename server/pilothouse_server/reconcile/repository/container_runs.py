@@ -1,0 +1,85 @@
+"""Runs of containers, as the observer writes them: the state of their Jobs, also of those that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from sqlalchemy import text
+
+from pilothouse_server.containers.job_status import REMOVED, REMOVED_MESSAGE, ContainerRun, run_end, runs_kept
+from pilothouse_server.containers.model import Container
+from pilothouse_server.reconcile.repository.container_status import as_json
+from pilothouse_server.store.unit_of_work import Transaction
+
+# A run that has ended keeps its end.
+_SEEN = text("""
+INSERT INTO container_runs AS t
+    (container_id, namespace_id, number, name, status, reason, message, exit_code, start_time, end_time)
+SELECT r.container_id, r.namespace_id, r.number, r.name, r.status, NULLIF(r.reason, ''), NULLIF(r.message, ''),
+    r.exit_code, r.start_time, r.end_time
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, namespace_id bigint, number int, name text, status text, reason text, message text,
+    exit_code int, start_time timestamptz, end_time timestamptz)
+ON CONFLICT (container_id, number) DO UPDATE
+SET status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.message,
+    exit_code = COALESCE(EXCLUDED.exit_code, t.exit_code), start_time = EXCLUDED.start_time,
+    end_time = EXCLUDED.end_time
+WHERE t.end_time IS NULL
+""")
+_REMOVED = text("""
+UPDATE container_runs AS t
+SET status = 'failed', reason = :reason, message = :message, end_time = now()
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, newest int, ended boolean, there int[])
+WHERE t.container_id = r.container_id AND t.end_time IS NULL AND (t.number < r.newest OR r.ended)
+    AND t.number <> ALL (r.there)
+""")
+_PRUNE = text("""
+DELETE FROM container_runs AS t
+USING jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(container_id bigint, newest int, kept int)
+WHERE t.container_id = r.container_id AND t.number <= r.newest - r.kept
+""")
+# They count against the quota only while they run.
+_RELEASE = text("""
+UPDATE containers SET quota_cpu_millicores = 0, quota_memory_bytes = 0
+WHERE id = ANY(CAST(:ids AS bigint[])) AND (quota_cpu_millicores > 0 OR quota_memory_bytes > 0)
+""")
+
+
+async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequence[ContainerRun]]]) -> None:
+    """Writes the runs of containers whose Jobs are there.
+
+    A former run whose Job is gone has ended, and those that are too many are removed.
+    """
+    if not seen:
+        return
+    if rows := [_row(container, run) for container, runs in seen for run in runs]:
+        await transaction.connection.execute(_SEEN, {"rows": as_json(rows)})
+    there = as_json(
+        {
+            "container_id": container.id,
+            "newest": container.spec.run,
+            "kept": runs_kept(container),
+            "ended": run_end(container) is not None,
+            "there": [run.number for run in runs],
+        }
+        for container, runs in seen
+    )
+    keys = {"rows": there, "reason": REMOVED, "message": REMOVED_MESSAGE}
+    await transaction.connection.execute(_REMOVED, keys)
+    await transaction.connection.execute(_PRUNE, {"rows": there})
+
+
+async def release_quota(transaction: Transaction, ended: Iterable[Container]) -> None:
+    """Has containers whose newest run has ended count nothing against the quota of their namespaces."""
+    if ids := [int(each.id) for each in ended]:
+        await transaction.connection.execute(_RELEASE, {"ids": ids})
+
+
+def _row(container: Container, run: ContainerRun) -> dict[str, object]:
+    return {
+        **msgspec.structs.asdict(run),
+        "container_id": container.id,
+        "namespace_id": container.namespace_id,
+    }

@@ -1,0 +1,199 @@
+"""Containers that are Jobs, and their runs, from the call to the cluster."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import PilothouseError
+from pilothouse_simulator.values import resources
+from tests.harness import Server
+from tests.waiting import poll_until
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+SUCCEEDED, FAILED = pb.CONTAINER_STATUS_SUCCEEDED, pb.CONTAINER_STATUS_FAILED
+
+
+def job(
+    name: str, *, behavior: str = "exit:0", settings: pb.JobSettings | None = None, **fields: Any
+) -> pb.Container:
+    return pb.Container(
+        name=name,
+        image="busybox:1.37",
+        annotations={BEHAVIOR: behavior},
+        job=settings or pb.JobSettings(backoff_limit=0),
+        **fields,
+    )
+
+
+@pytest.fixture(scope="module")
+async def demo(shared_server: Server) -> Server:
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="jobs"))
+    return shared_server
+
+
+async def until(server: Server, name: str, status: int) -> pb.Container:
+    async def reached() -> bool:
+        found = await server.admin.containers.get(namespace="jobs", name=name)
+        return found.status == status and not found.reconciling
+
+    await poll_until(reached)
+    return await server.admin.containers.get(namespace="jobs", name=name)
+
+
+async def runs(server: Server, name: str) -> list[pb.Run]:
+    return [run async for run in server.admin.containers.list_runs(namespace="jobs", name=name)]
+
+
+def jobs_of(server: Server, name: str) -> dict[str, Any]:
+    assert server.cluster is not None
+    found = server.cluster.store.list(resources.JOBS, "jobs")
+    return {each["metadata"]["name"]: each for each in found if each["metadata"]["name"].startswith(name)}
+
+
+async def test_a_job_succeeds_and_runs_again(demo: Server) -> None:
+    containers = demo.admin.containers
+    await containers.create(namespace="jobs", container=job("once"))
+    first = await until(demo, "once", SUCCEEDED)
+    assert (first.kubernetes_name, first.reason) == ("once", "CompletionsReached")
+    [run] = await runs(demo, "once")
+    assert (run.number, run.name, run.status) == (1, "once", SUCCEEDED)
+    assert [run.HasField(name) for name in ("start_time", "end_time", "exit_code")] == [True, True, False]
+    for call in (containers.stop, containers.pause, containers.start, containers.resume):
+        with pytest.raises(PilothouseError, match="its newest run has ended"):
+            await call(namespace="jobs", name="once")
+    answer = await containers.run(namespace="jobs", name="once")
+    assert (answer.run.number, answer.run.name, answer.container.kubernetes_name) == (2, "once-2", "once-2")
+    assert answer.container.status == pb.CONTAINER_STATUS_PENDING
+    second = await until(demo, "once", SUCCEEDED)
+    assert second.kubernetes_name == "once-2"
+    assert [run.name for run in await runs(demo, "once")] == ["once-2", "once"]
+    assert set(jobs_of(demo, "once")) == {"once", "once-2"}
+
+
+async def test_a_job_that_fails_says_which_pod_and_exit_code(demo: Server) -> None:
+    await demo.admin.containers.create(namespace="jobs", container=job("broken", behavior="exit:42"))
+    found = await until(demo, "broken", FAILED)
+    assert found.reason == "BackoffLimitExceeded"
+    assert re.search("pod broken-[a-z0-9]+: .*exit code 42", found.message)
+    [run] = await runs(demo, "broken")
+    assert (run.status, run.reason, run.exit_code) == (FAILED, "BackoffLimitExceeded", 42)
+
+
+async def test_a_job_is_suspended_by_stop_and_pause(demo: Server) -> None:
+    containers = demo.admin.containers
+    await containers.create(namespace="jobs", container=job("worker", behavior="run"))
+    await until(demo, "worker", pb.CONTAINER_STATUS_RUNNING)
+    with pytest.raises(PilothouseError, match="no rollout to hold"):
+        await containers.pause(namespace="jobs", name="worker", mode=pb.PAUSE_MODE_HOLD_ROLLOUT)
+    with pytest.raises(PilothouseError, match="has not ended"):
+        await containers.run(namespace="jobs", name="worker")
+    for away, back, status in (
+        (containers.stop, containers.start, pb.CONTAINER_STATUS_STOPPED),
+        (containers.pause, containers.resume, pb.CONTAINER_STATUS_PAUSED),
+    ):
+        await away(namespace="jobs", name="worker")
+        await until(demo, "worker", status)
+        assert jobs_of(demo, "worker")["worker"]["spec"]["suspend"] is True
+        await back(namespace="jobs", name="worker")
+        await until(demo, "worker", pb.CONTAINER_STATUS_RUNNING)
+        assert jobs_of(demo, "worker")["worker"]["spec"]["suspend"] is False
+
+
+async def test_restart_replaces_a_run_that_has_not_ended(demo: Server) -> None:
+    containers = demo.admin.containers
+    await containers.create(namespace="jobs", container=job("again", behavior="run"))
+    await until(demo, "again", pb.CONTAINER_STATUS_RUNNING)
+    restarted = await containers.restart(namespace="jobs", name="again")
+    assert restarted.kubernetes_name == "again-2"
+    await until(demo, "again", pb.CONTAINER_STATUS_RUNNING)
+
+    async def replaced() -> bool:
+        return [run.reason for run in await runs(demo, "again")][1:] == ["Removed"]
+
+    await poll_until(replaced)
+    assert set(jobs_of(demo, "again")) == {"again-2"}
+
+
+async def test_a_changed_job_runs_only_when_it_is_told_to(demo: Server) -> None:
+    containers = demo.admin.containers
+    await containers.create(namespace="jobs", container=job("changing", behavior="run"))
+    await until(demo, "changing", pb.CONTAINER_STATUS_RUNNING)
+
+    async def change(image: str, *, run: bool = False) -> pb.Container:
+        return await containers.update(
+            namespace="jobs",
+            name="changing",
+            container=pb.Container(image=image),
+            update_mask=FieldMask(paths=["image"]),
+            run=run,
+        )
+
+    await change("busybox:1.38")
+    await until(demo, "changing", pb.CONTAINER_STATUS_RUNNING)
+    [(name, found)] = jobs_of(demo, "changing").items()
+    assert name == "changing"
+    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "busybox:1.37"
+    with pytest.raises(PilothouseError, match="has not ended"):
+        await change("busybox:1.39", run=True)
+    await containers.stop(namespace="jobs", name="changing")
+    await until(demo, "changing", pb.CONTAINER_STATUS_STOPPED)
+    assert jobs_of(demo, "changing")["changing"]["spec"]["suspend"] is True
+    await containers.start(namespace="jobs", name="changing")
+    await containers.restart(namespace="jobs", name="changing")
+    await until(demo, "changing", pb.CONTAINER_STATUS_RUNNING)
+    found = jobs_of(demo, "changing")["changing-2"]
+    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "busybox:1.38"
+    await containers.delete(namespace="jobs", name="changing")
+
+    async def gone() -> bool:
+        return not jobs_of(demo, "changing")
+
+    await poll_until(gone)
+
+
+async def test_a_job_that_its_ttl_removed_is_not_made_again(demo: Server) -> None:
+    settings = pb.JobSettings(ttl_seconds=0)
+    await demo.admin.containers.create(namespace="jobs", container=job("fleeting", settings=settings))
+    await until(demo, "fleeting", SUCCEEDED)
+
+    async def gone() -> bool:
+        return not jobs_of(demo, "fleeting")
+
+    await poll_until(gone)
+    found = await demo.admin.containers.update(
+        namespace="jobs",
+        name="fleeting",
+        container=pb.Container(image="busybox:1.38"),
+        update_mask=FieldMask(paths=["image"]),
+    )
+    found = await until(demo, "fleeting", SUCCEEDED)
+    assert found.observed_generation == 2
+    assert not jobs_of(demo, "fleeting")
+    [run] = await runs(demo, "fleeting")
+    assert (run.status, run.HasField("end_time")) == (SUCCEEDED, True)
+
+
+async def test_settings_that_kubernetes_would_refuse_are_refused_by_field(demo: Server) -> None:
+    for field, container in {
+        "container.name": job("a" * 58),
+        "container.job.completions": job("x", settings=pb.JobSettings(completion_mode="Indexed")),
+        "container.job.restart_policy": job("x", settings=pb.JobSettings(restart_policy="Always")),
+        "container.job.max_failed_indexes": job("x", settings=pb.JobSettings(max_failed_indexes=1)),
+        "container.job.success_policy": job(
+            "x", settings=pb.JobSettings(success_policy=[pb.SuccessRule(succeeded_count=1)])
+        ),
+        "container.job.pod_failure_policy[0]": job(
+            "x", settings=pb.JobSettings(pod_failure_policy=[pb.PodFailureRule(action="Ignore")])
+        ),
+        "container.replicas": job("x", replicas=2),
+        "container.runs_kept": pb.Container(name="x", image="a:1", runs_kept=3),
+    }.items():
+        with pytest.raises(PilothouseError) as refused:
+            await demo.admin.containers.create(namespace="jobs", container=container)
+        assert refused.value.metadata["field"] == field
