@@ -68,7 +68,7 @@ async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
     """Compares the sources with the cluster's; returns why the container must wait, or nothing.
 
     It waits for a source on the cluster that is not the platform's: it may be about to be taken over. A container that
-    is as it was imported keeps what its Deployment had.
+    is as it was imported keeps the references of its Deployment.
 
     Raises:
         Refused: a secret of a type that containers are not given.

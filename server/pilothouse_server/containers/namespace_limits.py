@@ -2,7 +2,7 @@
 cluster.
 
 They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
-refused for them. They hold at the create or the change; what a container has stays.
+refused for them. They hold at the create or the change; present ones stay.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
 
 
 def never_given(value: Any, found: Inspection, way: Way) -> None:
-    """Metadata of pods beyond labels and annotations, whoever gives them."""
+    """Metadata of pods beyond labels and annotations: no caller may give them."""
     found.note(way, "metadata", f"may not be set: {METADATA}", shown(value), permission="")
 
 
