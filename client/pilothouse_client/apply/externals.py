@@ -1,7 +1,8 @@
 """References of a manifest to config maps and secrets that only the cluster has.
 
-A manifest does not name the owner of an object. A name becomes `external` if the files do not bring it, the platform does
-not have it, and the namespace's `external_sources` allow it or the container on the server has it as external already.
+A manifest does not name the owner of an object. A name becomes `external` if the files do not bring it, the platform
+does not have it, and the namespace's `external_sources` allow it or the container on the server has it as external
+already.
 Every other name stays the platform's, and the server says what to do where it is missing.
 """
 
