@@ -49,8 +49,8 @@ def test_equal_problems_are_one_line_with_their_places() -> None:
     (line,) = listed(problems_of("---\n".join(texts)))
     assert line == (
         "web.yaml:7: deployment/web-0: spec.paused: cannot be represented (behaviour); the same in "
-        "deployment/web-1 at web.yaml:26, deployment/web-2 at web.yaml:45, deployment/web-3 at web.yaml:64, "
-        "deployment/web-4 at web.yaml:83, deployment/web-5 at web.yaml:102, 2 more"
+        "deployment/web-1 (line 26), deployment/web-2 (line 45), deployment/web-3 (line 64), "
+        "deployment/web-4 (line 83), deployment/web-5 (line 102), 2 more"
     )
     # Other fields, and other words of one field, are other lines.
     assert len(listed(problems_of(web("paused: true", pod="volumes: [{name: a, nfs: {path: /}}]")))) == 2

@@ -77,7 +77,7 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         (
             WEB + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: idle\n",
             f"web.yaml:19: serviceaccount/idle: {NOT}: no container uses it, "
-            "and the platform makes accounts for containers only",
+            "and the platform makes accounts for containers only; `kubectl apply` it: it will be left alone",
         ),
         (
             web(pod="serviceAccountName: web")
@@ -329,6 +329,6 @@ def test_another_namespace_everywhere_is_one_problem() -> None:
     more = [text.replace("name: web\n", f"name: web-{number}\n", 1) for number in range(2)]
     assert listed(problems_of("---\n".join([text, *more]))) == [
         f"web.yaml:5: deployment/web: metadata.namespace: expected {NAMESPACE!r}, the namespace of this "
-        "command, or nothing; found 'other'; the same in deployment/web-0 at web.yaml:24, "
-        "deployment/web-1 at web.yaml:43"
+        "command, or nothing; found 'other'; the same in deployment/web-0 (line 24), "
+        "deployment/web-1 (line 43)"
     ]

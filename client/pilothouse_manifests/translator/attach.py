@@ -25,6 +25,7 @@ from pilothouse_manifests.translator.manifest import (
     ManifestWorkload,
 )
 from pilothouse_manifests.translator.nodes import InputPosition
+from pilothouse_manifests.translator.problems import ELSEWHERE
 
 # Fields of a Service that the ports of a container have.
 _SHORT_FORM = {"name", "type", "selector", "ports", "headless", "labels", "annotations"}
@@ -204,6 +205,8 @@ def _check_accounts(manifest: Manifest, others: Sequence[Values]) -> None:
             message = "cannot be represented: no container uses it, and the platform makes accounts for containers only"
             refused = (each for each in manifest.refused if each.account == account.name)
             follows = next((f"{each.subject}: " for each in refused), "")
+            if not follows:
+                message = f"{message}; {ELSEWHERE}"
             account.reporter.unusable(account.place, "", message, follows=follows)
 
 

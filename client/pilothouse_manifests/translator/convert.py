@@ -16,7 +16,7 @@ from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
 from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
-from pilothouse_manifests.translator.problems import Problems, Reporter
+from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
 from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
 from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
@@ -29,8 +29,6 @@ CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
 NAMESPACE = ("v1", "Namespace")
 HOOK = "helm.sh/hook"
-# Where a document can go that has no place here.
-_ELSEWHERE = "`kubectl apply` it: it will be left alone"
 _SUPPORTED = (*WORKLOADS, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
@@ -96,7 +94,7 @@ def _has_place(root: Fields, version: str, kind: str) -> bool:
     hooks = _text(_mapping(_mapping(root.node, "metadata"), "annotations"), HOOK)
     if hooks:
         message = (
-            f"a Helm hook ({hooks}) cannot be represented: it would stay like any other object; {_ELSEWHERE}"
+            f"a Helm hook ({hooks}) cannot be represented: it would stay like any other object; {ELSEWHERE}"
         )
         path = f"metadata.annotations[{HOOK}]"
         root.reporter.unusable(root.place, path, message, weight=weight_of_hook(hooks))
@@ -136,7 +134,7 @@ def _unsupported_kind(version: str, kind: str) -> str:
     expected = [f"{kind} of {known}" for known, known_kind in _SUPPORTED if known_kind == kind]
     if expected:
         return f"{kind} of {version} is not supported; expected {expected[0]}"
-    return f"{kind} of {version} is not yet supported; {_ELSEWHERE}"
+    return f"{kind} of {version} is not yet supported; {ELSEWHERE}"
 
 
 def _expanded(documents: Iterable[Document], problems: Problems) -> Iterator[Mapping]:

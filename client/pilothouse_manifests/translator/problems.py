@@ -21,6 +21,8 @@ from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_manifests.translator.nodes import InputPosition, Mapping, Node, keyed_path, plain
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
 
+# Where a document can go that has no place here.
+ELSEWHERE = "`kubectl apply` it: it will be left alone"
 # Places of equal problems that a line names.
 _PLACES = 5
 _INDEX = re.compile(r"\[[^\]]*\]")
@@ -137,12 +139,17 @@ def _likeness(problem: InputProblem) -> object:
     return kind, _INDEX.sub("[]", problem.path), problem.message, problem.weight
 
 
+def _place(problem: InputProblem, first: InputProblem) -> str:
+    place = problem.place
+    return f"line {place.line}" if place.file == first.place.file else str(place)
+
+
 def _line(alike: Sequence[InputProblem]) -> str:
     first, *others = alike
     weight = f" ({first.weight.word})" if first.weight else ""
     if not others:
         return f"{first}{weight}"
-    places = [f"{each.subject} at {each.place}" for each in others[:_PLACES]]
+    places = [f"{each.subject} ({_place(each, first)})" for each in others[:_PLACES]]
     if len(others) > _PLACES:
         places.append(f"{len(others) - _PLACES} more")
     return f"{first}{weight}; the same in {', '.join(places)}"
