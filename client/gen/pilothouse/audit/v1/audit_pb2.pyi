@@ -247,7 +247,7 @@ class Operation(_message.Message):
     granting_role: _builtins.str
     """Role of the grant that allowed the call; empty if none was needed, or none did."""
     grant_id: _builtins.int
-    """Id of that grant, as the record of GrantRole has it in `resource_id`; unset if there is none."""
+    """Id of the grant that allowed the call: the `resource_id` of the GrantRole record. Unset if no grant did."""
     @_builtins.property
     def request_body(self) -> _struct_pb2.Struct:
         """Request message without secret fields. Numbers of a Struct are floating-point; `request_body_json` has the exact
@@ -400,9 +400,9 @@ class ListOperationsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     def __init__(
         self,
         *,
@@ -1524,9 +1524,9 @@ class ListAuditSinksRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = FAILING`."""
+    """Filter expression (AIP-160), such as `status = FAILING`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     def __init__(
         self,
         *,

@@ -161,13 +161,13 @@ class ConfigMap(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        """Annotations, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
         namespaces.
         """
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """Condition `Applied`; its message has a refusal in the cluster's own words."""
+        """Condition `Applied`. If the cluster refused the object, its `message` is the cluster's own error text."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -382,7 +382,7 @@ class Secret(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        """Annotations, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
         namespaces.
         """
 
@@ -392,7 +392,7 @@ class Secret(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """Condition `Applied`; its message has a refusal in the cluster's own words."""
+        """Condition `Applied`. If the cluster refused the object, its `message` is the cluster's own error text."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -574,9 +574,9 @@ class ListConfigMapsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(
@@ -982,9 +982,9 @@ class ListSecretsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(

@@ -958,11 +958,11 @@ class PodVolume(_message.Message):
     """Required; unique among `pod_volumes` and `empty_dirs`. It goes before a volume of the namespace with the same name."""
     @_builtins.property
     def config_map(self) -> Global___SourceFiles:
-        """Keys of a config map."""
+        """Keys of a config map as files."""
 
     @_builtins.property
     def secret(self) -> Global___SourceFiles:
-        """Keys of a secret."""
+        """Keys of a secret as files."""
 
     @_builtins.property
     def projected(self) -> Global___ProjectedFiles:
@@ -2638,7 +2638,7 @@ class Container(_message.Message):
     `RolloutHeld`. A STOPPED or PAUSED one has `ScalingDown` or `Terminating` while pods are left.
     """
     message: _builtins.str
-    """Cause for people; a refusal in the cluster's own words."""
+    """Cause for people; after a refusal, the cluster's own error text."""
     ready_replicas: _builtins.int
     """Pods that are ready."""
     kubernetes_name: _builtins.str
@@ -3339,9 +3339,9 @@ class ListContainersRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(
@@ -4320,9 +4320,9 @@ class ListImagesRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     def __init__(
         self,
         *,

@@ -227,9 +227,9 @@ class ListApiKeysRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160, over every field of a key."""
+    """Filter expression (AIP-160), over every field of a key."""
     order_by: _builtins.str
-    """AIP-132: `name`, `create_time`, `expire_time`."""
+    """Sort order (AIP-132): `name`, `create_time`, `expire_time`."""
     all_users: _builtins.bool
     """Returns everybody's keys in place of one user's, so that the `prefix` of a key that was found somewhere shows its
     owner. Needs `user.get` over all namespaces.
@@ -409,8 +409,8 @@ class ServiceAccount(_message.Message):
     name: _builtins.str
     """Required; unique in its namespace."""
     namespace: _builtins.str
-    """Namespace to which it belongs, and with which it ends; empty means the platform. It comes from the request; here it
-    may only repeat that.
+    """Namespace to which it belongs, and with which it is deleted; empty means the platform. In a request it is empty or
+    equal to `namespace` of the request.
     """
     username: _builtins.str
     """User name for grants and records: `sa:<namespace>:<name>`, or `sa:<name>` of the platform; at most 50 characters."""
@@ -521,9 +521,9 @@ class ListServiceAccountsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160, over every field of a service account."""
+    """Filter expression (AIP-160), over every field of a service account."""
     order_by: _builtins.str
-    """AIP-132: `username`, `create_time`."""
+    """Sort order (AIP-132): `username`, `create_time`."""
     def __init__(
         self,
         *,

@@ -960,9 +960,9 @@ class ListUsersRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160, such as `status = ACTIVE`."""
+    """Filter expression (AIP-160), such as `status = ACTIVE`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     def __init__(
         self,
         *,
@@ -1317,9 +1317,9 @@ class ListRolesRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160."""
+    """Filter expression (AIP-160)."""
     order_by: _builtins.str
-    """AIP-132."""
+    """Sort order (AIP-132)."""
     def __init__(
         self,
         *,
@@ -1622,9 +1622,9 @@ class ListRoleGrantsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160: `username`, `role`."""
+    """Filter expression (AIP-160): `username`, `role`."""
     order_by: _builtins.str
-    """AIP-132: `create_time`."""
+    """Sort order (AIP-132): `create_time`."""
     def __init__(
         self,
         *,

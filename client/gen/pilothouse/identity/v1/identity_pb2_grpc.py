@@ -317,11 +317,11 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteDeviceLogin(self, request, context):
-        """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
-        with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
-        unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
-        completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
-        away, and the log-in stays pending.
+        """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+        with RetryInfo: not approved yet; poll again after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or
+        too often for unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED); the log-in is
+        unknown, completed or expired (INVALID_LOGIN); or a reason of CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE):
+        the issuer does not respond; the log-in stays pending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -75,11 +75,11 @@ class IdentityServiceStub:
     UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
     """
     CompleteDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]
-    """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
-    with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
-    unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
-    completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
-    away, and the log-in stays pending.
+    """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+    with RetryInfo: not approved yet; poll again after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or
+    too often for unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED); the log-in is
+    unknown, completed or expired (INVALID_LOGIN); or a reason of CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE):
+    the issuer does not respond; the log-in stays pending.
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
@@ -258,11 +258,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
     """
     CompleteDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]  # type: ignore[assignment]
-    """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
-    with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
-    unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
-    completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
-    away, and the log-in stays pending.
+    """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+    with RetryInfo: not approved yet; poll again after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or
+    too often for unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED); the log-in is
+    unknown, completed or expired (INVALID_LOGIN); or a reason of CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE):
+    the issuer does not respond; the log-in stays pending.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
@@ -468,11 +468,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_login_pb2.CompleteDeviceLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteDeviceLoginResponse, _abc.Awaitable[_identity_pb2.CompleteDeviceLoginResponse]]:
-        """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
-        with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
-        unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
-        completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
-        away, and the log-in stays pending.
+        """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+        with RetryInfo: not approved yet; poll again after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or
+        too often for unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED); the log-in is
+        unknown, completed or expired (INVALID_LOGIN); or a reason of CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE):
+        the issuer does not respond; the log-in stays pending.
         """
 
     @_abc_1.abstractmethod

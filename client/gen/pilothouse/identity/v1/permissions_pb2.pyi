@@ -27,19 +27,19 @@ class _Denial:
 class _DenialEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Denial.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DENIAL_UNSPECIFIED: _Denial.ValueType  # 0
-    """The right is not missing."""
+    """The permission is not denied."""
     DENIAL_NO_GRANT: _Denial.ValueType  # 1
-    """No grant that reaches there holds the permission."""
+    """No grant that applies to the namespace holds the permission."""
     DENIAL_EXCLUDED: _Denial.ValueType  # 2
     """A role names the permission and excludes it."""
     DENIAL_OVER_ALL_NAMESPACES: _Denial.ValueType  # 3
-    """The permission works only from a grant over all namespaces, and a grant in one namespace names it."""
+    """Only a grant over all namespaces can give this permission, but the user holds it in one namespace only."""
     DENIAL_ELSEWHERE: _Denial.ValueType  # 4
     """The permission is held in other namespaces only."""
     DENIAL_EXPIRED: _Denial.ValueType  # 5
-    """A grant that held it has ended."""
+    """The grant that held the permission has expired."""
     DENIAL_NAMESPACE_NOT_FOUND: _Denial.ValueType  # 6
-    """There is no such namespace, or no grant reaches it: the two look the same."""
+    """The namespace does not exist, or no grant of the user applies to it. The server does not distinguish the two."""
     DENIAL_CREDENTIAL: _Denial.ValueType  # 7
     """The user holds it, but the key (or another credential) of the call does not give it."""
     DENIAL_USER_INACTIVE: _Denial.ValueType  # 8
@@ -49,19 +49,19 @@ class Denial(_Denial, metaclass=_DenialEnumTypeWrapper):
     """Reason why a right is missing."""
 
 DENIAL_UNSPECIFIED: Denial.ValueType  # 0
-"""The right is not missing."""
+"""The permission is not denied."""
 DENIAL_NO_GRANT: Denial.ValueType  # 1
-"""No grant that reaches there holds the permission."""
+"""No grant that applies to the namespace holds the permission."""
 DENIAL_EXCLUDED: Denial.ValueType  # 2
 """A role names the permission and excludes it."""
 DENIAL_OVER_ALL_NAMESPACES: Denial.ValueType  # 3
-"""The permission works only from a grant over all namespaces, and a grant in one namespace names it."""
+"""Only a grant over all namespaces can give this permission, but the user holds it in one namespace only."""
 DENIAL_ELSEWHERE: Denial.ValueType  # 4
 """The permission is held in other namespaces only."""
 DENIAL_EXPIRED: Denial.ValueType  # 5
-"""A grant that held it has ended."""
+"""The grant that held the permission has expired."""
 DENIAL_NAMESPACE_NOT_FOUND: Denial.ValueType  # 6
-"""There is no such namespace, or no grant reaches it: the two look the same."""
+"""The namespace does not exist, or no grant of the user applies to it. The server does not distinguish the two."""
 DENIAL_CREDENTIAL: Denial.ValueType  # 7
 """The user holds it, but the key (or another credential) of the call does not give it."""
 DENIAL_USER_INACTIVE: Denial.ValueType  # 8
@@ -247,9 +247,9 @@ class ListPrincipalsRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same permission, namespace, filter and order."""
     filter: _builtins.str
-    """AIP-160: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`."""
+    """Filter expression (AIP-160): `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`."""
     order_by: _builtins.str
-    """AIP-132: `username` (default), `create_time`."""
+    """Sort order (AIP-132): `username` (default), `create_time`."""
     def __init__(
         self,
         *,

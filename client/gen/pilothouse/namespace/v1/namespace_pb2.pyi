@@ -90,9 +90,9 @@ class _DeregisteredObjects:
 class _DeregisteredObjectsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeregisteredObjects.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEREGISTERED_OBJECTS_UNSPECIFIED: _DeregisteredObjects.ValueType  # 0
-    """Refuses the call while namespaces are on it."""
+    """Fails the call while the cluster has namespaces."""
     DEREGISTERED_OBJECTS_ORPHAN: _DeregisteredObjects.ValueType  # 1
-    """Leaves them on the cluster and removes them here immediately; the cluster need not respond."""
+    """Leaves the objects on the cluster and removes their records here immediately; the cluster need not respond."""
     DEREGISTERED_OBJECTS_DELETE: _DeregisteredObjects.ValueType  # 2
     """Deletes its namespaces with their contents, from the cluster too. The cluster is listed as DEREGISTERING until that
     is done.
@@ -102,9 +102,9 @@ class DeregisteredObjects(_DeregisteredObjects, metaclass=_DeregisteredObjectsEn
     """Treatment of the objects on a cluster that is deregistered."""
 
 DEREGISTERED_OBJECTS_UNSPECIFIED: DeregisteredObjects.ValueType  # 0
-"""Refuses the call while namespaces are on it."""
+"""Fails the call while the cluster has namespaces."""
 DEREGISTERED_OBJECTS_ORPHAN: DeregisteredObjects.ValueType  # 1
-"""Leaves them on the cluster and removes them here immediately; the cluster need not respond."""
+"""Leaves the objects on the cluster and removes their records here immediately; the cluster need not respond."""
 DEREGISTERED_OBJECTS_DELETE: DeregisteredObjects.ValueType  # 2
 """Deletes its namespaces with their contents, from the cluster too. The cluster is listed as DEREGISTERING until that
 is done.
@@ -666,9 +666,9 @@ class ListNamespacesRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160, such as `status = ACTIVE AND labels.team = "a"`."""
+    """Filter expression (AIP-160), such as `status = ACTIVE AND labels.team = "a"`."""
     order_by: _builtins.str
-    """AIP-132."""
+    """Sort order (AIP-132)."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(
@@ -1053,9 +1053,9 @@ class ListClustersRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160."""
+    """Filter expression (AIP-160)."""
     order_by: _builtins.str
-    """AIP-132."""
+    """Sort order (AIP-132)."""
     def __init__(
         self,
         *,
@@ -1423,8 +1423,8 @@ class DeregisterClusterRequest(_message.Message):
     name: _builtins.str
     """Required."""
     objects: Global___DeregisteredObjects.ValueType
-    """Default: refuse the call while namespaces are on it. A cluster that is being deregistered with DELETE may still be
-    deregistered with ORPHAN.
+    """Default: the call fails while the cluster has namespaces. If a call with DELETE is still in progress, a second call
+    with ORPHAN ends it.
     """
     etag: _builtins.str
     """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
@@ -1599,9 +1599,9 @@ class ListOrphansRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
-    """AIP-160, such as `state = UNDECIDED AND kind = "Deployment"`."""
+    """Filter expression (AIP-160), such as `state = UNDECIDED AND kind = "Deployment"`."""
     order_by: _builtins.str
-    """AIP-132."""
+    """Sort order (AIP-132)."""
     def __init__(
         self,
         *,

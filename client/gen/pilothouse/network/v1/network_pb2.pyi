@@ -407,7 +407,7 @@ class Service(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people; a refusal in the cluster's own words."""
+    """Cause for people; after a refusal, the cluster's own error text."""
     ready_endpoints: _builtins.int
     """Number of addresses of pods that receive traffic."""
     endpoints: _builtins.int
@@ -691,9 +691,9 @@ class ListServicesRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(

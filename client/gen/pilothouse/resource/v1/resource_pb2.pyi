@@ -170,7 +170,7 @@ class Condition(_message.Message):
     reason: _builtins.str
     """CamelCase word for the cause."""
     message: _builtins.str
-    """Text for people; a refusal is in the cluster's own words."""
+    """Text for people; after a refusal, the cluster's own error text."""
     @_builtins.property
     def last_transition_time(self) -> _timestamp_pb2.Timestamp:
         """Time when `status` last changed."""

@@ -239,7 +239,7 @@ class Volume(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people; a refusal in the cluster's own words."""
+    """Cause for people; after a refusal, the cluster's own error text."""
     capacity: _builtins.str
     """Size of the bound storage; a Kubernetes quantity."""
     kubernetes_name: _builtins.str
@@ -276,7 +276,7 @@ class Volume(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the claim. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        """Annotations, also set on the claim. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
         namespaces.
         """
 
@@ -505,9 +505,9 @@ class ListVolumesRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
-    """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
-    """AIP-132, such as `create_time desc`."""
+    """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     def __init__(
