@@ -93,7 +93,10 @@ def _digits(fingerprint: str) -> str:
 
 
 def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
-    """The certificate that the server at HOST:PORT shows; None where nobody listens or no TLS is spoken."""
+    """Returns the certificate that the server at HOST:PORT presents.
+
+    None if no server listens there or it does not speak TLS.
+    """
     try:
         with _handshake(address, _unchecked(), "", seconds) as made:
             der = made.getpeercert(binary_form=True)
@@ -107,7 +110,10 @@ def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
 
 
 def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
-    """A name that the certificate (PEM), which the server at the address shows, is for; '' where it has none."""
+    """Returns the first name in a server's certificate; '' if it has none.
+
+    `certificate` (PEM) is the only one that is trusted.
+    """
     return next(iter(_names(address, certificate, seconds)), "")
 
 
@@ -270,7 +276,10 @@ def _refuses_own(address: str, tls: Tls, seconds: float) -> bool:
 
 
 def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:
-    """Returns the names that the server's certificate is for, by any authority."""
+    """Returns the names in the server's certificate; none if it is not trusted.
+
+    `roots`: the trusted certificates (PEM); None: those of the system.
+    """
     context = _context(roots)
     context.check_hostname = False
     try:

@@ -57,7 +57,7 @@ class TokenAnswer(Protocol):
 
 
 class ShortTokenAnswer(Protocol):
-    """The answer to an exchange: there is no refresh token."""
+    """The response to a token exchange, which has no refresh token."""
 
     access_token: str
 

@@ -57,9 +57,10 @@ class Step:
 def plan(
     wanted: Iterable[WantedContainer], existing: Sequence[pb.Container], problems: Problems
 ) -> list[Step]:
-    """One step per container. A service that moves from one container to another is given up before it is taken.
+    """Returns one step per container.
 
-    Two containers that exchange services cannot be ordered so: the server refuses the first of them by name.
+    If a service moves between containers, its old container is updated first. Two containers that
+    exchange services have no such order: the server refuses the first update, by name.
     """
     on_server = {container.name: container for container in existing}
     return _ordered([_step(each, on_server.get(each.name), problems) for each in wanted])
@@ -98,7 +99,10 @@ def _check_selector(wanted: WantedContainer, before: pb.Container, problems: Pro
 def _changed_fields(
     before: pb.Container, wanted: pb.Container, fields: frozenset[str] | None
 ) -> tuple[str, ...]:
-    """Paths of the fields whose values differ, for an update mask; of `resources` the parts that do."""
+    """Returns the update mask: the paths of the fields that differ.
+
+    For `resources` these are its parts, such as `resources.cpu_limit`.
+    """
     old, new = canonical(before), canonical(wanted)
     paths: list[str] = []
     for name in DECIDED_FIELDS:

@@ -18,7 +18,10 @@ from pilothouse_manifests.volumes import DNS_LABEL
 
 
 def convert_service(root: Fields, namespace: str) -> ManifestService:
-    """Returns the service of the document; its reporter shows whether it is usable."""
+    """Converts a Service document.
+
+    Problems go to its reporter; discard the result if `reporter.usable` is false.
+    """
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
         if stated.present and not re.fullmatch(DNS_LABEL, own.name):

@@ -1,10 +1,13 @@
-"""All of the audit log verified: records against hashes, hashes against the tree, the tree against sealed heads.
+"""Verifies the whole audit log.
 
-It walks the log once, in stretches, each by a short transaction, so that it stops nobody. It names each fault
-by its place in the log. A change in the records alone is located to the record. A change in records and tree
-alike contradicts the next sealed head, so it is located to the stretch between two heads. A forger who can
-sign and changes records, tree and heads alike is detected only by a checkpoint that was kept outside. The
-same holds for a log that was cut back to an earlier head together with the heads after it.
+Records are compared with their hashes, the hashes with the tree, and the tree with the sealed heads. The walk reads the
+log once, in ranges, each in a short transaction, so that it blocks no writer. How precisely a fault is located depends
+on the change:
+
+- only a record: the record;
+- records and the tree: the range between two sealed heads, because the later head no longer matches;
+- records, tree and heads, by a forger who can sign: only a checkpoint kept outside the database detects it. The same is
+  true of a log that was truncated to an earlier head together with all later heads.
 """
 
 from __future__ import annotations
@@ -91,12 +94,12 @@ class VerificationReport:
             self.more = True
 
     def refused(self, words: str) -> None:
-        """Adds the reason why the log cannot be sealed, if no other finding explains it."""
+        """Adds the reason why the log cannot be sealed, unless another finding explains it."""
         if not self.findings:
             self.add(VerificationFinding(Fault.SEAL, self.total, self.total, words))
 
     def of_record(self, fault: Fault, sequence: int) -> None:
-        """Adds a fault of one record."""
+        """Adds a finding about one record."""
         self.add(VerificationFinding(fault, sequence, sequence, _WORDS[fault]))
 
 

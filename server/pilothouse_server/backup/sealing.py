@@ -64,15 +64,18 @@ class BackupKeys:
 
     @property
     def newest_id(self) -> str:
-        """Identifier of the key that encrypts, in hexadecimal."""
+        """Identifier of the key that encrypts new backups, in hexadecimal."""
         return next(iter(self._keys)).hex()
 
     def newest(self) -> tuple[bytes, bytes]:
-        """Identifier and key that encrypt."""
+        """Returns the key that encrypts new backups, after its identifier."""
         return next(iter(self._keys.items()))
 
     def find(self, identifier: bytes) -> bytes:
-        """The key of this identifier. Raises FailedPrecondition: the file does not hold it."""
+        """Returns the key with this identifier.
+
+        Raises FailedPrecondition: the file does not have it.
+        """
         key = self._keys.get(identifier)
         if key is None:
             held = ", ".join(each.hex() for each in self._keys)

@@ -47,7 +47,7 @@ def orphan_name(orphan: OrphanedObject) -> str:
 
 
 def resolved(item: Resolved) -> pb.ResolvedOrphan:
-    """Returns the result for an orphan."""
+    """Returns the result of importing one orphan: its new name, or the problems."""
     return pb.ResolvedOrphan(
         orphan=ORPHAN.to_proto(item.orphan),
         imported_as=item.imported_as,

@@ -1,4 +1,4 @@
-"""The containers that read config maps and secrets, for the noun config (`config.readers.Readers`)."""
+"""The containers that read config maps and secrets, for the noun config (`config.readers.ReaderLookup`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from pilothouse_server.values.resources import NamespaceId
 
 
 class ConfigReaders:
-    """The protocol documents the result of each method. `guarded`: keys by which pods get power (`guarding`)."""
+    """Implements `config.readers.ReaderLookup`, which documents each method.
+
+    `guarded`: patterns of the keys through which a pod gets privileges (`containers.guarding`).
+    """
 
     def __init__(self, guarded: KeyPatterns) -> None:
         self._guarded = guarded

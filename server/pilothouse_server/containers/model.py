@@ -446,7 +446,7 @@ class Container(Namespaced, Value, frozen=True):
         return (*self.spec.sidecars, *self.spec.init_containers)
 
     def programs(self) -> Iterator[tuple[str, Program]]:
-        """Yields each program of its pods with the field that it stands in, the main one first."""
+        """Yields each program of the pods with its field path, the main one first."""
         yield "container", self.main
         for number, sidecar in enumerate(self.spec.sidecars):
             yield f"container.sidecars[{number}]", sidecar
@@ -460,7 +460,7 @@ class Container(Namespaced, Value, frozen=True):
         return (self.resources, *(each.resources for each in self.spec.sidecars), *natives)
 
     def changing_others(self, change: Callable[[Any], Any]) -> ContainerSpec:
-        """Returns its spec with each program next to the main one as `change` returns it."""
+        """Returns the spec after `change` was applied to each program except the main one."""
         spec = self.spec
         if not spec.sidecars and not spec.init_containers:
             return spec
@@ -471,7 +471,7 @@ class Container(Namespaced, Value, frozen=True):
         )
 
     def changing_mounts(self, change: Callable[[Mounts], Mounts]) -> Container:
-        """Returns it with the mounts of each of its programs as `change` returns them."""
+        """Returns the container after `change` was applied to the mounts of each program."""
         return msgspec.structs.replace(
             self,
             volume_mounts=change(self.volume_mounts),

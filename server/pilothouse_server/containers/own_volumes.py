@@ -1,6 +1,8 @@
-"""The values of volumes that the pods of one container have alone, as they stand in its document (`containers.model`).
+"""Models of inline volumes: volumes that only one container's spec declares.
 
-The tag of a source is called `value_from`, so that SQL finds a config map or secret by it wherever it stands.
+They have no row in `volumes` and are stored in the container's JSON document (`containers.model`). The tag field of each
+source is `value_from`, the same name as in `EnvVar` and `EnvFrom`, so that one SQL query finds every config map or
+secret in the document.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ class _Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class KeyFile(_Part, frozen=True):
-    """A key of a source as a file. `mode`: its permission bits, if they are not those of the volume."""
+    """A key of a source as a file.
+
+    `mode`: its permission bits; None: the default mode of the volume.
+    """
 
     key: str
     path: str
@@ -26,7 +31,10 @@ class KeyFile(_Part, frozen=True):
 
 
 class SourceKeys(_Part, frozen=True, tag_field="value_from"):
-    """Keys of a config map or secret as files; all, if `items` is empty. The tag is found by SQL, as in `EnvFrom`."""
+    """Keys of a config map or secret as files; all keys if `items` is empty.
+
+    SQL searches the tag, as in `EnvFrom`.
+    """
 
     source_name: str
     optional: bool = False
@@ -101,13 +109,13 @@ class ExistingClaim(_Part, frozen=True, tag_field="value_from", tag="existing_cl
 
 
 class OwnVolume(_Part, frozen=True):
-    """A volume of the pods of this container alone."""
+    """One inline volume of a container's pods."""
 
     name: str
     source: ConfigMapFiles | SecretFiles | ProjectedFiles | DownwardFiles | ExistingClaim
 
     def sources(self) -> Iterator[tuple[str, SourceKeys]]:
-        """The config maps and secrets that it shows, with their fields in it."""
+        """Yields each config map and secret of the volume, with its field path."""
         if isinstance(self.source, SourceKeys):
             yield self.source.value_from, self.source
         elif isinstance(self.source, ProjectedFiles):

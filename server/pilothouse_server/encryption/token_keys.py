@@ -68,8 +68,9 @@ class WrappingKey:
 
 @dataclass(frozen=True, slots=True)
 class WantedTokenKey:
-    """A key that is not cached: the wrapping key of something stored, or, if `wrapped` is None, one to seal
-    by.
+    """A key that is not cached.
+
+    The wrapping key of a stored value; if `wrapped` is None, one that encrypts new values.
     """
 
     key_id: str
@@ -77,9 +78,10 @@ class WantedTokenKey:
 
 
 class KeyNotAtHand(Unavailable):
-    """The value cannot be opened or sealed before the token was asked. A caller that catches it ends its
-    transaction, awaits `bring`, and begins again. If nobody catches it, the client is told to retry, as for
-    every unavailable service.
+    """A wrapping key is not cached and must be fetched from the token first.
+
+    A caller that catches it ends its transaction, awaits `bring`, and starts again, so that no transaction is open
+    during the call. If nothing catches it, the client gets UNAVAILABLE and retries.
     """
 
     def __init__(self, keys: TokenKeys, wanted: Sequence[WantedTokenKey]) -> None:
@@ -93,26 +95,32 @@ class KeyNotAtHand(Unavailable):
         self._keys = keys
 
     async def bring(self) -> None:
-        """Asks the token. Raises Unavailable, also for a key that nobody has."""
+        """Fetches the keys from the token.
+
+        Raises Unavailable, also for a key that the token does not have.
+        """
         await self._keys.bring(self.wanted)
 
 
 @dataclass(slots=True)
 class _Sealing:
-    """The wrapping key that is sealed by at the moment."""
+    """The wrapping key that currently encrypts new values.
+
+    It serves until `until` (monotonic), and for `uses_left` more values.
+    """
 
     key: WrappingKey
     until: float
     uses_left: int = MOST_USES
 
     def serves(self) -> bool:
-        """Whether another value may be sealed by it."""
+        """Returns whether it may encrypt another value."""
         return self.uses_left > 0 and self.until >= time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A wrapping key that was brought; None: the token refused it."""
+    """A cached wrapping key; `key` is None if the token refused to unwrap it."""
 
     key: bytes | None
     until: float
@@ -136,11 +144,11 @@ class TokenKeys:
         return self._names
 
     async def refresh(self) -> None:
-        """Asks the token for its keys. Raises Unavailable; the keys stay as they were."""
+        """Lists the token's keys. Raises Unavailable; the known keys stay as they were."""
         self._names = await self._token.keys()
 
     def sealing_key(self, key_id: str) -> WrappingKey:
-        """The wrapping key to seal the next value by. Raises KeyNotAtHand."""
+        """Returns the wrapping key that encrypts the next value. Raises KeyNotAtHand."""
         found = self._sealing.get(key_id)
         if found is None or not found.serves():
             raise KeyNotAtHand(self, [WantedTokenKey(key_id)])
@@ -148,10 +156,10 @@ class TokenKeys:
         return found.key
 
     def opening_key(self, key_id: str, wrapped: bytes) -> bytes:
-        """The wrapping key of something stored.
+        """Returns the wrapping key of a stored value.
 
         Raises:
-            KeyNotAtHand: it has to be brought first.
+            KeyNotAtHand: it must be fetched first, with `bring`.
             FailedPrecondition: the token refused it.
         """
         kept = self._kept.get(wrapped)
@@ -162,7 +170,10 @@ class TokenKeys:
         return kept.key
 
     async def bring(self, wanted: Sequence[WantedTokenKey]) -> None:
-        """Asks the token for the wanted keys. Raises Unavailable, also for a key that nobody has."""
+        """Fetches the wanted keys from the token.
+
+        Raises Unavailable, also for a key that it does not have.
+        """
         if any(each.key_id not in self._names for each in wanted):
             await self.refresh()
         for each in wanted:

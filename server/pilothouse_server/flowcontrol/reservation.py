@@ -76,10 +76,11 @@ class Reservation:
         self._has_dry_run_turn = False
 
     async def pass_burst(self, caller: Hashable) -> None:
-        """Returns when a call of a burst may continue: see `Arrivals`.
+        """Waits until a call may continue; `Arrivals` holds the calls of a burst.
 
         Raises:
-            ResourceExhausted: too many have come. Unavailable: this server is shutting down.
+            ResourceExhausted: too many calls are held, or the call was held too long.
+            Unavailable: this server is shutting down.
         """
         self._in_burst = True
         await self._admission.arrivals.turn(caller, self)

@@ -46,8 +46,9 @@ from pilothouse_server.store.unit_of_work import Store
 
 @dataclass(frozen=True, slots=True)
 class IdentityDependencies:
-    """The dependencies of identity. `known_permissions` are all that any method requires, `rules` those of
-    all methods.
+    """The dependencies of identity.
+
+    `known_permissions`: every permission that some method requires. `rules`: the access rules of all methods.
     """
 
     store: Store
@@ -58,7 +59,7 @@ class IdentityDependencies:
     known_permissions: Collection[str]
     rules: Collection[Rule]
     issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
-    # An attempt to log in waits so long at most.
+    # The longest time that a log-in waits.
     wait_seconds: float = 5.0
 
 

@@ -30,7 +30,7 @@ _LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + CHECKSUM_LENGTH
 
 
 def new_token(prefix: str) -> str:
-    """A new token with `prefix`."""
+    """Returns a new random token: `prefix`, 256 random bits in base 62, checksum."""
     body = prefix + _base62(secrets.randbits(256), _SECRET_LENGTH)
     return body + checksum(body)
 

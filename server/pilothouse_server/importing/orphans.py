@@ -250,7 +250,7 @@ class OrphanImports:
 
 
 def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
-    """Why nothing of a namespace is imported; empty where it may be."""
+    """Returns why no object of a namespace can be imported; empty if they can."""
     if namespace is None:
         return (
             "its Kubernetes namespace does not belong to the platform: take it over by "

@@ -145,7 +145,10 @@ def _ended(data: bytes) -> Ended:
 
 
 def _exit_code(text: str) -> int | None:
-    """Returns an exit code; None for a text that is none. Those of Windows may be written without a sign."""
+    """Parses an exit code (int32); returns None for other text.
+
+    Windows codes may be unsigned: 4294967295 is -1.
+    """
     number = int(text) if _NUMBER.fullmatch(text) else 1 << 32
     number -= (1 << 32) if (1 << 31) <= number < (1 << 32) else 0
     return number if -(1 << 31) <= number < (1 << 31) else None

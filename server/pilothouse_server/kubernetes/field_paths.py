@@ -115,7 +115,10 @@ def elements(document: Any, path: str) -> list[str] | None:
 
 
 def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
-    """Returns a copy without these fields, and without mappings that are then empty, which would be statements."""
+    """Returns a copy without these fields, nor the mappings that become empty.
+
+    Server-side apply would take ownership of an empty mapping.
+    """
     left = deepcopy(manifest)
     for path in paths:
         if steps := find(left, path):
@@ -124,7 +127,7 @@ def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
 
 
 def differing(manifest: Manifest, before: Manifest, after: Manifest) -> Iterator[str]:
-    """Paths of the manifest's fields whose values are not the same in two versions of the object."""
+    """Yields the paths of the manifest's fields that differ between two objects."""
     yield from _differing(manifest, before, after, "", "")
 
 

@@ -313,7 +313,7 @@ class Service(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def selected(self) -> dict[str, str]:
-        """The labels of the pods that it leads to."""
+        """The pod labels that the Service selects by; empty if it has no selector."""
         return self.spec.selector or {}
 
     @property

@@ -168,7 +168,10 @@ class Reconciler:
             await self._clients.is_reached(name, self._settings.health.answer_seconds)
 
     async def _care_for(self, name: str, lease: Lease) -> None:
-        """Everything that one server does for a cluster. Raises LeaseLost, CannotLead."""
+        """Runs the health checks and observers of a cluster.
+
+        Raises LeaseLost, CannotLead.
+        """
         health = Health(self._store, self._clients, name, lease, self._settings.health)
         try:
             async with asyncio.TaskGroup() as group:

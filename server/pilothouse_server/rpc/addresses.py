@@ -14,8 +14,10 @@ _OWN_BITS = 64
 
 @lru_cache(maxsize=4096)
 def address_group(address: str) -> str:
-    """Returns the address itself, for IPv6 its network (`2001:db8::/64`); a peer without an address, such as
-    `unix`, as it is.
+    """Returns the network under which the calls of an address count together.
+
+    An IPv4 address counts alone, an IPv6 address as its /64 (`2001:db8::/64`). Other text, such as `unix`, is returned
+    unchanged.
     """
     try:
         parsed = ipaddress.ip_address(address)

@@ -157,7 +157,7 @@ def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
 
 
 def _good(request: Any) -> Any:
-    """The message. Raises InvalidArgument where it could not be read."""
+    """Returns the message; raises InvalidArgument if its bytes could not be parsed."""
     if request is _MALFORMED:
         raise InvalidArgument("the request is no message of its type", reason="MALFORMED_MESSAGE")
     return request

@@ -1,12 +1,12 @@
 """Closes the sessions of a PostgreSQL server that disappeared without closing them.
 
-A machine that loses its power or its network closes no connection: a caller that waits for its answer waits
-until its own deadline, although a standby took its place long ago. So a statement that goes unanswered for
-some seconds is reason to ask, by a new connection, whether the processes that serve our sessions are still
-there. Those that are not are ended, and with each the call that waits for it (`DATABASE_UNAVAILABLE`, to be
-tried again). Where no new connection can be had either, all are.
+A machine that loses its power or its network closes no connection: a caller would wait until its own deadline,
+although a standby has long been promoted. Therefore, when a statement has no answer for some seconds, the server
+opens a new connection and queries `pg_stat_activity` for the backend processes of our connections. Connections whose
+process no longer exists are terminated, and the calls that wait for them fail with `DATABASE_UNAVAILABLE`, which
+clients retry. If no new connection can be opened either, all connections are terminated.
 
-A statement that only takes long is left alone: its process is there.
+A statement that is only slow is left alone: its process still exists.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from pilothouse_server.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-# After so many looks PostgreSQL is asked, then after twice as many, and so on: a long report is asked about seldom.
+# The first check comes after so many looks, the next after twice as many, and so on: a long report is rarely checked.
 FIRST_LOOKS: Final = 2
 _PROCESSES = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1) AND usename = session_user"
 
 
 class LostSessions:
-    """The watch over one pool. Behind a pooler (`direct` is False) only the pooler itself can be asked about."""
+    """Detects dead connections in one pool and terminates them.
+
+    `direct` is False behind a pooler: backend processes cannot be queried there, so the check is only whether the
+    pooler accepts a new connection.
+    """
 
     def __init__(self, pool: Pool, *, direct: bool) -> None:
         self._pool = pool
@@ -38,13 +42,13 @@ class LostSessions:
         self._looks: dict[Connection, int] = {}
 
     def is_to_ask(self) -> bool:
-        """Counts once more how often each statement was seen unanswered; returns whether it is time to ask."""
+        """Counts how long each statement has been pending; returns whether to check."""
         before = self._looks
         self._looks = {waiting: before.get(waiting, 0) + 1 for waiting in self._pool.waiting_for_answers}
         return any(_is_due(looks) for looks in self._looks.values())
 
     async def end_lost(self) -> int:
-        """Asks which sessions are served still, and ends the others; returns how many."""
+        """Terminates connections whose backend process is gone; returns how many."""
         sessions = self._pool.sessions()
         living = await self._living(list(sessions))
         lost = [driver for process, driver in sessions.items() if process not in living]
@@ -58,7 +62,7 @@ class LostSessions:
         try:
             asking = await self._pool.open_session()
         except asyncpg.PostgresError:
-            # It answers, if only that it has no place: then it is there.
+            # The server responds, if only to say that it has no free connection: its processes are alive.
             return frozenset(processes)
         except CONNECTION_LOST:
             return frozenset()
@@ -78,7 +82,10 @@ def _is_due(looks: int) -> bool:
 
 
 async def watch_over(*watches: LostSessions) -> None:
-    """Looks again and again, until cancelled. One pool that cannot be asked does not keep the others waiting."""
+    """Checks all pools every `LOOK_SECONDS`, until cancelled.
+
+    Checks run concurrently: a dead server does not delay the others.
+    """
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         if due := [watch.end_lost() for watch in watches if watch.is_to_ask()]:

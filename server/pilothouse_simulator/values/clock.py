@@ -40,7 +40,7 @@ class Clock:
         return (self._monotonic() - self._started) * self.speed
 
     async def sleep(self, seconds: float) -> None:
-        """Waits so many simulated seconds."""
+        """Waits for this number of simulated seconds."""
         await asyncio.sleep(max(0.0, seconds) / self.speed)
 
     async def wait_for(self, event: asyncio.Event, seconds: float | None) -> bool:

@@ -99,7 +99,10 @@ def _variable(item: Mapping[str, Any]) -> EnvVar:
 
 
 def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
-    """The columns have all amounts of cpu and memory, those of the maps too."""
+    """Returns the resources of a row, each amount in the field that the caller set.
+
+    The columns hold every amount of cpu and memory, also those from the maps `requests` and `limits`.
+    """
     whole = Resources(
         row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or "", **maps
     )
@@ -122,7 +125,7 @@ def _of_pods(row: Row, taken_over: Mapping[str, Any] | None) -> dict[str, dict[s
 
 
 def container_of(row: Row) -> Container:
-    """The value of a row of `WHOLE`."""
+    """Returns the container of a row that `WHOLE` selected."""
     spec = dict(row.spec)
     if "pod_labels" not in spec:
         spec |= _of_pods(row, spec.get("taken_over"))

@@ -25,7 +25,10 @@ _DAYS_A_RUN: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How the points of one container become bytes; those of another `form` are not read."""
+    """Renders the points of one container as bytes.
+
+    `form` is the version of the rendering: rows of another `form` are not read.
+    """
 
     form: int
     render: Callable[[Sequence[Point]], bytes]
@@ -38,9 +41,9 @@ async def roll_up_and_pack(store: Store, rendering: Rendering) -> None:
 
 
 async def pack_days(store: Store, rendering: Rendering) -> int:
-    """Packs past days that are rolled up; returns their number.
+    """Stores each rolled-up past day of a container as one rendered row.
 
-    Raises Unavailable; days that were packed before stay.
+    Returns the number of days stored. Raises Unavailable; the days that are already stored stay.
     """
     packed = 0
     while packed < _DAYS_A_RUN:

@@ -101,10 +101,10 @@ def _seconds(moment: datetime, *, up: bool = False) -> int:
 def rows_of_work(
     range_seconds: int | None, step_seconds: int, containers: int, *, by_sample: bool = False
 ) -> int:
-    """Returns as how many rows of a list a page of usage counts; a range of None and a step of 0 are not given.
+    """Returns the cost of a page of usage, in rows of a list, for flow control.
 
-    It is asked before the request is checked, and has no errors. Whole hours are read from roll-ups, all else from
-    samples; all is, if `by_sample`.
+    None and 0 stand for a range and a step that the request does not set. The request is not validated yet, so any
+    number is accepted. Steps of whole hours cost roll-ups; other steps, and all steps if `by_sample`, cost samples.
     """
     range_ = _DEFAULT_RANGE if range_seconds is None else max(0, range_seconds)
     step = step_seconds if step_seconds > 0 else _default_step(range_)

@@ -123,7 +123,10 @@ class LeasedClient:
 
 
 def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
-    """Raises Refused for the first part of an object that is never sent, or that no caller was allowed to set."""
+    """Raises Refused for the first part of a manifest that may not be sent.
+
+    The platform never sends some parts; others need a right that `admitted` must have.
+    """
     for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours):
         if found.permission and (admitted.rights is None or found.right in admitted.rights):
             continue

@@ -157,7 +157,7 @@ class LoginThrottle:
 
 
 def throttled(remaining: timedelta) -> ResourceExhausted:
-    """The error for an account that is locked."""
+    """Returns the error for a locked account, which is unlocked after `remaining`."""
     seconds = max(1.0, remaining.total_seconds())
     return ResourceExhausted(
         f"too many failed log-ins to this account, try again in {seconds:.0f} s",

@@ -119,21 +119,21 @@ async def proof_of(transaction: ReadTransaction, family_id: UUID, lasts: timedel
 
 
 async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_by: UUID) -> None:
-    """Notes which pair a refresh token was exchanged for."""
+    """Records the pair of tokens that replaced this one when its refresh token was used."""
     await transaction.connection.execute(
         update(SESSIONS).where(SESSIONS.c.id == session_id).values(replaced_by=replaced_by)
     )
 
 
 async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) -> Row | None:
-    """The row of a refresh token, used up or not."""
+    """Returns the row of a refresh token, also if the token was used already; None if there is none."""
     query = select(SESSIONS).where(SESSIONS.c.refresh_token_hash == token_hash)
     found: Row | None = (await transaction.connection.execute(query)).one_or_none()
     return found
 
 
 async def revoke_family(transaction: Transaction, user_id: UserId, family_id: UUID) -> bool:
-    """Ends one session with all its tokens; returns whether it was living."""
+    """Revokes one session with all its tokens; returns whether it was active."""
     living = select(SESSIONS.c.id).where(
         SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, _living()
     )
