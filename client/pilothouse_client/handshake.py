@@ -190,7 +190,7 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
             return HandshakeFinding(
                 CERTIFICATE_CHANGED,
                 (
-                    f"{address} shows another certificate than the trusted one: {shown} instead of "
+                    f"{address} presents a different certificate than the trusted one: {shown} instead of "
                     f"{known}; the server has a new one, or somebody intercepts the connection"
                 ),
             )

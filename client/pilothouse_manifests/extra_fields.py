@@ -143,7 +143,7 @@ def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...], within
         if isinstance(entry, Field) and isinstance(entry.kind, Repeated):
             _check_item(first, entry.kind.keys, rest)
         elif first.item:
-            raise PathError(f"names an item of {first.key}, which is no list")
+            raise PathError(f"names an item of {first.key}, which is not a list")
         _check_below(inner, rest, entry.name if isinstance(entry, Field) else within)
         return
     _check_whole(steps)

@@ -521,7 +521,7 @@ def test_settings_of_a_token_that_do_not_fit_are_told(database: Database, tmp_pa
 
     for changes, words in (
         ({"key_providers": "file,pkcs11"}, "PILOTHOUSE_PKCS11_MODULE"),
-        ({"pkcs11_module": LIBRARY}, "names a token that is not used"),
+        ({"pkcs11_module": LIBRARY}, "KEY_PROVIDERS does not name pkcs11"),
         (
             {
                 "key_providers": "file,pkcs11",

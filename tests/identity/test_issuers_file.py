@@ -102,7 +102,7 @@ def test_json_is_read_alike(tmp_path: Path) -> None:
             ENTRY.replace("sso.example.com", "169.254.169.254"),
             "issuers[0].issuer: is an address of this machine",
         ),
-        (ENTRY.replace("sso.", "user:secret@sso."), "issuers[0].issuer: must hold no user or password"),
+        (ENTRY.replace("sso.", "user:secret@sso."), "issuers[0].issuer: must have no user or password"),
         (ENTRY + "    scopes: [profile]", "issuers[0].scopes: must hold openid"),
         (ENTRY + "    scopes: openid", "issuers[0].scopes: must be a list"),
         (ENTRY + "    algorithms: [none]", "issuers[0].algorithms: none is none that a public key verifies"),

@@ -305,4 +305,4 @@ async def test_what_such_services_cannot_read_is_refused_in_our_words(tight: Wor
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert caught.value.details() == "the request is no message of its type"
+            assert caught.value.details() == "the request cannot be parsed as the message of this method"

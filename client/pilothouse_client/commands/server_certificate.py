@@ -75,7 +75,7 @@ def _check(target: Target, former: Context | None, wish: Wish, shown: Shown) -> 
     if wish.fingerprint:
         if not same_fingerprint(wish.fingerprint, shown.fingerprint):
             raise CommandError(
-                f"{target.address} shows a certificate with another fingerprint: {shown.fingerprint}", AWAY
+                f"{target.address} presents a certificate with another fingerprint: {shown.fingerprint}", AWAY
             )
         return
     if former is None or wish.new:
@@ -85,13 +85,13 @@ def _check(target: Target, former: Context | None, wish: Wish, shown: Shown) -> 
             known = fingerprint_of(former.certificate)
             raise _changed(target, f"{shown.fingerprint} instead of {known}")
     elif former.vouched_for and not shown.trusted:
-        raise _changed(target, f"{shown.fingerprint}, for which no authority vouches any more")
+        raise _changed(target, f"{shown.fingerprint}, which no trusted authority has issued")
 
 
 def _changed(target: Target, how: str) -> CommandError:
     return CommandError(
-        f"{target.address} shows another certificate than before: {how}\n"
-        "the server was set up again, or somebody intercepts the connection; no password was sent\n"
+        f"{target.address} presents a different certificate than before: {how}\n"
+        "the server was reinstalled, or somebody intercepts the connection; no password was sent\n"
         f"{hints.trust_new()}",
         AWAY,
     )

@@ -119,7 +119,7 @@ def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
     except NoteError as error:
         raise SettingsError(f"{PREFIX}{name}: {error}") from None
     if any(verifier.witness for verifier in former):
-        raise SettingsError(f"{PREFIX}{name}: a key of a witness signs no heads of a log")
+        raise SettingsError(f"{PREFIX}{name}: must hold log keys only, but holds a witness key")
     if settings.audit_key_file is not None and not (signers or former):
         raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} holds no key")
     return signers, former

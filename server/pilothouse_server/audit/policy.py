@@ -69,5 +69,5 @@ def _witness(text: str) -> Witness:
     except NoteError as error:
         raise SettingsError(f"{_VARIABLE}: {error}") from None
     if not verifier.witness:
-        raise SettingsError(f"{_VARIABLE}: the key of {verifier.name} is not that of a witness")
+        raise SettingsError(f"{_VARIABLE}: the key of {verifier.name} must be a witness key, not a log key")
     return Witness(verifier, url.rstrip("/"))

@@ -1,7 +1,7 @@
 """Models of inline volumes: volumes that only one container's spec declares.
 
-They have no row in `volumes` and are stored in the container's JSON document (`containers.model`). The tag field of each
-source is `value_from`, the same name as in `EnvVar` and `EnvFrom`, so that one SQL query finds every config map or
+They have no row in `volumes` and are stored in the container's JSON document (`containers.model`). Each source has the
+tag field `value_from`, the same name as in `EnvVar` and `EnvFrom`, so that one SQL query finds every config map or
 secret in the document.
 """
 

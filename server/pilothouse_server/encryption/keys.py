@@ -115,7 +115,8 @@ class KeyRing:
                 sources.append(EnvironmentSource(settings.secret_keys))
         if settings.secret_keys and ENVIRONMENT not in named:
             raise SettingsError(
-                f"{PREFIX}SECRET_KEYS holds keys that are not used: {PREFIX}KEY_PROVIDERS does not name {ENVIRONMENT}"
+                f"{PREFIX}SECRET_KEYS is set, but {PREFIX}KEY_PROVIDERS does not name {ENVIRONMENT}: add it,"
+                " or unset the keys"
             )
         if not sources:
             raise SettingsError(

@@ -86,7 +86,7 @@ class KeyNotAtHand(Unavailable):
 
     def __init__(self, keys: TokenKeys, wanted: Sequence[WantedTokenKey]) -> None:
         super().__init__(
-            "a key of the token is being asked for, try again",
+            "the encryption key must first be fetched from the token; retry",
             reason="ENCRYPTION_KEY_NOT_AT_HAND",
             metadata={"key_id": wanted[0].key_id},
             retry_after_seconds=0.1,

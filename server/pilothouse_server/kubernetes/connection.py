@@ -145,7 +145,7 @@ def server_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin:
     """Returns where the API server is. Raises CredentialsRefused; `path`: whether it may stand under one."""
     server = cluster.get("server")
     if not isinstance(server, str) or not server:
-        raise CredentialsRefused("the address of the API server is missing: it must be text", field=SERVER)
+        raise CredentialsRefused("the address of the API server must be a non-empty string", field=SERVER)
     try:
         return destinations.origin(server, path=path)
     except AddressRefused as refused:

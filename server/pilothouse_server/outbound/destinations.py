@@ -143,12 +143,12 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
     if parts.scheme not in schemes:
         raise AddressRefused(f"must begin with {named}")
     if "@" in parts.netloc:
-        raise AddressRefused("must hold no user or password before the host")
+        raise AddressRefused("must have no user or password")
     if "?" in text or "#" in text:
-        raise AddressRefused("must hold no query and no fragment")
+        raise AddressRefused("must have no query and no fragment")
     if parts.path not in ("", "/") and not (path and _PATH.match(parts.path)):
         raise AddressRefused(
-            "holds a path that is not allowed" if path else "must hold no path behind the host"
+            "has a path with characters that are not allowed" if path else "must have no path after the host"
         )
     if _ENDS_IN_NUMBER.match(host) and _literal(host) is None:
         # Each program reads these in its own way, and some as an address of this machine.

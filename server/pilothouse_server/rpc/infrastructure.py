@@ -159,5 +159,7 @@ def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
 def _good(request: Any) -> Any:
     """Returns the message; raises InvalidArgument if its bytes could not be parsed."""
     if request is _MALFORMED:
-        raise InvalidArgument("the request is no message of its type", reason="MALFORMED_MESSAGE")
+        raise InvalidArgument(
+            "the request cannot be parsed as the message of this method", reason="MALFORMED_MESSAGE"
+        )
     return request

@@ -16,7 +16,8 @@ def token_keys(settings: Settings) -> TokenKeys | None:
     if PKCS11 not in providers(settings):
         if settings.pkcs11_module is not None:
             raise SettingsError(
-                f"{PREFIX}PKCS11_MODULE names a token that is not used: {PREFIX}KEY_PROVIDERS does not name {PKCS11}"
+                f"{PREFIX}PKCS11_MODULE is set, but {PREFIX}KEY_PROVIDERS does not name {PKCS11}: add it,"
+                " or unset the module"
             )
         return None
     from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation

@@ -98,10 +98,10 @@ class ApiKeysService:
         """Makes a service account."""
         named = request.service_account.namespace
         if named not in ("", request.namespace):
-            # Else who names it at the wrong place would get an account of the platform.
+            # Otherwise a caller who sets only this field would get an account of the platform.
             raise invalid(
                 "service_account.namespace",
-                "must be empty, or as `namespace` of the request",
+                "must be empty or equal to `namespace` of the request",
                 reason="OTHER_NAMESPACE",
             )
         created = await service_accounts.create(

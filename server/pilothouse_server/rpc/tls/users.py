@@ -132,10 +132,10 @@ def _words(line: str) -> list[str]:
 def _rule(words: list[str], line: int) -> Rule:
     """The rule of a line. Raises InvalidValueError; its text names the wrong part."""
     if len(words) != 3:
-        raise InvalidValueError("is not KIND PATTERN USER")
+        raise InvalidValueError("must have three words: KIND PATTERN USER")
     kind, pattern, username = words
     if kind not in _KINDS:
-        raise InvalidValueError(f"{kind!r} is no kind of name: dns, uri or email")
+        raise InvalidValueError(f"{kind!r} must be dns, uri or email")
     if (problem := principal_problem(username)) is not None:
         raise InvalidValueError(f"the user's name {problem}")
     _check_pattern(kind, pattern)
@@ -145,34 +145,34 @@ def _rule(words: list[str], line: int) -> Rule:
 def _check_pattern(kind: str, pattern: str) -> None:
     fixed = pattern.replace("*", "", 1)
     if "*" in fixed:
-        raise InvalidValueError("a pattern holds one * at most")
+        raise InvalidValueError("a pattern may have at most one *")
     if kind == "uri":
         _check_uri(pattern, fixed)
     elif kind == "dns":
         first, _, rest = pattern.partition(".")
         if "*" in rest or ("*" in first and not first.endswith("*")):
             raise InvalidValueError(
-                "the * stands for the first label or its end, as in *.example.com or runner-*.example.com"
+                "a * must be the first label or its end, as in *.example.com or runner-*.example.com"
             )
         if len(fixed) < 2:
-            raise InvalidValueError("a pattern is more than a *")
+            raise InvalidValueError("a pattern must be more than a *")
     else:
         if "*" in pattern and not pattern.startswith("*@"):
-            raise InvalidValueError("the * stands at the beginning, as in *@example.com")
+            raise InvalidValueError("a * must be all before the @, as in *@example.com")
         if not all(fixed.rpartition("@")[1:]):
-            raise InvalidValueError("a mailbox is written as name@example.com")
+            raise InvalidValueError("a mailbox must have the form name@example.com")
 
 
 def _check_uri(pattern: str, fixed: str) -> None:
     if ":" not in fixed:
-        raise InvalidValueError("a URI begins with its scheme, such as spiffe://")
+        raise InvalidValueError("a URI must begin with a scheme, such as spiffe://")
     if not _is_plain_uri(pattern):
-        raise InvalidValueError("a URI has no query, no fragment, and neither . nor .. as a segment")
+        raise InvalidValueError("a URI must have no query, no fragment, and neither . nor .. as a segment")
     if "*" in pattern and not pattern.endswith("/*"):
-        raise InvalidValueError("of a URI the * stands at the end, after a slash")
+        raise InvalidValueError("in a URI a * must be the last segment, after a slash")
     # Else every trust domain, or every host, would be taken.
     if "*" in pattern and fixed.count("/") < 3:
-        raise InvalidValueError("a URI with * names its host or trust domain")
+        raise InvalidValueError("a URI with a * must name its host or trust domain")
 
 
 def _is_plain_uri(text: str) -> bool:
