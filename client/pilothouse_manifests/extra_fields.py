@@ -56,11 +56,11 @@ class PathStep:
 
 
 class PathError(ValueError):
-    """Why a path is not free; the text is a rule."""
+    """A path that extra fields may not use; its text follows the field name, such as "is no path …"."""
 
 
 def parse(path: str) -> tuple[PathStep, ...]:
-    """Read a path; a dot at its beginning and quotes around values of merge keys may be there.
+    """Parses a path; a leading dot and quotes around the values of merge keys are optional.
 
     Raises:
         PathError: it is no path, or not free.

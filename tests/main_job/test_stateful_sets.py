@@ -199,8 +199,8 @@ async def test_a_fixed_setting_changes_by_replace_around_the_pods(sets: Sets) ->
         await sets.change("db", change, "stateful_set.claim_templates")
     assert refused.value.code == grpc.StatusCode.FAILED_PRECONDITION
     assert refused.value.message == (
-        "container.stateful_set.claim_templates: a StatefulSet that exists keeps it; set `replace` to have it deleted "
-        "without its pods and claims, and made again"
+        "container.stateful_set.claim_templates: immutable in a StatefulSet that exists; set `replace` to delete it, "
+        "without its pods and claims, and create it again"
     )
     await sets.change("db", change, "stateful_set.claim_templates", replace=True)
     assert live is not None

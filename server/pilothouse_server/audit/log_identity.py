@@ -92,7 +92,10 @@ class LogIdentity:
         return [name, unnamed] if self.wanted == name != unnamed else [name]
 
     def is_of_log(self, checkpoint: Checkpoint, state: TreeState) -> bool:
-        """Whether a head bears a name of the log; that of a history has the history's after it."""
+        """Returns whether the origin of a head is a name of this log.
+
+        After a rewind of the database the origin is the name, a slash and the history.
+        """
         return self._is_name(checkpoint.origin, state)
 
     def _is_name(self, origin: str, state: TreeState) -> bool:
@@ -100,7 +103,7 @@ class LogIdentity:
 
 
 def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
-    """The keys that sign, and those that have signed once."""
+    """Returns the keys that sign, and the former keys, which only verify."""
     if settings.audit_key_file is None:
         text, name = settings.audit_key, "AUDIT_KEY"
     else:

@@ -1,4 +1,4 @@
-"""The noun audit, as `app.py` gets it."""
+"""Assembles the noun audit for `app.py`: its service and its periodic jobs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def audit_noun(
 def audit_jobs(
     store: Store, settings: Settings, identity: LogIdentity, delivered: Delivered
 ) -> tuple[Periodic, ...]:
-    """The periodic work of the log: it is verified, and its oldest partitions are dropped.
+    """Returns the periodic jobs of the log: verifying it, and dropping its oldest partitions.
 
-    `delivered` returns whether every required sink has the records up to a place of the log.
+    `delivered` returns whether every required sink has the records up to a position of the log.
     """
     retention = Retention(store, Partitions(store.database.maintenance), delivered, Dropping(store, identity))
 

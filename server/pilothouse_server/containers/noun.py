@@ -1,4 +1,4 @@
-"""The noun containers, as `app.py` gets it."""
+"""Assembles the noun containers for `app.py`."""
 
 from __future__ import annotations
 

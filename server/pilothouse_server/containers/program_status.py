@@ -104,7 +104,10 @@ def _status(found: _Sum) -> ProgramStatus:
 
 
 def _explained(now: ProgramStatus, before: ProgramStatus | None) -> ProgramStatus:
-    """Keeps that a probe has killed the program: only events say so, which are not at hand at each look."""
+    """Keeps the exit reason "killed by a probe" as long as the same exit is observed.
+
+    Only events report it, and not every observation has the events.
+    """
     if before is None or before.exit_reason != UNHEALTHY or now.exit_reason == UNHEALTHY:
         return now
     if (now.pod, now.exited_at) != (before.pod, before.exited_at):
@@ -116,7 +119,7 @@ def _explained(now: ProgramStatus, before: ProgramStatus | None) -> ProgramStatu
 
 
 def _rank(program: ProgramObservation) -> int:
-    """Ranks the worst lowest: it fails, has not begun, runs and is not ready, is ready or done."""
+    """Ranks the worst first: 0 failing, 1 not started, 2 running but not ready, 3 ready or completed."""
     if program.ready:
         return 3
     if program.state == "running":

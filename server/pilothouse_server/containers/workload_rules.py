@@ -53,9 +53,10 @@ def normal_form(container: Container) -> Container:
 
 
 def replacing(merge: Callable[[Container], Container], *, replace: bool) -> Callable[[Container], Container]:
-    """Returns `merge` with the rules of changes that Kubernetes refuses on an object that is there.
+    """Wraps `merge` with checks of fields that Kubernetes makes immutable.
 
-    It raises InvalidArgument for another kind, and FailedPrecondition for a fixed setting without `replace`.
+    The result raises InvalidArgument if the kind changes, and FailedPrecondition if an immutable setting changes and
+    `replace` is false. With `replace` it marks the container, so that its object is deleted and created again.
     """
 
     def merged(stored: Container) -> Container:
@@ -69,8 +70,8 @@ def replacing(merge: Callable[[Container], Container], *, replace: bool) -> Call
             return wanted
         if not replace:
             raise FailedPrecondition(
-                f"container.{type_.name}.{changed[0]}: a {type_.kind} that exists keeps it; set `replace` to have it "
-                "deleted without its pods and claims, and made again",
+                f"container.{type_.name}.{changed[0]}: immutable in a {type_.kind} that exists; set `replace` to "
+                "delete it, without its pods and claims, and create it again",
                 reason="REPLACE_NEEDED",
                 metadata={"field": f"container.{type_.name}.{changed[0]}"},
             )

@@ -122,7 +122,7 @@ class CallAdmission:
 
     @asynccontextmanager
     async def out_of_flight(self) -> AsyncIterator[None]:
-        """The time in which a call is not served, but only waits to be refused."""
+        """Excludes a call from `in_flight` during the block, in which it only waits to be refused."""
         self.in_flight -= 1
         try:
             yield

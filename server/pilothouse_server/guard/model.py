@@ -54,7 +54,7 @@ class GuardViolation(msgspec.Struct, frozen=True):
 
 
 def written(steps: Steps) -> str:
-    """Returns a path as Kubernetes writes it; keys that are no identifiers stand in brackets."""
+    """Returns a path as Kubernetes writes it; keys with "." or "/" are in brackets."""
     text = ""
     for step in steps:
         if isinstance(step, int) or "/" in step or "." in step:

@@ -1,4 +1,4 @@
-"""The noun namespaces, as `app.py` gets it; its service also serves clusters."""
+"""Assembles the noun namespaces for `app.py`; its service also serves clusters."""
 
 from __future__ import annotations
 

@@ -82,6 +82,6 @@ def sealed_tables(nouns: Iterable[NounTables]) -> tuple[EnvelopeTable, ...]:
 
 
 def parameters_of(statement: str, settings: Settings, clocks: Clocks) -> dict[str, Any]:
-    """The values of the parameters that a noun's statement names."""
+    """Returns a value, from the settings or clocks, for each parameter of a noun's statement."""
     values = {**msgspec.structs.asdict(settings), "earlier": clocks.earlier, "later": clocks.later}
     return {name: values[name] for name in text(statement).compile().params}

@@ -1,6 +1,6 @@
 """Defaults of pod specs, in pods and in the templates of workloads, and of the metadata of every kind.
 
-They may run any number of times.
+Applying them again changes nothing.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def met_success_rule(spec: JsonObject, succeeded: set[int]) -> int | None:
 
 
 def restarts_of(pods: Pods) -> int:
-    """How often containers of these pods were started again."""
+    """Sums the container restarts of the pending and running pods, for `backoffLimit`."""
     return sum(
         int(entry.get("restartCount", 0))
         for pod in pods

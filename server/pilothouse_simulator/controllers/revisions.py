@@ -59,9 +59,10 @@ def update_revision(
     *,
     hash_label: str = HASH_LABEL,
 ) -> tuple[JsonObject, int]:
-    """The revision of the owner's present template, made or raised if need be, and the count of collisions.
+    """Returns the revision of the owner's current template, and the new collision count.
 
-    `hash_label` is the label of the revision that has its hash.
+    A new template gets a new revision; one that is equal to an older revision gives that one the next number.
+    `hash_label`: the label under which the revision carries its hash.
     """
     data = {"spec": {"template": {"$patch": "replace", **copy_json(owner["spec"]["template"])}}}
     number = revisions[-1]["revision"] + 1 if revisions else 1

@@ -179,7 +179,11 @@ def facts_parameters(
     needs: Needs,
     volumes: str | None,
 ) -> dict[str, Any]:
-    """The arguments of `lock_facts`: the namespace's version and limits, the needed names, the volumes as they were."""
+    """Returns the arguments of the SQL function `lock_facts`, which locks and compares the facts.
+
+    `version` and `volumes`: the namespace and the mounted volumes as they were read. If they have changed, the write
+    starts again.
+    """
     counted = limits is not None or most_services > 0
     return {
         "namespace_version": version,

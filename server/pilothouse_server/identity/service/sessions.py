@@ -25,7 +25,10 @@ _SESSIONS = ListAnswer(pb.ListSessionsResponse, "sessions")
 
 
 class SessionService:
-    """Serves the methods about log-in, sessions and the caller. `words` are the permissions that there are."""
+    """Serves the methods about log-in, sessions and the caller.
+
+    `words`: all permissions that exist.
+    """
 
     def __init__(
         self, logins: Logins, new_passwords: NewPasswords, page_key: bytes, words: PermissionWords

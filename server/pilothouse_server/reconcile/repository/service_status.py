@@ -1,7 +1,7 @@
-"""Services as the reconciler reads and writes them: the cluster's state, with events.
+"""Reads and writes the observed state of Services for the reconciler, with events.
 
-As with volumes, rows are locked, loaded and compared in the transaction that writes them; an observer skips locked
-rows, a worker waits for its one. All is set-based.
+As with volumes, rows are locked, loaded and compared in the transaction that writes them. An observer skips locked
+rows; a worker waits for its single row. Each statement handles all rows of a batch.
 """
 
 from __future__ import annotations
