@@ -114,7 +114,7 @@ def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
         ("uri spiffe://* anna", "must name its host or trust domain"),
         ("uri spiffe:/* anna", "must name its host or trust domain"),
         ("uri a/b anna", "must begin with a scheme"),
-        ("dns a.example anna\ndns A.example bert", "line 2: takes the same names as line 1"),
+        ("dns a.example anna\ndns A.example bert", "line 2: matches the same names as line 1"),
         ("# nothing", "has no rule"),
         ("dns a.example sa:shop:x:y", "the user's name must be a user name, or that of a service account"),
         (f"dns a.example {'a' * 201}", "the user's name must begin with a letter or digit"),

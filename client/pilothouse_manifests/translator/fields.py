@@ -84,7 +84,7 @@ class FieldItem:
 
 
 class Fields:
-    """The keys of one mapping, to be used as a context manager. A `pilothouse_manifests.sources.Source`."""
+    """The keys of one mapping, to be used as a context manager. A `sources.MappingSource`."""
 
     # A written manifest states its values, even if they equal a default of Kubernetes.
     live = False

@@ -91,7 +91,7 @@ def inclusion_spans(index: int, size: int) -> list[Span]:
 def consistency_spans(first: int, size: int) -> list[Span]:
     """Returns the spans that prove that the tree of a size begins with a smaller tree. Raises NotInTreeError."""
     if not 0 < first <= size:
-        raise NotInTreeError(f"no tree of {first} leaves in one of {size}")
+        raise NotInTreeError(f"a tree of {size} leaves does not contain one of {first}")
     spans: list[Span] = []
     low, high = 0, size
     # Whether what is left of the old tree is all of it, whose root the verifier knows.

@@ -112,8 +112,8 @@ def object_labels(container: Container) -> dict[str, str]:
 def workload(container: Container, *, replicas_set: int | None = None, held: bool | None = None) -> Manifest:
     """The workload of a container, without `replicas`.
 
-    `replicas_set`: noted as the number we scaled to last. `held` (default: as the container holds its rollout) is
-    for making a Deployment that must not start a pod before it is scaled.
+    `replicas_set`: the number of replicas last set, which an annotation records. `held`: whether the rollout is held
+    (default: as the container says); with True a new Deployment starts no pod before it is scaled.
     """
     type_ = workload_type(container)
     taken_over = container.spec.taken_over

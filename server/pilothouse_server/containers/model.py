@@ -1,10 +1,10 @@
 """The values of a container, independent of how it is stored, sent or run.
 
 `Container` is one immutable value: the repository builds it from rows, operations change it with
-`msgspec.structs.replace`, messages turn it into protobuf, and `cluster.manifests` turns it into Kubernetes objects.
+`msgspec.structs.replace`, messages turn it into protobuf, and `containers.manifests` turns it into Kubernetes objects.
 The part of a container that no column needs (`ContainerSpec`) is stored as one JSON document with the shape of this
 module: fields may be added with a default, never renamed. Quantities are Kubernetes quantities in normalised form;
-empty text means "nothing is said", as in the API.
+an empty string means that the field is not set, as in the API.
 """
 
 from __future__ import annotations

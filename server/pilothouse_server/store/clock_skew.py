@@ -45,7 +45,7 @@ _CLAIMS = (
     "DELETE FROM request_claims WHERE expires_at > CAST(:later AS timestamptz) "  # noqa: S608 - a constant of ours
     f"+ interval '{LONGEST_CLAIM_SECONDS + 60} seconds' RETURNING 1"
 )
-# Responses are kept for a day (`idempotency.RETENTION`).
+# Responses are kept for a day (`retention` of `rpc.idempotency`).
 _KEYS = """
 UPDATE idempotency_keys
 SET expires_at = CAST(:later AS timestamptz) + interval '24 hours'

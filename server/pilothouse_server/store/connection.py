@@ -150,7 +150,7 @@ class Connection:
     def driver(self) -> Driver:
         """The connection of asyncpg. Raises StatementError once it was given back."""
         if self._session is None:
-            raise StatementError("the connection was given back already")
+            raise StatementError("the connection was already returned to the pool")
         return self._session.driver
 
     def detach(self) -> Session | None:

@@ -53,11 +53,11 @@ class TokenIssuer:
     sight: bytes
 
     def token(self, position: Position) -> str:
-        """The token of an answer after which the watch stands at `position`."""
+        """Returns the token from which a watch resumes at `position`."""
         return self.token_at(position.revision, position.mark, position.skipped)
 
     def token_at(self, revision: int, mark: bytes, skipped: tuple[int, ...]) -> str:
-        """The same, of the parts of a position: each answer of each watch has one."""
+        """Returns the same as `token`, without making a `Position` for each message."""
         body = b"".join((_FORM, revision.to_bytes(8, "big"), mark, self.history, self.sight))
         if skipped:
             body += _encoded(skipped)
@@ -67,7 +67,10 @@ class TokenIssuer:
         return encoded.rstrip("=") if skipped else encoded
 
     def fits(self, position: Position) -> bool:
-        """Whether the token of this position can be handed in again; one with too many skipped ids cannot."""
+        """Returns whether the token of a position is short enough for a request.
+
+        It is too long if too many ids were skipped.
+        """
         return len(self.token(position)) <= LONGEST_CHARACTERS
 
     def read(self, token: str, *, oldest_revision: int) -> Position:

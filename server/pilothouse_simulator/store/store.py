@@ -60,7 +60,7 @@ class Strategy(Protocol):
         """Keeps in place the fields that an update does not change, and checks the rest. ApiError."""
 
     def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
-        """Takes over in place the other fields of a write of the status."""
+        """Copies from `sent` the other fields that a status update also writes."""
 
     def allocate(
         self,

@@ -72,7 +72,7 @@ async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequen
 
 
 async def release_quota(transaction: Transaction, ended: Iterable[Container]) -> None:
-    """Has containers whose newest run has ended count nothing against the quota of their namespaces."""
+    """Releases the quota of containers whose newest run has ended."""
     if ids := [int(each.id) for each in ended]:
         await transaction.connection.execute(_RELEASE, {"ids": ids})
 

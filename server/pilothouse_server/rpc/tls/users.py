@@ -110,7 +110,7 @@ def load(path: Path) -> UserRules:
         first = rules.setdefault((rule.kind, rule.pattern), rule)
         if first is not rule:
             raise SettingsError(
-                f"{PREFIX}{_SETTING}: {path}, line {number}: takes the same names as line {first.line}"
+                f"{PREFIX}{_SETTING}: {path}, line {number}: matches the same names as line {first.line}"
             )
     if not rules:
         raise SettingsError(f"{PREFIX}{_SETTING}: {path} has no rule")

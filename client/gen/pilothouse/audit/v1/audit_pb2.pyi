@@ -821,7 +821,7 @@ class GetAuditHeadRequest(_message.Message):
     size: _builtins.int
     """Size of the head; 0 means the newest."""
     witnessed: _builtins.bool
-    """Returns the newest head that as many witnesses have signed as the server's settings require."""
+    """Returns the newest head that has the number of witness signatures that the server's settings require."""
     def __init__(
         self,
         *,

@@ -2172,7 +2172,7 @@ class PodFailureRule(_message.Message):
 
     @_builtins.property
     def pod_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodCondition]:
-        """Conditions of the pod, one of which must hold."""
+        """Conditions of the pod. The rule applies if the pod has at least one of them."""
 
     def __init__(
         self,

@@ -1181,7 +1181,7 @@ Global___InCluster: _TypeAlias = InCluster  # noqa: Y015
 
 @_typing.final
 class ClusterCredentials(_message.Message):
-    """Credentials of the server at a cluster; exactly one."""
+    """Credentials with which the server calls a cluster. Exactly one field is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

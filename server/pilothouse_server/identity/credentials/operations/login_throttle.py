@@ -41,7 +41,7 @@ from pilothouse_server.values.names import normalise_username
 FREE_FAILURES: Final = 5
 FIRST_LOCK: Final = timedelta(seconds=30)
 LONGEST_LOCK: Final = timedelta(seconds=LONGEST_LOCK_SECONDS)
-# A name that logged in from an address goes before others there for so long.
+# The time for which a name that logged in from an address has priority there.
 _KNOWN_FOR: Final = timedelta(days=30)
 # Failures that lie further back are forgotten.
 FAILURES_COUNT_FOR: Final = timedelta(days=1)
@@ -49,7 +49,10 @@ FAILURES_COUNT_FOR: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An account that is tried, as it is counted: by itself, by the address, by the device (None: no token of it)."""
+    """The keys under which a log-in attempt is counted: account, address, device.
+
+    `device` is None if the attempt has no device token.
+    """
 
     account_hash: bytes
     address_hash: bytes

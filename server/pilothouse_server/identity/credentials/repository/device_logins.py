@@ -17,7 +17,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 @dataclass(frozen=True, slots=True)
 class DeviceLogin:
-    """A log-in that waits. `interval_seconds` is the time between two polls of the issuer."""
+    """A pending device log-in. `interval_seconds`: time between polls of the issuer."""
 
     issuer: str
     sealed_code: bytes = field(repr=False)
@@ -25,7 +25,7 @@ class DeviceLogin:
 
 
 async def count_of(transaction: ReadTransaction, address_hash: bytes) -> int:
-    """How many wait that were begun from an address."""
+    """Counts the pending log-ins that were begun from an address."""
     query = select(func.count()).where(
         DEVICE_LOGINS.c.address_hash == address_hash, DEVICE_LOGINS.c.expires_at > func.clock_timestamp()
     )
@@ -36,7 +36,7 @@ async def count_of(transaction: ReadTransaction, address_hash: bytes) -> int:
 async def insert_login(
     transaction: Transaction, token_hash: bytes, waiting: DeviceLogin, address_hash: bytes, life: timedelta
 ) -> None:
-    """Adds a waiting log-in, which lasts for `life` at most."""
+    """Adds a pending log-in that expires after `life`."""
     statement = insert(DEVICE_LOGINS).values(
         token_hash=token_hash,
         issuer=waiting.issuer,

@@ -57,7 +57,7 @@ async def find(
 async def count_failure(
     transaction: Transaction, account_hash: bytes, origin_hashes: Collection[bytes]
 ) -> None:
-    """Counts a failed guess against those of the origins that are known."""
+    """Counts a failed log-in against each of the origins that is known."""
     await transaction.connection.execute(
         update(LOGIN_ORIGINS)
         .where(LOGIN_ORIGINS.c.account_hash == account_hash, LOGIN_ORIGINS.c.origin_hash.in_(origin_hashes))
@@ -68,7 +68,7 @@ async def count_failure(
 async def remember(
     transaction: Transaction, account_hash: bytes, origin_hash: bytes, password_changed_at: datetime
 ) -> None:
-    """Notes a log-in from a device or an address; the guesses that failed there are forgotten."""
+    """Records a log-in from a device or an address, and resets its count of failures."""
     moment = func.clock_timestamp()
     statement = insert(LOGIN_ORIGINS).values(
         account_hash=account_hash,
