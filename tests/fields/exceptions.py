@@ -19,11 +19,23 @@ _READINESS = "refused: a readiness probe ends nothing"
 # Where a program of a container stands.
 _PROGRAMS = ("", "sidecars.", "init_containers.")
 
+_JOBS = "of a Job, which is no Deployment: tests/main_job/test_jobs.py has each"
+_OF_JOBS = (
+    *("completions", "parallelism", "completion_mode", "backoff_limit", "backoff_limit_per_index"),
+    *("max_failed_indexes", "active_deadline_seconds", "ttl_seconds", "restart_policy"),
+    *("pod_replacement_policy", "pod_failure_policy.action", "pod_failure_policy.program"),
+    *("pod_failure_policy.operator", "pod_failure_policy.exit_codes"),
+    *("pod_failure_policy.pod_conditions.type", "pod_failure_policy.pod_conditions.status"),
+    *("success_policy.succeeded_indexes", "success_policy.succeeded_count"),
+)
+
 # By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
 EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
     "pilothouse.container.v1.Container": {
         "everywhere": {
             "etag": _ETAG,
+            "runs_kept": _JOBS,
+            **{f"job.{name}": _JOBS for name in _OF_JOBS},
             **{f"{program}probes.readiness.termination_grace_seconds": _READINESS for program in _PROGRAMS},
         },
         "import": {

@@ -197,3 +197,54 @@ async def test_settings_that_kubernetes_would_refuse_are_refused_by_field(demo: 
         with pytest.raises(PilothouseError) as refused:
             await demo.admin.containers.create(namespace="jobs", container=container)
         assert refused.value.metadata["field"] == field
+
+
+async def test_each_setting_reaches_the_cluster_and_is_shown(demo: Server) -> None:
+    settings = pb.JobSettings(
+        completions=4,
+        parallelism=2,
+        completion_mode="Indexed",
+        backoff_limit=3,
+        backoff_limit_per_index=1,
+        max_failed_indexes=2,
+        active_deadline_seconds=600,
+        ttl_seconds=900,
+        restart_policy="Never",
+        pod_replacement_policy="Failed",
+        pod_failure_policy=[
+            pb.PodFailureRule(action="FailIndex", program="main", operator="In", exit_codes=[3, 42]),
+            pb.PodFailureRule(
+                action="Ignore", pod_conditions=[pb.PodCondition(type="DisruptionTarget", status="True")]
+            ),
+        ],
+        success_policy=[pb.SuccessRule(succeeded_indexes="0,2-3", succeeded_count=2)],
+    )
+    containers = demo.admin.containers
+    await containers.create(
+        namespace="jobs", container=job("indexed", behavior="run", settings=settings, runs_kept=2)
+    )
+    found = await until(demo, "indexed", pb.CONTAINER_STATUS_RUNNING)
+    assert found.job == settings
+    assert found.runs_kept == 2
+    spec = jobs_of(demo, "indexed")["indexed"]["spec"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    wanted = {
+        "completions": 4,
+        "parallelism": 2,
+        "completionMode": "Indexed",
+        "backoffLimit": 3,
+        "backoffLimitPerIndex": 1,
+        "maxFailedIndexes": 2,
+        "activeDeadlineSeconds": 600,
+        "ttlSecondsAfterFinished": 900,
+        "podReplacementPolicy": "Failed",
+        "successPolicy": {"rules": [{"succeededIndexes": "0,2-3", "succeededCount": 2}]},
+    }
+    assert {key: spec[key] for key in wanted} == wanted
+    by_code, by_condition = spec["podFailurePolicy"]["rules"]
+    assert by_code == {
+        "action": "FailIndex",
+        "onExitCodes": {"containerName": "main", "operator": "In", "values": [3, 42]},
+    }
+    assert by_condition["action"] == "Ignore"
+    assert by_condition["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]

@@ -21,14 +21,19 @@ import asyncpg
 import pytest
 
 from pilothouse_server.audit.sinks.runner import SinkRunner
+from pilothouse_server.containers import repository
+from pilothouse_server.containers.model import Observed
 from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES
 from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.reconcile.reconciler import Reconciler
+from pilothouse_server.reconcile.repository import container_status
+from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.store.periodic import PeriodicWork
+from pilothouse_server.values.resources import Condition
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
@@ -259,15 +264,14 @@ async def _make_ended_job(world: World, namespace: str) -> None:
     name = target("RunContainer")
     job = {"name": name, "image": "nginx:1.27", "job": {}}
     await world.must("CreateContainer", {"namespace": namespace, "container": job})
-    ended = [{"type": "Complete", "status": "True", "made_from": name}]
-    async with world.sql() as sql:
-        await sql.execute(
-            "UPDATE containers AS c SET status = 'succeeded', conditions = $1 FROM namespaces AS n "
-            "WHERE n.id = c.namespace_id AND n.name = $2 AND n.deleted_at IS NULL AND c.name = $3",
-            json.dumps(ended),
-            namespace,
-            name,
+    async with world.server.application.store.system_write() as transaction:
+        stored = await repository.find(transaction, namespace, name, lock=True)
+        assert stored is not None
+        observed = Observed(
+            status="succeeded", conditions=(Condition("Complete", "True", made_from=stored.kubernetes_name),)
         )
+        change = Change(stored, observed, stored.observed_generation)
+        await container_status.write(transaction, [change], "kubernetes")
 
 
 async def _enrol(world: World) -> None:
