@@ -78,7 +78,7 @@ def _keyed(key: str, kind: int) -> tuple[str, str, bytes]:
     name, identifier, value = [*key.split("+", 2), "", ""][:3]
     typed = base64.b64decode(value)
     right = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == kind
-    check(right, f"{key} is no Ed25519 key of a {'log' if kind == 1 else 'witness'}")
+    check(right, f"{key} is not an Ed25519 key of a {'log' if kind == 1 else 'witness'}")
     return name, identifier, typed[1:]
 
 

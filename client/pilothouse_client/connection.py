@@ -90,7 +90,7 @@ class ServerConnection(Generic[TransportT]):
         """Opens one stream, without retries; returns it and the tokens it was opened with."""
         if deadline.left() == 0:
             raise DeadlineExceededError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the stream is over"
+                grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the stream has passed"
             )
         tokens = None if method.public else await self.credentials.current(deadline)
         return await self.transport.stream(method, request, envelope(tokens, deadline)), tokens

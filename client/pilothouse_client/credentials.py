@@ -133,7 +133,7 @@ class Credentials(Generic[TransportT]):
         if not await self._lock.acquire(deadline.left()):
             raise DeadlineExceededError(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                "the time given to the call is over; another call was renewing the session",
+                "the deadline of the call has passed; another call was renewing the session",
             )
         try:
             exclusive = self._store.exclusive()

@@ -212,7 +212,7 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
             return error_of(call.code(), unanswered, **details, never_sent=True)
     # gRPC has its own words for the end of the time, such as "Stream removed (Deadline Exceeded)".
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:
-        message = "the time given to the call is over"
+        message = "the deadline of the call has passed"
     error = error_of(call.code(), message, **details)
     if isinstance(error, CancelledError):
         error.by_peer = True

@@ -119,7 +119,7 @@ def _family(addresses: Sequence[str]) -> str:
     if found == {"ipv4"} or found == {"ipv6"}:
         return found.pop()
     raise ValueError(
-        "several addresses must be IP addresses of one family; a name with several addresses stands alone"
+        "several addresses must be IP addresses of one family; a name with several addresses must be the only one"
     )
 
 

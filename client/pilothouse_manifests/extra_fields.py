@@ -56,7 +56,7 @@ class PathStep:
 
 
 class PathError(ValueError):
-    """A path that extra fields may not use; its text follows the field name, such as "is no path …"."""
+    """A path that extra fields may not use; its text follows the field name, such as "must be a path …"."""
 
 
 def parse(path: str) -> tuple[PathStep, ...]:
@@ -69,7 +69,7 @@ def parse(path: str) -> tuple[PathStep, ...]:
     while rest:
         found = _STEP.match(rest)
         if found is None:
-            raise PathError("is no path such as spec.template.spec.containers[name=main].tty")
+            raise PathError("must be a path such as spec.template.spec.containers[name=main].tty")
         steps.append(PathStep(found["key"], _item(found["item"])))
         rest = rest[found.end() :]
     _check(tuple(steps))

@@ -123,7 +123,7 @@ def test_a_renewal_that_was_never_sent_says_nothing_of_the_call(server: SlowServ
 
 
 def test_an_end_by_time_says_what_went_before(server: SlowServer) -> None:
-    over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the call is over")
+    over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
     server.outcomes = [REFUSED, over]
     with pytest.raises(DeadlineExceededError, match=r"is over; .*: no server responds at here"):
         _call(server, GET)
@@ -131,7 +131,7 @@ def test_an_end_by_time_says_what_went_before(server: SlowServer) -> None:
 
 def test_what_had_but_the_rest_of_the_time_hides_no_reason(server: SlowServer) -> None:
     away = error_of(grpc.StatusCode.UNAVAILABLE, "cluster away", reason="CLUSTER_UNAVAILABLE")
-    over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the call is over")
+    over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
     server.outcomes = [away, over]
     with pytest.raises(UnavailableError) as caught:
         _call(server, CREATE, timeout=runs_out(1.0))

@@ -127,7 +127,7 @@ def test_json_is_read_alike(tmp_path: Path) -> None:
         (ENTRY + "    client_secret_file: absent", "issuers[0].client_secret_file: "),
         (ENTRY + "    certificate_authority_file: issuers.yaml", "must hold certificates in PEM form"),
         (ENTRY + "    username_prefix: /", "issuers[0].username_prefix: must begin with a letter"),
-        (ENTRY + ENTRY.split("\n", 2)[2], "issuers[1].name: company stands in another entry"),
+        (ENTRY + ENTRY.split("\n", 2)[2], "issuers[1].name: company is already used by another entry"),
         (ENTRY + RULE.replace("role: operator", ""), "issuers[0].rules[0].role: must be a text"),
         (ENTRY + RULE.replace('namespaces: ["*"]', ""), "issuers[0].rules[0].namespaces: must be a list"),
         (ENTRY + RULE.replace('["*"]', '["*", shop]'), 'issuers[0].rules[0].namespaces: must be "*" alone'),

@@ -264,7 +264,7 @@ async def test_an_issuer_that_does_not_answer_in_time_is_away(
         ({"issuer": "https://forger.example"}, "is of another issuer"),
         ({"issuer": None}, "is of another issuer"),
         ({"jwks_uri": None}, "names no jwks_uri"),
-        ({"jwks_uri": 7}, "jwks_uri of its discovery document is no text"),
+        ({"jwks_uri": 7}, "jwks_uri of its discovery document is not a string"),
         ({"jwks_uri": "file:///etc/passwd"}, "must begin with"),
         ({"jwks_uri": "http://169.254.169.254/keys"}, "is an address of this machine"),
         ({"jwks_uri": "http://user:secret@127.0.0.1/keys"}, "no user or password"),

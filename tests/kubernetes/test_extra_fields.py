@@ -75,8 +75,8 @@ def by_schema(found: Findings, checked: Container, version: str) -> None:
             f"{POD}.topologySpreadConstraints[topologyKey=zone].maxSkew",
             "must give the list topologySpreadConstraints whole: it has no items of the platform's",
         ),
-        (f"{POD}.nodeSelector[a", "is no path such as spec.template.spec.containers[name=main].tty"),
-        (f"{POD}.x[]", "is no path such as spec.template.spec.containers[name=main].tty"),
+        (f"{POD}.nodeSelector[a", "must be a path such as spec.template.spec.containers[name=main].tty"),
+        (f"{POD}.x[]", "must be a path such as spec.template.spec.containers[name=main].tty"),
     ],
 )
 def test_a_path_that_is_not_free_is_refused(path: str, expected: str) -> None:

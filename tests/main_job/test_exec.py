@@ -282,6 +282,6 @@ async def test_the_end_of_the_time_given_gives_the_terminal_back(
     async with at(terminal, shell, "--timeout", "3") as process:
         await terminal.shows(b"/ # ")
         assert terminal.is_raw
-        await terminal.shows(b"error: the time given to the call is over [DEADLINE_EXCEEDED]\r\n")
+        await terminal.shows(b"error: the deadline of the call has passed [DEADLINE_EXCEEDED]\r\n")
         assert await asyncio.wait_for(process.wait(), patient(60)) == 9
     assert terminal.is_restored

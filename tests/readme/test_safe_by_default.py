@@ -52,7 +52,7 @@ async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_text("another program")
     settings = {"TLS_CERTIFICATE_FILE": "c.pem", "TLS_KEY_FILE": "c.pem", "LISTEN": "127.0.0.1:0"}
     code, errors = await refused(tmp_path, "serve --dev", **settings)
-    assert (code, "are no certificate with its key" in errors) == (2, True), errors
+    assert (code, "are not a certificate and its private key" in errors) == (2, True), errors
     code, errors = await refused(tmp_path, "serve --dev", **{**settings, "TLS_CERTIFICATE_FILE": "none.pem"})
     assert (code, "cannot be read (FileNotFoundError)" in errors) == (2, True), errors
     assert [each.name for each in tmp_path.iterdir()] == ["c.pem"]

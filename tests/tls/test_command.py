@@ -108,7 +108,7 @@ async def test_what_is_wrong_with_the_files_is_said_before_a_call(
         assert (ended.code, "--client-cert" in ended.err) == (2, True)
         (tmp_path / "me.key").write_bytes(made("x").key_pem)
         ended = await pilothouse(*options, "whoami")
-        assert (ended.code, "are no certificate with its key" in ended.err) == (2, True)
+        assert (ended.code, "are not a certificate and its private key" in ended.err) == (2, True)
         (tmp_path / "me.key").unlink()
         ended = await pilothouse(*options, "whoami")
         assert (ended.code, "cannot read" in ended.err) == (2, True)

@@ -145,7 +145,7 @@ def test_what_grpc_cannot_serve_is_refused(tmp_path: Path) -> None:
     )
     for content in (encrypted, other, b"", good.pem, made("localhost").key_pem):
         key.write_bytes(content)
-        with pytest.raises(SettingsError, match="are no certificate with its key"):
+        with pytest.raises(SettingsError, match="are not a certificate and its private key"):
             pair.load(certificate, key)
     key.write_bytes(b" " * ((1 << 20) + 1))
     with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: .* is longer than 1048576 bytes"):

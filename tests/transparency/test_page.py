@@ -84,7 +84,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     assert good.code == 0, good.errors
     # A fault is reported with the file or the key that has it.
     for key_given, checkpoint, words in (
-        ("rubbish", "kept-checkpoint", "rubbish is no Ed25519 key of a log"),
+        ("rubbish", "kept-checkpoint", "rubbish is not an Ed25519 key of a log"),
         (key, "audit.jsonl", f"{export}: "),
         (key, "record.json", f"{files / 'record.json'}: the head is not signed"),
     ):

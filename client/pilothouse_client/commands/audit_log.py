@@ -163,7 +163,7 @@ def verify(
     try:
         kept = "" if from_checkpoint is None else from_checkpoint.read_text("utf-8")
     except ValueError:
-        raise CommandError(f"{from_checkpoint} is no checkpoint", 2) from None
+        raise CommandError(f"{from_checkpoint} is not a checkpoint", 2) from None
     with connect() as client:
         cosigned = _cosigned(client, witnesses, kept) if witnesses.keys else None
         report = _verified(client, cosigned.newest if cosigned else kept, namespace)
@@ -374,7 +374,7 @@ class _Export:
             for line in lines:
                 # A file that was cut in its first line must be one of our exports, too.
                 if not good and line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
-                    raise CommandError(f"{file} is no export of an audit log", 2)
+                    raise CommandError(f"{file} is not an export of an audit log", 2)
                 if not line.endswith(b"\n"):
                     break
                 try:

@@ -168,7 +168,7 @@ def client_certificate(invocation: Invocation, context: Context | None) -> tuple
         return Path(certificate).read_bytes(), Path(key).read_bytes()
     except (ssl.SSLError, ValueError):
         raise CommandError(
-            f"{certificate} and {key} are no certificate with its key, both as PEM", 2
+            f"{certificate} and {key} are not a certificate and its private key, both as PEM", 2
         ) from None
     except OSError as error:
         raise CommandError(f"cannot read {certificate} or {key}: {error.strerror}", 2) from error

@@ -53,7 +53,7 @@ def _prove(client: Client, required: PilothouseError) -> None:
     if not can_ask(from_stdin=False):
         raise CommandError(
             (
-                "this needs a recent proof of your identity, and standard input is no terminal; log in "
+                "this needs a recent proof of your identity, and standard input is not a terminal; log in "
                 f"again and repeat it: {hints.log_in()}"
             ),
             _NOT_ALLOWED,

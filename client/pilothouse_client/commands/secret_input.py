@@ -40,4 +40,4 @@ def _read(prompt: str, *, from_stdin: bool, repeat: bool, instead: str) -> str:
         return sys.stdin.readline().rstrip("\r\n")
     if sys.stdin.isatty():
         return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=repeat, err=True))
-    raise CommandError(f"standard input is no terminal; give {instead}", 2)
+    raise CommandError(f"standard input is not a terminal; give {instead}", 2)

@@ -139,5 +139,5 @@ def _read(path: str) -> str:
         raise CommandError(f"{path} contains no token", 2) from None
     token = text.strip()
     if not token or len(text) > _LONGEST_TOKEN:
-        raise CommandError("the input is no token: it is empty, or too long", 2)
+        raise CommandError("the input is not a token: it is empty, or too long", 2)
     return token

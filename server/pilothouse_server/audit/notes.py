@@ -123,7 +123,9 @@ class Signer:
         name, kind, seed, key_id = _key_parts(text.removeprefix(_SECRET))
         signer = cls(name, seed)
         if kind != _LOG_KEY or signer.verifier.key_id.hex() != key_id:
-            raise NoteError(f"the key of {name} is no Ed25519 key of a log, or not that of its identifier")
+            raise NoteError(
+                f"the key of {name} is not an Ed25519 key of a log, or does not match its identifier"
+            )
         return signer
 
     @property

@@ -190,7 +190,7 @@ def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
 def _check_tls(cluster: Mapping[str, Any]) -> None:
     name, unverified = cluster.get("tls-server-name"), cluster.get("insecure-skip-tls-verify")
     if name not in (None, "") and not (isinstance(name, str) and destinations.is_host(name)):
-        raise CredentialsRefused("the kubeconfig's cluster has a 'tls-server-name' that is no host name")
+        raise CredentialsRefused("the kubeconfig's cluster has a 'tls-server-name' that is not a host name")
     if not isinstance(unverified, bool | None):
         # As text, "false" would be true.
         raise CredentialsRefused(

@@ -122,7 +122,7 @@ def _method_faults(method: MethodDescriptor) -> Iterator[str]:
     yield from _scope_faults(rule)
     for path in (rule.namespace_field, rule.name_field):
         if path and not _names_text(method.input_type, path):
-            yield f"declares the path {path}, which is no text field of its request"
+            yield f"declares the path {path}, which is not a string field of its request"
 
 
 def _scope_faults(rule: options.MethodRule) -> Iterator[str]:

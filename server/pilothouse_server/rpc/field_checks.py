@@ -110,7 +110,7 @@ def scalar_check(
             return _bytes_check(rule)
         return _text_check(field, rule, form)
     if text_bound:
-        raise RuleError(f"{field.full_name}: a length or a format on a field that is no text")
+        raise RuleError(f"{field.full_name}: a length or a format on a field that is not a string")
     if kind == FieldDescriptor.CPPTYPE_ENUM:
         return _enum_check(field)
     if kind in _INTEGER_TYPES or kind in _FLOAT_TYPES:

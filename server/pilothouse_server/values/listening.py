@@ -101,7 +101,9 @@ def split(address: str) -> tuple[str, int]:
     elif ":" in host:
         raise InvalidValueError(f"{address!r} is not HOST:PORT; an IPv6 address needs brackets")
     if _NUMBERS.fullmatch(host) and not _is_ipv4(host):
-        raise InvalidValueError(f"{host!r} is no IPv4 address, which is four numbers from 0 to 255 with dots")
+        raise InvalidValueError(
+            f"{host!r} is not an IPv4 address: it must be four numbers from 0 to 255, with dots"
+        )
     return host, int(port)
 
 

@@ -69,7 +69,7 @@ def _has_expired(pair: GeneratedPair) -> bool:
     except (OSError, ValueError):
         pass
     raise EmbeddedProgramError(
-        f"{pair.certificate} and {pair.key.name} next to it are no certificate with its key: remove "
+        f"{pair.certificate} and {pair.key.name} next to it are not a certificate and its private key: remove "
         "both, or name others by the settings"
     )
 

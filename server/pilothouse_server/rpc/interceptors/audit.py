@@ -429,7 +429,7 @@ _CUT = {
     "OK": "",
     "CANCELLED": "the client went away",
     "RESOURCE_EXHAUSTED": "a request is longer than any may be: gRPC itself refuses it",
-    "DEADLINE_EXCEEDED": "the time given to the call is over",
+    "DEADLINE_EXCEEDED": "the deadline of the call has passed",
 }
 
 

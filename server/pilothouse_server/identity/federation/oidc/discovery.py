@@ -60,7 +60,7 @@ def _address(found: dict[str, Any], name: str, schemes: tuple[str, ...], reach: 
         return ""
     try:
         if not isinstance(text, str):
-            raise AddressRefused("is no text")
+            raise AddressRefused("is not a string")
         reach.check(origin(text, schemes=schemes, path=True).host)
     except AddressRefused as error:
         raise IssuerFailed(f"{name} of its discovery document {error}") from None

@@ -116,7 +116,7 @@ def _refuse_twice(issuers: Sequence[IssuerConfig], what: str) -> None:
     for each in issuers:
         value = getattr(each, what)
         if value in seen:
-            raise SettingsError(f"{each.place}.{what}: {value} stands in another entry, too")
+            raise SettingsError(f"{each.place}.{what}: {value} is already used by another entry")
         seen.add(value)
 
 
