@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_migrations import roles, runner, schema
+from pilothouse_migrations.checksums import CHECKSUMS
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
@@ -111,7 +112,8 @@ async def test_the_record_holds_checksum_duration_and_success(database: Database
         assert entry.execution_time_ms is not None
         assert entry.execution_time_ms >= 0
         assert len(entry.checksum) == 64
-    assert len({entry.checksum for entry in entries}) == len(entries)
+    # Migrations that only bring new functions have one text, and so one checksum: the functions have their own.
+    assert {entry.version: entry.checksum for entry in entries} == CHECKSUMS
     assert [entry.applied for entry in await runner.status(database.system_dsn)] == [True] * len(entries)
 
 
