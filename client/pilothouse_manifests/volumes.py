@@ -22,6 +22,8 @@ from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
 
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+# RFC 1123, as Kubernetes reads it: the names of config maps and secrets.
+DNS_SUBDOMAIN = r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
 _LONGEST_NAME = 63
 # The first word of a volume's name by what it shows.

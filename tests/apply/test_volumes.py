@@ -159,9 +159,9 @@ def test_long_sources_have_short_names_that_differ() -> None:
             "found none",
         ),
         (
-            web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
+            web(pod="volumes: [{name: a, configMap: {name: B.c}}]"),
             "spec.template.spec.volumes[0].configMap.name: cannot be represented: "
-            "the platform has no configmap with the name 'b.c'",
+            "the platform has no configmap with the name 'B.c'",
         ),
         (
             web(pod="volumes: [{name: a, hostPath: {path: /x, type: Directory}}]"),

@@ -57,6 +57,15 @@ def reading(source: str, key: str = "a", name: str = "web") -> container_pb2.Con
     return container_pb2.Container(name=name, image="nginx:1.27", env=[env])
 
 
+@pytest.mark.parametrize("name", ["ca.example.org", "a" * 62 + "." + "b" * 190])
+async def test_a_name_may_be_a_subdomain(place: Place, name: str) -> None:
+    await make_secret(place, name)
+    await place.client.containers.create(namespace=place.name, container=reading(name))
+    assert await place.secret_on_cluster(name) is not None
+    with pytest.raises(errors.InvalidArgumentError, match="must be a DNS subdomain"):
+        await make_secret(place, name.upper())
+
+
 async def test_a_secret_comes_changes_and_goes(place: Place) -> None:
     made = await make_secret(place, type="example.com/own", labels={"tier": "db"}, annotations={"note": "x"})
     found = await place.secret_on_cluster("app")

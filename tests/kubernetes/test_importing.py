@@ -198,8 +198,8 @@ async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: 
     found = converted.container
     for name in ("image", "env", "ports", "volume_mounts", "resources", "labels", "annotations", "replicas"):
         assert getattr(found, name) == getattr(subject, name), name
-    assert found.spec.pod_labels == {"app": "web"}
-    assert msgspec.structs.replace(found.spec, taken_over=None, pod_labels={}) == subject.spec
+    assert found.spec.pod_labels == found.spec.selector == {"app": "web"}
+    assert msgspec.structs.replace(found.spec, taken_over=None, pod_labels={}, selector={}) == subject.spec
     # An explicit default changes nothing of the pods.
     again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
     after = await client.dry_run(DEPLOYMENTS, manifests.workload(again), force=True)

@@ -12,7 +12,7 @@ from pilothouse_manifests.reading import read
 from pilothouse_manifests.table import CONFIG_MAP, SECRET
 from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
 from pilothouse_manifests.translator.manifest import ManifestConfig, Metadata, metadata
-from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_manifests.volumes import DNS_SUBDOMAIN
 
 _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
 
@@ -45,9 +45,9 @@ def _said(own: Metadata) -> Values:
 def _metadata(root: Fields, namespace: str) -> Metadata:
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
-        if stated.present and not re.fullmatch(DNS_LABEL, own.name):
+        if stated.present and not re.fullmatch(DNS_SUBDOMAIN, own.name):
             stated.invalid(
-                "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
+                "name", f"expected at most 253 lower-case letters, digits, '-' and '.', found {own.name!r}"
             )
     return own
 

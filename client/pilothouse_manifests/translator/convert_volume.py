@@ -23,7 +23,7 @@ from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import ManifestWorkload, VolumeObject, metadata
-from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
+from pilothouse_manifests.volumes import DNS_LABEL, DNS_SUBDOMAIN, read_volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
         found.own.append({"name": stated.name, stated.type: stated.values})
         return ConvertedVolume(stated.name)
     shown = stated.values.get("source_name", "")
-    if shown and not re.fullmatch(DNS_LABEL, shown):
+    if shown and not re.fullmatch(DNS_SUBDOMAIN, shown):
         word = stated.key.lower()
         key = "name" if stated.type == "config_map" else "secretName"
         stated.source.unsupported(

@@ -14,7 +14,7 @@ from typing import Any
 from pilothouse_manifests import table
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.sources import ObjectSource
-from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_manifests.volumes import DNS_SUBDOMAIN
 from pilothouse_server.config.model import OPAQUE, ConfigMap, Kind, Secret, Values
 from pilothouse_server.containers.model import MountedVolume
 from pilothouse_server.kubernetes.objects import Manifest
@@ -32,7 +32,7 @@ _NOTES = (
     "volume.kubernetes.io/",
     "volume.beta.kubernetes.io/",
 )
-_LABEL = re.compile(DNS_LABEL)
+_NAME = re.compile(DNS_SUBDOMAIN)
 # Objects that a cluster or a package manager makes for itself; the names serve where the content may not be
 # read.
 _MADE_TYPES = {
@@ -58,8 +58,8 @@ def source_problem(kind: Kind, name: str) -> str:
             return f"{why}, and it is not imported"
     return (
         ""
-        if _LABEL.fullmatch(name)
-        else "its name cannot be represented (letters, digits and '-', at most 63)"
+        if _NAME.fullmatch(name)
+        else "its name cannot be represented (lower-case letters, digits, '-' and '.', at most 253)"
     )
 
 

@@ -126,7 +126,7 @@ class ConfigMap(_message.Message):
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     RECONCILING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. RFC 1123 label, unique in the namespace; immutable."""
+    """Required. RFC 1123 subdomain, unique in the namespace; immutable."""
     namespace: _builtins.str
     """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
@@ -339,7 +339,7 @@ class Secret(_message.Message):
     RECONCILING_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. RFC 1123 label, unique in the namespace; immutable."""
+    """Required. RFC 1123 subdomain, unique in the namespace; immutable."""
     namespace: _builtins.str
     """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
