@@ -28,6 +28,16 @@ _OF_JOBS = (
     *("pod_failure_policy.pod_conditions.type", "pod_failure_policy.pod_conditions.status"),
     *("success_policy.succeeded_indexes", "success_policy.succeeded_count"),
 )
+_STATEFUL_SETS = "of a StatefulSet, which is no Deployment: tests/main_job/test_stateful_sets.py has each"
+_OF_STATEFUL_SETS = (
+    *("service_name", "pod_management", "update_strategy", "update_partition", "max_unavailable"),
+    *("min_ready_seconds", "revision_history_limit", "first_ordinal"),
+    *(
+        f"claim_templates.{name}"
+        for name in ("name", "size", "access_modes", "storage_class", "volume_mode", "labels", "annotations")
+    ),
+    *("claim_retention.when_deleted", "claim_retention.when_scaled"),
+)
 
 # By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
 EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
@@ -36,6 +46,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "etag": _ETAG,
             "runs_kept": _JOBS,
             **{f"job.{name}": _JOBS for name in _OF_JOBS},
+            **{f"stateful_set.{name}": _STATEFUL_SETS for name in _OF_STATEFUL_SETS},
             **{f"{program}probes.readiness.termination_grace_seconds": _READINESS for program in _PROGRAMS},
         },
         "import": {

@@ -333,3 +333,61 @@ async def test_a_rule_of_settings_names_its_field(
     with pytest.raises(PilothouseError) as refused:
         await sets.containers.create(namespace=sets.namespace, container=wanted)
     assert refused.value.message.startswith(expected)
+
+
+async def test_each_setting_reaches_the_cluster_and_is_shown(sets: Sets) -> None:
+    claim = pb.ClaimTemplate(
+        name="data",
+        size="3Gi",
+        access_modes=["ReadWriteMany"],
+        storage_class="standard",
+        volume_mode="Filesystem",
+        labels={"tier": "disk"},
+        annotations={"example.com/backup": "daily"},
+    )
+    settings = pb.StatefulSetSettings(
+        service_name="peers",
+        pod_management="Parallel",
+        update_strategy="RollingUpdate",
+        update_partition=1,
+        max_unavailable="2",
+        min_ready_seconds=1,
+        revision_history_limit=4,
+        first_ordinal=5,
+        claim_templates=[claim],
+        claim_retention=pb.ClaimRetention(when_deleted="Delete", when_scaled="Delete"),
+    )
+    peers = pb.Port(
+        name="peer", container_port=1, service_name="peers", service_type=pb.SERVICE_TYPE_HEADLESS
+    )
+    await sets.containers.create(
+        namespace=sets.namespace,
+        container=pb.Container(name="db", image="postgres:17", ports=[peers], stateful_set=settings),
+    )
+    live = await sets.until_live("db", lambda each: True)
+    shown = await sets.containers.get(namespace=sets.namespace, name="db")
+    assert shown.stateful_set == settings
+    (template,) = live["spec"]["volumeClaimTemplates"]
+    wanted: dict[str, Any] = {
+        "name": "data",
+        "labels": {"tier": "disk"},
+        "annotations": {"example.com/backup": "daily"},
+    }
+    assert {key: template["metadata"][key] for key in wanted} == wanted
+    assert template["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "3Gi"}},
+        "storageClassName": "standard",
+        "volumeMode": "Filesystem",
+    }
+    wanted = {
+        "serviceName": "peers",
+        "podManagementPolicy": "Parallel",
+        # The cluster drops max_unavailable: its feature gate is off.
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}},
+        "minReadySeconds": 1,
+        "revisionHistoryLimit": 4,
+        "ordinals": {"start": 5},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"},
+    }
+    assert {key: live["spec"][key] for key in wanted} == wanted
