@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pilothouse_manifests import pod_volumes, services, table, workloads
+from pilothouse_manifests import jobs, pod_volumes, services, table, workloads
 from pilothouse_manifests.fields import (
     Chosen,
     Entry,
@@ -34,6 +34,11 @@ PARTS: tuple[tuple[str, FieldPart, str], ...] = (
         workloads.CLAIM_TEMPLATE,
         "volumeClaimTemplates[]",
     ),
+    ("Job", jobs.JOB_SETTINGS, "spec"),
+    ("Pod of a Job, in addition to the fields of a pod", jobs.JOB_TEMPLATE, "spec.template.spec"),
+    ("Rule for a pod that failed (`PodFailureRule`)", jobs.POD_FAILURE_RULE, "podFailurePolicy.rules[]"),
+    ("Condition of such a pod (`PodCondition`)", jobs.POD_CONDITION, "onPodConditions[]"),
+    ("Rule for a success (`SuccessRule`)", jobs.SUCCESS_RULE, "successPolicy.rules[]"),
     ("Pod", table.POD, "spec.template.spec"),
     ("Main program", table.MAIN_CONTAINER, "spec.template.spec.containers[0]"),
     (

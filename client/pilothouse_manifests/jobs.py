@@ -1,12 +1,13 @@
 """The settings of a Job: its spec in Kubernetes, apart from its selector, which the API writes, and its template.
 
-`restart_policy` is a field of the template's spec; those who read or write the pods of a Job treat it there.
+`restart_policy` is a field of the template's spec, so `POD_OF_JOB` has it.
 """
 
 from __future__ import annotations
 
 from pilothouse_manifests.fields import Field, FieldPart, Flag, Group, Number, Numbers, Repeated, Text
 from pilothouse_manifests.sources import INT64_MAXIMUM
+from pilothouse_manifests.table import POD
 
 SUSPEND = "suspend"
 RESTART_POLICY = "restartPolicy"
@@ -101,4 +102,21 @@ JOB_SETTINGS = FieldPart(
 # A Job's spec, apart from its selector and its template.
 JOB = FieldPart(
     "job", (Field("suspended", SUSPEND, Flag(), adopted=False), *JOB_SETTINGS.entries), JOB_SETTINGS.defaults
+)
+# The setting of a Job that stands in the spec of its template.
+JOB_TEMPLATE = FieldPart(
+    "job", (Field("job.restart_policy", RESTART_POLICY, Text((NEVER, ON_FAILURE)), required=True),)
+)
+# The whole of that spec: that of other pods starts again what has ended.
+POD_OF_JOB = FieldPart(
+    "pod",
+    (*JOB_TEMPLATE.entries, *POD.entries),
+    tuple(each for each in POD.defaults if each[0] != RESTART_POLICY),
+)
+# Labels that the API writes on a Job and its pods, by which it selects them.
+WRITTEN_LABELS = (
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+    "controller-uid",
+    "job-name",
 )

@@ -17,6 +17,7 @@ from pilothouse_manifests.fields import (
     Texts,
     Words,
 )
+from pilothouse_manifests.jobs import JOB
 from pilothouse_manifests.table import DEPLOYMENT, ROLLING_UPDATE
 
 RETAIN, DELETE = "Retain", "Delete"
@@ -117,4 +118,4 @@ STATEFUL_SET = FieldPart(
     (Field("replicas", "replicas", Number(optional=True), adopted=False), *STATEFUL_SET_SETTINGS.entries),
 )
 # By their kinds in Kubernetes; the name of a part is that of its settings here.
-WORKLOAD_PARTS: dict[str, FieldPart] = {"Deployment": DEPLOYMENT, "StatefulSet": STATEFUL_SET}
+WORKLOAD_PARTS: dict[str, FieldPart] = {"Deployment": DEPLOYMENT, "StatefulSet": STATEFUL_SET, "Job": JOB}

@@ -24,6 +24,7 @@ UNTOUCHED_FIELDS = (
     "drift_policy",
     "pod_container_name",
     "selector",
+    "runs_kept",
     "extra_fields",
     "etag",
 )

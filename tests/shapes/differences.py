@@ -77,6 +77,12 @@ ALLOWED = (
         _added,
     ),
     AllowedDifference(
+        "the uid of a Job, by which the cluster selects its pods",
+        r"\.spec\.(template\.metadata\.labels|selector\.matchLabels)"
+        r"(\[batch\.kubernetes\.io/controller-uid\]|\.controller-uid)",
+        _both,
+    ),
+    AllowedDifference(
         "the server's own metadata",
         r"\.metadata\.(uid|resourceVersion|creationTimestamp|generation|managedFields|namespace)(\[.*|\.f:.*)?",
         lambda theirs, ours: True,

@@ -20,6 +20,7 @@ MANIFESTS = sorted((Path(__file__).parent / "manifests").glob("*.yaml"))
 PATHS: dict[str, tuple[str, ResourceType]] = {
     "ConfigMap": ("/api/v1/namespaces/{}/configmaps", resources.CONFIG_MAPS),
     "Deployment": ("/apis/apps/v1/namespaces/{}/deployments", resources.DEPLOYMENTS),
+    "Job": ("/apis/batch/v1/namespaces/{}/jobs", resources.JOBS),
     "PersistentVolumeClaim": (
         "/api/v1/namespaces/{}/persistentvolumeclaims",
         resources.PERSISTENT_VOLUME_CLAIMS,

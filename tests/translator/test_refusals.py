@@ -291,7 +291,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
                 pod="volumes: [{name: data, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: settings}\nspec: {a: b}\n",
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: settings}\nspec: {a: b}\n",
         ]
     )
     manifest = convert(parse(text, "web.yaml", problems), NAMESPACE, problems)
@@ -303,7 +303,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("deployment/web", "spec.paused"),
         ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
-        ("job/settings", ""),
+        ("cronjob/settings", ""),
     ]
     assert len(problems.refused(None)) == 4
 

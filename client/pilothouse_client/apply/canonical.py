@@ -18,7 +18,9 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_manifests.fields import FieldPart
+from pilothouse_manifests.jobs import NEVER, NON_INDEXED
 from pilothouse_manifests.pod_volumes import USUAL_EXPIRATION_SECONDS, USUAL_MODE
+from pilothouse_manifests.sources import INT32_MAXIMUM
 from pilothouse_manifests.table import (
     DEPLOYMENT_SETTINGS,
     GRACE_SECONDS,
@@ -40,6 +42,7 @@ _STATED = {
     *names_of(POD),
     "deployment",
     "stateful_set",
+    "job",
     "sidecars",
     "empty_dirs",
     "pod_volumes",
@@ -80,10 +83,7 @@ def canonical(container: pb.Container) -> pb.Container:
         _port(port, container.name)
     for toleration in result.tolerations:
         toleration.operator = toleration.operator or "Equal"
-    if result.HasField("stateful_set"):
-        _fill_stateful_set(result.stateful_set, result.ports)
-    else:
-        _fill_deployment(result.deployment)
+    _fill_workload(result)
     _resources(result.pod_resources)
     for name in ("pod_security_context", "pod_resources"):
         _clear_empty(result, name)
@@ -191,6 +191,15 @@ def _fill_probes(probes: pb.Probes) -> None:
                 _fill(probe.http_get, HTTP_GET)
 
 
+def _fill_workload(container: pb.Container) -> None:
+    if container.HasField("stateful_set"):
+        _fill_stateful_set(container.stateful_set, container.ports)
+    elif container.HasField("job"):
+        _fill_job(container.job)
+    else:
+        _fill_deployment(container.deployment)
+
+
 def _fill_deployment(settings: pb.DeploymentSettings) -> None:
     """Set the settings that are not stated to Kubernetes' defaults; `Recreate` has none of rolling updates."""
     settings.strategy = settings.strategy or ROLLING_UPDATE
@@ -220,6 +229,23 @@ def _fill_stateful_set(settings: pb.StatefulSetSettings, ports: Iterable[pb.Port
     for template in settings.claim_templates:
         template.size = amount(template.size, "1")
         template.volume_mode = template.volume_mode or "Filesystem"
+
+
+def _fill_job(settings: pb.JobSettings) -> None:
+    """Set the settings that are not stated to Kubernetes' defaults, and the restart policy to the platform's."""
+    settings.restart_policy = settings.restart_policy or NEVER
+    settings.completion_mode = settings.completion_mode or NON_INDEXED
+    if not settings.HasField("completions") and not settings.HasField("parallelism"):
+        settings.completions = 1
+    if not settings.HasField("parallelism"):
+        settings.parallelism = 1
+    if not settings.HasField("backoff_limit"):
+        settings.backoff_limit = INT32_MAXIMUM if settings.HasField("backoff_limit_per_index") else 6
+    if not settings.pod_replacement_policy:
+        settings.pod_replacement_policy = "Failed" if settings.pod_failure_policy else "TerminatingOrFailed"
+    for rule in settings.pod_failure_policy:
+        for condition in rule.pod_conditions:
+            condition.status = condition.status or "True"
 
 
 def _fill(message: Message, part: FieldPart) -> None:

@@ -76,7 +76,15 @@ class Executor:
 def line(step: Step) -> str:
     """Returns the result for a container, and for the Services and ServiceAccounts that are part of it here."""
     along = f" (with {', '.join(step.wanted.along)})" if step.wanted.along else ""
-    return f"{step.subject} {step.action.value}{along}"
+    return f"{step.subject} {step.action.value}{along}{_of_runs(step)}"
+
+
+def _of_runs(step: Step) -> str:
+    """A Job's run is as it was made, so that a change waits for the next one."""
+    changed = {path.partition(".")[0] for path in step.update_mask} - {"labels", "annotations"}
+    if step.before is None or not changed or not step.container.HasField("job"):
+        return ""
+    return f": starts no run by itself; `pilothouse containers run {step.name}` does"
 
 
 def send(

@@ -2,7 +2,8 @@
 
 A container has arrived when `pilothouse_client.waiting` says so: the cluster follows its present generation, has rolled
 it out, and its newest pods have run for a while without a restart. One that somebody has stopped or paused will not run
-by waiting: applying does not start it, so it counts as arrived, and is named. The wait ends as soon as one has failed.
+by waiting: applying does not start it, so it counts as arrived, and is named. A Job has arrived when its newest run has
+succeeded. The wait ends as soon as one has failed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Rollout:
         scales_up: Callable[[pb.Container], bool] = lambda _container: False,
     ) -> None:
         self._waits = {
-            each.name: ContainerWait(each, Goal.RUNNING, patience, scales_up) for each in containers
+            each.name: ContainerWait(each, _goal(each), patience, scales_up) for each in containers
         }
         self._generations = {each.name: each.generation for each in containers}
         self._time = ServerTime()
@@ -106,11 +107,14 @@ class Rollout:
         if self._arrived(name):
             if container.status in _AT_REST:
                 return f"container/{name} {state}: not waited for, apply does not start it"
+            if container.status == pb.CONTAINER_STATUS_SUCCEEDED:
+                return f"container/{name} {state}"
             return f"container/{name} {state} ({container.ready_replicas} ready)"
         if container.observed_generation < self._generations[name] and not container.reason:
             return f"container/{name} {state}: the cluster has yet to follow"
         why = ": ".join(part for part in (container.reason, container.message) if part)
-        ready = f"{container.ready_replicas}/{container.replicas} ready"
+        of_job = container.workload_kind == pb.WORKLOAD_KIND_JOB
+        ready = f"{container.ready_replicas}{'' if of_job else f'/{container.replicas}'} ready"
         return f"container/{name} {state} ({ready})" + (f": {why}" if why else "")
 
     def _judge(self, seen: pb.Container) -> Verdict:
@@ -127,6 +131,10 @@ class Rollout:
         return (
             container.observed_generation >= self._generations[container.name] and not container.reconciling
         )
+
+
+def _goal(container: pb.Container) -> Goal:
+    return Goal.SUCCEEDED if container.workload_kind == pb.WORKLOAD_KIND_JOB else Goal.RUNNING
 
 
 def wait(

@@ -1,8 +1,8 @@
 """Sorts documents by kind and converts each.
 
-Deployments, StatefulSets, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place on the
-platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied; its
-desired state is no part of this. Every other kind is reported by name.
+Deployments, StatefulSets, Jobs, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place
+on the platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied;
+its desired state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
 from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
 from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
-from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
-WORKLOADS = tuple(("apps/v1", kind) for kind in WORKLOAD_PARTS)
+WORKLOADS = (("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("batch/v1", "Job"))
 SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
 CONFIG_MAP = ("v1", "ConfigMap")

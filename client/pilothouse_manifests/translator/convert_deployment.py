@@ -1,4 +1,4 @@
-"""A Deployment or a StatefulSet as a container.
+"""A Deployment, a StatefulSet or a Job as a container.
 
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
 manifest has: two sets of labels, a selector, several containers. The selector is checked, because it must select the
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pilothouse_manifests.fields import Values
+from pilothouse_manifests.fields import FieldPart, Values
+from pilothouse_manifests.jobs import JOB, POD_OF_JOB, SUSPEND, WRITTEN_LABELS
 from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import (
@@ -57,12 +58,17 @@ def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkloa
             with template.part("spec", required=True) as pod:
                 templates = container.get(part.name, {}).get("claim_templates", ())
                 declared, volumes = _pod(
-                    pod, container, [each["name"] for each in templates if "name" in each]
+                    pod, container, [each["name"] for each in templates if "name" in each], part
                 )
-        with spec.part("selector", required=True) as selector:
-            container["selector"] = _selector(selector, pod_labels)
+        if part is JOB:
+            _pass_selector(spec, own.exported)
+        else:
+            with spec.part("selector", required=True) as selector:
+                container["selector"] = _selector(selector, pod_labels)
     container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
     container |= {"pod_labels": dict(pod_labels), "pod_annotations": texts_of(pods.annotations)}
+    if part is JOB:
+        _settle_labels(container, own.exported)
     _drop_platform_labels(container)
     return ManifestWorkload(
         root.place, root.reporter, container, declared, pod_labels, volumes.implied, volumes.claims
@@ -76,13 +82,42 @@ def _without_pause(rollout: Values, source: MappingSource) -> Values:
     return rollout
 
 
+def _without_suspension(job: Values, source: MappingSource) -> Values:
+    """A run is suspended by a call. One that was not wanted yet must not start because the field is left out."""
+    if job.pop("suspended", False):
+        words = "remove it and apply, which starts the run; `pilothouse containers stop NAME` suspends it"
+        source.unusable(SUSPEND, f"cannot be represented: {words}")
+    return job
+
+
 def _with_size(claim: Values, source: MappingSource) -> Values:
     if not claim.get("size"):
         source.invalid("spec.resources.requests.storage", "expected a size, found none")
     return claim
 
 
-_HOOKS: Hooks = {DEPLOYMENT: _without_pause, CLAIM_TEMPLATE: _with_size}
+_HOOKS: Hooks = {DEPLOYMENT: _without_pause, CLAIM_TEMPLATE: _with_size, JOB: _without_suspension}
+
+
+def _pass_selector(spec: Fields, exported: bool) -> None:
+    """The API writes the selector of a Job, and shows it in its answers."""
+    if exported:
+        spec.drop("selector")
+    elif spec.has("selector"):
+        spec.unusable("selector", "cannot be represented: Kubernetes writes the selector of a Job; remove it")
+
+
+def _settle_labels(container: Values, exported: bool) -> None:
+    """Drops the labels that the API has written, and keeps those of a Job from pods that have none.
+
+    A container that states nothing of its pods gives them its own; what the platform writes itself states something.
+    """
+    if exported:
+        for key in WRITTEN_LABELS:
+            container["labels"].pop(key, None)
+            container["pod_labels"].pop(key, None)
+    if not container["pod_labels"] and not container["pod_annotations"]:
+        container["pod_labels"]["app.kubernetes.io/name"] = container["name"]
 
 
 def _selector(selector: Fields, labels: dict[str, str]) -> dict[str, str]:
@@ -123,13 +158,17 @@ def _drop_platform_labels(container: Values) -> None:
                 del labels[key]
 
 
-def _pod(pod: Fields, container: Values, templates: Sequence[str]) -> tuple[list[DeclaredPort], PodVolumes]:
+def _pod(
+    pod: Fields, container: Values, templates: Sequence[str], part: FieldPart
+) -> tuple[list[DeclaredPort], PodVolumes]:
     """Fills in the pod's values; returns the ports it declares, and its volumes."""
     volumes = pod_volumes(pod, templates)
     container["empty_dirs"] = volumes.empty_dirs
     container["pod_volumes"] = volumes.own
     hooks = _hooks(volumes)
-    values = read(POD, pod, hooks) or {}
+    values = read(POD_OF_JOB if part is JOB else POD, pod, hooks) or {}
+    if part is JOB:
+        container[part.name] |= values.pop(part.name, {})
     containers = list(pod.each(CONTAINERS))
     if not containers:
         if pod.present:
