@@ -129,7 +129,7 @@ RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NUMBER", lambda run: run.number),
     OutputColumn("NAME", lambda run: run.name),
     OutputColumn("STATUS", lambda run: enum_label(run, "status")),
-    OutputColumn("EXIT", lambda run: optional(run, "exit_code")),
+    OutputColumn("EXIT", lambda run: run.exit_code if run.HasField("exit_code") else ""),
     OutputColumn("STARTED", lambda run: moment(run.start_time) if run.HasField("start_time") else ""),
     OutputColumn("ENDED", lambda run: moment(run.end_time) if run.HasField("end_time") else ""),
     OutputColumn("REASON", lambda run: run.reason),
