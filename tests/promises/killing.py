@@ -155,6 +155,16 @@ async def nothing_is_due(server: Server) -> bool:
         )
 
 
+async def nothing_follows(server: Server) -> bool:
+    """Returns whether the events of mounts and of containers' Services are written."""
+    async with server.database.system() as sql:
+        return bool(
+            await sql.fetchval(
+                "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
+            )
+        )
+
+
 def on_cluster(server: Server) -> dict[str, str]:
     """Returns the compared state on the cluster, without the parts that differ from run to run."""
     assert server.cluster is not None
@@ -196,6 +206,9 @@ async def in_database(server: Server) -> dict[str, str]:
             shown = {k: v for k, v in MessageToDict(item).items() if k not in _OF_THE_RUN}
             conditions = shown.pop("conditions", ())
             shown["conditions"] = sorted((each["type"], each["status"]) for each in conditions)
+            # What their pods are called, and since when they run, differs.
+            if programs := shown.pop("programs", ()):
+                shown["programs"] = [[each[key] for key in ("name", "kind", "state")] for each in programs]
             found[f"{noun}/{item.name}"] = _text(shown)
     async with server.database.system() as sql:
         left = await sql.fetch("SELECT resource_type FROM reconcile_work ORDER BY 1")
@@ -216,7 +229,7 @@ async def seen(server: Server) -> Seen:
 async def settled(server: Server) -> bool:
     """Returns whether the cluster has done all work, and the database knows."""
     assert server.cluster is not None
-    if not await nothing_is_due(server):
+    if not await nothing_is_due(server) or not await nothing_follows(server):
         return False
     replicas = {}
     for each in server.cluster.store.list(DEPLOYMENTS, SPACE):
