@@ -313,6 +313,15 @@ def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> lis
     if not restarts(container):
         return []
     program = _restarted(container)
+    stable = _condition(container, "Stable", FALSE)
+    message = stable.message if stable else ""
+
+    def is_newest(pod: str) -> bool:
+        if container.replica_set_name:
+            return pod.startswith(f"{container.replica_set_name}-")
+        # Names of other pods do not change with their template: the message has that of the one that restarted.
+        return f" of pod {pod} " in message
+
     # Of one that was not started again yet, the present log is the one.
     for previous in (True, False):
         lines: dict[str, list[str]] = {}
@@ -325,7 +334,7 @@ def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> lis
                 tail_lines=_MOST_LAST_LINES,
             ) as answers:
                 for entry in (each for answer in answers for each in answer.entries):
-                    if entry.pod.startswith(f"{container.replica_set_name}-"):
+                    if is_newest(entry.pod):
                         lines.setdefault(entry.pod, []).append(entry.line.decode(errors="replace"))
         except PilothouseError:
             continue

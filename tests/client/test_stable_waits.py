@@ -242,6 +242,16 @@ async def test_a_wait_goes_on_over_a_cut_and_counts_from_there(fake: FakeServer)
         assert (await waiting).name == "web"
 
 
+async def test_a_restart_in_a_stateful_set_fails_with_the_last_lines_of_its_pod(fake: FakeServer) -> None:
+    restarts = condition("Stable", FALSE, "Restarted")
+    restarts.message = "program main of pod db-1 ended: Error, exit code 1"
+    await fake.commit("container", ("shop", "web"), running(restarts))
+    fake.log = [("db-10", b"of another"), ("db-1", b"no database"), ("db-0", b"of another")]
+    with Client(fake.address, token="key") as client, pytest.raises(WaitError) as failed:
+        await asyncio.to_thread(wait_for, client, ASKED, Goal.RUNNING, timeout=patient(30))
+    assert failed.value.last_lines == ("no database",)
+
+
 async def test_a_restart_fails_with_the_last_lines_that_the_caller_may_read(fake: FakeServer) -> None:
     restarted = running(condition("Stable", FALSE, "Restarted"), replica_set_name="web-2")
     await fake.commit("container", ("shop", "web"), restarted)

@@ -157,6 +157,10 @@ async def test_a_stateful_set_is_stopped_started_and_scaled_with_its_claims(sets
     assert (drifted.status, drifted.reason) == (2, "InSync")
 
 
+def _is_true(row: pb.Container, type_: str) -> bool:
+    return any(each.type == type_ and each.status == 1 for each in row.conditions)
+
+
 def _partition(live: dict[str, Any]) -> Any:
     return live["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
 
@@ -167,15 +171,14 @@ async def test_a_held_rollout_keeps_the_users_partition(sets: Sets) -> None:
     await sets.until_live("db", lambda each: _partition(each) == 2)
     before = sets.pods("db")
     await sets.change("db", pb.Container(image="postgres:18"), "image")
-    row = await sets.until("db", lambda row: row.reason == "RolloutHeld")
+    # A caller that waits for it is waiting for `Stable`, too.
+    row = await sets.until("db", lambda row: row.reason == "RolloutHeld" and _is_true(row, "Stable"))
     assert sets.pods("db") == before
     assert row.status == pb.CONTAINER_STATUS_RUNNING
     await sets.containers.resume(namespace=sets.namespace, name="db")
     await sets.until_live("db", lambda each: _partition(each) == 1)
     await sets.until_pods("db", lambda pods: pods.get("db-1") not in (None, before["db-1"]))
-    row = await sets.until(
-        "db", lambda row: any(each.type == "RolledOut" and each.status == 1 for each in row.conditions)
-    )
+    await sets.until("db", lambda row: _is_true(row, "RolledOut") and _is_true(row, "Stable"))
     assert sets.pods("db")["db-0"] == before["db-0"]
 
 

@@ -21,7 +21,13 @@ from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENTS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STATEFUL_SETS,
+    Resource,
+)
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
@@ -56,7 +62,7 @@ class DyingClient:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if name not in ("apply", "set_scale", "delete"):
+        if name not in ("apply", "merge_patch", "set_scale", "delete"):
             return method
 
         async def write(*arguments: Any, **keywords: Any) -> Any:
@@ -126,7 +132,7 @@ async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable
 async def on_cluster(client: ClusterClient) -> dict[str, Any]:
     """Returns the compared state on the cluster, without the values that the cluster chooses itself."""
     result: dict[str, Any] = {}
-    kinds: tuple[Resource[Any], ...] = (DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
+    kinds: tuple[Resource[Any], ...] = (DEPLOYMENTS, STATEFUL_SETS, SERVICES, SERVICE_ACCOUNTS)
     for resource in kinds:
         for thing in (await client.list(resource, "shop")).items:
             if thing.metadata.name == "default":

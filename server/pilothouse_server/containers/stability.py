@@ -1,7 +1,8 @@
 """Whether the newest pods run without a restart: the condition `Stable`.
 
 The restarts of all living pods cannot tell: their sum falls when old pods go, so a release that restarts again and
-again looks as if it ran. This condition is about the pods of the newest template alone:
+again looks as if it ran. This condition is about the pods of the newest template, and about those that the partition
+of a StatefulSet keeps at a former one:
 
 * FALSE/`Restarted`: one of them has ended, or began again within the last `SETTLE_SECONDS`. The message has the exit
   code, and the program's termination message. It stays until all wanted pods are ready.
@@ -95,7 +96,9 @@ def observe_stability(
     if newest is None or not newest.is_present or not workload.followed or origin.is_newer_than(workload):
         # The newest pods that are seen may be of what was wanted before.
         return Stability(before or _waiting(NOT_FOLLOWED_MESSAGE, str(_Origin()), before, now))
-    mine = sorted((pod for pod in pods if _is_living_of(pod, newest)), key=lambda pod: pod.metadata.name)
+    mine = sorted(
+        (pod for pod in pods if _is_living_of(pod, newest, workload)), key=lambda pod: pod.metadata.name
+    )
     ready_since = origin.ready_since if origin.revision == newest.name else 0
     seen = _Origin(workload.metadata.uid, workload.metadata.generation, newest.name, ready_since)
     if (restarted := _restarted(mine, cluster_now)) is not None:
@@ -149,9 +152,9 @@ def _before(container: Container) -> Condition | None:
     return next((each for each in container.observed.conditions if each.type == STABLE), None)
 
 
-def _is_living_of(pod: Pod, newest: Newest) -> bool:
+def _is_living_of(pod: Pod, newest: Newest, workload: WorkloadObject) -> bool:
     living = pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Failed", "Succeeded")
-    return living and revision_of(pod) == newest.name
+    return living and (revision_of(pod) == newest.name or workload.keeps_former(pod.metadata.name))
 
 
 def _is_ready(pod: Pod) -> bool:

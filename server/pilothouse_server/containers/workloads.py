@@ -135,8 +135,8 @@ def _stateful_set(container: Container, held: bool) -> Manifest:
         # Said also where it is 0: a field that we leave out is others' to set.
         partition = max(container.replicas, settings.update_partition) if held else settings.update_partition
         spec.setdefault("updateStrategy", {}).setdefault("rollingUpdate", {})["partition"] = partition
-    if container.wanted_replicas == 0 and settings.claim_retention.when_scaled == DELETE:
-        # A container that is stopped keeps its claims.
+    if container.wanted_replicas < container.replicas and settings.claim_retention.when_scaled == DELETE:
+        # A container that is stopped keeps its claims; scaled to 0 it does not.
         spec["persistentVolumeClaimRetentionPolicy"]["whenScaled"] = RETAIN
     return spec
 

@@ -151,6 +151,10 @@ class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
         """The labels by which it selects its pods."""
         return self.spec.selector.match_labels or {}
 
+    def keeps_former(self, pod: str) -> bool:
+        """Returns whether a pod of that name may have a former template for good."""
+        return False
+
     @property
     def replicas(self) -> int:
         """How many pods it shall have."""
@@ -204,6 +208,7 @@ class ClaimRetentionPolicy(Partial, frozen=True, rename="camel"):
 
 
 class StatefulSetSpec(WorkloadSpec, frozen=True, rename="camel"):
+    ordinals: dict[str, Count] = {}
     update_strategy: UpdateStrategy = UpdateStrategy()
     pod_management_policy: str = ""
     persistent_volume_claim_retention_policy: ClaimRetentionPolicy = ClaimRetentionPolicy()
@@ -233,6 +238,12 @@ class StatefulSet(WorkloadObject, frozen=True, rename="camel"):
     @property
     def holds_rollout(self) -> bool:
         return self.partition >= self.replicas > 0
+
+    def keeps_former(self, pod: str) -> bool:
+        if self.spec.update_strategy.type == "OnDelete":
+            return True
+        ordinal = pod.rpartition("-")[2]
+        return ordinal.isdecimal() and int(ordinal) - self.spec.ordinals.get("start", 0) < self.partition
 
 
 class JobSpec(WorkloadSpec, frozen=True, rename="camel"):

@@ -138,7 +138,10 @@ async def apply(
     unchanged = await _as_wanted(client, container, workload, drift)
     if unchanged is not None:
         objects = {**(unchanged.objects or {}), **account}
-        return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects, history=restarts)
+        acts = await _release(client, container, workload, drift)
+        return msgspec.structs.replace(
+            unchanged, went_back=went_back, objects=objects, history=restarts + acts
+        )
     if why := await external_sources.refuse_on_cluster(client, container):
         return ContainerProgress(
             workload=workload,
@@ -153,12 +156,11 @@ async def apply(
             again_seconds=_SOURCE_AGAIN_SECONDS, conditions=(waiting("WaitingForService", why),)
         )
     workload, acts = await stateful_sets.replace(client, container, workload, drift)
-    if acts and workload is not None:
-        return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS, history=acts)
+    if workload is not None and workload.metadata.deletion_timestamp is not None:
+        return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS)
     begins = container.hold_rollout and not _is_held(container, workload)
     workload, decided = await _apply_workload(client, container, workload, drift)
-    if not drift.settled:
-        acts += await stateful_sets.release_stuck(client, container, workload)
+    acts += await _release(client, container, workload, drift)
     adopted = await _adopt(client, container, drift, decided)
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
@@ -391,14 +393,22 @@ async def _apply_workload(
         await replicas.set_scale(client, container, wanted)
     elif present is not None:
         decided = await replicas.decide(client, container, present, drift)
-        if decided.scale == 0:
-            await stateful_sets.keep_claims(client, container, present, drift)
         if decided.scale is not None:
+            await stateful_sets.before_scale(client, container, present, decided.scale, drift)
             await replicas.set_scale(client, container, decided.scale)
     manifest = manifests.workload(container, replicas_set=wanted, held=held)
     if type_.states_replicas:
         manifest = await stateful_sets.own_replicas(client, container, manifest)
     return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
+
+
+async def _release(
+    client: LeasedClient, container: Container, workload: WorkloadObject | None, drift: Drift
+) -> tuple[Warned, ...]:
+    """Releases our rollout that is stuck, also after the repair of others' template."""
+    if workload is None or (drift.settled and drift.policy != "repair"):
+        return ()
+    return await stateful_sets.release_stuck(client, container, workload)
 
 
 def _replicas_set(container: Container) -> int | None:

@@ -3,7 +3,8 @@
 replace        Some settings belong to a new object alone. The former one is deleted without its pods and claims
                (`Orphan`), and the apply that follows makes another one, which takes them in by its selector. The
                retention of claims is `Retain` before.
-keep_claims    A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first.
+before_scale   A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first. A
+               rollout that is held is held for further pods before they are made.
 release_stuck  Kubernetes goes on with a rollout once each pod is ready. A pod that a broken template has stopped is
                never replaced, also when the template is good again (kubernetes#67250): it is deleted.
 """
@@ -18,6 +19,7 @@ from pilothouse_manifests.workloads import DELETE, PARALLEL, RETAIN
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import StatefulSetSettings
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import (
     PODS,
@@ -51,17 +53,18 @@ async def missing_service(client: LeasedClient, container: Container) -> str:
 async def replace(
     client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
 ) -> tuple[WorkloadObject | None, tuple[Warned, ...]]:
-    """Deletes an object with fixed settings that the caller replaces; returns the object that is there then, and the
-    history.
+    """Deletes an object with fixed settings that the caller replaces; returns the object that is there then, which may
+    still be ending, and the history. Another server may have come as far, and been killed.
     """
-    if (
-        not isinstance(present, StatefulSet)
-        or container.observed_generation >= container.spec.replaced_generation
+    name, home = container.kubernetes_name, container.namespace_ref
+    if container.observed_generation >= container.spec.replaced_generation or (
+        workload_type(container).resource is not STATEFUL_SETS
     ):
         return present, ()
-    name, home = container.kubernetes_name, container.namespace_ref
-    if await _is_made_again(client, container):
-        return present, ()
+    line = f"StatefulSet {name} was deleted without its pods and claims, and made again"
+    drift.note_deleted(STATEFUL_SETS.kind, name)
+    if not isinstance(present, StatefulSet) or await _is_made_again(client, container):
+        return present, (Warned(REPLACED, line),)
     retention = present.spec.persistent_volume_claim_retention_policy
     if DELETE in (retention.when_deleted, retention.when_scaled):
         kept = {"whenDeleted": RETAIN, "whenScaled": RETAIN}
@@ -70,14 +73,12 @@ async def replace(
         )
         await _followed(client, container)
     await client.delete(STATEFUL_SETS, home, name, uid=present.metadata.uid, propagation="Orphan")
-    drift.note_deleted(STATEFUL_SETS.kind, name)
     found: WorkloadObject | None = present
     for _ in range(_LOOKS):
         found = await client.find(STATEFUL_SETS, container.kubernetes_namespace, name)
         if found is None:
             break
         await asyncio.sleep(_LOOK_SECONDS)
-    line = f"StatefulSet {name} was deleted without its pods and claims, and made again"
     return found, (Warned(REPLACED, line),)
 
 
@@ -88,16 +89,25 @@ async def _is_made_again(client: LeasedClient, container: Container) -> bool:
     return bool(annotations.get(manifests.REPLACED_AT) == str(container.spec.replaced_generation))
 
 
-async def keep_claims(
-    client: LeasedClient, container: Container, present: WorkloadObject, drift: Drift
+async def before_scale(
+    client: LeasedClient, container: Container, present: WorkloadObject, replicas: int, drift: Drift
 ) -> None:
-    """Has the claims of a StatefulSet kept before it is scaled to 0."""
-    if not isinstance(present, StatefulSet) or container.replicas == 0:
+    """Applies what must be there before the number of pods changes.
+
+    A stop keeps the claims. While the rollout is held, further pods get the former template, too.
+    """
+    if not isinstance(present, StatefulSet):
         return
-    if present.spec.persistent_volume_claim_retention_policy.when_scaled != DELETE:
+    retention = present.spec.persistent_volume_claim_retention_policy
+    stops = replicas == 0 and container.replicas > 0 and retention.when_scaled == DELETE
+    if not stops and not (container.hold_rollout and replicas > present.partition):
         return
+    # Without the annotation, so that a server that is killed here leaves the number to be set.
     manifest = await own_replicas(client, container, manifests.workload(container))
+    kept = list(drift.kept)
     await drift.apply(client, STATEFUL_SETS, manifest, present=True)
+    # The apply that follows finds it again.
+    drift.kept = kept
 
 
 async def own_replicas(client: LeasedClient, container: Container, manifest: Manifest) -> Manifest:
@@ -112,8 +122,16 @@ async def own_replicas(client: LeasedClient, container: Container, manifest: Man
 async def release_stuck(
     client: LeasedClient, container: Container, present: WorkloadObject
 ) -> tuple[Warned, ...]:
-    """Deletes pods that are not ready and of neither the present template nor the last that was rolled out."""
+    """Deletes pods that are not ready and of neither the present template nor the last that was rolled out.
+
+    Only those that the rollout replaces: none of a rollout that is held.
+    """
     if not isinstance(present, StatefulSet) or present.spec.pod_management_policy == PARALLEL:
+        return ()
+    if (
+        not present.to_update
+        or present.status.ready_replicas == present.status.updated_replicas == present.replicas
+    ):
         return ()
     found = await _followed(client, container)
     if found is None or not found.status.update_revision:
@@ -122,7 +140,8 @@ async def release_stuck(
     lines = []
     for pod in await _pods(client, container, found):
         seen = observe_pod(pod, container.spec.pod_container_name)
-        if seen.ready or seen.deleting or seen.revision in known or not seen.revision:
+        is_known = seen.revision in known or not seen.revision
+        if seen.ready or seen.deleting or is_known or found.keeps_former(seen.name):
             continue
         await client.delete(PODS, container.namespace_ref, seen.name, uid=seen.uid, propagation="Background")
         why = f" ({seen.reason})" if seen.reason else ""
