@@ -24,6 +24,7 @@ EXCEPTIONS = {
     ("0101", "ban-create-domain-with-constraint"): "no server runs on the database yet",
     ("0101", "require-concurrent-index-creation"): "no server runs on the database yet",
     ("0102", "ban-drop-constraint"): "the constraint that takes its place allows more",
+    ("0113", "ban-drop-constraint"): "the constraint that takes its place allows more",
 }
 
 _ALTERS = re.compile(

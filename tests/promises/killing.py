@@ -206,7 +206,7 @@ async def in_database(server: Server) -> dict[str, str]:
             shown = {k: v for k, v in MessageToDict(item).items() if k not in _OF_THE_RUN}
             conditions = shown.pop("conditions", ())
             shown["conditions"] = sorted((each["type"], each["status"]) for each in conditions)
-            # What their pods are called, and since when they run, differs.
+            # The names of pods and their times differ.
             if programs := shown.pop("programs", ()):
                 shown["programs"] = [[each[key] for key in ("name", "kind", "state")] for each in programs]
             found[f"{noun}/{item.name}"] = _text(shown)
