@@ -39,6 +39,7 @@ PARTS: tuple[tuple[str, FieldPart, str], ...] = (
     ("Rule for a pod that failed (`PodFailureRule`)", jobs.POD_FAILURE_RULE, "podFailurePolicy.rules[]"),
     ("Condition of such a pod (`PodCondition`)", jobs.POD_CONDITION, "onPodConditions[]"),
     ("Rule for a success (`SuccessRule`)", jobs.SUCCESS_RULE, "successPolicy.rules[]"),
+    ("DaemonSet", workloads.DAEMON_SET, "spec"),
     ("Pod", table.POD, "spec.template.spec"),
     ("Main program", table.MAIN_CONTAINER, "spec.template.spec.containers[0]"),
     (

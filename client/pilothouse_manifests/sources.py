@@ -24,6 +24,7 @@ FALSE_BY_CHOICE = f"{NOT_REPRESENTED}: false, where Kubernetes' default is true"
 # desired state, so they are skipped, as kubectl does; on the pods they would only mislead.
 FOREIGN_ANNOTATIONS = (
     "deployment.kubernetes.io/revision",
+    "deprecated.daemonset.template.generation",
     "endpoints.kubernetes.io/last-change-trigger-time",
     "kubectl.kubernetes.io/last-applied-configuration",
     "pv.kubernetes.io/bind-completed",

@@ -117,5 +117,36 @@ STATEFUL_SET = FieldPart(
     "stateful_set",
     (Field("replicas", "replicas", Number(optional=True), adopted=False), *STATEFUL_SET_SETTINGS.entries),
 )
+# A DaemonSet's spec, apart from its selector and its template.
+DAEMON_SET = FieldPart(
+    "daemon_set",
+    (
+        Group(
+            "updateStrategy",
+            (
+                Field(
+                    "daemon_set.update_strategy",
+                    "type",
+                    Text((ROLLING_UPDATE, ON_DELETE)),
+                    default=ROLLING_UPDATE,
+                ),
+                Group(
+                    "rollingUpdate",
+                    (
+                        Field("daemon_set.max_unavailable", "maxUnavailable", NumberOrPercent(), default="1"),
+                        Field("daemon_set.max_surge", "maxSurge", NumberOrPercent(), default="0"),
+                    ),
+                ),
+            ),
+        ),
+        Field("daemon_set.min_ready_seconds", "minReadySeconds", Number()),
+        Field("daemon_set.revision_history_limit", "revisionHistoryLimit", _OPTIONAL_NUMBER, default=10),
+    ),
+)
 # By their kinds in Kubernetes; the name of a part is that of its settings here.
-WORKLOAD_PARTS: dict[str, FieldPart] = {"Deployment": DEPLOYMENT, "StatefulSet": STATEFUL_SET, "Job": JOB}
+WORKLOAD_PARTS: dict[str, FieldPart] = {
+    "Deployment": DEPLOYMENT,
+    "StatefulSet": STATEFUL_SET,
+    "DaemonSet": DAEMON_SET,
+    "Job": JOB,
+}

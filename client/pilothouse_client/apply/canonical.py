@@ -43,6 +43,7 @@ _STATED = {
     "deployment",
     "stateful_set",
     "job",
+    "daemon_set",
     "sidecars",
     "empty_dirs",
     "pod_volumes",
@@ -196,6 +197,8 @@ def _fill_workload(container: pb.Container) -> None:
         _fill_stateful_set(container.stateful_set, container.ports)
     elif container.HasField("job"):
         _fill_job(container.job)
+    elif container.HasField("daemon_set"):
+        _fill_daemon_set(container.daemon_set)
     else:
         _fill_deployment(container.deployment)
 
@@ -246,6 +249,16 @@ def _fill_job(settings: pb.JobSettings) -> None:
     for rule in settings.pod_failure_policy:
         for condition in rule.pod_conditions:
             condition.status = condition.status or "True"
+
+
+def _fill_daemon_set(settings: pb.DaemonSetSettings) -> None:
+    """Set the settings that are not stated to Kubernetes' defaults."""
+    settings.update_strategy = settings.update_strategy or ROLLING_UPDATE
+    if settings.update_strategy == ROLLING_UPDATE:
+        settings.max_surge = settings.max_surge or "0"
+        settings.max_unavailable = settings.max_unavailable or ("1" if settings.max_surge == "0" else "0")
+    if not settings.HasField("revision_history_limit"):
+        settings.revision_history_limit = 10
 
 
 def _fill(message: Message, part: FieldPart) -> None:

@@ -48,7 +48,9 @@ def import_deployments(
     selector: Selector = "",
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="Kind of workloads: deployment (default), stateful_set; repeat.", metavar="KIND"),
+        typer.Option(
+            help="Kind of workloads: deployment (default), stateful_set, daemon_set; repeat.", metavar="KIND"
+        ),
     ] = None,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,

@@ -1,8 +1,8 @@
 """Sorts documents by kind and converts each.
 
-Deployments, StatefulSets, Jobs, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims have a place
-on the platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing could be applied;
-its desired state is no part of this. Every other kind is reported by name.
+Deployments, StatefulSets, DaemonSets, Jobs, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims
+have a place on the platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing
+could be applied; its desired state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from pilothouse_manifests.translator.nodes import Document, InputPosition, Mappi
 from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
 from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
 
-WORKLOADS = (("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("batch/v1", "Job"))
+WORKLOADS = (
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("apps/v1", "DaemonSet"),
+    ("batch/v1", "Job"),
+)
 SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
 CONFIG_MAP = ("v1", "ConfigMap")

@@ -1,4 +1,4 @@
-"""A Deployment, a StatefulSet or a Job as a container.
+"""A Deployment, a StatefulSet, a DaemonSet or a Job as a container.
 
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
 manifest has: two sets of labels, a selector, several containers. The selector is checked, because it must select the

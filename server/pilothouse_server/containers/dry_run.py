@@ -63,7 +63,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         if found is None or not _is_replaced(container):
             # The cluster refuses what a new object may have on the one that is there.
             objects.append(await _dry_run_workload(client, container, found))
-        if found is not None and not has_runs(container):
+        if found is not None and workload_type(container).scales:
             await _dry_run_scale(client, container, workloads, found)
         for manifest in manifests.services(container):
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])

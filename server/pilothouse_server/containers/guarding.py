@@ -49,7 +49,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 _OURS: Final = frozenset({
     NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET,
-    manifests.REPLACED_AT,
+    manifests.REPLACED_AT, manifests.NO_NODE,
     manifests.RENDERED, RUN,
 })  # fmt: skip
 _TEMPLATE: Final = ("spec", "template")

@@ -53,6 +53,8 @@ REPLICAS_SET = f"{DOMAIN}/replicas-set"
 REPLACED_AT = f"{DOMAIN}/replaced-generation"
 # A digest of the parts of a Job that cannot change: while it is the same, the whole Job may be applied again.
 RENDERED = f"{DOMAIN}/rendered"
+# A label that no node has: a DaemonSet whose template selects it is stopped.
+NO_NODE = f"{DOMAIN}/no-node"
 # Fields of a Job that can change while it runs.
 _CHANGEABLE = frozenset(
     {
@@ -121,7 +123,7 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
     template_annotations = pod_annotations(container)
     if container.spec.restarted_at is not None:
         template_annotations[RESTARTED_AT] = timestamp(container.spec.restarted_at)
-    if replicas_set is not None:
+    if replicas_set is not None and type_.scales:
         annotations[REPLICAS_SET] = str(replicas_set)
     if container.spec.replaced_generation:
         annotations[REPLACED_AT] = str(container.spec.replaced_generation)
@@ -132,6 +134,8 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
             "spec": pod_spec(container),
         },
     }
+    if type_.per_node and container.desired_state != "running":
+        spec["template"]["spec"].setdefault("nodeSelector", {})[NO_NODE] = "true"
     spec |= type_.write(container, container.hold_rollout if held is None else held)
     manifest: Manifest = {
         "apiVersion": type_.resource.api_version,

@@ -64,10 +64,12 @@ REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
 # Its reason while an autoscaler has set the number to zero, and will raise it again.
 SCALED_TO_ZERO = "ScaledToZero"
+# The number of nodes that a DaemonSet has pods on, and with it its share of the quota, has grown.
+GREW = "Grew"
 # An object that others deleted was made again.
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
-RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED, WARNED})
+RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, GREW, REPAIRED, WARNED})
 
 SCALING_DOWN = "ScalingDown"
 TERMINATING = "Terminating"
@@ -123,7 +125,7 @@ def observe(
     newest, type_ = None, workload_type(container)
     if workload is not None:
         newest = type_.newest(workload, tuple(replica_sets), observations)
-    named = [_with_name(pod) for pod in observations] if type_.names_pods else observations
+    named = [_with_name(pod, type_.per_node) for pod in observations] if type_.names_pods else observations
     spec_replicas = workload.replicas if workload else 0
     rollout = observe_rollout(container, workload, newest, named)
     status, reason, message, recheck_seconds = _status(container, workload, named, cluster_now or now)
@@ -174,11 +176,12 @@ def observe(
     )
 
 
-def _with_name(pod: PodObservation) -> PodObservation:
-    """The pod with a message that names it: which of several is stuck matters where each has its own data."""
+def _with_name(pod: PodObservation, per_node: bool) -> PodObservation:
+    """The pod with a message that names it: which of several is stuck matters where each has its own data, or node."""
     if pod.ready or not pod.reason:
         return pod
-    return msgspec.structs.replace(pod, message=f"pod {pod.name}: {pod.message}".removesuffix(": "))
+    where = f" on node {pod.node_name}" if per_node and pod.node_name else ""
+    return msgspec.structs.replace(pod, message=f"pod {pod.name}{where}: {pod.message}".removesuffix(": "))
 
 
 def _observed(
@@ -225,15 +228,17 @@ def _status(
         return "failed", *failure, None
     ready = sum(pod.ready for pod in living)
     if workload.replicas == 0:
-        return *_without_replicas(container), None
+        return *_without_replicas(container, workload), None
     if ready >= _needed(container, workload):
         refused = _refusal(container)
         return "running", *(refused or ("", "")), None
     return "pending", *_why_pending(container, workload, living, ready), None
 
 
-def _without_replicas(container: Container) -> tuple[Status, str, str]:
+def _without_replicas(container: Container, workload: WorkloadObject) -> tuple[Status, str, str]:
     """Returns the status of a container that shall run, and has no replica."""
+    if workload_type(container).per_node and _is_settled(container, workload) and workload.followed:
+        return "pending", "NoNode", "no node of the cluster suits its pods"
     if container.replicas == 0:
         return "stopped", "NoReplicas", ""
     if (condition := scaled_to_zero(container)) is not None:
@@ -262,8 +267,14 @@ def _not_all_ready(ready: int, needed: int) -> tuple[str, str]:
 
 def _needed(container: Container, workload: WorkloadObject) -> int:
     """Returns how many replicas must be ready: those of the cluster, or those that it will have in a moment."""
-    settled = container.observed_generation >= container.generation and not is_outrun(container, workload)
-    return workload.replicas if settled else max(workload.replicas, container.wanted_replicas)
+    if _is_settled(container, workload) or workload_type(container).per_node:
+        return workload.replicas
+    return max(workload.replicas, container.wanted_replicas)
+
+
+def _is_settled(container: Container, workload: WorkloadObject) -> bool:
+    """Returns whether the workload that is seen is of what is wanted now."""
+    return container.observed_generation >= container.generation and not is_outrun(container, workload)
 
 
 def _winding_down(workload: WorkloadObject | None, pods: list[PodObservation]) -> tuple[str, str]:
@@ -347,7 +358,10 @@ def _why_pending(
     container: Container, workload: WorkloadObject, living: list[PodObservation], ready: int
 ) -> tuple[str, str]:
     if (unready := witness(living)) is not None and unready.reason:
-        return unready.reason, unready.message
+        by_node = (
+            f"ready on {ready} of {workload.replicas} nodes; " if workload_type(container).per_node else ""
+        )
+        return unready.reason, by_node + unready.message
     if refused := _refusal(container):
         return refused
     progressing = _find(workload.status.conditions, PROGRESSING)

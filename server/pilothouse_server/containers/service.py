@@ -170,7 +170,11 @@ class ContainerService:
             await _target(call),
             request.namespace,
             request.name,
-            replacing(starting_run(merge) if request.run else merge, replace=request.replace),
+            replacing(
+                starting_run(merge) if request.run else merge,
+                replace=request.replace,
+                scales="replicas" in request.update_mask.paths or request.container.HasField("replicas"),
+            ),
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
             keys=self._keys,
             may=call.may(request.namespace),

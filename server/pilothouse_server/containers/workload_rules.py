@@ -11,9 +11,11 @@ import msgspec
 from pilothouse_manifests.table import RECREATE, ROLLING_UPDATE
 from pilothouse_manifests.workloads import DELETE, ON_DELETE, ORDERED_READY, PARALLEL, RETAIN
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.manifests import NO_NODE
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import (
     ClaimTemplate,
+    DaemonSetSettings,
     DeploymentSettings,
     StatefulSetSettings,
 )
@@ -27,14 +29,21 @@ _INT32_MAXIMUM = 2**31 - 1
 _DEADLINE_SECONDS = 600
 # The controller appends a hash to it in a label's value.
 LONGEST_STATEFUL_NAME: Final = 52
+_NO_REPLICAS = (
+    "must be unset for a DaemonSet: it has a pod on each node that suits (node_selector, tolerations)"
+)
 _ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
 
 def check_workload(found: Findings, container: Container) -> None:
     """Notes each broken rule of the settings."""
     workload = container.spec.workload
+    if NO_NODE in container.spec.node_selector:
+        found.add("container.node_selector", "reserved", f'"{NO_NODE}" is set by the platform alone')
     if isinstance(workload, StatefulSetSettings):
         _check_stateful_set(found, container, workload)
+    elif isinstance(workload, DaemonSetSettings):
+        _check_daemon_set(found, container, workload)
     elif isinstance(workload, DeploymentSettings):
         _check_deployment(found, workload)
 
@@ -52,11 +61,14 @@ def normal_form(container: Container) -> Container:
     return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, workload=changed))
 
 
-def replacing(merge: Callable[[Container], Container], *, replace: bool) -> Callable[[Container], Container]:
+def replacing(
+    merge: Callable[[Container], Container], *, replace: bool, scales: bool = False
+) -> Callable[[Container], Container]:
     """Wraps `merge` with checks of fields that Kubernetes makes immutable.
 
     The result raises InvalidArgument if the kind changes, and FailedPrecondition if an immutable setting changes and
     `replace` is false. With `replace` it marks the container, so that its object is deleted and created again.
+    `scales`: the caller gives the number of replicas, for which a DaemonSet raises InvalidArgument.
     """
 
     def merged(stored: Container) -> Container:
@@ -65,6 +77,10 @@ def replacing(merge: Callable[[Container], Container], *, replace: bool) -> Call
         if workload_type(wanted) is not type_:
             words = f"its kind is immutable ({type_.name}): delete the container and create another one"
             raise invalid(f"container.{wanted.workload_kind}", words)
+        if type_.per_node and wanted.replicas != stored.replicas:
+            if scales:
+                raise invalid("container.replicas", _NO_REPLICAS)
+            wanted = msgspec.structs.replace(wanted, replicas=stored.replicas)
         changed = [name for name in type_.fixed if _fixed(stored, name) != _fixed(wanted, name)]
         if not changed:
             return wanted
@@ -134,6 +150,24 @@ def _check_stateful_set(found: Findings, container: Container, workload: Statefu
     else:
         _check_share(found, f"{field}.max_unavailable", workload.max_unavailable, bounded=True)
     _check_claims(found, container, workload.claim_templates)
+
+
+def _check_daemon_set(found: Findings, container: Container, workload: DaemonSetSettings) -> None:
+    field = "container.daemon_set"
+    if not container.uid and not container.imported and container.replicas != 1:
+        found.add("container.replicas", "unused", _NO_REPLICAS)
+    found.one_of(f"{field}.update_strategy", workload.update_strategy, (ROLLING_UPDATE, ON_DELETE))
+    surges = bool(workload.max_surge) and not _is_zero(workload.max_surge)
+    for name in ("max_unavailable", "max_surge"):
+        text = getattr(workload, name)
+        if text and workload.update_strategy == ON_DELETE:
+            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+        else:
+            _check_share(found, f"{field}.{name}", text, bounded=True)
+    if _is_zero(workload.max_unavailable) and not surges:
+        found.add(f"{field}.max_unavailable", "minimum", "must not be 0 if max_surge is 0, too")
+    if surges and workload.max_unavailable and not _is_zero(workload.max_unavailable):
+        found.add(f"{field}.max_surge", "unused", "must be 0 unless max_unavailable is 0 or unset")
 
 
 def _check_claims(found: Findings, container: Container, templates: tuple[ClaimTemplate, ...]) -> None:

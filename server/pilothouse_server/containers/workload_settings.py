@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-WorkloadKind = Literal["deployment", "stateful_set", "job"]
+WorkloadKind = Literal["deployment", "stateful_set", "daemon_set", "job"]
 
 
 class KindSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
@@ -61,6 +61,16 @@ class StatefulSetSettings(KindSettings, frozen=True, tag="stateful_set"):
     claim_retention: ClaimRetention = ClaimRetention()
 
 
+class DaemonSetSettings(KindSettings, frozen=True, tag="daemon_set"):
+    """Empty settings take Kubernetes' defaults and are not sent."""
+
+    update_strategy: str = ""
+    max_unavailable: str = ""
+    max_surge: str = ""
+    min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
+
+
 class PodCondition(KindSettings, frozen=True):
     """A condition of a pod; empty status: `True`."""
 
@@ -102,4 +112,4 @@ class JobSettings(KindSettings, frozen=True, tag="job"):
     success_policy: tuple[SuccessRule, ...] = ()
 
 
-WorkloadSettings = DeploymentSettings | StatefulSetSettings | JobSettings
+WorkloadSettings = DeploymentSettings | StatefulSetSettings | DaemonSetSettings | JobSettings

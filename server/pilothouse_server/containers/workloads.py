@@ -14,11 +14,19 @@ import msgspec
 
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.jobs import JOB, JOB_SETTINGS, SUSPEND
-from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, key_of
-from pilothouse_manifests.workloads import DELETE, ON_DELETE, RETAIN, STATEFUL_SET, STATEFUL_SET_SETTINGS
+from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, ROLLING_UPDATE, key_of
+from pilothouse_manifests.workloads import (
+    DAEMON_SET,
+    DELETE,
+    ON_DELETE,
+    RETAIN,
+    STATEFUL_SET,
+    STATEFUL_SET_SETTINGS,
+)
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import (
+    DaemonSetSettings,
     DeploymentSettings,
     JobSettings,
     StatefulSetSettings,
@@ -30,16 +38,20 @@ from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     JOB_METADATA,
     JOBS,
-    STATEFUL_SET_METADATA,
-    STATEFUL_SETS,
     KubernetesObject,
     Manifest,
     ReplicaSet,
     Resource,
-    StatefulSet,
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.set_objects import (
+    DAEMON_SET_METADATA,
+    DAEMON_SETS,
+    STATEFUL_SET_METADATA,
+    STATEFUL_SETS,
+    StatefulSet,
+)
 
 
 class Newest(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +80,8 @@ class WorkloadType(msgspec.Struct, frozen=True):
     `states_replicas`: its first apply sets the number of pods. `services_first`:
     its pods need the Services before they are made. `names_pods`: messages name the pod that they are about. `fixed`:
     settings that only a new object can have.
+    `per_node`: it has a pod on each node that suits, and no number of its own: callers cannot give one, and a node
+    selector stops it.
     `runs`: each run is an object of its own. Its pods end by themselves, and its template cannot change.
     """
 
@@ -84,12 +98,18 @@ class WorkloadType(msgspec.Struct, frozen=True):
     services_first: bool = False
     names_pods: bool = False
     fixed: tuple[str, ...] = ()
+    per_node: bool = False
     runs: bool = False
 
     @property
     def kind(self) -> str:
         """`Deployment` ..."""
         return self.resource.kind
+
+    @property
+    def scales(self) -> bool:
+        """Whether it has a number of pods that is set through its scale."""
+        return not self.runs and not self.per_node
 
 
 REVISION: Final = "deployment.kubernetes.io/revision"
@@ -158,6 +178,37 @@ def _newest_revision(
     return Newest(name, is_present=stateful_set.followed, older=older)
 
 
+_write_daemon_set = writer(DAEMON_SET, place=lambda name: name.removeprefix("daemon_set."))
+
+
+def _daemon_set(container: Container, held: bool) -> Manifest:
+    settings = container.spec.workload
+    assert isinstance(settings, DaemonSetSettings)
+    spec = _write_daemon_set(settings)
+    if held:
+        return {**spec, "updateStrategy": {"type": ON_DELETE}}
+    # Said also where it is the default: a field that we leave out is others' to set.
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", ROLLING_UPDATE)
+    if settings.max_surge not in ("", "0", "0%") and not settings.max_unavailable:
+        # Kubernetes' default is 1, which it refuses then.
+        strategy["rollingUpdate"]["maxUnavailable"] = 0
+    return spec
+
+
+def _youngest_revision(
+    daemon_set: WorkloadObject, _replica_sets: Sequence[ReplicaSet], pods: Sequence[PodObservation]
+) -> Newest | None:
+    # Its status names none, and the generation that its pods are labelled with moves with any change of its spec.
+    # The pods are sorted by age.
+    name = next((pod.revision for pod in reversed(pods) if pod.revision), "")
+    if not name:
+        return None
+    older = frozenset(pod.revision for pod in pods) - {name}
+    is_present = daemon_set.followed and daemon_set.status.updated_replicas > 0
+    return Newest(name, is_present=is_present, older=older)
+
+
 _write_job = writer(JOB_SETTINGS, place=lambda name: name.removeprefix("job."))
 
 
@@ -193,6 +244,18 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
             services_first=True,
             names_pods=True,
             fixed=("service_name", "pod_management", "claim_templates"),
+        ),
+        WorkloadType(
+            name="daemon_set",
+            resource=DAEMON_SETS,
+            metadata=DAEMON_SET_METADATA,
+            settings=DaemonSetSettings,
+            part=DAEMON_SET,
+            write=_daemon_set,
+            newest=_youngest_revision,
+            has_rolled_out=lambda found: True,
+            names_pods=True,
+            per_node=True,
         ),
         WorkloadType(
             name="job",

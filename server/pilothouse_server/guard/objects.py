@@ -77,6 +77,14 @@ _STATEFUL_SET = {
         ],
     }
 }
+_DAEMON_SET = {
+    "spec": {
+        **dict.fromkeys(("minReadySeconds", "revisionHistoryLimit"), FREE),
+        "selector": LABEL_SELECTOR,
+        "template": TEMPLATE,
+        "updateStrategy": {"type": FREE, "rollingUpdate": {"maxUnavailable": FREE, "maxSurge": FREE}},
+    }
+}
 _JOB = {
     "spec": {
         **dict.fromkeys(
@@ -109,6 +117,9 @@ KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ),
     ("apps/v1", "StatefulSet"): ObjectKind(
         _STATEFUL_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
+    ),
+    ("apps/v1", "DaemonSet"): ObjectKind(
+        _DAEMON_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
     ("batch/v1", "Job"): ObjectKind(
         _JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys

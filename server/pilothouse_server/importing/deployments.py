@@ -22,7 +22,7 @@ from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, service_type
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
 from pilothouse_manifests.table import SERVICE_PORT, key_of
 from pilothouse_manifests.volumes import DNS_LABEL
-from pilothouse_server.containers.manifests import is_platforms
+from pilothouse_server.containers.manifests import NO_NODE, is_platforms
 from pilothouse_server.containers.model import (
     Container,
     Port,
@@ -39,7 +39,12 @@ from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
 # The annotations that controllers and kubectl put on a workload for themselves.
-NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
+NOTES = (
+    "deployment.kubernetes.io/",
+    "deprecated.daemonset.template.generation",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    f"{DOMAIN}/",
+)
 
 # The keys of a template's metadata that do nothing: pods are called after their replica set.
 _NAMES = ("name", "generateName")
@@ -104,7 +109,12 @@ def convert(
             with template.part("spec") as pod:
                 main = read_pod(pod, main_program)
     kubernetes_name = str(metadata["name"])
-    if (replicas := rollout.get("replicas", 1)) > INT32_MAXIMUM:
+    replicas, stopped = rollout.get("replicas", 1), False
+    if type_.per_node:
+        # Its number is that of the nodes. The platform may have stopped it, by a selector that is not the caller's.
+        replicas = (live.get("status") or {}).get("desiredNumberScheduled") or 1
+        stopped = bool(main.values.get("node_selector", {}).pop(NO_NODE, ""))
+    if replicas > INT32_MAXIMUM:
         problems.append(f"spec.replicas: more than {INT32_MAXIMUM}")
     described = msgspec.convert({**_NOBODYS, **main.values, "spec": main.values}, Container)
     taken_over, ports, left_alone = _services(services, pod_labels, described.ports, orphans)
@@ -119,7 +129,7 @@ def convert(
         volumes=tuple(sorted((item.volume for item in main.volumes), key=lambda volume: volume.name)),
         # One that stands at zero is a stopped one; to start it means one pod.
         replicas=replicas or 1,
-        desired_state="running" if replicas else "stopped",
+        desired_state="stopped" if stopped or not replicas else "running",
         hold_rollout=rollout.get("hold_rollout", False),
         labels=_without_ours(metadata.get("labels")) if is_orphan else _theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),

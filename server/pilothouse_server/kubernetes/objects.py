@@ -193,59 +193,6 @@ class Deployment(WorkloadObject, frozen=True, rename="camel"):
         return self.spec.paused
 
 
-class RollingUpdate(Partial, frozen=True, rename="camel"):
-    partition: Count = 0
-
-
-class UpdateStrategy(Partial, frozen=True, rename="camel"):
-    type: str = ""
-    rolling_update: RollingUpdate | None = None
-
-
-class ClaimRetentionPolicy(Partial, frozen=True, rename="camel"):
-    when_deleted: str = ""
-    when_scaled: str = ""
-
-
-class StatefulSetSpec(WorkloadSpec, frozen=True, rename="camel"):
-    ordinals: dict[str, Count] = {}
-    update_strategy: UpdateStrategy = UpdateStrategy()
-    pod_management_policy: str = ""
-    persistent_volume_claim_retention_policy: ClaimRetentionPolicy = ClaimRetentionPolicy()
-
-
-class StatefulSetState(WorkloadState, frozen=True, rename="camel"):
-    current_revision: Name = ""
-    update_revision: Name = ""
-
-
-class StatefulSet(WorkloadObject, frozen=True, rename="camel"):
-    spec: StatefulSetSpec = StatefulSetSpec()
-    status: StatefulSetState = StatefulSetState()
-
-    @property
-    def to_update(self) -> int:
-        if self.spec.update_strategy.type == "OnDelete":
-            return 0
-        return max(0, self.replicas - self.partition)
-
-    @property
-    def partition(self) -> int:
-        """Pods with a lower ordinal keep the former template."""
-        rolling = self.spec.update_strategy.rolling_update
-        return 0 if rolling is None else rolling.partition
-
-    @property
-    def holds_rollout(self) -> bool:
-        return self.partition >= self.replicas > 0
-
-    def keeps_former(self, pod: str) -> bool:
-        if self.spec.update_strategy.type == "OnDelete":
-            return True
-        ordinal = pod.rpartition("-")[2]
-        return ordinal.isdecimal() and int(ordinal) - self.spec.ordinals.get("start", 0) < self.partition
-
-
 class JobSpec(WorkloadSpec, frozen=True, rename="camel"):
     suspend: bool = False
     parallelism: Count | None = None
@@ -586,10 +533,6 @@ SECRET_METADATA = Resource(
     "/api/v1", "secrets", "Secret", KubernetesObject, metadata_only=True, marked="version"
 )
 DEPLOYMENTS = Resource("/apis/apps/v1", "deployments", "Deployment", Deployment, marked="content")
-STATEFUL_SETS = Resource("/apis/apps/v1", "statefulsets", "StatefulSet", StatefulSet, marked="content")
-STATEFUL_SET_METADATA = Resource(
-    "/apis/apps/v1", "statefulsets", "StatefulSet", KubernetesObject, metadata_only=True
-)
 JOBS = Resource("/apis/batch/v1", "jobs", "Job", Job, marked="content")
 JOB_METADATA = Resource("/apis/batch/v1", "jobs", "Job", KubernetesObject, metadata_only=True)
 REPLICA_SETS = Resource("/apis/apps/v1", "replicasets", "ReplicaSet", ReplicaSet)

@@ -61,6 +61,7 @@ _TABLE = (
     _Row("apps", "statefulsets", _KEEP_WATCHED, "containers that are StatefulSets"),
     _Row("apps", "statefulsets/scale", ("get", "patch"), "start, stop, pause and resume of StatefulSets"),
     _Row("", "pods", ("delete",), "ending a rollout of a StatefulSet that is stuck", True),
+    _Row("apps", "daemonsets", _KEEP_WATCHED, "containers that are DaemonSets"),
     _Row("batch", "jobs", _KEEP_WATCHED, "containers that are Jobs"),
     _Row("apps", "replicasets", _READ, "progress of rollouts"),
     _Row("discovery.k8s.io", "endpointslices", _READ, "ready endpoints of Services", True),

@@ -26,7 +26,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
 # Kinds that can be imported by themselves; all others come with a workload that needs them.
-IMPORTABLE = ("Deployment", "StatefulSet", "ConfigMap", "Secret", "Service")
+IMPORTABLE = ("Deployment", "StatefulSet", "DaemonSet", "ConfigMap", "Secret", "Service")
 MOST_IMPORTED = 100
 
 _NOT_DELETED: Mapping[str, str] = {

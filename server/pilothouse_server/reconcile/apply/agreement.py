@@ -20,6 +20,8 @@ from pilothouse_server.kubernetes.objects import Manifest, Resource
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 
 _NAMED = ("apiVersion", "kind")
+# Maps that one manager owns as a whole.
+_WHOLE = frozenset({"nodeSelector"})
 
 
 async def is_as_wanted(client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
@@ -70,6 +72,8 @@ def _is_owned(path: str, said: Manifest, owned: Manifest) -> bool:
         below = _step(owned, step, value)
         if below is None:
             return False
+        if step in _WHOLE:
+            return True
         owned = below
     return True
 

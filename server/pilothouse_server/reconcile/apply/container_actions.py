@@ -88,7 +88,7 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     if await external_sources.refuse_on_cluster(client, container):
         return None
     type_ = workload_type(container)
-    if type_.services_first or type_.runs:
+    if type_.services_first or not type_.scales:
         return None
     services = manifests.services(container)
     for manifest in services:
@@ -384,6 +384,10 @@ async def _apply_workload(
     decided, held = replicas.Replicas(), _is_held(container, present)
     if type_.runs:
         return await jobs.write(client, container, present, drift), decided
+    if type_.per_node:
+        decided = replicas.by_nodes(container, present)
+        manifest = manifests.workload(container, held=held)
+        return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
     if present is None and type_.states_replicas:
         manifest = manifests.first(container)
         return await drift.apply(client, type_.resource, manifest, present=False), decided
@@ -425,10 +429,13 @@ async def _adopt(
     client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
 ) -> Adoption | None:
     """Returns the desired values that follow from adopted drift, which is then no drift any more."""
-    wanted, type_ = container, workload_type(container)
+    wanted, type_, words = container, workload_type(container), ""
     if decided.adopt is not None:
         wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)
-        drift.adopted.append(f"{decided.adopt} replicas")
+        if type_.per_node:
+            words = f"pods on {decided.adopt} nodes"
+        else:
+            drift.adopted.append(f"{decided.adopt} replicas")
     mine = [difference for difference in drift.kept if difference.kind == type_.kind]
     if drift.policy == "adopt" and mine:
         live = await client.read(type_.resource, container.kubernetes_namespace, container.kubernetes_name)
@@ -437,7 +444,7 @@ async def _adopt(
         taken = [d for d in mine if drift_adoption.is_adopted(wanted, live, d.field)]
         drift.adopted += [str(difference) for difference in taken]
         drift.kept = [difference for difference in drift.kept if difference not in taken]
-    return None if wanted == container else Adoption(wanted, drift.adopted_description)
+    return None if wanted == container else Adoption(wanted, words or drift.adopted_description)
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:

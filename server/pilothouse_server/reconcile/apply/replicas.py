@@ -19,7 +19,7 @@ import msgspec
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.observation import AUTOSCALED, SCALED_TO_ZERO
+from pilothouse_server.containers.observation import AUTOSCALED, GREW, SCALED_TO_ZERO
 from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import (
@@ -70,6 +70,16 @@ async def decide(
         return Replicas(scale=wanted, condition=condition)
     drift.kept.append(difference)
     return Replicas(condition=condition)
+
+
+def by_nodes(container: Container, present: WorkloadObject | None) -> Replicas:
+    """Returns the number of nodes that a DaemonSet has pods on, if it is another one than is known."""
+    if present is None or container.wanted_replicas in (0, present.replicas) or present.replicas == 0:
+        return Replicas()
+    live, before = present.replicas, container.replicas
+    message = f"pods on {live} nodes count against the quota, in place of {before}"
+    condition = Condition(GREW, "True" if live > before else "False", "NodesChanged", message)
+    return Replicas(adopt=live, condition=condition)
 
 
 def _autoscaled(autoscaler: HorizontalPodAutoscaler, live: int) -> Replicas:

@@ -24,13 +24,12 @@ from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import (
     PODS,
     SERVICES,
-    STATEFUL_SETS,
     Manifest,
     Pod,
-    StatefulSet,
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.pod_observation import observe_pod
+from pilothouse_server.kubernetes.set_objects import STATEFUL_SETS, StatefulSet
 from pilothouse_server.reconcile.apply.drift import Drift
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 

@@ -214,7 +214,11 @@ class ContainerObserver(StatusObserver):
             written = await container_status.write(transaction, changes, "kubernetes")
             runs = {each.uid: self._runs(each, seen[each.uid]) for each in locked if has_runs(each)}
             await self._write_runs(transaction, locked, written, runs)
-            missing = [int(c.id) for c in locked if _lost(c, self.view.containers.get(c.uid))]
+            missing = [
+                int(c.id)
+                for c in locked
+                if _lost(c, self.view.containers.get(c.uid)) or _has_other_nodes(c, seen[c.uid])
+            ]
             await work_queue.requeue_containers(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
             known = await container_status.uids_there(transaction, self.cluster.name, left) if left else set()
@@ -375,6 +379,13 @@ def _lost(container: Container, objects: Objects | None) -> bool:
     where = workload_type(container).kind, container.kubernetes_name
     there = objects is not None and where in objects.workloads
     return not there and bool(container.observed.deployment_name) and container.observed_generation > 0
+
+
+def _has_other_nodes(container: Container, observation: Observation) -> bool:
+    """Whether a DaemonSet has pods on more or fewer nodes than its container knows."""
+    known = (0, container.wanted_replicas)
+    settled = container.observed_generation >= container.generation and container.wanted_replicas > 0
+    return workload_type(container).per_node and settled and observation.spec_replicas not in known
 
 
 def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:

@@ -238,6 +238,8 @@ class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workload
     """A Deployment."""
     WORKLOAD_KIND_STATEFUL_SET: _WorkloadKind.ValueType  # 2
     """A StatefulSet."""
+    WORKLOAD_KIND_DAEMON_SET: _WorkloadKind.ValueType  # 3
+    """A DaemonSet."""
     WORKLOAD_KIND_JOB: _WorkloadKind.ValueType  # 4
     """A Job."""
 
@@ -250,6 +252,8 @@ WORKLOAD_KIND_DEPLOYMENT: WorkloadKind.ValueType  # 1
 """A Deployment."""
 WORKLOAD_KIND_STATEFUL_SET: WorkloadKind.ValueType  # 2
 """A StatefulSet."""
+WORKLOAD_KIND_DAEMON_SET: WorkloadKind.ValueType  # 3
+"""A DaemonSet."""
 WORKLOAD_KIND_JOB: WorkloadKind.ValueType  # 4
 """A Job."""
 Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
@@ -2124,6 +2128,50 @@ class StatefulSetSettings(_message.Message):
 Global___StatefulSetSettings: _TypeAlias = StatefulSetSettings  # noqa: Y015
 
 @_typing.final
+class DaemonSetSettings(_message.Message):
+    """Settings of a DaemonSet. An empty field takes the default of Kubernetes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    MIN_READY_SECONDS_FIELD_NUMBER: _builtins.int
+    REVISION_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    update_strategy: _builtins.str
+    """`RollingUpdate` (default): node by node. `OnDelete`: a pod gets the new template when it is deleted."""
+    max_unavailable: _builtins.str
+    """Nodes whose pod may be unavailable during a rollout: a number, or a percentage of at most `100%`, rounded up;
+    default 1, or 0 with `max_surge`. Only with RollingUpdate; 0 if `max_surge` is not.
+    """
+    max_surge: _builtins.str
+    """Nodes that may have a new pod next to the old one during a rollout: a number, or a percentage of at most `100%`,
+    rounded up; default 0. Only with RollingUpdate.
+    """
+    min_ready_seconds: _builtins.int
+    """Seconds for which a new pod must be ready before it counts as available; default 0."""
+    revision_history_limit: _builtins.int
+    """Number of old revisions that are kept; default 10."""
+    def __init__(
+        self,
+        *,
+        update_strategy: _builtins.str = ...,
+        max_unavailable: _builtins.str = ...,
+        max_surge: _builtins.str = ...,
+        min_ready_seconds: _builtins.int = ...,
+        revision_history_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit", "revision_history_limit", b"revision_history_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "min_ready_seconds", b"min_ready_seconds", "revision_history_limit", b"revision_history_limit", "update_strategy", b"update_strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__revision_history_limit: _TypeAlias = _typing.Literal["revision_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__revision_history_limit: _TypeAlias = _typing.Literal["_revision_history_limit", b"_revision_history_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision_history_limit) -> _WhichOneofReturnType__revision_history_limit | None: ...
+
+Global___DaemonSetSettings: _TypeAlias = DaemonSetSettings  # noqa: Y015
+
+@_typing.final
 class PodCondition(_message.Message):
     """A condition of a pod."""
 
@@ -2561,6 +2609,7 @@ class Container(_message.Message):
     POD_RESOURCES_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATEFUL_SET_FIELD_NUMBER: _builtins.int
+    DAEMON_SET_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     RUNS_KEPT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -2801,6 +2850,10 @@ class Container(_message.Message):
         """A StatefulSet. Its name has at most 52 characters."""
 
     @_builtins.property
+    def daemon_set(self) -> Global___DaemonSetSettings:
+        """A DaemonSet: a pod on each node that suits. `replicas` is the number of those nodes, and cannot be given."""
+
+    @_builtins.property
     def job(self) -> Global___JobSettings:
         """A Job. Its name has at most 57 characters."""
 
@@ -2907,6 +2960,7 @@ class Container(_message.Message):
         pod_resources: Global___Resources | None = ...,
         deployment: Global___DeploymentSettings | None = ...,
         stateful_set: Global___StatefulSetSettings | None = ...,
+        daemon_set: Global___DaemonSetSettings | None = ...,
         job: Global___JobSettings | None = ...,
         runs_kept: _builtins.int | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
@@ -2938,9 +2992,9 @@ class Container(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
@@ -2950,7 +3004,7 @@ class Container(_message.Message):
     _WhichOneofArgType__runs_kept: _TypeAlias = _typing.Literal["_runs_kept", b"_runs_kept"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
-    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set", "job"]  # noqa: Y015
+    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set", "daemon_set", "job"]  # noqa: Y015
     _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...

@@ -1,0 +1,114 @@
+"""StatefulSets and DaemonSets: the parts of them that are read, as `objects` has those of other kinds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilothouse_server.kubernetes.objects import (
+    Count,
+    KubernetesObject,
+    Name,
+    Partial,
+    Resource,
+    WorkloadObject,
+    WorkloadSpec,
+    WorkloadState,
+)
+
+
+class RollingUpdate(Partial, frozen=True, rename="camel"):
+    partition: Count = 0
+
+
+class UpdateStrategy(Partial, frozen=True, rename="camel"):
+    type: str = ""
+    rolling_update: RollingUpdate | None = None
+
+
+class ClaimRetentionPolicy(Partial, frozen=True, rename="camel"):
+    when_deleted: str = ""
+    when_scaled: str = ""
+
+
+class StatefulSetSpec(WorkloadSpec, frozen=True, rename="camel"):
+    ordinals: dict[str, Count] = msgspec.field(default_factory=dict)
+    update_strategy: UpdateStrategy = UpdateStrategy()
+    pod_management_policy: str = ""
+    persistent_volume_claim_retention_policy: ClaimRetentionPolicy = ClaimRetentionPolicy()
+
+
+class StatefulSetState(WorkloadState, frozen=True, rename="camel"):
+    current_revision: Name = ""
+    update_revision: Name = ""
+
+
+class StatefulSet(WorkloadObject, frozen=True, rename="camel"):
+    spec: StatefulSetSpec = StatefulSetSpec()
+    status: StatefulSetState = StatefulSetState()
+
+    @property
+    def to_update(self) -> int:
+        if self.spec.update_strategy.type == "OnDelete":
+            return 0
+        return max(0, self.replicas - self.partition)
+
+    @property
+    def partition(self) -> int:
+        """Pods with a lower ordinal keep the former template."""
+        rolling = self.spec.update_strategy.rolling_update
+        return 0 if rolling is None else rolling.partition
+
+    @property
+    def holds_rollout(self) -> bool:
+        return self.partition >= self.replicas > 0
+
+    def keeps_former(self, pod: str) -> bool:
+        if self.spec.update_strategy.type == "OnDelete":
+            return True
+        ordinal = pod.rpartition("-")[2]
+        return ordinal.isdecimal() and int(ordinal) - self.spec.ordinals.get("start", 0) < self.partition
+
+
+class DaemonSetSpec(WorkloadSpec, frozen=True, rename="camel"):
+    update_strategy: UpdateStrategy = UpdateStrategy()
+
+
+class DaemonSetState(WorkloadState, frozen=True, rename="camel"):
+    """Numbers of nodes: those that shall have a pod, and those that have one."""
+
+    desired: Count = msgspec.field(name="desiredNumberScheduled", default=0)
+    replicas: Count = msgspec.field(name="currentNumberScheduled", default=0)
+    updated_replicas: Count = msgspec.field(name="updatedNumberScheduled", default=0)
+    ready_replicas: Count = msgspec.field(name="numberReady", default=0)
+    available_replicas: Count = msgspec.field(name="numberAvailable", default=0)
+
+
+class DaemonSet(WorkloadObject, frozen=True, rename="camel"):
+    spec: DaemonSetSpec = DaemonSetSpec()
+    status: DaemonSetState = DaemonSetState()
+
+    @property
+    def replicas(self) -> int:
+        """The number of nodes that suit; 0 until its controller has seen it."""
+        return self.status.desired
+
+    @property
+    def to_update(self) -> int:
+        return 0 if self.holds_rollout else self.replicas
+
+    @property
+    def holds_rollout(self) -> bool:
+        return self.spec.update_strategy.type == "OnDelete"
+
+    def keeps_former(self, pod: str) -> bool:
+        return self.holds_rollout
+
+
+STATEFUL_SETS = Resource("/apis/apps/v1", "statefulsets", "StatefulSet", StatefulSet, marked="content")
+STATEFUL_SET_METADATA = Resource(
+    "/apis/apps/v1", "statefulsets", "StatefulSet", KubernetesObject, metadata_only=True
+)
+DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets", "DaemonSet", DaemonSet, marked="content")
+DAEMON_SET_METADATA = Resource(
+    "/apis/apps/v1", "daemonsets", "DaemonSet", KubernetesObject, metadata_only=True
+)
