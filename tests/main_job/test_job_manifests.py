@@ -87,6 +87,9 @@ async def test_the_log_of_a_run_is_its_own(shell: Jobs) -> None:
     await shell.containers("run", "logged", "--wait")
     for number, line in (("1", "one\n"), ("2", "two\n")):
         assert await shell.containers("logs", "logged", "--run", number) == line
+    missing = await shell.command.run("containers", "logs", "logged", "--run", "3", "--namespace", NAMESPACE)
+    assert missing.code != 0
+    assert 'run "3" not found' in missing.errors
 
 
 async def test_a_wait_for_a_job_that_fails_says_why(shell: Jobs) -> None:

@@ -298,6 +298,8 @@ class ContainerService:
                 found = await _containers_of(call, transaction, request)
                 if len(found) == 1:
                     _describe(call, found[0])
+                if request.run and all(request.run > item.spec.run for item in found):
+                    raise not_found("run", str(request.run))
                 pairs = [
                     (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
                 ]
