@@ -21,13 +21,8 @@ from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.objects import (
-    DEPLOYMENTS,
-    SERVICE_ACCOUNTS,
-    SERVICES,
-    STATEFUL_SETS,
-    Resource,
-)
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
+from pilothouse_server.kubernetes.set_objects import STATEFUL_SETS
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
