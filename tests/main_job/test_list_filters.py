@@ -29,11 +29,13 @@ _NOT_FILTERED = {
         "uptime": "it changes by itself; started_at is filtered",
         "termination_grace_seconds": "a number within the document of the pod's fields",
         "automount_service_account_token": "a choice within the document of the pod's fields",
+        "runs_kept": "a number within the document of the pod's fields",
     },
     "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
     "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},
     "ListApiKeys": {"hidden_namespaces": "it is counted for each caller; a page shows it"},
     "ListVolumes": {
+        "external": "a choice within the document of a config map's or secret's fields",
         "medium": "a choice within the document of an emptyDir's fields",
         "optional": "a choice within the document of a config map's or secret's fields",
     },
