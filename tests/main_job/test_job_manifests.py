@@ -97,8 +97,13 @@ async def test_a_wait_for_a_job_that_fails_says_why(shell: Jobs) -> None:
     assert applied.code != 0
     assert "container/broken failed: BackoffLimitExceeded" in applied.errors
     assert "exit code 42" in applied.errors
-    _, run = (await shell.containers("runs", "broken")).splitlines()
-    assert run.split()[:4] == ["1", "broken", "FAILED", "42"]
+
+    async def shown() -> bool:
+        """The Job may say that it has failed before its pod shows the exit code."""
+        _, run = (await shell.containers("runs", "broken")).splitlines()
+        return run.split()[:4] == ["1", "broken", "FAILED", "42"]
+
+    await poll_until(shown)
 
 
 async def test_what_a_cluster_shows_of_a_job_is_the_same_job(shared_server: Server, shell: Jobs) -> None:

@@ -81,7 +81,7 @@ async def test_only_what_the_nodes_can_use_is_taken(demo: Server) -> None:
         (["registry", "nobody"], "container.image_pull_secrets[1]", "EXISTS"),
         (["plain"], "container.image_pull_secrets[0]", "TYPE"),
         (["registry", "registry"], "container.image_pull_secrets[1]", "UNIQUE"),
-        (["Not a name"], "container.image_pull_secrets[0]", "FORMAT_DNS_LABEL"),
+        (["Not a name"], "container.image_pull_secrets[0]", "FORMAT_DNS_SUBDOMAIN"),
     ):
         with pytest.raises(PilothouseError) as refused:
             await demo.admin.containers.create(namespace="demo", container=pulling(*named))

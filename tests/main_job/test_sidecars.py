@@ -84,7 +84,7 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
     await containers.create(namespace="demo", container=web(name="alone"))
     await running(demo)
     shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
-    assert shown[1].split()[2:5] == ["RUNNING", "3/3", "0"]
+    assert shown[1].split()[2:6] == ["Deployment", "RUNNING", "3/3", "0"]
     assert [line.rstrip() for line in shown[3:8]] == [
         "PROGRAM   KIND            READY  RESTARTS  STATE      LAST EXIT  IMAGE",
         "mesh      native sidecar  1/1    0         running               mesh:1",
@@ -94,7 +94,7 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
     ]
     await running(demo, "alone")
     shown = (await shell.succeed("containers", "get", "alone", "-n", "demo")).splitlines()
-    assert shown[1].split()[2:5] == ["RUNNING", "1/1", "0"]
+    assert shown[1].split()[2:6] == ["Deployment", "RUNNING", "1/1", "0"]
     assert not any("PROGRAM" in line for line in shown)
     await containers.stop(namespace="demo", name="web")
 

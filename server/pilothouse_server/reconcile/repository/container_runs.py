@@ -12,7 +12,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.reconcile.repository.container_status import as_json
 from pilothouse_server.store.unit_of_work import Transaction
 
-# A run that has ended keeps its end.
+# A run that has ended keeps its end. Its Job may say so before the pod that failed shows its exit code.
 _SEEN = text("""
 INSERT INTO container_runs AS t
     (container_id, namespace_id, number, name, status, reason, message, exit_code, start_time, end_time)
@@ -25,7 +25,7 @@ ON CONFLICT (container_id, number) DO UPDATE
 SET status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.message,
     exit_code = COALESCE(EXCLUDED.exit_code, t.exit_code), start_time = EXCLUDED.start_time,
     end_time = EXCLUDED.end_time
-WHERE t.end_time IS NULL
+WHERE t.end_time IS NULL OR (t.exit_code IS NULL AND EXCLUDED.exit_code IS NOT NULL)
 """)
 _REMOVED = text("""
 UPDATE container_runs AS t
