@@ -103,7 +103,7 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
 
     await poll_until(programs, lambda found: found == [])
     shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
-    assert shown[1].split()[2:4] == ["STOPPED", "0/3"]
+    assert shown[1].split()[3:5] == ["STOPPED", "0/3"]
     assert [line.split()[0] for line in shown[4:8]] == ["mesh", "prepare", "main", "exporter"]
 
 
