@@ -44,7 +44,7 @@ def test_one_that_has_expired_is_made_anew(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_no_pair_is_left_alone(tmp_path: Path, broken: str) -> None:
     pair = self_signed(tmp_path, "")
     (tmp_path / broken).write_text("another program")
-    with pytest.raises(EmbeddedProgramError, match="no certificate with its key"):
+    with pytest.raises(EmbeddedProgramError, match="not a certificate and its private key"):
         self_signed(tmp_path, "")
     assert (tmp_path / broken).read_text() == "another program"
     other = self_signed(tmp_path / "other", "")
