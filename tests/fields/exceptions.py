@@ -38,6 +38,14 @@ _OF_STATEFUL_SETS = (
     ),
     *("claim_retention.when_deleted", "claim_retention.when_scaled"),
 )
+_DAEMON_SETS = "of a DaemonSet, which is no Deployment: tests/main_job/test_daemon_sets.py has each"
+_OF_DAEMON_SETS = (
+    "update_strategy",
+    "max_unavailable",
+    "max_surge",
+    "min_ready_seconds",
+    "revision_history_limit",
+)
 
 # By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
 EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
@@ -47,6 +55,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "runs_kept": _JOBS,
             **{f"job.{name}": _JOBS for name in _OF_JOBS},
             **{f"stateful_set.{name}": _STATEFUL_SETS for name in _OF_STATEFUL_SETS},
+            **{f"daemon_set.{name}": _DAEMON_SETS for name in _OF_DAEMON_SETS},
             **{f"{program}probes.readiness.termination_grace_seconds": _READINESS for program in _PROGRAMS},
         },
         "import": {

@@ -213,6 +213,26 @@ async def test_an_import_takes_a_daemon_set_over_without_a_restart(agents: Agent
 
 
 @pytest.mark.parametrize(
+    ("settings", "strategy"),
+    [
+        (
+            {"update_strategy": "RollingUpdate", "max_unavailable": "25%", "max_surge": "0"},
+            {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": 0}},
+        ),
+        ({"update_strategy": "OnDelete"}, {"type": "OnDelete"}),
+    ],
+)
+async def test_each_setting_is_on_the_cluster_and_shown(
+    agents: Agents, settings: dict[str, Any], strategy: dict[str, Any]
+) -> None:
+    settings |= {"min_ready_seconds": 1, "revision_history_limit": 3}
+    row = await agents.make(len(agents.nodes), settings=settings)
+    assert row.daemon_set == pb.DaemonSetSettings(**settings)
+    spec = agents.live()["spec"]
+    assert (spec["updateStrategy"], spec["minReadySeconds"], spec["revisionHistoryLimit"]) == (strategy, 1, 3)
+
+
+@pytest.mark.parametrize(
     ("values", "settings", "expected"),
     [
         ({"replicas": 2}, {}, "container.replicas: must be unset for a DaemonSet"),
