@@ -54,6 +54,7 @@ _MORE = {
     "namespaces update": ["--display-name", "shop"],
     "roles update": ["--display-name", "shop"],
     "secrets update": ["--remove", "a"],
+    "services create": ["--container", "web"],
     "services update": ["--label", "a=b"],
     "totp confirm": ["--code", "123456"],
     "totp disable": ["--code", "123456", "--password-stdin"],

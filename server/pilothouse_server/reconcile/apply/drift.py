@@ -206,7 +206,7 @@ class Drift:
                 for path in changed
             ]
             ours = field_paths.without(ours, changed)
-        return await client.apply(resource, ours, self.admitted, force=force)
+        return await client.apply(resource, ours, self.admitted, force=force, whole=manifest)
 
     async def is_untouched(self, client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
         """Returns whether an object agrees with its manifest, and nobody may have added anything."""

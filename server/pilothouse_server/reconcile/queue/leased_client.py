@@ -74,11 +74,21 @@ class LeasedClient:
         return await self._client.dry_run_replaced(resource, namespace, name, steps, value)
 
     async def apply(
-        self, resource: Resource[T], manifest: Manifest, admitted: Admitted, *, force: bool = False
+        self,
+        resource: Resource[T],
+        manifest: Manifest,
+        admitted: Admitted,
+        *,
+        force: bool = False,
+        whole: Manifest | None = None,
     ) -> T:
-        """Applies by server-side apply. Raises Refused `Guarded` where the object holds more than is `admitted`."""
+        """Applies by server-side apply. Raises Refused `Guarded` where the object holds more than is `admitted`.
+
+        `whole`: the object of which `manifest` leaves out fields that others changed and keep. A Service without its
+        selector is not one that selects nothing.
+        """
         self.check()
-        _refuse_more(manifest, admitted)
+        _refuse_more(manifest if whole is None else whole, admitted)
         return await self._client.apply(resource, manifest, force=force)
 
     async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
