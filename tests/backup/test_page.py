@@ -27,7 +27,7 @@ from tests.migrations.sequencing import put as put_change
 from tests.readme.served import ROOT, Shell, serving
 from tests.waiting import poll_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=3)
 
 PAGE = ROOT / "docs" / "backup.md"
 NAME = "pilothouse-20261127T080000Z"

@@ -248,12 +248,12 @@ def _broken_bodies(rule: Rule, path: Any, sent: Sent) -> list[bytes]:
     return [body[:-1], body + b"\xff", b"\x08" + body]
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path) -> None:
     assert await leaks(tmp_path, {}) == {}
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 @needs_softhsm
 async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

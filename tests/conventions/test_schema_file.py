@@ -10,7 +10,7 @@ from pilothouse_migrations import checksums
 from tests.conventions import migrations, schema_file
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 def test_a_schema_that_is_not_that_of_the_migrations_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

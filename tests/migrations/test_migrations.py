@@ -57,6 +57,7 @@ async def ladder(postgres: EmbeddedPostgres) -> AsyncIterator[Ladder]:
         yield Ladder(postgres, climbing)
 
 
+@pytest.mark.full(minutes=3)
 async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database) -> None:
     dsn = bare_database.maintenance_dsn
     assert await runner.upgrade(dsn) == runner.revisions()

@@ -35,7 +35,7 @@ _SUITES = (
         f"--ignore=tests/migrations/test_{name}.py"
         for name in ("conventions", "functions", "made_before", "under_load", "use", "versions_gate")
     ),
-    # All of them go up and down there on empty tables, and down on filled ones.
+    # All of them go up there for the template, and down on filled tables.
     "--deselect=tests/migrations/test_migrations.py::test_a_migration_keeps_the_rows_that_were_there",
     "tests/isolation",
     "tests/promises/test_first_states.py",

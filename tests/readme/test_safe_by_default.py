@@ -66,7 +66,7 @@ async def test_a_lost_database_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 async def test_what_is_printed_works_and_a_lost_password_is_replaced(tmp_path: Path) -> None:
     printed: list[str] = []
     async with serving(SERVE, tmp_path, {}, printed) as address:

@@ -162,7 +162,7 @@ async def _set_read_only(sql: asyncpg.Connection, *, read_only: bool) -> None:
     )
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
     database: Database, tmp_path: Path
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
         assert len(told) == 1, told
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=3)
 async def test_a_server_goes_on_once_a_standby_is_promoted(tmp_path: Path) -> None:
     async with replicated(tmp_path) as pair, running_server(pair.database, tmp_path) as server:
 

@@ -30,7 +30,7 @@ from tests.processes import is_gone
 from tests.supervisor.group import PASSWORD, Group, group, variables
 from tests.waiting import patient, poll_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=3)
 
 # Promised (5), of unary calls and of streams.
 UNARY_SECONDS, STREAM_SECONDS = 1.0, 5.0
