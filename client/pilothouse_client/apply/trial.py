@@ -123,37 +123,37 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
     smaller = any(shrinks(step) for step in steps.containers)
     for config in steps.configs:
         if config.before is None or config.update_mask:
-            told = list[Warning]()
+            warnings = list[Warning]()
             yield _Attempt(
                 config.subject,
                 config.wanted.place,
-                lambda step=config, told=told: configs.send(  # type: ignore[misc]
-                    client.config, namespace, step, validate_only=True, warnings=told
+                lambda step=config, warnings=warnings: configs.send(  # type: ignore[misc]
+                    client.config, namespace, step, validate_only=True, warnings=warnings
                 ),
-                warnings=told,
+                warnings=warnings,
             )
     for volume in steps.volumes:
         if volume.before is None or volume.update_mask:
-            told = list[Warning]()
+            warnings = list[Warning]()
             yield _Attempt(
                 volume.subject,
                 volume.wanted.place,
-                lambda step=volume, told=told: volumes.send(  # type: ignore[misc]
-                    client.storage, namespace, step, validate_only=True, warnings=told
+                lambda step=volume, warnings=warnings: volumes.send(  # type: ignore[misc]
+                    client.storage, namespace, step, validate_only=True, warnings=warnings
                 ),
                 lambda error, step=volume: brought.excuses_volume(step, error),  # type: ignore[misc]
-                told,
+                warnings,
             )
     for service in steps.services:
         if service.before is None or service.update_mask:
-            told = list[Warning]()
+            warnings = list[Warning]()
             yield _Attempt(
                 service.subject,
                 service.wanted.place,
-                lambda step=service, told=told: services.send(  # type: ignore[misc]
-                    client.network, namespace, step, validate_only=True, warnings=told
+                lambda step=service, warnings=warnings: services.send(  # type: ignore[misc]
+                    client.network, namespace, step, validate_only=True, warnings=warnings
                 ),
-                warnings=told,
+                warnings=warnings,
             )
     for container in steps.containers:
         if container.before is None or container.update_mask:
