@@ -18,6 +18,8 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.containers import operations, repository
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.namespace_facts import ChangeFacts
 from pilothouse_server.rpc.interceptors.audit import MOST_DRAFTS
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, UnitOfWork
@@ -32,6 +34,7 @@ from tests.main_job.test_created_at_once import (
     container,
     port,
 )
+from tests.waiting import poll_until
 
 _ANOTHER_WRITE = "UPDATE containers SET phase = 'Running' WHERE name = 'first'"
 
@@ -304,12 +307,17 @@ async def test_a_container_that_is_read_to_be_changed_is_the_container(
             user = await sql.fetchrow("SELECT id, username FROM users ORDER BY id LIMIT 1")
         actor = Actor(user["id"], user["username"])
         for name in ("first", "plain"):
-            draft = Draft(store, actor, uuid4(), "", None)
-            _, facts = await repository.admit_change(draft, "shared", name)
-            async with store.read(user["id"]) as transaction:
-                located = await operations.locate(transaction, "shared", name)
-            assert facts is not None
-            assert facts.stored == located
+
+            async def read_twice(name: str = name) -> tuple[ChangeFacts, Container]:
+                draft = Draft(store, actor, uuid4(), "", None)
+                _, facts = await repository.admit_change(draft, "shared", name)
+                async with store.read(user["id"]) as transaction:
+                    located = await operations.locate(transaction, "shared", name)
+                assert facts is not None
+                return facts, located
+
+            # Between the two reads the server may write that the cluster is away.
+            facts, located = await poll_until(read_twice, lambda both: both[0].stored == both[1])
             assert located.created_by == user["username"]
             others = {"first": (1, 0, 0), "plain": (1, 100, 2**30)}
             assert facts.used == others[name]

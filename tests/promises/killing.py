@@ -41,6 +41,7 @@ from pilothouse_simulator.values.resources import (
 )
 from tests.conftest import Database, new_database
 from tests.harness import QUICK, Server, running_server
+from tests.promises.tables import NOTHING_FOLLOWS
 from tests.waiting import poll_until
 
 SPACE, REGISTERED = "legacy", "second"
@@ -158,11 +159,7 @@ async def nothing_is_due(server: Server) -> bool:
 async def nothing_follows(server: Server) -> bool:
     """Returns whether the events of mounts and of containers' Services are written."""
     async with server.database.system() as sql:
-        return bool(
-            await sql.fetchval(
-                "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
-            )
-        )
+        return bool(await sql.fetchval(NOTHING_FOLLOWS))
 
 
 def on_cluster(server: Server) -> dict[str, str]:

@@ -9,6 +9,8 @@ import asyncpg
 from tests.conftest import number_changes
 from tests.waiting import poll_until
 
+# Whether the events of mounts and of containers' Services are written.
+NOTHING_FOLLOWS = "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
 # Where a record goes, and the head that numbers it.
 RECORDS = frozenset({"operation_logs", "pending_changes", "stream_head"})
 # These change independently of the calls: the last use of a session is recorded at most once a minute; each pass of
@@ -31,11 +33,7 @@ async def contents(sql: asyncpg.Connection, leaving_out: Collection[str] = ()) -
     A server writes the events of mounted volumes, and the Services of containers, soon after the change of a container:
     these are waited for.
     """
-    await poll_until(
-        lambda: sql.fetchval(
-            "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
-        )
-    )
+    await poll_until(lambda: sql.fetchval(NOTHING_FOLLOWS))
     await number_changes(sql)
     left_out = _BACKGROUND.union(leaving_out)
     names = [row["relname"] for row in await sql.fetch(_TABLES) if row["relname"] not in left_out]

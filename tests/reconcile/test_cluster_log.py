@@ -14,6 +14,7 @@ from tests.server_logs import logging_as_served
 from tests.waiting import poll_until
 
 _AWAY, _BACK = ("warning", "cluster is away"), ("info", "cluster answers")
+_NO_USAGE = "node does not report usage"
 # However busy the machine is: a cluster that answers is not away.
 _HEALTH = HealthSettings(probe_seconds=0.05, answer_seconds=60.0, last_seen_seconds=0.1)
 
@@ -28,11 +29,16 @@ class _Log:
         return [json.loads(line) for line in self._written.getvalue().splitlines()]
 
     def told(self) -> list[tuple[str, str]]:
-        """Returns the lines above DEBUG about the cluster or its lease."""
+        """Returns the lines above DEBUG about the cluster or its lease.
+
+        Nodes that have just come back may have no usage yet, which is not about the cluster.
+        """
         return [
             (line["level"], line["event"])
             for line in self.lines()
-            if line["level"] != "debug" and "local" in (line.get("cluster"), line.get("lease", "")[-5:])
+            if line["level"] != "debug"
+            and "local" in (line.get("cluster"), line.get("lease", "")[-5:])
+            and line["event"] != _NO_USAGE
         ]
 
     async def failures(self) -> tuple[int, int]:
