@@ -34,6 +34,9 @@ TEXT_FORMATS: Mapping[int, TextCheck] = {
     options.FORMAT_PORT_NAME: names.port_name_problem,
     options.FORMAT_CONFIG_KEY: names.config_key_problem,
     options.FORMAT_PRINCIPAL: names.principal_problem,
+    options.FORMAT_PATH_SEGMENT: names.path_segment_problem,
+    options.FORMAT_API_VERSION: names.api_version_problem,
+    options.FORMAT_KIND: names.kind_problem,
 }
 
 # For maps alone: the check of the keys, and that of the values where there is one.

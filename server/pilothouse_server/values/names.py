@@ -24,6 +24,9 @@ SERVICE_ACCOUNT = "sa"
 LONGEST_ANNOTATIONS = 256 * 1024
 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9._:@-]{1,253}")
+_API_VERSION = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
 _ENVIRONMENT_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9](?:-?[a-z0-9]){0,14}")
@@ -155,6 +158,28 @@ def config_key_problem(text: str) -> str | None:
     return (
         _dangerous(text) or "must be at most 253 letters, digits, - _ or ., not . and not beginning with .."
     )
+
+
+def path_segment_problem(text: str) -> str | None:
+    """The name of a Kubernetes object of any kind; Roles may hold `:`."""
+    if _PATH_SEGMENT.fullmatch(text) and text not in (".", ".."):
+        return None
+    return _dangerous(text) or "must be 1 to 253 letters, digits, - _ . : or @, not . or .."
+
+
+def api_version_problem(text: str) -> str | None:
+    """Group and version of a kind; the core group has no name."""
+    group, slash, version = text.rpartition("/")
+    if _API_VERSION.fullmatch(version) and not (slash and dns_subdomain_problem(group)):
+        return None
+    return _dangerous(text) or "must be <version> or <group>/<version>, such as v1 or networking.k8s.io/v1"
+
+
+def kind_problem(text: str) -> str | None:
+    """The name of a Kubernetes kind."""
+    if _KIND.fullmatch(text):
+        return None
+    return _dangerous(text) or "must be a letter, then letters and digits, at most 63, such as Ingress"
 
 
 def username_problem(text: str) -> str | None:

@@ -191,6 +191,12 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
     FORMAT_PRINCIPAL: _Format.ValueType  # 18
     """Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+    FORMAT_PATH_SEGMENT: _Format.ValueType  # 19
+    """One segment of a path, as names of Kubernetes objects: letters, digits, `.`, `_`, `:`, `@`, `-`, at most 253; not `.` or `..`."""
+    FORMAT_API_VERSION: _Format.ValueType  # 20
+    """Group and version of a Kubernetes kind: `v1`, `networking.k8s.io/v1`."""
+    FORMAT_KIND: _Format.ValueType  # 21
+    """Name of a Kubernetes kind: a letter, then letters and digits, at most 63."""
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """Required form of a string (or of each key of a map)."""
@@ -233,6 +239,12 @@ FORMAT_CONFIG_KEY: Format.ValueType  # 17
 """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
 FORMAT_PRINCIPAL: Format.ValueType  # 18
 """Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+FORMAT_PATH_SEGMENT: Format.ValueType  # 19
+"""One segment of a path, as names of Kubernetes objects: letters, digits, `.`, `_`, `:`, `@`, `-`, at most 253; not `.` or `..`."""
+FORMAT_API_VERSION: Format.ValueType  # 20
+"""Group and version of a Kubernetes kind: `v1`, `networking.k8s.io/v1`."""
+FORMAT_KIND: Format.ValueType  # 21
+"""Name of a Kubernetes kind: a letter, then letters and digits, at most 63."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
