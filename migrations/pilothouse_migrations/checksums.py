@@ -24,6 +24,7 @@ CHECKSUMS: Final = {
     "0111": "fb396fa953d3c801b7bc69cafb637bcde47523a13d5e9bb246c91579496183f3",
     "0112": "063abaf47e2f601d6a39f9f0682f1bc506c541b7c3af8d6221c5c8b9b7870fbc",
     "0113": "1d63d94d7b5e41a827ed85ed4bc966c7ae14586bc348767649463a31c582fecf",
+    "0114": "f517c5ea578cdd36c990acc3cdc85b104c1ec305235fdd7c004833b8c9aa2047",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -60,6 +61,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "event_mark": ("6522514ab49e8bd7f01d2ec604a76adb473da038d1199084ec22ab805f2ce004", "0101"),
     "fold_quota_changes": ("701de6a8bacf9597ebe1337db937eb4cf256a3bf2fea79a3885ecbedfd04f135", "0101"),
     "forget_rendered_messages": ("d9ba6e72ebcd06dd31c0f2f370a6096286b284b3f6372a21ba00d3d4b90fda50", "0101"),
+    "keep_program_images": ("ba1f080497a9c7badb405ccf03218e873b2e8e94f3fa38d3377b6e68e830cfe8", "0114"),
     "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
     "keep_rendered_messages": ("4aaf59052dd6c3236d90b04e4694b93ba9c429a70b0569682f160252ed9144b6", "0101"),
@@ -103,4 +105,5 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "write_container": ("3b1974db3ae7259d6ab6575885d7a571d5e47f0016a03d637edf7024702edd35", "0110"),
     "write_container_parts": ("bfdc1f5a315bc64aa844d0ebc8eab30604c500b958b77d9b9dddadb8bdef407e", "0107"),
     "write_observed": ("79e0bab3dae485eccbe5278c1dff5312801de7b9bf27b19efb3c71b08555983a", "0109"),
+    "write_program_images": ("feadc1cd91c6cd769664c536c51372177f4cf8c0df7c6e0274dedd776244b25f", "0114"),
 }

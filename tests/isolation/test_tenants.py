@@ -279,6 +279,12 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
         again = await app.fetchval("SELECT register_image('registry.example/beta', 'web', '1', NULL)")
         assert again == 2
         assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
+        # A sidecar uses it, too.
+        await app.execute(
+            """UPDATE containers SET spec = '{"sidecars": [{"name": "p", "image": "registry.example/beta/web:1"}]}'"""
+        )
+        images = await app.fetch("SELECT id FROM container_images ORDER BY id")
+        assert [row[0] for row in images] == [1, 2]
         assert await app.execute("DELETE FROM container_images") == "DELETE 0"
     async with tenants.app(ADMINISTRATOR) as app:
         assert await app.fetchval("SELECT count(*) FROM container_images") == 3

@@ -91,6 +91,25 @@ async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revisi
         assert as_before(await contents(owner), rows) == rows
 
 
+async def test_images_of_all_programs_are_found_in_the_containers_that_were_there(ladder: Ladder) -> None:
+    async with ladder.database("0113") as database, database.owner() as owner:
+        await fill(owner)
+        await owner.execute("""UPDATE containers SET spec = '{"image": "registry.example/alpha/web:1",
+            "sidecars": [{"name": "proxy", "image": "envoy"},
+                {"name": "same", "image": "registry.example/alpha/web:1"}],
+            "init_containers": [{"name": "init", "image": "host:5000/a/b@sha256:ab"}]}' WHERE id = 1""")
+        await runner.upgrade(database.maintenance_dsn, "0114")
+        found = await owner.fetch(
+            "SELECT program, repository, name, tag, digest FROM program_images AS p JOIN container_images AS i"
+            " ON i.id = p.image_id WHERE container_id = 1 AND namespace_id = 1 ORDER BY program"
+        )
+    assert [tuple(row) for row in found] == [
+        ("init", "host:5000/a", "b", None, "sha256:ab"),
+        ("proxy", None, "envoy", "latest", None),
+        ("same", "registry.example/alpha", "web", "1", None),
+    ]
+
+
 async def test_all_the_way_down_on_filled_tables(database: Database) -> None:
     async with database.owner() as owner:
         await fill(owner)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from pilothouse_server.containers.model import ContainerSpec, InitContainer, Program
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
@@ -19,7 +20,7 @@ from pilothouse_server.kubernetes.objects import (
     PodState,
     Waiting,
 )
-from pilothouse_server.reconcile.observe.images import RunningImage, running_image
+from pilothouse_server.reconcile.observe.images import RunningImage, running_images
 from pilothouse_server.reconcile.repository.images import ImageSeen, write_failed, write_seen
 from tests.kubernetes.containers import container as model
 from tests.reconcile.world import World
@@ -75,6 +76,24 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
         assert moved["web"]["digest"] != web["digest"]
 
 
+async def test_images_of_sidecars_and_init_containers_learn_their_digests(here: World) -> None:
+    others = (
+        "SELECT p.program, i.name, i.digest FROM program_images AS p JOIN container_images AS i ON i.id = p.image_id"
+        " ORDER BY program"
+    )
+    async with here.reconciling():
+        await here.namespace()
+        spec = ContainerSpec(
+            sidecars=(Program("proxy", "envoy:1"),), init_containers=(InitContainer("init", "migrate:1"),)
+        )
+        await here.create(spec=spec)
+        rows = await poll_until(
+            lambda: here.rows(others), lambda rows: len(rows) == 2 and all(row["digest"] for row in rows)
+        )
+    assert [(row["program"], row["name"]) for row in rows] == [("init", "migrate"), ("proxy", "envoy")]
+    assert rows[0]["digest"] != rows[1]["digest"]
+
+
 async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
@@ -91,7 +110,7 @@ async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(her
 
     async def write(image: str, digest: str) -> dict[str, Any]:
         seen = ImageSeen(int(made.id), image, digest)
-        await here.change(partial(write_failed, failed=[(int(made.id), image)]))
+        await here.change(partial(write_failed, failed=[(int(made.id), "", image)]))
         failed = (await images(here))["web"]["status"] == "error"
         await here.change(partial(write_seen, seen=[seen]))
         row = (await images(here))["web"]
@@ -137,11 +156,12 @@ def test_only_pods_of_the_wanted_image_count() -> None:
     waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting("ImagePullBackOff")))
     loaded = ContainerStatus(name="main", image="nginx:1.28", image_id=_ANOTHER)
     seen = RunningImage("nginx:1.28", _ONE, "docker.io/library/nginx:1.28", "node-1")
-    assert running_image(subject, [_pod("nginx:1.27", running)]) is None
-    assert running_image(subject, [_pod("nginx:1.28", running, deleting=True)]) is None
-    assert running_image(subject, [_pod("nginx:1.28", loaded)]) == RunningImage(
-        "nginx:1.28", _ANOTHER, "nginx:1.28", "node-1"
-    )
-    assert running_image(subject, [_pod("nginx:1.28", running)]) == seen
-    assert running_image(subject, [_pod("nginx:1.28", waiting)]) == RunningImage("nginx:1.28", failed=True)
-    assert running_image(subject, [_pod("nginx:1.28", waiting), _pod("nginx:1.28", running)]) == seen
+    failed = RunningImage("nginx:1.28", failed=True)
+    assert running_images(subject, [_pod("nginx:1.27", running)]) == []
+    assert running_images(subject, [_pod("nginx:1.28", running, deleting=True)]) == []
+    assert running_images(subject, [_pod("nginx:1.28", loaded)]) == [
+        RunningImage("nginx:1.28", _ANOTHER, "nginx:1.28", "node-1")
+    ]
+    assert running_images(subject, [_pod("nginx:1.28", running)]) == [seen]
+    assert running_images(subject, [_pod("nginx:1.28", waiting)]) == [failed]
+    assert running_images(subject, [_pod("nginx:1.28", waiting), _pod("nginx:1.28", running)]) == [seen]

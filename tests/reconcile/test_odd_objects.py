@@ -38,7 +38,7 @@ from pilothouse_server.kubernetes.transport import ClusterTransport
 from pilothouse_server.kubernetes.watch_stream import cut_line, decode_event, split_lines
 from pilothouse_server.outbound import destinations
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
-from pilothouse_server.reconcile.observe.images import running_image
+from pilothouse_server.reconcile.observe.images import running_images
 from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import container_status
@@ -245,7 +245,7 @@ async def written(here: World, container: Container, kind: str, body: bytes, don
     observation = observe(container, found.get("deployment"), replica_sets, pods, told, now=NOW)
     warnings = events.warnings(told, ["uid-web-1-x"], beside="", now=NOW)
     events.newest(told, [events.EventSubject("Pod", "web-1-x")])
-    running_image(container, pods)
+    running_images(container, pods)
     if (shown := hash(msgspec.json.encode((observation, warnings)))) in done:
         return
     done.add(shown)

@@ -130,6 +130,17 @@ CONTAINER_IMAGES = Table(
     comment="Images that containers use or used; registered by being used.",
 )
 
+PROGRAM_IMAGES = Table(
+    "program_images",
+    METADATA,
+    Column("container_id", BigInteger, primary_key=True),
+    Column("namespace_id", BigInteger),
+    Column("program", String(63), primary_key=True),
+    Column("image", String(1000)),
+    Column("image_id", BigInteger),
+    comment="Images of sidecars and init containers; that of the main program is in the row of its container.",
+)
+
 CONTAINER_PODS = Table(
     "container_pods",
     METADATA,
@@ -208,6 +219,7 @@ CONTAINER_TABLES: Final = NounTables(
             "containers",
             "environment_variables",
             "port_mappings",
+            "program_images",
         }
     )
 )

@@ -1,14 +1,28 @@
-"""SQL about images. They are registered by being used; a tenant sees those that its containers use."""
+"""SQL about images. They are registered by being used; a tenant sees those that its containers use.
+
+A container uses the images of all programs of its pods: that of the main one is in its row, the others are in
+`program_images`, which the database writes with the container's document.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    case,
+    delete,
+    func,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from pilothouse_server.containers.model import Image
-from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS
+from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS, PROGRAM_IMAGES
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
     NextPage,
@@ -81,7 +95,8 @@ async def count_users(transaction: ReadTransaction, image: Image) -> int:
     tag.
     """
     pulls = select(CONTAINER_IMAGES.c.id).where(*_pulls_of(image))
-    query = select(func.count()).where(CONTAINERS.c.image_id.in_(pulls))
+    users = _users().subquery()
+    query = select(func.count(users.c.container_id.distinct())).where(users.c.image_id.in_(pulls))
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
@@ -100,33 +115,42 @@ def _pulls_of(image: Image) -> list[ColumnElement[bool]]:
     ]
 
 
+def _users() -> CompoundSelect[Any]:
+    """Which container uses which images. One that uses an image in several programs is there several times."""
+    others = PROGRAM_IMAGES.c
+    return union_all(
+        select(CONTAINERS.c.id.label("container_id"), CONTAINERS.c.namespace_id, CONTAINERS.c.image_id),
+        select(others.container_id, others.namespace_id, others.image_id),
+    )
+
+
 def _images(visible: Collection[int] | None, namespace_id: int | None, *, latest: bool = True) -> Select[Any]:
     """Images with the containers that use them; of a tag only its `latest` pull, with those of all of its pulls."""
-    counting = select(CONTAINERS.c.image_id, func.count().label("containers")).group_by(CONTAINERS.c.image_id)
+    users = _users().subquery()
+    using: Select[Any] = select(users)
     if namespace_id is not None:
-        counting = counting.where(CONTAINERS.c.namespace_id == namespace_id)
+        using = using.where(users.c.namespace_id == namespace_id)
     elif visible is not None:
-        counting = counting.where(CONTAINERS.c.namespace_id.in_(visible))
-    users = counting.subquery()
+        using = using.where(users.c.namespace_id.in_(visible))
+    used = using.subquery()
     table = CONTAINER_IMAGES.c
-    one = (table.repository, table.name, table.tag, case((table.tag.is_(None), table.digest)))
     # A caller who reaches every namespace also sees unused images.
     everything = namespace_id is None and visible is None
     pulls = (
         select(
-            table.id,
-            func.row_number()
-            .over(partition_by=one, order_by=(table.pulled_at.desc(), table.id.desc()))
-            .label("nth"),
-            func.sum(users.c.containers).over(partition_by=one).label("containers"),
+            func.array_agg(aggregate_order_by(table.id, table.pulled_at.desc(), table.id.desc())).label(
+                "ids"
+            ),
+            func.count(used.c.container_id.distinct()).label("containers"),
         )
-        .select_from(CONTAINER_IMAGES.join(users, users.c.image_id == table.id, isouter=everything))
+        .select_from(CONTAINER_IMAGES.join(used, used.c.image_id == table.id, isouter=everything))
+        .group_by(table.repository, table.name, table.tag, case((table.tag.is_(None), table.digest)))
         .subquery()
     )
-    query = select(CONTAINER_IMAGES, pulls.c.containers.label("container_count")).join(
-        pulls, pulls.c.id == table.id
+    ids = pulls.c.ids
+    return select(CONTAINER_IMAGES, pulls.c.containers.label("container_count")).join(
+        pulls, table.id == (ids[1] if latest else func.any(ids))
     )
-    return query.where(pulls.c.nth == 1) if latest else query
 
 
 def _image(row: Any) -> Image:

@@ -119,7 +119,7 @@ class ContainerObserver(StatusObserver):
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
         # By uid; written together when their time has come.
-        self._images_seen: dict[str, tuple[Container, RunningImage]] = {}
+        self._images_seen: dict[str, tuple[Container, list[RunningImage]]] = {}
         self._images_due: float | None = None
         self._explanations = Explanations(
             client,
@@ -265,20 +265,20 @@ class ContainerObserver(StatusObserver):
         """Records the images of the pods that are not written yet."""
         for container in containers:
             objects = self.view.containers.get(container.uid) or Objects()
-            image = self._images.unwritten(container, objects.pods.values())
-            if image is not None:
-                self._images_seen[container.uid] = (container, image)
+            if found := self._images.unwritten(container, objects.pods.values()):
+                self._images_seen[container.uid] = (container, found)
         if self._images_seen and self._images_due is None:
             self._images_due = monotonic() + self._settings.images_seconds
 
     async def _write_images(self) -> None:
         """Writes the images that were seen."""
-        found = list(self._images_seen.values())
+        found = [(c, image) for c, those in self._images_seen.values() for image in those]
         # Nodes are read before the transaction begins.
         seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
         async with self.cluster.transaction() as transaction:
             await images.write_failed(
-                transaction, [(int(c.id), image.image) for c, image in found if image.failed]
+                transaction,
+                [(int(c.id), image.program, image.image) for c, image in found if image.failed],
             )
             await images.write_seen(transaction, [described for _, _, described in seen])
         for container, image in found:

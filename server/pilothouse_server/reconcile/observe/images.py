@@ -1,4 +1,4 @@
-"""Which image a container's pods really run: digest, size, platform, or that it cannot be pulled.
+"""Which images the programs of a container's pods really run: digest, size, platform, or that one cannot be pulled.
 
 The digest is in a pod's status, size and platform are in that of its node. Nodes are read only when something new is
 to be written, and seldom: the list of their images is long, and it is behind their pods by seconds.
@@ -30,39 +30,47 @@ TRIES = 10
 
 
 class RunningImage(msgspec.Struct, frozen=True):
-    """`digest` as a pod on `node` runs it under the runtime's `name`; `failed`: it cannot be pulled."""
+    """`digest` as a pod on `node` runs it under the runtime's `name`; `failed`: it cannot be pulled.
+
+    `program`: the sidecar or init container that runs it; empty for the main program.
+    """
 
     image: str
     digest: str = ""
     name: str = ""
     node: str = ""
     failed: bool = False
+    program: str = ""
 
 
 class Images:
-    """Last written values by container, and the nodes that were read, each at most once in `node_seconds`."""
+    """Last written values by container and program, and the nodes that were read, once in `node_seconds` at most."""
 
     def __init__(self, client: ClusterClient, node_seconds: float) -> None:
         self._client = client
         self._node_seconds = node_seconds
-        self._written: dict[str, tuple[RunningImage, int]] = {}
+        self._written: dict[str, dict[str, tuple[RunningImage, int]]] = {}
         self._nodes: dict[str, tuple[float, Node | None]] = {}
 
     def forget(self, uid: str) -> None:
         """Drops the data of a deleted container."""
         self._written.pop(uid, None)
 
-    def unwritten(self, container: Container, pods: Iterable[Pod]) -> RunningImage | None:
-        """Returns the values to write for a container's image; None if nothing is known, or nothing is new."""
-        found = running_image(container, pods)
-        written, tries = self._written.get(container.uid, (None, 0))
-        if found is None or (written is not None and _same(written, found) and tries == 0):
-            return None
-        return found
+    def unwritten(self, container: Container, pods: Iterable[Pod]) -> list[RunningImage]:
+        """Returns the values to write for a container's images: those that are known and new."""
+        written = self._written.get(container.uid, {})
+        # The row of a program that goes is deleted, and comes back without what pods run.
+        for gone in written.keys() - {"", *(each.name for each in container.others)}:
+            del written[gone]
+        return [found for found in running_images(container, pods) if self._is_new(container, found)]
+
+    def _is_new(self, container: Container, found: RunningImage) -> bool:
+        written, tries = self._written.get(container.uid, {}).get(found.program, (None, 0))
+        return written is None or not _same(written, found) or tries > 0
 
     async def describe(self, container: Container, found: RunningImage) -> ImageSeen:
         """Completes a pod's values with its node's. A node that cannot be read is skipped."""
-        seen = ImageSeen(int(container.id), found.image, found.digest)
+        seen = ImageSeen(int(container.id), found.image, found.digest, program=found.program)
         node = await self._node(found.node)
         if node is None:
             return seen
@@ -79,10 +87,11 @@ class Images:
         self, container: Container, found: RunningImage, *, complete: bool
     ) -> Literal["done", "again"]:
         """Records that it was written. Returns `again` where its node may know more in a while."""
-        written, tries = self._written.get(container.uid, (None, 0))
+        own = self._written.setdefault(container.uid, {})
+        written, tries = own.get(found.program, (None, 0))
         left = tries - 1 if written is not None and _same(written, found) and tries > 0 else TRIES
         left = 0 if complete else left
-        self._written[container.uid] = (found, left)
+        own[found.program] = (found, left)
         return "again" if left else "done"
 
     async def _node(self, name: str) -> Node | None:
@@ -96,23 +105,38 @@ class Images:
         return node
 
 
-def running_image(container: Container, pods: Iterable[Pod]) -> RunningImage | None:
-    """Returns how pods run the wanted image: one that runs it goes before one that cannot pull it."""
-    failed = None
+def running_images(container: Container, pods: Iterable[Pod]) -> list[RunningImage]:
+    """Returns how pods run the wanted images: for each a pod that runs it goes before one that cannot pull it."""
+    wanted = {container.spec.pod_container_name: container.image}
+    wanted |= {each.name: each.image for each in container.others}
+    found: dict[str, RunningImage] = {}
     for pod in pods:
         if pod.metadata.deletion_timestamp is not None:
             continue
-        main = next((c for c in pod.spec.containers if c.name == container.spec.pod_container_name), None)
-        if main is None or main.image != container.image:
-            continue
-        status = next((s for s in pod.status.container_statuses if s.name == main.name), ContainerStatus())
-        digest = ImageReference.parse(container.image).digest or digest_of(status.image_id)
-        if status.image_id and digest:
-            return RunningImage(container.image, digest, status.image, pod.spec.node_name)
-        waiting = status.state.waiting
-        if waiting is not None and waiting.reason in PULL_FAILURES:
-            failed = RunningImage(container.image, failed=True)
-    return failed
+        statuses = {s.name: s for s in (*pod.status.init_container_statuses, *pod.status.container_statuses)}
+        for program in (*pod.spec.init_containers, *pod.spec.containers):
+            known = found.get(program.name)
+            if program.image != wanted.get(program.name) or (known is not None and not known.failed):
+                continue
+            image = _running_image(program.image, statuses.get(program.name), pod.spec.node_name)
+            if image is not None:
+                found[program.name] = image
+    main = container.spec.pod_container_name
+    return [
+        msgspec.structs.replace(image, program="" if name == main else name) for name, image in found.items()
+    ]
+
+
+def _running_image(wanted: str, status: ContainerStatus | None, node: str) -> RunningImage | None:
+    if status is None:
+        return None
+    digest = ImageReference.parse(wanted).digest or digest_of(status.image_id)
+    if status.image_id and digest:
+        return RunningImage(wanted, digest, status.image, node)
+    waiting = status.state.waiting
+    if waiting is not None and waiting.reason in PULL_FAILURES:
+        return RunningImage(wanted, failed=True)
+    return None
 
 
 def digest_of(image_id: str) -> str:

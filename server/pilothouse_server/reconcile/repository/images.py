@@ -1,7 +1,8 @@
 """Reports of nodes about images, written to the rows of the images that containers use.
 
-A tag means another digest after another pull, so a digest is a row of its own, to which the container points. That does
-not change the desired state: the requested image is in the container's document.
+A tag means another digest after another pull, so a digest is a row of its own, to which the container points for its
+main program, and a row of `program_images` for each other one. That does not change the desired state: the requested
+images are in the container's document.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 
 class ImageSeen(msgspec.Struct, frozen=True):
-    """The image that a container's pods run in place of the desired `image`; unknown parts are None."""
+    """The image that a container's pods run in place of the desired `image`; unknown parts are None.
+
+    `program`: the sidecar or init container that runs it; empty for the main program.
+    """
 
     container_id: int
     image: str
@@ -24,17 +28,23 @@ class ImageSeen(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     architecture: str | None = None
     os: str | None = None
+    program: str = ""
 
 
 # All observers create rows in one order, because several may see the same images concurrently.
 _SEEN = text("""
-WITH seen AS (
-    SELECT r.*, i.repository, i.name, i.tag
-    FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-        container_id bigint, image text, digest text, size_bytes bigint, architecture text, os text)
+WITH reported AS (
+    SELECT * FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+        container_id bigint, program text, image text, digest text, size_bytes bigint, architecture text, os text)),
+desired AS (
     -- The desired image may have changed since.
-    JOIN containers AS c ON c.id = r.container_id AND c.spec ->> 'image' = r.image
-    JOIN container_images AS i ON i.id = c.image_id),
+    SELECT r.*, c.image_id FROM reported AS r
+    JOIN containers AS c ON c.id = r.container_id AND c.spec ->> 'image' = r.image WHERE r.program = ''
+    UNION ALL
+    SELECT r.*, p.image_id FROM reported AS r
+    JOIN program_images AS p ON p.container_id = r.container_id AND p.program = r.program AND p.image = r.image),
+seen AS (
+    SELECT d.*, i.repository, i.name, i.tag FROM desired AS d JOIN container_images AS i ON i.id = d.image_id),
 known AS (
     INSERT INTO container_images AS i (repository, name, tag, digest, size_bytes, architecture, os)
     SELECT DISTINCT ON (repository, name, tag, digest)
@@ -44,20 +54,30 @@ known AS (
     SET size_bytes = COALESCE(EXCLUDED.size_bytes, i.size_bytes),
         architecture = COALESCE(EXCLUDED.architecture, i.architecture), os = COALESCE(EXCLUDED.os, i.os),
         status = 'available'
-    RETURNING id, repository, name, tag, digest)
-UPDATE containers AS c SET image_id = known.id
-FROM seen JOIN known ON known.repository IS NOT DISTINCT FROM seen.repository AND known.name = seen.name
-    AND known.tag IS NOT DISTINCT FROM seen.tag AND known.digest = seen.digest
-WHERE c.id = seen.container_id AND c.image_id <> known.id
+    RETURNING id, repository, name, tag, digest),
+moved AS (
+    SELECT seen.container_id, seen.program, seen.image, known.id AS image_id
+    FROM seen JOIN known ON known.repository IS NOT DISTINCT FROM seen.repository AND known.name = seen.name
+        AND known.tag IS NOT DISTINCT FROM seen.tag AND known.digest = seen.digest
+    WHERE known.id <> seen.image_id),
+others AS (
+    UPDATE program_images AS p SET image_id = moved.image_id FROM moved
+    WHERE p.container_id = moved.container_id AND p.program = moved.program AND p.image = moved.image)
+UPDATE containers AS c SET image_id = moved.image_id
+FROM moved
+WHERE c.id = moved.container_id AND moved.program = '' AND c.image_id <> moved.image_id
     -- The present row decides, after a concurrent change of it has committed.
-    AND c.spec ->> 'image' = seen.image
+    AND c.spec ->> 'image' = moved.image
 """)
 
 _FAILED = text("""
 UPDATE container_images SET status = 'error'
-WHERE status = 'available'
-  AND id IN (SELECT c.image_id FROM unnest(CAST(:container_ids AS bigint[]), CAST(:images AS text[])) AS r(id, image)
-             JOIN containers AS c ON c.id = r.id AND c.spec ->> 'image' = r.image)
+WHERE status = 'available' AND id IN (
+    SELECT coalesce(p.image_id, c.image_id)
+    FROM unnest(CAST(:container_ids AS bigint[]), CAST(:programs AS text[]), CAST(:images AS text[]))
+        AS r(id, program, image)
+    LEFT JOIN containers AS c ON c.id = r.id AND r.program = '' AND c.spec ->> 'image' = r.image
+    LEFT JOIN program_images AS p ON p.container_id = r.id AND p.program = r.program AND p.image = r.image)
 """)
 
 
@@ -68,8 +88,9 @@ async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> Non
         await transaction.connection.execute(_SEEN, {"rows": rows})
 
 
-async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str]]) -> None:
-    """Records that the desired images of these containers, by id, cannot be pulled."""
+async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str, str]]) -> None:
+    """Records that desired images cannot be pulled; each with the ids of its container and the name of its program."""
     if failed:
-        parameters = {"container_ids": [each for each, _ in failed], "images": [image for _, image in failed]}
+        container_ids, programs, images = (list(each) for each in zip(*failed, strict=True))
+        parameters = {"container_ids": container_ids, "programs": programs, "images": images}
         await transaction.connection.execute(_FAILED, parameters)

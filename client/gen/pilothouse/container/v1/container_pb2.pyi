@@ -3204,7 +3204,7 @@ class Image(_message.Message):
     status: Global___ImageStatus.ValueType
     """Whether it can be used."""
     container_count: _builtins.int
-    """Number of containers that use it and that the caller may see."""
+    """Number of containers that use it, in whichever programs, and that the caller may see."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time of its build; unset if unknown."""

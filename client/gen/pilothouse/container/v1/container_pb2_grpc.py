@@ -333,7 +333,7 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Lists the images that the containers of a namespace use. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default).
+        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

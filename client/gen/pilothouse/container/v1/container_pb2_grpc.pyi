@@ -142,7 +142,7 @@ class ContainerServiceStub:
     GetImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]
     """Returns one image, if a container that the caller may see uses it."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListImagesRequest, _container_pb2.ListImagesResponse]
-    """Lists the images that the containers of a namespace use. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.DeleteImageRequest, _container_pb2.DeleteImageResponse]
     """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
     otherwise.
@@ -262,7 +262,7 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     GetImage: _aio.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]  # type: ignore[assignment]
     """Returns one image, if a container that the caller may see uses it."""
     ListImages: _aio.UnaryUnaryMultiCallable[_container_pb2.ListImagesRequest, _container_pb2.ListImagesResponse]  # type: ignore[assignment]
-    """Lists the images that the containers of a namespace use. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
     DeleteImage: _aio.UnaryUnaryMultiCallable[_container_pb2.DeleteImageRequest, _container_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
     otherwise.
@@ -493,7 +493,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListImagesResponse, _abc.Awaitable[_container_pb2.ListImagesResponse]]:
-        """Lists the images that the containers of a namespace use. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
 
     @_abc_1.abstractmethod
     def DeleteImage(
