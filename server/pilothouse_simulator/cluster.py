@@ -23,6 +23,7 @@ from pilothouse_simulator.api.routes import ApiRoutes
 from pilothouse_simulator.api.server_certificate import Authority
 from pilothouse_simulator.api.users import Users
 from pilothouse_simulator.controllers.claims import create_storage_classes
+from pilothouse_simulator.controllers.ingresses import create_ingress_classes
 from pilothouse_simulator.controllers.manager import ControllerManager
 from pilothouse_simulator.controllers.scheduler import Scheduler
 from pilothouse_simulator.nodes.kubelet import Kubelets
@@ -173,6 +174,7 @@ class SimulatedCluster:
         for name in _FIRST_NAMESPACES:
             self.store.create(NAMESPACES, {"metadata": {"name": name}})
         create_storage_classes(self.store)
+        create_ingress_classes(self.store)
         labels = {"component": "apiserver", "provider": "kubernetes"}
         port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
         self.store.create(

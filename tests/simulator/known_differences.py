@@ -54,7 +54,7 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY,
         7,
-        r"body\.groups\.(authorization\.k8s\.io|rbac\.authorization\.k8s\.io)",
+        r"body\.groups\.authorization\.k8s\.io",
         _NOT_SIMULATED,
     ),
     KnownDifference(
@@ -70,7 +70,12 @@ KNOWN: tuple[KnownDifference, ...] = (
         r"|pods/binding|services/status)",
         _CUT,
     ),
-    KnownDifference(_DISCOVERY, 7, r"body\.groups\.(autoscaling|scheduling\.k8s\.io|storage\.k8s\.io)", _CUT),
+    KnownDifference(
+        _DISCOVERY,
+        7,
+        r"body\.groups\.(autoscaling|policy|(apiextensions|networking|scheduling|storage)\.k8s\.io)",
+        _CUT,
+    ),
     KnownDifference(
         _DISCOVERY,
         9,
@@ -88,7 +93,12 @@ KNOWN: tuple[KnownDifference, ...] = (
     KnownDifference(
         _DISCOVERY, 13, r"body\.items\.core\.versions\[0\]\.resources\.(endpoints|persistentvolumes)", _CUT
     ),
-    KnownDifference(_DISCOVERY, 14, r"body\.items\.scheduling\.k8s\.io", _CUT),
+    KnownDifference(
+        _DISCOVERY,
+        14,
+        r"body\.items\.(policy|(apiextensions|networking|rbac\.authorization|scheduling)\.k8s\.io)",
+        _CUT,
+    ),
     KnownDifference(
         _DISCOVERY, 14, r"body\.items\.apps\.versions\[0\]\.resources\.(controllerrevisions|daemonsets)", _CUT
     ),

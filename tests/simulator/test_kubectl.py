@@ -151,3 +151,75 @@ async def test_pods_behave_as_annotated_and_faults_are_set(kubectl: Kubectl) -> 
     await kubectl("create", "--raw", "/simulator/faults", "-f", "faults.json")
     shown = json.loads(await kubectl("get", "--raw", "/simulator/faults"))
     assert (shown["latency_seconds"], shown["error_code"]) == (0.01, 503)
+
+
+_CARRIED = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: web, namespace: shop}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: "web:reader", namespace: shop}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: web, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: "web:reader"}
+subjects: [{kind: ServiceAccount, name: web, namespace: shop}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  tls: [{hosts: [shop.example.com], secretName: shop-tls}]
+  rules:
+  - host: shop.example.com
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 8080}]}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web, namespace: shop}
+spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web, namespace: shop, annotations: {simulate.pilothouse.dev/replicas: "3"}}
+spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, maxReplicas: 4}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: pilothouse, namespace: shop}
+spec: {hard: {pods: "10", count/deployments.apps: "5"}}
+"""
+
+
+async def test_carried_kinds_are_applied_and_shown(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    (kubectl.folder / "carried.yaml").write_text(_CARRIED)
+    applied = await kubectl("apply", "--server-side", "-f", "carried.yaml")
+    assert applied.count("serverside-applied") == 8
+    assert (await kubectl("apply", "-f", "carried.yaml")).count("configured") <= 8
+    inside = ("-n", "shop")
+    await kubectl(*inside, "wait", "--for=jsonpath={.status.currentReplicas}=3", "hpa/web", _TIMEOUT)
+    await kubectl(*inside, "wait", "--for=condition=DisruptionAllowed", "pdb/web", _TIMEOUT)
+    await kubectl(*inside, "wait", "--for=jsonpath={.status.used.pods}=3", "quota/pilothouse", _TIMEOUT)
+
+    async def row(kind: str) -> list[str]:
+        return (await kubectl(*inside, "get", kind, "--no-headers")).splitlines()[-1].split()
+
+    assert (await row("ingress"))[:4] == ["web", "simulated", "shop.example.com", "192.0.2.1"]
+    assert (await row("networkpolicy"))[:2] == ["web", "app=web"]
+    assert (await row("pdb"))[:4] == ["web", "N/A", "1", "1"]
+    assert (await row("hpa"))[:7] == ["web", "Deployment/web", "cpu:", "<unknown>/80%", "1", "4", "3"]
+    assert (await row("rolebinding"))[:2] == ["web", "Role/web:reader"]
+    assert (await row("quota"))[1:5] == ["count/deployments.apps:", "1/5,", "pods:", "3/10"]
+    await kubectl(*inside, "describe", "ingress,netpol,pdb,hpa,role,rolebinding,quota,serviceaccount")
+    await kubectl("delete", "-f", "carried.yaml", _TIMEOUT)
+    assert await kubectl(*inside, "get", "ingress,netpol,pdb,hpa,role,rolebinding,quota") == ""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pilothouse_simulator.admission import claims, cron_jobs, defaults_workloads, jobs
+from pilothouse_simulator.admission import claims, cron_jobs, defaults_workloads, jobs, networking, policies
 from pilothouse_simulator.admission.defaults_pods import (
     default_pod_spec,
     drop_empty,
@@ -28,14 +28,18 @@ from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
     EVENTS,
     HORIZONTAL_POD_AUTOSCALERS,
+    INGRESSES,
     JOBS,
     LIMIT_RANGES,
     NAMESPACES,
+    NETWORK_POLICIES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICA_SETS,
     RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
     SECRETS,
     SERVICES,
     STATEFUL_SETS,
@@ -97,7 +101,11 @@ def _default_quota(obj: JsonObject) -> None:
 
 
 def _default_autoscaler(obj: JsonObject) -> None:
-    obj.setdefault("spec", {}).setdefault("minReplicas", 1)
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("minReplicas", 1)
+    if not spec.get("metrics"):
+        target = {"type": "Utilization", "averageUtilization": 80}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     obj.setdefault("status", {"desiredReplicas": 0, "currentMetrics": None})
 
 
@@ -224,14 +232,18 @@ _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     ENDPOINT_SLICES: _default_endpoint_slice,
     EVENTS: _default_event,
     HORIZONTAL_POD_AUTOSCALERS: _default_autoscaler,
+    INGRESSES: networking.default_ingress,
     JOBS: jobs.default_job,
     LIMIT_RANGES: fill_defaults,
     NAMESPACES: _default_namespace,
+    NETWORK_POLICIES: networking.default_network_policy,
     PERSISTENT_VOLUMES: partial(claims.apply_defaults, PERSISTENT_VOLUMES),
     PERSISTENT_VOLUME_CLAIMS: partial(claims.apply_defaults, PERSISTENT_VOLUME_CLAIMS),
     PODS: _default_pod,
+    POD_DISRUPTION_BUDGETS: policies.default_budget,
     REPLICA_SETS: defaults_workloads.default_replica_set,
     RESOURCE_QUOTAS: _default_quota,
+    ROLE_BINDINGS: policies.default_role_binding,
     SECRETS: _default_secret,
     SERVICES: _default_service,
     STATEFUL_SETS: defaults_workloads.default_stateful_set,

@@ -15,7 +15,7 @@ from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
-from pilothouse_simulator.values.resources import PODS, REGISTRY, RESOURCE_QUOTAS, SERVICES, ResourceType
+from pilothouse_simulator.values.resources import PODS, RESOURCE_QUOTAS, SERVICES, ResourceType
 
 JsonObject = dict[str, Any]
 Usage = dict[str, Decimal]
@@ -151,7 +151,7 @@ def count(store: ObjectStore, quota: JsonObject) -> dict[str, str]:
     """`used` of a quota, counted from all objects of its namespace."""
     namespace = quota["metadata"]["namespace"]
     totals: Usage = {name: Decimal(0) for name in quota["spec"].get("hard") or {}}
-    for resource in REGISTRY:
+    for resource in store.types:
         if not resource.namespaced:
             continue
         for obj in store.list(resource, namespace):

@@ -13,6 +13,7 @@ from typing import Any
 from pilothouse_simulator.admission import (
     claims,
     limit_ranges,
+    networking,
     pod_security,
     priority,
     quotas,
@@ -38,6 +39,7 @@ from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
+    INGRESSES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -88,6 +90,8 @@ class KindStrategies:
             obj.setdefault("status", {})
         elif resource is SECRETS:
             take_over_string_data(obj)
+        elif resource is INGRESSES:
+            networking.admit_ingress(store, obj)
         validate_create(resource, obj)
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:

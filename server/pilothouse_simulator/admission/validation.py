@@ -20,6 +20,18 @@ from pilothouse_simulator.admission.claims import (
 )
 from pilothouse_simulator.admission.cron_jobs import validate_cron_job
 from pilothouse_simulator.admission.jobs import job_unchanged, validate_job
+from pilothouse_simulator.admission.networking import (
+    ingress_class_unchanged,
+    validate_ingress,
+    validate_ingress_class,
+    validate_network_policy,
+)
+from pilothouse_simulator.admission.policies import (
+    role_unchanged,
+    validate_budget,
+    validate_role,
+    validate_role_binding,
+)
 from pilothouse_simulator.admission.validation_config import (
     config_map_unchanged,
     secret_unchanged,
@@ -60,14 +72,20 @@ from pilothouse_simulator.values.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
+    INGRESS_CLASSES,
+    INGRESSES,
     JOBS,
     LEASES,
     LIMIT_RANGES,
+    NETWORK_POLICIES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICA_SETS,
     RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
+    ROLES,
     SECRETS,
     SERVICES,
     STATEFUL_SETS,
@@ -219,6 +237,12 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     LIMIT_RANGES: validate_limit_range,
     LEASES: validate_lease,
     HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
+    INGRESSES: validate_ingress,
+    INGRESS_CLASSES: validate_ingress_class,
+    NETWORK_POLICIES: validate_network_policy,
+    POD_DISRUPTION_BUDGETS: validate_budget,
+    ROLES: validate_role,
+    ROLE_BINDINGS: validate_role_binding,
 }
 _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]] = {
     DEPLOYMENTS: selector_unchanged,
@@ -232,6 +256,8 @@ _UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]
     SERVICES: _service_unchanged,
     CONFIG_MAPS: config_map_unchanged,
     SECRETS: secret_unchanged,
+    INGRESS_CLASSES: ingress_class_unchanged,
+    ROLE_BINDINGS: role_unchanged,
 }
 
 __all__ = ["check_size", "immutable_uid", "validate_create", "validate_update"]

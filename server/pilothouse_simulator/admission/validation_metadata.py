@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from pilothouse_simulator.values.api_errors import ErrorCause
-from pilothouse_simulator.values.resources import NAMESPACES, SERVICES, ResourceType
+from pilothouse_simulator.values.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICES, ResourceType
 
 JsonObject = dict[str, Any]
 
@@ -95,8 +96,7 @@ def validate_metadata(resource: ResourceType, metadata: JsonObject) -> list[Erro
     if not name:
         causes.append(required("metadata.name", "name or generateName is required"))
     else:
-        check = label_name_problem if resource in (NAMESPACES, SERVICES) else subdomain_problem
-        problem = check(name)
+        problem = _name_check(resource)(name)
         if problem:
             causes.append(invalid_value("metadata.name", name, problem))
     causes += validate_labels(metadata.get("labels"), "metadata.labels")
@@ -106,6 +106,19 @@ def validate_metadata(resource: ResourceType, metadata: JsonObject) -> list[Erro
         if problem:
             causes.append(invalid_value(f"metadata.finalizers[{index}]", finalizer, problem))
     return causes
+
+
+def _name_check(resource: ResourceType) -> Callable[[str], str | None]:
+    if resource in (ROLES, ROLE_BINDINGS):
+        return path_segment_problem
+    return label_name_problem if resource in (NAMESPACES, SERVICES) else subdomain_problem
+
+
+def path_segment_problem(name: str) -> str | None:
+    """Why a text cannot be one segment of a path (the names of roles and their bindings)."""
+    if name in (".", ".."):
+        return f"may not be '{name}'"
+    return next((f"may not contain '{part}'" for part in ("/", "%") if part in name), None)
 
 
 def qualified_name_problem(key: str) -> str | None:

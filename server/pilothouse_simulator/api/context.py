@@ -13,9 +13,8 @@ from pilothouse_simulator.api.faults import FaultPlan
 from pilothouse_simulator.api.representation import Presenter, negotiate
 from pilothouse_simulator.api.tables import build_table
 from pilothouse_simulator.store.store import ObjectStore
-from pilothouse_simulator.values import resources
 from pilothouse_simulator.values.clock import Clock
-from pilothouse_simulator.values.resources import ENDPOINTS, NAMESPACES, ResourceType
+from pilothouse_simulator.values.resources import ENDPOINTS, NAMESPACES, ResourceType, ResourceTypes
 
 JsonObject = dict[str, Any]
 Warnings = list[tuple[str, str]]
@@ -89,8 +88,8 @@ def warning(text: str) -> tuple[str, str]:
     return ("Warning", f'299 - "{escaped}"')
 
 
-def parse_path(path: str, *, known: bool = True) -> RequestTarget | None:
-    """The resource a path below /api or /apis addresses, or None when there is none.
+def parse_path(path: str, types: ResourceTypes, *, known: bool = True) -> RequestTarget | None:
+    """The resource of `types` a path below /api or /apis addresses, or None when there is none.
 
     `known` False: also returns a target for an unknown resource, for a caller who has no right to learn that it does
     not exist.
@@ -108,7 +107,7 @@ def parse_path(path: str, *, known: bool = True) -> RequestTarget | None:
     namespace: str | None = None
     if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in NAMESPACES.subresources:
         namespace, rest = rest[1], rest[2:]
-    resource = resources.find(group, version, rest[0])
+    resource = types.find(group, version, rest[0])
     if resource is None and not known:
         resource = ResourceType(group, version, rest[0], rest[0], namespaced=namespace is not None)
     if resource is None or (namespace is not None and not resource.namespaced):

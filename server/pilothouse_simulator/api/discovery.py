@@ -16,9 +16,8 @@ from pilothouse_simulator.api.representation import json_response, parse_accept
 from pilothouse_simulator.values.resources import (
     EVENTS,
     EVENTS_GROUP_ALIAS,
-    GROUP_VERSIONS,
-    REGISTRY,
     ResourceType,
+    ResourceTypes,
     Subresource,
 )
 
@@ -42,31 +41,28 @@ VERSION: JsonObject = {
 }
 
 
-def resources_of(group: str) -> list[ResourceType]:
-    """The resource types of a group, by name; events appear in two groups."""
+def resources_of(types: ResourceTypes, group: str, version: str) -> list[ResourceType]:
+    """The resource types of a group and version, by name; events appear in two groups."""
     if group == EVENTS_GROUP_ALIAS[0]:
         return [EVENTS]
-    return sorted((entry for entry in REGISTRY if entry.group == group), key=lambda entry: entry.plural)
+    found = (entry for entry in types if entry.group == group and version in _served(entry))
+    return sorted(found, key=lambda entry: entry.plural)
 
 
-def version_of(group: str) -> str:
-    """The version of a group; empty where the server has none."""
-    return "v1" if not group else GROUP_VERSIONS.get(group, "")
+def _served(resource: ResourceType) -> tuple[str, ...]:
+    return resource.custom.versions if resource.custom is not None else (resource.version,)
 
 
-def has_group_version(group: str, version: str) -> bool:
-    """Whether the server has this group in this version."""
-    return version == version_of(group)
+def versions_of(types: ResourceTypes, group: str) -> tuple[str, ...]:
+    """The versions of a group, the preferred one first; empty if the server has none."""
+    return types.groups().get(group, ()) if group else ("v1",)
 
 
-def has_group(group: str) -> bool:
-    """Whether the server has this named group."""
-    return group in GROUP_VERSIONS
-
-
-def _group(name: str) -> JsonObject:
-    version = {"groupVersion": f"{name}/{version_of(name)}", "version": version_of(name)}
-    return {"name": name, "versions": [version], "preferredVersion": version}
+def _group(types: ResourceTypes, name: str) -> JsonObject:
+    versions = [
+        {"groupVersion": f"{name}/{version}", "version": version} for version in versions_of(types, name)
+    ]
+    return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
 def _verbs(group_name: str, resource: ResourceType) -> list[str]:
@@ -85,20 +81,21 @@ def api_versions(address: str) -> JsonObject:
     }
 
 
-def group_list() -> JsonObject:
+def group_list(types: ResourceTypes) -> JsonObject:
     """GET /apis."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUP_VERSIONS]}
+    groups = [_group(types, name) for name in types.groups()]
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def group(name: str) -> JsonObject:
+def group(types: ResourceTypes, name: str) -> JsonObject:
     """GET /apis/{group}."""
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)}
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(types, name)}
 
 
-def resource_list(group_name: str) -> JsonObject:
-    """GET /api/v1 and /apis/{group}/v1."""
+def resource_list(types: ResourceTypes, group_name: str, version: str) -> JsonObject:
+    """GET /api/v1 and /apis/{group}/{version}."""
     entries: list[JsonObject] = []
-    for resource in resources_of(group_name):
+    for resource in resources_of(types, group_name, version):
         entry: JsonObject = {
             "name": resource.plural,
             "singularName": resource.singular,
@@ -118,7 +115,7 @@ def resource_list(group_name: str) -> JsonObject:
     head: JsonObject = {"kind": "APIResourceList"}
     if group_name:
         head["apiVersion"] = "v1"
-    group_version = f"{group_name}/{version_of(group_name)}" if group_name else "v1"
+    group_version = f"{group_name}/{version}" if group_name else "v1"
     return {**head, "groupVersion": group_version, "resources": entries}
 
 
@@ -135,13 +132,17 @@ def _subresource_entry(resource: ResourceType, subresource: Subresource) -> Json
     return entry
 
 
-def aggregated(groups: tuple[str, ...]) -> JsonObject:
+def aggregated(types: ResourceTypes, groups: tuple[str, ...]) -> JsonObject:
     """The aggregated document of some groups (the core group has an empty name)."""
     items: list[JsonObject] = []
     for name in groups:
-        resources = [_aggregated_resource(name, resource) for resource in resources_of(name)]
-        version = {"version": version_of(name), "resources": resources, "freshness": "Current"}
-        items.append({"metadata": {"name": name} if name else {}, "versions": [version]})
+        versions: list[JsonObject] = []
+        for version in versions_of(types, name):
+            resources = [
+                _aggregated_resource(name, resource) for resource in resources_of(types, name, version)
+            ]
+            versions.append({"version": version, "resources": resources, "freshness": "Current"})
+        items.append({"metadata": {"name": name} if name else {}, "versions": versions})
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": "apidiscovery.k8s.io/v2",
@@ -189,9 +190,9 @@ def wants_aggregated(request: web.Request) -> bool:
     return False
 
 
-def aggregated_response(request: web.Request, groups: tuple[str, ...]) -> web.Response:
+def aggregated_response(request: web.Request, types: ResourceTypes, groups: tuple[str, ...]) -> web.Response:
     """The aggregated document, or 304 when the client has it already."""
-    body = orjson.dumps(aggregated(groups))
+    body = orjson.dumps(aggregated(types, groups))
     etag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
     headers = {"ETag": etag, "Vary": "Accept"}
     if request.headers.get("If-None-Match") == etag:
@@ -199,22 +200,22 @@ def aggregated_response(request: web.Request, groups: tuple[str, ...]) -> web.Re
     return web.Response(body=body, headers={**headers, "Content-Type": AGGREGATED_TYPE})
 
 
-def answer(request: web.Request, parts: list[str]) -> web.Response | None:
+def answer(request: web.Request, parts: list[str], types: ResourceTypes) -> web.Response | None:
     """The discovery document at a path (its parts), or None when there is none."""
     if parts == ["version"]:
         return json_response(VERSION)
     if parts == ["api"]:
         if wants_aggregated(request):
-            return aggregated_response(request, ("",))
+            return aggregated_response(request, types, ("",))
         return json_response(api_versions(request.host))
     if parts == ["apis"]:
         if wants_aggregated(request):
-            return aggregated_response(request, tuple(GROUP_VERSIONS))
-        return json_response(group_list())
+            return aggregated_response(request, types, tuple(types.groups()))
+        return json_response(group_list(types))
     if parts == ["api", "v1"]:
-        return json_response(resource_list(""))
-    if len(parts) == 2 and parts[0] == "apis" and has_group(parts[1]):
-        return json_response(group(parts[1]))
-    if len(parts) == 3 and parts[0] == "apis" and has_group_version(parts[1], parts[2]):
-        return json_response(resource_list(parts[1]))
+        return json_response(resource_list(types, "", "v1"))
+    if len(parts) == 2 and parts[0] == "apis" and versions_of(types, parts[1]):
+        return json_response(group(types, parts[1]))
+    if len(parts) == 3 and parts[0] == "apis" and parts[2] in versions_of(types, parts[1]):
+        return json_response(resource_list(types, *parts[1:]))
     return None

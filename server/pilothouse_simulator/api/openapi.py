@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import sha512
 from typing import Any
 
-from pilothouse_simulator.api.discovery import VERSION, resources_of, version_of
+from pilothouse_simulator.api.discovery import VERSION, resources_of
 from pilothouse_simulator.store.schema import (
     ListType,
     MapType,
@@ -20,11 +20,10 @@ from pilothouse_simulator.store.schema import (
     go_type_name,
     schema_of,
 )
-from pilothouse_simulator.values.resources import ResourceType
+from pilothouse_simulator.values.resources import ResourceType, ResourceTypes
 
 JsonObject = dict[str, Any]
 
-_GROUPS = ("", "apps", "autoscaling", "batch", "coordination.k8s.io", "discovery.k8s.io", "storage.k8s.io")
 _SCALARS: dict[str, JsonObject] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
@@ -39,40 +38,41 @@ _SCALARS: dict[str, JsonObject] = {
 _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
-def _base(group: str) -> str:
-    return f"apis/{group}/{version_of(group)}" if group else "api/v1"
+def _base(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else "api/v1"
 
 
-def root() -> JsonObject:
+def _bases(types: ResourceTypes) -> dict[str, tuple[str, str]]:
+    groups = {"": ("v1",), **types.groups()}
+    return {_base(group, version): (group, version) for group in groups for version in groups[group]}
+
+
+def root(types: ResourceTypes) -> JsonObject:
     """GET /openapi/v3."""
-    # The documents change with the version alone.
-    served = sha512(VERSION["gitVersion"].encode()).hexdigest().upper()
+    # The documents change with the version and with the custom types alone.
+    served = sha512(f"{VERSION['gitVersion']} {types.serial}".encode()).hexdigest().upper()
     return {
-        "paths": {
-            _base(group): {"serverRelativeURL": f"/openapi/v3/{_base(group)}?hash={served}"}
-            for group in _GROUPS
-        }
+        "paths": {base: {"serverRelativeURL": f"/openapi/v3/{base}?hash={served}"} for base in _bases(types)}
     }
 
 
-def document(base: str) -> JsonObject | None:
+def document(types: ResourceTypes, base: str) -> JsonObject | None:
     """GET /openapi/v3/{api/v1, apis/apps/v1 …}; None for a group that is not served."""
-    for group in _GROUPS:
-        if _base(group) == base:
-            return _document(group)
-    return None
+    found = _bases(types).get(base)
+    return _document(types, *found) if found is not None else None
 
 
-def _document(group: str) -> JsonObject:
+def _document(types: ResourceTypes, group: str, version: str) -> JsonObject:
     paths: JsonObject = {}
     schemas: JsonObject = {}
-    for resource in resources_of(group):
+    for resource in resources_of(types, group, version):
         scope = "/namespaces/{namespace}" if resource.namespaced else ""
-        item = f"/{_base(group)}{scope}/{resource.plural}/{{name}}"
-        paths[item] = {"patch": _patch(resource)}
+        item = f"/{_base(group, version)}{scope}/{resource.plural}/{{name}}"
+        kind = {"group": group, "version": version, "kind": resource.kind}
+        paths[item] = {"patch": _patch(resource, kind)}
         root_schema = schema_of(resource)
         _add_schema(root_schema, schemas)
-        schemas[_schema_name(root_schema)]["x-kubernetes-group-version-kind"] = [_kind(resource)]
+        schemas[_schema_name(root_schema)]["x-kubernetes-group-version-kind"] = [kind]
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.36.2"},
@@ -81,18 +81,14 @@ def _document(group: str) -> JsonObject:
     }
 
 
-def _kind(resource: ResourceType) -> JsonObject:
-    return {"group": resource.group, "version": resource.version, "kind": resource.kind}
-
-
-def _patch(resource: ResourceType) -> JsonObject:
+def _patch(resource: ResourceType, kind: JsonObject) -> JsonObject:
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in _WRITE_PARAMETERS]
     return {
         "operationId": f"patch{resource.kind}",
         "parameters": parameters,
         "responses": {"200": {"description": "OK"}},
         "x-kubernetes-action": "patch",
-        "x-kubernetes-group-version-kind": _kind(resource),
+        "x-kubernetes-group-version-kind": kind,
     }
 
 

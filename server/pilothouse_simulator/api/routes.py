@@ -39,6 +39,7 @@ from pilothouse_simulator.api.watch import watch_objects
 from pilothouse_simulator.nodes.kubelet import Kubelets
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ApiError
+from pilothouse_simulator.values.resources import GROUP_VERSIONS, ResourceTypes
 
 Handler = Callable[[ApiContext, web.Request, RequestTarget], Awaitable[web.StreamResponse]]
 
@@ -47,10 +48,10 @@ _HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown
 _STORAGE_CHECK_SECONDS = 2.0
 
 
-def _openapi(parts: list[str]) -> dict[str, Any] | None:
+def _openapi(parts: list[str], types: ResourceTypes) -> dict[str, Any] | None:
     if parts == ["openapi", "v3"]:
-        return openapi.root()
-    return openapi.document("/".join(parts[2:])) if parts[:2] == ["openapi", "v3"] else None
+        return openapi.root(types)
+    return openapi.document(types, "/".join(parts[2:])) if parts[:2] == ["openapi", "v3"] else None
 
 
 class ApiRoutes:
@@ -115,8 +116,9 @@ class ApiRoutes:
         user = self._users.authenticate(request)
         if path in _HEALTH_PATHS:
             return await self._health(request)
-        target = parse_path(path)
-        named = target or parse_path(path, known=False)
+        types = self._context.store.types
+        target = parse_path(path, types)
+        named = target or parse_path(path, types, known=False)
         user = self._users.impersonated(user, request, named)
         if path in REVIEWS and request.method == "POST" and user is not ANONYMOUS:
             body, now = await request.json(), self._context.clock.now()
@@ -126,10 +128,10 @@ class ApiRoutes:
         else:
             self._users.authorize(user, request, named)
         parts = path.strip("/").split("/")
-        document = discovery.answer(request, parts)
+        document = discovery.answer(request, parts, types)
         if document is not None:
             return document
-        description = _openapi(parts)
+        description = _openapi(parts, types)
         if description is not None:
             return json_response(description)
         if target is None:
@@ -145,7 +147,7 @@ class ApiRoutes:
     @staticmethod
     def _unknown(parts: list[str]) -> web.StreamResponse:
         known = (parts[0] == "api" and len(parts) > 2) or (
-            parts[0] == "apis" and len(parts) > 3 and discovery.has_group(parts[1])
+            parts[0] == "apis" and len(parts) > 3 and parts[1] in GROUP_VERSIONS
         )
         if known:
             raise api_errors.unknown_resource()

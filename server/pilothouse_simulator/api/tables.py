@@ -12,6 +12,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pilothouse_simulator.api.representation import metadata_only
+from pilothouse_simulator.api.tables_policies import (
+    autoscaler_cells,
+    budget_cells,
+    custom_cells,
+    ingress_cells,
+    ingress_class_cells,
+    network_policy_cells,
+    quota_cells,
+    role_binding_cells,
+    role_cells,
+)
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
@@ -21,13 +32,21 @@ from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
     ENDPOINTS,
     EVENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    INGRESS_CLASSES,
+    INGRESSES,
     JOBS,
     NAMESPACES,
+    NETWORK_POLICIES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
+    ROLES,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -95,6 +114,10 @@ def age(text: str | None, now: datetime) -> str:
 
 def _created(obj: JsonObject, now: datetime) -> str:
     return age(obj["metadata"].get("creationTimestamp"), now)
+
+
+def _aged(cells: Callable[[JsonObject, str], list[Any]]) -> Cells:
+    return lambda obj, now: cells(obj, _created(obj, now))
 
 
 @dataclass
@@ -486,8 +509,34 @@ _TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
         _columns("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
         _storage_class_cells),
     ENDPOINT_SLICES: (_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice_cells),
+    INGRESSES: (_columns("Name", "Class", "Hosts", "Address", "Ports", "Age"), _aged(ingress_cells)),
+    INGRESS_CLASSES: (_columns("Name", "Controller", "Parameters", "Age"), _aged(ingress_class_cells)),
+    NETWORK_POLICIES: (_columns("Name", "Pod-Selector", "Age"), _aged(network_policy_cells)),
+    POD_DISRUPTION_BUDGETS: (
+        _columns("Name", "Min Available", "Max Unavailable", "Allowed Disruptions", "Age",
+                 integers=("Allowed Disruptions",)), _aged(budget_cells)),
+    HORIZONTAL_POD_AUTOSCALERS: (
+        _columns("Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age",
+                 integers=("MaxPods", "Replicas")), _aged(autoscaler_cells)),
+    RESOURCE_QUOTAS: (_columns("Name", "Request", "Limit", "Age"), _aged(quota_cells)),
+    ROLES: (_columns("Name", "Created At"), _aged(role_cells)),
+    ROLE_BINDINGS: (
+        _columns("Name", "Role", "Age", wide=("Users", "Groups", "ServiceAccounts")), _aged(role_binding_cells)),
 }  # fmt: skip
+_AGE_COLUMN = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
 _DEFAULT_TABLE: tuple[list[TableColumn], Cells] = (_columns("Name", "Created At"), _default_cells)
+
+
+def _custom_table(resource: ResourceType) -> tuple[list[TableColumn], Cells] | None:
+    """The columns of a custom resource: those of its definition, or its age."""
+    if resource.custom is None:
+        return None
+    columns: tuple[JsonObject, ...] = resource.custom.columns or _AGE_COLUMN
+    shown = [
+        TableColumn(column["name"], column["type"], column.get("priority", 0), column.get("description", ""))
+        for column in columns
+    ]
+    return [TableColumn("Name"), *shown], lambda obj, now: custom_cells(columns, obj, now, age)
 
 
 def build_table(
@@ -499,7 +548,7 @@ def build_table(
     whole: bool = False,
 ) -> JsonObject:
     """A meta.k8s.io/v1 Table without its metadata. `whole`: rows carry the full object (includeObject=Object)."""
-    columns, cells = _TABLES.get(resource, _DEFAULT_TABLE)
+    columns, cells = _custom_table(resource) or _TABLES.get(resource, _DEFAULT_TABLE)
     table: JsonObject = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}}
     table["columnDefinitions"] = [column.to_json() for column in columns] if with_columns else None
     table["rows"] = [

@@ -25,7 +25,7 @@ from pilothouse_simulator.controllers.controller import (
 from pilothouse_simulator.store.deletion import FOREGROUND_FINALIZER, ORPHAN_FINALIZER
 from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.values.json_copy import copy_json
-from pilothouse_simulator.values.resources import NAMESPACES, ResourceType, find_kind
+from pilothouse_simulator.values.resources import NAMESPACES, ResourceType
 
 JsonObject = dict[str, Any]
 
@@ -150,7 +150,7 @@ class GarbageCollector(Controller[ObjectReference]):
         self.store.update(resource, changed, manager=CONTROLLER_MANAGER)
 
     def _owner(self, dependent: JsonObject, reference: JsonObject) -> JsonObject | None:
-        resource = find_kind(reference["apiVersion"], reference["kind"])
+        resource = self.store.types.find_kind(reference["apiVersion"], reference["kind"])
         if resource is None:
             # A kind this cluster does not serve: never collect on a guess.
             return {"metadata": {"uid": reference["uid"]}}
@@ -160,7 +160,7 @@ class GarbageCollector(Controller[ObjectReference]):
 
     def _enqueue_waiting(self, dependent: JsonObject, reference: JsonObject) -> None:
         owner = self._owner(dependent, reference)
-        resource = find_kind(reference["apiVersion"], reference["kind"])
+        resource = self.store.types.find_kind(reference["apiVersion"], reference["kind"])
         if owner is not None and resource is not None and _is_waiting(owner["metadata"]):
             self.enqueue(_reference(resource, owner))
 

@@ -20,7 +20,6 @@ from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     NAMESPACES,
     PODS,
-    REGISTRY,
     SERVICE_ACCOUNTS,
     ResourceType,
 )
@@ -88,7 +87,7 @@ class NamespaceController(Controller[str]):
         remaining: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
         failures: list[str] = []
-        for resource in REGISTRY:
+        for resource in self.store.types:
             if not resource.namespaced:
                 continue
             for obj in self.store.list(resource, name):

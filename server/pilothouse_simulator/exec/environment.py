@@ -13,7 +13,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from pilothouse_simulator.values.quantities import parse_quantity
-from pilothouse_simulator.values.resources import find
+from pilothouse_simulator.values.resources import CONFIG_MAPS, SECRETS
 
 if TYPE_CHECKING:
     from pilothouse_simulator.store.store import ObjectStore
@@ -104,14 +104,13 @@ def _mount(files: dict[str, bytes], mount: JsonObject, content: dict[str, bytes]
 
 def _source(store: ObjectStore, namespace: str, source: JsonObject) -> dict[str, bytes]:
     """The content of a config map or secret named by `configMapRef` or `secretRef`; empty where it is missing."""
-    for reference, plural in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
-        resource = find("", "v1", plural)
-        if not source.get(reference) or resource is None:
+    for reference, resource in (("configMapRef", CONFIG_MAPS), ("secretRef", SECRETS)):
+        if not source.get(reference):
             continue
         found = store.get(resource, namespace, source[reference].get("name", "")) or {}
         data = {name: base64.b64decode(value) for name, value in (found.get("binaryData") or {}).items()}
         for name, value in (found.get("data") or {}).items():
-            data[name] = base64.b64decode(value) if plural == "secrets" else str(value).encode()
+            data[name] = base64.b64decode(value) if resource is SECRETS else str(value).encode()
         return data
     return {}
 

@@ -90,6 +90,8 @@ LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1ServiceAccount", "secrets"): ("name",),
     ("V1ObjectMeta", "ownerReferences"): ("uid",),
     ("V2HorizontalPodAutoscalerStatus", "conditions"): ("type",),
+    ("V1PodDisruptionBudgetStatus", "conditions"): ("type",),
+    ("V1CustomResourceDefinitionStatus", "conditions"): ("type",),
 }
 SET_LISTS = frozenset({
     ("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs"),
@@ -100,7 +102,7 @@ ATOMIC_STRUCTS = frozenset({
     "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1TypedLocalObjectReference",
     "V1OwnerReference", "V1ConfigMapKeySelector", "V1SecretKeySelector", "V1ObjectFieldSelector",
     "V1ResourceFieldSelector", "V1NodeSelector", "V1NodeSelectorTerm", "V1SecretReference", "V1FileKeySelector",
-    "V1ScopeSelector",
+    "V1ScopeSelector", "V1RoleRef", "RbacV1Subject",
 })  # fmt: skip
 ATOMIC_MAPS = frozenset({
     ("V1PodSpec", "nodeSelector"), ("V1ServiceSpec", "selector"), ("V1EndpointSlice", "nodeSelector"),
@@ -181,7 +183,7 @@ def struct_of_kind(kind: str) -> Struct:
 
 def go_type_name(type_name: str) -> str:
     """`DeploymentSpec` for V1DeploymentSpec: how the real server's messages call a type."""
-    for prefix in ("CoreV1", "V1", "V2"):
+    for prefix in ("CoreV1", "RbacV1", "ApiextensionsV1", "V1", "V2"):
         if type_name.startswith(prefix):
             return type_name[len(prefix) :]
     return type_name

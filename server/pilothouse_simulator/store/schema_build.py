@@ -23,7 +23,8 @@ ROOTS = (
     "V1Pod", "V1ReplicaSet", "V1Scale", "V1Secret", "V1Service", "V1ServiceAccount", "V1Lease", "V1Job",
     "V1PersistentVolume", "V1PersistentVolumeClaim", "V1ResourceQuota", "V1LimitRange", "V1StatefulSet",
     "V1ControllerRevision", "V1CronJob", "V1DaemonSet", "V1PriorityClass", "V1StorageClass",
-    "V2HorizontalPodAutoscaler",
+    "V2HorizontalPodAutoscaler", "V1Ingress", "V1IngressClass", "V1NetworkPolicy", "V1PodDisruptionBudget", "V1Role",
+    "V1RoleBinding", "V1CustomResourceDefinition",
 )  # fmt: skip
 
 _PRIMITIVES = {"str": "str", "int": "int", "bool": "bool", "float": "float", "object": "any", "datetime": "time",

@@ -36,7 +36,7 @@ from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json, share_unchanged
-from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType
+from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType, ResourceTypes
 
 JsonObject = dict[str, Any]
 ObjectList = list[JsonObject]
@@ -83,8 +83,8 @@ class Strategy(Protocol):
 class ObjectStore:
     """The objects of the cluster, written under the rules of `strategy`.
 
-    `now` is the clock for creation, deletion and managedFields times (UTC). `listeners` are called with each change
-    before its writer continues; subscribers are notified later.
+    `now` is the clock for creation, deletion and managedFields times (UTC). `types` are all it
+    may hold. `listeners` are called with each change before its writer continues; subscribers are notified later.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class ObjectStore:
     ) -> None:
         self._strategy = strategy
         self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
+        self.types = ResourceTypes()
         self.revision = 1
         self.tracker = FieldTracker()
         self.history = WatchHistory(HISTORY_LENGTH)

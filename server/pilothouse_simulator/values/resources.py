@@ -4,12 +4,16 @@ A `ResourceType` says how a kind is addressed (group, version, plural), its disc
 behaviours it has (namespaced, generation, graceful deletion). Routes, discovery, the store and the tables are driven
 by this registry; a new kind is one entry here and its rules in `strategy`.
 
-Resource types are compared by identity: each exists exactly once, as a constant of this module.
+Resource types are compared by identity. Each built-in type exists exactly once, as a constant of this module. The
+types of custom resources belong to one cluster: its `ResourceTypes` holds them next to the built-in ones.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 STATUS_VERBS = ("get", "patch", "update")
@@ -26,6 +30,20 @@ class Subresource:
     version: str = ""
 
 
+@dataclass(eq=False)
+class CustomDefinition:
+    """The part of a kind that its CustomResourceDefinition gives; changed in place with the definition.
+
+    `structure` is a `store.schema.Struct`, `schema` the `openAPIV3Schema` it was made from, `columns` its
+    `additionalPrinterColumns`. `versions` are all served versions.
+    """
+
+    structure: Any
+    schema: dict[str, Any]
+    columns: tuple[dict[str, Any], ...]
+    versions: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ResourceType:
     """One kind served by the API.
@@ -33,7 +51,7 @@ class ResourceType:
     `generation_on_annotations`: annotations raise metadata.generation too (Deployments).
     `graceful_deletion`: DELETE first sets a deletion time in the future (Pods).
     `unconditional_update`: PUT without a resourceVersion overwrites; otherwise it is refused.
-    `storage_version_hash`: opaque value shown by discovery.
+    `storage_version_hash`: opaque value shown by discovery. `custom`: only of a custom resource.
     """
 
     group: str
@@ -51,6 +69,7 @@ class ResourceType:
     graceful_deletion: bool = False
     unconditional_update: bool = True
     storage_version_hash: str = ""
+    custom: CustomDefinition | None = None
 
     @property
     def list_kind(self) -> str:
@@ -200,35 +219,131 @@ ENDPOINT_SLICES = ResourceType(
     has_generation=True, storage_version_hash="qgS0xkrxYAI=",
 )  # fmt: skip
 
+INGRESSES = ResourceType(
+    "networking.k8s.io", "v1", "ingresses", "Ingress", singular="ingress", short_names=("ing",),
+    subresource_types=(_status("Ingress"),), has_generation=True, storage_version_hash="39NQlfNR+bo=",
+)  # fmt: skip
+INGRESS_CLASSES = ResourceType(
+    "networking.k8s.io", "v1", "ingressclasses", "IngressClass", namespaced=False, singular="ingressclass",
+    has_generation=True, storage_version_hash="l/iqIbDgFyQ=",
+)  # fmt: skip
+NETWORK_POLICIES = ResourceType(
+    "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", singular="networkpolicy",
+    short_names=("netpol",), has_generation=True, storage_version_hash="YpfwF18m1G8=",
+)  # fmt: skip
+POD_DISRUPTION_BUDGETS = ResourceType(
+    "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", singular="poddisruptionbudget",
+    short_names=("pdb",), subresource_types=(_status("PodDisruptionBudget"),), has_generation=True,
+    unconditional_update=False, storage_version_hash="EVWiDmWqyJw=",
+)  # fmt: skip
+ROLES = ResourceType(
+    "rbac.authorization.k8s.io", "v1", "roles", "Role", singular="role", storage_version_hash="7FuwZcIIItM=",
+)  # fmt: skip
+ROLE_BINDINGS = ResourceType(
+    "rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", singular="rolebinding",
+    storage_version_hash="eGsCzGH6b1g=",
+)  # fmt: skip
+CUSTOM_RESOURCE_DEFINITIONS = ResourceType(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False,
+    singular="customresourcedefinition", short_names=("crd", "crds"), categories=("api-extensions",),
+    subresource_types=(_status("CustomResourceDefinition"),), has_generation=True, unconditional_update=False,
+    storage_version_hash="jfWCUB31mvA=",
+)  # fmt: skip
+
 REGISTRY: tuple[ResourceType, ...] = (
     CONFIG_MAPS, ENDPOINTS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS,
     SERVICES, RESOURCE_QUOTAS, LIMIT_RANGES, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS,
     CONTROLLER_REVISIONS, HORIZONTAL_POD_AUTOSCALERS, LEASES, ENDPOINT_SLICES, PERSISTENT_VOLUME_CLAIMS,
-    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES, JOBS, CRON_JOBS,
+    PERSISTENT_VOLUMES, STORAGE_CLASSES, PRIORITY_CLASSES, JOBS, CRON_JOBS, INGRESSES, INGRESS_CLASSES,
+    NETWORK_POLICIES, POD_DISRUPTION_BUDGETS, ROLES, ROLE_BINDINGS, CUSTOM_RESOURCE_DEFINITIONS,
 )  # fmt: skip
 
-# The named groups in the order discovery shows them, each with its one version.
+# The named built-in groups in the order discovery shows them, each with its one version.
 GROUP_VERSIONS = {
-    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "batch": "v1", "storage.k8s.io": "v1",
-    "scheduling.k8s.io": "v1", "coordination.k8s.io": "v1",
-    "discovery.k8s.io": "v1",
+    "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "batch": "v1", "networking.k8s.io": "v1",
+    "policy": "v1", "rbac.authorization.k8s.io": "v1", "storage.k8s.io": "v1", "apiextensions.k8s.io": "v1",
+    "scheduling.k8s.io": "v1", "coordination.k8s.io": "v1", "discovery.k8s.io": "v1",
 }  # fmt: skip
 
 # Events are one storage under two addresses: `v1` and `events.k8s.io/v1`.
 EVENTS_GROUP_ALIAS = ("events.k8s.io", "v1", "events")
 
 
-def find(group: str, version: str, plural: str) -> ResourceType | None:
-    """The resource type at this address, or None."""
-    if (group, version, plural) == EVENTS_GROUP_ALIAS:
-        return EVENTS
-    return _BY_ADDRESS.get((group, version, plural))
+_BY_ADDRESS = {(entry.group, entry.version, entry.plural): entry for entry in REGISTRY}
+_BY_KIND = {(entry.api_version, entry.kind): entry for entry in REGISTRY}
+
+
+class ResourceTypes:
+    """The types that one cluster serves: the built-in ones, and those of its CustomResourceDefinitions.
+
+    A custom type is stored in one version and found under each version it is served in. `serial` changes with the
+    custom types.
+    """
+
+    def __init__(self) -> None:
+        self.serial = 0
+        self._custom: dict[tuple[str, str], ResourceType] = {}
+
+    def __iter__(self) -> Iterator[ResourceType]:
+        yield from REGISTRY
+        yield from self._custom.values()
+
+    def find(self, group: str, version: str, plural: str) -> ResourceType | None:
+        """The resource type at this address, or None."""
+        if (group, version, plural) == EVENTS_GROUP_ALIAS:
+            return EVENTS
+        custom = self._custom.get((group, plural))
+        if custom is not None and custom.custom is not None and version in custom.custom.versions:
+            return custom
+        return _BY_ADDRESS.get((group, version, plural))
+
+    def find_kind(self, api_version: str, kind: str) -> ResourceType | None:
+        """The resource type with this apiVersion and kind (as in an owner reference), or None."""
+        found = _BY_KIND.get((api_version, kind))
+        group, _, version = api_version.rpartition("/")
+        served = (
+            entry
+            for entry in self._custom.values()
+            if entry.kind == kind
+            and entry.group == group
+            and entry.custom is not None
+            and version in entry.custom.versions
+        )
+        return found or next(served, None)
+
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The named groups in the order that discovery shows them, each with its versions, the newest first."""
+        result: dict[str, tuple[str, ...]] = {name: (version,) for name, version in GROUP_VERSIONS.items()}
+        for entry in self._custom.values():
+            if entry.custom is not None:
+                known = result.get(entry.group, ())
+                result[entry.group] = tuple(sorted({*known, *entry.custom.versions}, key=_version_order))
+        return result
+
+    def custom(self, group: str, plural: str) -> ResourceType | None:
+        """The custom type of this group and plural, or None."""
+        return self._custom.get((group, plural))
+
+    def add(self, resource: ResourceType) -> None:
+        """Serves a custom type."""
+        self._custom[resource.group, resource.plural] = resource
+        self.serial += 1
+
+    def remove(self, resource: ResourceType) -> None:
+        """Serves a custom type no longer."""
+        self._custom.pop((resource.group, resource.plural), None)
+        self.serial += 1
 
 
 def find_kind(api_version: str, kind: str) -> ResourceType | None:
-    """The resource type with this apiVersion and kind (as in an owner reference), or None."""
+    """The built-in type with this apiVersion and kind, or None."""
     return _BY_KIND.get((api_version, kind))
 
 
-_BY_ADDRESS = {(entry.group, entry.version, entry.plural): entry for entry in REGISTRY}
-_BY_KIND = {(entry.api_version, entry.kind): entry for entry in REGISTRY}
+def _version_order(version: str) -> tuple[int, int, int]:
+    """Sorts as discovery does: `v2` before `v1` before `v1beta2` before `v1alpha1`; other names last."""
+    match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if match is None:
+        return (3, 0, 0)
+    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
+    return (stage, -int(match[1]), -int(match[3] or 0))
