@@ -16,6 +16,9 @@ _MANIFESTS = (
 _TAKEN_OVER = "an import takes the claim over: it becomes a volume of the namespace"
 _READINESS = "refused: a readiness probe ends nothing"
 
+_POLICY = "what the platform does about others' changes; the cluster does not know it"
+_OUR_LABEL = "selects by our label; that of somebody else's Service is refused, with what to give instead"
+
 # Where a program of a container stands.
 _PROGRAMS = ("", "sidecars.", "init_containers.")
 
@@ -74,7 +77,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
                 for place in ("", "projected.sources.")
                 for kind in ("config_map", "secret")
             },
-            "drift_policy": "what the platform does about others' changes; the cluster does not know it",
+            "drift_policy": _POLICY,
         },
     },
     "pilothouse.storage.v1.Volume": {
@@ -86,6 +89,14 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "medium": _IN_PODS,
             "optional": _IN_PODS,
             "external": _IN_PODS,
+        },
+    },
+    "pilothouse.network.v1.Service": {
+        "everywhere": {"etag": _ETAG},
+        "import": {
+            "containers": _OUR_LABEL,
+            "cluster_ip": "the cluster does not say whether it was chosen by a person",
+            "drift_policy": _POLICY,
         },
     },
     "pilothouse.config.v1.ConfigMap": {

@@ -52,6 +52,12 @@ class Leaf:
         return self.fields[-1]
 
     @property
+    def masked(self) -> str:
+        """The path of a mask for it: a list changes as a whole."""
+        whole = next((number for number, field in enumerate(self.fields, 1) if field.is_repeated), None)
+        return ".".join(field.name for field in self.fields[:whole])
+
+    @property
     def immutable(self) -> bool:
         return any(rule(field).immutable for field in self.fields)
 
@@ -101,13 +107,19 @@ class Needs:
 
     Values at the top stand in the leaf's program, unless that is the main one.
 
-    `values`: in place of those of its form, for the first time and the second.
+    `values`: in place of those of its form, for the first time and the second. `without`: fields of a resource's base
+    that exclude it.
     """
 
     ends: str
     beside: dict[str, Any] | None = None
     top: dict[str, Any] | None = None
     values: tuple[Any, Any] | None = None
+    without: tuple[str, ...] = ()
+
+    def of(self, leaf: Leaf) -> bool:
+        """Whether a leaf has them."""
+        return leaf.name == self.ends or leaf.name.endswith(f".{self.ends}")
 
 
 _CONFIG = {"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha", "source_key": "alpha"}
@@ -185,6 +197,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     # A whole source with the usual mode becomes a volume of the namespace.
     "PodVolume": {"config_map": {"source_name": "alpha", "default_mode": 0o440}},
     "SourceFiles": {"default_mode": 0o440},
+    # Required where there are several.
+    "ServicePort": {"name": "alpha"},
     # Only a native sidecar may have all fields.
     "InitContainer": {"restart_policy": "Always"},
 }
@@ -196,8 +210,7 @@ def filled(
     message: Message, leaf: Leaf, variant: int, needs: Sequence[Needs] = NEEDS, choice: Any = None
 ) -> Any:
     """Puts a value into the leaf, and its other needs; returns the value as the message holds it."""
-    name = leaf.name
-    need = next((each for each in needs if name == each.ends or name.endswith(f".{each.ends}")), None)
+    need = next((each for each in needs if each.of(leaf)), None)
     place = top = message
     for field in leaf.fields[:-1]:
         inner = getattr(place, field.name)
@@ -288,6 +301,8 @@ def found(message: Message, leaf: Leaf) -> list[Any]:
             here = [item for each in here for item in getattr(each, field.name)]
         else:
             here = [getattr(each, field.name) for each in here if each.HasField(field.name)]
+    # A value that is stated differs from one that is left out.
+    here = [each for each in here if not leaf.field.has_presence or each.HasField(leaf.field.name)]
     return [getattr(each, leaf.field.name) for each in here]
 
 

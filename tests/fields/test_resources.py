@@ -17,12 +17,13 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import api_keys_pb2, identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from tests.fields.exceptions import EXCEPTIONS
 from tests.fields.generated import Leaf, Needs, filled, found, has, leaves
 from tests.harness import PASSWORD, Server
-from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
+from tests.main_job.legacy import DEPLOYMENTS, Kubectl, deployment, legacy
 from tests.services import METHODS
 from tests.waiting import poll_until
 
@@ -35,7 +36,7 @@ Update = Callable[[Server, Any, FieldMask], Awaitable[Any]]
 class Resource:
     """How one is made, shown and changed. `base`: its required fields. `key`: its field that names it.
 
-    `path` and `pod`: where the cluster has it, and a pod that takes it along on an import.
+    `path`: where the cluster has it. `pod`: one that takes it along on an import; None if it is imported by itself.
     """
 
     kind: type[Message]
@@ -47,6 +48,28 @@ class Resource:
     key: str = "name"
     path: str = ""
     pod: Callable[[str], dict[str, Any]] | None = None
+
+
+_EXTERNAL = {"type": "SERVICE_TYPE_EXTERNAL_NAME", "external_name": "alpha.one"}
+_BALANCED = {"type": "SERVICE_TYPE_LOAD_BALANCER"}
+_SERVICE_NEEDS = (
+    Needs("type", values=("SERVICE_TYPE_NODE_PORT", "SERVICE_TYPE_LOAD_BALANCER")),
+    Needs("containers", without=("selector",)),
+    Needs("ports.target", values=("alpha", "70")),
+    Needs("ports.node_port", top={"type": "SERVICE_TYPE_NODE_PORT"}, values=(30100, 30200)),
+    Needs("session_affinity_timeout_seconds", beside={"session_affinity": "SESSION_AFFINITY_CLIENT_IP"}),
+    Needs("external_traffic_policy", beside={"type": "SERVICE_TYPE_NODE_PORT"}),
+    Needs("traffic_distribution", values=("PreferClose", "PreferSameZone")),
+    Needs("ip_families", values=(["IP_FAMILY_IPV4"], ["IP_FAMILY_IPV4"])),
+    Needs("ip_family_policy", values=("IP_FAMILY_POLICY_PREFER_DUAL_STACK", "IP_FAMILY_POLICY_SINGLE_STACK")),
+    Needs("load_balancer_source_ranges", beside=_BALANCED, values=(["10.1.0.0/16"], ["10.2.0.0/16"])),
+    Needs("allocate_load_balancer_node_ports", beside=_BALANCED, values=(False, True)),
+    Needs("load_balancer_class", beside=_BALANCED, values=("example.org/a", "example.org/a")),
+    Needs("load_balancer_ip", beside=_BALANCED, values=("192.0.2.1", "192.0.2.2")),
+    Needs("cluster_ip", values=("10.96.7.1", "10.96.7.1")),
+    Needs("external_ips", values=(["192.0.2.3"], ["192.0.2.4"])),
+    Needs("external_name", beside=_EXTERNAL, without=("selector", "ports")),
+)
 
 
 def volume_pod(name: str) -> dict[str, Any]:
@@ -146,6 +169,17 @@ RESOURCES = (
         pod=reading("secretKeyRef"),
     ),
     Resource(
+        network_pb2.Service,
+        lambda server, message: server.admin.network.create_service(namespace="demo", service=message),
+        lambda server, name: server.admin.network.get_service(namespace="demo", name=name),
+        lambda server, message, mask: server.admin.network.update_service(
+            namespace="demo", name=message.name, service=message, update_mask=mask
+        ),
+        base={"selector": {"app": "alpha"}, "ports": [{"name": "base", "port": 79}]},
+        needs=_SERVICE_NEEDS,
+        path="/api/v1/namespaces/{}/services",
+    ),
+    Resource(
         namespace_pb2.Namespace,
         lambda server, message: server.admin.namespaces.create(namespace=message),
         lambda server, name: server.admin.namespaces.get(name=name),
@@ -184,8 +218,6 @@ RESOURCES = (
     ),
 )
 EXAMINED_ELSEWHERE = {
-    # It has tests of its own: tests/network/.
-    "pilothouse.network.v1.Service",
     container_pb2.Container.DESCRIPTOR.full_name,
     # Made, listed and deleted, never updated: tests/audit/test_sinks.py.
     audit_pb2.AuditSink.DESCRIPTOR.full_name,
@@ -216,6 +248,8 @@ def message(resource: Resource, leaf: Leaf, number: int, variant: int) -> tuple[
     setattr(made, resource.key, f"r{number:02}")
     if resource.kind is identity_pb2.User:
         made.email = f"r{number:02}@example.org"
+    for name in next((each.without for each in resource.needs if each.of(leaf)), ()):
+        made.ClearField(name)
     value = filled(made, leaf, variant, resource.needs)
     if leaf.name == resource.key:
         value = f"r{number:02}-name"
@@ -251,11 +285,12 @@ async def check_survival(server: Server, resource: Resource) -> None:
         asked, value = message(resource, leaf, number, 0)
         if problem := await created(server, resource, leaf, asked, value):
             lost[leaf.name] = problem
-    if resource.path:
-        lost = await imported(server, resource, examined) | lost
+    there = await applied(server, resource, examined) if resource.path else {}
     for number, leaf in enumerate(examined):
         if not leaf.immutable and (problem := await updated(server, resource, leaf, number)):
             lost.setdefault(leaf.name, problem)
+    if resource.path:
+        lost = await imported(server, resource, examined, there) | lost
     expected = {name: step for step in ("import", "update") for name in excepted.get(step, {})}
     assert {name: problem.partition(":")[0] for name, problem in lost.items()} == expected, lost
 
@@ -274,28 +309,52 @@ async def created(server: Server, resource: Resource, leaf: Leaf, asked: Any, va
 async def updated(server: Server, resource: Resource, leaf: Leaf, number: int) -> str:
     asked, value = message(resource, leaf, number, 1)
     try:
-        changed = await resource.update(server, asked, FieldMask(paths=[leaf.name]))
+        changed = await resource.update(server, asked, FieldMask(paths=[leaf.masked]))
     except PilothouseError as error:
         return f"update: {error}"
     return "" if has(changed, leaf, value) else f"update: {found(changed, leaf)}"
 
 
-async def imported(server: Server, resource: Resource, examined: list[Leaf]) -> dict[str, str]:
-    """Returns the fields that an import does not take along, from copies of the platform's objects."""
-    assert resource.pod is not None
+async def applied(server: Server, resource: Resource, examined: list[Leaf]) -> dict[str, Any]:
+    """Waits until the cluster has the objects, and returns them by name."""
     kubectl = await legacy(server)
-    there = {}
+    wanted = [message(resource, leaf, number, 0)[0] for number, leaf in enumerate(examined)]
+    names = {each.name for each in wanted if resource.pod is None or is_object(each)}
+    there: dict[str, Any] = {}
 
-    async def applied() -> bool:
+    async def all_there() -> bool:
         items = (await kubectl.ask("GET", resource.path.format("demo")))["items"]
         there.update({item["metadata"]["name"]: item for item in items})
-        wanted = [message(resource, leaf, number, 0)[0] for number, leaf in enumerate(examined)]
-        on_cluster = [
-            each.name for each in wanted if getattr(each, "type", 1) in (1, "", "example.org/alpha")
-        ]
-        return set(on_cluster) <= set(there)
+        return names <= set(there)
 
-    await poll_until(applied)
+    await poll_until(all_there)
+    return there
+
+
+def is_object(asked: Any) -> bool:
+    """Whether a volume, a config map or a secret is an object of its own on the cluster."""
+    return getattr(asked, "type", 1) in (1, "", "example.org/alpha")
+
+
+async def gone(server: Server, resource: Resource) -> None:
+    """Deletes the originals, whose addresses and node ports no copy may have."""
+    kubectl = Kubectl(server)
+    async for each in server.admin.network.list_services(namespace="demo"):
+        await server.admin.network.delete_service(namespace="demo", name=each.name)
+
+    async def none_there() -> bool:
+        return not (await kubectl.ask("GET", resource.path.format("demo")))["items"]
+
+    await poll_until(none_there)
+
+
+async def imported(
+    server: Server, resource: Resource, examined: list[Leaf], there: dict[str, Any]
+) -> dict[str, str]:
+    """Returns the fields that an import does not take along, from copies of the platform's objects."""
+    kubectl = Kubectl(server)
+    if resource.pod is None:
+        await gone(server, resource)
     names = {}
     for number, leaf in enumerate(examined):
         asked, value = message(resource, leaf, number, 0)
@@ -313,29 +372,46 @@ async def imported(server: Server, resource: Resource, examined: list[Leaf]) -> 
             for part in ("labels", "annotations")
         }
         await kubectl.ask("POST", resource.path.format("legacy"), spec | {"metadata": metadata})
-        pod = resource.pod(asked.name)
-        using = deployment(asked.name, replicas=0)
-        (main,) = using["spec"]["template"]["spec"]["containers"]
-        main["env"] = pod.get("env", [])
-        if "volumes" in pod:
-            using["spec"]["template"]["spec"]["volumes"] = pod["volumes"]
-            main["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
-        await kubectl.ask("POST", DEPLOYMENTS, using)
+        if resource.pod is not None:
+            await kubectl.ask("POST", DEPLOYMENTS, using(asked.name, resource.pod(asked.name)))
         names[leaf.name] = (leaf, asked.name, value)
-    answer = await server.admin.containers.import_(
-        namespace="legacy", names=[name for _, name, _ in names.values()]
-    )
-    assert {each.deployment: list(each.problems) for each in answer.results if each.problems} == {}
+    problems = await taken_over(server, resource, [name for _, name, _ in names.values()])
     lost = {leaf.name: "import" for leaf in examined if leaf.name not in names}
     for leaf, name, value in names.values():
-        if not has(await taken_over(server, resource, name), leaf, value):
+        if name in problems:
+            # It is left alone, so its field counts as lost.
+            lost[leaf.name] = f"import: {problems[name]}"
+        elif not has(await shown(server, resource, name), leaf, value):
             lost[leaf.name] = "import"
     return lost
 
 
-async def taken_over(server: Server, resource: Resource, name: str) -> Any:
+def using(name: str, pod: dict[str, Any]) -> dict[str, Any]:
+    """Returns a Deployment whose import takes an object along."""
+    made = deployment(name, replicas=0)
+    (main,) = made["spec"]["template"]["spec"]["containers"]
+    main["env"] = pod.get("env", [])
+    if "volumes" in pod:
+        made["spec"]["template"]["spec"]["volumes"] = pod["volumes"]
+        main["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+    return made
+
+
+async def taken_over(server: Server, resource: Resource, names: list[str]) -> dict[str, list[str]]:
+    """Imports the copies, and returns the problems by name."""
+    if resource.pod is None:
+        services = await server.admin.network.import_services(namespace="legacy", names=names)
+        return {each.name: list(each.problems) for each in services.results if each.problems}
+    containers = await server.admin.containers.import_(namespace="legacy", names=names)
+    return {each.deployment: list(each.problems) for each in containers.results if each.problems}
+
+
+async def shown(server: Server, resource: Resource, name: str) -> Any:
+    """Returns what an import has made of a copy."""
     if resource.kind is storage_pb2.Volume:
         return await server.admin.storage.get_volume(namespace="legacy", name=name)
     if resource.kind is config_pb2.ConfigMap:
         return await server.admin.config.get_config_map(namespace="legacy", name=name)
+    if resource.kind is network_pb2.Service:
+        return await server.admin.network.get_service(namespace="legacy", name=name)
     return await secret_with_values(server, name, "legacy")
