@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +58,9 @@ def checksum(text: str) -> str:
 
 def replaced() -> dict[str, tuple[str, ...]]:
     """The functions that each migration names, oldest migration first; the baseline names none."""
-    found = (_constants(path) for folder in SOURCES.versions for path in folder.glob("v*.py"))
+    found = (
+        _constants(path.read_text("utf-8")) for folder in SOURCES.versions for path in folder.glob("v*.py")
+    )
     return {each["revision"]: tuple(each.get("replaces", ())) for each in sorted(found, key=_revision)}
 
 
@@ -71,19 +74,15 @@ def before(name: str, revision: str) -> str | None:
 
 def text_at(name: str, revision: str) -> str | None:
     """The text of a function once `revision` is applied; None where there is no such function then."""
-    for later, names in replaced().items():
+    return _text_at(name, revision, replaced())
+
+
+def _text_at(name: str, revision: str, known: Mapping[str, Sequence[str]]) -> str | None:
+    for later, names in known.items():
         if later > revision and name in names:
             return before(name, later)
     path = SOURCES.functions / f"{name}.sql"
     return path.read_text("utf-8") if path.exists() else None
-
-
-def version_at(name: str, revision: str) -> str:
-    """The newest migration up to `revision` that gave the function its text."""
-    baseline, *_ = known = replaced()
-    return max(
-        (each for each, names in known.items() if each <= revision and name in names), default=baseline
-    )
 
 
 def names() -> list[str]:
@@ -100,15 +99,25 @@ def changed_by(revision: str) -> list[str]:
 
 def all_at(revision: str) -> dict[str, tuple[str, str]]:
     """Function -> checksum of its text, and the migration that gave it, once `revision` is applied."""
-    texts = {name: text_at(name, revision) for name in names()}
-    return {name: (checksum(text), version_at(name, revision)) for name, text in texts.items() if text}
+    # Read once: there are thousands of pairs of a function and a migration.
+    baseline, *_ = known = replaced()
+
+    def version(name: str) -> str:
+        """The newest migration up to `revision` that gave the function its text."""
+        return max(
+            (each for each, names in known.items() if each <= revision and name in names), default=baseline
+        )
+
+    texts = {name: _text_at(name, revision, known) for name in names()}
+    return {name: (checksum(text), version(name)) for name, text in texts.items() if text}
 
 
-def _constants(path: Path) -> dict[str, Any]:
-    """The constants of a migration, read without executing it: a server needs them, and not Alembic."""
+@cache
+def _constants(module: str) -> dict[str, Any]:
+    """The constants of a migration by its text, read without executing it: a server needs them, and not Alembic."""
     return {
         statement.targets[0].id: ast.literal_eval(statement.value)
-        for statement in ast.parse(path.read_text("utf-8")).body
+        for statement in ast.parse(module).body
         if isinstance(statement, ast.Assign)
         and isinstance(statement.targets[0], ast.Name)
         and statement.targets[0].id in ("revision", "replaces")
