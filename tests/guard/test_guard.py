@@ -164,16 +164,6 @@ def test_keys_of_the_platform_below_a_field_that_no_list_names_are_never_sent() 
     assert [each.permission for each in found_in(refused)] == ["container.privileged", ""]
 
 
-@pytest.mark.parametrize("kind", ["labels", "annotations"])
-def test_an_account_with_an_identity_of_a_cloud_needs_a_permission(kind: str) -> None:
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a", "namespace": "shop"}}
-    assert found_in(account) == []
-    account["metadata"] |= {kind: {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/root"}}  # type: ignore[operator]
-    assert [(each.rule, each.permission) for each in found_in(account)] == [
-        ("podKeys", "container.privileged")
-    ]
-
-
 def test_keys_of_the_platform_are_never_a_callers_at_any_depth() -> None:
     key = "pilothouse.dev/namespace-uid"
     refused = deployment()

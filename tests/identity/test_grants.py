@@ -53,7 +53,13 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
     assert set(roles) == {"admin", "operator", "developer", "viewer", "auditor"}
     assert list(roles["admin"].permissions) == ["*"]
     for name in ("operator", "developer"):
-        excluded = {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"}
+        excluded = {
+            "config.reveal",
+            "storage.host_path",
+            "container.privileged",
+            "object.privileged",
+            "object.rbac",
+        }
         assert set(roles[name].excluded_permissions) == excluded
     for request in (
         ("UpdateRole", _update_role("viewer", "*")),

@@ -29,6 +29,7 @@ _GUARDS = {
     "audit.hold",
     "container.privileged",
     "object.privileged",
+    "object.rbac",
     "storage.host_path",
     "namespace.quota",
     "namespace.security",
@@ -42,8 +43,20 @@ _PLATFORM_ONLY = _GUARDS | {
 }
 _EXCLUDED = {
     "admin": set(),
-    "operator": {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"},
-    "developer": {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"},
+    "operator": {
+        "config.reveal",
+        "storage.host_path",
+        "container.privileged",
+        "object.privileged",
+        "object.rbac",
+    },
+    "developer": {
+        "config.reveal",
+        "storage.host_path",
+        "container.privileged",
+        "object.privileged",
+        "object.rbac",
+    },
 }
 _PLACES = ("", "here", "there")
 _NOUNS = sorted({permission.partition(".")[0] for permission in KNOWN})

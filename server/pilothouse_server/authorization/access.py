@@ -36,6 +36,7 @@ OVER_ALL_NAMESPACES: Final = frozenset(
         "cluster.orphans",
         "container.privileged",
         "object.privileged",
+        "object.rbac",
         "storage.host_path",
         "namespace.quota",
         "namespace.security",

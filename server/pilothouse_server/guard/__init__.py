@@ -6,6 +6,12 @@
     objects     the allow-lists of objects, by exact version and kind
     inspection  `violations`: the walk over a complete object
 
+Kinds that the platform carries without a model of their own:
+
+    carried_kinds  their allow-lists
+    annotation_keys, hosts, references, roles, budgets  the checks of their values
+    carrying    `admitted_rights`: the rights of a document, or the error for a part that the caller may not send
+
 The guard reads the object as it will be sent, so it sees a field from any source: a typed field, an annotation, JSON of
 the caller. A field that no list names needs the permission of its kind, so that a new Kubernetes opens nothing by
 itself. The guard knows no noun: values in, violations out. Its callers decide: admission and imports ask for the

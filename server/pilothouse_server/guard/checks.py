@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED_OBJECT, Keys
+from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED_OBJECT, CarriedFacts, Keys
 
 # The way to a field: the way to its holder and the last step; None at the root.
 Way = tuple[Any, str | int] | None
@@ -52,11 +52,17 @@ METADATA: Final = "only name, labels and annotations may be given"
 
 
 class Inspection(Protocol):
-    """The walk over one object. `keys`: those of annotations and labels that a setting names."""
+    """The walk over one object, sent to a Kubernetes `namespace`. `keys`: those of annotations and labels that a
+    setting names.
+    """
 
     keys: Keys
+    namespace: str
+    facts: CarriedFacts
 
-    def note(self, way: Way, rule: str, words: str, *what: str, permission: str = ...) -> None:
+    def note(
+        self, way: Way, rule: str, words: str, *what: str, permission: str = ..., instead: str = ...
+    ) -> None:
         """Notes a finding at the end of a way."""
 
     def unlisted(self, way: Way, value: Any) -> None:

@@ -8,15 +8,29 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from pilothouse_manifests.carried import is_built_in, never_taken
+from pilothouse_server.guard.carried_kinds import CARRIED_KINDS, CUSTOM
 from pilothouse_server.guard.checks import METADATA, UNLISTED, Way, shown
-from pilothouse_server.guard.model import PRIVILEGED, UNGUARDED, GuardViolation, Keys, Steps
+from pilothouse_server.guard.model import (
+    PRIVILEGED,
+    PRIVILEGED_OBJECT,
+    UNCOMPARED,
+    UNGUARDED,
+    CarriedFacts,
+    GuardViolation,
+    Keys,
+    OpenedKind,
+    Steps,
+)
 from pilothouse_server.guard.objects import KINDS, ObjectKind
 from pilothouse_server.guard.pods import FREE, WORDS
+from pilothouse_server.values.document_paths import selected
 
 DOMAIN: Final = "pilothouse.dev"
 # By these a caller says how the simulated cluster treats pods.
 _SIMULATED = f"simulate.{DOMAIN}"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_ALL_KINDS: Final[Mapping[Any, ObjectKind]] = {**KINDS, **CARRIED_KINDS}
 # An empty object may mean much: an empty `namespaceSelector` selects all namespaces.
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 _NEVER: Final = ""
@@ -30,17 +44,21 @@ def violations(
     namespace: str,
     keys: Keys = UNGUARDED,
     ours: Collection[str] = (),
+    facts: CarriedFacts = UNCOMPARED,
 ) -> list[GuardViolation]:
     """Returns the parts of an object that not everybody may send, in the order of its fields.
 
     `namespace`: the Kubernetes namespace that it may be sent to. `ours`: keys of `pilothouse.dev` that the platform
-    itself has set in it; a caller's object has none.
+    itself has set in it; a caller's object has none. `facts`: those of carried objects.
     """
-    walk = _Walk(keys, frozenset(ours))
+    walk = _Walk(keys, frozenset(ours), namespace, facts)
     version, kind = document.get("apiVersion"), document.get("kind")
-    found = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    found = _ALL_KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    if found is None and (opened := _opened(facts, version, kind)):
+        return _of_custom(walk, document, opened)
     if found is None:
-        words = f"is {shown(version)} {shown(kind)}, which is not sent in this version"
+        why = never_taken(shown(version), shown(kind)) or "this version is not sent"
+        words = f"is {shown(version)} {shown(kind)}: {why}"
         walk.note((None, "apiVersion"), "kind", words, permission=_NEVER)
         return walk.found
     walk.permission = found.permission
@@ -54,20 +72,26 @@ def violations(
                 walk.unlisted((None, key), value)
     if kind == "Service":
         _selected(walk, document)
+    if found.whole is not None:
+        found.whole(document, walk, None)
     return walk.found
 
 
 class _Walk:
     """One object: see `checks.Inspection`."""
 
-    def __init__(self, keys: Keys, ours: frozenset[str]) -> None:
+    def __init__(self, keys: Keys, ours: frozenset[str], namespace: str, facts: CarriedFacts) -> None:
         self.keys = keys
+        self.namespace = namespace
+        self.facts = facts
         self.permission = PRIVILEGED
         self.found: list[GuardViolation] = []
         self._ours = ours
 
-    def note(self, way: Way, rule: str, words: str, *what: str, permission: str = PRIVILEGED) -> None:
-        self.found.append(GuardViolation(_steps(way), rule, words, what, permission))
+    def note(
+        self, way: Way, rule: str, words: str, *what: str, permission: str = PRIVILEGED, instead: str = ""
+    ) -> None:
+        self.found.append(GuardViolation(_steps(way), rule, words, what, permission, instead))
 
     def unlisted(self, way: Way, value: Any) -> None:
         if value not in _NOTHING:
@@ -76,10 +100,10 @@ class _Walk:
             words = "is not among the fields that everybody may set"
             what = (place, shown(value))
             self.found.append(GuardViolation(steps, UNLISTED, words, what, self.permission))
-            self._domain_below(way, value)
+            self.domain_below(way, value)
 
-    def _domain_below(self, way: Way, value: Any) -> None:
-        """Notes keys of the platform's domain at any depth of a field that no list names."""
+    def domain_below(self, way: Way, value: Any) -> None:
+        """Notes keys of the platform's domain at any depth of a field without a list."""
         pending = [(way, value)]
         while pending:
             at, holder = pending.pop()
@@ -134,6 +158,35 @@ class _Walk:
                 self.fields(item, node, (way, key))
             else:
                 self.walk(item, node, (way, key))
+
+
+def _opened(facts: CarriedFacts, version: Any, kind: Any) -> OpenedKind | None:
+    """Returns how the cluster opens a kind; no cluster opens one that has a list, or that is never taken."""
+    opened = facts.opened
+    if opened is None or (opened.api_version, opened.kind) != (version, kind):
+        return None
+    return None if is_built_in(version, kind) or never_taken(version, kind) else opened
+
+
+def _of_custom(walk: _Walk, document: Mapping[str, Any], opened: OpenedKind) -> list[GuardViolation]:
+    """Returns the findings in a custom resource: its operator decides what its fields do, so only paths are listed."""
+    walk.permission = PRIVILEGED_OBJECT
+    if not opened.to_tenants:
+        words = f"is {opened.kind}, which the cluster opens to holders of {PRIVILEGED_OBJECT} alone"
+        walk.note((None, "kind"), "objectKind", words, opened.kind, permission=PRIVILEGED_OBJECT)
+    for key, value in document.items():
+        if key == "metadata":
+            _metadata(walk, value, CUSTOM, walk.namespace)
+        elif key not in ("apiVersion", "kind"):
+            walk.domain_below((None, key), value)
+    for path in opened.refused_paths:
+        for place, value in selected(document, path):
+            way: Way = None
+            for step in place:
+                way = (way, step)
+            words = "is among the refused_paths of its kind on the cluster"
+            walk.note(way, "refusedPath", words, shown(value), permission=PRIVILEGED_OBJECT)
+    return walk.found
 
 
 def _metadata(walk: _Walk, metadata: Any, kind: ObjectKind, namespace: str) -> None:

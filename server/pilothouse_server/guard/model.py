@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 PRIVILEGED: Final = "container.privileged"
 PRIVILEGED_OBJECT: Final = "object.privileged"
 HOST_PATH: Final = "storage.host_path"
+RBAC_OBJECT: Final = "object.rbac"
+# The rule of a host that is not among those of the namespace.
+HOST: Final = "host"
 
 # From the root of the object to a field: keys of mappings, positions in lists.
 Steps = tuple[str | int, ...]
@@ -33,7 +37,7 @@ class GuardViolation(msgspec.Struct, frozen=True):
     """A part of an object that not everybody may send.
 
     `rule`: its name. `words`: the effect of the field, after its path. `what`: the value, at any place. `permission`:
-    the one that a caller needs to send it; empty: it is never sent.
+    the one that a caller needs to send it; empty: it is never sent. `instead`: one that suffices as well.
     """
 
     steps: Steps
@@ -41,6 +45,7 @@ class GuardViolation(msgspec.Struct, frozen=True):
     words: str
     what: tuple[str, ...] = ()
     permission: str = PRIVILEGED
+    instead: str = ""
 
     @property
     def path(self) -> str:
@@ -64,13 +69,49 @@ def written(steps: Steps) -> str:
     return text
 
 
+class OpenedKind(msgspec.Struct, frozen=True):
+    """A kind of custom resources that a cluster opens. `to_tenants`: else only to holders of `object.privileged`.
+
+    `refused_paths`: fields that only they may set, as steps of `values.document_paths`.
+    """
+
+    api_version: str
+    kind: str
+    to_tenants: bool = False
+    refused_paths: tuple[tuple[str, ...], ...] = ()
+
+
+class CarriedFacts(msgspec.Struct, frozen=True):
+    """The facts of a namespace and its cluster that carried objects are compared with. None: not compared.
+
+    `allowed_hosts`: patterns in normal form. `shared_gateways`: `namespace/name` on the cluster. `roles`: the documents
+    of the namespace's Roles by name, for RoleBindings. `scalable`: kind and name on the cluster of its containers, for
+    HPAs. `pods`: how many a PodDisruptionBudget selects. `opened`: the kind of a custom resource.
+    """
+
+    allowed_hosts: Collection[str] | None = None
+    shared_gateways: Collection[str] | None = None
+    roles: Mapping[str, Mapping[str, Any]] | None = None
+    scalable: Collection[tuple[str, str]] | None = None
+    pods: int | None = None
+    policies_protected: bool = False
+    forbid_blocking_budgets: bool = False
+    opened: OpenedKind | None = None
+
+
+# For objects that were compared before: an object is written later than it was admitted.
+UNCOMPARED: Final = CarriedFacts()
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """The content that an object may have which is written to a cluster.
 
     `namespace`: the Kubernetes namespace. `ours`: keys of `pilothouse.dev` that the platform sets. `rights`: those
     that a caller was allowed to give; None: no caller was checked, so only content that is never sent is refused.
+    `opened`: the kind, if it is one of custom resources.
     """
 
     namespace: str
     ours: frozenset[str] = frozenset()
     rights: frozenset[str] | None = None
+    opened: OpenedKind | None = None

@@ -21,6 +21,7 @@ class ObjectKind(msgspec.Struct, frozen=True):
     labels: Any = WORDS
     annotations: Any = WORDS
     cluster_scoped: bool = False
+    whole: checks.Check | None = None
 
 
 _DEPLOYMENT = {
@@ -126,13 +127,6 @@ KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ),
     ("v1", "Service"): ObjectKind(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations
-    ),
-    # Clouds give the pods of an account the identity that its annotations name.
-    ("v1", "ServiceAccount"): ObjectKind(
-        {"automountServiceAccountToken": FREE},
-        PRIVILEGED,
-        labels=checks.obeyed_keys,
-        annotations=checks.obeyed_keys,
     ),
     ("v1", "ConfigMap"): ObjectKind({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
     ("v1", "Secret"): ObjectKind({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),

@@ -30,7 +30,7 @@ class ShippedRole:
 ADMIN: Final = "admin"
 # The values of secrets, and what leads out of a container to its node and all that runs there.
 _NOT_FOR_TENANTS: Final = frozenset(
-    {"config.reveal", "storage.host_path", "container.privileged", "object.privileged"}
+    {"config.reveal", "storage.host_path", "container.privileged", "object.privileged", "object.rbac"}
 )
 _READING: Final = {
     "container": ("get", "list", "watch"),

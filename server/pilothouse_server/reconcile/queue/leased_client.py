@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from pilothouse_server.guard.inspection import violations
-from pilothouse_server.guard.model import Admitted
+from pilothouse_server.guard.model import Admitted, CarriedFacts
 from pilothouse_server.kubernetes.client import ClusterClient, Propagation
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.homes import refuse_foreign
@@ -137,7 +137,8 @@ def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
 
     The platform never sends some parts; others need a right that `admitted` must have.
     """
-    for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours):
+    facts = CarriedFacts(opened=admitted.opened)
+    for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours, facts=facts):
         if found.permission and (admitted.rights is None or found.right in admitted.rights):
             continue
         needs = f"; permission {found.permission} was not held" if found.permission else ""

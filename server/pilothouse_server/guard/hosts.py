@@ -1,0 +1,73 @@
+"""Hosts in carried objects: each must be among the `allowed_hosts` of its namespace.
+
+The patterns of two namespaces of a cluster do not overlap, so no host belongs to whoever comes first, and a refusal
+reveals nothing of others. An empty host stands for every host and needs `object.privileged`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pilothouse_server.guard.checks import Check, Inspection, Way, shown
+from pilothouse_server.guard.model import HOST, PRIVILEGED_OBJECT
+from pilothouse_server.values.hosts import HostError, is_covered, normalised
+
+_EMPTY: Final = "is empty and so stands for every host"
+_MOST_HOSTS = 1000
+
+
+def host(value: Any, found: Inspection, way: Way) -> None:
+    """A host, or `*.x`, that must not be empty."""
+    if value in (None, ""):
+        found.note(way, "emptyHost", _EMPTY, permission=PRIVILEGED_OBJECT)
+        return
+    if not isinstance(value, str):
+        found.note(way, HOST, "must be text", permission="")
+        return
+    try:
+        name = normalised(value)
+    except HostError as refused:
+        found.note(way, HOST, refused.rule, shown(value), permission="")
+        return
+    allowed = found.facts.allowed_hosts
+    if allowed is not None and not is_covered(name, allowed):
+        words = (
+            f'is "{name}", which is not among the allowed_hosts of the namespace; an administrator sets them'
+        )
+        found.note(way, HOST, words, name, permission="")
+
+
+def field(key: str) -> Check:
+    """The host in a field of an object; a missing field is an empty host."""
+
+    def check(value: Any, found: Inspection, way: Way) -> None:
+        if isinstance(value, dict):
+            host(value.get(key), found, (way, key))
+
+    return check
+
+
+def fields(key: str) -> Check:
+    """The hosts in a list of an object; a missing or empty list is an empty host."""
+
+    def check(value: Any, found: Inspection, way: Way) -> None:
+        if not isinstance(value, dict):
+            return
+        names = value.get(key)
+        if not names or not isinstance(names, list):
+            host(names or None, found, (way, key))
+            return
+        for number, name in enumerate(names):
+            host(name, found, ((way, key), number))
+
+    return check
+
+
+def hosts_in_text(text: Any, found: Inspection, way: Way) -> None:
+    """The hosts of an annotation, separated by commas."""
+    names = str(text).split(",")
+    if len(names) > _MOST_HOSTS:
+        found.note(way, HOST, f"must have at most {_MOST_HOSTS} hosts", permission="")
+        return
+    for name in names:
+        host(name.strip(" "), found, way)
