@@ -43,6 +43,15 @@ kind: Secret
 metadata: {name: given}
 stringData: {password: hunter2}
 """
+# Its mount does not say that it is read-only, and stays as it is written.
+MANY = """\
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: books}
+spec: {accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}}
+"""
+SHELF = "      volumes: [{name: books, persistentVolumeClaim: {claimName: books}}]\n"
+LENDS = ", volumeMounts: [{name: books, mountPath: /books}]"
 READS = (
     ", env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: given, key: password}}}]"
     ", volumeMounts: [{name: files, mountPath: /given}]"
@@ -126,14 +135,15 @@ async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Pa
     assert (await demo.apply(deployment("reader"), deployment("other"), service("web", "reader"))).code == 0
     reader = deployment("reader", container=READS, pod=SHOWS)
     # The service moves to the other one.
-    files = (reader, deployment("other"), service("web", "other"), SECRET)
+    shelf = deployment("shelf", container=LENDS, pod=SHELF)
+    files = (reader, deployment("other"), service("web", "other"), SECRET, MANY, shelf)
     tried = await demo.apply(*files, dry_run=True)
     assert tried.code == 0, tried
     done = await demo.apply(*files)
     assert done.code == 0, done
     assert "service/web updated" in done.output
     assert "secret/given created" in done.output
-    assert (await demo.apply(*files)).output.splitlines()[-1] == "5 unchanged"
+    assert (await demo.apply(*files)).output.splitlines()[-1] == "7 unchanged"
 
 
 @pytest.mark.full

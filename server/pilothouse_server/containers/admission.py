@@ -26,7 +26,6 @@ from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import ObjectWarning
-from pilothouse_server.values.volumes import VolumeMount
 
 # The types that the kubelet takes for a log-in to registries; it ignores all others silently.
 PULL_SECRET_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
@@ -191,17 +190,7 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
 def _with_volumes(wanted: Container, found: Mapping[str, MountedVolume]) -> Container:
     mounted = {mount.volume for mount in wanted.all_mounts} - wanted.spec.own_volumes
     volumes = {name: volume for name, volume in found.items() if name in mounted}
-    read_only = {name for name, volume in volumes.items() if volume.read_only}
-    if read_only:
-        wanted = wanted.changing_mounts(lambda mounts: _read_only(mounts, read_only))
     return msgspec.structs.replace(wanted, volumes=tuple(volumes[name] for name in sorted(volumes)))
-
-
-def _read_only(mounts: tuple[VolumeMount, ...], volumes: Collection[str]) -> tuple[VolumeMount, ...]:
-    return tuple(
-        msgspec.structs.replace(mount, read_only=True) if mount.volume in volumes else mount
-        for mount in mounts
-    )
 
 
 def limits_of(quota: Quota) -> tuple[int, int, int] | None:

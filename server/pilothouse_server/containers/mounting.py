@@ -45,9 +45,7 @@ class Mounter:
             raise invalid(
                 "mount_path", f'must be set: volume "{volume.name}" has none of its own', reason="REQUIRED"
             )
-        mount = msgspec.structs.replace(
-            wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
-        )
+        mount = msgspec.structs.replace(wanted, mount_path=path)
 
         def merge(stored: Container) -> Container:
             return _with_mount(stored, mount)
