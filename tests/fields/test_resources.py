@@ -337,7 +337,7 @@ def is_object(asked: Any) -> bool:
 
 
 async def gone(server: Server, resource: Resource) -> None:
-    """Deletes the originals, whose addresses and node ports no copy may have."""
+    """Deletes the originals: no copy may have their addresses and node ports."""
     kubectl = Kubectl(server)
     async for each in server.admin.network.list_services(namespace="demo"):
         await server.admin.network.delete_service(namespace="demo", name=each.name)
@@ -407,7 +407,7 @@ async def taken_over(server: Server, resource: Resource, names: list[str]) -> di
 
 
 async def shown(server: Server, resource: Resource, name: str) -> Any:
-    """Returns what an import has made of a copy."""
+    """Returns the resource that an import has made of a copy."""
     if resource.kind is storage_pb2.Volume:
         return await server.admin.storage.get_volume(namespace="legacy", name=name)
     if resource.kind is config_pb2.ConfigMap:
