@@ -20,5 +20,6 @@ from __future__ import annotations
 
 from pilothouse_simulator.api.faults import FaultPlan
 from pilothouse_simulator.cluster import SimulatedCluster
+from pilothouse_simulator.controllers.gateways import gateway_definitions
 
-__all__ = ["FaultPlan", "SimulatedCluster"]
+__all__ = ["FaultPlan", "SimulatedCluster", "gateway_definitions"]

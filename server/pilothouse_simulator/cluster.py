@@ -23,16 +23,18 @@ from pilothouse_simulator.api.routes import ApiRoutes
 from pilothouse_simulator.api.server_certificate import Authority
 from pilothouse_simulator.api.users import Users
 from pilothouse_simulator.controllers.claims import create_storage_classes
+from pilothouse_simulator.controllers.gateways import create_gateway_class
 from pilothouse_simulator.controllers.ingresses import create_ingress_classes
 from pilothouse_simulator.controllers.manager import ControllerManager
 from pilothouse_simulator.controllers.scheduler import Scheduler
 from pilothouse_simulator.nodes.kubelet import Kubelets
 from pilothouse_simulator.nodes.node_objects import NodeShape
+from pilothouse_simulator.store.custom_types import serve
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.state_file import StateFile
 from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
-from pilothouse_simulator.values.resources import NAMESPACES, SERVICES
+from pilothouse_simulator.values.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, SERVICES
 
 JsonObject = dict[str, Any]
 
@@ -49,7 +51,8 @@ class SimulatedCluster:
     one. `token` is the bearer token of clients (random unless given). `state_path` is the file that keeps it between
     runs. `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
     `users` are admitted in addition to the administrator of that token. `ahead_seconds` is how far its clock is ahead
-    of the true time (below zero: behind).
+    of the true time (below zero: behind). `definitions` are CustomResourceDefinitions that the cluster has
+    from its start (`gateway_definitions()` for the Gateway API); others are installed by `install` or over HTTP.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class SimulatedCluster:
         token: str | None = None,
         state_path: Path | None = None,
         ahead_seconds: float = 0.0,
+        definitions: Sequence[JsonObject] = (),
     ) -> None:
         self.faults = FaultPlan()
         self.clock = Clock(speed, ahead_seconds=ahead_seconds)
@@ -70,6 +74,7 @@ class SimulatedCluster:
         self.token = token or secrets.token_urlsafe(24)
         self.users = Users(self.token)
         self.url = ""
+        self._definitions = definitions
         self._port = port
         self._authority = Authority(HOST) if tls else None
         self._state_file = StateFile(state_path, self.store) if state_path is not None else None
@@ -96,6 +101,8 @@ class SimulatedCluster:
     async def _start(self) -> None:
         if self._state_file is None or not await self._state_file.load():
             self._create_first_objects()
+        create_ingress_classes(self.store)
+        self.install(*self._definitions)
         if self._state_file is not None:
             self._state_file.begin()
             self._start_task("state file", self._state_file.run())
@@ -125,6 +132,17 @@ class SimulatedCluster:
         # Last, so that what the others did on their way out is kept, too.
         if self._state_file is not None:
             await self._state_file.close()
+
+    def install(self, *definitions: JsonObject) -> None:
+        """Creates CustomResourceDefinitions unless they exist; their kinds are served when this returns.
+
+        With those of the Gateway API comes the GatewayClass `simulated`, whose Gateways get an address.
+        """
+        for definition in definitions:
+            if self.store.get(CUSTOM_RESOURCE_DEFINITIONS, None, definition["metadata"]["name"]) is not None:
+                continue
+            serve(self.store.types, self.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition))
+        create_gateway_class(self.store)
 
     def _start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"simulated {name}")
@@ -174,7 +192,6 @@ class SimulatedCluster:
         for name in _FIRST_NAMESPACES:
             self.store.create(NAMESPACES, {"metadata": {"name": name}})
         create_storage_classes(self.store)
-        create_ingress_classes(self.store)
         labels = {"component": "apiserver", "provider": "kubernetes"}
         port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
         self.store.create(

@@ -177,3 +177,29 @@ async def test_only_the_main_thread_starts_one(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="main thread"):
         await asyncio.to_thread(elsewhere)
+
+
+async def test_definitions_are_served_next_to_the_gateway_api(tmp_path: Path) -> None:
+    file = tmp_path / "definitions.yaml"
+    file.write_text(
+        """
+        apiVersion: apiextensions.k8s.io/v1
+        kind: CustomResourceDefinition
+        metadata: {name: stores.data.example.com}
+        spec:
+          group: data.example.com
+          scope: Namespaced
+          names: {kind: Store, plural: stores}
+          versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+        """
+    )
+    simulator = EmbeddedSimulator(tmp_path / "cluster.json", definitions_path=file)
+    try:
+        async with session_at(await simulator.start()) as session, session.get("/apis") as response:
+            groups = {group["name"] for group in (await response.json())["groups"]}
+    finally:
+        await simulator.stop()
+    assert {"data.example.com", "gateway.networking.k8s.io"} <= groups
+    file.write_text("{kind: Secret}")
+    with pytest.raises(EmbeddedSimulatorError):
+        await EmbeddedSimulator(tmp_path / "other.json", definitions_path=file).start()

@@ -223,3 +223,65 @@ async def test_carried_kinds_are_applied_and_shown(kubectl: Kubectl) -> None:
     await kubectl(*inside, "describe", "ingress,netpol,pdb,hpa,role,rolebinding,quota,serviceaccount")
     await kubectl("delete", "-f", "carried.yaml", _TIMEOUT)
     assert await kubectl(*inside, "get", "ingress,netpol,pdb,hpa,role,rolebinding,quota") == ""
+
+
+_STORES = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: stores.data.example.com}
+spec:
+  group: data.example.com
+  scope: Namespaced
+  names: {kind: Store, plural: stores}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {size: {type: integer, maximum: 3}}}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+"""
+_ROUTED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: shop}
+spec: {gatewayClassName: simulated, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec: {parentRefs: [{name: web}], hostnames: [shop.example.com], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: data.example.com/v1
+kind: Store
+metadata: {name: main, namespace: shop}
+spec: {size: 2}
+"""
+
+
+async def test_custom_resources_are_applied_and_shown(kubectl: Kubectl) -> None:
+    await kubectl.apply()
+    (kubectl.folder / "stores.yaml").write_text(_STORES)
+    (kubectl.folder / "routed.yaml").write_text(_ROUTED)
+    await kubectl("apply", "-f", "stores.yaml")
+    await kubectl("wait", "--for=condition=Established", "crd/stores.data.example.com", _TIMEOUT)
+    applied = await kubectl("apply", "--server-side", "-f", "routed.yaml")
+    assert applied.count("serverside-applied") == 3
+    assert (await kubectl("apply", "-f", "routed.yaml")).count("configured") <= 3
+    inside = ("-n", "shop")
+    await kubectl(*inside, "wait", "--for=condition=Programmed", "gateway/web", _TIMEOUT)
+    assert (await kubectl(*inside, "get", "gtw", "--no-headers")).split()[:4] == [
+        "web", "simulated", "192.0.2.2", "True",
+    ]  # fmt: skip
+    assert (await kubectl(*inside, "get", "httproutes", "--no-headers")).split()[1] == '["shop.example.com"]'
+    assert (await kubectl(*inside, "get", "stores", "--no-headers")).split()[:2] == ["main", "2"]
+    with pytest.raises(AssertionError, match="should be less than or equal to 3"):
+        await kubectl(*inside, "patch", "store", "main", "--type=merge", "-p", '{"spec":{"size":4}}')
+    await kubectl("delete", "crd", "stores.data.example.com", _TIMEOUT)
+    with pytest.raises(AssertionError, match="could not find the requested resource|resource type"):
+        await kubectl(*inside, "get", "stores")

@@ -128,6 +128,7 @@ class Development:
             self._settings.data_dir / "cluster.json",
             log_level=self._settings.log_level,
             log_format=self._settings.log_format,
+            definitions_path=self._settings.simulated_definitions_file,
         )
         return await self._simulator.start()
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 import structlog
+import yaml
 
 from pilothouse_server.runtime import log_lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
-from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator import SimulatedCluster, gateway_definitions
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,8 @@ log = structlog.get_logger(__name__)
 class SimulatorOrders(msgspec.Struct, frozen=True):
     """The orders that the launcher (`embedded.simulator`) sends to the process: JSON on standard input.
 
-    `launcher` is its process id. `port` 0 is a free one.
+    `launcher` is its process id. `port` 0 is a free one. `definitions_path` is a file of CustomResourceDefinitions that
+    the cluster serves next to those of the Gateway API, or empty.
     """
 
     launcher: int
@@ -36,6 +38,7 @@ class SimulatorOrders(msgspec.Struct, frozen=True):
     port: int
     log_level: str
     log_format: str
+    definitions_path: str
 
 
 async def simulate(cluster: SimulatedCluster, announce: Callable[[dict[str, Any]], None]) -> None:
@@ -58,7 +61,8 @@ async def simulate_for_kubectl(
     nodes: int, speed: float, port: int, state_path: Path | None, announce: Callable[[dict[str, Any]], None]
 ) -> None:
     """Runs a cluster over TLS, as `simulate`: kubectl sends no token over plain HTTP."""
-    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state_path, tls=True)
+    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state_path, tls=True,
+                               definitions=gateway_definitions())  # fmt: skip
     await simulate(cluster, announce)
 
 
@@ -69,13 +73,36 @@ def main() -> int:
     if os.getppid() != orders.launcher:
         # It was killed before the kernel had noted that this process is to end with it.
         return 1
-    cluster = SimulatedCluster(port=orders.port, token=orders.token, state_path=Path(orders.state_path))
     try:
+        definitions = read_definitions(Path(orders.definitions_path)) if orders.definitions_path else []
+        cluster = SimulatedCluster(
+            port=orders.port,
+            token=orders.token,
+            state_path=Path(orders.state_path),
+            definitions=[*gateway_definitions(), *definitions],
+        )
         asyncio.run(simulate(cluster, _announce))
     except (OSError, ValueError) as error:
         log.error("the simulated cluster cannot run", why=str(error))
         return 1
     return 0
+
+
+def read_definitions(path: Path) -> list[dict[str, Any]]:
+    """The CustomResourceDefinitions in a file of YAML or JSON documents.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else.
+    """
+    try:
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML") from error
+    for document in documents:
+        if not isinstance(document, dict) or document.get("kind") != "CustomResourceDefinition":
+            raise ValueError(f"{path} may hold CustomResourceDefinitions only")
+    return documents
 
 
 def _announce(kubeconfig: dict[str, Any]) -> None:

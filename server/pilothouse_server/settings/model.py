@@ -79,6 +79,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Annotated[
         Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
     ] = Path(".pilothouse")
+    simulated_definitions_file: Annotated[
+        Path | None,
+        "With --dev: file of CustomResourceDefinitions (YAML) that the simulated cluster has, next to the Gateway API.",
+    ] = None
     bootstrap_password: Annotated[
         str, "Password of the first administrator; without one, the server makes one and shows it once."
     ] = ""

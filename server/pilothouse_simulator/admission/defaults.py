@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from pilothouse_simulator.admission import claims, cron_jobs, defaults_workloads, jobs, networking, policies
+from pilothouse_simulator.admission.custom_resources import default_definition
 from pilothouse_simulator.admission.defaults_pods import (
     default_pod_spec,
     drop_empty,
@@ -23,6 +24,7 @@ from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     CRON_JOBS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -227,6 +229,7 @@ def quality_of_service(spec: JsonObject) -> str:
 _DEFAULTS: dict[ResourceType, Callable[[JsonObject], None]] = {
     CONFIG_MAPS: _default_config_map,
     CRON_JOBS: cron_jobs.default_cron_job,
+    CUSTOM_RESOURCE_DEFINITIONS: default_definition,
     DAEMON_SETS: defaults_workloads.default_daemon_set,
     DEPLOYMENTS: defaults_workloads.default_deployment,
     ENDPOINT_SLICES: _default_endpoint_slice,

@@ -20,6 +20,7 @@ from pilothouse_simulator.admission import (
     services,
     webhooks,
 )
+from pilothouse_simulator.admission.custom_resources import apply_custom_defaults
 from pilothouse_simulator.admission.defaults import (
     account_of,
     admit_pod,
@@ -32,7 +33,7 @@ from pilothouse_simulator.admission.defaults_workloads import (
     initialize_workload,
     number_template,
 )
-from pilothouse_simulator.admission.validation import validate_create, validate_update
+from pilothouse_simulator.admission.validation import validate_create, validate_status, validate_update
 from pilothouse_simulator.admission.validation_config import take_over_string_data
 from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
@@ -67,6 +68,7 @@ class KindStrategies:
         if resource is NAMESPACES and obj["metadata"].get("name"):
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
         apply_defaults(resource, obj)
+        apply_custom_defaults(resource, obj)
 
     def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
         """Sets the initial fields of a new object of the kind, and checks it."""
@@ -92,6 +94,9 @@ class KindStrategies:
             take_over_string_data(obj)
         elif resource is INGRESSES:
             networking.admit_ingress(store, obj)
+        elif resource.custom is not None and resource.has_status:
+            obj.pop("status", None)
+            apply_custom_defaults(resource, obj)
         validate_create(resource, obj)
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
@@ -123,6 +128,8 @@ class KindStrategies:
             else:
                 obj["metadata"].pop("annotations", None)
         apply_defaults(resource, obj)
+        apply_custom_defaults(resource, obj)
+        validate_status(resource, obj)
 
     def allocate(
         self,

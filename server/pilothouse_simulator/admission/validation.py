@@ -19,6 +19,7 @@ from pilothouse_simulator.admission.claims import (
     validate_volume,
 )
 from pilothouse_simulator.admission.cron_jobs import validate_cron_job
+from pilothouse_simulator.admission.custom_resources import validate_custom, validate_definition
 from pilothouse_simulator.admission.jobs import job_unchanged, validate_job
 from pilothouse_simulator.admission.networking import (
     ingress_class_unchanged,
@@ -69,6 +70,7 @@ from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     CRON_JOBS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
     HORIZONTAL_POD_AUTOSCALERS,
@@ -104,8 +106,14 @@ def validate_create(resource: ResourceType, obj: JsonObject) -> None:
     """Refuses a new object with 422, or 500 when storage would not take its size."""
     causes = validate_metadata(resource, obj["metadata"])
     causes += _CREATE.get(resource, _no_causes)(obj)
+    causes += validate_custom(resource, obj)
     _refuse(resource, obj, causes)
     check_size(obj)
+
+
+def validate_status(resource: ResourceType, obj: JsonObject) -> None:
+    """Refuses a status of a custom resource that its schema does not allow. Those of other kinds are not checked."""
+    _refuse(resource, obj, validate_custom(resource, obj))
 
 
 def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
@@ -118,6 +126,7 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
     if changed:
         causes += _CREATE.get(resource, _no_causes)(obj)
         causes += update(obj, old) if update is not None else []
+        causes += validate_custom(resource, obj, old)
     _refuse(resource, obj, causes)
     check_size(obj)
 
@@ -237,6 +246,7 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     LIMIT_RANGES: validate_limit_range,
     LEASES: validate_lease,
     HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
+    CUSTOM_RESOURCE_DEFINITIONS: validate_definition,
     INGRESSES: validate_ingress,
     INGRESS_CLASSES: validate_ingress_class,
     NETWORK_POLICIES: validate_network_policy,

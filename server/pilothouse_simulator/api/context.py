@@ -23,7 +23,9 @@ _ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io
 
 
 class OpenStream(Protocol):
-    """A watch that is being served."""
+    """A watch of one type that is being served."""
+
+    resource: ResourceType
 
     def finish(self) -> None:
         """Ends the stream as if its time were over."""
@@ -62,6 +64,15 @@ class ApiContext:
     late_writes: set[asyncio.Future[web.StreamResponse]] = field(default_factory=set)
     closing: bool = False
     ready: bool = True
+
+    def __post_init__(self) -> None:
+        self.store.types.on_removed.append(self._finish_watches)
+
+    def _finish_watches(self, resource: ResourceType) -> None:
+        """The watches of a custom resource end with its definition."""
+        for stream in tuple(self.streams):
+            if stream.resource is resource:
+                stream.finish()
 
     def presenter(self, request: web.Request, target: RequestTarget) -> Presenter:
         """How to answer this request; 406 when the client accepts nothing that can be served."""

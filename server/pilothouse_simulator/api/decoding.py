@@ -26,12 +26,14 @@ from pilothouse_simulator.store.schema import (
     go_type_name,
     schema_of,
 )
+from pilothouse_simulator.store.structural import prune
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.quantities import canonical_quantity, is_quantity
 from pilothouse_simulator.values.resources import ResourceType
 
 JsonObject = dict[str, Any]
 
+_HEAD = ("apiVersion", "kind", "metadata")
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
 _QUANTITY_MESSAGE = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
@@ -151,8 +153,13 @@ class _TypeMismatchError(Exception):
 
 
 def convert(resource: ResourceType, document: JsonObject) -> tuple[JsonObject, list[str]]:
-    """The document as the kind's struct holds it, and the paths of unknown fields. 400 on a wrong type."""
+    """The document as the kind's struct holds it, and the paths of unknown fields. 400 on a wrong type.
+
+    A custom resource is pruned; its types are checked with the rest of its schema, when it is stored.
+    """
     unknown: list[str] = []
+    if resource.custom is not None:
+        return _convert_custom(resource, document, unknown), unknown
     try:
         converted = _convert(schema_of(resource), document, "", resource.kind, unknown)
     except _TypeMismatchError as error:
@@ -161,6 +168,23 @@ def convert(resource: ResourceType, document: JsonObject) -> tuple[JsonObject, l
         ) from error
     result: JsonObject = converted
     return result, unknown
+
+
+def _convert_custom(resource: ResourceType, document: JsonObject, unknown: list[str]) -> JsonObject:
+    assert resource.custom is not None
+    converted: JsonObject = {name: document[name] for name in ("apiVersion", "kind") if document.get(name)}
+    if document.get("metadata") is not None:
+        kind = schema_of(resource).fields["metadata"]
+        try:
+            metadata = _convert(kind, document["metadata"], "metadata", resource.kind, unknown)
+        except _TypeMismatchError as error:
+            raise api_errors.bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
+            ) from error
+        converted["metadata"] = metadata
+    rest = {name: value for name, value in document.items() if name not in _HEAD}
+    pruned: JsonObject = prune(resource.custom.schema, rest, "", unknown)
+    return converted | pruned
 
 
 def _convert(kind: SchemaType, value: Any, path: str, owner: str, unknown: list[str]) -> Any:
@@ -259,6 +283,8 @@ def check_applied(resource: ResourceType, document: JsonObject, label: str) -> N
     problem = _applied_problem(schema_of(resource), document, ())
     if problem:
         raise api_errors.internal_error(f"failed to create typed patch object ({label}): {problem}")
+    if resource.custom is not None:
+        return
     try:
         _convert(schema_of(resource), document, "", resource.kind, [])
     except _TypeMismatchError as error:
@@ -280,7 +306,8 @@ def _applied_problem(kind: SchemaType, value: Any, path: tuple[str, ...]) -> str
     if isinstance(kind, ListType):
         return _applied_list_problem(kind, value, path)
     if not isinstance(value, dict):
-        return f"{describe(path)}: expected map, got {_go_value(value)}"
+        deduced = isinstance(kind, MapType) and kind.deduced
+        return None if deduced else f"{describe(path)}: expected map, got {_go_value(value)}"
     if isinstance(kind, Struct):
         for name in value:
             if name not in kind.fields:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pilothouse_simulator.api.discovery import VERSION, resources_of
 from pilothouse_simulator.store.schema import (
+    DEDUCED,
     ListType,
     MapType,
     SchemaScalar,
@@ -112,6 +113,8 @@ def _property(kind: SchemaType, schemas: JsonObject) -> JsonObject:
     if isinstance(kind, Struct):
         _add_schema(kind, schemas)
         return {"allOf": [{"$ref": f"#/components/schemas/{_schema_name(kind)}"}]}
+    if kind is DEDUCED:
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     if isinstance(kind, MapType):
         return {"type": "object", "additionalProperties": _property(kind.item, schemas)}
     return _list(kind, schemas)

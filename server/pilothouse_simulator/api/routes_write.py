@@ -30,9 +30,9 @@ from pilothouse_simulator.values.resources import NAMESPACES, PODS, SERVICE_ACCO
 JsonObject = dict[str, Any]
 
 APPLY_TYPE = "application/apply-patch+yaml"
+STRATEGIC_TYPE = "application/strategic-merge-patch+json"
 PATCH_TYPES = frozenset({
-    APPLY_TYPE, "application/json-patch+json", "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    APPLY_TYPE, STRATEGIC_TYPE, "application/json-patch+json", "application/merge-patch+json",
 })  # fmt: skip
 _BODY = web.RequestKey("body", bytes)
 _SERVICE_ACCOUNT_WAIT_SECONDS = 2.0
@@ -187,6 +187,8 @@ async def patch_object(context: ApiContext, request: web.Request, target: Reques
     kind = media_type(request)
     if kind not in PATCH_TYPES:
         raise unsupported_patch_type()
+    if target.resource.custom is not None and kind == STRATEGIC_TYPE:
+        raise no_strategic_merge()
     options = options_of(request, "PatchOptions", applies=kind == APPLY_TYPE)
     body = await read_body(request)
     current = context.store.get(target.resource, target.namespace, target.name)
@@ -212,6 +214,16 @@ async def patch_object(context: ApiContext, request: web.Request, target: Reques
 def unsupported_patch_type() -> api_errors.ApiError:
     """Returns 415 for a PATCH with another content type than a patch type."""
     return api_errors.failure(415, "415: Unsupported Media Type", "UnsupportedMediaType", {})
+
+
+def no_strategic_merge() -> api_errors.ApiError:
+    """Returns 415 for a strategic merge patch of a custom resource, which has no merge keys."""
+    message = (
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, "
+        "application/apply-patch+cbor"
+    )
+    return api_errors.failure(415, message, "UnsupportedMediaType", {})
 
 
 def patched(

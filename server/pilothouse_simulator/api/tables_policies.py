@@ -127,7 +127,12 @@ def custom_cells(columns: tuple[JsonObject, ...], obj: JsonObject, now: datetime
 
 
 def value_at(obj: Any, path: str) -> Any:
-    """The first value at a simple JSON path: names, `[0]`, and `[?(@.type=="Ready")]`; None where there is none."""
+    """The value at a simple JSON path: names, `[0]`, `[*]`, `[?(@.type=="Ready")]`; None where there is none."""
+    before, star, after = path.partition("[*]")
+    if star:
+        items = value_at(obj, before)
+        values = [value_at(item, after) for item in items] if isinstance(items, list) else []
+        return " ".join(str(value) for value in values if value is not None) or None
     for name, index, key, wanted in _STEP.findall(path):
         if name:
             obj = obj.get(name.replace("\\.", ".")) if isinstance(obj, dict) else None

@@ -84,6 +84,7 @@ class WatchResponse:
         start: int | None,
     ) -> None:
         self._context = context
+        self.resource = target.resource
         self._target = target
         self._options = options
         self._presenter = presenter
@@ -147,6 +148,8 @@ class WatchResponse:
             deadline = end if next_bookmark is None else min(end, began + next_bookmark / speed)
             batch = await self._wait(deadline)
             if self._finished:
+                if not self._context.closing:
+                    await self._send_changes(response, batch, 0 if future else floor)
                 if self._options.bookmarks:
                     await response.write(self._bookmark())
                 return

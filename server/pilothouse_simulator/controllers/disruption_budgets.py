@@ -110,7 +110,9 @@ class DisruptionBudgetController(Controller[Key]):
             while reference is not None and reference["uid"] not in scales:
                 resource = next((entry for entry in _OWNERS if entry.kind == reference["kind"]), None)
                 namespace = pod["metadata"]["namespace"]
-                owner = self.store.get(resource, namespace, reference["name"]) if resource is not None else None
+                owner = (
+                    self.store.get(resource, namespace, reference["name"]) if resource is not None else None
+                )
                 if owner is None:
                     break
                 above = controller_of(owner)

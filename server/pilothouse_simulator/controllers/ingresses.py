@@ -26,10 +26,11 @@ _DEFAULT = {"ingressclass.kubernetes.io/is-default-class": "true"}
 
 
 def create_ingress_classes(store: ObjectStore) -> None:
-    """The classes that every cluster begins with: the default one, and the one that most manifests name."""
+    """Creates the classes that a cluster has, where they are missing: the default one, and the most common one."""
     classes: tuple[JsonObject, ...] = ({"name": "simulated", "annotations": _DEFAULT}, {"name": "nginx"})
     for metadata in classes:
-        store.create(INGRESS_CLASSES, {"metadata": metadata, "spec": {"controller": CONTROLLER_NAME}})
+        if store.get(INGRESS_CLASSES, None, metadata["name"]) is None:
+            store.create(INGRESS_CLASSES, {"metadata": metadata, "spec": {"controller": CONTROLLER_NAME}})
 
 
 class IngressController(Controller[Key]):

@@ -13,11 +13,13 @@ from pilothouse_simulator.controllers.autoscalers import AutoscalerController
 from pilothouse_simulator.controllers.claims import StorageController
 from pilothouse_simulator.controllers.controller import Controller, ObjectIndex
 from pilothouse_simulator.controllers.cron_jobs import CronJobController
+from pilothouse_simulator.controllers.custom_definitions import CustomDefinitionController
 from pilothouse_simulator.controllers.daemon_sets import DaemonSetController
 from pilothouse_simulator.controllers.deployments import DeploymentController
 from pilothouse_simulator.controllers.disruption_budgets import DisruptionBudgetController
 from pilothouse_simulator.controllers.endpoints import EndpointController
 from pilothouse_simulator.controllers.garbage_collector import GarbageCollector
+from pilothouse_simulator.controllers.gateways import GatewayController
 from pilothouse_simulator.controllers.ingresses import IngressController
 from pilothouse_simulator.controllers.jobs import FinishedJobController, JobController
 from pilothouse_simulator.controllers.namespaces import NamespaceController
@@ -65,6 +67,8 @@ class ControllerManager:
             JobController(*parts),
             CronJobController(*parts),
             FinishedJobController(*parts),
+            CustomDefinitionController(*parts),
+            GatewayController(*parts),
             IngressController(*parts),
             DisruptionBudgetController(*parts),
             AutoscalerController(*parts),

@@ -10,12 +10,14 @@ from typing import Any
 
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.clock import format_time
-from pilothouse_simulator.values.resources import NAMESPACES, ResourceType
+from pilothouse_simulator.values.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, ResourceType
 
 JsonObject = dict[str, Any]
 
 FOREGROUND_FINALIZER = "foregroundDeletion"
 ORPHAN_FINALIZER = "orphan"
+# Holds a CustomResourceDefinition until its objects are gone.
+CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
@@ -44,6 +46,8 @@ def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str 
         finalizers = [entry for entry in finalizers if entry not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)]
     if wanted and resource is not NAMESPACES:
         finalizers.append(wanted)
+    if resource is CUSTOM_RESOURCE_DEFINITIONS and "deletionTimestamp" not in metadata:
+        finalizers = [entry for entry in finalizers if entry != CLEANUP_FINALIZER] + [CLEANUP_FINALIZER]
     if finalizers:
         metadata["finalizers"] = finalizers
     else:
@@ -69,6 +73,11 @@ def mark_deleted(resource: ResourceType, obj: JsonObject, now: datetime, grace: 
     """Writes into the object when it is to go, so many seconds from now; again where the time has become shorter."""
     metadata = obj["metadata"]
     deleting = "deletionTimestamp" in metadata
+    if resource is CUSTOM_RESOURCE_DEFINITIONS:
+        if not deleting:
+            metadata["deletionTimestamp"] = format_time(now)
+            obj["status"]["conditions"] = [*(obj["status"].get("conditions") or []), _terminating(now)]
+        return
     shortened = deleting and grace < int(metadata.get("deletionGracePeriodSeconds") or 0)
     if not deleting or shortened:
         if not deleting and resource.has_generation:
@@ -78,3 +87,13 @@ def mark_deleted(resource: ResourceType, obj: JsonObject, now: datetime, grace: 
             metadata["deletionGracePeriodSeconds"] = grace
     if resource is NAMESPACES:
         obj.setdefault("status", {})["phase"] = "Terminating"
+
+
+def _terminating(now: datetime) -> JsonObject:
+    return {
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": format_time(now),
+        "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    }

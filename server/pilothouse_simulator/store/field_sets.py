@@ -35,7 +35,7 @@ def item_key(kind: ListType, item: Any) -> str:
     for name in sorted(kind.keys):
         value = item.get(name) if isinstance(item, dict) else None
         if value is None and isinstance(kind.item, Struct):
-            value = KEY_DEFAULTS.get((kind.item.name, name))
+            value = kind.item.defaults.get(name, KEY_DEFAULTS.get((kind.item.name, name)))
         if value is not None:
             keys[name] = value
     return "k:" + json.dumps(keys, separators=(",", ":"))
@@ -47,7 +47,7 @@ def is_leaf(kind: SchemaType, value: Any) -> bool:
         return True
     if isinstance(kind, ListType):
         return kind.relation == "atomic"
-    return kind.atomic
+    return kind.atomic or isinstance(value, list)
 
 
 def children(kind: SchemaType, value: Any) -> Iterator[tuple[str, SchemaType | None, Any]]:

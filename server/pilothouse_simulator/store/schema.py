@@ -26,12 +26,13 @@ class SchemaScalar:
     kind: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class MapType:
-    """String keys to values of one type."""
+    """String keys to values of one type. `deduced`: or a list or a scalar, as the value is."""
 
     item: SchemaType
     atomic: bool = False
+    deduced: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +46,18 @@ class ListType:
 
 @dataclass(eq=False)
 class Struct:
-    """Named fields. `atomic`: owned as a whole."""
+    """Named fields. `atomic`: owned as a whole. `defaults`: of a custom resource, for fields that are list keys."""
 
     name: str
     atomic: bool = False
     fields: dict[str, SchemaType] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
 
 
 SchemaType = SchemaScalar | MapType | ListType | Struct
+# A value that no schema describes: maps are granular, lists and scalars owned as a whole.
+DEDUCED = MapType(SchemaScalar("any"), deduced=True)
+DEDUCED.item = DEDUCED
 
 LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1PodSpec", "containers"): ("name",),
@@ -172,6 +177,9 @@ _ROOT_NAMES = {"Event": "CoreV1Event", "HorizontalPodAutoscaler": "V2HorizontalP
 
 def schema_of(resource: ResourceType) -> Struct:
     """The schema of a whole object of this resource type."""
+    if resource.custom is not None:
+        structure: Struct = resource.custom.structure
+        return structure
     return struct_of_kind(resource.kind)
 
 

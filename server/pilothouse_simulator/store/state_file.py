@@ -29,9 +29,10 @@ from typing import Any
 
 import orjson
 
+from pilothouse_simulator.store.custom_types import serve
 from pilothouse_simulator.store.events import StoreEvent
 from pilothouse_simulator.store.store import ObjectStore
-from pilothouse_simulator.values.resources import ResourceType, find_kind
+from pilothouse_simulator.values.resources import CUSTOM_RESOURCE_DEFINITIONS, ResourceType, ResourceTypes
 
 JsonObject = dict[str, Any]
 # apiVersion, kind, namespace, name
@@ -140,7 +141,11 @@ class StateFile:
             return False
         try:
             saved = parse(body)
-            objects = [(_resource(item), item) for item in saved.objects]
+            types = self._store.types
+            for item in saved.objects:
+                if item["kind"] == CUSTOM_RESOURCE_DEFINITIONS.kind:
+                    serve(types, item)
+            objects = [(_resource(types, item), item) for item in saved.objects]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self._path} holds no cluster that can be loaded: {error}") from error
         if saved.dropped_bytes:
@@ -308,8 +313,8 @@ def _place(obj: JsonObject) -> Place:
     return obj["apiVersion"], obj["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
-def _resource(obj: JsonObject) -> ResourceType:
-    resource = find_kind(obj["apiVersion"], obj["kind"])
+def _resource(types: ResourceTypes, obj: JsonObject) -> ResourceType:
+    resource = types.find_kind(obj["apiVersion"], obj["kind"])
     if resource is None:
         raise ValueError(f"an object of unknown kind {obj['apiVersion']} {obj['kind']}")
     return resource

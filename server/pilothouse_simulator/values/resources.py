@@ -11,7 +11,7 @@ types of custom resources belong to one cluster: its `ResourceTypes` holds them 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,11 +277,12 @@ class ResourceTypes:
     """The types that one cluster serves: the built-in ones, and those of its CustomResourceDefinitions.
 
     A custom type is stored in one version and found under each version it is served in. `serial` changes with the
-    custom types.
+    custom types; `on_removed` are called with one that is served no longer.
     """
 
     def __init__(self) -> None:
         self.serial = 0
+        self.on_removed: list[Callable[[ResourceType], None]] = []
         self._custom: dict[tuple[str, str], ResourceType] = {}
 
     def __iter__(self) -> Iterator[ResourceType]:
@@ -333,6 +334,8 @@ class ResourceTypes:
         """Serves a custom type no longer."""
         self._custom.pop((resource.group, resource.plural), None)
         self.serial += 1
+        for notify in self.on_removed:
+            notify(resource)
 
 
 def find_kind(api_version: str, kind: str) -> ResourceType | None:

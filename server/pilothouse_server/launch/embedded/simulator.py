@@ -74,6 +74,7 @@ class EmbeddedSimulator:
     Args:
         log_level: of its own lines on standard error.
         log_format: `text` or `json`.
+        definitions_path: file of CustomResourceDefinitions that the cluster serves, next to those of the Gateway API.
         start_seconds: how long it may take until it answers.
     """
 
@@ -83,6 +84,7 @@ class EmbeddedSimulator:
         *,
         log_level: str = "INFO",
         log_format: str = "text",
+        definitions_path: Path | None = None,
         start_seconds: float = START_SECONDS,
     ) -> None:
         self._settings: dict[str, Any] = {
@@ -91,6 +93,7 @@ class EmbeddedSimulator:
             "port": 0,
             "log_level": log_level,
             "log_format": log_format,
+            "definitions_path": str(definitions_path.absolute()) if definitions_path is not None else "",
             "launcher": os.getpid(),
         }
         self._start_seconds = start_seconds
