@@ -283,5 +283,5 @@ async def test_custom_resources_are_applied_and_shown(kubectl: Kubectl) -> None:
     with pytest.raises(AssertionError, match="should be less than or equal to 3"):
         await kubectl(*inside, "patch", "store", "main", "--type=merge", "-p", '{"spec":{"size":4}}')
     await kubectl("delete", "crd", "stores.data.example.com", _TIMEOUT)
-    with pytest.raises(AssertionError, match="could not find the requested resource|resource type"):
+    with pytest.raises(AssertionError, match=r"could not find the requested resource|resource type"):
         await kubectl(*inside, "get", "stores")
