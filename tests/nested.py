@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.waiting import patient
 
 ROOT = Path(__file__).parents[1]
+_PLUGINS = ("-p", "tests.tiers", "-p", "tests.endings")
 
 
 def pytest_run(
@@ -30,7 +31,8 @@ def pytest_run(
     # By a shell: what is called in a process between its fork and its program hears of gRPC's threads, and may abort.
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if in_the_background else []
     ended = subprocess.run(
-        [*ignoring, sys.executable, "-m", "pytest", "-p", "tests.tiers", "-p", "tests.endings", *options],
+        # Loading Hypothesis would take as long as all else.
+        [*ignoring, sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", *_PLUGINS, *options],
         cwd=directory,
         env={**kept, "PYTHONPATH": str(ROOT), **(variables or {})},
         capture_output=True,
