@@ -161,9 +161,11 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
 
         load = {"1": get, "2": create, "2c": update}[row]
         before = processor.seconds(bare.process_id)
-        echoed = await calls.ask("run", address=echo, method=GET, seconds=_ECHO_SECONDS, **common)
+        echoed = await calls.ask(
+            "run", address=echo, method=GET, seconds=min(seconds, _ECHO_SECONDS), **common
+        )
         echo_cost = (processor.seconds(bare.process_id) - before) / echoed["calls"] * 1e6
-        await load(_WARM_SECONDS)
+        await load(min(seconds, _WARM_SECONDS))
         async with connected(database.superuser) as connection:
             await connection.execute("SELECT pilothouse_statistics.pg_stat_statements_reset()")
             measured = await _measured(world, product, file, load, seconds)

@@ -1,7 +1,12 @@
-"""Each row of the table is measured once, at a size at which its figures mean nothing: that it still works."""
+"""Each row of the table is measured once, at a size at which its figures mean nothing: that it still works.
+
+The programs are those of `make bench` and `make profile`. Only their servers and loads are forked, which saves half of
+the time (`forked.py`).
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ from tests.readme.served import ROOT, Shell, environment
 
 pytestmark = pytest.mark.full(minutes=30)
 
-BENCH = "make bench"
+FORKED = (sys.executable, "-m", "tests.benchmarks.forked")
 # Why a row may have no figure here.
 _NOT_HERE = ("etcd is not installed", "no such option")
 
@@ -21,8 +26,9 @@ _NOT_HERE = ("etcd is not installed", "no such option")
 async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
     page = tmp_path / "table.md"
     code, output, errors = await finished(
+        *(*FORKED, "benchmarks", "--smoke", "--markdown", str(page)),
         # In memory nothing is flushed, which takes a third of the time, for figures that mean nothing here.
-        *(*BENCH.split(), f"ARGS=--smoke --markdown {page} --directory {memory() or tmp_path}"),
+        *("--directory", str(memory() or tmp_path)),
         seconds=400.0,
         cwd=ROOT,
         env=environment(tmp_path),
@@ -42,7 +48,12 @@ async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
 
 
 async def test_a_profile_has_layers_and_statements(tmp_path: Path) -> None:
-    printed = await Shell("", tmp_path).run("make profile ROW=2 ARGS='--seconds 1 --containers 100'")
+    code, output, errors = await finished(
+        *(*FORKED, "benchmarks.profile", "--row", "2", "--seconds", "0.3", "--containers", "100"),
+        cwd=ROOT,
+        env=environment(tmp_path),
+    )
+    assert code == 0, output.decode() + errors.decode()
     for words in (
         "server, ",
         "PostgreSQL",
@@ -51,4 +62,16 @@ async def test_a_profile_has_layers_and_statements(tmp_path: Path) -> None:
         "audit",
         "create_container",
     ):
-        assert words in printed
+        assert words in output.decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("make bench ARGS='--smoke --rows 1,12'", "python -m benchmarks --smoke --rows 1,12"),
+        ("make profile ROW=2 ARGS='--seconds 1'", "python -m benchmarks.profile --row 2 --seconds 1"),
+    ],
+)
+async def test_make_starts_the_program(tmp_path: Path, line: str, program: str) -> None:
+    printed = await Shell("", tmp_path).run(f"{line} --dry-run")
+    assert printed.splitlines()[-1].endswith(program)

@@ -50,10 +50,13 @@ class LoadedCommand:
             )
 
     async def run(
-        self, words: Sequence[str], environment: Mapping[str, str], given: bytes
+        self, words: Sequence[str], environment: Mapping[str, str], given: bytes, folder: str = ""
     ) -> tuple[int, bytes, bytes]:
-        """Runs a command to its end, and returns its exit code, output and errors. It is killed with this task."""
-        asked = {"words": [*words], "environment": {**environment}, "folder": os.getcwd()}
+        """Runs a command to its end in a folder, or in that of the tests, and returns its exit code, output and errors.
+
+        It is killed with this task.
+        """
+        asked = {"words": [*words], "environment": {**environment}, "folder": folder or os.getcwd()}
         (stdin, ours), (output, stdout), (errors, stderr), (told, telling) = (os.pipe() for _ in range(4))
         theirs = [stdin, stdout, stderr, telling]
         try:
@@ -80,13 +83,20 @@ class LoadedCommand:
             await asyncio.gather(giving, *outputs, return_exceptions=True)
 
     async def start(
-        self, words: Sequence[str], environment: Mapping[str, str], module: str, errors: int | None
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        module: str,
+        errors: int | None,
+        given: int | None = None,
     ) -> StartedCommand:
-        """Starts a command, or a module in its place. It has no input; its errors go to a descriptor, or with its
-        output.
+        """Starts a command, or a module in its place.
+
+        Its input comes from the descriptor `given`, if there is one, which is closed. Its errors go to a descriptor, or
+        with its output.
         """
         asked = {"words": [*words], "environment": {**environment}, "folder": str(ROOT), "module": module}
-        stdin = os.open(os.devnull, os.O_RDONLY)
+        stdin = os.open(os.devnull, os.O_RDONLY) if given is None else given
         (output, stdout), (told, telling) = os.pipe(), os.pipe()
         try:
             socket.send_fds(
@@ -121,6 +131,10 @@ class StartedCommand:
         if self._code.done():
             raise ProcessLookupError
         os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Asks it to end. Raises ProcessLookupError where it has ended."""
+        self.send_signal(signal.SIGTERM)
 
     async def kill(self) -> None:
         """Ends it as by a power cut, if it runs, and waits for that; its output is dropped."""
@@ -169,21 +183,25 @@ _loaded_servers: list[LoadedCommand] = []
 
 
 async def run(
-    words: Sequence[str], environment: Mapping[str, str], given: bytes = b""
+    words: Sequence[str], environment: Mapping[str, str], given: bytes = b"", folder: str = ""
 ) -> tuple[int, bytes, bytes]:
-    """Runs a command; the process that has loaded it is started with the first."""
+    """Runs a command, in a folder if one is named; the process that has loaded it is started with the first."""
     of_server = bool(words) and words[0] in _VERBS_OF_SERVER
-    return await _process(with_server=of_server).run(words, environment, given)
+    return await _process(with_server=of_server).run(words, environment, given, folder)
 
 
 async def start(
-    words: Sequence[str], environment: Mapping[str, str], module: str = "", errors: int | None = None
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    module: str = "",
+    errors: int | None = None,
+    given: int | None = None,
 ) -> StartedCommand:
     """Starts a command that serves, or a module that does; the process that has loaded it is started with the first.
 
-    Its errors go to the descriptor, if there is one, else to its output.
+    Its errors go to the descriptor, if there is one, else to its output; its input comes from `given`, if there is one.
     """
-    return await _process(with_server=True).start(words, environment, module, errors)
+    return await _process(with_server=True).start(words, environment, module, errors, given)
 
 
 def _process(*, with_server: bool) -> LoadedCommand:
@@ -274,7 +292,7 @@ def _main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as asking:
         module = _serve(asking)
     if module:
-        runpy.run_module(module, run_name="__main__", alter_sys=False)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     elif module is not None:
         sys.exit(main())
 
