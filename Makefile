@@ -20,7 +20,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := .venv/packages.stamp
 STAMP := .venv/installed.stamp
-SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+BYTECODE := --compile-bytecode
+SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(BYTECODE) requirements.lock
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
