@@ -175,20 +175,22 @@ def _named(entry: Entry, within: str) -> str:
     return f": {named}" if named else ""
 
 
-def carry(carried: dict[str, str], path: str, value: Any) -> bool:
-    """Put a field that the table does not name into `carried`, by its path with merge keys; False if it is not free.
+def carry(carried: dict[str, str], path: str, value: Any) -> str:
+    """Put a field that the table does not name into `carried`, by its path with merge keys, which it returns.
+
+    Returns an empty text if the path is not free.
 
     Both ways from an object to a container end here: that of a written manifest, and that of a live one.
     """
     try:
         steps = parse(path)
     except PathError:
-        return False
+        return ""
     # A mount could not name a volume of a kind that the API does not have.
     if any(step.key == VOLUMES for step in steps):
-        return False
+        return ""
     carried[spelled(steps)] = json.dumps(value, ensure_ascii=False)
-    return True
+    return spelled(steps)
 
 
 def overlap(one: Sequence[PathStep], other: Sequence[PathStep]) -> bool:

@@ -109,8 +109,8 @@ class MappingSource(Protocol):
         """Report something without which the whole object makes no sense here."""
 
 
-# Takes a field that nobody reads, by its path with merge keys; False if the field has no place there either.
-Carry = Callable[[str, Any], bool]
+# Takes a field that nobody reads, by its path with merge keys; false or empty if it has no place there either.
+Carry = Callable[[str, Any], object]
 # The keys that tell the items of a pod's lists apart; a protocol that is left out is TCP.
 _MERGE_KEYS = (("mountPath",), ("containerPort", "protocol"), ("name",))
 

@@ -14,7 +14,7 @@ Quota is counted over the sum of the steps, which no trial of one of them can.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -76,6 +76,8 @@ class _Attempt:
     call: Callable[[], Message]
     excuses: Callable[[PilothouseError], bool] = lambda _error: False
     warnings: list[Warning] = field(default_factory=list)
+    # Where the fields that a container carries stand, by their paths.
+    carried: Mapping[str, InputPosition] = field(default_factory=dict)
 
 
 def try_out(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps, problems: Problems) -> Trial:
@@ -166,6 +168,7 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
                 ),
                 lambda error: brought.excuses_container(error, smaller=smaller),
                 warnings,
+                container.wanted.carried,
             )
 
 
@@ -185,8 +188,18 @@ def _says_nothing(error: PilothouseError) -> bool:
 def _add(problems: Problems, one: _Attempt, error: PilothouseError) -> None:
     headline, fields = error.message_and_violations
     if headline:
-        problems.add(
-            InputProblem(one.place, one.subject, "", f"{headline} [{error.reason or error.code.name}]")
-        )
+        problems.add(_problem(one, "", f"{headline} [{error.reason or error.code.name}]"))
     for violation in fields:
-        problems.add(InputProblem(one.place, one.subject, violation.field, violation.description))
+        problems.add(_problem(one, violation.field, violation.description))
+
+
+def _problem(one: _Attempt, path: str, message: str) -> InputProblem:
+    """A refusal of the server; that of a carried field has the manifest's path and place."""
+    for carried, place in one.carried.items():
+        field_name = f'container.extra_fields["{carried}"]'
+        if path == field_name:
+            return InputProblem(place, one.subject, carried, message)
+        # An error of one field has it in its text alone.
+        if not path and message.startswith(f"{field_name}: "):
+            return InputProblem(place, one.subject, carried, message.removeprefix(f"{field_name}: "))
+    return InputProblem(one.place, one.subject, path, message)

@@ -12,7 +12,7 @@ container's ports, and a Service whose selector now selects another container mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, is_pod_port_name
@@ -40,7 +40,8 @@ class WantedContainer:
 
     `fields` names the fields of Container that the input decides; None means all that a manifest can say.
     `releases` are services that the container gives up to another one, which therefore must be changed later
-    than this. `along` names the documents that are no objects of the platform but parts of this container.
+    than this. `along` names the documents that are no objects of the platform but parts of this container. `carried`
+    has where the fields that the API does not name stand, by the paths of `extra_fields`.
     """
 
     place: InputPosition
@@ -49,6 +50,7 @@ class WantedContainer:
     releases: frozenset[str] = field(default_factory=frozenset)
     takes: frozenset[str] = field(default_factory=frozenset)
     along: tuple[str, ...] = ()
+    carried: Mapping[str, InputPosition] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,7 +77,8 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
         ports = _ports(workload.declared, services, _kept(before, served), workload.name)
         container = {**workload.values, "ports": _with_node_ports(ports, before)}
         accounts = [each for each in manifest.accounts if each.name == container.get("service_account")]
-        wanted.append(_wanted(workload.place, container, None, before, [*services, *accounts]))
+        one = _wanted(workload.place, container, None, before, [*services, *accounts])
+        wanted.append(replace(one, carried=workload.reporter.carried_at))
     for container in others:
         services = [each for each in manifest.services if owners.get(each.name) == container["name"]]
         if not services and not served & _services_of(container):

@@ -300,11 +300,13 @@ class Fields:
         A field of a workload that the API does not name is carried instead, as the JSON that it is.
         """
         entry = self._entries.get(key) if key is not None and message == NOT_REPRESENTED else None
-        if key is not None and entry is not None and self.reporter.carry(self.path_of(key), entry.value):
-            self._read.add(key)
-            for path, rule in self.reporter.faults(self.path_of(key), entry.value):
-                self.reporter.invalid(entry.place, path, rule)
-            return
+        if key is not None and entry is not None:
+            path = self.path_of(key)
+            if self.reporter.carry(path, entry.value, entry.place):
+                self._read.add(key)
+                for wrong, rule in self.reporter.faults(path, entry.value):
+                    self.reporter.invalid(entry.place, wrong, rule)
+                return
         self.reporter.unsupported(*self.at(key), message)
 
     def unusable(self, key: str | None, message: str) -> None:

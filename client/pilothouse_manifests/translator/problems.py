@@ -167,22 +167,27 @@ class Reporter:
     ) -> None:
         """`identity`: apiVersion and kind of the document, if it is an object; `root`: a workload's document.
 
-        `carried` are the fields of a workload that the API does not name: JSON by the paths of `extra_fields`.
+        `carried` are the fields of a workload that the API does not name: JSON by the paths of `extra_fields`;
+        `carried_at` has where each of them stands.
         """
         self._problems = problems
         self._root = root
         self.carried: dict[str, str] = {}
+        self.carried_at: dict[str, InputPosition] = {}
         # Paths of fields that a server sets and nobody else.
         self.dropped: list[str] = []
         self.subject = subject
         self.usable = True
         self._identity = identity
 
-    def carry(self, path: str, node: Node) -> bool:
+    def carry(self, path: str, node: Node, place: InputPosition) -> bool:
         """Takes a field into `carried`, if the document has a container with `extra_fields` and the path is free."""
         if self._root is None:
             return False
-        return carry(self.carried, keyed_path(self._root, path), plain(node))
+        carried = carry(self.carried, keyed_path(self._root, path), plain(node))
+        if carried:
+            self.carried_at[carried] = place
+        return bool(carried)
 
     def meant(self, path: str) -> str | None:
         """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""
