@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pilothouse_manifests import jobs, pod_volumes, services, table, workloads
+from pilothouse_manifests import cron_jobs, jobs, pod_volumes, services, table, workloads
 from pilothouse_manifests.fields import (
     Chosen,
     Entry,
@@ -39,6 +39,12 @@ PARTS: tuple[tuple[str, FieldPart, str], ...] = (
     ("Rule for a pod that failed (`PodFailureRule`)", jobs.POD_FAILURE_RULE, "podFailurePolicy.rules[]"),
     ("Condition of such a pod (`PodCondition`)", jobs.POD_CONDITION, "onPodConditions[]"),
     ("Rule for a success (`SuccessRule`)", jobs.SUCCESS_RULE, "successPolicy.rules[]"),
+    ("CronJob", cron_jobs.CRON_JOB_SETTINGS, "spec"),
+    (
+        "Pod of a CronJob, in addition to the fields of a pod",
+        cron_jobs.CRON_JOB_TEMPLATE,
+        "spec.jobTemplate.spec.template.spec",
+    ),
     ("DaemonSet", workloads.DAEMON_SET, "spec"),
     ("Pod", table.POD, "spec.template.spec"),
     ("Main program", table.MAIN_CONTAINER, "spec.template.spec.containers[0]"),

@@ -33,7 +33,7 @@ from pilothouse_client.transport import BlockingTransport
 class Goal(enum.Enum):
     """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state.
 
-    A Job that has succeeded has run, too. `SUCCEEDED` is for Jobs alone.
+    A Job that has succeeded has run, too. `SUCCEEDED` is for Jobs alone. A CronJob runs as soon as its schedule does.
     """
 
     RUNNING = "running"
@@ -90,6 +90,7 @@ _STATUS_OF_GOAL = {
     Goal.PAUSED: pb.CONTAINER_STATUS_PAUSED,
     Goal.SUCCEEDED: pb.CONTAINER_STATUS_SUCCEEDED,
 }
+KINDS_WITH_RUNS = frozenset({pb.WORKLOAD_KIND_JOB, pb.WORKLOAD_KIND_CRON_JOB})
 # Reasons of a container that shall not run, while pods are left.
 _PODS_LEFT = frozenset({"ScalingDown", "Terminating"})
 FALSE, TRUE = resource_pb2.CONDITION_STATUS_FALSE, resource_pb2.CONDITION_STATUS_TRUE
@@ -251,8 +252,8 @@ class ContainerWait:
     def judge(self, seen: pb.Container, time: ServerTime) -> Verdict:
         """Returns whether it has arrived by now. Call it after each answer of the watch: time passes in any case."""
         verdict = judge(self._asked, seen, self._goal)
-        is_job = seen.workload_kind == pb.WORKLOAD_KIND_JOB
-        if self._goal is not Goal.RUNNING or is_job or seen.status == pb.CONTAINER_STATUS_STOPPED:
+        has_runs = seen.workload_kind in KINDS_WITH_RUNS
+        if self._goal is not Goal.RUNNING or has_runs or seen.status == pb.CONTAINER_STATUS_STOPPED:
             return verdict
         if verdict.outcome is WaitOutcome.WAITING:
             return self._without_room(seen, time)

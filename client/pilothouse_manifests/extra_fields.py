@@ -4,6 +4,8 @@
     spec.template.spec.containers[name=main].tty
     spec.template.spec.volumes[name=scratch].csi
 
+    spec.jobTemplate.spec.template.spec.affinity (of a CronJob)
+
 Keys are joined by dots; an item of a list follows in brackets, with its merge keys. A path is free if no field of the
 API writes it, nor anything above or below it. Lists that the table does not name are given whole.
 """
@@ -16,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
 from pilothouse_manifests.fields import (
     Chosen,
     Constant,
@@ -36,6 +39,8 @@ from pilothouse_manifests.workloads import WORKLOAD_PARTS
 _STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:\.|$)")
 _ITEM = re.compile(r'(?P<key>[A-Za-z]+)="?(?P<value>[^",=]+)"?(?:,|$)')
 _TEMPLATE = ("spec", "template", "spec")
+# The spec of a CronJob's Jobs, which is one like that of a Job.
+_OF_JOBS = ("spec", JOB_TEMPLATE_KEY, "spec")
 # Written by the platform itself.
 _OWN = ("selector", "template")
 # Volumes of these kinds have fields of the API, and rules about their sources.
@@ -94,6 +99,9 @@ def _check(steps: tuple[PathStep, ...]) -> None:
     keys = tuple(step.key for step in steps)
     if keys[:1] != _TEMPLATE[:1] or len(keys) < 2:
         raise PathError("must begin with spec., and name a field below it")
+    if keys[: len(_OF_JOBS)] == _OF_JOBS and len(keys) > len(_OF_JOBS):
+        steps = (steps[0], *steps[len(_OF_JOBS) :])
+        keys = tuple(step.key for step in steps)
     if keys[1] not in _OWN:
         for part in WORKLOAD_PARTS.values():
             _check_below(part.entries, steps[1:])
@@ -197,6 +205,11 @@ def overlap(one: Sequence[PathStep], other: Sequence[PathStep]) -> bool:
     """Returns whether two paths are the same, or one lies above the other."""
     shorter = min(len(one), len(other))
     return tuple(one[:shorter]) == tuple(other[:shorter])
+
+
+def is_of_jobs(steps: Sequence[PathStep]) -> bool:
+    """Returns whether a path leads into the Jobs of a CronJob."""
+    return tuple(step.key for step in steps[: len(_OF_JOBS)]) == _OF_JOBS
 
 
 def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:

@@ -107,12 +107,8 @@ JOB = FieldPart(
 JOB_TEMPLATE = FieldPart(
     "job", (Field("job.restart_policy", RESTART_POLICY, Text((NEVER, ON_FAILURE)), required=True),)
 )
-# The whole of that spec: that of other pods starts again what has ended.
-POD_OF_JOB = FieldPart(
-    "pod",
-    (*JOB_TEMPLATE.entries, *POD.entries),
-    tuple(each for each in POD.defaults if each[0] != RESTART_POLICY),
-)
+# The rest of that spec: that of other pods starts again what has ended.
+POD_OF_RUN = FieldPart("pod", POD.entries, tuple(each for each in POD.defaults if each[0] != RESTART_POLICY))
 # Labels that the API writes on a Job and its pods, by which it selects them.
 WRITTEN_LABELS = (
     "batch.kubernetes.io/controller-uid",

@@ -5,6 +5,7 @@ The claims of a StatefulSet's templates are called by their names in the mounts 
 
 from __future__ import annotations
 
+from pilothouse_manifests.cron_jobs import CRON_JOB
 from pilothouse_manifests.fields import (
     Field,
     FieldPart,
@@ -149,4 +150,5 @@ WORKLOAD_PARTS: dict[str, FieldPart] = {
     "StatefulSet": STATEFUL_SET,
     "DaemonSet": DAEMON_SET,
     "Job": JOB,
+    "CronJob": CRON_JOB,
 }

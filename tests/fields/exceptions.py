@@ -31,6 +31,12 @@ _OF_JOBS = (
     *("pod_failure_policy.pod_conditions.type", "pod_failure_policy.pod_conditions.status"),
     *("success_policy.succeeded_indexes", "success_policy.succeeded_count"),
 )
+_CRON_JOBS = "of a CronJob, which is no Deployment: tests/main_job/test_cron_jobs.py has each"
+_OF_CRON_JOBS = (
+    *("schedule", "time_zone", "concurrency", "max_concurrent", "starting_deadline_seconds"),
+    *("successful_history_limit", "failed_history_limit", "job_labels", "job_annotations"),
+    *(f"job.{name}" for name in _OF_JOBS),
+)
 _STATEFUL_SETS = "of a StatefulSet, which is no Deployment: tests/main_job/test_stateful_sets.py has each"
 _OF_STATEFUL_SETS = (
     *("service_name", "pod_management", "update_strategy", "update_partition", "max_unavailable"),
@@ -57,6 +63,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "etag": _ETAG,
             "runs_kept": _JOBS,
             **{f"job.{name}": _JOBS for name in _OF_JOBS},
+            **{f"cron_job.{name}": _CRON_JOBS for name in _OF_CRON_JOBS},
             **{f"stateful_set.{name}": _STATEFUL_SETS for name in _OF_STATEFUL_SETS},
             **{f"daemon_set.{name}": _DAEMON_SETS for name in _OF_DAEMON_SETS},
             **{f"{program}probes.readiness.termination_grace_seconds": _READINESS for program in _PROGRAMS},

@@ -60,7 +60,7 @@ def _both(theirs: Any, ours: Any) -> bool:
     return theirs is not ABSENT and ours is not ABSENT
 
 
-_METADATA = r"(\.spec\.template)?\.metadata"
+_METADATA = r"(\.spec(\.jobTemplate(\.spec\.template)?|\.template))?\.metadata"
 ALLOWED = (
     AllowedDifference(
         "our labels and annotations", rf"{_METADATA}\.(labels|annotations)\[({OURS.pattern})\]", _added
@@ -114,7 +114,8 @@ def _normalised(found: Any) -> Any:
     all pods, and the order of volumes means nothing.
     """
     copy = json.loads(json.dumps(found))
-    pod = copy.get("spec", {}).get("template", {}).get("spec", {})
+    spec = copy.get("spec", {})
+    pod = spec.get("jobTemplate", {}).get("spec", spec).get("template", {}).get("spec", {})
     names = {}
     for volume in pod.get("volumes", ()):
         name = volume.pop("name")

@@ -19,6 +19,7 @@ from tests.waiting import poll_until
 MANIFESTS = sorted((Path(__file__).parent / "manifests").glob("*.yaml"))
 PATHS: dict[str, tuple[str, ResourceType]] = {
     "ConfigMap": ("/api/v1/namespaces/{}/configmaps", resources.CONFIG_MAPS),
+    "CronJob": ("/apis/batch/v1/namespaces/{}/cronjobs", resources.CRON_JOBS),
     "DaemonSet": ("/apis/apps/v1/namespaces/{}/daemonsets", resources.DAEMON_SETS),
     "Deployment": ("/apis/apps/v1/namespaces/{}/deployments", resources.DEPLOYMENTS),
     "Job": ("/apis/batch/v1/namespaces/{}/jobs", resources.JOBS),

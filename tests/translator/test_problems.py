@@ -21,7 +21,7 @@ def document(version: str, kind: str, annotations: str = "") -> str:
     [
         (WEB.replace("      labels:", "      name: web\n      labels:"), ProblemWeight.HARMLESS),
         (web("paused: true"), ProblemWeight.BEHAVIOUR),
-        (document("batch/v1", "CronJob"), ProblemWeight.BEHAVIOUR),
+        (document("apps/v1", "ReplicaSet"), ProblemWeight.BEHAVIOUR),
         (document("networking.k8s.io/v1", "NetworkPolicy"), ProblemWeight.SECURITY),
         (document("cilium.io/v2", "CiliumNetworkPolicy"), ProblemWeight.SECURITY),
         (document("example.com/v1", "NetworkThing"), ProblemWeight.BEHAVIOUR),

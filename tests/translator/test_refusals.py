@@ -39,8 +39,8 @@ OWNED = "a container owns service/web by its ports, which do not have it"
             f"web.yaml:17: deployment/web: spec.template.spec.containers[0].ports[0].protocol: {NOT}: SCTP",
         ),
         (
-            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: nightly}\nspec: {schedule: '@daily'}\n",
-            "web.yaml:1: cronjob/nightly: CronJob of batch/v1 is not yet supported; "
+            "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: nightly}\nspec: {replicas: 2}\n",
+            "web.yaml:1: replicaset/nightly: ReplicaSet of apps/v1 is not yet supported; "
             "`kubectl apply` it: it will be left alone",
         ),
         (
@@ -291,7 +291,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
                 pod="volumes: [{name: data, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
-            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: settings}\nspec: {a: b}\n",
+            "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: settings}\nspec: {a: b}\n",
         ]
     )
     manifest = convert(parse(text, "web.yaml", problems), NAMESPACE, problems)
@@ -303,7 +303,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ("deployment/web", "spec.paused"),
         ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
-        ("cronjob/settings", ""),
+        ("replicaset/settings", ""),
     ]
     assert len(problems.refused(None)) == 4
 

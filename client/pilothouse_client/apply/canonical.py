@@ -17,6 +17,7 @@ from posixpath import normpath
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_manifests.cron_jobs import ALLOW
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.jobs import NEVER, NON_INDEXED
 from pilothouse_manifests.pod_volumes import USUAL_EXPIRATION_SECONDS, USUAL_MODE
@@ -43,6 +44,7 @@ _STATED = {
     "deployment",
     "stateful_set",
     "job",
+    "cron_job",
     "daemon_set",
     "sidecars",
     "empty_dirs",
@@ -197,6 +199,8 @@ def _fill_workload(container: pb.Container) -> None:
         _fill_stateful_set(container.stateful_set, container.ports)
     elif container.HasField("job"):
         _fill_job(container.job)
+    elif container.HasField("cron_job"):
+        _fill_cron_job(container.cron_job)
     elif container.HasField("daemon_set"):
         _fill_daemon_set(container.daemon_set)
     else:
@@ -249,6 +253,16 @@ def _fill_job(settings: pb.JobSettings) -> None:
     for rule in settings.pod_failure_policy:
         for condition in rule.pod_conditions:
             condition.status = condition.status or "True"
+
+
+def _fill_cron_job(settings: pb.CronJobSettings) -> None:
+    """Set the settings that are not stated to Kubernetes' defaults; `max_concurrent` is no field of a manifest."""
+    settings.concurrency = settings.concurrency or ALLOW
+    if not settings.HasField("successful_history_limit"):
+        settings.successful_history_limit = 3
+    if not settings.HasField("failed_history_limit"):
+        settings.failed_history_limit = 1
+    _fill_job(settings.job)
 
 
 def _fill_daemon_set(settings: pb.DaemonSetSettings) -> None:

@@ -80,7 +80,7 @@ def line(step: Step) -> str:
 
 
 def _of_runs(step: Step) -> str:
-    """A Job's run is as it was made, so that a change waits for the next one."""
+    """A Job's run is as it was made, so that a change waits for the next one; the next of a CronJob comes."""
     changed = {path.partition(".")[0] for path in step.update_mask} - {"labels", "annotations"}
     if step.before is None or not changed or not step.container.HasField("job"):
         return ""

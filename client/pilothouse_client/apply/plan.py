@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
 from pilothouse_client.apply.messages import message
+from pilothouse_manifests.cron_jobs import ALLOW
 from pilothouse_manifests.translator.attach import WantedContainer
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
@@ -72,6 +73,9 @@ def _step(wanted: WantedContainer, before: pb.Container | None, problems: Proble
         return Step(wanted, container, Action.CREATE)
     _check_name(wanted, before, problems)
     _check_selector(wanted, before, problems)
+    if before.cron_job.HasField("max_concurrent") and container.cron_job.concurrency in ("", ALLOW):
+        # No field of a manifest.
+        container.cron_job.max_concurrent = before.cron_job.max_concurrent
     mask = _changed_fields(before, container, wanted.fields)
     return Step(wanted, container, Action.UPDATE if mask else Action.NOTHING, before, mask)
 

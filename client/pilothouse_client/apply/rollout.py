@@ -20,6 +20,7 @@ from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import (
     BOOKMARK_SECONDS,
     DEFAULT_PATIENCE,
+    KINDS_WITH_RUNS,
     ContainerWait,
     Goal,
     Patience,
@@ -109,12 +110,14 @@ class Rollout:
                 return f"container/{name} {state}: not waited for, apply does not start it"
             if container.status == pb.CONTAINER_STATUS_SUCCEEDED:
                 return f"container/{name} {state}"
+            if container.workload_kind == pb.WORKLOAD_KIND_CRON_JOB:
+                return f"container/{name} {state}: {container.message}"
             return f"container/{name} {state} ({container.ready_replicas} ready)"
         if container.observed_generation < self._generations[name] and not container.reason:
             return f"container/{name} {state}: the cluster has yet to follow"
         why = ": ".join(part for part in (container.reason, container.message) if part)
-        of_job = container.workload_kind == pb.WORKLOAD_KIND_JOB
-        ready = f"{container.ready_replicas}{'' if of_job else f'/{container.replicas}'} ready"
+        has_runs = container.workload_kind in KINDS_WITH_RUNS
+        ready = f"{container.ready_replicas}{'' if has_runs else f'/{container.replicas}'} ready"
         return f"container/{name} {state} ({ready})" + (f": {why}" if why else "")
 
     def _judge(self, seen: pb.Container) -> Verdict:

@@ -13,6 +13,7 @@ from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import enum_label, moment, optional, span
+from pilothouse_client.waiting import KINDS_WITH_RUNS
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -24,6 +25,8 @@ _KINDS = {
     pb.PROGRAM_KIND_NATIVE_SIDECAR: "native sidecar",
     pb.PROGRAM_KIND_INIT: "init container",
 }
+# Of a container with runs: pods are there, or will be.
+_GOING = (pb.CONTAINER_STATUS_PENDING, pb.CONTAINER_STATUS_RUNNING)
 ContainerName = Annotated[
     str, typer.Argument(help="Name of the container.", autocompletion=complete_container)
 ]
@@ -36,7 +39,14 @@ ProgramName = Annotated[
 
 
 def _ready(container: Any) -> str:
-    """Returns how many programs of its pods are ready, and how many shall be, as kubectl counts those of a pod."""
+    """Returns how many programs of its pods are ready, and how many shall be, as kubectl counts those of a pod.
+
+    Nothing of a run that has ended, and of a CronJob between its runs: no pod shall be ready then.
+    """
+    if container.workload_kind in KINDS_WITH_RUNS and not (
+        container.status in _GOING and _has_pods(container)
+    ):
+        return ""
     foreign = any(condition.type == "ForeignPrograms" for condition in container.conditions)
     wanted = container.replicas if container.HasField("replicas") else 1
     seen = [each for each in container.programs if not _ends(each.kind)]
@@ -46,6 +56,11 @@ def _ready(container: Any) -> str:
         of_pod = sum(not _ends(kind) for _, kind, _ in _declared(container))
         ready = container.ready_replicas * of_pod
     return f"{ready}/{wanted * of_pod}{' foreign' if foreign else ''}"
+
+
+def _has_pods(container: Any) -> bool:
+    """Returns whether pods of a run are there, or are to be made."""
+    return container.workload_kind == pb.WORKLOAD_KIND_JOB or any(each.pods for each in container.programs)
 
 
 def _why(container: Any) -> str:

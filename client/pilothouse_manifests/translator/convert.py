@@ -1,14 +1,15 @@
 """Sorts documents by kind and converts each.
 
-Deployments, StatefulSets, DaemonSets, Jobs, Services, ServiceAccounts, ConfigMaps, Secrets and PersistentVolumeClaims
-have a place on the platform; a `v1` List stands for its items. The Namespace that is applied to exists, or nothing
-could be applied; its desired state is no part of this. Every other kind is reported by name.
+Deployments, StatefulSets, DaemonSets, Jobs, CronJobs, Services, ServiceAccounts, ConfigMaps, Secrets and
+PersistentVolumeClaims have a place on the platform; a `v1` List stands for its items. The Namespace that is applied to
+exists, or nothing could be applied; its desired state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
 from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
 from pilothouse_manifests.translator.convert_deployment import convert_workload
 from pilothouse_manifests.translator.convert_service import convert_account, convert_service
@@ -24,6 +25,7 @@ WORKLOADS = (
     ("apps/v1", "StatefulSet"),
     ("apps/v1", "DaemonSet"),
     ("batch/v1", "Job"),
+    ("batch/v1", "CronJob"),
 )
 SERVICE = ("v1", "Service")
 SERVICE_ACCOUNT = ("v1", "ServiceAccount")
@@ -171,7 +173,9 @@ def _read_all(root: Fields) -> None:
 
 def _refused(root: Mapping, subject: str) -> RefusedWorkload | None:
     """A document that cannot be applied, if it has a template for pods."""
-    template = _mapping(_mapping(root, "spec"), "template")
+    spec = _mapping(root, "spec")
+    of_jobs = _mapping(_mapping(spec, JOB_TEMPLATE_KEY), "spec")
+    template = _mapping(of_jobs if of_jobs.entries else spec, "template")
     labels = _mapping(_mapping(template, "metadata"), "labels")
     account = _text(_mapping(template, "spec"), "serviceAccountName")
     if not template.entries:

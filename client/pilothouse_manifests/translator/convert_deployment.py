@@ -1,4 +1,4 @@
-"""A Deployment, a StatefulSet, a DaemonSet or a Job as a container.
+"""A Deployment, a StatefulSet, a DaemonSet, a Job or a CronJob as a container.
 
 The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
 manifest has: two sets of labels, a selector, several containers. The selector is checked, because it must select the
@@ -10,8 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pilothouse_manifests.cron_jobs import (
+    CRON_JOB,
+    CRON_JOB_TEMPLATE,
+    JOB_METADATA,
+    JOB_OF_CRON_JOB,
+    JOB_TEMPLATE_KEY,
+    SCHEDULE,
+)
 from pilothouse_manifests.fields import FieldPart, Values
-from pilothouse_manifests.jobs import JOB, POD_OF_JOB, SUSPEND, WRITTEN_LABELS
+from pilothouse_manifests.jobs import JOB, JOB_TEMPLATE, POD_OF_RUN, SUSPEND, WRITTEN_LABELS
 from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import (
@@ -28,6 +36,7 @@ from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     ManifestWorkload,
+    Metadata,
     metadata,
 )
 from pilothouse_manifests.volumes import DNS_LABEL
@@ -46,33 +55,55 @@ def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkloa
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
     with root.part("spec", required=True) as spec:
-        container |= read(part, spec, _HOOKS) or {}
+        container |= read(SCHEDULE if part is CRON_JOB else part, spec, _HOOKS) or {}
         if part is not DEPLOYMENT:
             # One with the defaults alone is still of its kind.
             container.setdefault(part.name, {})
-        with spec.part("template", required=True) as template:
-            with template.part("metadata") as stated:
-                pods = metadata(stated, namespace)
-                stated.only_default("name")
-            pod_labels = texts_of(pods.labels)
-            with template.part("spec", required=True) as pod:
-                templates = container.get(part.name, {}).get("claim_templates", ())
-                declared, volumes = _pod(
-                    pod, container, [each["name"] for each in templates if "name" in each], part
-                )
+        if part is CRON_JOB:
+            pods, declared, volumes = _jobs(spec, container, namespace)
+        else:
+            pods, declared, volumes = _template(spec, container, part, namespace)
+        pod_labels = texts_of(pods.labels)
         if part is JOB:
             _pass_selector(spec, own.exported)
-        else:
+        elif part is not CRON_JOB:
             with spec.part("selector", required=True) as selector:
                 container["selector"] = _selector(selector, pod_labels)
     container |= {"labels": texts_of(own.labels), "annotations": texts_of(own.annotations)}
     container |= {"pod_labels": dict(pod_labels), "pod_annotations": texts_of(pods.annotations)}
-    if part is JOB:
+    if part in (JOB, CRON_JOB):
         _settle_labels(container, own.exported)
     _drop_platform_labels(container)
     return ManifestWorkload(
         root.place, root.reporter, container, declared, pod_labels, volumes.implied, volumes.claims
     )
+
+
+def _template(
+    spec: Fields, container: Values, part: FieldPart, namespace: str
+) -> tuple[Metadata, list[DeclaredPort], PodVolumes]:
+    """Fills in the values of a template; returns its metadata, the ports that it declares, and its volumes."""
+    with spec.part("template", required=True) as template:
+        with template.part("metadata") as stated:
+            pods = metadata(stated, namespace)
+            stated.only_default("name")
+        with template.part("spec", required=True) as pod:
+            templates = container.get(part.name, {}).get("claim_templates", ())
+            names = [each["name"] for each in templates if "name" in each]
+            return pods, *_pod(pod, container, names, part)
+
+
+def _jobs(spec: Fields, container: Values, namespace: str) -> tuple[Metadata, list[DeclaredPort], PodVolumes]:
+    """The same of the Jobs of a CronJob, with their settings."""
+    settings: Values = container[CRON_JOB.name]
+    with spec.part(JOB_TEMPLATE_KEY, required=True) as jobs:
+        with jobs.part("metadata") as stated:
+            settings |= (read(JOB_METADATA, stated) or {}).get(CRON_JOB.name, {})
+            stated.only_default("name")
+        with jobs.part("spec", required=True) as of_job:
+            settings |= (read(JOB_OF_CRON_JOB, of_job) or {}).get(CRON_JOB.name, {})
+            of_job.only_default(SUSPEND, False)
+            return _template(of_job, container, CRON_JOB, namespace)
 
 
 def _without_pause(rollout: Values, source: MappingSource) -> Values:
@@ -90,13 +121,28 @@ def _without_suspension(job: Values, source: MappingSource) -> Values:
     return job
 
 
+def _without_stop(schedule: Values, source: MappingSource) -> Values:
+    """A schedule that is suspended must not begin because the field is left out."""
+    if schedule.pop("suspended", False):
+        words = (
+            "remove it and apply, which begins the schedule; `pilothouse containers stop NAME` suspends it"
+        )
+        source.unusable(SUSPEND, f"cannot be represented: {words}")
+    return schedule
+
+
 def _with_size(claim: Values, source: MappingSource) -> Values:
     if not claim.get("size"):
         source.invalid("spec.resources.requests.storage", "expected a size, found none")
     return claim
 
 
-_HOOKS: Hooks = {DEPLOYMENT: _without_pause, CLAIM_TEMPLATE: _with_size, JOB: _without_suspension}
+_HOOKS: Hooks = {
+    DEPLOYMENT: _without_pause,
+    CLAIM_TEMPLATE: _with_size,
+    JOB: _without_suspension,
+    SCHEDULE: _without_stop,
+}
 
 
 def _pass_selector(spec: Fields, exported: bool) -> None:
@@ -166,9 +212,12 @@ def _pod(
     container["empty_dirs"] = volumes.empty_dirs
     container["pod_volumes"] = volumes.own
     hooks = _hooks(volumes)
-    values = read(POD_OF_JOB if part is JOB else POD, pod, hooks) or {}
     if part is JOB:
-        container[part.name] |= values.pop(part.name, {})
+        container[part.name] |= (read(JOB_TEMPLATE, pod) or {}).get(part.name, {})
+    elif part is CRON_JOB:
+        found = (read(CRON_JOB_TEMPLATE, pod) or {}).get(part.name, {})
+        container[part.name].setdefault("job", {}).update(found.get("job", {}))
+    values = read(POD_OF_RUN if part in (JOB, CRON_JOB) else POD, pod, hooks) or {}
     containers = list(pod.each(CONTAINERS))
     if not containers:
         if pod.present:

@@ -13,7 +13,8 @@ from pilothouse_server.containers.model import Container, DesiredState, Status
 from pilothouse_server.containers.namespace_facts import ChangeFacts
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.repository import ContainerChange
-from pilothouse_server.containers.workloads import has_runs
+from pilothouse_server.containers.schedule_status import refusal_of_run
+from pilothouse_server.containers.workloads import has_runs, has_schedule, lists_runs, workload_type
 from pilothouse_server.errors import FailedPrecondition, invalid
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 
@@ -31,7 +32,7 @@ def changed(stored: Container, wanted: Container, moment: datetime) -> Container
         reason, message = ("", "") if wanted.desired_state == "running" else until_no_pods(stored)
         observed = msgspec.structs.replace(wanted.observed, status=status, reason=reason, message=message)
         wanted = msgspec.structs.replace(wanted, observed=observed)
-    elif wanted.spec.run != stored.spec.run:
+    elif wanted.spec.run != stored.spec.run and has_runs(wanted):
         observed = msgspec.structs.replace(wanted.observed, status="pending", reason="Creating", message="")
         wanted = msgspec.structs.replace(wanted, observed=observed)
     elif wanted.replicas > stored.replicas:
@@ -60,7 +61,7 @@ def restarted(stored: Container, moment: datetime) -> ContainerChange:
 
 
 def new_run(facts: ChangeFacts) -> ContainerChange:
-    """Returns the beginning of a new run of a Job; one that has not ended is replaced.
+    """Returns the beginning of a new run; one of a Job that has not ended is replaced.
 
     Raises FailedPrecondition for an inactive namespace, ResourceExhausted for its quota.
     """
@@ -134,14 +135,25 @@ def refuse_ended(container: Container, verb: str) -> None:
 
 
 def refuse_without_runs(container: Container) -> None:
-    """Raises InvalidArgument for a container that is no Job."""
-    if not has_runs(container):
-        raise invalid("name", f'container "{container.name}" is no Job: only Jobs have runs')
+    """Raises InvalidArgument for a container that is neither a Job nor a CronJob."""
+    if not lists_runs(container):
+        words = "is neither a Job nor a CronJob: only these have runs"
+        raise invalid("name", f'container "{container.name}" {words}')
 
 
 def refuse_running(container: Container) -> None:
-    """Raises InvalidArgument for a container without runs, FailedPrecondition if its newest run has not ended."""
+    """Raises InvalidArgument for a container without runs, FailedPrecondition if its newest run has not ended, or as
+    many runs of a CronJob as may be active.
+    """
     refuse_without_runs(container)
+    if has_schedule(container):
+        if why := refusal_of_run(container):
+            raise FailedPrecondition(
+                f'container "{container.name}" {why}',
+                reason="RUN_NOT_ENDED",
+                metadata={"status": container.observed.status},
+            )
+        return
     if run_end(container) is None:
         raise FailedPrecondition(
             f'the newest run of container "{container.name}" has not ended; RestartContainer replaces it',
@@ -152,8 +164,9 @@ def refuse_running(container: Container) -> None:
 
 def refuse_rollout(container: Container) -> None:
     """Raises FailedPrecondition for a container whose changes are not rolled out."""
-    if has_runs(container):
+    if lists_runs(container):
+        kind = workload_type(container).kind
         raise FailedPrecondition(
-            f'container "{container.name}" is a Job, which has no rollout to hold: use SUSPEND',
+            f'container "{container.name}" is a {kind}, which has no rollout to hold: use SUSPEND',
             reason="PAUSE_MODE_UNSUPPORTED",
         )

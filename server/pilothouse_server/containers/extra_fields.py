@@ -7,13 +7,21 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_manifests.extra_fields import PathError, PathStep, is_missing, overlap, parse, spelled
+from pilothouse_manifests.extra_fields import (
+    PathError,
+    PathStep,
+    is_missing,
+    is_of_jobs,
+    overlap,
+    parse,
+    spelled,
+)
 from pilothouse_manifests.schemas.definitions import Schemas
 from pilothouse_manifests.schemas.tables import NEWEST, OLDEST, schemas
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.pod_manifests import pod_spec
-from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.containers.workloads import has_schedule, workload_type
 
 _FIELD: Final = "container.extra_fields"
 _MINOR = re.compile(r"v?1\.([0-9]{1,3})")
@@ -30,7 +38,8 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
     if sum(len(path) + len(text) for path, text in given.items()) > _CHARACTERS:
         found.add(_FIELD, "max_length", f"must not be longer than {_CHARACTERS} characters in total")
         return given
-    document = {"spec": {"template": {"spec": pod_spec(container)}}}
+    template = workload_type(container).template
+    document = _document(container, template)
     checked: dict[tuple[PathStep, ...], str] = {}
     for path, text in given.items():
         at = f'{_FIELD}["{path[:_LONGEST_PATH]}"]'
@@ -42,7 +51,10 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
         except PathError as error:
             found.add(at, "path", str(error))
             continue
-        if is_missing(document, steps):
+        if _is_of_other_kind(container, steps):
+            words = f"must lead through {'.'.join(template)} to a field of the pods of this kind"
+            found.add(at, "path", words)
+        elif is_missing(document, steps):
             found.add(at, "exists", "names an item that the pods do not have")
         if any(overlap(steps, other) for other in checked):
             found.add(at, "unique", "is the same as another path, or lies above or below it")
@@ -50,6 +62,20 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             found.add(at, "json", rule)
         checked[steps] = text
     return {spelled(steps): text for steps, text in checked.items()}
+
+
+def _document(container: Container, template: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the workload as far as its pods are described."""
+    document: dict[str, Any] = {"spec": pod_spec(container)}
+    for key in reversed(template):
+        document = {key: document}
+    return document
+
+
+def _is_of_other_kind(container: Container, steps: tuple[PathStep, ...]) -> bool:
+    """Returns whether a path leads into the Jobs of a CronJob where there is none, or past them to a template."""
+    inside = is_of_jobs(steps)
+    return inside != has_schedule(container) and (inside or steps[1].key == "template")
 
 
 def schemas_of(version: str) -> tuple[Schemas, bool]:

@@ -20,7 +20,7 @@ def foreign_programs(
     """Returns the condition; None where the template has our programs alone."""
     if workload is None:
         return None
-    spec = workload.spec.template.spec
+    spec = workload.pod_template.spec
     ours = {container.spec.pod_container_name, *(each.name for each in container.spec.sidecars)}
     added = [each.name for each in spec.containers if each.name not in ours]
     ours = {init.name for init in container.spec.init_containers}

@@ -37,6 +37,7 @@ from pilothouse_server.containers import manifests
 from pilothouse_server.containers.job_status import RUN
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
 from pilothouse_server.guard.checks import ACCOUNT, OBEYED_KEYS, shown
 from pilothouse_server.guard.inspection import violations
@@ -52,7 +53,6 @@ _OURS: Final = frozenset({
     manifests.REPLACED_AT, manifests.NO_NODE,
     manifests.RENDERED, RUN,
 })  # fmt: skip
-_TEMPLATE: Final = ("spec", "template")
 
 
 def only_takes_away(_permission: str) -> bool:
@@ -131,7 +131,8 @@ def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns
 
 def _program_of(found: GuardViolation) -> Steps:
     """Returns the place of the finding's program, because a right of one is no right of another; else nothing."""
-    place = found.steps[3:5]
+    steps = found.steps
+    place = steps[steps.index("template") + 2 :][:2] if "template" in steps else ()
     return place if place and place[0] in (CONTAINERS, INIT_CONTAINERS) else ()
 
 
@@ -282,14 +283,15 @@ def _denied(container: Container, found: GuardViolation, field: str) -> Pilothou
 
 def _field(container: Container, found: GuardViolation) -> str:
     """Returns the field of the container that a finding comes from; else its path in the object."""
-    place, steps = found.steps[:2], found.steps[2:]
+    template = workload_type(container).template
+    of_pods, steps = found.steps[: len(template)] == template, found.steps[len(template) :]
     named: str | int | None = None
-    if place == _TEMPLATE and steps[0] == "metadata":
+    if of_pods and steps[0] == "metadata":
         named = f"pod_{steps[1]}"
         if getattr(container.spec, named) == getattr(container, str(steps[1])):
             # A create takes these for the pods.
             named = str(steps[1])
-    elif place == _TEMPLATE and len(steps) > 1:
+    elif of_pods and len(steps) > 1:
         named = _field_of_pod(container, found, steps[1:])
     return found.path if named is None else f"container.{named}"
 

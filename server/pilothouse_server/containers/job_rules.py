@@ -1,35 +1,67 @@
-"""The rules between the settings of a Job, as Kubernetes' API reference for Jobs (v1.36) states them."""
+"""The rules between the settings of Jobs and CronJobs, as Kubernetes' API reference (v1.36) states them."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from pilothouse_manifests.cron_jobs import ALLOW, FORBID, REPLACE
 from pilothouse_manifests.jobs import FAIL_INDEX, INDEXED, NEVER, NON_INDEXED, ON_FAILURE
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.workload_settings import JobSettings, PodFailureRule
+from pilothouse_server.containers.workload_settings import CronJobSettings, JobSettings, PodFailureRule
+from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.cron_schedule import RunSchedule, time_zone
 
 # The name of a run is that of its container with a number, and a label's value.
 LONGEST_NAME: Final = 57
+# The controller appends a number to the name of a CronJob.
+LONGEST_SCHEDULED_NAME: Final = 52
 _ACTIONS = ("FailJob", FAIL_INDEX, "Ignore", "Count")
 _MOST_AT_ONCE = 100_000
 _INDEXES = re.compile(r"(?:0|[1-9][0-9]{0,9})(?:-[1-9][0-9]{0,9})?(?:,[1-9][0-9]{0,9}(?:-[1-9][0-9]{0,9})?)*")
 
 
 def check_runs(found: Findings, container: Container) -> None:
-    """Notes each broken rule of a Job's settings, and settings of runs of one that has none."""
-    job = container.spec.workload
-    if not isinstance(job, JobSettings):
-        if container.spec.runs_kept is not None:
-            found.add("container.runs_kept", "unused", "is only allowed with job")
-        return
+    """Notes each broken rule of the settings of a Job or CronJob, and settings of runs of one that has none."""
+    settings = container.spec.workload
+    if isinstance(settings, CronJobSettings):
+        _check_schedule(found, container, settings)
+        _check_job(found, "container.cron_job.job", container, settings.job)
+    elif isinstance(settings, JobSettings):
+        _check_name(found, container)
+        _check_job(found, "container.job", container, settings)
+    elif container.spec.runs_kept is not None:
+        found.add("container.runs_kept", "unused", "is only allowed with job and cron_job")
+
+
+def _check_name(found: Findings, container: Container) -> None:
     if len(container.name) > LONGEST_NAME and not container.imported:
         rule = f"of a Job must have at most {LONGEST_NAME} characters: its runs are called NAME-2 and so on"
         found.add("container.name", "max_length", rule)
     if container.replicas != 1:
         found.add("container.replicas", "unused", "must be unset for a Job: set job.parallelism")
-    field = "container.job"
+
+
+def _check_schedule(found: Findings, container: Container, settings: CronJobSettings) -> None:
+    field = "container.cron_job"
+    if len(container.name) > LONGEST_SCHEDULED_NAME and not container.imported:
+        words = f"must not be longer than {LONGEST_SCHEDULED_NAME} characters for a CronJob"
+        found.add("container.name", "max_length", words)
+    if container.replicas != 1:
+        words = "must be unset for a CronJob: set cron_job.job.parallelism"
+        found.add("container.replicas", "unused", words)
+    for name, check in (("schedule", RunSchedule.parse), ("time_zone", time_zone)):
+        try:
+            check(getattr(settings, name))
+        except InvalidValueError as error:
+            found.add(f"{field}.{name}", "format", str(error))
+    found.one_of(f"{field}.concurrency", settings.concurrency, (ALLOW, FORBID, REPLACE))
+    if settings.max_concurrent is not None and settings.concurrency not in ("", ALLOW):
+        found.add(f"{field}.max_concurrent", "unused", f"is only allowed with {ALLOW}")
+
+
+def _check_job(found: Findings, field: str, container: Container, job: JobSettings) -> None:
     found.one_of(f"{field}.completion_mode", job.completion_mode, (INDEXED, NON_INDEXED))
     found.one_of(f"{field}.restart_policy", job.restart_policy, (NEVER, ON_FAILURE))
     found.one_of(

@@ -15,9 +15,10 @@ from datetime import datetime
 
 import msgspec
 
+from pilothouse_manifests.cron_jobs import ALLOW
 from pilothouse_server.containers.model import Container, Status, Value
-from pilothouse_server.containers.workload_settings import JobSettings
-from pilothouse_server.containers.workloads import has_runs
+from pilothouse_server.containers.workload_settings import CronJobSettings, JobSettings
+from pilothouse_server.containers.workloads import has_runs, has_schedule
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT, REASON_LIMIT
 from pilothouse_server.kubernetes.objects import Job, ObjectCondition, WorkloadObject, storable
 from pilothouse_server.kubernetes.ownership import DOMAIN
@@ -38,6 +39,8 @@ REMOVED_MESSAGE = "its Job was deleted before its end was seen"
 
 # Runs that are kept where nothing is said.
 _RUNS_KEPT = 5
+# Runs of a CronJob that may be active at a time where nothing is said.
+_MOST_CONCURRENT = 3
 
 
 def runs_kept(container: Container) -> int:
@@ -47,18 +50,33 @@ def runs_kept(container: Container) -> int:
 
 
 def pods_at_once(container: Container) -> int:
-    """Returns how many pods a container may have: its replicas; the concurrent ones of a Job until it has ended."""
-    job = container.spec.workload
-    if not isinstance(job, JobSettings):
-        return container.replicas
-    if run_end(container) is not None:
-        return 0
+    """Returns how many pods a container may have: its replicas; the concurrent ones of a Job until it has ended; those
+    of the concurrent runs of a CronJob.
+    """
+    match container.spec.workload:
+        case JobSettings() as job:
+            return 0 if run_end(container) is not None else _pods_of(job)
+        case CronJobSettings() as settings:
+            return most_concurrent(settings) * _pods_of(settings.job)
+    return container.replicas
+
+
+def most_concurrent(settings: CronJobSettings) -> int:
+    """Returns how many runs of a CronJob may be active at a time."""
+    if settings.concurrency not in ("", ALLOW):
+        return 1
+    return _MOST_CONCURRENT if settings.max_concurrent is None else settings.max_concurrent
+
+
+def _pods_of(job: JobSettings) -> int:
     pods = 1 if job.parallelism is None else job.parallelism
     return pods if job.completions is None else min(pods, job.completions)
 
 
 def run_name(container: Container, number: int) -> str:
-    """Returns the name of the Job of a run."""
+    """Returns the name of the Job of a run; of a CronJob, of one that was requested: the first one has number 2."""
+    if has_schedule(container):
+        return f"{container.kubernetes_name}-run-{number - 1}"
     present = container.spec.run
     first = container.kubernetes_name.removesuffix(f"-{present}" if present > 1 else "")
     return f"{first}-{number}" if number > 1 else first
@@ -67,6 +85,8 @@ def run_name(container: Container, number: int) -> str:
 def next_run(container: Container) -> Container:
     """Returns it with a new run; the present one may not have ended."""
     number = container.spec.run + 1
+    if has_schedule(container):
+        return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, run=number))
     return msgspec.structs.replace(
         container,
         kubernetes_name=run_name(container, number),
@@ -76,7 +96,7 @@ def next_run(container: Container) -> Container:
 
 
 class ContainerRun(Value, frozen=True):
-    """A run of a container: a Job. `name`: that of the Job."""
+    """A run of a container: a Job. `name`: that of the Job. `number`: 0 where the database counts."""
 
     name: str
     number: int
@@ -105,7 +125,9 @@ def run_end(container: Container) -> Condition | None:
 
 
 def newest_run(container: Container) -> ContainerRun:
-    """Returns the newest run of a container before the cluster has shown it."""
+    """Returns the newest run of a container before the cluster has shown it; one of a CronJob has no number yet."""
+    if has_schedule(container):
+        return ContainerRun(run_name(container, container.spec.run), 0, "pending", "Creating")
     status: Status = "pending" if container.desired_state == "running" else container.desired_state
     return with_end(
         container, ContainerRun(container.kubernetes_name, container.spec.run, status, "Creating")
@@ -169,11 +191,12 @@ def runs_of(
         number = job.metadata.annotation(RUN)
         if isinstance(job, Job) and number.isdecimal() and 0 < int(number) <= container.spec.run:
             mine = [pod for pod in pods if pod.revision == job.metadata.name]
-            found.append(_run(container, job, int(number), mine))
+            found.append(run_of(container, job, int(number), mine))
     return tuple(sorted(found, key=lambda run: run.number))
 
 
-def _run(container: Container, job: Job, number: int, pods: Sequence[PodObservation]) -> ContainerRun:
+def run_of(container: Container, job: Job, number: int, pods: Sequence[PodObservation]) -> ContainerRun:
+    """Returns the run that a Job is, by its pods."""
     end = job.finished
     if end is not None:
         state = _ended(end, pods)

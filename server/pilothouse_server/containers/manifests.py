@@ -21,17 +21,18 @@ from hashlib import sha256
 import msgspec
 
 from pilothouse_manifests import extra_fields
-from pilothouse_manifests.jobs import NEVER, RESTART_POLICY
+from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
+from pilothouse_manifests.jobs import NEVER, RESTART_POLICY, SUSPEND
 from pilothouse_manifests.table import RECREATE
-from pilothouse_server.containers.job_status import RUN
+from pilothouse_server.containers.job_status import RUN, run_name
 from pilothouse_server.containers.model import Container, TakenOver
 from pilothouse_server.containers.owned_services import owned_services
 from pilothouse_server.containers.pod_manifests import pod_spec
-from pilothouse_server.containers.workload_settings import JobSettings
-from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.containers.workload_settings import CronJobSettings, JobSettings
+from pilothouse_server.containers.workloads import has_schedule, workload_type
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
-from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Service, WorkloadObject
+from pilothouse_server.kubernetes.objects import JOBS, KubernetesObject, Manifest, Service, WorkloadObject
 from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
     DOMAIN,
@@ -55,6 +56,8 @@ REPLACED_AT = f"{DOMAIN}/replaced-generation"
 RENDERED = f"{DOMAIN}/rendered"
 # A label that no node has: a DaemonSet whose template selects it is stopped.
 NO_NODE = f"{DOMAIN}/no-node"
+# On a Job of a CronJob that its schedule did not start.
+INSTANTIATED = "cronjob.kubernetes.io/instantiate"
 # Fields of a Job that can change while it runs.
 _CHANGEABLE = frozenset(
     {
@@ -70,13 +73,14 @@ FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
 def pod_labels(container: Container) -> dict[str, str]:
     """The caller's labels and ours: the labels that we select by win, but `managed-by` is the caller's to set.
 
-    The pods of an imported workload have theirs alone, or they would restart.
+    The pods of an imported workload have theirs alone, or they would restart. Those of a CronJob do not, so the next
+    ones get the label by which they are found.
     """
     taken_over = container.spec.taken_over
     if taken_over is not None:
-        return container.spec.pod_labels | {
-            key: text for key, text in taken_over.pod_labels.items() if is_platforms(key)
-        }
+        ours = {CONTAINER_UID: container.uid} if has_schedule(container) else {}
+        theirs = {key: text for key, text in taken_over.pod_labels.items() if is_platforms(key)}
+        return container.spec.pod_labels | theirs | ours
     return _labels(container, container.spec.pod_labels)
 
 
@@ -104,11 +108,15 @@ def _labels(container: Container, labels: dict[str, str]) -> dict[str, str]:
 
 def object_labels(container: Container) -> dict[str, str]:
     """Returns the labels of the workload and the Services of a container: they are ours, also of imported pods."""
+    return _labels_of_object(container, container.labels)
+
+
+def _labels_of_object(container: Container, labels: dict[str, str]) -> dict[str, str]:
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
-        return {**_labels(container, container.labels), MANAGED_BY: MANAGER, **home}
+        return {**_labels(container, labels), MANAGED_BY: MANAGER, **home}
     # Others find these objects by labels of their own, `managed-by` among them.
-    return {**container.labels, CONTAINER_UID: container.uid, **home}
+    return {**labels, CONTAINER_UID: container.uid, **home}
 
 
 def workload(container: Container, *, replicas_set: int | None = None, held: bool | None = None) -> Manifest:
@@ -150,9 +158,45 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
         ),
         "spec": spec,
     }
+    if type_.scheduled:
+        _to_jobs(container, manifest)
     for path, text in container.spec.extra_fields.items():
         extra_fields.write(manifest, extra_fields.parse(path), msgspec.json.decode(text))
     return _of_run(container, manifest) if type_.runs else manifest
+
+
+def _to_jobs(container: Container, manifest: Manifest) -> None:
+    """Moves the template of the pods to that of the Jobs, and adds what each of these gets."""
+    settings = container.spec.workload
+    assert isinstance(settings, CronJobSettings)
+    spec = manifest["spec"]
+    del spec["selector"]
+    template = spec.pop("template")
+    template["spec"][RESTART_POLICY] = settings.job.restart_policy or NEVER
+    jobs = spec.setdefault(JOB_TEMPLATE_KEY, {})
+    jobs.setdefault("metadata", {})["labels"] = _labels_of_object(container, settings.job_labels)
+    jobs.setdefault("spec", {})["template"] = template
+    manifest["metadata"].setdefault("annotations", {})[RUN] = str(container.spec.run)
+
+
+def job_on_request(container: Container, number: int) -> Manifest:
+    """Returns the Job of a run of a CronJob that was requested, as `kubectl create job --from` makes it.
+
+    It is suspended: so it can neither end nor be deleted for its age before the CronJob notes that it was made.
+    """
+    template = workload(container)["spec"][JOB_TEMPLATE_KEY]
+    annotations = template["metadata"].get("annotations", {})
+    return {
+        "apiVersion": JOBS.api_version,
+        "kind": JOBS.kind,
+        "metadata": {
+            "name": run_name(container, number),
+            "namespace": container.kubernetes_namespace,
+            "labels": template["metadata"]["labels"],
+            "annotations": {**annotations, INSTANTIATED: "manual", RUN: str(number)},
+        },
+        "spec": {**template["spec"], SUSPEND: True},
+    }
 
 
 def _of_run(container: Container, manifest: Manifest) -> Manifest:

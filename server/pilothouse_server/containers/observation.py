@@ -10,6 +10,7 @@ Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
 * succeeded, and failed for a Job: its newest run has ended (`job_status`). These go before the requested states.
+* running for a CronJob: its schedule runs (`schedule_status`), whatever becomes of its runs.
 * running: as many pods are ready as are desired, of any template. The last request counts, also before the cluster
   shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does (`rollout`).
 
@@ -39,8 +40,9 @@ from pilothouse_server.containers.rollout import (
     says_why,
     witness,
 )
+from pilothouse_server.containers.schedule_status import LAST_RUN, ScheduleState, schedule_state
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
-from pilothouse_server.containers.workloads import Newest, has_runs, workload_type
+from pilothouse_server.containers.workloads import Newest, has_runs, has_schedule, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, WARNED
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import EventObject, ObjectCondition, Pod, ReplicaSet, WorkloadObject
@@ -49,9 +51,11 @@ from pilothouse_server.kubernetes.pod_observation import (
     PodObservation,
     added_up,
     observe_pod,
+    revision_of,
     waits_without_saying_why,
 )
 from pilothouse_server.kubernetes.program_observation import CRASH_LOOP, ORDINARY
+from pilothouse_server.kubernetes.set_objects import CronJob
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition, ConditionStatus
 
@@ -118,17 +122,25 @@ def observe(
         (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
-    every = observations
+    every, schedule = observations, None
     if has_runs(container):
         # Of former runs nothing is said here.
         observations = [pod for pod in observations if pod.revision == container.kubernetes_name]
+    elif isinstance(workload, CronJob):
+        schedule = schedule_state(container, workload, observations, cluster_now or now)
+        observations = [pod for pod in observations if pod.revision in schedule.active]
+        pods = tuple(pod for pod in pods if revision_of(pod) in schedule.active)
     newest, type_ = None, workload_type(container)
     if workload is not None:
         newest = type_.newest(workload, tuple(replica_sets), observations)
     named = [_with_name(pod, type_.per_node) for pod in observations] if type_.names_pods else observations
     spec_replicas = workload.replicas if workload else 0
     rollout = observe_rollout(container, workload, newest, named)
-    status, reason, message, recheck_seconds = _status(container, workload, named, cluster_now or now)
+    status, reason, message, recheck_seconds = (
+        _status(container, workload, named, cluster_now or now)
+        if schedule is None
+        else _of_schedule(container, schedule)
+    )
     if status == "running" and not reason and rollout is not None and workload is not None:
         reason, message = reason_of(rollout, workload, named, newest)
     foreign = foreign_programs(container, workload, permitted)
@@ -161,7 +173,7 @@ def observe(
         conditions=_conditions(
             container,
             workload,
-            (rollout, foreign),
+            (rollout, foreign, *(() if schedule is None else schedule.conditions)),
             stability.condition if stability is not None else None,
             now,
         ),
@@ -235,6 +247,13 @@ def _status(
     return "pending", *_why_pending(container, workload, living, ready), None
 
 
+def _of_schedule(container: Container, schedule: ScheduleState) -> tuple[Status, str, str, float | None]:
+    state, refused = schedule.state, _refusal(container)
+    if refused and state.status == "running":
+        return "running", *refused, schedule.recheck_seconds
+    return state.status, state.reason, state.message, schedule.recheck_seconds
+
+
 def _without_replicas(container: Container, workload: WorkloadObject) -> tuple[Status, str, str]:
     """Returns the status of a container that shall run, and has no replica."""
     if workload_type(container).per_node and _is_settled(container, workload) and workload.followed:
@@ -295,6 +314,9 @@ def until_no_pods(container: Container) -> tuple[str, str]:
     Empty where the last look found no pod: no pod would end, so no look would take the reason back.
     """
     observed = container.observed
+    if has_schedule(container):
+        # Its runs go on.
+        return "", ""
     if container.desired_state != "running":
         return (observed.reason, observed.message) if observed.reason in WINDING_DOWN else ("", "")
     if observed.deployment_name and observed.phase in ("", "Failed", "Succeeded"):
@@ -385,6 +407,7 @@ def _conditions(
         found += [end] if (end := run_end(container)) is not None else []
     elif workload is None:
         found.append(Condition(AVAILABLE, "False", f"{workload_type(container).kind}Missing"))
+        found += [each for each in before.values() if each.type == LAST_RUN]
     else:
         found += [
             Condition(

@@ -45,7 +45,7 @@ from pilothouse_server.containers.model import Container, DesiredState, Image, P
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.namespace_limits import refuse_services, refuse_unfit
 from pilothouse_server.containers.repository import ContainerChange, Creation
-from pilothouse_server.containers.workloads import has_runs
+from pilothouse_server.containers.workloads import has_schedule, lists_runs
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
@@ -75,6 +75,7 @@ list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
 list_runs = repository.list_runs
+find_run_name = repository.find_run_name
 get_many = repository.get_many
 find_cached = repository.find_cached
 list_ready = repository.list_ready
@@ -310,6 +311,9 @@ async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> t
     if mode == "hold_rollout":
         return await _decided(target, namespace, name, _hold_rollout), []
     moved = await _move(target, namespace, name, "pause", {"running": "paused", "paused": "paused"})
+    if has_schedule(moved):
+        # Runs that are active go on.
+        return moved, []
     losses = ["pod address", "memory"]
     losses += [f"emptyDir {item.name}" for item in moved.spec.empty_dirs]
     return moved, losses
@@ -323,16 +327,18 @@ async def resume(target: Target, namespace: str, name: str) -> Container:
 
 
 async def restart(target: Target, namespace: str, name: str) -> Container:
-    """Requests the replacement of every pod, or a new run of a Job, which replaces one that has not ended.
+    """Requests the replacement of every pod, or a new run: of a Job it replaces one that has not ended.
 
-    FailedPrecondition if stopped or paused.
+    FailedPrecondition if stopped or paused, or if as many runs of a CronJob as may be are active.
     """
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
         refuse_deleting(facts.stored)
         if run_end(facts.stored) is None and facts.stored.desired_state != "running":
             raise illegal_transition("restart", facts.stored)
-        if has_runs(facts.stored):
+        if has_schedule(facts.stored):
+            refuse_running(facts.stored)
+        if lists_runs(facts.stored):
             return new_run(facts)
         return restarted(facts.stored, facts.moment)
 
@@ -340,11 +346,11 @@ async def restart(target: Target, namespace: str, name: str) -> Container:
 
 
 async def run(target: Target, namespace: str, name: str) -> Container:
-    """Starts a new run of a Job.
+    """Starts a new run of a Job or CronJob.
 
     Raises:
-        InvalidArgument: it is no Job.
-        FailedPrecondition: its newest run has not ended.
+        InvalidArgument: it is neither.
+        FailedPrecondition: the newest run of a Job has not ended, or as many of a CronJob as may be active.
         ResourceExhausted: the quota.
     """
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.workloads import Newest, has_runs, workload_type
+from pilothouse_server.containers.workloads import Newest, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.objects import ObjectCondition, WorkloadObject
 from pilothouse_server.kubernetes.pod_observation import PodObservation
@@ -43,8 +43,8 @@ def observe_rollout(
     newest: Newest | None = None,
     pods: Iterable[PodObservation] = (),
 ) -> Condition | None:
-    """Returns the condition; None where nothing is rolled out: the container shall not run, or is a Job."""
-    if container.desired_state != "running" or has_runs(container):
+    """Returns the condition; None where nothing is rolled out: the container shall not run, or has runs."""
+    if container.desired_state != "running" or not workload_type(container).rolls_out:
         return None
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
     if workload is None:

@@ -14,7 +14,7 @@ from pilothouse_server.containers.changes import refuse_without_runs, starting_r
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
-from pilothouse_server.containers.job_status import newest_run, run_name
+from pilothouse_server.containers.job_status import newest_run
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
@@ -298,14 +298,8 @@ class ContainerService:
                 found = await _containers_of(call, transaction, request)
                 if len(found) == 1:
                     _describe(call, found[0])
-                if request.run and all(request.run > item.spec.run for item in found):
-                    raise not_found("run", str(request.run))
-                pairs = [
-                    (item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)
-                ]
-            return [
-                pair for pair in pairs if request.pod in ("", pair[1].name) and _is_of_run(*pair, request.run)
-            ]
+                pairs = await _pods_of(transaction, found, request.run)
+            return [pair for pair in pairs if request.pod in ("", pair[1].name)]
 
         pods = await find_pods()
         if request.pod and not pods:
@@ -443,9 +437,17 @@ def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]
     return names if len(names) > 1 else []
 
 
-def _is_of_run(container: Container, pod: Pod, run: int) -> bool:
-    """Returns whether a pod is of the run of this number; 0 means any."""
-    return not run or pod.revision == run_name(container, run)
+async def _pods_of(
+    transaction: ReadTransaction, found: Sequence[Container], run: int
+) -> Sequence[tuple[Container, Pod]]:
+    """The pods of containers, of a run alone if it is not 0. Raises NotFound if none has such a run."""
+    pairs = [(item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)]
+    if not run:
+        return pairs
+    names = {item.id: await operations.find_run_name(transaction, item, run) for item in found}
+    if not any(names.values()):
+        raise not_found("run", str(run))
+    return [(item, pod) for item, pod in pairs if pod.revision == names[item.id]]
 
 
 async def _containers_of(

@@ -27,7 +27,7 @@ import msgspec
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.rollout import NOT_FOLLOWED_MESSAGE
-from pilothouse_server.containers.workloads import Newest, has_runs
+from pilothouse_server.containers.workloads import Newest, workload_type
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
 from pilothouse_server.kubernetes.errors import shown
 from pilothouse_server.kubernetes.objects import ContainerStatus, Pod, WorkloadObject, storable
@@ -86,7 +86,11 @@ def observe_stability(
     cluster_now: datetime,
 ) -> Stability | None:
     """Returns the condition by the pods; None if none is desired for good. `needed`: how many shall be ready."""
-    if container.desired_state != "running" or has_runs(container) or (workload is not None and needed == 0):
+    if (
+        container.desired_state != "running"
+        or not workload_type(container).rolls_out
+        or (workload is not None and needed == 0)
+    ):
         return None
     before = _before(container)
     if workload is None:

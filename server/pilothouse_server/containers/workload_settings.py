@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-WorkloadKind = Literal["deployment", "stateful_set", "daemon_set", "job"]
+WorkloadKind = Literal["deployment", "stateful_set", "daemon_set", "job", "cron_job"]
 
 
 class KindSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
@@ -112,4 +112,21 @@ class JobSettings(KindSettings, frozen=True, tag="job"):
     success_policy: tuple[SuccessRule, ...] = ()
 
 
-WorkloadSettings = DeploymentSettings | StatefulSetSettings | DaemonSetSettings | JobSettings
+class CronJobSettings(KindSettings, frozen=True, tag="cron_job"):
+    """Empty settings take Kubernetes' defaults and are not sent. `max_concurrent` is the platform's own."""
+
+    schedule: str = ""
+    time_zone: str = ""
+    concurrency: str = ""
+    max_concurrent: int | None = None
+    starting_deadline_seconds: int | None = None
+    successful_history_limit: int | None = None
+    failed_history_limit: int | None = None
+    job_labels: dict[str, str] = {}
+    job_annotations: dict[str, str] = {}
+    job: JobSettings = JobSettings()
+
+
+WorkloadSettings = (
+    DeploymentSettings | StatefulSetSettings | DaemonSetSettings | JobSettings | CronJobSettings
+)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pilothouse_manifests.cron_jobs import CRON_JOB, CRON_JOB_SETTINGS, POD_TEMPLATE
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.jobs import JOB, JOB_SETTINGS, SUSPEND
 from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, ROLLING_UPDATE, key_of
@@ -26,6 +27,7 @@ from pilothouse_manifests.workloads import (
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import (
+    CronJobSettings,
     DaemonSetSettings,
     DeploymentSettings,
     JobSettings,
@@ -46,10 +48,13 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.kubernetes.set_objects import (
+    CRON_JOB_METADATA,
+    CRON_JOBS,
     DAEMON_SET_METADATA,
     DAEMON_SETS,
     STATEFUL_SET_METADATA,
     STATEFUL_SETS,
+    CronJob,
     StatefulSet,
 )
 
@@ -72,9 +77,9 @@ class WorkloadType(msgspec.Struct, frozen=True):
 
     `resource` and `metadata`: how its objects are read, whole and by their metadata alone. `settings`: the struct of
     its settings, and `part`: its spec in Kubernetes apart from selector and template. `write` returns that part of
-    the spec; its second argument is whether the rollout is held. `newest` returns the newest template by the replica
-    sets and the pods that were seen. `has_rolled_out` returns whether the rollout of an object can be held: one that
-    never rolled out would get no pods.
+    the spec; its second argument is whether the rollout, or the schedule, is held. `newest` returns the newest template
+    by the replica sets and the pods that were seen. `has_rolled_out` returns whether the rollout of an object can be
+    held: one that never rolled out would get no pods.
 
     `adopted_hold`: the path of the field that holds a rollout, if others may hold one by it.
     `states_replicas`: its first apply sets the number of pods. `services_first`:
@@ -83,6 +88,7 @@ class WorkloadType(msgspec.Struct, frozen=True):
     `per_node`: it has a pod on each node that suits, and no number of its own: callers cannot give one, and a node
     selector stops it.
     `runs`: each run is an object of its own. Its pods end by themselves, and its template cannot change.
+    `scheduled`: it makes such objects by a schedule. `template`: where the template of the pods stands.
     """
 
     name: WorkloadKind
@@ -100,6 +106,8 @@ class WorkloadType(msgspec.Struct, frozen=True):
     fixed: tuple[str, ...] = ()
     per_node: bool = False
     runs: bool = False
+    scheduled: bool = False
+    template: tuple[str, ...] = ("spec", "template")
 
     @property
     def kind(self) -> str:
@@ -109,7 +117,12 @@ class WorkloadType(msgspec.Struct, frozen=True):
     @property
     def scales(self) -> bool:
         """Whether it has a number of pods that is set through its scale."""
-        return not self.runs and not self.per_node
+        return self.rolls_out and not self.per_node
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether its pods shall run on, and a change replaces them."""
+        return not self.runs and not self.scheduled
 
 
 REVISION: Final = "deployment.kubernetes.io/revision"
@@ -217,6 +230,24 @@ def _job(container: Container, _held: bool) -> Manifest:
     return {**_write_job(container.spec.workload), SUSPEND: container.desired_state != "running"}
 
 
+_write_cron_job = writer(CRON_JOB_SETTINGS, place=lambda name: name.removeprefix("cron_job."))
+
+
+def _cron_job(container: Container, held: bool) -> Manifest:
+    # Said also where it is false, as that of a Deployment.
+    return {
+        **_write_cron_job(container.spec.workload),
+        SUSPEND: held or container.desired_state != "running",
+    }
+
+
+def _newest_job(
+    cron_job: WorkloadObject, _replica_sets: Sequence[ReplicaSet], _pods: Sequence[PodObservation]
+) -> Newest | None:
+    assert isinstance(cron_job, CronJob)
+    return Newest(cron_job.jobs[-1].metadata.name, is_present=True) if cron_job.jobs else None
+
+
 WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
     each.name: each
     for each in (
@@ -268,6 +299,18 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
             has_rolled_out=lambda _: False,
             runs=True,
         ),
+        WorkloadType(
+            name="cron_job",
+            resource=CRON_JOBS,
+            metadata=CRON_JOB_METADATA,
+            settings=CronJobSettings,
+            part=CRON_JOB,
+            write=_cron_job,
+            newest=_newest_job,
+            has_rolled_out=lambda _: False,
+            scheduled=True,
+            template=POD_TEMPLATE,
+        ),
     )
 }
 # By their kinds in Kubernetes.
@@ -282,3 +325,13 @@ def workload_type(container: Container) -> WorkloadType:
 def has_runs(container: Container) -> bool:
     """Returns whether each run of a container is an object of its own, of which it names the newest."""
     return workload_type(container).runs
+
+
+def has_schedule(container: Container) -> bool:
+    """Returns whether the runs of a container are objects that its own one makes."""
+    return workload_type(container).scheduled
+
+
+def lists_runs(container: Container) -> bool:
+    """Returns whether a container has runs, of either kind."""
+    return not workload_type(container).rolls_out

@@ -111,6 +111,21 @@ _JOB = {
         "template": TEMPLATE,
     }
 }
+_CRON_JOB = {
+    "spec": {
+        **dict.fromkeys(
+            (
+                *("concurrencyPolicy", "failedJobsHistoryLimit", "schedule", "startingDeadlineSeconds"),
+                *("successfulJobsHistoryLimit", "suspend", "timeZone"),
+            ),
+            FREE,
+        ),
+        "jobTemplate": {
+            "metadata": {"labels": checks.obeyed_keys, "annotations": checks.obeyed_keys},
+            **_JOB,
+        },
+    }
+}
 KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
     ("apps/v1", "Deployment"): ObjectKind(
@@ -124,6 +139,9 @@ KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ),
     ("batch/v1", "Job"): ObjectKind(
         _JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
+    ),
+    ("batch/v1", "CronJob"): ObjectKind(
+        _CRON_JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
     ("v1", "Service"): ObjectKind(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations

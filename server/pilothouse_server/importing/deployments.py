@@ -15,8 +15,16 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_manifests.cron_jobs import (
+    CRON_JOB_TEMPLATE,
+    JOB_METADATA,
+    JOB_OF_CRON_JOB,
+    JOB_TEMPLATE_KEY,
+    SCHEDULE,
+)
 from pilothouse_manifests.extra_fields import carry
-from pilothouse_manifests.fields import Values
+from pilothouse_manifests.fields import FieldPart, Values
+from pilothouse_manifests.jobs import JOB_TEMPLATE
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, service_type
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
@@ -29,7 +37,7 @@ from pilothouse_server.containers.model import (
     TakenOver,
     TakenOverService,
 )
-from pilothouse_server.containers.workloads import WORKLOAD_KINDS
+from pilothouse_server.containers.workloads import WORKLOAD_KINDS, WorkloadType
 from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
@@ -98,18 +106,12 @@ def convert(
     left_there = [f"metadata.{key}" for key in _UNKEPT if metadata.get(key)]
     carries = partial(carry, extra_fields)
     with ObjectSource(live.get("spec"), "spec", problems, carries) as spec:
-        rollout = read(type_.part, spec) or {}
-        selector = spec.take("selector", {})
-        with spec.part("template") as template:
-            with template.part("metadata") as pod_metadata:
-                pod_labels = pod_metadata.words("labels")
-                pod_annotations = pod_metadata.words("annotations")
-                left_there += [f"{pod_metadata.path}.{key}" for key in _NAMES if pod_metadata.has(key)]
-                pod_metadata.ignore("creationTimestamp", *_NAMES)
-            with template.part("spec") as pod:
-                main = read_pod(pod, main_program)
+        rollout, template = _read_workload(type_, spec, main_program)
+    main, selector = template.main, template.selector
+    pod_labels, pod_annotations = template.labels, template.annotations
+    left_there += template.left_there
     kubernetes_name = str(metadata["name"])
-    replicas, stopped = rollout.get("replicas", 1), False
+    replicas, stopped = rollout.get("replicas", 1), bool(rollout.get("suspended"))
     if type_.per_node:
         # Its number is that of the nodes. The platform may have stopped it, by a selector that is not the caller's.
         replicas = (live.get("status") or {}).get("desiredNumberScheduled") or 1
@@ -160,6 +162,55 @@ def convert(
     return Converted(
         _with_mounts(container, names), tuple(problems), left_alone, tuple(left_there), read_only
     )
+
+
+class _Template(msgspec.Struct):
+    main: ReadPod
+    selector: Manifest
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    left_there: list[str]
+
+
+def _read_workload(type_: WorkloadType, spec: ObjectSource, main_program: str) -> tuple[Values, _Template]:
+    """Returns the settings of a workload's spec, and its template."""
+    if not type_.scheduled:
+        settings = read(type_.part, spec) or {}
+        selector = spec.take("selector", {})
+        template = _read_template(spec, main_program, JOB_TEMPLATE if type_.runs else None, settings)
+        template.selector = selector
+        return settings, template
+    settings = read(SCHEDULE, spec) or {}
+    with spec.part(JOB_TEMPLATE_KEY) as jobs:
+        with jobs.part("metadata") as metadata:
+            _merge(settings, read(JOB_METADATA, metadata) or {})
+        with jobs.part("spec") as of_job:
+            _merge(settings, read(JOB_OF_CRON_JOB, of_job) or {})
+            return settings, _read_template(of_job, main_program, CRON_JOB_TEMPLATE, settings)
+
+
+def _read_template(
+    spec: ObjectSource, main_program: str, more: FieldPart | None, settings: Values
+) -> _Template:
+    """Returns the template of pods. `more`: settings of the workload that stand in it, which join the others."""
+    with spec.part("template") as template:
+        with template.part("metadata") as metadata:
+            labels, annotations = metadata.words("labels"), metadata.words("annotations")
+            left_there = [f"{metadata.path}.{key}" for key in _NAMES if metadata.has(key)]
+            metadata.ignore("creationTimestamp", *_NAMES)
+        with template.part("spec") as pod:
+            if more is not None:
+                _merge(settings, read(more, pod) or {})
+            main = read_pod(pod, main_program, runs=more is not None)
+    return _Template(main, {}, labels, annotations, left_there)
+
+
+def _merge(into: Values, values: Values) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:

@@ -36,9 +36,8 @@ ADOPTED = "Adopted"
 # The part of a container that is taken over; all else is as stored.
 _FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
 _SPEC = ".spec"
-_POD = ".spec.template.spec"
 _OURS = frozenset({MANAGED_BY, NAME})
-_METADATA = re.compile(r"(?:\.spec\.template)?\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
+_METADATA = re.compile(r"(?P<place>.*?)\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
 
 
 def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
@@ -84,10 +83,20 @@ def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatter
 
 
 def _has_field(container: Container, path: str) -> bool:
-    if not path.startswith(f"{_POD}."):
+    pod = _pod(container)
+    if not path.startswith(f"{pod}."):
         return True
-    found = adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    found = adoptable(path.removeprefix(pod), container.spec.pod_container_name)
     return found is not None or _free_steps(path) is not None
+
+
+def _template(container: Container) -> str:
+    """Returns the path of the template of its pods."""
+    return "".join(f".{step}" for step in workload_type(container).template)
+
+
+def _pod(container: Container) -> str:
+    return f"{_template(container)}.spec"
 
 
 def _free_steps(path: str) -> tuple[PathStep, ...] | None:
@@ -130,7 +139,8 @@ async def store(transaction: Transaction, stored: Container, there: Container, w
 
 
 def _adopt(container: Container, there: Container, live: Manifest, path: str) -> Container:
-    if found := _METADATA.fullmatch(path):
+    found = _METADATA.fullmatch(path)
+    if found and found["place"] in ("", _template(container)):
         return _adopt_key(container, live, path, found["map"], found["key"])
     if path == workload_type(container).adopted_hold:
         return msgspec.structs.replace(container, hold_rollout=there.hold_rollout)
@@ -150,8 +160,8 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
 
 def _value(container: Container, path: str) -> PathValue | None:
     """The value of a container that a field of its workload stands for."""
-    if path.startswith(_POD):
-        return adoptable(path.removeprefix(_POD), container.spec.pod_container_name)
+    if path.startswith(_pod(container)):
+        return adoptable(path.removeprefix(_pod(container)), container.spec.pod_container_name)
     if not path.startswith(_SPEC):
         return None
     return adoptable_setting(workload_type(container).part, path.removeprefix(_SPEC))
@@ -211,7 +221,7 @@ def _with_item(ours: tuple[Any, ...], theirs: tuple[Any, ...], name: str) -> tup
 
 
 def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: str) -> Container:
-    of_pods = path.startswith(".spec.template")
+    of_pods = path.startswith(_template(container))
     held = dict(getattr(container.spec, f"pod_{name}") if of_pods else getattr(container, name))
     value = field_paths.value_at(live, path)
     if key not in held and not (of_pods and value is not None and _may_be_added(container, path, key)):

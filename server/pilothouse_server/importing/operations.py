@@ -311,7 +311,7 @@ def _shared(services: Sequence[Manifest], workloads: Collection[WorkloadObject])
         owners = [
             workload.metadata.name
             for workload in workloads
-            if selector and selector.items() <= (workload.spec.template.metadata.labels or {}).items()
+            if selector and selector.items() <= (workload.pod_template.metadata.labels or {}).items()
         ]
         if len(owners) > 1:
             shared[service["metadata"]["name"]] = f"it is in front of {', '.join(sorted(owners))}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_manifests.fields import Check, FieldPart, OneOf, Values
+from pilothouse_manifests.jobs import POD_OF_RUN
 from pilothouse_manifests.pod_volumes import PROJECTED_SOURCE
 from pilothouse_manifests.reading import Hooks, read, read_each
 from pilothouse_manifests.sources import MappingSource, ObjectSource
@@ -51,13 +52,14 @@ class ReadPod(msgspec.Struct, frozen=True):
     order: tuple[TakenOverVolume, ...] = ()
 
 
-def read_pod(pod: ObjectSource, main: str = "") -> ReadPod:
+def read_pod(pod: ObjectSource, main: str = "", *, runs: bool = False) -> ReadPod:
     """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`.
 
-    `main`: the name of its main program; by default the first one, to which kubectl also turns.
+    `main`: the name of its main program; by default the first one, to which kubectl also turns. `runs`: it is that of
+    a Job, whose restart policy has been read.
     """
     volumes = _volumes(pod)
-    values = read(POD, pod, _HOOKS) or {}
+    values = read(POD_OF_RUN if runs else POD, pod, _HOOKS) or {}
     programs = list(pod.each(CONTAINERS))
     if not all(each.present for each in programs):
         raise TypeError("a container is a mapping")

@@ -147,6 +147,11 @@ class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
     status: WorkloadState = WorkloadState()
 
     @property
+    def pod_template(self) -> PodTemplate:
+        """The template of its pods."""
+        return self.spec.template
+
+    @property
     def selected(self) -> dict[str, str]:
         """The labels by which it selects its pods."""
         return self.spec.selector.match_labels or {}

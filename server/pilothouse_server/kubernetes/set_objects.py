@@ -1,15 +1,23 @@
-"""StatefulSets and DaemonSets: the parts of them that are read, as `objects` has those of other kinds."""
+"""StatefulSets, DaemonSets and CronJobs: the parts of them that are read, as `objects` has those of other kinds."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import msgspec
 
 from pilothouse_server.kubernetes.objects import (
+    MOST,
     Count,
+    Job,
     KubernetesObject,
     Name,
+    ObjectMeta,
+    ObjectReference,
     Partial,
+    PodTemplate,
     Resource,
+    Time,
     WorkloadObject,
     WorkloadSpec,
     WorkloadState,
@@ -104,6 +112,43 @@ class DaemonSet(WorkloadObject, frozen=True, rename="camel"):
         return self.holds_rollout
 
 
+class JobTemplate(Partial, frozen=True, rename="camel"):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: WorkloadSpec = WorkloadSpec()
+
+
+class CronJobSpec(WorkloadSpec, frozen=True, rename="camel"):
+    suspend: bool = False
+    job_template: JobTemplate = JobTemplate()
+
+
+class CronJobState(WorkloadState, frozen=True, rename="camel"):
+    active: Annotated[tuple[ObjectReference, ...], MOST] = ()
+    last_schedule_time: Time | None = None
+
+
+class CronJob(WorkloadObject, frozen=True, rename="camel"):
+    spec: CronJobSpec = CronJobSpec()
+    status: CronJobState = CronJobState()
+    # Those that it owns, which an observer adds; no field of the API.
+    jobs: tuple[Job, ...] = ()
+
+    @property
+    def pod_template(self) -> PodTemplate:
+        return self.spec.job_template.spec.template
+
+    @property
+    def replicas(self) -> int:
+        """How many of its Jobs have not ended, as its controller knows."""
+        return len(self.status.active)
+
+    @property
+    def followed(self) -> bool:
+        return True
+
+
+CRON_JOBS = Resource("/apis/batch/v1", "cronjobs", "CronJob", CronJob, marked="content")
+CRON_JOB_METADATA = Resource("/apis/batch/v1", "cronjobs", "CronJob", KubernetesObject, metadata_only=True)
 STATEFUL_SETS = Resource("/apis/apps/v1", "statefulsets", "StatefulSet", StatefulSet, marked="content")
 STATEFUL_SET_METADATA = Resource(
     "/apis/apps/v1", "statefulsets", "StatefulSet", KubernetesObject, metadata_only=True

@@ -42,7 +42,7 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
-from pilothouse_server.containers.repository.runs import list_runs
+from pilothouse_server.containers.repository.runs import find_run_name, list_runs
 from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "find",
     "find_cached",
     "find_image",
+    "find_run_name",
     "get",
     "get_many",
     "get_many_placed",

@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from pilothouse_server.containers.job_status import ContainerRun, newest_run, with_end
+from pilothouse_server.containers.job_status import ContainerRun, newest_run, run_name, with_end
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.tables import CONTAINER_RUNS
+from pilothouse_server.containers.workloads import has_schedule
 from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
@@ -35,10 +36,30 @@ async def list_runs(
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, next_page = finish_page(rows, order, page)
     found = [with_end(container, _run(row)) for row in rows]
-    is_first = not page.page_token
-    if is_first and (not found or found[0].number < container.spec.run):
+    if not page.page_token and _is_unseen(container, found):
         return [newest_run(container), *found], next_page
     return found, next_page
+
+
+async def find_run_name(transaction: ReadTransaction, container: Container, number: int) -> str | None:
+    """Returns the name of the Job of a run; None without one of that number."""
+    if not has_schedule(container):
+        return run_name(container, number) if number <= container.spec.run else None
+    query = select(CONTAINER_RUNS.c.name).where(
+        CONTAINER_RUNS.c.container_id == container.id, CONTAINER_RUNS.c.number == number
+    )
+    found: str | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+def _is_unseen(container: Container, found: Sequence[ContainerRun]) -> bool:
+    """Returns whether the newest run that was requested is none of those that the cluster has shown."""
+    if has_schedule(container):
+        requested = run_name(container, container.spec.run)
+        return (
+            container.spec.run > 1 and container.reconciling and all(run.name != requested for run in found)
+        )
+    return not found or found[0].number < container.spec.run
 
 
 def _run(row: Any) -> ContainerRun:

@@ -40,7 +40,7 @@ _WITHOUT_EFFECT: Final = frozenset({
     ".spec.template.metadata.generateName",
 })  # fmt: skip
 _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
-    **dict.fromkeys(WORKLOAD_KINDS, ("spec", "template")),
+    **{kind: type_.template for kind, type_ in WORKLOAD_KINDS.items()},
     "Service": ("spec",),
 }
 # One that the API fills in for pods, and not for templates: apply and imports carry it where it is written.
@@ -51,7 +51,7 @@ _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCh
 _TRUE: Final = frozenset({
     "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "enableServiceLinks", "hostUsers", "runAsNonRoot",
 })  # fmt: skip
-_SERVICE_ACCOUNT: Final = ".spec.template.spec.serviceAccount"
+_SERVICE_ACCOUNT: Final = ".template.spec.serviceAccount"
 
 
 def candidates(manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> list[str]:
@@ -130,16 +130,16 @@ def _is_default(path: str, manifest: Manifest, live: Manifest) -> bool:
     value = field_paths.value_at(live, path)
     if value is None:
         return True
-    if path.endswith("]") or path.startswith(".spec.template.metadata."):
+    if path.endswith("]") or ".spec.template.metadata." in path:
         return False
     key = path.rpartition(".")[2]
     if value is False or value in ("", [], {}):
         return key not in _TRUE
     if manifest["kind"] == "Service" and key in _ALLOTTED:
         return True
-    if path == _SERVICE_ACCOUNT:
+    if path.endswith(_SERVICE_ACCOUNT):
         # The older name of the same field, which the API also writes.
-        return bool(value == field_paths.value_at(live, f"{_SERVICE_ACCOUNT}Name"))
+        return bool(value == field_paths.value_at(live, f"{path}Name"))
     if key == "imagePullPolicy":
         program = field_paths.value_at(live, path.removesuffix(f".{key}"))
         return bool(value == usual_pull_policy(program))

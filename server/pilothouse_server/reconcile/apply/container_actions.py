@@ -44,7 +44,14 @@ from pilothouse_server.kubernetes.objects import (
     WorkloadObject,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import jobs, others_acts, replicas, service_writer, stateful_sets
+from pilothouse_server.reconcile.apply import (
+    cron_jobs,
+    jobs,
+    others_acts,
+    replicas,
+    service_writer,
+    stateful_sets,
+)
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -216,8 +223,12 @@ async def _ended_run(
     return None if end is None else ContainerProgress(conditions=(applied, end))
 
 
-def _has_as_many(container: Container, workload: WorkloadObject) -> bool:
-    return workload.replicas == container.wanted_replicas
+def _may_agree(container: Container, workload: WorkloadObject) -> bool:
+    """Returns whether a workload may be as it is wanted, as far as the fields that are read show."""
+    type_ = workload_type(container)
+    if type_.runs:
+        return jobs.agrees(container, workload)
+    return type_.scheduled or workload.replicas == container.wanted_replicas
 
 
 def _went_back(container: Container, workload: WorkloadObject, drift: Drift) -> bool:
@@ -258,7 +269,7 @@ async def _as_wanted(
     if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
     type_ = workload_type(container)
-    if not (jobs.agrees if type_.runs else _has_as_many)(container, workload):
+    if not _may_agree(container, workload):
         return None
     namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
     services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
@@ -269,6 +280,8 @@ async def _as_wanted(
         if not await drift.is_untouched(client, SERVICES, manifest):
             return None
     manifest = manifests.workload(container, replicas_set=_replicas_set(container))
+    if type_.scheduled:
+        manifest = await cron_jobs.manifest_now(client, container)
     if type_.states_replicas:
         manifest = await stateful_sets.own_replicas(client, container, manifest)
     if not await drift.is_untouched(client, type_.resource, manifest):
@@ -276,7 +289,7 @@ async def _as_wanted(
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     # An autoscaler may have gone.
     if (
-        not type_.runs
+        type_.rolls_out
         and (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None
     ):
         conditions.append(scaled)
@@ -309,6 +322,9 @@ async def delete(
                 workload_type(container).resource, home, container.kubernetes_name, uid=workload.metadata.uid
             )
         return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS)
+    if workload_type(container).scheduled and await jobs.delete_all(client, container):
+        # The cluster deletes those that the CronJob owned by itself.
+        return ContainerProgress(again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
     return ContainerProgress(gone=True)
@@ -384,6 +400,8 @@ async def _apply_workload(
     decided, held = replicas.Replicas(), _is_held(container, present)
     if type_.runs:
         return await jobs.write(client, container, present, drift), decided
+    if type_.scheduled:
+        return await cron_jobs.write(client, container, present, drift), decided
     if type_.per_node:
         decided = replicas.by_nodes(container, present)
         manifest = manifests.workload(container, held=held)
@@ -416,8 +434,8 @@ async def _release(
 
 
 def _replicas_set(container: Container) -> int | None:
-    """Returns the number of pods that its workload notes; a Job notes none."""
-    return None if workload_type(container).runs else container.wanted_replicas
+    """Returns the number of pods that its workload notes; one with runs notes none."""
+    return container.wanted_replicas if workload_type(container).rolls_out else None
 
 
 def _is_held(container: Container, present: WorkloadObject | None) -> bool:

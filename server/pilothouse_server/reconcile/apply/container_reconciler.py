@@ -25,7 +25,7 @@ from pilothouse_server.containers.observation import (
 )
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
-from pilothouse_server.containers.workloads import has_runs
+from pilothouse_server.containers.workloads import lists_runs
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.conditions import APPLIED, WARNED, set_condition, warned
@@ -331,7 +331,7 @@ def _after_success(
             # Pods that end are not counted there any more; the observer sees them.
             reason, message = container.observed.reason, container.observed.message
             observed = msgspec.structs.replace(observed, reason=reason, message=message)
-    if workload is not None and not has_runs(container):
+    if workload is not None and not lists_runs(container):
         observed = _with_rollout(before, observed, workload, now)
     generation = container.observed_generation
     if progress.again_seconds is None:

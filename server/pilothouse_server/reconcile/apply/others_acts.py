@@ -36,7 +36,7 @@ def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...]
 
 def restart_mark(workload: WorkloadObject) -> dict[str, str]:
     """Returns the stored value for the last restart by others; nothing if there was none."""
-    restarted_at = workload.spec.template.metadata.annotation(RESTARTED_AT)
+    restarted_at = workload.pod_template.metadata.annotation(RESTARTED_AT)
     return {marks.key(_RESTARTED, workload.metadata.name): restarted_at} if restarted_at else {}
 
 

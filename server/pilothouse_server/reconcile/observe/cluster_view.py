@@ -13,6 +13,7 @@ from time import monotonic
 
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.objects import (
+    Job,
     KubernetesObject,
     Namespace,
     Pod,
@@ -59,6 +60,11 @@ class Objects:
         """Its workloads, those too that have ended and are gone."""
         return {**self.ended, **self.workloads}
 
+    @property
+    def jobs(self) -> list[Job]:
+        """Its Jobs, those too that have ended and are gone."""
+        return [each for each in self.all_workloads.values() if isinstance(each, Job)]
+
 
 class ClusterView:
     """`changed` is called when there is something to check."""
@@ -95,7 +101,8 @@ class ClusterView:
         if (uid := self._put("workloads", old, new, kind)) is None:
             return
         if new is None:
-            self.lost.add(uid)
+            if old is not None and not any(owner.controller for owner in old.metadata.owner_references):
+                self.lost.add(uid)
             if old is not None and old.finished is not None:
                 self.containers.setdefault(uid, Objects()).ended[kind, old.metadata.name] = old
         elif old is not None and old.metadata.generation != new.metadata.generation:

@@ -24,7 +24,8 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.job_status import ContainerRun, run_end, runs_of
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
-from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, has_runs, workload_type
+from pilothouse_server.containers.schedule_status import in_order, runs_of_schedule, shall_be_suspended
+from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, lists_runs, workload_type
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
@@ -39,6 +40,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.set_objects import CronJob
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.observe.explanations import Explanations
@@ -212,12 +214,14 @@ class ContainerObserver(StatusObserver):
                 seen[container.uid] = observation
                 changes.append(self._change(container, observation))
             written = await container_status.write(transaction, changes, "kubernetes")
-            runs = {each.uid: self._runs(each, seen[each.uid]) for each in locked if has_runs(each)}
+            runs = {each.uid: self._runs(each, seen[each.uid]) for each in locked if lists_runs(each)}
             await self._write_runs(transaction, locked, written, runs)
             missing = [
                 int(c.id)
                 for c in locked
-                if _lost(c, self.view.containers.get(c.uid)) or _has_other_nodes(c, seen[c.uid])
+                if _lost(c, self.view.containers.get(c.uid))
+                or _has_other_nodes(c, seen[c.uid])
+                or self._is_suspended_wrongly(c)
             ]
             await work_queue.requeue_containers(transaction, missing)
             left = [uid for uid in uids if uid not in seen]
@@ -238,7 +242,23 @@ class ContainerObserver(StatusObserver):
 
     def _runs(self, container: Container, observation: Observation) -> tuple[ContainerRun, ...]:
         objects = self.view.containers.get(container.uid) or Objects()
+        if workload_type(container).scheduled:
+            return runs_of_schedule(container, objects.jobs, observation.pods)
         return runs_of(container, objects.all_workloads.values(), observation.pods)
+
+    def _workload(self, container: Container) -> WorkloadObject | None:
+        objects = self.view.containers.get(container.uid) or Objects()
+        found = objects.all_workloads.get((workload_type(container).kind, container.kubernetes_name))
+        if isinstance(found, CronJob):
+            return msgspec.structs.replace(found, jobs=in_order(objects.jobs))
+        return found
+
+    def _is_suspended_wrongly(self, container: Container) -> bool:
+        """Whether as many runs of a CronJob are active as may be, and its schedule goes on; or the other way round."""
+        found = self._workload(container)
+        if not isinstance(found, CronJob) or container.observed_generation < container.generation:
+            return False
+        return found.spec.suspend != shall_be_suspended(container, found.jobs)
 
     async def _write_runs(
         self,
@@ -297,7 +317,7 @@ class ContainerObserver(StatusObserver):
         replica_sets: Iterable[ReplicaSet] = objects.replica_sets.values()
         return observe(
             container,
-            objects.all_workloads.get((workload_type(container).kind, container.kubernetes_name)),
+            self._workload(container),
             replica_sets,
             pods,
             self._explanations.events(container.uid),

@@ -158,7 +158,7 @@ class ImportedPods:
 
 def is_foreign(workload: WorkloadObject) -> bool:
     """Returns whether one of our workloads creates pods without our label."""
-    return not workload.spec.template.metadata.label(CONTAINER_UID)
+    return not workload.pod_template.metadata.label(CONTAINER_UID)
 
 
 def _owner(owned: KubernetesObject, kind: str) -> str:

@@ -1,4 +1,8 @@
-"""Runs of containers, as the observer writes them: the state of their Jobs, also of those that are gone."""
+"""Runs of containers, as the observer writes them: the state of their Jobs, also of those that are gone.
+
+The Jobs of a CronJob carry no number. They get the next one when they are written first, and keep it, so that also a
+run whose Job has gone has one. A row stays as long as its Job is there, or the Job would get another number.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from sqlalchemy import text
 
 from pilothouse_server.containers.job_status import REMOVED, REMOVED_MESSAGE, ContainerRun, run_end, runs_kept
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workloads import has_schedule
 from pilothouse_server.reconcile.repository.container_status import as_json
 from pilothouse_server.store.unit_of_work import Transaction
 
@@ -27,18 +32,22 @@ SET status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.messa
     end_time = EXCLUDED.end_time
 WHERE t.end_time IS NULL OR (t.exit_code IS NULL AND EXCLUDED.exit_code IS NOT NULL)
 """)
+_NUMBERS = text("""
+SELECT container_id, name, number FROM container_runs WHERE container_id = ANY(CAST(:ids AS bigint[]))
+""")
 _REMOVED = text("""
 UPDATE container_runs AS t
 SET status = 'failed', reason = :reason, message = :message, end_time = now()
 FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    container_id bigint, newest int, ended boolean, there int[])
-WHERE t.container_id = r.container_id AND t.end_time IS NULL AND (t.number < r.newest OR r.ended)
+    container_id bigint, newest int, all_others boolean, there int[])
+WHERE t.container_id = r.container_id AND t.end_time IS NULL AND (t.number < r.newest OR r.all_others)
     AND t.number <> ALL (r.there)
 """)
 _PRUNE = text("""
 DELETE FROM container_runs AS t
-USING jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(container_id bigint, newest int, kept int)
-WHERE t.container_id = r.container_id AND t.number <= r.newest - r.kept
+USING jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container_id bigint, newest int, kept int, all_others boolean, there int[])
+WHERE t.container_id = r.container_id AND t.number <= r.newest - r.kept AND t.number <> ALL (r.there)
 """)
 # They count against the quota only while they run.
 _RELEASE = text("""
@@ -54,14 +63,17 @@ async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequen
     """
     if not seen:
         return
+    newest = {int(container.id): container.spec.run for container, _ in seen}
+    seen, of_schedules = await _numbered(transaction, seen)
+    newest |= of_schedules
     if rows := [_row(container, run) for container, runs in seen for run in runs]:
         await transaction.connection.execute(_SEEN, {"rows": as_json(rows)})
     there = as_json(
         {
             "container_id": container.id,
-            "newest": container.spec.run,
+            "newest": newest[int(container.id)],
             "kept": runs_kept(container),
-            "ended": run_end(container) is not None,
+            "all_others": has_schedule(container) or run_end(container) is not None,
             "there": [run.number for run in runs],
         }
         for container, runs in seen
@@ -69,6 +81,26 @@ async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequen
     keys = {"rows": there, "reason": REMOVED, "message": REMOVED_MESSAGE}
     await transaction.connection.execute(_REMOVED, keys)
     await transaction.connection.execute(_PRUNE, {"rows": there})
+
+
+async def _numbered(
+    transaction: Transaction, seen: Sequence[tuple[Container, Sequence[ContainerRun]]]
+) -> tuple[Sequence[tuple[Container, Sequence[ContainerRun]]], dict[int, int]]:
+    """Returns the same with the numbers of runs of CronJobs, and the newest number of each of these by its id."""
+    scheduled = {int(container.id): dict[str, int]() for container, _ in seen if has_schedule(container)}
+    if not scheduled:
+        return seen, {}
+    for row in await transaction.connection.execute(_NUMBERS, {"ids": list(scheduled)}):
+        scheduled[row.container_id][row.name] = row.number
+    numbered = []
+    for container, runs in seen:
+        if (known := scheduled.get(int(container.id))) is not None:
+            for run in runs:
+                if run.name not in known:
+                    known[run.name] = max(known.values(), default=0) + 1
+            runs = [msgspec.structs.replace(run, number=known[run.name]) for run in runs]
+        numbered.append((container, runs))
+    return numbered, {id_: max(known.values(), default=0) for id_, known in scheduled.items()}
 
 
 async def release_quota(transaction: Transaction, ended: Iterable[Container]) -> None:

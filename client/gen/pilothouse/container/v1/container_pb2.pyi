@@ -242,6 +242,8 @@ class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workload
     """A DaemonSet."""
     WORKLOAD_KIND_JOB: _WorkloadKind.ValueType  # 4
     """A Job."""
+    WORKLOAD_KIND_CRON_JOB: _WorkloadKind.ValueType  # 5
+    """A CronJob."""
 
 class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
     """Kind of the Kubernetes object that makes the pods of a container."""
@@ -256,6 +258,8 @@ WORKLOAD_KIND_DAEMON_SET: WorkloadKind.ValueType  # 3
 """A DaemonSet."""
 WORKLOAD_KIND_JOB: WorkloadKind.ValueType  # 4
 """A Job."""
+WORKLOAD_KIND_CRON_JOB: WorkloadKind.ValueType  # 5
+"""A CronJob."""
 Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
 
 class _ProgramKind:
@@ -2368,8 +2372,133 @@ class JobSettings(_message.Message):
 Global___JobSettings: _TypeAlias = JobSettings  # noqa: Y015
 
 @_typing.final
+class CronJobSettings(_message.Message):
+    """Settings of a CronJob. An empty field takes the default of Kubernetes. A change reaches the runs that begin after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class JobLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class JobAnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
+    STARTING_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    SUCCESSFUL_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    FAILED_HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    JOB_LABELS_FIELD_NUMBER: _builtins.int
+    JOB_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    schedule: _builtins.str
+    """Required. Minute, hour, day of the month, month and day of the week, such as `0 2 * * 1-5`; or `@hourly`, `@daily`,
+    `@weekly`, `@monthly`, `@yearly`, or `@every 1h30m`.
+    """
+    time_zone: _builtins.str
+    """Time zone of the schedule, such as `Europe/Paris`; default that of the cluster's controller, mostly `Etc/UTC`."""
+    concurrency: _builtins.str
+    """A run that is due while another one has not ended: `Allow` (default) starts it, `Forbid` leaves it out, `Replace`
+    deletes the other one.
+    """
+    max_concurrent: _builtins.int
+    """Only with `Allow`: runs that may be active at a time, each of which counts against the quota; default 3. While so
+    many are, the CronJob is suspended.
+    """
+    starting_deadline_seconds: _builtins.int
+    """Seconds after its time in which a run may still begin; default without an end."""
+    successful_history_limit: _builtins.int
+    """Jobs that succeeded and that the cluster keeps, with their pods and logs; default 3."""
+    failed_history_limit: _builtins.int
+    """Jobs that failed and that the cluster keeps; default 1."""
+    @_builtins.property
+    def job_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the Jobs, next to those of the platform. The pods have `pod_labels`."""
+
+    @_builtins.property
+    def job_annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Annotations of the Jobs."""
+
+    @_builtins.property
+    def job(self) -> Global___JobSettings:
+        """Settings of each Job."""
+
+    def __init__(
+        self,
+        *,
+        schedule: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        concurrency: _builtins.str = ...,
+        max_concurrent: _builtins.int | None = ...,
+        starting_deadline_seconds: _builtins.int | None = ...,
+        successful_history_limit: _builtins.int | None = ...,
+        failed_history_limit: _builtins.int | None = ...,
+        job_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        job_annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        job: Global___JobSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed_history_limit", b"_failed_history_limit", "_max_concurrent", b"_max_concurrent", "_starting_deadline_seconds", b"_starting_deadline_seconds", "_successful_history_limit", b"_successful_history_limit", "failed_history_limit", b"failed_history_limit", "job", b"job", "max_concurrent", b"max_concurrent", "starting_deadline_seconds", b"starting_deadline_seconds", "successful_history_limit", b"successful_history_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed_history_limit", b"_failed_history_limit", "_max_concurrent", b"_max_concurrent", "_starting_deadline_seconds", b"_starting_deadline_seconds", "_successful_history_limit", b"_successful_history_limit", "concurrency", b"concurrency", "failed_history_limit", b"failed_history_limit", "job", b"job", "job_annotations", b"job_annotations", "job_labels", b"job_labels", "max_concurrent", b"max_concurrent", "schedule", b"schedule", "starting_deadline_seconds", b"starting_deadline_seconds", "successful_history_limit", b"successful_history_limit", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failed_history_limit: _TypeAlias = _typing.Literal["failed_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__failed_history_limit: _TypeAlias = _typing.Literal["_failed_history_limit", b"_failed_history_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent: _TypeAlias = _typing.Literal["max_concurrent"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent: _TypeAlias = _typing.Literal["_max_concurrent", b"_max_concurrent"]  # noqa: Y015
+    _WhichOneofReturnType__starting_deadline_seconds: _TypeAlias = _typing.Literal["starting_deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__starting_deadline_seconds: _TypeAlias = _typing.Literal["_starting_deadline_seconds", b"_starting_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__successful_history_limit: _TypeAlias = _typing.Literal["successful_history_limit"]  # noqa: Y015
+    _WhichOneofArgType__successful_history_limit: _TypeAlias = _typing.Literal["_successful_history_limit", b"_successful_history_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_history_limit) -> _WhichOneofReturnType__failed_history_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent) -> _WhichOneofReturnType__max_concurrent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starting_deadline_seconds) -> _WhichOneofReturnType__starting_deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__successful_history_limit) -> _WhichOneofReturnType__successful_history_limit | None: ...
+
+Global___CronJobSettings: _TypeAlias = CronJobSettings  # noqa: Y015
+
+@_typing.final
 class Run(_message.Message):
-    """One run of a Job."""
+    """One run of a Job or CronJob."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2382,9 +2511,11 @@ class Run(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the Job on the cluster: that of the container for the first run, then `NAME-2` and so on."""
+    """Name of the Job on the cluster. Of a Job that of the container for the first run, then `NAME-2` and so on; of a
+    CronJob as its controller calls it, and `NAME-run-1` and so on for runs that were requested.
+    """
     number: _builtins.int
-    """Number of the run, from 1."""
+    """Number of the run, from 1. Of a CronJob in the order in which they were seen; 0 until then."""
     status: Global___ContainerStatus.ValueType
     """PENDING, RUNNING, STOPPED, PAUSED, SUCCEEDED or FAILED."""
     reason: _builtins.str
@@ -2611,6 +2742,7 @@ class Container(_message.Message):
     STATEFUL_SET_FIELD_NUMBER: _builtins.int
     DAEMON_SET_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CRON_JOB_FIELD_NUMBER: _builtins.int
     RUNS_KEPT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
@@ -2676,7 +2808,9 @@ class Container(_message.Message):
     is made only because a container names it gives none.
     """
     runs_kept: _builtins.int
-    """Runs of a Job that are kept, with their Jobs unless those have a TTL; default 5, at most 100."""
+    """Runs of a Job or CronJob that are kept, default 5, at most 100. Jobs are kept with them unless they have a TTL, those
+    of a CronJob as its history limits say.
+    """
     status: Global___ContainerStatus.ValueType
     """Current status."""
     phase: _builtins.str
@@ -2858,6 +2992,10 @@ class Container(_message.Message):
         """A Job. Its name has at most 57 characters."""
 
     @_builtins.property
+    def cron_job(self) -> Global___CronJobSettings:
+        """A CronJob. Its name has at most 52 characters."""
+
+    @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """Conditions: `Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`,
         `VolumesAttachable`; `ForeignPrograms` while programs of others are in the pod template; `Repaired` once the server
@@ -2962,6 +3100,7 @@ class Container(_message.Message):
         stateful_set: Global___StatefulSetSettings | None = ...,
         daemon_set: Global___DaemonSetSettings | None = ...,
         job: Global___JobSettings | None = ...,
+        cron_job: Global___CronJobSettings | None = ...,
         runs_kept: _builtins.int | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
@@ -2992,9 +3131,9 @@ class Container(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
@@ -3004,7 +3143,7 @@ class Container(_message.Message):
     _WhichOneofArgType__runs_kept: _TypeAlias = _typing.Literal["_runs_kept", b"_runs_kept"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
     _WhichOneofArgType__termination_grace_seconds: _TypeAlias = _typing.Literal["_termination_grace_seconds", b"_termination_grace_seconds"]  # noqa: Y015
-    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set", "daemon_set", "job"]  # noqa: Y015
+    _WhichOneofReturnType_workload: _TypeAlias = _typing.Literal["deployment", "stateful_set", "daemon_set", "job", "cron_job"]  # noqa: Y015
     _WhichOneofArgType_workload: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...

@@ -262,15 +262,16 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RunContainer(self, request, context):
-        """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
-        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+        """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
+        FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
+        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted.
+        """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

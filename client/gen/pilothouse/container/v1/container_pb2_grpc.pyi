@@ -102,11 +102,12 @@ class ContainerServiceStub:
     RestartContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
     RunContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]
-    """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
-    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+    """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
+    FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
+    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]
-    """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     WatchContainers: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -222,11 +223,12 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]  # type: ignore[assignment]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
     RunContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]  # type: ignore[assignment]
-    """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
-    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+    """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
+    FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
+    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     WatchContainers: _aio.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]  # type: ignore[assignment]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -411,8 +413,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.RunContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.RunContainerResponse, _abc.Awaitable[_container_pb2.RunContainerResponse]]:
-        """Starts a new run of a Job, with its present values. FAILED_PRECONDITION: its newest run has not ended.
-        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is no Job.
+        """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
+        FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
+        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
         """
 
     @_abc_1.abstractmethod
@@ -421,7 +424,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListRunsResponse, _abc.Awaitable[_container_pb2.ListRunsResponse]]:
-        """Lists the runs of a Job, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+        """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
 
     @_abc_1.abstractmethod
     def WatchContainers(

@@ -1,0 +1,166 @@
+"""The status of a CronJob and of its runs: pure functions of the cluster's objects.
+
+A CronJob runs as long as its schedule does. Its reason is `Active` while a run has not ended, and `Scheduled` else;
+that a run has failed is no failure of the schedule. So two things are conditions:
+
+    Scheduled      whether runs begin by the schedule, and when the next one does. False while it is suspended: by the
+                   caller, or by the platform (`ConcurrencyReached`), because as many runs as are allowed are active
+    LastRun        True if the run that ended last has succeeded, with its name. It stays when the Jobs are gone
+
+The cluster's controller counts its own Jobs alone. Those that were requested (`RunContainer`) carry our number (`RUN`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from pilothouse_manifests.cron_jobs import ALLOW, FORBID, REPLACE
+from pilothouse_server.containers.job_status import (
+    COMPLETE,
+    RUN,
+    ContainerRun,
+    RunState,
+    most_concurrent,
+    run_of,
+)
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import CronJobSettings
+from pilothouse_server.kubernetes.objects import Job
+from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.set_objects import CronJob
+from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.cron_schedule import RunSchedule, time_zone
+from pilothouse_server.values.resources import Condition
+
+SCHEDULED, LAST_RUN, ACTIVE = "Scheduled", "LastRun", "Active"
+CONCURRENCY_REACHED = "ConcurrencyReached"
+_SUSPENDED_BY_CALLER = "SuspendedByCaller"
+_NO_TIME = "NoTime"
+# The controller of the cluster looks a moment after the time.
+_AFTER_SECONDS = 2.0
+
+
+class ScheduleState(msgspec.Struct, frozen=True, gc=False):
+    """`state` of the container; `active`: names of the Jobs that have not ended; `recheck_seconds`: until the next run
+    is due.
+    """
+
+    state: RunState
+    active: frozenset[str]
+    conditions: tuple[Condition, ...]
+    recheck_seconds: float | None = None
+
+
+def active_jobs(jobs: Iterable[Job]) -> list[Job]:
+    """Returns those that have not ended, and are not being deleted."""
+    return [job for job in jobs if job.finished is None and job.metadata.deletion_timestamp is None]
+
+
+def is_full(settings: CronJobSettings, jobs: Iterable[Job]) -> bool:
+    """Returns whether the schedule may start no run now.
+
+    The cluster's controller keeps to `Forbid` and `Replace` by itself, but for runs that were requested.
+    """
+    active = active_jobs(jobs)
+    if settings.concurrency in ("", ALLOW):
+        return len(active) >= most_concurrent(settings)
+    return any(job.metadata.annotation(RUN) for job in active)
+
+
+def refusal_of_run(container: Container) -> str:
+    """Returns why a run that is requested may not begin now, by what was observed last; empty if it may."""
+    settings, observed = container.spec.workload, container.observed
+    assert isinstance(settings, CronJobSettings)
+    if settings.concurrency == FORBID and observed.reason == ACTIVE:
+        return "forbids concurrent runs (cron_job.concurrency), and one is active: wait until it has ended"
+    if any(each.reason == CONCURRENCY_REACHED for each in observed.conditions if each.type == SCHEDULED) and (
+        settings.concurrency != REPLACE
+    ):
+        most = most_concurrent(settings)
+        return f"has {most} active runs, as many as it may have (cron_job.max_concurrent): wait until one has ended"
+    return ""
+
+
+def shall_be_suspended(container: Container, jobs: Iterable[Job]) -> bool:
+    """Returns whether a CronJob shall start no run by its schedule now."""
+    settings = container.spec.workload
+    return container.desired_state != "running" or (
+        isinstance(settings, CronJobSettings) and is_full(settings, jobs)
+    )
+
+
+def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """Returns Jobs by the times at which they were made."""
+    begin = datetime.min.replace(tzinfo=UTC)
+    return tuple(sorted(jobs, key=lambda job: (job.metadata.creation_timestamp or begin, job.metadata.name)))
+
+
+def runs_of_schedule(
+    container: Container, jobs: Iterable[Job], pods: Sequence[PodObservation]
+) -> tuple[ContainerRun, ...]:
+    """Returns the runs whose Jobs are there, oldest first, without their numbers."""
+    return tuple(
+        run_of(container, job, 0, [pod for pod in pods if pod.revision == job.metadata.name])
+        for job in in_order(jobs)
+    )
+
+
+def schedule_state(
+    container: Container, cron_job: CronJob, pods: Sequence[PodObservation], now: datetime
+) -> ScheduleState:
+    """Returns the state of a CronJob. `now`: by the clock of its cluster."""
+    settings = container.spec.workload
+    assert isinstance(settings, CronJobSettings)
+    runs = runs_of_schedule(container, cron_job.jobs, pods)
+    active = frozenset(job.metadata.name for job in active_jobs(cron_job.jobs))
+    going = [run for run in runs if run.name in active]
+    scheduled, seconds = _scheduled(container, settings, cron_job, now)
+    status = container.desired_state
+    state = RunState(status, *(("", "") if status != "running" else (scheduled.reason, scheduled.message)))
+    if going:
+        newest = going[-1]
+        words = f"{len(going)} active, the newest {newest.name}"
+        why = " ".join(filter(None, (newest.reason, newest.message)))
+        state = RunState(status, ACTIVE, f"{words}: {why}" if why else words)
+    found = (scheduled, _last_run(container, runs))
+    return ScheduleState(state, active, tuple(each for each in found if each is not None), seconds)
+
+
+def _scheduled(
+    container: Container, settings: CronJobSettings, cron_job: CronJob, now: datetime
+) -> tuple[Condition, float | None]:
+    if container.desired_state != "running":
+        return Condition(SCHEDULED, "False", _SUSPENDED_BY_CALLER, f"it is {container.desired_state}"), None
+    if is_full(settings, cron_job.jobs):
+        words = "no run begins by the schedule until one of those that are active has ended"
+        return Condition(SCHEDULED, "False", CONCURRENCY_REACHED, words), None
+    last = cron_job.status.last_schedule_time or cron_job.metadata.creation_timestamp or now
+    try:
+        schedule, zone = RunSchedule.parse(settings.schedule), time_zone(settings.time_zone)
+        following = schedule.next_after(now, zone, since=last)
+    except (InvalidValueError, OverflowError):
+        # Of an import, or of a release that knows more.
+        return Condition(SCHEDULED, "True", SCHEDULED, settings.schedule), None
+    if following is None:
+        return Condition(SCHEDULED, "False", _NO_TIME, f'"{settings.schedule}" never comes'), None
+    words = f"next run at {following.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return Condition(SCHEDULED, "True", SCHEDULED, words), (following - now).total_seconds() + _AFTER_SECONDS
+
+
+def _last_run(container: Container, runs: Iterable[ContainerRun]) -> Condition | None:
+    """Returns the result of the run that has ended last; that from before where none has since."""
+    before = next((each for each in container.observed.conditions if each.type == LAST_RUN), None)
+    ended = [(run.end_time, run.name, run) for run in runs if run.end_time is not None]
+    if not ended:
+        return before
+    end, name, run = max(ended, key=lambda each: each[:2])
+    made_from = f"{end.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}/{name}"
+    if before is not None and before.made_from > made_from:
+        return before
+    succeeded = run.status == "succeeded"
+    words = f"{name} ended at {made_from.partition('/')[0]}" + (f": {run.message}" if run.message else "")
+    reason = run.reason or (COMPLETE if succeeded else "Failed")
+    return Condition(LAST_RUN, "True" if succeeded else "False", reason, words, made_from=made_from)
