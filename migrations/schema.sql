@@ -1116,6 +1116,29 @@ COMMENT ON FUNCTION public.forget_rendered_messages() IS 'Deletes the messages o
 
 
 --
+-- Name: forget_revisions(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.forget_revisions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM public.revisions AS r USING gone AS g
+    WHERE r.resource_type = TG_ARGV[0] AND r.resource_id = g.id;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION forget_revisions(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.forget_revisions() IS 'Deletes the revisions of rows that are deleted.';
+
+
+--
 -- Name: keep_program_images(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2005,6 +2028,31 @@ COMMENT ON FUNCTION public.read_namespace(p_user_id bigint, p_name text, p_forma
 
 
 --
+-- Name: read_revision(bigint, text, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    RETURN (
+        SELECT r.document::text FROM public.revisions AS r
+        WHERE r.resource_type = p_type AND r.resource_id = p_id AND r.number = p_number);
+END
+$$;
+
+
+--
+-- Name: FUNCTION read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer) IS 'The document of one revision that the caller reaches; null: there is none.';
+
+
+--
 -- Name: read_secret(bigint, text, text, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2409,6 +2457,7 @@ BEGIN
         status = c.status, reason = c.reason, message = c.message, generation = c.generation,
         kubernetes_name = coalesce(c.kubernetes_name, t.kubernetes_name),
         image_id = coalesce(v_image_id, t.image_id),
+        revision_number = coalesce((p_container #>> '{revision,number}')::integer, t.revision_number),
         quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
         quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),
         deletion_requested_at = CASE WHEN deleting THEN coalesce(c.updated_at, now()) ELSE t.deletion_requested_at END,
@@ -2451,6 +2500,10 @@ BEGIN
         SELECT c.id, c.namespace_id, h.previous_status, h.current_status, h.reason, h.message, h.triggered_by, caller,
                (p_operation ->> 'operation_id')::uuid
         FROM jsonb_populate_record(NULL::public.container_status_history, p_history) AS h;
+    END IF;
+    -- Only where the desired state differs; servers of 0.2 send none.
+    IF p_container ? 'revision' THEN
+        PERFORM public.write_revision('container', c.id, c.namespace_id, p_container -> 'revision');
     END IF;
     INSERT INTO public.reconcile_work AS w
         (resource_type, resource_id, cluster_name, namespace_id, going, due_at)
@@ -2964,7 +3017,7 @@ BEGIN
         id, uid, name, display_name, namespace_id, image_id, kubernetes_name, cpu_request, cpu_limit,
         memory_request, memory_limit, created_at, updated_at, created_by, updated_by, labels, annotations, spec,
         desired_state, replicas, quota_cpu_millicores, quota_memory_bytes, drift_policy, hold_rollout,
-        restart_requested_at, imported)
+        restart_requested_at, imported, revision_number)
     VALUES (
         c.id, c.uid, c.name, c.display_name, c.namespace_id,
         public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
@@ -2972,7 +3025,7 @@ BEGIN
         c.kubernetes_name, c.cpu_request, c.cpu_limit, c.memory_request, c.memory_limit, c.created_at,
         c.updated_at, caller, caller, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
         c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at,
-        c.imported)
+        c.imported, coalesce((p_container #>> '{revision,number}')::integer, 0))
     ON CONFLICT ON CONSTRAINT uq_containers_name DO NOTHING;
     IF NOT FOUND THEN
         PERFORM public.refuse_outdated('the name');
@@ -3002,6 +3055,10 @@ BEGIN
     INSERT INTO public.container_status_history
         (container_id, namespace_id, current_status, triggered_by, user_id, operation_id)
     VALUES (c.id, c.namespace_id, 'pending', 'user', caller, (p_operation ->> 'operation_id')::uuid);
+    -- Servers of 0.2 send none.
+    IF p_container ? 'revision' THEN
+        PERFORM public.write_revision('container', c.id, c.namespace_id, p_container -> 'revision');
+    END IF;
     INSERT INTO public.reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
     VALUES ('container', c.id, cluster, c.namespace_id, clock_timestamp());
 END
@@ -3142,6 +3199,46 @@ $_$;
 --
 
 COMMENT ON FUNCTION public.write_program_images(p_container_id bigint, p_namespace_id bigint, p_spec jsonb) IS 'Writes the images of the sidecars and init containers of a container.';
+
+
+--
+-- Name: write_revision(text, bigint, bigint, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    newest integer := (p_revision ->> 'number')::integer;
+BEGIN
+    IF p_revision ? 'before' THEN
+        INSERT INTO public.revisions (resource_type, resource_id, namespace_id, number, document, created_at)
+        VALUES (p_type, p_id, p_namespace_id, newest - 1, p_revision -> 'before',
+            (p_revision ->> 'before_at')::timestamptz);
+    END IF;
+    INSERT INTO public.revisions
+        (resource_type, resource_id, namespace_id, number, document, origin, operation_id, created_by)
+    VALUES (p_type, p_id, p_namespace_id, newest, p_revision -> 'document', (p_revision ->> 'origin')::integer,
+        (p_revision ->> 'operation_id')::uuid, public.app_user_id());
+    IF newest = 1 THEN
+        RETURN;
+    END IF;
+    DELETE FROM public.revisions AS r
+    USING (
+        SELECT k.id, k.number, sum(pg_column_size(k.document)) OVER (ORDER BY k.number DESC) AS bytes
+        FROM public.revisions AS k WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
+    WHERE r.id = o.id AND o.number < newest
+        AND (o.number <= newest - (p_revision ->> 'kept')::integer OR o.bytes > 4 * 1024 * 1024);
+END
+$$;
+
+
+--
+-- Name: FUNCTION write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb) IS 'Adds the newest revision of a resource, and deletes those beyond its limits.';
 
 
 --
@@ -4565,6 +4662,7 @@ CREATE TABLE public.containers (
     resource_version bigint DEFAULT 1 NOT NULL,
     row_version bigint DEFAULT 1 NOT NULL,
     programs jsonb DEFAULT '[]'::jsonb NOT NULL,
+    revision_number integer DEFAULT 0 NOT NULL,
     CONSTRAINT ck_containers_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_containers_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_containers_generation CHECK ((observed_generation <= generation)),
@@ -4919,6 +5017,13 @@ COMMENT ON COLUMN public.containers.row_version IS 'Raised by each write of the 
 --
 
 COMMENT ON COLUMN public.containers.programs IS 'The programs of its living pods with their states, as observed.';
+
+
+--
+-- Name: COLUMN containers.revision_number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.revision_number IS 'Number of its newest row in revisions; 0: it has none, because it was last changed by a release without them.';
 
 
 --
@@ -8647,6 +8752,119 @@ COMMENT ON COLUMN public.request_claims.expires_at IS 'Deadline of the call that
 
 
 --
+-- Name: revisions; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.revisions (
+    id bigint NOT NULL,
+    resource_type character varying(50) NOT NULL,
+    resource_id bigint NOT NULL,
+    namespace_id bigint NOT NULL,
+    number integer NOT NULL,
+    document jsonb NOT NULL,
+    origin integer,
+    operation_id uuid,
+    created_by bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_revisions_number CHECK ((number > 0)),
+    CONSTRAINT ck_revisions_origin CHECK ((origin > 0))
+);
+
+ALTER TABLE ONLY public.revisions FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE revisions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.revisions IS 'The newest desired states of a resource, each whole, to compare and to go back to.';
+
+
+--
+-- Name: COLUMN revisions.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN revisions.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.resource_type IS 'Type of the resource.';
+
+
+--
+-- Name: COLUMN revisions.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.resource_id IS 'Id of its row.';
+
+
+--
+-- Name: COLUMN revisions.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN revisions.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.number IS 'Number of the revision, from 1 for each resource.';
+
+
+--
+-- Name: COLUMN revisions.document; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.document IS 'The desired state, as its noun stores it.';
+
+
+--
+-- Name: COLUMN revisions.origin; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.origin IS 'Number of the revision that it brought back; null: it is no rollback.';
+
+
+--
+-- Name: COLUMN revisions.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.operation_id IS 'The operation that made it; null: made before revisions were kept.';
+
+
+--
+-- Name: COLUMN revisions.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.created_by IS 'User who made it; null: the system, or not known.';
+
+
+--
+-- Name: COLUMN revisions.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revisions.created_at IS 'When it was made.';
+
+
+--
+-- Name: revisions_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.revisions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.revisions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
 -- Name: roles; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -10444,6 +10662,14 @@ ALTER TABLE ONLY public.request_claims
 
 
 --
+-- Name: revisions pk_revisions; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revisions
+    ADD CONSTRAINT pk_revisions PRIMARY KEY (id);
+
+
+--
 -- Name: roles pk_roles; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -10705,6 +10931,14 @@ ALTER TABLE ONLY public.port_mappings
 
 ALTER TABLE ONLY public.recovery_codes
     ADD CONSTRAINT uq_recovery_codes_code UNIQUE (user_id, code_hash);
+
+
+--
+-- Name: revisions uq_revisions_number; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revisions
+    ADD CONSTRAINT uq_revisions_number UNIQUE (resource_type, resource_id, number);
 
 
 --
@@ -11561,6 +11795,20 @@ CREATE INDEX idx_resource_usage_container_time ON ONLY public.container_resource
 
 
 --
+-- Name: idx_revisions_created_by; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_revisions_created_by ON public.revisions USING btree (created_by);
+
+
+--
+-- Name: idx_revisions_namespace_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_revisions_namespace_id ON public.revisions USING btree (namespace_id);
+
+
+--
 -- Name: idx_roles_created_by; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -11971,6 +12219,13 @@ CREATE TRIGGER forget_rendered_messages AFTER DELETE ON public.services REFERENC
 --
 
 CREATE TRIGGER forget_rendered_messages AFTER DELETE ON public.volumes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_rendered_messages('volume');
+
+
+--
+-- Name: containers forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.containers REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('container');
 
 
 --
@@ -12437,6 +12692,22 @@ ALTER TABLE ONLY public.reconcile_work
 
 ALTER TABLE ONLY public.recovery_codes
     ADD CONSTRAINT fk_recovery_codes_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+
+--
+-- Name: revisions fk_revisions_namespace; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revisions
+    ADD CONSTRAINT fk_revisions_namespace FOREIGN KEY (namespace_id) REFERENCES public.namespaces(id);
+
+
+--
+-- Name: revisions fk_revisions_user; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revisions
+    ADD CONSTRAINT fk_revisions_user FOREIGN KEY (created_by) REFERENCES public.users(id);
 
 
 --
@@ -13503,6 +13774,26 @@ CREATE POLICY request_claims_system_policy ON public.request_claims TO pilothous
 
 
 --
+-- Name: revisions; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.revisions ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: revisions revisions_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY revisions_access_policy ON public.revisions TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: revisions revisions_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY revisions_system_policy ON public.revisions TO pilothouse_system USING (true) WITH CHECK (true);
+
+
+--
 -- Name: roles; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -14038,6 +14329,13 @@ REVOKE ALL ON FUNCTION public.forget_rendered_messages() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION forget_revisions(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.forget_revisions() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION keep_program_images(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -14186,6 +14484,15 @@ GRANT ALL ON FUNCTION public.read_container(p_user_id bigint, p_namespace text, 
 
 REVOKE ALL ON FUNCTION public.read_namespace(p_user_id bigint, p_name text, p_format integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.read_namespace(p_user_id bigint, p_name text, p_format integer) TO pilothouse_app;
+
+
+--
+-- Name: FUNCTION read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.read_revision(p_user_id bigint, p_type text, p_id bigint, p_number integer) TO pilothouse_system;
 
 
 --
@@ -14376,6 +14683,15 @@ GRANT ALL ON FUNCTION public.write_observed(p_ids bigint[], p_rows jsonb, p_hist
 --
 
 REVOKE ALL ON FUNCTION public.write_program_images(p_container_id bigint, p_namespace_id bigint, p_spec jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id bigint, p_revision jsonb) TO pilothouse_system;
 
 
 --
@@ -15021,6 +15337,14 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.rendered_messages TO pilothous
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.request_claims TO pilothouse_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.request_claims TO pilothouse_system;
+
+
+--
+-- Name: TABLE revisions; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.revisions TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.revisions TO pilothouse_system;
 
 
 --

@@ -25,6 +25,7 @@ CHECKSUMS: Final = {
     "0112": "063abaf47e2f601d6a39f9f0682f1bc506c541b7c3af8d6221c5c8b9b7870fbc",
     "0113": "1d63d94d7b5e41a827ed85ed4bc966c7ae14586bc348767649463a31c582fecf",
     "0114": "f517c5ea578cdd36c990acc3cdc85b104c1ec305235fdd7c004833b8c9aa2047",
+    "0115": "379c30e791b1cd46c20e0cc501b9f20fdce79c176a8eb6c12319a539013d02df",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -61,6 +62,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "event_mark": ("6522514ab49e8bd7f01d2ec604a76adb473da038d1199084ec22ab805f2ce004", "0101"),
     "fold_quota_changes": ("701de6a8bacf9597ebe1337db937eb4cf256a3bf2fea79a3885ecbedfd04f135", "0101"),
     "forget_rendered_messages": ("d9ba6e72ebcd06dd31c0f2f370a6096286b284b3f6372a21ba00d3d4b90fda50", "0101"),
+    "forget_revisions": ("72ca5fe9c29a25b39a571ba18afba9c797ad113783f58a1d55340aa23c6fbda5", "0115"),
     "keep_program_images": ("ba1f080497a9c7badb405ccf03218e873b2e8e94f3fa38d3377b6e68e830cfe8", "0114"),
     "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
@@ -84,6 +86,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "read_config_map": ("83cd1095e46dd4637faf3b394573444120eef8dcacacc9583ed2251102b412e2", "0101"),
     "read_container": ("74939599661fc6b9a9e86de19ba6b740c8b0dc19fb1dcc88f28dc9e6cfa49110", "0101"),
     "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),
+    "read_revision": ("6e66385b9a34dd2b0c2bb71eac573c4ab5809ed11bb996dd7e735f3cbe3080e8", "0115"),
     "read_secret": ("f23e6ed5e1ce2e2ed8b0cc4c7a4c6ec5d7620397bcb566e41a1fc85200626560", "0101"),
     "read_service": ("73052bc319e4ff8739b5d473f28d6688dc1d438f4651036983d982e3b437d3f5", "0103"),
     "read_volume": ("de8acd5a04a361aabaf44a41b1dffc4ba0723f53475e9331b4d9e70892f6e8b9", "0101"),
@@ -95,15 +98,16 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "service_limits": ("0d33ea3a8cf4a7fbc4c88f8e095be953e8745349b1ff39675ee625170f5ab42c", "0110"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
-    "update_container": ("c3d06eeb24ec6a9d1dce4de809c0869ace922a30b0a51f9b4b9b7e26d1530328", "0113"),
+    "update_container": ("f9afb80150002baf55778b6ba2e27055e5525456951ceb28e2ea46c371073382", "0115"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "version_of_cluster": ("2eea0b5497637e075ba724b92f730c8530f6f6322d0b0ad53adf64df4d644a49", "0108"),
     "volume_definition": ("ca68ab2afa4ea2a2107528437453abcfe6c8175eb75ba8c7abee802ff5ec390d", "0107"),
     "wake_services": ("6e07520b4b926bfc04b71aab2af1a8b12632732f91792981a41565d787544ffa", "0103"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("fa77d61121802c34281f1be6914c267d948ce3e785dd1ddd34ca3c5cb4ce3dea", "0101"),
-    "write_container": ("3b1974db3ae7259d6ab6575885d7a571d5e47f0016a03d637edf7024702edd35", "0110"),
+    "write_container": ("3596f429811d285a82818331390586f7765d84d134b39f9c1e5106a665cdffcf", "0115"),
     "write_container_parts": ("bfdc1f5a315bc64aa844d0ebc8eab30604c500b958b77d9b9dddadb8bdef407e", "0107"),
     "write_observed": ("79e0bab3dae485eccbe5278c1dff5312801de7b9bf27b19efb3c71b08555983a", "0109"),
     "write_program_images": ("feadc1cd91c6cd769664c536c51372177f4cf8c0df7c6e0274dedd776244b25f", "0114"),
+    "write_revision": ("7bd662433602affeaab1166af12f285c7a086565dab952f4d563663c3a7d15e9", "0115"),
 }

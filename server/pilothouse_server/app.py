@@ -97,6 +97,7 @@ from pilothouse_server.reconcile.observe.container_observer import ContainerObse
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
+from pilothouse_server.revisions.tables import REVISION_TABLES
 from pilothouse_server.rpc import interceptors, method_rules, redaction
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -153,6 +154,7 @@ NOUN_TABLES: Final = (
     NETWORK_TABLES,
     STORAGE_TABLES,
     CONFIG_TABLES,
+    REVISION_TABLES,
     METRICS_TABLES,
     SINK_TABLES,
     NAMESPACE_TABLES,

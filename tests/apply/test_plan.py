@@ -25,6 +25,7 @@ UNTOUCHED_FIELDS = (
     "pod_container_name",
     "selector",
     "runs_kept",
+    "revisions_kept",
     "extra_fields",
     "etag",
 )

@@ -85,6 +85,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
                 for kind in ("config_map", "secret")
             },
             "drift_policy": _POLICY,
+            "revisions_kept": "what the platform keeps; the cluster does not know it",
         },
     },
     "pilothouse.storage.v1.Volume": {

@@ -30,6 +30,7 @@ _NOT_FILTERED = {
         "termination_grace_seconds": "a number within the document of the pod's fields",
         "automount_service_account_token": "a choice within the document of the pod's fields",
         "runs_kept": "a number within the document of the pod's fields",
+        "revisions_kept": "a number within the document of the pod's fields",
     },
     "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
     "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},

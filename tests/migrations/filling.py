@@ -83,6 +83,8 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, $1, 1, 'web-' || $2, 'running')""",
     "program_images": """INSERT INTO program_images (container_id, namespace_id, program, image, image_id)
         VALUES ($1, $1, 'proxy', 'registry.example/' || $2 || '/web:1', $1)""",
+    "revisions": """INSERT INTO revisions (resource_type, resource_id, namespace_id, number, document)
+        VALUES ('container', $1, $1, 1, '{}')""",
     "port_mappings": """INSERT INTO port_mappings
         (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
     "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)

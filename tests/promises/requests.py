@@ -166,6 +166,8 @@ _CONTAINERS: dict[str, Fields] = {
     "RunContainer": {"namespace": OWN, "name": target("RunContainer")},
     "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
     **_of_web("GetContainer", "ListStatusHistory", "StreamLogs"),
+    "ListContainerRevisions": {"namespace": OWN, "name": target("UpdateContainer")},
+    "RollbackContainer": {"namespace": OWN, "name": target("RollbackContainer")},
     "ListRuns": {"namespace": OWN, "name": target("RunContainer")},
     **_in_namespace("ListContainers", "WatchContainers", "ListImages"),
 }

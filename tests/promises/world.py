@@ -52,11 +52,23 @@ _MADE = {
     if name.startswith("Create") and "namespace" in fields and name != "CreateServiceAccount"
     if isinstance(fields["namespace"], str)
 }
-_NEEDS_TARGET = ("Update", "Delete", "Start", "Stop", "Pause", "Resume", "Restart", "Attach", "Detach")
+_NEEDS_TARGET = (
+    "Update",
+    "Delete",
+    "Start",
+    "Stop",
+    "Pause",
+    "Resume",
+    "Restart",
+    "Rollback",
+    "Attach",
+    "Detach",
+)
 _BEFORE = {
     "StartContainer": "StopContainer",
     "ResumeContainer": "PauseContainer",
     "DetachVolume": "AttachVolume",
+    "RollbackContainer": "UpdateContainer",
 }
 
 

@@ -16,6 +16,7 @@ from pilothouse_client.commands import (
     container_exec,
     container_import,
     container_logs,
+    container_revisions,
     container_spec,
 )
 from pilothouse_client.commands.container_columns import (
@@ -61,6 +62,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Workloads: create, change, start, stop, watch.", rich_markup_mode=None
 )
 container_actions.add_to(app)
+container_revisions.add_to(app)
 app.command("import")(container_import.import_deployments)
 app.command("logs")(container_logs.logs)
 app.command("exec", context_settings={"ignore_unknown_options": True})(container_exec.execute)

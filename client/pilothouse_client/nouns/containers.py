@@ -26,6 +26,13 @@ class Containers(NounClient[TransportT]):
     # The answer contains the run, too.
     run = Unary(pb.RunContainerRequest, pb.RunContainerResponse, whole)
     list_runs = Pages(pb.ListRunsRequest, pb.ListRunsResponse, lambda answer: answer.runs)
+    list_revisions = Pages(
+        pb.ListContainerRevisionsRequest,
+        pb.ListContainerRevisionsResponse,
+        lambda answer: answer.revisions,
+    )
+    # The answer also names the differences, and what is not brought back.
+    rollback = Unary(pb.RollbackContainerRequest, pb.RollbackContainerResponse, whole)
     watch = Watch(pb.WatchContainersRequest, pb.WatchContainersResponse, lambda answer: answer.container)
     list_status_history = Pages(
         pb.ListStatusHistoryRequest, pb.ListStatusHistoryResponse, lambda answer: answer.status_changes

@@ -37,6 +37,7 @@ BEGIN
         status = c.status, reason = c.reason, message = c.message, generation = c.generation,
         kubernetes_name = coalesce(c.kubernetes_name, t.kubernetes_name),
         image_id = coalesce(v_image_id, t.image_id),
+        revision_number = coalesce((p_container #>> '{revision,number}')::integer, t.revision_number),
         quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
         quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),
         deletion_requested_at = CASE WHEN deleting THEN coalesce(c.updated_at, now()) ELSE t.deletion_requested_at END,
@@ -79,6 +80,10 @@ BEGIN
         SELECT c.id, c.namespace_id, h.previous_status, h.current_status, h.reason, h.message, h.triggered_by, caller,
                (p_operation ->> 'operation_id')::uuid
         FROM jsonb_populate_record(NULL::public.container_status_history, p_history) AS h;
+    END IF;
+    -- Only where the desired state differs; servers of 0.2 send none.
+    IF p_container ? 'revision' THEN
+        PERFORM public.write_revision('container', c.id, c.namespace_id, p_container -> 'revision');
     END IF;
     INSERT INTO public.reconcile_work AS w
         (resource_type, resource_id, cluster_name, namespace_id, going, due_at)

@@ -24,7 +24,7 @@ BEGIN
         id, uid, name, display_name, namespace_id, image_id, kubernetes_name, cpu_request, cpu_limit,
         memory_request, memory_limit, created_at, updated_at, created_by, updated_by, labels, annotations, spec,
         desired_state, replicas, quota_cpu_millicores, quota_memory_bytes, drift_policy, hold_rollout,
-        restart_requested_at, imported)
+        restart_requested_at, imported, revision_number)
     VALUES (
         c.id, c.uid, c.name, c.display_name, c.namespace_id,
         public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
@@ -32,7 +32,7 @@ BEGIN
         c.kubernetes_name, c.cpu_request, c.cpu_limit, c.memory_request, c.memory_limit, c.created_at,
         c.updated_at, caller, caller, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
         c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at,
-        c.imported)
+        c.imported, coalesce((p_container #>> '{revision,number}')::integer, 0))
     ON CONFLICT ON CONSTRAINT uq_containers_name DO NOTHING;
     IF NOT FOUND THEN
         PERFORM public.refuse_outdated('the name');
@@ -62,6 +62,10 @@ BEGIN
     INSERT INTO public.container_status_history
         (container_id, namespace_id, current_status, triggered_by, user_id, operation_id)
     VALUES (c.id, c.namespace_id, 'pending', 'user', caller, (p_operation ->> 'operation_id')::uuid);
+    -- Servers of 0.2 send none.
+    IF p_container ? 'revision' THEN
+        PERFORM public.write_revision('container', c.id, c.namespace_id, p_container -> 'revision');
+    END IF;
     INSERT INTO public.reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
     VALUES ('container', c.id, cluster, c.namespace_id, clock_timestamp());
 END

@@ -335,6 +335,7 @@ class ContainerSpec(Value, frozen=True):
     pod_container_name: str = "main"
     workload: WorkloadSettings = DeploymentSettings()
     runs_kept: int | None = None
+    revisions_kept: int | None = None
     # Number of the newest run, where each is an object of its own.
     run: int = 1
     extra_fields: dict[str, str] = {}
@@ -385,6 +386,7 @@ class Container(Namespaced, Value, frozen=True):
     """A container as stored: wanted, observed and the bookkeeping between them.
 
     `volumes` are the volumes of the namespace that its mounts name, by name; they follow from the mounts.
+    `revision_number`: that of its newest revision; 0: it has none (`revisions`).
     """
 
     id: ContainerId
@@ -411,6 +413,7 @@ class Container(Namespaced, Value, frozen=True):
     observed_generation: int = 0
     resource_version: int = 1
     row_version: int = 1
+    revision_number: int = 0
     deletion_requested_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

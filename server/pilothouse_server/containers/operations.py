@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
@@ -37,6 +38,7 @@ from pilothouse_server.containers.changes import (
     refuse_rollout,
     refuse_running,
     restarted,
+    starting_run,
     with_quota,
 )
 from pilothouse_server.containers.facts_cache import FactsCache
@@ -45,6 +47,8 @@ from pilothouse_server.containers.model import Container, DesiredState, Image, P
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.namespace_limits import refuse_services, refuse_unfit
 from pilothouse_server.containers.repository import ContainerChange, Creation
+from pilothouse_server.containers.revisions import Rollback, RollbackChoice, restored
+from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workloads import has_schedule, lists_runs
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
@@ -74,6 +78,7 @@ stream = repository.stream_containers
 list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
+list_revisions = repository.list_revisions
 list_runs = repository.list_runs
 find_run_name = repository.find_run_name
 get_many = repository.get_many
@@ -254,37 +259,79 @@ async def change(
     """
 
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
-        stored = facts.stored
-        check(stored)
-        refuse_deleting(stored)
-        wanted = merge(stored)
-        if wanted.is_long:
-            await others_first()
-        wanted = rules.checked(wanted)
-        if wanted == stored:
-            return None
-        if wanted.is_long:
-            await others_first()
-        needs, found, volumes = admission.needs_of(wanted, stored), NamespaceFacts(), None
-        if needs != Needs():
-            admitted = await repository.admit(target, namespace, name, needs)
-            if admitted is None:
-                raise not_found("namespace", namespace)
-            found, volumes = admitted.found, admitted.volume_definitions
-        wanted = admission.settled(wanted, stored, found, keys, may)
-        if wanted == stored:
-            return None
-        most_services = await refuse_services(target, namespace, wanted, stored)
-        await refuse_unfit(target, namespace, wanted, stored)
-        admission.warn_of_quota(facts.namespace, rules.quota_share(wanted), collected)
-        return msgspec.structs.replace(
-            with_quota(changed(stored, wanted, facts.moment), facts),
-            most_services=most_services,
-            needs=needs,
-            volume_definitions=volumes,
-        )
+        check(facts.stored)
+        refuse_deleting(facts.stored)
+        return await _admitted(target, facts, merge(facts.stored), keys=keys, may=may, collected=collected)
 
     return await _decided(target, namespace, name, decide)
+
+
+async def rollback(
+    target: Target,
+    namespace: str,
+    name: str,
+    choice: RollbackChoice,
+    check: Check,
+    *,
+    keys: Keys,
+    may: May,
+    collected: Collected = None,
+) -> Rollback:
+    """Brings back all desired fields of a revision; they are judged as a change of the caller's own.
+
+    Raises as `change`; NotFound also for a revision that is not kept.
+    """
+    origin, before = 0, None
+
+    async def decide(facts: ChangeFacts) -> ContainerChange | None:
+        nonlocal origin, before
+        stored = before = facts.stored
+        check(stored)
+        refuse_deleting(stored)
+        origin = choice.number or stored.revision_number - 1
+        desired = await repository.read_revision(target, stored, origin) if origin > 0 else None
+        if desired is None:
+            raise not_found("revision", str(choice.number or "before the newest"))
+        merge = partial(restored, desired=desired)
+        wanted = replacing(starting_run(merge) if choice.rerun else merge, replace=choice.replace)(stored)
+        change = await _admitted(target, facts, wanted, keys=keys, may=may, collected=collected)
+        return change and msgspec.structs.replace(change, origin=origin)
+
+    container = await _decided(target, namespace, name, decide)
+    assert before is not None
+    return Rollback(container, before, origin)
+
+
+async def _admitted(
+    target: Target, facts: ChangeFacts, wanted: Container, *, keys: Keys, may: May, collected: Collected
+) -> ContainerChange | None:
+    """Returns the change to `wanted` as the rules and the facts admit it; None where it changes nothing."""
+    stored, namespace = facts.stored, facts.namespace.name
+    if wanted.is_long:
+        await others_first()
+    wanted = rules.checked(wanted)
+    if wanted == stored:
+        return None
+    if wanted.is_long:
+        await others_first()
+    needs, found, volumes = admission.needs_of(wanted, stored), NamespaceFacts(), None
+    if needs != Needs():
+        admitted = await repository.admit(target, namespace, stored.name, needs)
+        if admitted is None:
+            raise not_found("namespace", namespace)
+        found, volumes = admitted.found, admitted.volume_definitions
+    wanted = admission.settled(wanted, stored, found, keys, may)
+    if wanted == stored:
+        return None
+    most_services = await refuse_services(target, namespace, wanted, stored)
+    await refuse_unfit(target, namespace, wanted, stored)
+    admission.warn_of_quota(facts.namespace, rules.quota_share(wanted), collected)
+    return msgspec.structs.replace(
+        with_quota(changed(stored, wanted, facts.moment), facts),
+        most_services=most_services,
+        needs=needs,
+        volume_definitions=volumes,
+    )
 
 
 async def start(target: Target, namespace: str, name: str) -> Container:

@@ -21,6 +21,7 @@ from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
+from pilothouse_server.containers.revisions import RollbackChoice, not_restored
 from pilothouse_server.containers.workload_rules import fate_of_claims, replacing
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
@@ -66,6 +67,7 @@ _LIST = ListAnswer(pb.ListContainersResponse, "containers")
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
 
 _HISTORY = ListAnswer(pb.ListStatusHistoryResponse, "status_changes")
+_REVISIONS = ListAnswer(pb.ListContainerRevisionsResponse, "revisions")
 _RUNS = ListAnswer(pb.ListRunsResponse, "runs")
 _IMAGES = ListAnswer(pb.ListImagesResponse, "images")
 
@@ -254,6 +256,42 @@ class ContainerService:
             page = wire.page_request(call, self._page_key, found.uid)
             runs, next_page = await operations.list_runs(transaction, found, page)
         return await _RUNS.rendered(runs, messages.RUN.to_proto, next_page)
+
+    async def ListContainerRevisions(self, request: pb.ListContainerRevisionsRequest, call: Call) -> bytes:
+        """Lists the revisions of a container."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+            _describe(call, found)
+            page = wire.page_request(call, self._page_key, found.uid, str(request.number))
+            revisions, next_page = await operations.list_revisions(transaction, found, page, request.number)
+        if request.number and not revisions:
+            raise not_found("revision", str(request.number))
+        to_proto = messages.revision_to_proto(found, whole=request.number > 0)
+        return await _REVISIONS.rendered(revisions, to_proto, next_page)
+
+    async def RollbackContainer(
+        self, request: pb.RollbackContainerRequest, call: Call
+    ) -> pb.RollbackContainerResponse:
+        """Brings a revision of a container back."""
+        collected: list[ObjectWarning] = []
+        done = await operations.rollback(
+            await _target(call),
+            request.namespace,
+            request.name,
+            RollbackChoice(request.revision, request.rerun_jobs, request.replace),
+            call.noting(wire.etag_check(request.etag), messages.CONTAINER.to_proto),
+            keys=self._keys,
+            may=call.may(request.namespace),
+            collected=collected,
+        )
+        call.describe(revision=done.origin)
+        return pb.RollbackContainerResponse(
+            container=await self._answer(call, done.container, collected),
+            revision=done.origin,
+            not_restored=not_restored(done.container),
+            warnings=map(wire.WARNING.to_proto, collected),
+            changes=messages.changes_between(done.before, done.container),
+        )
 
     def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""

@@ -61,6 +61,7 @@ CONTAINERS = Table(
     Column("observed_generation", BigInteger),
     Column("resource_version", BigInteger),
     Column("row_version", BigInteger),
+    Column("revision_number", Integer),
     comment="Desired and observed state of a container; one Deployment on its cluster.",
 )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 ACTIONS = frozenset({
     "attach", "authenticate", "check", "create", "delete", "deregister", "detach", "exec", "explain", "export", "get",
     "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause", "query", "reconcile",
-    "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rotate", "run", "seal", "start",
-    "stop", "stream", "update", "verify", "watch",
+    "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback", "rotate", "run",
+    "seal", "start", "stop", "stream", "update", "verify", "watch",
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
     "api_key", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
     "encryption_key", "health", "image", "log", "metrics", "namespace", "operation", "permission", "pod",
-    "principal", "quota", "reflection", "role", "role_grant", "run", "second_factor", "secret", "service",
+    "principal", "quota", "reflection", "revision", "role", "role_grant", "run", "second_factor", "secret", "service",
     "service_account", "session", "status_history", "unknown", "usage", "user", "volume",
 })  # fmt: skip

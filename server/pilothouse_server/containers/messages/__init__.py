@@ -15,6 +15,7 @@ from pilothouse_server.containers.messages.container import (
 )
 from pilothouse_server.containers.messages.exec import check_start, exec_answers
 from pilothouse_server.containers.messages.logs import log_answer
+from pilothouse_server.containers.messages.revision import changes_between, revision_to_proto
 
 __all__ = [
     "CACHE",
@@ -25,8 +26,10 @@ __all__ = [
     "STATUS",
     "STATUS_CHANGE",
     "added_to",
+    "changes_between",
     "check_start",
     "exec_answers",
     "log_answer",
     "parts",
+    "revision_to_proto",
 ]

@@ -42,6 +42,7 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
+from pilothouse_server.containers.repository.revisions import list_revisions, read_revision
 from pilothouse_server.containers.repository.runs import find_run_name, list_runs
 from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
@@ -71,7 +72,9 @@ __all__ = [
     "list_images",
     "list_pods",
     "list_ready",
+    "list_revisions",
     "list_runs",
+    "read_revision",
     "remove_all",
     "service_limits",
     "stream_containers",

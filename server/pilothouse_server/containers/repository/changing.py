@@ -12,6 +12,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import orjson
@@ -29,7 +30,9 @@ from pilothouse_server.containers.repository.creation import (
     used_of,
 )
 from pilothouse_server.containers.repository.mounts import mount_rows
+from pilothouse_server.containers.repository.revisions import revision_row
 from pilothouse_server.containers.repository.rows import container_of
+from pilothouse_server.containers.revisions import desired_fields
 from pilothouse_server.containers.tables import CONTAINERS
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.append import Operation
@@ -67,7 +70,8 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     `wanted`: with its status, where the change alone decides it. `quota`: millicores and bytes that it will count,
     where they change. `mounted`: volumes that it began or ceased to mount. The write compares `namespace_version`,
-    `limits`, `most_services`, `needs` and `volume_definitions`; without a version, the container alone.
+    `limits`, `most_services`, `needs` and `volume_definitions`; without a version, the container alone. `origin`:
+    number of the revision that it brings back.
     """
 
     stored: Container
@@ -82,6 +86,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
     most_services: int = 0
     needs: Needs = Needs()
     volume_definitions: str | None = None
+    origin: int | None = None
 
     @property
     def written(self) -> Container:
@@ -91,9 +96,18 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
             generation=self.stored.generation + 1,
             resource_version=self.stored.resource_version + 1,
             row_version=self.stored.row_version + 1,
+            revision_number=self.revision_number,
             updated_at=self.moment,
             deletion_requested_at=self.moment if self.deleting else self.stored.deletion_requested_at,
         )
+
+    @property
+    def revision_number(self) -> int:
+        """Number of the newest revision after the change; of a container without any, two are written."""
+        number = self.stored.revision_number
+        if self.deleting or desired_fields(self.stored) == desired_fields(self.wanted):
+            return number
+        return number + 1 if number else 2
 
     @property
     def changes_services(self) -> bool:
@@ -155,7 +169,7 @@ def draft_change(draft: Draft, change: ContainerChange) -> None:
     draft.follow_up = change.follow_up
     draft.write(
         _CHANGE,
-        _parameters(change),
+        _parameters(change, draft.operation_id),
         alone=("quota", change.stored.namespace_id) if change.limits or change.most_services else None,
     )
 
@@ -167,7 +181,10 @@ async def write_change(transaction: Transaction, change: ContainerChange) -> Non
         Aborted: the facts are outdated; never where the transaction had locked the rows.
     """
     transaction.follow_up |= change.follow_up
-    parameters = {**_parameters(change), "operation": _operation(transaction, change)}
+    parameters = {
+        **_parameters(change, transaction.operation_id),
+        "operation": _operation(transaction, change),
+    }
     if change.namespace_version is None:
         await transaction.connection.rows(_UPDATE, parameters)
         return
@@ -175,7 +192,7 @@ async def write_change(transaction: Transaction, change: ContainerChange) -> Non
         await transaction.connection.rows(_UPDATE, parameters)
 
 
-def _parameters(change: ContainerChange) -> dict[str, Any]:
+def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:
     stored, wanted = change.stored, change.wanted
     columns: dict[str, Any] = {
         **columns_of(wanted),
@@ -192,6 +209,8 @@ def _parameters(change: ContainerChange) -> dict[str, Any]:
         "deleting": change.deleting,
         "services_changed": change.changes_services,
     }
+    if (number := change.revision_number) != stored.revision_number:
+        columns["revision"] = revision_row(wanted, number, operation_id, stored, change.origin)
     if wanted.image != stored.image:
         columns["image"] = image_parts(wanted.image)
     if change.quota is not None:

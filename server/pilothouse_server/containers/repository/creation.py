@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import orjson
@@ -19,6 +20,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
 from pilothouse_server.containers.repository.mounts import mount_rows, volumes_of
+from pilothouse_server.containers.repository.revisions import revision_row
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Operation
@@ -213,7 +215,7 @@ def draft_creation(
     """
     draft.write(
         _CREATE,
-        _parameters(creation),
+        _parameters(creation, draft.operation_id),
         alone=("quota", creation.container.namespace_id)
         if creation.limits or creation.most_services
         else None,
@@ -237,12 +239,15 @@ async def write(transaction: Transaction, creation: Creation) -> None:
         creation.container.namespace_id,
         transaction.request_id,
     )
-    parameters = {**_parameters(creation), "operation": orjson.dumps(operation).decode()}
+    parameters = {
+        **_parameters(creation, transaction.operation_id),
+        "operation": orjson.dumps(operation).decode(),
+    }
     async with transaction.attempt():
         await transaction.connection.rows(_WRITE, parameters)
 
 
-def _parameters(creation: Creation) -> dict[str, Any]:
+def _parameters(creation: Creation, operation_id: UUID) -> dict[str, Any]:
     container, needs = creation.container, creation.needs
     moment = canonical_time(creation.facts.moment)
     columns = {
@@ -258,6 +263,7 @@ def _parameters(creation: Creation) -> dict[str, Any]:
         "created_at": moment,
         "updated_at": moment,
         "image": image_parts(container.image),
+        "revision": revision_row(container, 1, operation_id),
     }
     return {
         "container": orjson.dumps(columns).decode(),

@@ -176,6 +176,7 @@ def container_of(row: Row) -> Container:
         observed_generation=row.observed_generation,
         resource_version=row.resource_version,
         row_version=row.row_version,
+        revision_number=row.revision_number,
         deletion_requested_at=row.deletion_requested_at,
         created_at=row.created_at,
         updated_at=row.updated_at,

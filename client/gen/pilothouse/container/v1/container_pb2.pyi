@@ -2744,6 +2744,7 @@ class Container(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     CRON_JOB_FIELD_NUMBER: _builtins.int
     RUNS_KEPT_FIELD_NUMBER: _builtins.int
+    REVISIONS_KEPT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -2811,6 +2812,8 @@ class Container(_message.Message):
     """Runs of a Job or CronJob that are kept, default 5, at most 100. Jobs are kept with them unless they have a TTL, those
     of a CronJob as its history limits say.
     """
+    revisions_kept: _builtins.int
+    """Revisions that are kept; default 20, at most 100 (ListContainerRevisions)."""
     status: Global___ContainerStatus.ValueType
     """Current status."""
     phase: _builtins.str
@@ -3102,6 +3105,7 @@ class Container(_message.Message):
         job: Global___JobSettings | None = ...,
         cron_job: Global___CronJobSettings | None = ...,
         runs_kept: _builtins.int | None = ...,
+        revisions_kept: _builtins.int | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -3131,14 +3135,16 @@ class Container(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_revisions_kept", b"_revisions_kept", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "automount_service_account_token", b"automount_service_account_token", "create_time", b"create_time", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "finished_at", b"finished_at", "job", b"job", "lifecycle", b"lifecycle", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "revisions_kept", b"revisions_kept", "runs_kept", b"runs_kept", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token", "_replicas", b"_replicas", "_revisions_kept", b"_revisions_kept", "_runs_kept", b"_runs_kept", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "automount_service_account_token", b"automount_service_account_token", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "cron_job", b"cron_job", "daemon_set", b"daemon_set", "delete_time", b"delete_time", "deployment", b"deployment", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "extra_fields", b"extra_fields", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "job", b"job", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "lifecycle", b"lifecycle", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_annotations", b"pod_annotations", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_labels", b"pod_labels", "pod_name", b"pod_name", "pod_resources", b"pod_resources", "pod_security_context", b"pod_security_context", "pod_volumes", b"pod_volumes", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "programs", b"programs", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "revisions_kept", b"revisions_kept", "runs_kept", b"runs_kept", "security_context", b"security_context", "selector", b"selector", "service_account", b"service_account", "sidecars", b"sidecars", "stale_since", b"stale_since", "started_at", b"started_at", "stateful_set", b"stateful_set", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts", "warnings", b"warnings", "workload", b"workload", "workload_kind", b"workload_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__automount_service_account_token: _TypeAlias = _typing.Literal["automount_service_account_token"]  # noqa: Y015
     _WhichOneofArgType__automount_service_account_token: _TypeAlias = _typing.Literal["_automount_service_account_token", b"_automount_service_account_token"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__revisions_kept: _TypeAlias = _typing.Literal["revisions_kept"]  # noqa: Y015
+    _WhichOneofArgType__revisions_kept: _TypeAlias = _typing.Literal["_revisions_kept", b"_revisions_kept"]  # noqa: Y015
     _WhichOneofReturnType__runs_kept: _TypeAlias = _typing.Literal["runs_kept"]  # noqa: Y015
     _WhichOneofArgType__runs_kept: _TypeAlias = _typing.Literal["_runs_kept", b"_runs_kept"]  # noqa: Y015
     _WhichOneofReturnType__termination_grace_seconds: _TypeAlias = _typing.Literal["termination_grace_seconds"]  # noqa: Y015
@@ -3149,6 +3155,8 @@ class Container(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automount_service_account_token) -> _WhichOneofReturnType__automount_service_account_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revisions_kept) -> _WhichOneofReturnType__revisions_kept | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__runs_kept) -> _WhichOneofReturnType__runs_kept | None: ...
     @_typing.overload
@@ -4298,6 +4306,168 @@ class ListRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
+
+@_typing.final
+class ListContainerRevisionsRequest(_message.Message):
+    """Request for a page of a container's revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required."""
+    number: _builtins.int
+    """Restricts the result to this revision, and adds its `documents`; 0 means all, without documents."""
+    page_size: _builtins.int
+    """Items in a page; default 50, at most 1,000."""
+    page_token: _builtins.str
+    """Token of the previous page."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        number: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "number", b"number", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContainerRevisionsRequest: _TypeAlias = ListContainerRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListContainerRevisionsResponse(_message.Message):
+    """A page of a container's revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Revision]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[_resource_pb2.Revision] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContainerRevisionsResponse: _TypeAlias = ListContainerRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class RollbackContainerRequest(_message.Message):
+    """Names a container, and the revision to bring back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    RERUN_JOBS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required."""
+    revision: _builtins.int
+    """Number of the revision to bring back; 0 means the one before the newest."""
+    rerun_jobs: _builtins.bool
+    """Starts a new run of a Job with the values brought back."""
+    etag: _builtins.str
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
+    request_id: _builtins.str
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
+    validate_only: _builtins.bool
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
+    replace: _builtins.bool
+    """Permits changes of a StatefulSet that Kubernetes permits only to a new one, as in UpdateContainerRequest."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        rerun_jobs: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "rerun_jobs", b"rerun_jobs", "revision", b"revision", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackContainerRequest: _TypeAlias = RollbackContainerRequest  # noqa: Y015
+
+@_typing.final
+class RollbackContainerResponse(_message.Message):
+    """The container after the rollback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NOT_RESTORED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Number of the revision that was brought back."""
+    @_builtins.property
+    def container(self) -> Global___Container:
+        """The stored resource."""
+
+    @_builtins.property
+    def not_restored(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parts that a rollback leaves as they are, such as `data of volume db`."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
+        """Remarks, as in UpdateContainerResponse."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.FieldChange]:
+        """Differences from the state before, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        container: Global___Container | None = ...,
+        revision: _builtins.int = ...,
+        not_restored: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
+        changes: _abc.Iterable[_resource_pb2.FieldChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "container", b"container", "not_restored", b"not_restored", "revision", b"revision", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackContainerResponse: _TypeAlias = RollbackContainerResponse  # noqa: Y015
 
 @_typing.final
 class WatchContainersRequest(_message.Message):

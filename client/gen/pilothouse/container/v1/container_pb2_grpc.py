@@ -105,6 +105,16 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.ListContainerRevisions = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/ListContainerRevisions',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackContainer = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/RollbackContainer',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.FromString,
+                _registered_method=True)
         self.WatchContainers = channel.unary_stream(
                 '/pilothouse.container.v1.ContainerService/WatchContainers',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchContainersRequest.SerializeToString,
@@ -277,6 +287,29 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListContainerRevisions(self, request, context):
+        """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
+        Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
+        stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
+        all. A container that was last changed by a release without revisions gets its first two at its next change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackContainer(self, request, context):
+        """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
+        fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
+        secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+
+        NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
+        StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
+        UpdateContainer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchContainers(self, request, context):
         """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
         change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -415,6 +448,16 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'ListContainerRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContainerRevisions,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsResponse.SerializeToString,
+            ),
+            'RollbackContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackContainer,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.SerializeToString,
             ),
             'WatchContainers': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchContainers,
@@ -809,6 +852,60 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/ListRuns',
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContainerRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/ListContainerRevisions',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/RollbackContainer',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

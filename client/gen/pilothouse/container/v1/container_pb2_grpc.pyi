@@ -108,6 +108,21 @@ class ContainerServiceStub:
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    ListContainerRevisions: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]
+    """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
+    Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
+    stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
+    all. A container that was last changed by a release without revisions gets its first two at its next change.
+    """
+    RollbackContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RollbackContainerRequest, _container_pb2.RollbackContainerResponse]
+    """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
+    fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
+    secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+
+    NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
+    StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
+    UpdateContainer.
+    """
     WatchContainers: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -229,6 +244,21 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    ListContainerRevisions: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]  # type: ignore[assignment]
+    """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
+    Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
+    stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
+    all. A container that was last changed by a release without revisions gets its first two at its next change.
+    """
+    RollbackContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RollbackContainerRequest, _container_pb2.RollbackContainerResponse]  # type: ignore[assignment]
+    """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
+    fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
+    secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+
+    NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
+    StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
+    UpdateContainer.
+    """
     WatchContainers: _aio.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]  # type: ignore[assignment]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -425,6 +455,33 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListRunsResponse, _abc.Awaitable[_container_pb2.ListRunsResponse]]:
         """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+
+    @_abc_1.abstractmethod
+    def ListContainerRevisions(
+        self,
+        request: _container_pb2.ListContainerRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.ListContainerRevisionsResponse, _abc.Awaitable[_container_pb2.ListContainerRevisionsResponse]]:
+        """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
+        Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
+        stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
+        all. A container that was last changed by a release without revisions gets its first two at its next change.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackContainer(
+        self,
+        request: _container_pb2.RollbackContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.RollbackContainerResponse, _abc.Awaitable[_container_pb2.RollbackContainerResponse]]:
+        """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
+        fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
+        secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+
+        NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
+        StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
+        UpdateContainer.
+        """
 
     @_abc_1.abstractmethod
     def WatchContainers(

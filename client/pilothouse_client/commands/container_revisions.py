@@ -1,0 +1,152 @@
+"""The verbs of a container's revisions: revisions, rollback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands.container_actions import goal_of_change
+from pilothouse_client.commands.container_columns import ContainerName, Times, wait_and_show
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Format,
+    Limit,
+    Namespace,
+    Output,
+    StableSeconds,
+    ValidateOnly,
+    Wait,
+    WaitSeconds,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import OutputColumn, show, show_all
+from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.values import moment
+
+# Differences that a line of the list shows.
+_SHOWN = 3
+
+
+def _value(text: str) -> str:
+    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    if not text:
+        return "none"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # A long one, which the server has cut.
+        return text
+    return value if isinstance(value, str) and value else text
+
+
+def _words(change: Any) -> str:
+    return f"{change.path} {_value(change.before)} -> {_value(change.after)}"
+
+
+def _summary(revision: Any) -> str:
+    shown = [_words(change) for change in revision.changes[:_SHOWN]]
+    if (more := len(revision.changes) - len(shown)) > 0:
+        shown.append(f"and {more} more")
+    if revision.origin:
+        shown.insert(0, f"rollback to {revision.origin}")
+    return "; ".join(shown)
+
+
+_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("REVISION", lambda revision: revision.number),
+    OutputColumn("TIME", lambda revision: moment(revision.create_time)),
+    OutputColumn("BY", lambda revision: revision.created_by),
+    OutputColumn("CHANGES", _summary),
+]
+_CHANGE_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("FIELD", lambda change: change.path),
+    OutputColumn("BEFORE", lambda change: _value(change.before)),
+    OutputColumn("AFTER", lambda change: _value(change.after)),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the verbs to the group."""
+    app.command("revisions")(revisions)
+    app.command("rollback")(rollback)
+
+
+def revisions(
+    name: ContainerName,
+    namespace: Namespace = "",
+    revision: Annotated[
+        int,
+        typer.Option(
+            "--revision", min=0, help="Only this one: all its differences, or -o yaml all its fields."
+        ),
+    ] = 0,
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the revisions of a container, newest first, with what each has changed."""
+    with connect() as client:
+        found: Iterable[Any] = client.containers.list_revisions(
+            namespace=namespace_or_default(namespace), name=name, number=revision
+        )
+        if not revision:
+            show_all(found, _COLUMNS, output, limit)
+            return
+        [one] = found
+        if output is Format.TABLE:
+            show_all(one.changes, _CHANGE_COLUMNS, output)
+        else:
+            show(one, _COLUMNS, output)
+
+
+def rollback(
+    name: ContainerName,
+    namespace: Namespace = "",
+    revision: Annotated[
+        int,
+        typer.Option(
+            "--revision", min=0, help="The revision to bring back; default the one before the newest."
+        ),
+    ] = 0,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Start a new run of a Job with the values brought back.")
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
+    ] = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    stable_for: StableSeconds = 10.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Bring back all fields of an earlier revision, as a new one, and print what changes and what does not."""
+    with connect() as client:
+        answer = client.containers.rollback(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            revision=revision,
+            rerun_jobs=rerun,
+            replace=replace,
+            etag=etag,
+            validate_only=validate_only,
+        )
+        _report(answer.revision, answer.changes, answer.not_restored)
+        goal = goal_of_change(answer.container) if wait and not validate_only else None
+        wait_and_show(client, answer.container, goal, Times(wait_timeout, stable_for), output)
+
+
+def _report(revision: int, changes: Iterable[resource_pb2.FieldChange], not_restored: Iterable[str]) -> None:
+    found = [_words(change) for change in changes]
+    if not found:
+        say(f"nothing differs from revision {revision}", err=True)
+    for words in found:
+        say(words, err=True)
+    if kept := ", ".join(not_restored):
+        say(f"not brought back: {kept}", err=True)

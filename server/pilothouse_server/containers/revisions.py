@@ -1,0 +1,122 @@
+"""Revisions of a container: its desired states, one after the other, to compare and to go back to.
+
+A revision is made by every change of a field that callers set: by update and scale, by an import, by values of others
+that the policy ADOPT takes over. Starting, stopping, pausing, restarting and running make none, because they change no
+such field.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from pilothouse_server.containers.model import (
+    Container,
+    ContainerSpec,
+    DriftPolicy,
+    EnvVar,
+    Port,
+    Resources,
+    Value,
+)
+from pilothouse_server.values.volumes import VolumeMount
+
+# Revisions that are kept where nothing is said.
+_REVISIONS_KEPT = 20
+# Fields of the spec that the platform keeps for itself: a rollback leaves them as they are.
+_OWN: Final = ("run", "restarted_at", "replaced_generation", "taken_over", "rights")
+
+
+class DesiredFields(Value, frozen=True):
+    """The fields of a container that callers set, as a revision stores them: `Container` documents each.
+
+    Fields may be added with a default, never renamed, as in `model`.
+    """
+
+    image: str
+    display_name: str = ""
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[Port, ...] = ()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    resources: Resources = Resources()
+    replicas: int = 1
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    spec: ContainerSpec = ContainerSpec()
+    drift_policy: DriftPolicy = "repair"
+
+
+class Revision(Value, frozen=True):
+    """One revision. `before`: the revision before it, where that is still kept.
+
+    `origin`: the revision that it brought back; None: it is no rollback.
+    """
+
+    number: int
+    desired: DesiredFields
+    created_at: datetime
+    before: DesiredFields | None = None
+    origin: int | None = None
+    operation_id: str = ""
+    created_by: str = ""
+
+
+class RollbackChoice(NamedTuple):
+    """What a rollback brings back: `number`, 0 is the revision before the newest.
+
+    `rerun`: a Job starts a new run. `replace`: a StatefulSet whose immutable settings differ is made again.
+    """
+
+    number: int
+    rerun: bool
+    replace: bool
+
+
+class Rollback(NamedTuple):
+    """A container after a rollback and before, and the number of the revision that was brought back."""
+
+    container: Container
+    before: Container
+    origin: int
+
+
+_DESIRED = tuple(name for name in DesiredFields.__struct_fields__ if name != "spec")
+_WITHOUT_OWN = {name: getattr(ContainerSpec(), name) for name in _OWN}
+
+
+def revisions_kept(container: Container) -> int:
+    """Returns how many revisions of a container are kept, the newest included."""
+    kept = container.spec.revisions_kept
+    return _REVISIONS_KEPT if kept is None else kept
+
+
+def desired_fields(container: Container) -> DesiredFields:
+    """Returns the fields of a container that callers set."""
+    return DesiredFields(
+        **{name: getattr(container, name) for name in _DESIRED},
+        spec=msgspec.structs.replace(container.spec, **_WITHOUT_OWN),
+    )
+
+
+def restored(container: Container, desired: DesiredFields) -> Container:
+    """Returns a container with all fields that callers set as in `desired`, and the others as they are."""
+    own = {name: getattr(container.spec, name) for name in _OWN}
+    return msgspec.structs.replace(
+        container,
+        **{name: getattr(desired, name) for name in _DESIRED},
+        spec=msgspec.structs.replace(desired.spec, **own),
+    )
+
+
+def not_restored(container: Container) -> list[str]:
+    """Returns what a rollback leaves as it is: data in volumes, and values of config maps and secrets."""
+    found = [f"data of volume {name}" for name in sorted({volume.name for volume in container.volumes})]
+    found += [f"data of the claims {name}" for name in container.spec.claims]
+    named = {(item.value_from, item.source_name) for item in container.all_variables if item.source_name}
+    for _, program in container.programs():
+        named.update((item.value_from, item.source_name) for item in program.env_from)
+    words = {"config_map": "config map", "secret": "secret"}
+    found += [f"values of {words[kind]} {name}" for kind, name in sorted(named) if kind in words]
+    return found
