@@ -64,7 +64,7 @@ class Revision(Value, frozen=True):
 
 
 class RollbackChoice(NamedTuple):
-    """What a rollback brings back: `number`, 0 is the revision before the newest.
+    """The revision that a rollback brings back: `number`, 0 is the one before the newest.
 
     `rerun`: a Job starts a new run. `replace`: a StatefulSet whose immutable settings differ is made again.
     """
@@ -111,7 +111,7 @@ def restored(container: Container, desired: DesiredFields) -> Container:
 
 
 def not_restored(container: Container) -> list[str]:
-    """Returns what a rollback leaves as it is: data in volumes, and values of config maps and secrets."""
+    """Returns the parts that a rollback leaves as they are: data in volumes, values of config maps and secrets."""
     found = [f"data of volume {name}" for name in sorted({volume.name for volume in container.volumes})]
     found += [f"data of the claims {name}" for name in container.spec.claims]
     named = {(item.value_from, item.source_name) for item in container.all_variables if item.source_name}

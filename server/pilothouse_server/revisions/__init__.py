@@ -1,1 +1,1 @@
-"""Revisions: the newest desired states of a resource, each stored whole. Each noun says what its own contain."""
+"""Revisions: the newest desired states of a resource, each stored whole in the form of its noun."""

@@ -38,7 +38,7 @@ def revision_row(
 ) -> dict[str, Any]:
     """Returns the newest revision of a container, as the SQL function `write_revision` takes it.
 
-    `stored`: the container before, whose state becomes a revision, too, where it has none.
+    `stored`: the container before. If it has no revision, its state becomes one, too.
     """
     row = {
         "number": number,
