@@ -606,6 +606,31 @@ COMMENT ON FUNCTION public.change_container(p_user_id bigint, p_container jsonb,
 
 
 --
+-- Name: check_allowed_hosts(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.check_allowed_hosts() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF public.taken_hosts(NEW.cluster_name, NEW.id, NEW.allowed_hosts) <> '{}' THEN
+        RAISE EXCEPTION 'hosts overlap those of another namespace'
+            USING ERRCODE = 'exclusion_violation', CONSTRAINT = 'ex_namespaces_allowed_hosts';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+
+--
+-- Name: FUNCTION check_allowed_hosts(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.check_allowed_hosts() IS 'Refuses hosts that overlap those of another namespace of the cluster.';
+
+
+--
 -- Name: check_appended_changes(jsonb, jsonb, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1136,6 +1161,27 @@ $$;
 --
 
 COMMENT ON FUNCTION public.forget_revisions() IS 'Deletes the revisions of rows that are deleted.';
+
+
+--
+-- Name: hosts_overlap(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.hosts_overlap(p_first text, p_second text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT p_first = p_second
+        OR (starts_with(p_first, '*.') AND right(p_second, length(p_first) - 1) = substr(p_first, 2))
+        OR (starts_with(p_second, '*.') AND right(p_first, length(p_second) - 1) = substr(p_second, 2))
+$$;
+
+
+--
+-- Name: FUNCTION hosts_overlap(p_first text, p_second text); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.hosts_overlap(p_first text, p_second text) IS 'Whether some host is covered by both patterns, which are in normal form.';
 
 
 --
@@ -2423,6 +2469,34 @@ $$;
 --
 
 COMMENT ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint text) IS 'Sets a pending row aside that cannot be numbered, with a record that names the hashes of its records.';
+
+
+--
+-- Name: taken_hosts(text, bigint, text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('hosts/' || p_cluster, 0));
+    RETURN (
+        SELECT coalesce(array_agg(h.host), '{}')
+        FROM unnest(p_hosts) AS h(host)
+        WHERE EXISTS (
+            SELECT FROM public.namespaces AS n, unnest(n.allowed_hosts) AS o(host)
+            WHERE n.cluster_name = p_cluster AND n.deleted_at IS NULL AND n.id IS DISTINCT FROM p_namespace_id
+                AND public.hosts_overlap(h.host, o.host)));
+END
+$$;
+
+
+--
+-- Name: FUNCTION taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]) IS 'Those patterns that overlap hosts of another namespace of the cluster.';
 
 
 --
@@ -3898,6 +3972,9 @@ CREATE TABLE public.clusters (
     deleted_at timestamp with time zone,
     orphans_decided_in uuid DEFAULT public.current_history(),
     orphans_seen_in uuid,
+    object_kinds jsonb DEFAULT '[]'::jsonb NOT NULL,
+    shared_gateways text[] DEFAULT '{}'::text[] NOT NULL,
+    forbid_blocking_budgets boolean DEFAULT false NOT NULL,
     CONSTRAINT ck_clusters_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_clusters_credentials_key CHECK (((credentials IS NULL) OR (key_id IS NOT NULL))),
     CONSTRAINT ck_clusters_labels CHECK ((jsonb_typeof(labels) = 'object'::text))
@@ -4086,6 +4163,27 @@ COMMENT ON COLUMN public.clusters.orphans_decided_in IS 'History in which an adm
 --
 
 COMMENT ON COLUMN public.clusters.orphans_seen_in IS 'The history in which a sweep has listed its orphans.';
+
+
+--
+-- Name: COLUMN clusters.object_kinds; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.object_kinds IS 'Custom resources that its namespaces may hold.';
+
+
+--
+-- Name: COLUMN clusters.shared_gateways; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.shared_gateways IS 'Gateways that routes of all namespaces may name, as Kubernetes namespace and name.';
+
+
+--
+-- Name: COLUMN clusters.forbid_blocking_budgets; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.forbid_blocking_budgets IS 'Whether budgets that block every drain of a node are refused.';
 
 
 --
@@ -5062,6 +5160,8 @@ CREATE TABLE public.namespaces (
     pod_security_level character varying(20) DEFAULT ''::character varying NOT NULL,
     service_types text[] DEFAULT '{}'::text[] NOT NULL,
     external_sources text[] DEFAULT '{}'::text[] NOT NULL,
+    allowed_hosts text[] DEFAULT '{}'::text[] NOT NULL,
+    network_policies character varying(20) DEFAULT 'open'::character varying NOT NULL,
     CONSTRAINT ck_namespaces_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_namespaces_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_namespaces_generation CHECK ((observed_generation <= generation)),
@@ -5295,6 +5395,20 @@ COMMENT ON COLUMN public.namespaces.service_types IS 'Types that its Services ma
 --
 
 COMMENT ON COLUMN public.namespaces.external_sources IS 'Patterns for names of config maps and secrets of the cluster that may be named; empty: none.';
+
+
+--
+-- Name: COLUMN namespaces.allowed_hosts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.allowed_hosts IS 'Hosts that objects may name, as patterns in normal form; empty: none.';
+
+
+--
+-- Name: COLUMN namespaces.network_policies; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.network_policies IS 'Whether everybody may change NetworkPolicies (open), or only privileged callers (protected).';
 
 
 --
@@ -12159,6 +12273,13 @@ CREATE UNIQUE INDEX uq_users_username ON public.users USING btree (username_norm
 
 
 --
+-- Name: namespaces check_allowed_hosts; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER check_allowed_hosts BEFORE INSERT OR UPDATE OF allowed_hosts ON public.namespaces FOR EACH ROW WHEN ((new.allowed_hosts <> '{}'::text[])) EXECUTE FUNCTION public.check_allowed_hosts();
+
+
+--
 -- Name: containers count_container_delete; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -14210,6 +14331,13 @@ GRANT ALL ON FUNCTION public.change_container(p_user_id bigint, p_container json
 
 
 --
+-- Name: FUNCTION check_allowed_hosts(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.check_allowed_hosts() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION check_appended_changes(p_audit jsonb, p_events jsonb, p_operation jsonb, p_idempotency jsonb); Type: ACL; Schema: public; Owner: -
 --
 
@@ -14333,6 +14461,13 @@ REVOKE ALL ON FUNCTION public.forget_rendered_messages() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION public.forget_revisions() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION hosts_overlap(p_first text, p_second text); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.hosts_overlap(p_first text, p_second text) FROM PUBLIC;
 
 
 --
@@ -14583,6 +14718,15 @@ GRANT ALL ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, 
 --
 
 REVOKE ALL ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.taken_hosts(p_cluster text, p_namespace_id bigint, p_hosts text[]) TO pilothouse_system;
 
 
 --

@@ -26,6 +26,7 @@ CHECKSUMS: Final = {
     "0113": "1d63d94d7b5e41a827ed85ed4bc966c7ae14586bc348767649463a31c582fecf",
     "0114": "f517c5ea578cdd36c990acc3cdc85b104c1ec305235fdd7c004833b8c9aa2047",
     "0115": "379c30e791b1cd46c20e0cc501b9f20fdce79c176a8eb6c12319a539013d02df",
+    "0116": "4095f8964accbee768fa83d1cf9f2a778b2ef1512dd122854b5b2336cfb291d2",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -43,6 +44,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "begin_new_history": ("ba33cf5703f237809c14fba431673e0e0e4b301b7779bfc2fbd7a15366ab0806", "0101"),
     "begin_request": ("3bc4758baf8a791f5d59fb9064a3eb877df3002a4ee79ee9a8b5f380d075d0ef", "0101"),
     "change_container": ("c22d916281127145cb50857b5a13ed2bd26933bfcb5299310b863bbdd026eccd", "0101"),
+    "check_allowed_hosts": ("afcd91f04e767c4715dfefbd7989b0db5fd1cd436a65e01dc54ad02aad69ada7", "0116"),
     "check_appended_changes": ("e825151448c1ddef14d929504fb5716a6a33e9b904795095288532406c2a0c30", "0101"),
     "count_container_delete": ("2ac8a8bc91c6e0e816fcb04b89bd2b67b919b0c009d75832dde981fa238cc6e8", "0101"),
     "count_container_insert": ("5f2e66a26430c79e62cb6939bf6e0f427531cd4caef67ed0f659f497603a6cd3", "0101"),
@@ -63,6 +65,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "fold_quota_changes": ("701de6a8bacf9597ebe1337db937eb4cf256a3bf2fea79a3885ecbedfd04f135", "0101"),
     "forget_rendered_messages": ("d9ba6e72ebcd06dd31c0f2f370a6096286b284b3f6372a21ba00d3d4b90fda50", "0101"),
     "forget_revisions": ("72ca5fe9c29a25b39a571ba18afba9c797ad113783f58a1d55340aa23c6fbda5", "0115"),
+    "hosts_overlap": ("11fe13f13d1e9ffe084f0a75b5d54cbe0ba1e56789567e5da043bf22d77e46b9", "0116"),
     "keep_program_images": ("ba1f080497a9c7badb405ccf03218e873b2e8e94f3fa38d3377b6e68e830cfe8", "0114"),
     "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
@@ -98,6 +101,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "service_limits": ("0d33ea3a8cf4a7fbc4c88f8e095be953e8745349b1ff39675ee625170f5ab42c", "0110"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
+    "taken_hosts": ("1b216c255d41ec279a6c8a08124bc48b6552220c0fd02d1b9aff9099c45f5eb0", "0116"),
     "update_container": ("f9afb80150002baf55778b6ba2e27055e5525456951ceb28e2ea46c371073382", "0115"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "version_of_cluster": ("2eea0b5497637e075ba724b92f730c8530f6f6322d0b0ad53adf64df4d644a49", "0108"),

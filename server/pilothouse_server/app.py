@@ -114,6 +114,7 @@ from pilothouse_server.settings.model import (
     Settings,
     SettingsError,
     address_refused,
+    allowed_hosts,
     header_names,
     outbound_networks,
     trusted_peers,
@@ -528,7 +529,9 @@ class Application:
         """The parts of a namespace that its own administrators may not change."""
         settings = self.settings
         return Guarded(
-            KeyPatterns(settings.guarded_namespace_keys, guarding=True), settings.namespace_pod_security
+            KeyPatterns(settings.guarded_namespace_keys, guarding=True),
+            settings.namespace_pod_security,
+            allowed_hosts(settings.namespace_allowed_hosts),
         )
 
     def _backups(self) -> list[Periodic]:

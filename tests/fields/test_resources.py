@@ -196,6 +196,7 @@ RESOURCES = (
         _register,
         lambda server, name: server.admin.namespaces.get_cluster(name=name),
         _update_cluster,
+        needs=(Needs("shared_gateways", values=(["infra/public"], ["infra/a", "infra/b"])),),
     ),
     Resource(
         identity_pb2.User,

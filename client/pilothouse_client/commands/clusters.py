@@ -81,7 +81,52 @@ _RESOLVED: list[OutputColumn[Any]] = [
 _ONCE = RetryPolicy(attempts=1)
 _Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+_ObjectKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object-kind",
+        metavar="API-VERSION/KIND[,KEY=VALUE…]",
+        help="Custom resources that it carries; keys: open-to (privileged or tenants), max, secret, refused (paths); "
+        "repeat; '': none.",
+    ),
+]
+_SharedGateways = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shared-gateway",
+        metavar="NAMESPACE/NAME",
+        help="Gateways that routes of all namespaces may name; repeat; '': none.",
+    ),
+]
+_ForbidBudgets = Annotated[
+    bool | None,
+    typer.Option(
+        "--forbid-blocking-budgets/--allow-blocking-budgets",
+        help="Whether budgets that block every drain of a node are refused.",
+    ),
+]
 _Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+
+
+def _object_kind(text: str) -> pb.ObjectKind:
+    """Returns the kind that an option names: `postgresql.cnpg.io/v1/Cluster,open-to=tenants,secret=spec.password`."""
+    name, *settings = text.split(",")
+    api_version, _, kind = name.rpartition("/")
+    found = pb.ObjectKind(api_version=api_version, kind=kind)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key == "open-to":
+            number = enum_number(pb.KindOpenTo, value, "--object-kind open-to")
+            found.open_to = pb.KindOpenTo.ValueType(number)
+        elif key == "max" and value.isdecimal():
+            found.max_per_namespace = int(value)
+        elif key in ("secret", "refused"):
+            getattr(found, f"{key}_paths").append(value)
+        else:
+            raise CommandError(
+                f"--object-kind: {setting} is not open-to=, max=NUMBER, secret=PATH or refused=PATH", 2
+            )
+    return found
 
 
 def _messages(cluster: Any) -> list[str]:
@@ -132,6 +177,9 @@ def update(
     in_cluster: InCluster = False,
     display_name: _DisplayName = None,
     label: _Labels = None,
+    object_kind: _ObjectKinds = None,
+    shared_gateway: _SharedGateways = None,
+    forbid_blocking_budgets: _ForbidBudgets = None,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -145,6 +193,15 @@ def update(
     if label is not None:
         cluster.labels.update(pairs(label, "--label"))
         paths.append("labels")
+    if object_kind is not None:
+        cluster.object_kinds.extend(_object_kind(each) for each in object_kind if each)
+        paths.append("object_kinds")
+    if shared_gateway is not None:
+        cluster.shared_gateways.extend(each for each in shared_gateway if each)
+        paths.append("shared_gateways")
+    if forbid_blocking_budgets is not None:
+        cluster.forbid_blocking_budgets = forbid_blocking_budgets
+        paths.append("forbid_blocking_budgets")
     check_changes(paths, given)
     with connect() as client:
         answer = client.with_options(retry=_ONCE).namespaces.update_cluster(

@@ -89,6 +89,17 @@ _ExternalSources = Annotated[
         help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
     ),
 ]
+_AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="HOST",
+        help="Hosts that its objects may name, such as shop.example or *.shop.example; repeat; '': none.",
+    ),
+]
+_NetworkPolicies = Annotated[
+    str | None, typer.Option("--network-policies", help="open, or protected: for privileged callers alone.")
+]
 
 
 def _namespace(
@@ -97,11 +108,12 @@ def _namespace(
     description: str | None,
     status: str | None,
     label: list[str] | None,
-    lists: tuple[list[str] | None, list[str] | None],
+    lists: tuple[list[str] | None, list[str] | None, list[str] | None],
+    policies: str | None,
     quota: dict[str, int | str | None],
 ) -> tuple[pb.Namespace, list[str]]:
-    """Returns the namespace and the paths of the given fields. `lists`: types of Services, external sources."""
-    service_type, external_source = lists
+    """Returns the namespace and the paths of the given fields. `lists`: types of Services, external sources, hosts."""
+    service_type, *texts = lists
     namespace, paths = pb.Namespace(name=name), []
     if display_name is not None:
         namespace.display_name = display_name
@@ -119,9 +131,14 @@ def _namespace(
         types = (enum_number(network_pb2.ServiceType, each, "--service-type") for each in service_type)
         namespace.service_types.extend(network_pb2.ServiceType.ValueType(each) for each in types if each)
         paths.append("service_types")
-    if external_source is not None:
-        namespace.external_sources.extend(each for each in external_source if each)
-        paths.append("external_sources")
+    for field, given in zip(("external_sources", "allowed_hosts"), texts, strict=True):
+        if given is not None:
+            getattr(namespace, field).extend(each for each in given if each)
+            paths.append(field)
+    if policies is not None:
+        number = enum_number(pb.NetworkPolicies, policies, "--network-policies")
+        namespace.network_policies = pb.NetworkPolicies.ValueType(number)
+        paths.append("network_policies")
     limits: dict[str, Any] = {field: value for field, value in quota.items() if value is not None}
     if limits:
         namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
@@ -146,6 +163,8 @@ def create(
     quota_services: _QuotaServices = None,
     service_type: _ServiceTypes = None,
     external_source: _ExternalSources = None,
+    allowed_host: _AllowedHosts = None,
+    network_policies: _NetworkPolicies = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
@@ -161,8 +180,8 @@ def create(
         "memory": quota_memory,
         "services": quota_services,
     }
-    lists = service_type, external_source
-    namespace, _ = _namespace(name, display_name, description, status, label, lists, quota)
+    lists = service_type, external_source, allowed_host
+    namespace, _ = _namespace(name, display_name, description, status, label, lists, network_policies, quota)
     namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
@@ -211,6 +230,8 @@ def update(
     quota_services: _QuotaServices = None,
     service_type: _ServiceTypes = None,
     external_source: _ExternalSources = None,
+    allowed_host: _AllowedHosts = None,
+    network_policies: _NetworkPolicies = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
@@ -233,8 +254,10 @@ def update(
         "memory": quota_memory,
         "services": quota_services,
     }
-    lists = service_type, external_source
-    namespace, paths = _namespace(name, display_name, description, status, label, lists, quota)
+    lists = service_type, external_source, allowed_host
+    namespace, paths = _namespace(
+        name, display_name, description, status, label, lists, network_policies, quota
+    )
     if legal_hold is not None:
         namespace.legal_hold = legal_hold
         paths.append("legal_hold")

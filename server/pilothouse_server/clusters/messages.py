@@ -9,7 +9,7 @@ from time import monotonic, sleep, thread_time
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.clusters.access import refusal
-from pilothouse_server.clusters.model import Cluster, OrphanAction, OrphanedObject
+from pilothouse_server.clusters.model import Cluster, ObjectKind, OrphanAction, OrphanedObject
 from pilothouse_server.clusters.operations.deregistration import Objects
 from pilothouse_server.clusters.operations.orphans import Resolved
 from pilothouse_server.errors import invalid
@@ -29,8 +29,9 @@ OBJECTS_OF: dict[int, Objects] = {
     pb.DEREGISTERED_OBJECTS_DELETE: "delete",
 }
 ACTIONS: EnumWords[OrphanAction] = EnumWords(OrphanAction, pb.OrphanAction.DESCRIPTOR)
+OBJECT_KIND: Converter[ObjectKind, pb.ObjectKind] = Converter(ObjectKind, pb.ObjectKind)
 CLUSTER: Converter[Cluster, pb.Cluster] = Converter(
-    Cluster, pb.Cluster, Differences(struct_only=("id",)), parts=(wire.CONDITION,)
+    Cluster, pb.Cluster, Differences(struct_only=("id",)), parts=(wire.CONDITION, OBJECT_KIND)
 )
 ORPHAN = AnswerConverter(OrphanedObject, pb.Orphan)
 KUBERNETES_EVENT = AnswerConverter(

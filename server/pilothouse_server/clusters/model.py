@@ -10,10 +10,25 @@ import msgspec
 from pilothouse_server.values.resources import Condition
 
 ClusterStatus = Literal["pending", "healthy", "unreachable", "unauthorized", "deregistering"]
+KindOpenTo = Literal["privileged", "tenants"]
 OrphanState = Literal["undecided", "left", "kept", "deleting"]
 OrphanAction = Literal["import", "keep", "delete"]
 
 ORPHANS_UNDECIDED = "OrphansUndecided"
+
+
+class ObjectKind(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A kind of custom resources that a cluster opens, an item of the document `clusters.object_kinds`.
+
+    `max_per_namespace`: 0 means the default. The paths are as `values.document_paths` reads them.
+    """
+
+    api_version: str
+    kind: str
+    open_to: KindOpenTo = "privileged"
+    max_per_namespace: int = 0
+    secret_paths: tuple[str, ...] = ()
+    refused_paths: tuple[str, ...] = ()
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -39,6 +54,9 @@ class Cluster(msgspec.Struct, frozen=True):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     conditions: tuple[Condition, ...] = ()
+    object_kinds: tuple[ObjectKind, ...] = ()
+    shared_gateways: tuple[str, ...] = ()
+    forbid_blocking_budgets: bool = False
 
 
 class OrphanedObject(msgspec.Struct, frozen=True):

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
 from sqlalchemy import delete, func, insert, select, text, update
 
 from pilothouse_server.clusters.model import (
     ORPHANS_UNDECIDED,
     Cluster,
+    ObjectKind,
     OrphanedObject,
     OrphanState,
     OrphanSweeps,
@@ -81,6 +83,7 @@ _ORPHAN_ORDERS = {
 _FRESH = (
     "status = 'pending', reason = NULL, message = NULL, version = NULL, last_seen_at = NULL, stale_since = NULL, "
     "labels = '{}', annotations = '{}', uid = gen_random_uuid(), resource_version = 1, created_at = now(), "
+    "object_kinds = DEFAULT, shared_gateways = DEFAULT, forbid_blocking_budgets = DEFAULT, "
     "updated_at = now(), deleted_at = NULL, orphans_decided_in = DEFAULT, orphans_seen_in = NULL"
 )
 _PUT_CONFIGURED = text(
@@ -331,6 +334,9 @@ def _cluster(row: Row) -> Cluster:
         created_at=row.created_at,
         updated_at=row.updated_at,
         conditions=_conditions(row),
+        object_kinds=msgspec.convert(row.object_kinds, tuple[ObjectKind, ...]),
+        shared_gateways=tuple(row.shared_gateways),
+        forbid_blocking_budgets=row.forbid_blocking_budgets,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, DateTime, LargeBinary, String, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, LargeBinary, String, Table, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
 from pilothouse_server.store.noun_tables import EnvelopeTable, NounTables
@@ -36,6 +36,9 @@ CLUSTERS = Table(
     Column("created_by", BigInteger),
     Column("updated_by", BigInteger),
     Column("deleted_at", DateTime(timezone=True)),
+    Column("object_kinds", JSONB),
+    Column("shared_gateways", ARRAY(Text)),
+    Column("forbid_blocking_budgets", Boolean),
     Column("orphans_decided_in", UUID(as_uuid=True)),
     Column("orphans_seen_in", UUID(as_uuid=True)),
     comment="Kubernetes clusters that containers are brought up on; local is the default one.",

@@ -15,7 +15,7 @@ from pilothouse_server.guard import annotation_keys, hosts, references, roles
 from pilothouse_server.guard.budgets import blocking
 from pilothouse_server.guard.checks import Check, Inspection, Way, shown
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, RBAC_OBJECT
-from pilothouse_server.guard.objects import ObjectKind
+from pilothouse_server.guard.objects import KindFields
 from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR
 
 _NEVER: Final = ""
@@ -27,9 +27,9 @@ def _free(names: str) -> dict[str, Any]:
 
 def _kind(
     spec: Any, *, checked: Check = annotation_keys.of_any_kind, whole: Check | None = None
-) -> ObjectKind:
+) -> KindFields:
     fields = {"spec": spec, "status": _status}
-    return ObjectKind(fields, labels=annotation_keys.labels, annotations=checked, whole=whole)
+    return KindFields(fields, labels=annotation_keys.labels, annotations=checked, whole=whole)
 
 
 def _status(value: Any, found: Inspection, way: Way) -> None:
@@ -203,12 +203,12 @@ _FIRST_AUTOSCALER = {
 }
 
 
-def _plain(fields: dict[str, Any], permission: str = PRIVILEGED_OBJECT) -> ObjectKind:
-    return ObjectKind(fields, permission, annotation_keys.labels, annotation_keys.of_any_kind)
+def _plain(fields: dict[str, Any], permission: str = PRIVILEGED_OBJECT) -> KindFields:
+    return KindFields(fields, permission, annotation_keys.labels, annotation_keys.of_any_kind)
 
 
 _ROUTE = _kind(_HTTP_ROUTE, checked=annotation_keys.of_routes, whole=_route_hosts)
-CARRIED_KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
+CARRIED_KINDS: Final[dict[tuple[str, str], KindFields]] = {
     ("v1", "ServiceAccount"): _plain(
         {
             "automountServiceAccountToken": FREE,
@@ -235,4 +235,4 @@ CARRIED_KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
     ),
 }
 # Custom resources: their fields are their operator's.
-CUSTOM: Final = ObjectKind({}, labels=annotation_keys.labels, annotations=annotation_keys.of_any_kind)
+CUSTOM: Final = KindFields({}, labels=annotation_keys.labels, annotations=annotation_keys.of_any_kind)

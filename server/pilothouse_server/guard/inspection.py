@@ -22,7 +22,7 @@ from pilothouse_server.guard.model import (
     OpenedKind,
     Steps,
 )
-from pilothouse_server.guard.objects import KINDS, ObjectKind
+from pilothouse_server.guard.objects import KINDS, KindFields
 from pilothouse_server.guard.pods import FREE, WORDS
 from pilothouse_server.values.document_paths import selected
 
@@ -30,7 +30,7 @@ DOMAIN: Final = "pilothouse.dev"
 # By these a caller says how the simulated cluster treats pods.
 _SIMULATED = f"simulate.{DOMAIN}"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-_ALL_KINDS: Final[Mapping[Any, ObjectKind]] = {**KINDS, **CARRIED_KINDS}
+_ALL_KINDS: Final[Mapping[Any, KindFields]] = {**KINDS, **CARRIED_KINDS}
 # An empty object may mean much: an empty `namespaceSelector` selects all namespaces.
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 _NEVER: Final = ""
@@ -189,7 +189,7 @@ def _of_custom(walk: _Walk, document: Mapping[str, Any], opened: OpenedKind) -> 
     return walk.found
 
 
-def _metadata(walk: _Walk, metadata: Any, kind: ObjectKind, namespace: str) -> None:
+def _metadata(walk: _Walk, metadata: Any, kind: KindFields, namespace: str) -> None:
     way: Way = (None, "metadata")
     if not isinstance(metadata, dict):
         walk.note(way, "metadata", "must be an object", permission=_NEVER)

@@ -11,7 +11,7 @@ from pilothouse_server.guard.model import PRIVILEGED, PRIVILEGED_OBJECT
 from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR, TEMPLATE, WORDS
 
 
-class ObjectKind(msgspec.Struct, frozen=True):
+class KindFields(msgspec.Struct, frozen=True):
     """`fields`: those that everybody may set. The metadata are alike for all kinds but for the checks of `labels` and
     `annotations`. `permission`: the one that a field needs which is not listed.
     """
@@ -126,28 +126,28 @@ _CRON_JOB = {
         },
     }
 }
-KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
+KINDS: Final[dict[tuple[str, str], KindFields]] = {
     # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
-    ("apps/v1", "Deployment"): ObjectKind(
+    ("apps/v1", "Deployment"): KindFields(
         _DEPLOYMENT, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
-    ("apps/v1", "StatefulSet"): ObjectKind(
+    ("apps/v1", "StatefulSet"): KindFields(
         _STATEFUL_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
-    ("apps/v1", "DaemonSet"): ObjectKind(
+    ("apps/v1", "DaemonSet"): KindFields(
         _DAEMON_SET, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
-    ("batch/v1", "Job"): ObjectKind(
+    ("batch/v1", "Job"): KindFields(
         _JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
-    ("batch/v1", "CronJob"): ObjectKind(
+    ("batch/v1", "CronJob"): KindFields(
         _CRON_JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
-    ("v1", "Service"): ObjectKind(
+    ("v1", "Service"): KindFields(
         _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations
     ),
-    ("v1", "ConfigMap"): ObjectKind({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
-    ("v1", "Secret"): ObjectKind({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
-    ("v1", "PersistentVolumeClaim"): ObjectKind(_CLAIM),
-    ("v1", "Namespace"): ObjectKind({}, cluster_scoped=True),
+    ("v1", "ConfigMap"): KindFields({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
+    ("v1", "Secret"): KindFields({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
+    ("v1", "PersistentVolumeClaim"): KindFields(_CLAIM),
+    ("v1", "Namespace"): KindFields({}, cluster_scoped=True),
 }

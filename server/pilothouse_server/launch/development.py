@@ -28,6 +28,8 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 
 DATABASE = "pilothouse"
+# Names that lead to this machine, and those of examples (RFC 6761).
+_HOSTS = "*.localhost,*.example.com"
 
 
 def running_database(settings: Settings) -> str:
@@ -101,6 +103,8 @@ class Development:
         if not settings.outbound_networks:
             # A user who tries it out has clusters on this machine.
             settings = msgspec.structs.replace(settings, outbound_networks=",".join(map(str, LOOPBACK)))
+        if not settings.namespace_allowed_hosts:
+            settings = msgspec.structs.replace(settings, namespace_allowed_hosts=_HOSTS)
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         starting = None if self.kubeconfigs else asyncio.create_task(self._start_simulator())
         try:

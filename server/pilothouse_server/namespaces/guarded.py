@@ -26,11 +26,24 @@ HOLD_PERMISSION = "audit.hold"
 PERMISSIONS = frozenset({QUOTA_PERMISSION, SECURITY_PERMISSION, HOLD_PERMISSION})
 
 
+# Fields that need `namespace.security`, with the value of a new namespace.
+LIMITS: dict[str, object] = {
+    "service_types": (),
+    "external_sources": (),
+    "allowed_hosts": (),
+    "network_policies": "open",
+}
+
+
 class Guarded(msgspec.Struct, frozen=True):
-    """`keys`: labels and annotations that need `namespace.security`. `level`: Pod Security of new namespaces, or ''."""
+    """`keys`: labels and annotations that need `namespace.security`. `level`: Pod Security of new namespaces, or ''.
+
+    `hosts`: patterns that a new namespace gets which names none, if no other namespace of its cluster has them.
+    """
 
     keys: KeyPatterns
     level: str
+    hosts: tuple[str, ...] = ()
 
 
 class Labelled(Protocol):
@@ -94,8 +107,8 @@ def refuse_guarded(
             "namespace.legal_hold protects records from the administrators of the namespace",
             field="namespace.legal_hold",
         )
-    for limit in ("service_types", "external_sources"):
-        before: tuple[str, ...] = () if stored is None else getattr(stored, limit)
+    for limit, default in LIMITS.items():
+        before = default if stored is None else getattr(stored, limit)
         if getattr(wanted, limit) != before and not may(SECURITY_PERMISSION):
             raise over_all_namespaces_needed(
                 SECURITY_PERMISSION,

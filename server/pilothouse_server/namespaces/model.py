@@ -11,6 +11,7 @@ from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.resources import Condition, NamespaceId, NamespaceRef
 
 NamespaceStatus = Literal["active", "inactive"]
+NetworkPolicies = Literal["open", "protected"]
 AllowedServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]
 
 
@@ -50,6 +51,8 @@ class Namespace(msgspec.Struct, frozen=True):
     legal_hold: bool = False
     service_types: tuple[AllowedServiceType, ...] = ()
     external_sources: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    network_policies: NetworkPolicies = "open"
     phase: str = ""
     reason: str = ""
     message: str = ""

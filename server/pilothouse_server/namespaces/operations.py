@@ -30,10 +30,11 @@ from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN
 from pilothouse_server.namespaces import repository
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.guarded import Guarded, refuse_guarded
+from pilothouse_server.namespaces.guarded import LIMITS, Guarded, refuse_guarded
 from pilothouse_server.namespaces.manifests import asked_level
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.hosts import HostError, normalised
 from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"
@@ -75,7 +76,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
         InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
         NotFound: the cluster.
         AlreadyExists: the name, or the Kubernetes name on that cluster.
-        FailedPrecondition: the cluster is being deregistered.
+        FailedPrecondition: the cluster is being deregistered; HOSTS_OVERLAP: another namespace has such hosts.
         PermissionDenied: `adopt` without every permission over every namespace; a quota, or labels that
             clusters obey, without the permission for it.
     """
@@ -93,6 +94,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
         )
     _check_keys(wanted, ("labels", "annotations"))
     _check_patterns(wanted)
+    wanted = _with_normal_hosts(wanted)
     refuse_guarded(wanted.name, None, wanted, caller.guarded.keys, caller.may)
     if adopt:
         _check_adoption(may=caller.may_adopt)
@@ -117,6 +119,8 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "legal_hold": wanted.legal_hold,
             "service_types": list(wanted.service_types),
             "external_sources": list(wanted.external_sources),
+            "allowed_hosts": await _hosts_of_new(transaction, wanted, cluster_name, caller.guarded),
+            "network_policies": wanted.network_policies,
             "adopted": adopt,
             "default_pod_security": level,
             "pod_security_level": _shown_level(wanted, default_pod_security=level),
@@ -149,6 +153,7 @@ async def change(
     stored = await locate(transaction, name, "update")
     check(stored)
     refuse_deleting(stored)
+    wanted = _with_normal_hosts(wanted)
     values = _changed_values(stored, wanted, paths)
     refuse_guarded(name, stored, _with(stored, wanted, paths), caller.guarded.keys, caller.may)
     if adopt:
@@ -375,10 +380,7 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
         labels=wanted.labels if "labels" in paths else stored.labels,
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
         legal_hold=wanted.legal_hold if "legal_hold" in paths else stored.legal_hold,
-        service_types=wanted.service_types if "service_types" in paths else stored.service_types,
-        external_sources=(
-            wanted.external_sources if "external_sources" in paths else stored.external_sources
-        ),
+        **{name: getattr(wanted if name in paths else stored, name) for name in LIMITS},
     )
 
 
@@ -411,6 +413,26 @@ def _check_patterns(wanted: Namespace) -> None:
     for number, pattern in enumerate(wanted.external_sources):
         if problem := pattern_problem(pattern):
             raise invalid(f"namespace.external_sources[{number}]", problem)
+
+
+def _with_normal_hosts(wanted: Namespace) -> Namespace:
+    """Returns the namespace with its patterns of hosts in normal form, each once."""
+    hosts = []
+    for number, pattern in enumerate(wanted.allowed_hosts):
+        try:
+            hosts.append(normalised(pattern))
+        except HostError as error:
+            raise invalid(f"namespace.allowed_hosts[{number}]", error.rule) from None
+    return msgspec.structs.replace(wanted, allowed_hosts=tuple(dict.fromkeys(hosts)))
+
+
+async def _hosts_of_new(
+    transaction: Transaction, wanted: Namespace, cluster: str, guarded: Guarded
+) -> list[str]:
+    if wanted.allowed_hosts or not guarded.hosts:
+        return list(wanted.allowed_hosts)
+    taken = await repository.taken_hosts(transaction, cluster, guarded.hosts)
+    return [host for host in guarded.hosts if host not in taken]
 
 
 async def on_cluster(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import ColumnElement, Select, bindparam, func, insert, select, text, update
 
-from pilothouse_server.errors import already_exists
+from pilothouse_server.errors import FailedPrecondition, already_exists
 from pilothouse_server.namespaces.model import CachedNamespace, Namespace, Quota
 from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES
 from pilothouse_server.store.errors import register_constraint
@@ -45,6 +45,15 @@ register_constraint(
     "uq_namespaces_cluster_kubernetes_name", lambda: already_exists("kubernetes namespace", "of this name")
 )
 
+register_constraint(
+    "ex_namespaces_allowed_hosts",
+    lambda: FailedPrecondition(
+        "namespace.allowed_hosts overlaps hosts of another namespace of the cluster; choose others",
+        reason="HOSTS_OVERLAP",
+        metadata={"field": "namespace.allowed_hosts"},
+    ),
+)
+_TAKEN_HOSTS = text("SELECT taken_hosts(:cluster, NULL, CAST(:hosts AS text[]))")
 _NAMES = {name.upper(): name for name in ("active", "inactive")}
 _FILTERS = {
     "status": FilterField(NAMESPACES.c.status, FilterKind.ENUM, _NAMES, "NAMESPACE_STATUS_"),
@@ -173,6 +182,12 @@ async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) 
     return await _whole(transaction, namespace_id)
 
 
+async def taken_hosts(transaction: Transaction, cluster: str, hosts: Sequence[str]) -> list[str]:
+    """Returns those patterns that overlap hosts of a namespace of the cluster; none gets any until the commit."""
+    result = await transaction.connection.execute(_TAKEN_HOSTS, {"cluster": cluster, "hosts": list(hosts)})
+    return list(result.scalar_one())
+
+
 async def update_namespace(
     transaction: Transaction, namespace: Namespace, values: Mapping[str, Any]
 ) -> Namespace:
@@ -287,6 +302,8 @@ def _namespace(row: Row) -> Namespace:
         legal_hold=row.legal_hold,
         service_types=tuple(row.service_types),
         external_sources=tuple(row.external_sources),
+        allowed_hosts=tuple(row.allowed_hosts),
+        network_policies=row.network_policies,
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

@@ -32,6 +32,8 @@ NAMESPACES = table(
     column("legal_hold", Boolean),
     column("service_types", ARRAY(Text())),
     column("external_sources", ARRAY(Text())),
+    column("allowed_hosts", ARRAY(Text())),
+    column("network_policies", String(20)),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

@@ -19,6 +19,7 @@ from msgspec.structs import FieldInfo
 from pilothouse_server.values import (
     InvalidValueError,
     database_address,
+    hosts,
     key_patterns,
     listening,
     permitted_additions,
@@ -215,6 +216,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
         " restricted; none: no level, so that the cluster's own default applies.",
     ] = "baseline"
+    namespace_allowed_hosts: Annotated[
+        str,
+        "Hosts, separated by commas, that a new namespace may use if its request names none and no other one of its"
+        " cluster has them; --dev permits *.localhost and *.example.com.",
+    ] = ""
     guarded_namespace_keys: Annotated[
         str,
         "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
@@ -334,6 +340,11 @@ def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6
     return _listed(text, "OUTBOUND_NETWORKS", _NETWORK, ipaddress.ip_network)
 
 
+def allowed_hosts(text: str) -> tuple[str, ...]:
+    """The patterns that `namespace_allowed_hosts` lists, in normal form. Raises SettingsError."""
+    return _listed(text, "NAMESPACE_ALLOWED_HOSTS", "no host and no *.HOST", hosts.normalised)
+
+
 def header_names(text: str) -> tuple[str, ...]:
     """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
     return _listed(
@@ -446,6 +457,7 @@ def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
     header_names(settings.audit_headers)
+    allowed_hosts(settings.namespace_allowed_hosts)
     _listed(settings.drift_additions, "DRIFT_ADDITIONS", _ADDITION, permitted_additions.checked)
     for name in _KEY_LISTS:
         _listed(getattr(settings, name), name.upper(), _KEY, key_patterns.checked)

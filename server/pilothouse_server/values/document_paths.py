@@ -12,12 +12,10 @@ from typing import Any
 
 _STEP = re.compile(r"[A-Za-z0-9_*-]+|\[[^\[\]]+\]")
 _MOST_STEPS = 64
-_PROBLEM = "must be a path such as spec.users.password or metadata.annotations[example.com/key]"
 
 
 def parsed(path: str) -> tuple[str, ...]:
-    """Returns the steps of a path. Raises ValueError with the rule that it breaks; the
-    text of the error names no value."""
+    """Returns the steps of a path. Raises ValueError if it is none."""
     steps: list[str] = []
     at = 0
     while at < len(path):
@@ -26,11 +24,11 @@ def parsed(path: str) -> tuple[str, ...]:
             at += 1
         found = _STEP.match(path, at)
         if found is None or (found[0][0] == "[") == (at == 0 or path[at - 1] == "."):
-            raise ValueError(_PROBLEM)
+            raise ValueError(path)
         steps.append(found[0].strip("[]"))
         at = found.end()
     if not steps or len(steps) > _MOST_STEPS:
-        raise ValueError(_PROBLEM)
+        raise ValueError(path)
     return tuple(steps)
 
 

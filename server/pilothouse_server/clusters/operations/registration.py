@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.clusters import repository
+from pilothouse_server.clusters import object_kinds, repository
 from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.tables import SEALED_CREDENTIALS
 from pilothouse_server.encryption.envelopes import Envelopes
@@ -82,12 +82,14 @@ async def put_configured(transaction: Transaction, name: str, api_server: str) -
 async def register(
     transaction: Transaction, wanted: Cluster, tried_out: TriedOut, envelopes: Envelopes
 ) -> Cluster:
-    """Registers a cluster that has answered. Of `wanted` count name, display name and labels.
+    """Registers a cluster that has answered. Of `wanted` count name, display name, labels and opened kinds.
 
     Raises:
+        InvalidArgument: a kind, a path or a gateway that cannot be meant.
         AlreadyExists: the name.
         Unavailable: the active key is held by no key provider of this server.
     """
+    object_kinds.check(wanted)
     await refuse_taken(transaction, wanted.name)
     added = await repository.add(transaction, wanted.name, tried_out.api_server)
     return await repository.change(
@@ -96,6 +98,7 @@ async def register(
         {
             "display_name": wanted.display_name or None,
             "labels": wanted.labels,
+            **{name: object_kinds.column_value(wanted, name) for name in object_kinds.FIELDS},
             **await _sealed(transaction, added, tried_out, envelopes),
         },
     )
@@ -113,6 +116,7 @@ async def change(
     """Takes the fields named by `paths` from `wanted`, and new credentials; `check` may refuse the stored row.
 
     Raises:
+        InvalidArgument: a kind, a path or a gateway that cannot be meant.
         NotFound: the cluster.
         FailedPrecondition: it is being deregistered, and the call has no new credentials, for which it may be waiting.
     """
@@ -120,8 +124,11 @@ async def change(
     check(stored)
     if tried_out is None:
         refuse_deregistering(stored)
-    values: dict[str, Any] = {
-        path: getattr(wanted, path) for path in paths if getattr(wanted, path) != getattr(stored, path)
+    object_kinds.check(wanted)
+    values = {
+        path: object_kinds.column_value(wanted, path)
+        for path in paths
+        if getattr(wanted, path) != getattr(stored, path)
     }
     if tried_out is not None:
         values |= await _sealed(transaction, stored, tried_out, envelopes)

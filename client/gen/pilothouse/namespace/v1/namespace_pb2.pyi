@@ -47,6 +47,30 @@ NAMESPACE_STATUS_INACTIVE: NamespaceStatus.ValueType  # 2
 """Refuses new containers and starts; running containers continue."""
 Global___NamespaceStatus: _TypeAlias = NamespaceStatus  # noqa: Y015
 
+class _NetworkPolicies:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NetworkPoliciesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NetworkPolicies.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NETWORK_POLICIES_UNSPECIFIED: _NetworkPolicies.ValueType  # 0
+    """Not given; CreateNamespace treats it as OPEN."""
+    NETWORK_POLICIES_OPEN: _NetworkPolicies.ValueType  # 1
+    """Everybody with the permission of the method."""
+    NETWORK_POLICIES_PROTECTED: _NetworkPolicies.ValueType  # 2
+    """Holders of `object.privileged`. Policies add up, so one that allows everything undoes a default deny."""
+
+class NetworkPolicies(_NetworkPolicies, metaclass=_NetworkPoliciesEnumTypeWrapper):
+    """Callers that may change the NetworkPolicies of a namespace."""
+
+NETWORK_POLICIES_UNSPECIFIED: NetworkPolicies.ValueType  # 0
+"""Not given; CreateNamespace treats it as OPEN."""
+NETWORK_POLICIES_OPEN: NetworkPolicies.ValueType  # 1
+"""Everybody with the permission of the method."""
+NETWORK_POLICIES_PROTECTED: NetworkPolicies.ValueType  # 2
+"""Holders of `object.privileged`. Policies add up, so one that allows everything undoes a default deny."""
+Global___NetworkPolicies: _TypeAlias = NetworkPolicies  # noqa: Y015
+
 class _ClusterStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -82,6 +106,30 @@ CLUSTER_STATUS_UNAUTHORIZED: ClusterStatus.ValueType  # 4
 CLUSTER_STATUS_DEREGISTERING: ClusterStatus.ValueType  # 5
 """Is being deregistered."""
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+class _KindOpenTo:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KindOpenToEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KindOpenTo.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KIND_OPEN_TO_UNSPECIFIED: _KindOpenTo.ValueType  # 0
+    """Not given; treated as PRIVILEGED."""
+    KIND_OPEN_TO_PRIVILEGED: _KindOpenTo.ValueType  # 1
+    """Holders of `object.privileged`."""
+    KIND_OPEN_TO_TENANTS: _KindOpenTo.ValueType  # 2
+    """Everybody with the permission of the method."""
+
+class KindOpenTo(_KindOpenTo, metaclass=_KindOpenToEnumTypeWrapper):
+    """Callers that may make objects of an opened kind."""
+
+KIND_OPEN_TO_UNSPECIFIED: KindOpenTo.ValueType  # 0
+"""Not given; treated as PRIVILEGED."""
+KIND_OPEN_TO_PRIVILEGED: KindOpenTo.ValueType  # 1
+"""Holders of `object.privileged`."""
+KIND_OPEN_TO_TENANTS: KindOpenTo.ValueType  # 2
+"""Everybody with the permission of the method."""
+Global___KindOpenTo: _TypeAlias = KindOpenTo  # noqa: Y015
 
 class _DeregisteredObjects:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -291,6 +339,8 @@ class Namespace(_message.Message):
     LEGAL_HOLD_FIELD_NUMBER: _builtins.int
     SERVICE_TYPES_FIELD_NUMBER: _builtins.int
     EXTERNAL_SOURCES_FIELD_NUMBER: _builtins.int
+    ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
+    NETWORK_POLICIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label, unique among namespaces that are not deleted; immutable."""
     display_name: _builtins.str
@@ -332,6 +382,8 @@ class Namespace(_message.Message):
     """Whether retention keeps the audit records of this namespace. To set or lift it needs `audit.hold` over all
     namespaces. A namespace with a hold cannot be deleted.
     """
+    network_policies: Global___NetworkPolicies.ValueType
+    """Default OPEN. A change needs `namespace.security` over all namespaces."""
     @_builtins.property
     def resource_quota(self) -> Global___ResourceQuota:
         """Default none. To set or change it needs `namespace.quota` over all namespaces."""
@@ -381,6 +433,13 @@ class Namespace(_message.Message):
         over all namespaces. Existing references stay.
         """
 
+    @_builtins.property
+    def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts that the objects of the namespace may name: a host, or `*.x` for all hosts below x. Empty means none. They are
+        stored in lower case and as A-labels. Patterns of two namespaces of a cluster may not overlap. A change needs
+        `namespace.security` over all namespaces. Existing objects keep their hosts.
+        """
+
     def __init__(
         self,
         *,
@@ -411,10 +470,12 @@ class Namespace(_message.Message):
         legal_hold: _builtins.bool = ...,
         service_types: _abc.Iterable[_network_pb2.ServiceType.ValueType] | None = ...,
         external_sources: _abc.Iterable[_builtins.str] | None = ...,
+        allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        network_policies: Global___NetworkPolicies.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "external_sources", b"external_sources", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "external_sources", b"external_sources", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "network_policies", b"network_policies", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,6 +524,9 @@ class Cluster(_message.Message):
     CREDENTIALS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    OBJECT_KINDS_FIELD_NUMBER: _builtins.int
+    SHARED_GATEWAYS_FIELD_NUMBER: _builtins.int
+    FORBID_BLOCKING_BUDGETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique; immutable."""
     display_name: _builtins.str
@@ -483,6 +547,8 @@ class Cluster(_message.Message):
     """Version, which each change replaces."""
     leader: _builtins.str
     """Server that watches it, by host and process (`host:4711`); empty if there is none."""
+    forbid_blocking_budgets: _builtins.bool
+    """Whether a PodDisruptionBudget is refused that blocks every drain of a node; default: it is only warned about."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels."""
@@ -515,6 +581,16 @@ class Cluster(_message.Message):
         orphans; otherwise it is absent.
         """
 
+    @_builtins.property
+    def object_kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectKind]:
+        """Custom resources that ObjectService carries in the namespaces of the cluster, in addition to the kinds that are open
+        by default. To open a kind lends the rights of its operator to its callers. Existing objects stay.
+        """
+
+    @_builtins.property
+    def shared_gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Gateways that HTTPRoutes of all namespaces may name as a parent, as `KUBERNETES-NAMESPACE/NAME`."""
+
     def __init__(
         self,
         *,
@@ -535,14 +611,65 @@ class Cluster(_message.Message):
         credentials_expire_time: _timestamp_pb2.Timestamp | None = ...,
         leader: _builtins.str = ...,
         conditions: _abc.Iterable[_resource_pb2.Condition] | None = ...,
+        object_kinds: _abc.Iterable[Global___ObjectKind] | None = ...,
+        shared_gateways: _abc.Iterable[_builtins.str] | None = ...,
+        forbid_blocking_budgets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "last_seen_time", b"last_seen_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "conditions", b"conditions", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "leader", b"leader", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "conditions", b"conditions", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "forbid_blocking_budgets", b"forbid_blocking_budgets", "labels", b"labels", "last_seen_time", b"last_seen_time", "leader", b"leader", "message", b"message", "name", b"name", "object_kinds", b"object_kinds", "reason", b"reason", "shared_gateways", b"shared_gateways", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class ObjectKind(_message.Message):
+    """A kind of custom resources that a cluster opens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OPEN_TO_FIELD_NUMBER: _builtins.int
+    MAX_PER_NAMESPACE_FIELD_NUMBER: _builtins.int
+    SECRET_PATHS_FIELD_NUMBER: _builtins.int
+    REFUSED_PATHS_FIELD_NUMBER: _builtins.int
+    api_version: _builtins.str
+    """Required. Group and version, such as `postgresql.cnpg.io/v1`. A version that is not named is not open."""
+    kind: _builtins.str
+    """Required. Kinds that are open by default and those that are never taken are refused, with the reason."""
+    open_to: Global___KindOpenTo.ValueType
+    """Default PRIVILEGED."""
+    max_per_namespace: _builtins.int
+    """Greatest number of objects of the kind in a namespace; default 1,000."""
+    @_builtins.property
+    def secret_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields whose values are secrets: paths such as `spec.users.password`, in which `*` stands for any key and items of
+        lists need no step. Records mask them, and only callers with `config.reveal` see them.
+        """
+
+    @_builtins.property
+    def refused_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields that only holders of `object.privileged` may set, as paths of the same form."""
+
+    def __init__(
+        self,
+        *,
+        api_version: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        open_to: Global___KindOpenTo.ValueType = ...,
+        max_per_namespace: _builtins.int = ...,
+        secret_paths: _abc.Iterable[_builtins.str] | None = ...,
+        refused_paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "kind", b"kind", "max_per_namespace", b"max_per_namespace", "open_to", b"open_to", "refused_paths", b"refused_paths", "secret_paths", b"secret_paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectKind: _TypeAlias = ObjectKind  # noqa: Y015
 
 @_typing.final
 class CreateNamespaceRequest(_message.Message):
@@ -748,7 +875,8 @@ class UpdateNamespaceRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to change: `display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`,
-        `service_types`, `external_sources`, `legal_hold`. Required unless `adopt` is set.
+        `service_types`, `external_sources`, `allowed_hosts`, `network_policies`, `legal_hold`. Required unless `adopt` is
+        set.
         """
 
     def __init__(
@@ -1354,7 +1482,9 @@ class UpdateClusterRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `display_name`, `labels`. May be empty if `credentials` is given."""
+        """Fields to change: `display_name`, `labels`, `object_kinds`, `shared_gateways`, `forbid_blocking_budgets`. May be
+        empty if `credentials` is given.
+        """
 
     @_builtins.property
     def credentials(self) -> Global___ClusterCredentials:

@@ -133,7 +133,9 @@ class NamespaceServiceServicer:
     def CreateNamespace(self, request, context):
         """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
         name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
-        `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
+        `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
+        `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
+        another namespace of the cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class NamespaceServiceStub:
     CreateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]
     """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
     name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
-    `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
+    `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
+    `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
+    another namespace of the cluster.
     """
     GetNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]
     """Returns one namespace."""
@@ -119,7 +121,9 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]  # type: ignore[assignment]
     """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
     name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
-    `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
+    `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
+    `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
+    another namespace of the cluster.
     """
     GetNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetNamespaceRequest, _namespace_pb2.GetNamespaceResponse]  # type: ignore[assignment]
     """Returns one namespace."""
@@ -197,7 +201,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_namespace_pb2.CreateNamespaceResponse, _abc.Awaitable[_namespace_pb2.CreateNamespaceResponse]]:
         """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
         name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
-        `external_sources`, or labels and annotations that clusters obey, without `namespace.security`.
+        `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
+        `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
+        another namespace of the cluster.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,222 @@
+"""Hosts of namespaces: patterns in normal form that no two namespaces of a cluster share, and the kinds of clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, PermissionDeniedError
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.settings.model import Settings, SettingsError, allowed_hosts
+from pilothouse_server.values.hosts import overlap
+from tests.conftest import Database, new_database
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server for all tests here. A new namespace gets `*.first.example`, as others with `serve --dev`."""
+    directory = tmp_path_factory.mktemp("hosts")
+    async with (
+        new_database(postgres, template_database.name) as database,
+        running_server(database, directory, namespace_allowed_hosts="*.first.example") as server,
+    ):
+        yield server
+
+
+async def _make(server: Server, name: str, *hosts: str, **fields: Any) -> pb.Namespace:
+    return await server.admin.namespaces.create(
+        namespace=pb.Namespace(name=name, allowed_hosts=hosts, **fields)
+    )
+
+
+async def _change(client: Any, name: str, **fields: Any) -> pb.Namespace:
+    changed: pb.Namespace = await client.namespaces.update(
+        name=name, namespace=pb.Namespace(**fields), update_mask=FieldMask(paths=list(fields))
+    )
+    return changed
+
+
+async def test_hosts_are_kept_in_normal_form_and_no_other_namespace_gets_them(shared: Server) -> None:
+    made = await _make(shared, "normal", "*.Shop.Example.", "Bücher.example", "*.shop.example")
+    assert list(made.allowed_hosts) == ["*.shop.example", "xn--bcher-kva.example"]
+    for taken in ("www.shop.example", "*.a.shop.example", "*.example", "BÜCHER.example.", "*.SHOP.example"):
+        with pytest.raises(FailedPreconditionError) as refused:
+            await _make(shared, "later", "free.example", taken)
+        assert refused.value.reason == "HOSTS_OVERLAP"
+        # Nothing tells which namespace it is, nor which pattern.
+        assert "normal" not in str(refused.value)
+        assert refused.value.metadata == {"field": "namespace.allowed_hosts"}
+    await _make(shared, "later", "shop.example", "*.shop.example.net")
+    with pytest.raises(FailedPreconditionError):
+        await _change(shared.admin, "later", allowed_hosts=["a.shop.example"])
+    # A namespace may narrow what is its own, and what it gives up is free.
+    await _change(shared.admin, "normal", allowed_hosts=["www.shop.example", "*.www.shop.example"])
+    changed = await _change(shared.admin, "later", allowed_hosts=["a.shop.example"])
+    assert list(changed.allowed_hosts) == ["a.shop.example"]
+
+
+async def test_the_hosts_of_a_deleted_namespace_are_free(shared: Server) -> None:
+    await _make(shared, "gone", "gone.example")
+    await shared.admin.namespaces.delete(name="gone")
+
+    async def is_free() -> bool:
+        try:
+            await _make(shared, "heir", "gone.example")
+        except FailedPreconditionError:
+            return False
+        return True
+
+    await poll_until(is_free)
+
+
+async def test_of_many_writes_at_once_one_gets_a_host(shared: Server) -> None:
+    names = [f"race-{number}" for number in range(8)]
+    for name in names:
+        await _make(shared, name, f"{name}.race-own.example")
+    patterns = ["*.race.example", "a.race.example", "*.a.race.example", "*.example.race.example"]
+    answers = await asyncio.gather(
+        *(
+            _change(shared.admin, name, allowed_hosts=[patterns[number % len(patterns)]])
+            for number, name in enumerate(names)
+        ),
+        return_exceptions=True,
+    )
+    got = [each for answer in answers if isinstance(answer, pb.Namespace) for each in answer.allowed_hosts]
+    assert got
+    assert not any(overlap(one, other) for at, one in enumerate(got) for other in got[at + 1 :])
+    refused = [each for each in answers if not isinstance(each, pb.Namespace)]
+    assert {type(each) for each in refused} == {FailedPreconditionError}
+
+
+async def test_a_new_namespace_without_hosts_gets_those_of_the_setting_while_they_are_free(
+    shared: Server,
+) -> None:
+    assert list((await _make(shared, "default-1")).allowed_hosts) == ["*.first.example"]
+    assert list((await _make(shared, "default-2")).allowed_hosts) == []
+    await _change(shared.admin, "default-1", allowed_hosts=[])
+    assert list((await _make(shared, "default-3")).allowed_hosts) == ["*.first.example"]
+    assert allowed_hosts("*.LOCALHOST, *.example.com") == ("*.localhost", "*.example.com")
+    with pytest.raises(SettingsError, match="NAMESPACE_ALLOWED_HOSTS"):
+        allowed_hosts("http://a")
+    assert Settings().namespace_allowed_hosts == ""
+
+
+async def test_hosts_and_policies_are_no_matter_of_a_namespaces_own_administrator(shared: Server) -> None:
+    await _make(shared, "limits", "limits.example")
+    holder = await shared.user("hanna", {"limits": "admin"})
+    changes: list[dict[str, Any]] = [
+        {"allowed_hosts": ["other.example"]},
+        {"allowed_hosts": []},
+        {"network_policies": pb.NETWORK_POLICIES_PROTECTED},
+    ]
+    for fields in changes:
+        with pytest.raises(PermissionDeniedError) as refused:
+            await _change(holder, "limits", **fields)
+        assert refused.value.metadata["permission"] == "namespace.security"
+    changed = await _change(
+        shared.admin,
+        "limits",
+        network_policies=pb.NETWORK_POLICIES_PROTECTED,
+        allowed_hosts=["limits.example"],
+    )
+    assert changed.network_policies == pb.NETWORK_POLICIES_PROTECTED
+    # Present values may stay, whoever changes the rest.
+    await _change(holder, "limits", allowed_hosts=["LIMITS.example."], display_name="Limits")
+    assert (await _make(shared, "open", "open.example")).network_policies == pb.NETWORK_POLICIES_OPEN
+
+
+@pytest.mark.parametrize(
+    "host", ["*", "", "a b", "http://a", "a..b", "*.*.a", "straße.example", "a_b.example"]
+)
+async def test_a_pattern_that_is_no_host_is_refused(shared: Server, host: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"namespace\.allowed_hosts\[0\]"):
+        await _make(shared, "refused", host)
+
+
+async def test_the_database_finds_overlaps_as_the_server_does(shared: Server) -> None:
+    chosen = random.Random(11)
+
+    def pattern() -> str:
+        labels = [chosen.choice(("a", "b", "aa", "%", "_")) for _ in range(chosen.randint(1, 3))]
+        return ".".join((*(["*"] if chosen.random() < 0.5 else []), *labels))
+
+    pairs = [(pattern(), pattern()) for _ in range(300)]
+    query = "SELECT hosts_overlap(a, b) FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p(a, b, n) ORDER BY n"
+    async with shared.database.owner() as connection:
+        first, second = zip(*pairs, strict=True)
+        found = [row[0] for row in await connection.fetch(query, list(first), list(second))]
+    assert found == [overlap(one, other) for one, other in pairs]
+    assert set(found) == {False, True}
+
+
+async def _change_cluster(server: Server, **fields: Any) -> pb.Cluster:
+    answer = await server.admin.namespaces.update_cluster(
+        name="local", cluster=pb.Cluster(**fields), update_mask=FieldMask(paths=list(fields))
+    )
+    cluster: pb.Cluster = answer.cluster
+    return cluster
+
+
+async def test_a_cluster_opens_kinds_and_shares_gateways(shared: Server) -> None:
+    kind = pb.ObjectKind(
+        api_version="postgresql.cnpg.io/v1",
+        kind="Cluster",
+        open_to=pb.KIND_OPEN_TO_TENANTS,
+        max_per_namespace=3,
+        secret_paths=["spec.users.password"],
+        refused_paths=["spec.serviceAccountTemplate", "metadata.annotations[cnpg.io/x]"],
+    )
+    unnamed = pb.ObjectKind(api_version="a.example/v1", kind="Widget")
+    changed = await _change_cluster(
+        shared,
+        object_kinds=[kind, unnamed],
+        shared_gateways=["infra/public"],
+        forbid_blocking_budgets=True,
+    )
+    unnamed.open_to = pb.KIND_OPEN_TO_PRIVILEGED
+    for found in (changed, await shared.admin.namespaces.get_cluster(name="local")):
+        assert list(found.object_kinds) == [kind, unnamed]
+        assert list(found.shared_gateways) == ["infra/public"]
+        assert found.forbid_blocking_budgets
+    changed = await _change_cluster(
+        shared, object_kinds=[], shared_gateways=[], forbid_blocking_budgets=False
+    )
+    assert not changed.object_kinds
+    assert not changed.forbid_blocking_budgets
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"object_kinds": [pb.ObjectKind(api_version="v1", kind="Pod")]}, "never taken: write a Deployment"),
+        (
+            {"object_kinds": [pb.ObjectKind(api_version="networking.k8s.io/v1beta1", kind="Ingress")]},
+            "is open already",
+        ),
+        (
+            {"object_kinds": [pb.ObjectKind(api_version="a.example/v1", kind="B", refused_paths=["a..b"])]},
+            r"object_kinds\[0\]\.refused_paths\[0\]: must be a path",
+        ),
+        (
+            {"object_kinds": [pb.ObjectKind(api_version="a.example/v1", kind="B")] * 2},
+            "a second time",
+        ),
+        ({"shared_gateways": ["public"]}, r"shared_gateways\[0\]: must be a Kubernetes namespace and a name"),
+    ],
+)
+async def test_a_kind_or_gateway_that_cannot_be_meant_is_refused(
+    shared: Server, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        await _change_cluster(shared, **fields)
