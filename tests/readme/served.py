@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -12,12 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.main_job import loaded
 from tests.waiting import patient, within
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
 README_ADDRESS = "127.0.0.1:50051"
+# Characters that bash would do something with, quoted or not; quotes are read by `shlex`.
+_SYNTAX = re.compile(r"[$|&;<>()`\\*?~{}#!\n]")
 _LISTENING = re.compile(r"serves gRPC on (\S+)")
 
 
@@ -31,13 +35,27 @@ class Shell:
     directory_of_files: Path = ROOT
 
     async def run(self, line: str, given: str = "", *, succeeds: bool = True) -> str:
-        """Runs a line by bash; returns its output."""
+        """Runs a line; returns its output.
+
+        bash runs it, unless it is our command with its words and no more: then the command is forked from a process
+        that has loaded it, in a tenth of the time.
+        """
+        line = line.replace(README_ADDRESS, self.address)
+        environment_ = {**environment(self.directory), **self.variables}
+        if line.startswith("pilothouse ") and not _SYNTAX.search(line):
+            command = loaded.run(
+                shlex.split(line)[1:], environment_, given.encode(), str(self.directory_of_files)
+            )
+            code, output, errors = await asyncio.wait_for(command, patient(120))
+            text = (output + errors).decode()
+            assert (code == 0) is succeeds, f"{line}\n{text}"
+            return text
         process = await asyncio.create_subprocess_exec(
             "bash",
             "-ceu",
-            line.replace(README_ADDRESS, self.address),
+            line,
             cwd=self.directory_of_files,
-            env={**environment(self.directory), **self.variables},
+            env=environment_,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

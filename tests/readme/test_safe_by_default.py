@@ -4,6 +4,7 @@ printed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import finished
-from tests.readme.served import BIN, Shell, environment, serving
+from tests.main_job import loaded
+from tests.readme.served import Shell, environment, serving
+from tests.waiting import patient
 
 SERVE = "pilothouse serve --dev --tls-self-signed"
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --secure --user admin"
@@ -23,9 +25,8 @@ _CHANGED = "another long password"
 async def refused(directory: Path, words: str, **variables: str) -> tuple[int, str]:
     """The exit code and the errors of a server that does not start."""
     named = {f"PILOTHOUSE_{name}": value for name, value in variables.items()}
-    code, _, errors = await finished(
-        str(BIN / "pilothouse"), *words.split(), cwd=directory, env={**environment(directory), **named}
-    )
+    command = loaded.run(words.split(), {**environment(directory), **named}, folder=str(directory))
+    code, _, errors = await asyncio.wait_for(command, patient(60))
     return code, errors.decode()
 
 
