@@ -5,6 +5,7 @@ A full collection goes over all objects that were made since the start and live,
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse_server.runtime.process_tuning import no_collections
 from tests.conftest import Database
 from tests.main_job.test_starting import variables
 from tests.processes import finished
@@ -95,3 +97,9 @@ async def test_each_process_that_serves_is_told(
     assert {tuple(each["thresholds"]) for each in looks} == {(2_000, 4, 800)}
     # Objects that were loaded at the start are not traversed again.
     assert all(each["never again"] > 10_000 for each in looks)
+
+
+def test_nothing_is_collected_while_modules_are_loaded() -> None:
+    with no_collections():
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -28,6 +28,7 @@ from pilothouse_server.runtime.process_tuning import (
     allow_many_open_files,
     collect_rarely,
     give_back_large_buffers,
+    no_collections,
     served_calls_go_first,
 )
 from pilothouse_server.settings.model import (
@@ -252,7 +253,8 @@ def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Pr
     """One server in this process, or a supervisor of several."""
     # These import half a second's worth of libraries, which no other verb needs, and the supervisor does not.
     if settings.processes == 1:
-        from pilothouse_server.app import Application
+        with no_collections():
+            from pilothouse_server.app import Application
 
         return Application(settings, kubeconfigs)
     from pilothouse_server.launch.processes.supervisor import Processes

@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
 
-from pilothouse_server.app import Application
 from pilothouse_server.launch.processes import link
 from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.launch.processes.link import ChildOrders, Failed, ServingState
@@ -21,9 +21,13 @@ from pilothouse_server.runtime import event_loop, log_lines
 from pilothouse_server.runtime.process_tuning import (
     collect_rarely,
     give_back_large_buffers,
+    no_collections,
     served_calls_go_first,
 )
 from pilothouse_server.runtime.tasks import cancel_and_wait
+
+if TYPE_CHECKING:
+    from pilothouse_server.app import Application
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,6 +61,8 @@ async def _serve(
     orders: ChildOrders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
 ) -> int:
     application: Application | None = None
+    with no_collections():
+        from pilothouse_server.app import Application
     try:
         try:
             application = Application(orders.settings, orders.kubeconfigs)

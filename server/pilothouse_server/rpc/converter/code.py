@@ -166,7 +166,7 @@ class _Compiler:
     def _read_field(self, info: msgspec.structs.FieldInfo, place: tuple[str, ...]) -> str | None:
         """The expression for one field of a struct; None where it keeps its default."""
         constants = self._pairing.differences.constants
-        inputs = {link.place: link for link in self._pairing.links if link.is_input}
+        inputs = self._pairing.inputs
         if len(place) == 1 and info.name in constants:
             return self.constant(f"constant_{info.name}", constants[info.name])
         if place in inputs:

@@ -115,6 +115,8 @@ class Pairing:
         self._faults: list[str] = []
         self.fields: dict[tuple[str, ...], msgspec.structs.FieldInfo] = dict(self._struct_fields())
         self.links = list(self._link_all())
+        # Those that callers may give, by their place in the struct.
+        self.inputs = {link.place: link for link in self.links if link.is_input}
         self._check_leftovers()
         if self._faults:
             raise ConversionError(struct, descriptor.full_name, self._faults)
