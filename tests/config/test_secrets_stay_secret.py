@@ -271,11 +271,16 @@ async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
     # The PIN bears the mark; the master key is searched for as it is written and as it is.
     master = os.urandom(32)
     variables = token.variables("pkcs11,environment") | {"PILOTHOUSE_SECRET_KEYS": master.hex()}
-    assert await leaks(tmp_path, variables, {master.hex()}) == {}
+    # Malformed and denied calls reach no key, so the usual ones are enough here.
+    assert await leaks(tmp_path, variables, {master.hex()}, every_field=False) == {}
 
 
 async def leaks(
-    tmp_path: Path, keys: Mapping[str, str], secrets: Collection[str] = frozenset()
+    tmp_path: Path,
+    keys: Mapping[str, str],
+    secrets: Collection[str] = frozenset(),
+    *,
+    every_field: bool = True,
 ) -> dict[str, list[str]]:
     """Returns the places where secrets turn up: those that a server was sent, and further `secrets`. `keys` are
     variables of the server.
@@ -288,7 +293,9 @@ async def leaks(
         await ensure_roles(database.admin_dsn)
         await runner.upgrade(database.maintenance_dsn)
         async with SimulatedCluster(speed=10) as cluster:
-            sent, places, address = await _everything_sent(postgres, database, cluster, tmp_path, keys)
+            sent, places, address = await _everything_sent(
+                postgres, database, cluster, tmp_path, keys, every_field=every_field
+            )
     finally:
         await postgres.stop()
 
@@ -313,6 +320,8 @@ async def _everything_sent(
     cluster: SimulatedCluster,
     directory: Path,
     keys: Mapping[str, str],
+    *,
+    every_field: bool,
 ) -> tuple[Sent, dict[str, bytes], str]:
     """Sends everything; returns the sent values, all written bytes, and the server's address."""
     sent = Sent()
@@ -334,7 +343,8 @@ async def _everything_sent(
                 sent.came_back(login, answer)
                 tokens.append(answer.answer.access_token)
             callers = [Caller(channel, tokens[0]), stranger, Caller(channel, sent.mark())]
-            assert await through_every_field(rules, callers, sent) > 10
+            if every_field:
+                assert await through_every_field(rules, callers, sent) > 10
             try:
                 await client.config.get_secret(namespace="own", name=CONTROL.lower())
             except PilothouseError as error:
