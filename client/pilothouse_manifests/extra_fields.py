@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
 _STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:\.|$)")
 _ITEM = re.compile(r'(?P<key>[A-Za-z]+)="?(?P<value>[^",=]+)"?(?:,|$)')
+_VOLUME = re.compile(r'\.?spec\.template\.spec\.volumes\[name="?(?P<name>[^\[\]",=]+)"?\]\.')
 _TEMPLATE = ("spec", "template", "spec")
 # The spec of a CronJob's Jobs, which is one like that of a Job.
 _OF_JOBS = ("spec", JOB_TEMPLATE_KEY, "spec")
@@ -194,11 +195,14 @@ def carry(carried: dict[str, str], path: str, value: Any) -> str:
         steps = parse(path)
     except PathError:
         return ""
-    # A mount could not name a volume of a kind that the API does not have.
-    if any(step.key == VOLUMES for step in steps):
-        return ""
     carried[spelled(steps)] = json.dumps(value, ensure_ascii=False)
     return spelled(steps)
+
+
+def volumes_of(paths: Iterable[str]) -> frozenset[str]:
+    """Returns the names of the volumes whose sources stand at these paths; mounts may name them."""
+    found = (_VOLUME.match(path) for path in paths)
+    return frozenset(each["name"] for each in found if each)
 
 
 def overlap(one: Sequence[PathStep], other: Sequence[PathStep]) -> bool:

@@ -105,6 +105,9 @@ class MappingSource(Protocol):
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
         """Report that the platform has no place for a key, or for the mapping itself."""
 
+    def carries(self, key: str) -> bool:
+        """Takes a key as it is, and counts it as read; False if nothing can hold it."""
+
     def unusable(self, key: str | None, message: str) -> None:
         """Report something without which the whole object makes no sense here."""
 
@@ -240,12 +243,15 @@ class ObjectSource:
         self.problems.append(f"{self.path}.{key}: {message}" if key else f"{self.path}: {message}")
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
-        if key is not None and self._carry is not None and message in (NOT_REPRESENTED, FALSE_BY_CHOICE):
-            value = self._left.get(key)
-            if value is not None and self._carry(f"{self._keyed_path}.{key}", value):
-                del self._left[key]
-                return
-        self.invalid(key, message)
+        if key is None or message not in (NOT_REPRESENTED, FALSE_BY_CHOICE) or not self.carries(key):
+            self.invalid(key, message)
+
+    def carries(self, key: str) -> bool:
+        value = self._left.get(key)
+        if value is None or self._carry is None or not self._carry(f"{self._keyed_path}.{key}", value):
+            return False
+        del self._left[key]
+        return True
 
     def unusable(self, key: str | None, message: str) -> None:
         self.invalid(key, message)

@@ -18,13 +18,15 @@ from typing import Generic, TypeVar
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.pod_volumes import FILES, OWN_SOURCES, ROOT_CERTIFICATE, USUAL_MODE
 from pilothouse_manifests.reading import Hooks, read
-from pilothouse_manifests.sources import MappingSource
+from pilothouse_manifests.sources import NOT_REPRESENTED, MappingSource
 from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
 
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 # RFC 1123, as Kubernetes reads it: the names of config maps and secrets.
 DNS_SUBDOMAIN = r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
+# The source of a volume that the API does not name: it stands in the extra fields of its container.
+CARRIED = "carried"
 _LONGEST_NAME = 63
 # The first word of a volume's name by what it shows.
 _WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"}
@@ -40,8 +42,8 @@ S = TypeVar("S", bound=MappingSource)
 class PodVolume(Generic[S]):
     """One volume of a pod: its name there, its source (`type`, `values` by the names of a volume), and its place.
 
-    `type` empty: it cannot be represented, and was reported. `item` is the place of the volume, `source` that of its
-    source.
+    `type` empty: it cannot be represented, and was reported. `CARRIED`: its source is carried as it is. `item` is the
+    place of the volume, `source` that of its source.
     """
 
     name: str
@@ -66,7 +68,7 @@ class PodVolume(Generic[S]):
     @property
     def volume(self) -> str:
         """Returns the name of the volume on the platform."""
-        if self.type == "empty_dir" or self.is_own:
+        if self.type in ("empty_dir", CARRIED) or self.is_own:
             return self.name
         if self.type == "persistent_volume_claim":
             return volume_name("claim", self.values.get("kubernetes_name", ""))
@@ -82,13 +84,17 @@ def read_volumes(pod: S, hooks: Hooks = _NO_RULES) -> Iterator[PodVolume[S]]:
             name = item.text("name", required=True)
             given = {type_: key for type_, (key, _) in _SOURCES.items() if item.has(key)}
             unknown = [key for key in item.names() if key != "name" and key not in given.values()]
+            carried = [key for key in unknown if not given and name and item.carries(key)]
             for key in unknown:
-                item.unsupported(key)
+                if key not in carried:
+                    item.unsupported(key, f"{NOT_REPRESENTED} as the source of a volume")
             if len(given) > 1:
                 item.invalid(None, f"expected one source, found {' and '.join(given.values())}")
             # One without a source is an emptyDir in Kubernetes, too.
             found = [_read(item, name, type_, hooks) for type_ in given or ("empty_dir",)]
-        if len(given) > 1 or unknown:
+        if unknown and carried == unknown:
+            yield PodVolume(name, CARRIED, {}, item, item)
+        elif len(given) > 1 or unknown:
             yield PodVolume(name, "", {}, item, item)
         else:
             yield found[0]

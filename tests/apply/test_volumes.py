@@ -14,6 +14,9 @@ from pilothouse_manifests.translator.convert_volume import use_existing_claims
 from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 
+ELSEWHERE = (
+    "cannot be represented; `kubectl apply` the claim: pods mount it by its name, as an existing claim"
+)
 CLAIM = """\
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -149,10 +152,13 @@ def test_long_sources_have_short_names_that_differ() -> None:
         ),
         (
             CLAIM.replace("fast", '""'),
-            "spec.storageClassName: cannot be represented: a claim without any storage class",
+            f"spec.storageClassName: a claim without any storage class {ELSEWHERE}",
         ),
         (CLAIM + "  volumeMode: Block\n", "spec.volumeMode: cannot be represented"),
-        (CLAIM + "  volumeName: pv1\n", "spec.volumeName: cannot be represented"),
+        (
+            CLAIM + "  volumeName: pv1\n",
+            f"spec.volumeName: {ELSEWHERE}",
+        ),
         (
             web(pod="volumes: [{name: a, downwardAPI: {items: [{path: d}]}}]"),
             "spec.template.spec.volumes[0].downwardAPI.items[0]: expected one of fieldRef, resourceFieldRef, "

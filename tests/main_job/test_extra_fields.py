@@ -72,6 +72,15 @@ async def test_any_field_is_applied_as_it_is(server: Server) -> None:
     template, _ = await running_pods(server)
     assert "topologySpreadConstraints" not in template
     assert "workingDir" not in template["containers"][0]
+    # The mounts of a container may name a volume of these fields.
+    files = pb.Container(
+        extra_fields={f"{POD}.volumes[name=files].nfs": '{"server": "files.example", "path": "/a"}'},
+        volume_mounts=[pb.VolumeMount(volume="files", mount_path="/files")],
+    )
+    await change(server, files, "extra_fields", "volume_mounts")
+    template, _ = await running_pods(server)
+    assert template["volumes"] == [{"name": "files", "nfs": {"server": "files.example", "path": "/a"}}]
+    assert template["containers"][0]["volumeMounts"] == [{"name": "files", "mountPath": "/files"}]
 
 
 async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: Server) -> None:

@@ -104,6 +104,8 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
         "stored", replicas=1, volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
     )
     files = deployment("files", replicas=1, volumes=[{"name": "all", "nfs": {"server": "a", "path": "/"}}])
+    (main,) = files["spec"]["template"]["spec"]["containers"]
+    main["volumeMounts"] = [{"name": "all", "mountPath": "/all"}]
     for each in (two, affine, stored, files):
         await kubectl.ask("POST", DEPLOYMENTS, each)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("taken", replicas=1))
@@ -133,11 +135,14 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     assert problems["affine"] == ""
     assert results["affine"]["notes"] == ["spec.template.spec.hostNetwork: kept in extra_fields"]
     assert "volumes[data]: no container mounts it" in problems["stored"]
-    assert "volumes[all].nfs" in problems["files"]
+    assert problems["files"] == ""
+    assert results["files"]["notes"] == ["spec.template.spec.volumes[name=all].nfs: kept in extra_fields"]
+    assert results["files"]["container"]["drift_policy"] == "DRIFT_POLICY_REPAIR"
+    assert [each["volume"] for each in results["files"]["container"]["volume_mounts"]] == ["all"]
     assert problems["absent"] == "there is no such Deployment"
     assert "container" in results["taken"]
     names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
-    assert sorted(names) == ["affine", "other", "taken", "two"]
+    assert sorted(names) == ["affine", "files", "other", "taken", "two"]
     untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/files")
     assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
 

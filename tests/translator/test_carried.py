@@ -50,11 +50,32 @@ def test_defaults_are_carried_that_the_api_does_not_fill_in_for_templates() -> N
     assert carried(text) == {f"{POD}.{key}": value for key, value in stated.items()}
 
 
-def test_defaults_are_not_carried_and_a_volume_without_a_place_is_refused() -> None:
+def test_a_volume_with_a_source_that_the_api_does_not_name_is_carried_and_mounted() -> None:
+    text = web(
+        pod="""\
+volumes:
+- {name: data, nfs: {server: files.example, path: /a}}
+- {name: keys, csi: {driver: secrets-store.csi.k8s.io, readOnly: true}}
+- {name: scratch, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce]}}}}
+""",
+        container="volumeMounts: [{name: data, mountPath: /data}, {name: keys, mountPath: /keys}]",
+    )
+    assert carried(text) == {
+        f"{POD}.volumes[name=data].nfs": {"server": "files.example", "path": "/a"},
+        f"{POD}.volumes[name=keys].csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": True},
+        f"{POD}.volumes[name=scratch].ephemeral": {
+            "volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}
+        },
+    }
+    (made,) = wanted(text)
+    assert [each["volume"] for each in made.values["volume_mounts"]] == ["data", "keys"]
+
+
+def test_defaults_are_not_carried_and_a_faulty_volume_is_refused() -> None:
     assert carried(web(pod="hostNetwork: false\ndnsPolicy: ClusterFirst", container="tty: false")) == {}
     assert carried(WEB) == {}
     (told,) = found(web(pod="volumes: [{name: data, nfs: {path: /}}]"))
-    assert told.endswith("spec.template.spec.volumes[0].nfs: cannot be represented")
+    assert told.endswith('spec.template.spec.volumes[0].nfs: must have the field "server"')
 
 
 def test_a_misspelt_field_is_refused_and_not_carried() -> None:

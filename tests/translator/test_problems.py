@@ -53,7 +53,9 @@ def test_equal_problems_are_one_line_with_their_places() -> None:
         "deployment/web-4 (line 83), deployment/web-5 (line 102), 2 more"
     )
     # Other fields, and other words of one field, are other lines.
-    assert len(listed(problems_of(web("paused: true", pod="volumes: [{name: a, nfs: {path: /}}]")))) == 2
+    assert (
+        len(listed(problems_of(web("paused: true", pod="volumes: [{name: a, emptyDir: {}, nfs: {}}]")))) == 2
+    )
 
 
 def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
@@ -71,9 +73,10 @@ def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
 
 def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:
     mounts = "volumeMounts: [{name: data, mountPath: /data}]"
-    lines = listed(problems_of(web(pod="volumes: [{name: data, nfs: {path: /data}}]", container=mounts)))
+    lines = listed(problems_of(web(pod="volumes: [{name: data, emptyDir: {}, nfs: {}}]", container=mounts)))
     assert [line.partition(": ")[2] for line in lines] == [
-        "deployment/web: spec.template.spec.volumes[0].nfs: cannot be represented (behaviour)",
+        "deployment/web: spec.template.spec.volumes[0].nfs: cannot be represented as the source of a volume "
+        "(behaviour)",
         "deployment/web: spec.template.spec.containers[0].volumeMounts[0]: mounts the volume 'data', which "
         "cannot be represented (behaviour)",
     ]

@@ -19,12 +19,8 @@ OWNED = "a container owns service/web by its ports, which do not have it"
     [
         (web("paused: true"), f"web.yaml:7: deployment/web: spec.paused: {NOT}"),
         (
-            web(pod="volumes:\n- name: data\n  nfs: {server: a, path: /}"),
-            f"web.yaml:15: deployment/web: spec.template.spec.volumes[0].nfs: {NOT}",
-        ),
-        (
-            web(pod="volumes: [{name: a, image: {reference: b}}]"),
-            f"web.yaml:13: deployment/web: spec.template.spec.volumes[0].image: {NOT}",
+            web(pod="volumes:\n- name: data\n  emptyDir: {}\n  nfs: {server: a, path: /}"),
+            f"web.yaml:16: deployment/web: spec.template.spec.volumes[0].nfs: {NOT} as the source of a volume",
         ),
         (
             web(container="resources:\n  limits:\n    gpu: 1"),
@@ -235,7 +231,9 @@ def test_what_is_wrong_in_itself_is_told_and_never_skipped(text: str, expected: 
 
 def test_every_problem_is_told_at_once() -> None:
     text = web(
-        "replicas: many", pod="volumes: [{name: a, nfs: {}}]", container="resources: {limits: {gpu: 1}}"
+        "replicas: many",
+        pod="volumes: [{name: a, emptyDir: {}, nfs: {}}]",
+        container="resources: {limits: {gpu: 1}}",
     )
     assert [line.split(": ")[0] for line in found(text)] == ["web.yaml:7", "web.yaml:14", "web.yaml:18"]
 
@@ -288,7 +286,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         [
             web(
                 "paused: true",
-                pod="volumes: [{name: data, nfs: {path: /data}}]",
+                pod="volumes: [{name: data, emptyDir: {}, nfs: {path: /data}}]",
                 container="volumeMounts: [{name: data, mountPath: /data}]",
             ),
             "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: settings}\nspec: {a: b}\n",

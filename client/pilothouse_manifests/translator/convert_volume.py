@@ -23,7 +23,13 @@ from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import ManifestWorkload, VolumeObject, metadata
-from pilothouse_manifests.volumes import DNS_LABEL, DNS_SUBDOMAIN, read_volumes
+from pilothouse_manifests.volumes import CARRIED, DNS_LABEL, DNS_SUBDOMAIN, read_volumes
+
+# Fields of a claim that bind it to storage that is there, or decide its content.
+_OF_OTHERS = ("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
+_ELSEWHERE = (
+    "cannot be represented; `kubectl apply` the claim: pods mount it by its name, as an existing claim"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,10 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
         if own.exported:
             # The volume that the cluster had bound it to: a claim that is made again gets storage of its own.
             spec.text("volumeName")
+        for key in _OF_OTHERS:
+            if spec.has(key) and not (own.exported and key == "volumeName"):
+                spec.item(key)
+                spec.unsupported(key, _ELSEWHERE)
         values = read(CLAIM, spec, _CLAIM_RULES) or {}
     claim = {
         **values,
@@ -83,7 +93,7 @@ def _checked_claim(claim: Values, source: MappingSource) -> Values:
         source.invalid("resources.requests.storage", "expected a size, found none")
     if source.has("storageClassName") and not claim.get("storage_class"):
         # Left out it means the default class, empty it means none at all.
-        source.unusable("storageClassName", "cannot be represented: a claim without any storage class")
+        source.unusable("storageClassName", f"a claim without any storage class {_ELSEWHERE}")
     return claim
 
 
@@ -93,7 +103,10 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
     """Reads the volumes of a pod; `templates` name the claims that it gets by them."""
     found = PodVolumes({}, {}, [], [], [], {})
+    carried: set[str] = set()
     for stated in read_volumes(pod):
+        if stated.type == CARRIED:
+            carried.add(stated.name)
         volume = _volume(stated, found) if stated.type else None
         if volume is None:
             found.reported[stated.name] = stated.item.path
@@ -107,7 +120,7 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
             found.by_name |= dict.fromkeys(of_claim, ConvertedVolume(name))
     # A template goes before a volume of its name, as on the cluster.
     found.by_name |= {name: ConvertedVolume(name) for name in templates}
-    own = {each["name"] for each in (*found.empty_dirs, *found.own)}
+    own = carried | {each["name"] for each in (*found.empty_dirs, *found.own)}
     for name, volume_of in list(found.by_name.items()):
         if volume_of.name in own and volume_of.name != name:
             pod.unsupported(
@@ -121,6 +134,8 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
 
 def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVolume | None:
     """Returns the converted volume of a pod; the objects that it implies go to `found`."""
+    if stated.type == CARRIED:
+        return ConvertedVolume(stated.name)
     if stated.type == "empty_dir":
         found.empty_dirs.append({"name": stated.name, **stated.values})
         return ConvertedVolume(stated.name)

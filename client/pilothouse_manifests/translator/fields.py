@@ -299,15 +299,18 @@ class Fields:
 
         A field of a workload that the API does not name is carried instead, as the JSON that it is.
         """
-        entry = self._entries.get(key) if key is not None and message == NOT_REPRESENTED else None
-        if key is not None and entry is not None:
-            path = self.path_of(key)
-            if self.reporter.carry(path, entry.value, entry.place):
-                self._read.add(key)
-                for wrong, rule in self.reporter.faults(path, entry.value):
-                    self.reporter.invalid(entry.place, wrong, rule)
-                return
-        self.reporter.unsupported(*self.at(key), message)
+        if key is None or message != NOT_REPRESENTED or not self.carries(key):
+            self.reporter.unsupported(*self.at(key), message)
+
+    def carries(self, key: str) -> bool:
+        """Takes a field of a workload that the API does not name, and reports its faults; False if it has no place."""
+        entry, path = self._entries.get(key), self.path_of(key)
+        if entry is None or not self.reporter.carry(path, entry.value, entry.place):
+            return False
+        self._read.add(key)
+        for wrong, rule in self.reporter.faults(path, entry.value):
+            self.reporter.invalid(entry.place, wrong, rule)
+        return True
 
     def unusable(self, key: str | None, message: str) -> None:
         """Report that the whole document has no place on the platform."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pilothouse_manifests.extra_fields import volumes_of
 from pilothouse_server.containers.own_volumes import OwnVolume, ValueFrom
 from pilothouse_server.containers.workload_settings import (
     DeploymentSettings,
@@ -350,7 +351,8 @@ class ContainerSpec(Value, frozen=True):
     def own_volumes(self) -> frozenset[str]:
         """The names of the volumes that are no volumes of the namespace."""
         folders = frozenset(each.name for each in self.empty_dirs)
-        return folders.union(self.claims, (each.name for each in self.pod_volumes))
+        carried = volumes_of(self.extra_fields)
+        return folders.union(self.claims, carried, (each.name for each in self.pod_volumes))
 
     @property
     def claims(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pilothouse_manifests.extra_fields import volumes_of
 from pilothouse_manifests.fields import OneOf
 from pilothouse_manifests.pod_volumes import POD_VOLUME
 from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, SIDECAR, VOLUME_SOURCES, VOLUMES
@@ -33,7 +34,14 @@ from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.values.names import is_pod_port_name
 from pilothouse_server.values.volumes import VolumeMount
 
-_Volume = EmptyDir | MountedVolume | OwnVolume
+
+class CarriedVolume(msgspec.Struct, frozen=True, gc=False):
+    """A volume whose source is one of the extra fields, which are written later."""
+
+    name: str
+
+
+_Volume = EmptyDir | MountedVolume | OwnVolume | CarriedVolume
 
 
 class InPod(msgspec.Struct, gc=False):
@@ -125,6 +133,8 @@ def _all_volumes(container: Container) -> Iterator[_Volume]:
     yield from container.spec.empty_dirs
     yield from container.spec.pod_volumes
     yield from container.volumes
+    if container.spec.extra_fields:
+        yield from map(CarriedVolume, sorted(volumes_of(container.spec.extra_fields)))
 
 
 def _volumes(container: Container, names: Mapping[str, str]) -> list[Manifest]:
@@ -133,6 +143,8 @@ def _volumes(container: Container, names: Mapping[str, str]) -> list[Manifest]:
 
 
 def _volume(name: str, volume: _Volume) -> Manifest:
+    if isinstance(volume, CarriedVolume):
+        return {"name": name}
     if isinstance(volume, OwnVolume):
         return {**_write_own(volume), "name": name}
     type_ = volume.type if isinstance(volume, MountedVolume) else "empty_dir"

@@ -23,7 +23,7 @@ from pilothouse_manifests.table import (
     PROBE,
     SIDECAR,
 )
-from pilothouse_manifests.volumes import read_volumes
+from pilothouse_manifests.volumes import CARRIED, read_volumes
 from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
 from pilothouse_server.containers.own_volumes import OwnVolume
 from pilothouse_server.values.image_reference import image_problem
@@ -109,7 +109,9 @@ def _volumes(pod: ObjectSource) -> ReadPod:
     volumes: list[ImportedVolume] = []
     order: list[TakenOverVolume] = []
     for found in read_volumes(pod, _HOOKS):
-        if found.type == "host_path":
+        if found.type == CARRIED:
+            order.append(TakenOverVolume(found.name, found.name))
+        elif found.type == "host_path":
             found.item.unsupported(found.key)
         elif found.type == "empty_dir":
             empty_dirs.append(msgspec.convert({"name": found.name, **found.values}, EmptyDir))
