@@ -143,7 +143,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     assert "container" in results["taken"]
     names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
     assert sorted(names) == ["affine", "files", "other", "taken", "two"]
-    untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/files")
+    untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/stored")
     assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
 
 
