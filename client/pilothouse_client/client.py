@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pilothouse_client.nouns.metrics import Metrics
     from pilothouse_client.nouns.namespaces import Namespaces
     from pilothouse_client.nouns.network import Network
+    from pilothouse_client.nouns.objects import CarriedObjects
     from pilothouse_client.nouns.storage import Storage
 
 
@@ -92,6 +93,12 @@ class Nouns(Generic[TransportT]):
         from pilothouse_client.nouns.network import Network
 
         return Network(self._connection)
+
+    @cached_property
+    def objects(self) -> CarriedObjects[TransportT]:
+        from pilothouse_client.nouns.objects import CarriedObjects
+
+        return CarriedObjects(self._connection)
 
     @cached_property
     def storage(self) -> Storage[TransportT]:

@@ -27,6 +27,7 @@ CHECKSUMS: Final = {
     "0114": "f517c5ea578cdd36c990acc3cdc85b104c1ec305235fdd7c004833b8c9aa2047",
     "0115": "379c30e791b1cd46c20e0cc501b9f20fdce79c176a8eb6c12319a539013d02df",
     "0116": "4095f8964accbee768fa83d1cf9f2a778b2ef1512dd122854b5b2336cfb291d2",
+    "0117": "342dd245229d0eb8d7c78faa49d0988aae2e6dcfd8b92a496e6fce48b061e8f1",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

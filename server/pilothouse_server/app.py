@@ -69,7 +69,7 @@ from pilothouse_server.identity.noun import IdentityDependencies, identity_servi
 from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
 from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
-from pilothouse_server.importing.service import ImportHandler, ServiceImportHandler
+from pilothouse_server.importing.service import ImportHandler, ObjectImportHandler, ServiceImportHandler
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.metrics.messages import watch_answer
@@ -87,10 +87,14 @@ from pilothouse_server.network.noun import network_noun
 from pilothouse_server.network.operations import ServiceRights
 from pilothouse_server.network.operations import count as count_services
 from pilothouse_server.network.tables import NETWORK_TABLES
+from pilothouse_server.objects.noun import objects_noun
+from pilothouse_server.objects.operations import ObjectRights
+from pilothouse_server.objects.tables import OBJECT_TABLES
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
+from pilothouse_server.reconcile.apply.object_reconciler import ObjectReconciler
 from pilothouse_server.reconcile.apply.service_reconciler import ServiceReconciler
 from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
@@ -151,6 +155,7 @@ _CLUSTER_CONNECTIONS = 128
 
 # Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
+    OBJECT_TABLES,
     CONTAINER_TABLES,
     NETWORK_TABLES,
     STORAGE_TABLES,
@@ -250,6 +255,7 @@ class Application:
             "secret": ConfigReconciler("secret", self.envelopes),
             "volume": VolumeReconciler(),
             "service": ServiceReconciler(self._service_rights(lambda _: False), drift_rules),
+            "object": ObjectReconciler(self._object_rights(lambda _: False), drift_rules),
         }
         self.reconciler = Reconciler(
             self.store,
@@ -480,6 +486,7 @@ class Application:
         keys = self._keys_of_objects()
         objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         in_namespaces = [
+            objects_noun(watches, page_key, connect, ObjectImportHandler(connect), keys, objects),
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
             ),
@@ -517,6 +524,11 @@ class Application:
         """The rights of a caller with such permissions; ADOPT has those of one without any beyond the method's."""
         guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         return ServiceRights(Labelling(guarded, may), self._keys_of_objects())
+
+    def _object_rights(self, may: May) -> ObjectRights:
+        """The same over carried objects."""
+        guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
+        return ObjectRights(Labelling(guarded, may), self._keys_of_objects())
 
     def _keys_of_objects(self) -> Keys:
         """The keys of annotations and labels that the guard goes by."""

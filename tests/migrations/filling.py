@@ -97,6 +97,8 @@ _PER_TENANT: dict[str, str] = {
     "service_changes": "INSERT INTO service_changes (container_id, namespace_id) VALUES ($1, $1)",
     "services": """INSERT INTO services (id, name, namespace_id, spec)
         VALUES ($1, 'web-' || $2, $1, '{"selector": {"app": "web"}}')""",
+    "objects": """INSERT INTO objects (name, namespace_id, api_group, api_version, kind, document)
+        VALUES ('web-' || $2, $1, 'networking.k8s.io', 'networking.k8s.io/v1', 'Ingress', '{}')""",
     "config_maps": """INSERT INTO config_maps (name, namespace_id, kubernetes_name, data)
         VALUES ('settings', $1, 'settings', jsonb_build_object('tenant', $2))""",
     "secrets": """INSERT INTO secrets (name, namespace_id, kubernetes_name, data, ciphertext, data_key, key_id)

@@ -91,9 +91,9 @@ class World:
         """Makes the table of objects."""
         async with connection(self.database.admin_dsn) as admin:
             await admin.execute(
-                "CREATE TABLE objects (id integer PRIMARY KEY, version integer NOT NULL DEFAULT 0);"
-                f"INSERT INTO objects (id) SELECT generate_series(1, {self.objects});"
-                "GRANT SELECT, UPDATE ON objects TO pilothouse_system"
+                "CREATE TABLE counted (id integer PRIMARY KEY, version integer NOT NULL DEFAULT 0);"
+                f"INSERT INTO counted (id) SELECT generate_series(1, {self.objects});"
+                "GRANT SELECT, UPDATE ON counted TO pilothouse_system"
             )
 
     async def change(self, opened: asyncpg.Connection, choose: random.Random) -> None:
@@ -107,10 +107,10 @@ class World:
             if choose.random() < 0.2:
                 inner = opened.transaction()
                 await inner.start()
-                await opened.execute("UPDATE objects SET version = version + 7 WHERE id = $1", number)
+                await opened.execute("UPDATE counted SET version = version + 7 WHERE id = $1", number)
                 await inner.rollback()
             version = await opened.fetchval(
-                "UPDATE objects SET version = version + 1 WHERE id = $1 RETURNING version", number
+                "UPDATE counted SET version = version + 1 WHERE id = $1 RETURNING version", number
             )
             events.append((event(number, operation_id=operation), f"{number}:{version}".encode()))
         await put(opened, [record(operation_id=operation)], events)

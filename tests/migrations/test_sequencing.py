@@ -106,7 +106,7 @@ async def _two_change_one_object(database: Database, *, id_before_lock: bool) ->
             async with opened.transaction():
                 taken = await _take_id(opened) if early else None
                 version = await opened.fetchval(
-                    "UPDATE objects SET version = version + 1 WHERE id = 1 RETURNING version"
+                    "UPDATE counted SET version = version + 1 WHERE id = 1 RETURNING version"
                 )
                 await put(opened, [], [(event(1), f"1:{version}".encode())])
                 if taken is not None:
@@ -114,7 +114,7 @@ async def _two_change_one_object(database: Database, *, id_before_lock: bool) ->
 
         holding = first.transaction()
         await holding.start()
-        await first.execute("UPDATE objects SET version = version + 1 WHERE id = 1")
+        await first.execute("UPDATE counted SET version = version + 1 WHERE id = 1")
         waiting = asyncio.create_task(change(second, id_before_lock))
         await _wait_until_blocked(observer, second.get_server_pid(), waiting)
         await put(first, [], [(event(1), b"1:1")])
@@ -168,19 +168,19 @@ CREATE FUNCTION control_beside() RETURNS void LANGUAGE sql SECURITY DEFINER AS $
         INSERT INTO pending_changes (records, record_hashes, events, messages)
         VALUES ('{}', '{}', ARRAY[ROW('container', 1, NULL, NULL, 'object-1', 'modified', NULL, NULL, NULL, NULL,
             NULL)::pending_event_row::pending_event], ARRAY['?'::bytea]) RETURNING id),
-    changed AS (UPDATE objects SET version = version + 1 WHERE id = 1 AND (SELECT id FROM pending) > 0
+    changed AS (UPDATE counted SET version = version + 1 WHERE id = 1 AND (SELECT id FROM pending) > 0
         RETURNING version)
     SELECT count(*) FROM changed
     $$;
 CREATE FUNCTION control_fill() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$
-    UPDATE pending_changes SET messages = ARRAY[convert_to('1:' || (SELECT version FROM objects WHERE id = 1), 'UTF8')]
+    UPDATE pending_changes SET messages = ARRAY[convert_to('1:' || (SELECT version FROM counted WHERE id = 1), 'UTF8')]
     WHERE messages = ARRAY['?'::bytea]
     $$;
 GRANT EXECUTE ON FUNCTION control_beside(), control_fill() TO pilothouse_system""")
     async with database.system() as first, database.system() as second, database.system() as observer:
         holding = first.transaction()
         await holding.start()
-        await first.execute("UPDATE objects SET version = version + 1 WHERE id = 1")
+        await first.execute("UPDATE counted SET version = version + 1 WHERE id = 1")
 
         async def change() -> None:
             async with second.transaction():

@@ -6,6 +6,7 @@ mutation has a target of its own, named after the RPC, so that all of them can b
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -17,6 +18,7 @@ OWN = "own"
 ANOTHER_PASSWORD = "another correct horse battery"
 UNUSED_IMAGE = "unused:1"
 Fields = dict[str, Any]
+_ACCOUNT: Fields = {"apiVersion": "v1", "kind": "ServiceAccount"}
 
 
 def request_for(rule: Rule, fields: Fields | None = None) -> Any:
@@ -47,6 +49,12 @@ def volume(name: str) -> Fields:
 def service(name: str) -> Fields:
     """A Service as one is made."""
     return {"name": name, "selector": {"app": name}, "ports": [{"port": 80}]}
+
+
+def carried(name: str) -> Fields:
+    """An object as one is made."""
+    document = json.dumps({"metadata": {"labels": {"app": name}}, "automountServiceAccountToken": False})
+    return {**_ACCOUNT, "name": name, "document": document}
 
 
 def config_map(name: str) -> Fields:
@@ -193,6 +201,20 @@ _NETWORK: dict[str, Fields] = {
     **_of_web("GetService"),
     **_in_namespace("ListServices", "WatchServices"),
 }
+_OBJECTS: dict[str, Fields] = {
+    "CreateObject": {"namespace": OWN, "object": carried(target("CreateObject"))},
+    "UpdateObject": {
+        "namespace": OWN,
+        **_ACCOUNT,
+        "name": target("UpdateObject"),
+        "object": {"labels": {"a": "b"}},
+        "updateMask": "labels",
+    },
+    "DeleteObject": {"namespace": OWN, **_ACCOUNT, "name": target("DeleteObject")},
+    "ImportObjects": {"namespace": OWN, **_ACCOUNT, "names": [target("ImportObjects")]},
+    "GetObject": {"namespace": OWN, **_ACCOUNT, "name": "web"},
+    **_in_namespace("ListObjects", "WatchObjects", "ListObjectKinds"),
+}
 _CONFIG: dict[str, Fields] = {
     "CreateConfigMap": {"namespace": OWN, "configMap": config_map(target("CreateConfigMap"))},
     "CreateSecret": {"namespace": OWN, "secret": secret(target("CreateSecret"))},
@@ -232,6 +254,7 @@ REQUESTS: dict[str, Fields] = {
     **_NAMESPACES,
     **_CONTAINERS,
     **_NETWORK,
+    **_OBJECTS,
     **_STORAGE,
     **_CONFIG,
     **_AUDIT,

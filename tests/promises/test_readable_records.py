@@ -21,7 +21,7 @@ from tests.promises.world import World
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 # One takes over several, the other shows nothing of the caller and changes nothing that is shown.
 # The record of ResolveOrphans names the objects that were decided about.
-_APART = {"ImportContainers", "ImportServices", "ChangePassword", "ResolveOrphans"}
+_APART = {"ImportContainers", "ImportServices", "ImportObjects", "ChangePassword", "ResolveOrphans"}
 # They have no uid, or name none.
 _WITHOUT_UID = {
     "audit_log", "database", "encryption_key", "image", "operation", "permission", "role_grant", "session", "usage",

@@ -30,12 +30,21 @@ from tests.waiting import patient, runs_out
 _READS = ("get", "list", "watch", "query")
 _HELD: dict[str, tuple[str, ...]] = {
     "operator": (
-        *("container.*", "storage.*", "service.*", "config.*", "metrics.*", "cluster.get", "cluster.list"),
+        *(
+            "container.*",
+            "storage.*",
+            "service.*",
+            "object.*",
+            "config.*",
+            "metrics.*",
+            "cluster.get",
+            "cluster.list",
+        ),
         *(f"namespace.{verb}" for verb in ("get", "list", "watch", "update", "create", "delete")),
         *(f"audit.{verb}" for verb in _READS),
     ),
     "developer": (
-        *("container.*", "storage.*", "service.*", "config.*"),
+        *("container.*", "storage.*", "service.*", "object.*", "config.*"),
         *(f"{noun}.{verb}" for noun in ("namespace", "metrics", "audit") for verb in _READS),
     ),
 }
@@ -62,7 +71,7 @@ BY_KEY: dict[str, tuple[str, Callable[[Rule], bool]]] = {
     ),
 }
 # Images are read by whoever runs or sees containers; users and roles belong to administrators.
-_VIEWED = {"container", "image", "storage", "service", "config", "namespace", "metrics", "audit"}
+_VIEWED = {"container", "image", "storage", "service", "object", "config", "namespace", "metrics", "audit"}
 
 
 def holds(role: str, permission: str) -> bool:

@@ -32,6 +32,8 @@ _ASKS_NOBODY = {"DeregisterCluster", "ResolveOrphans"}
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
     "ImportServices": {"namespace": OWN, "names": []},
+    "ImportObjects": {"namespace": OWN, "apiVersion": "v1", "kind": "ServiceAccount", "names": []},
+    "ListObjectKinds": {"namespace": OWN},
     "GetContainer": {"namespace": OWN, "name": "web", "includeEvents": True},
     "GetVolume": {"namespace": OWN, "name": "web", "includeEvents": True},
     "StreamLogs": {"namespace": OWN, "name": "web"},
@@ -85,7 +87,16 @@ async def _is_free(sql: asyncpg.Connection, what: str) -> None:
     # The server's own transactions, and rollbacks of the call before, are over in a moment; that of a waiting call is
     # not.
     await poll_until(transactions, lambda count: count == 0, seconds=3.0, what=f"no transaction of {what}")
-    for table in ("clusters", "namespaces", "containers", "services", "volumes", "config_maps", "secrets"):
+    for table in (
+        "clusters",
+        "namespaces",
+        "containers",
+        "services",
+        "objects",
+        "volumes",
+        "config_maps",
+        "secrets",
+    ):
         async with sql.transaction():
             await sql.execute(f"SET LOCAL lock_timeout = '{patient(3.0):g}s'")
             await sql.execute(f"SELECT FROM {table} FOR UPDATE")

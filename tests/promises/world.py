@@ -25,7 +25,7 @@ from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Observed
 from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICES
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.reconcile.reconciler import Reconciler
@@ -220,19 +220,28 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
                 "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
             },
         )
+        account: requests.Fields = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": target("ImportObjects"), "namespace": namespace},
+        }
+        await client.apply(SERVICE_ACCOUNTS, account)
     finally:
         await client.close()
 
 
 async def furnish(world: World, *namespaces: str) -> None:
     """Makes the target of every mutation in each of some namespaces, and the users and roles that some need."""
+    # An object that an administrator makes is changed by administrators alone.
+    without_power = await world.make_user("-".join(("maker", *namespaces)), {"": "operator"})
     for namespace in namespaces:
         for noun, fields in _MADE.items():
             method = f"Create{noun}"
             if any(rule.name == method for rule in world.rules.values()):
                 for thing in ("web", *_targets(world, noun)):
                     renamed = json.loads(json.dumps(fields).replace(target(method), thing))
-                    await world.must(method, {**renamed, "namespace": namespace})
+                    maker = without_power if noun == "Object" else None
+                    await world.must(method, {**renamed, "namespace": namespace}, maker)
         for method, before in _BEFORE.items():
             if any(rule.name == method for rule in world.rules.values()):
                 fields = {"namespace": namespace, "name": target(method)}
@@ -310,7 +319,7 @@ async def end_namespace(world: World, name: str) -> None:
     await world.must("DeleteNamespace", {"name": name, "cascade": True})
     async with world.sql() as sql, sql.transaction():
         found = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1 AND deleted_at IS NULL", name)
-        for table in ("services", "containers", "volumes", "config_maps", "secrets", "user_roles"):
+        for table in ("objects", "services", "containers", "volumes", "config_maps", "secrets", "user_roles"):
             await sql.execute(f"DELETE FROM {table} WHERE namespace_id = $1", found)
         await sql.execute("UPDATE namespaces SET deleted_at = now() WHERE id = $1", found)
 

@@ -14,6 +14,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import api_keys_pb2, identity_pb2, permissions_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.network.v1 import network_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse_server.rpc.field_checks import (
     DEFAULT_BYTES,
     DEFAULT_CHARACTERS,
@@ -82,6 +83,8 @@ def _fill(message: Any) -> None:
         container_pb2.ImportContainersRequest,
         network_pb2.ListServicesRequest,
         network_pb2.ImportServicesRequest,
+        object_pb2.ListObjectsRequest,
+        object_pb2.ImportObjectsRequest,
         audit_pb2.CreateAuditSinkRequest,
         audit_pb2.ExportAuditLogRequest,
     ],
@@ -106,6 +109,8 @@ def test_a_short_request_may_be_somewhat_longer() -> None:
         container_pb2.UpdateContainerRequest,
         network_pb2.CreateServiceRequest,
         network_pb2.UpdateServiceRequest,
+        object_pb2.CreateObjectRequest,
+        object_pb2.UpdateObjectRequest,
         config_pb2.CreateConfigMapRequest,
         namespace_pb2.UpdateNamespaceRequest,
         namespace_pb2.RegisterClusterRequest,

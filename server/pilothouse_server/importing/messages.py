@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.network.v1 import network_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse_server.containers.messages import CONTAINER, KIND
 from pilothouse_server.containers.workload_settings import WorkloadKind
+from pilothouse_server.importing.objects import ObjectCandidate
 from pilothouse_server.importing.operations import Candidate, refused
 from pilothouse_server.importing.services import ServiceCandidate
 from pilothouse_server.network.messages import SERVICE
+from pilothouse_server.objects.messages import BASIC
 
 _UNSHOWN = ("a number of it is greater than it may be here",)
 
@@ -59,6 +62,16 @@ def imported_service(candidate: ServiceCandidate) -> network_pb2.ImportedService
     return network_pb2.ImportedService(
         name=candidate.name,
         service=None if candidate.service is None else SERVICE.to_proto(candidate.service),
+        problems=candidate.problems,
+        notes=candidate.notes,
+    )
+
+
+def imported_object(candidate: ObjectCandidate) -> object_pb2.ImportedObject:
+    """One object's outcome."""
+    return object_pb2.ImportedObject(
+        name=candidate.name,
+        object=None if candidate.carried is None else BASIC.to_proto(candidate.carried),
         problems=candidate.problems,
         notes=candidate.notes,
     )

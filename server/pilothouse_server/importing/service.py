@@ -1,22 +1,27 @@
-"""ImportContainers and ImportServices: request → operations → response."""
+"""ImportContainers, ImportServices and ImportObjects: request → operations → response."""
 
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.network.v1 import network_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.guard.model import PRIVILEGED, Keys
-from pilothouse_server.importing import dependencies, messages, operations, services
+from pilothouse_server.importing import dependencies, messages, objects, operations, services
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.network.operations import ServiceRights
+from pilothouse_server.objects import facts, kinds
+from pilothouse_server.objects.model import CarriedObject
+from pilothouse_server.objects.operations import ObjectRights
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 
-# An import makes containers, or Services.
+# An import makes containers, Services or objects.
 CREATE_PERMISSION = "container.create"
 CREATE_SERVICE_PERMISSION = "service.create"
+CREATE_OBJECT_PERMISSION = "object.create"
 
 
 class ImportHandler:
@@ -77,3 +82,31 @@ class ServiceImportHandler:
         taken = await services.create(await call.transaction(), request.namespace, candidates, rights)
         call.describe(imported=[item.name for item in taken if item.service is not None])
         return network_pb2.ImportServicesResponse(results=map(messages.imported_service, taken))
+
+
+class ObjectImportHandler:
+    """Serves `ObjectService.ImportObjects`."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+
+    async def __call__(
+        self, request: object_pb2.ImportObjectsRequest, call: Call, rights: ObjectRights
+    ) -> object_pb2.ImportObjectsResponse:
+        """Takes existing objects over. The cluster is asked before the transaction begins."""
+        sample = CarriedObject(api_version=request.api_version, kind=request.kind)
+        async with call.read() as reading:
+            namespace = await locate_namespace(reading, request.namespace)
+            known = await facts.of_kind(reading, namespace, sample)
+        call.describe(namespace_id=namespace.id, object_kind=request.kind)
+        refuse_inactive_namespace(namespace)
+        if not rights.may(CREATE_OBJECT_PERMISSION):
+            raise permission_denied(CREATE_OBJECT_PERMISSION, namespace.name)
+        kinds.refuse_closed(request.api_version, request.kind, opened=known.is_opened)
+        wanted = objects.ImportedKind(request.api_version, request.kind, known)
+        candidates = await objects.discover(
+            self._connect, namespace, wanted, request.names, request.label_selector, rights
+        )
+        taken = await objects.create(await call.transaction(), request.namespace, candidates, rights)
+        call.describe(imported=[item.name for item in taken if item.carried is not None])
+        return object_pb2.ImportObjectsResponse(results=map(messages.imported_object, taken))

@@ -50,6 +50,16 @@ def holder(live: Manifest, path: str, *, apart_from: str) -> str:
     return "" if newest is None else str(newest.get("manager", ""))
 
 
+def setter_of_finalizer(live: Manifest, finalizer: str) -> str:
+    """Returns the manager that set a finalizer; empty where the cluster does not record it."""
+    step = f"v:{msgspec.json.encode(finalizer).decode()}"
+    for entry in _entries(live):
+        metadata = (entry.get("fieldsV1") or {}).get("f:metadata") or {}
+        if step in (metadata.get("f:finalizers") or {}):
+            return str(entry.get("manager", ""))
+    return ""
+
+
 def taken_over(live: Manifest, paths: Iterable[str], manager: str, said: Manifest) -> list[Manifest]:
     """Returns the record in which only the applies of `manager` own these fields of the object.
 

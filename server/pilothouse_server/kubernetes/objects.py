@@ -284,6 +284,22 @@ class Service(KubernetesObject, frozen=True, rename="camel"):
         return self.spec.cluster_ip == "None"
 
 
+class AnyObject(KubernetesObject, frozen=True, rename="camel"):
+    """An object of a kind without a struct of its own: its metadata, and the status that its controller reports."""
+
+    status: Any = None
+
+
+class TlsData(Partial, frozen=True, rename="camel"):
+    """Of a Secret with a certificate only that is read."""
+
+    certificate: str = msgspec.field(name="tls.crt", default="")
+
+
+class TlsSecret(KubernetesObject, frozen=True, rename="camel"):
+    data: TlsData | None = None
+
+
 class EndpointTarget(Partial, frozen=True, rename="camel"):
     uid: Opaque = ""
 
@@ -528,6 +544,7 @@ ENDPOINT_SLICES = Resource("/apis/discovery.k8s.io/v1", "endpointslices", "Endpo
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
+TLS_SECRETS = Resource("/api/v1", "secrets", "Secret", TlsSecret)
 DEPLOYMENT_METADATA = Resource(
     "/apis/apps/v1", "deployments", "Deployment", KubernetesObject, metadata_only=True
 )

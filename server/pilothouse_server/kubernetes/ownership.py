@@ -10,6 +10,7 @@ from pilothouse_server.kubernetes.objects import Manifest
 DOMAIN = "pilothouse.dev"
 CONTAINER_UID = f"{DOMAIN}/container-uid"
 CONFIG_UID = f"{DOMAIN}/config-uid"
+OBJECT_UID = f"{DOMAIN}/object-uid"
 NAMESPACE = f"{DOMAIN}/namespace"
 NAMESPACE_UID = f"{DOMAIN}/namespace-uid"
 MANAGED_BY = "app.kubernetes.io/managed-by"

@@ -32,6 +32,7 @@ from pilothouse_server.reconcile.observe.dependent_observer import (
     DependentObserverSettings,
 )
 from pilothouse_server.reconcile.observe.health import Health, HealthSettings
+from pilothouse_server.reconcile.observe.object_observer import ObjectObserver, ObjectObserverSettings
 from pilothouse_server.reconcile.observe.service_observer import ServiceObserver, ServiceObserverSettings
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.observe.usage import UsageCollector, UsageSink
@@ -64,6 +65,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     claims: ClaimObserverSettings = ClaimObserverSettings()
     dependents: DependentObserverSettings = DependentObserverSettings()
     services: ServiceObserverSettings = ServiceObserverSettings()
+    objects: ObjectObserverSettings = ObjectObserverSettings()
     comparison: ComparisonSettings = ComparisonSettings()
     health: HealthSettings = HealthSettings()
     sweep: SweepSettings = SweepSettings()
@@ -190,13 +192,15 @@ class Reconciler:
         containers = ContainerObserver(cluster, self._applied_generations, settings.containers)
         dependents = DependentObserver(cluster, settings.dependents)
         services = ServiceObserver(cluster, dependents, settings.services)
-        observers = (containers, ClaimObserver(cluster, settings.claims), dependents, services)
-        compared = {kind: informer for each in observers for kind, informer in each.compared.items()}
+        objects = ObjectObserver(cluster, settings.objects)
+        services.on_written = objects.services_changed
+        compared_ones = (containers, ClaimObserver(cluster, settings.claims), dependents, services)
+        compared = {kind: informer for each in compared_ones for kind, informer in each.compared.items()}
         comparison = Comparison(cluster, compared, settings.comparison)
         async with asyncio.TaskGroup() as group:
-            for observer in (*observers, comparison):
+            for observer in (*compared_ones, objects, comparison):
                 group.create_task(observer.run(), name=f"observe {observer.subject} of {name}")
-            group.create_task(Sweep(containers, settings.sweep).run(), name=f"sweep {name}")
+            group.create_task(Sweep(containers, objects, settings.sweep).run(), name=f"sweep {name}")
             autoscalers = Autoscalers(cluster, settings.autoscalers_period_seconds)
             group.create_task(autoscalers.run(), name=f"autoscalers of {name}")
             if self._usage_sink is not None:

@@ -32,6 +32,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -40,7 +41,8 @@ from pilothouse_server.errors import NotFound, not_found
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
-from pilothouse_server.rpc.encoding import varint
+from pilothouse_server.rpc.encoding import text_field, varint
+from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, first_states
 from pilothouse_server.runtime.event_loop import Share, tick_before
 from pilothouse_server.store.feed import (
@@ -58,6 +60,8 @@ from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
+# Resources of which the rest is read together: a reader that stalls holds these in memory.
+_COMPLETED_TOGETHER = 16
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
@@ -65,7 +69,8 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 class WatchFilter:
     """The selection of a watch: one type of resource, or several whose events hold the same message.
 
-    Empty fields match everything; `text` binds resume tokens to it.
+    Empty fields match everything; `text` binds resume tokens to it. `fields`: of the resource, and the text that each
+    has for good; `numbers` are their numbers in its message.
     """
 
     resource_type: str | frozenset[str]
@@ -74,6 +79,15 @@ class WatchFilter:
     selector: LabelSelector | None = None
     status: str = ""
     text: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[int, ...] = ()
+
+    def has_fields(self, event: FeedEvent) -> bool:
+        """Whether the object is one of those with these fields."""
+        return all(
+            text_field(event.message, number) == text
+            for number, (_, text) in zip(self.numbers, self.fields, strict=True)
+        )
 
     def concerns(self, resource_type: str) -> bool:
         """Whether the watch is about this type."""
@@ -129,12 +143,23 @@ class Watched:
     """A noun's part of its watch.
 
     `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
-    and its caller sees. `statuses` are the words of the request's field `status`, where it has one.
+    and its caller sees. `statuses` are the words of the request's field `status`, where it has one. `fields` returns
+    the fields of its `message` that a request names. Of resources that are large, an event holds a part: where a
+    request `is_full`, `rests` reads the rest by their uids.
     """
 
     resource_type: str | frozenset[str]
     resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message | bytes]]
     statuses: Mapping[int, str] = field(default_factory=dict)
+    message: type[Message] | None = None
+    fields: Callable[[Any], Mapping[str, str]] | None = None
+    rests: Callable[[ReadTransaction, Sequence[str]], Awaitable[Mapping[str, bytes]]] | None = None
+    is_full: Callable[[Any], bool] | None = None
+
+    def number(self, name: str) -> int:
+        """Returns the number of a field of the resource's message."""
+        assert self.message is not None, "only a noun with a message names its fields"
+        return descriptor_of(self.message).fields_by_name[name].number
 
 
 # Where a watch begins, and what it is about.
@@ -178,6 +203,8 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
             resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token, server.feed.complete_until
         )
     changes = _Changes(server, call, wanted, tokens, head, visible, position, complete_until)
+    if watched.is_full is not None and watched.is_full(request):
+        changes.completing = watched
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
         async for answer in answers:
@@ -237,12 +264,16 @@ def _filter(call: Call, watched: Watched) -> WatchFilter:
         bound.append(status)
     if "namespace" in fields:
         bound.append(request.namespace)
+    named = tuple((watched.fields(request) if watched.fields is not None else {}).items())
+    bound += (f"{name}={text}" for name, text in named)
     return WatchFilter(
         watched.resource_type,
         name=request.name,
         selector=wire.label_selector(request.label_selector),
         status=status,
         text="\x00".join(bound),
+        fields=named,
+        numbers=tuple(watched.number(name) for name, _ in named),
     )
 
 
@@ -298,6 +329,8 @@ class _Changes:
         position: Position,
         complete_until: datetime | None,
     ) -> None:
+        # Reads the rest of resources whose events hold a part; None where the part is asked for.
+        self.completing: Watched | None = None
         self._server = server
         self._call = call
         self._wanted = wanted
@@ -328,8 +361,8 @@ class _Changes:
                 raise resume_token.changed(await self._server.feed.horizon())
             self._sight()
             if behind:
-                for event in await self._events():
-                    answer = self._answer(event)
+                async for event, rest in self._completed(await self._events()):
+                    answer = self._answer(event, rest)
                     if answer is not None:
                         yield answer
                         last_sent = loop.time()
@@ -340,6 +373,28 @@ class _Changes:
                 self._complete_until = time
                 yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._revision, self._call.resume_token, time)
                 last_sent, self._caught_up = loop.time(), True
+
+    async def _completed(self, events: Sequence[FeedEvent]) -> AsyncGenerator[tuple[FeedEvent, bytes], None]:
+        """Yields events with the rest of their resources, read a few at a time; without one where none is asked for."""
+        completing = self.completing
+        if completing is None or completing.rests is None:
+            for event in events:
+                yield event, b""
+            return
+        number = completing.number("uid")
+        for begin in range(0, len(events), _COMPLETED_TOGETHER):
+            part = events[begin : begin + _COMPLETED_TOGETHER]
+            uids = {
+                event.revision: text_field(event.message, number)
+                for event in part
+                if event.kind != "deleted" and _change(event, self._wanted, self._sight()) is not None
+            }
+            rests: Mapping[str, bytes] = {}
+            if uids:
+                async with self._call.read() as transaction:
+                    rests = await completing.rests(transaction, sorted(set(uids.values())))
+            for event in part:
+                yield event, rests.get(uids.get(event.revision, ""), b"")
 
     async def _events(self) -> Sequence[FeedEvent]:
         """The events that follow, from the ring or, where that does not hold them, from the database."""
@@ -362,7 +417,7 @@ class _Changes:
             raise resume_token.changed(self._head.oldest_revision)
         return sight
 
-    def _answer(self, event: FeedEvent) -> bytes | None:
+    def _answer(self, event: FeedEvent, rest: bytes) -> bytes | None:
         sight = self._sight()
         # Every revision is one event, so the last one read is where the watch stands.
         self._revision, self._mark = event.revision, event.mark
@@ -373,6 +428,9 @@ class _Changes:
             self._end_with_namespace(event)
             return None
         self._call.resume_token = self._token()
+        if rest:
+            event = replace(event, message=event.message + rest)
+            return _with_token(_without_token(change, event), self._call.resume_token, self._complete_until)
         return _ANSWERS.answer(change, event, self._call.resume_token, self._complete_until)
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
@@ -415,6 +473,8 @@ def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | Non
         return None
     if wanted.name and event.name != wanted.name:
         return None
+    if wanted.fields and not wanted.has_fields(event):
+        return None
     if visible is not None and event.namespace_id not in visible:
         return None
     now, before = event.kind != "deleted" and wanted.matches(event), wanted.matched_before(event)
@@ -453,11 +513,16 @@ class _Answers:
             if len(self._ready) >= self._kept:
                 self._ready.clear()
             found = self._ready[key] = (event, _without_token(change, event))
-        encoded = token.encode()
-        return b"".join((found[1], varint(len(encoded)), encoded, _server_time(time)))
+        return _with_token(found[1], token, time)
 
 
 _ANSWERS = _Answers()
+
+
+def _with_token(answer: bytes, token: str, time: datetime | None) -> bytes:
+    """An answer with its token and the time."""
+    encoded = token.encode()
+    return b"".join((answer, varint(len(encoded)), encoded, _server_time(time)))
 
 
 def _without_token(change: int, event: FeedEvent) -> bytes:

@@ -22,8 +22,11 @@ from pilothouse_server.values.labels import LabelSelector
 
 @cache
 def _by_namespace(table: Table) -> OrderSpec:
-    # An index has it.
-    return OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
+    # An index has it. Where several kinds share a table, they share names.
+    columns = [OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)]
+    if "kind" in table.c:
+        columns.append(OrderColumn("", table.c.id))
+    return OrderSpec(tuple(columns))
 
 
 def narrowed(
@@ -44,12 +47,13 @@ def narrowed(
 
 
 _IN_NAMESPACE, _IN_THOSE, _NAME, _STATUS = "in_namespace", "in_those", "of_name", "of_status"
+_FIELD = "of_field_"
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
     """The resources that a watch begins with: in one namespace, or else in those that are `visible` (None: in
-    all of them). An empty word matches everything.
+    all of them). An empty word matches everything. `fields`: columns and the text that each must have.
     """
 
     namespace_id: int | None
@@ -57,6 +61,7 @@ class Matching:
     visible: Collection[int] | None
     name: str = ""
     status: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 def read_matching(
@@ -76,6 +81,7 @@ def read_matching(
         parameters[_NAME] = wanted.name
     if wanted.status:
         parameters[_STATUS] = wanted.status
+    parameters |= {f"{_FIELD}{name}": text for name, text in wanted.fields}
     keys = _selected(table, frozenset(parameters))
     if wanted.selector is not None:
         keys = keys.where(label_selector_condition(table.c.labels, wanted.selector))
@@ -102,4 +108,7 @@ def _selected(table: Table, conditions: frozenset[str]) -> Select[Any]:
         keys = keys.where(table.c.name == bindparam(_NAME))
     if _STATUS in conditions:
         keys = keys.where(table.c.status == bindparam(_STATUS))
+    for condition in sorted(conditions):
+        if condition.startswith(_FIELD):
+            keys = keys.where(table.c[condition.removeprefix(_FIELD)] == bindparam(condition))
     return keys

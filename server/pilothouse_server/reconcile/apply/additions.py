@@ -43,6 +43,7 @@ _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
     **{kind: type_.template for kind, type_ in WORKLOAD_KINDS.items()},
     "Service": ("spec",),
 }
+_VERSIONS: Final = frozenset({"v1", "apps/v1", "batch/v1"})
 # One that the API fills in for pods, and not for templates: apply and imports carry it where it is written.
 _DEFAULTS: Final[dict[str, list[object]]] = {**defaults(), "enableServiceLinks": [True]}
 # Fields that an API server allocates, and keeps whatever an update contains.
@@ -54,9 +55,14 @@ _TRUE: Final = frozenset({
 _SERVICE_ACCOUNT: Final = ".template.spec.serviceAccount"
 
 
+def concern(manifest: Manifest) -> bool:
+    """Returns whether an object is one whose additions by others are drift; a custom resource may share its kind."""
+    return manifest["kind"] in _WHOLE and manifest["apiVersion"] in _VERSIONS
+
+
 def candidates(manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> list[str]:
     """Returns the fields of an object that others may have added, by their paths."""
-    steps = _WHOLE.get(manifest["kind"], ())
+    steps = _WHOLE[manifest["kind"]] if concern(manifest) else ()
     there, said = _at(live, steps), _at(manifest, steps)
     prefix = "".join(f".{step}" for step in steps)
     paths = (prefix + path for path in field_paths.differing(there, there, said))

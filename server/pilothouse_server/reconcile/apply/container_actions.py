@@ -43,7 +43,13 @@ from pilothouse_server.kubernetes.objects import (
     Service,
     WorkloadObject,
 )
-from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import (
+    CONTAINER_UID,
+    MANAGED_BY,
+    MANAGER,
+    NAMESPACE_UID,
+    OBJECT_UID,
+)
 from pilothouse_server.reconcile.apply import (
     cron_jobs,
     jobs,
@@ -364,7 +370,7 @@ async def _apply_service_account(client: LeasedClient, container: Container) -> 
 async def _delete_service_account(client: LeasedClient, container: Container) -> None:
     name = container.spec.service_account
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
-    if found is None or found.metadata.label(MANAGED_BY) != MANAGER:
+    if found is None or found.metadata.label(MANAGED_BY) != MANAGER or found.metadata.label(OBJECT_UID):
         return
     # An object of another installation, or of our earlier namespace, differs only in its uid.
     if found.metadata.label(NAMESPACE_UID) == container.namespace_uid:

@@ -115,7 +115,7 @@ class Drift:
         object_ = manifest["kind"], manifest["metadata"]["name"]
         if not present and marks.key(*object_) in self._noted and object_ not in self.recreated:
             self.recreated.append(object_)
-        if present:
+        if present and additions.concern(manifest):
             manifest = await self._meet_additions(client, resource, manifest)
         if self.policy != "repair":
             return await self._apply_the_rest(client, resource, manifest, present=present)
@@ -188,9 +188,7 @@ class Drift:
         if self.settled and present:
             metadata = manifest["metadata"]
             before = await client.read(resource, metadata.get("namespace"), metadata["name"])
-            changed = [
-                path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
-            ]
+            changed = [path for path in field_paths.differing(ours, before, after) if not is_platforms(path)]
             older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
             # Only we own this field, so its other value comes from our earlier apply. Its version may be newer,
             # because the cluster writes the status of an object that went back.
@@ -260,12 +258,17 @@ class Drift:
         difference is no drift but the caller's new value.
         """
         paths = {field.field for field in conflict.fields}
-        owned = {path for path in paths if _PLATFORMS.search(path)}
+        owned = {path for path in paths if is_platforms(path)}
         if not self.settled and owned != paths:
             metadata = manifest["metadata"]
             live = await client.read(resource, metadata.get("namespace"), metadata["name"])
             owned |= {path for path in paths if field_paths.is_owned(live, path, FIELD_MANAGER)}
         return owned
+
+
+def is_platforms(path: str) -> bool:
+    """Returns whether a field is one of the platform's own keys, which are left to nobody."""
+    return _PLATFORMS.search(path) is not None
 
 
 def manager_of_replicas(live: Manifest) -> str:

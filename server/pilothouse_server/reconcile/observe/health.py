@@ -37,7 +37,13 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.reconcile.queue.cluster_clients import FAILURES, ClusterClients, is_out_of_reach
 from pilothouse_server.reconcile.queue.leadership import CannotLead, under_lease
-from pilothouse_server.reconcile.repository import cluster_status, service_status, volume_status, work_queue
+from pilothouse_server.reconcile.repository import (
+    cluster_status,
+    object_status,
+    service_status,
+    volume_status,
+    work_queue,
+)
 from pilothouse_server.reconcile.repository.leases import Lease
 from pilothouse_server.store.unit_of_work import Store
 
@@ -159,6 +165,10 @@ class Health:
                 )
             async with under_lease(self._store, self._lease) as transaction:
                 more |= await service_status.mark(
+                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
+                )
+            async with under_lease(self._store, self._lease) as transaction:
+                more |= await object_status.mark(
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
             if more:

@@ -11,7 +11,7 @@ transaction under the observer's lease.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -42,6 +42,16 @@ class ServiceObserverSettings(msgspec.Struct, frozen=True):
     locked_again_seconds: float = 0.2
 
 
+async def _nobody(_namespace_ids: set[int]) -> None:
+    """Nobody follows the Services."""
+
+
+def _is_news(change: Change) -> bool:
+    """Returns whether the readiness of a Service has changed, as its followers see it."""
+    before = change.service.observed
+    return (before.ready_endpoints > 0) != (change.observed.ready_endpoints > 0)
+
+
 class ServiceObserver(StatusObserver):
     """The observation of one cluster's Services under one lease. `run` until cancelled; raises LeaseLost."""
 
@@ -57,6 +67,8 @@ class ServiceObserver(StatusObserver):
         self._settings = settings
         self._services = dependents.services
         dependents.on_service = self._service_changed
+        # Called with the namespaces whose Services changed, after that is written.
+        self.on_written: Callable[[set[int]], Awaitable[None]] = _nobody
         self._slices = self.informer(ENDPOINT_SLICES, self._slice_changed, SERVICE_UID)
         # By the uid of their Service, and by their names.
         self._slices_of: dict[str, dict[str, EndpointSlice]] = {}
@@ -115,6 +127,8 @@ class ServiceObserver(StatusObserver):
             await service_status.write(transaction, changes)
             left = sorted(set(uids) - {service.uid for service in locked})
             known = await self._known(transaction, left) if left else set()
+        if changed := {int(each.service.namespace_id) for each in changes if _is_news(each)}:
+            await self.on_written(changed)
         for uid in known:
             self.mark(uid, in_seconds=self._settings.locked_again_seconds)
 

@@ -44,15 +44,18 @@ from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
     MANAGED_SELECTOR,
     NAMESPACE_UID,
+    OBJECT_UID,
 )
 from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.observe.object_observer import ObjectObserver
 from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import (
     container_status,
     namespace_status,
+    object_status,
     orphan_status,
     service_status,
     volume_status,
@@ -83,9 +86,11 @@ class Sweep:
     def __init__(
         self,
         observer: ContainerObserver,
+        objects: ObjectObserver,
         settings: SweepSettings = SweepSettings(),  # noqa: B008 - immutable
     ) -> None:
         self._observer = observer
+        self._objects = objects
         self._cluster = observer.cluster
         self._settings = settings
         # uid of an orphan -> when this sweep wrote it first.
@@ -176,6 +181,9 @@ class Sweep:
             if container_uid(item) in self._observer.unknown
         ]
         workloads += [(SERVICES, item) for item in services]
+        carried: list[_Candidate] = [
+            (resource, item) for resource, items in self._objects.watched() for item in items
+        ]
         async with self._cluster.store.system_read() as transaction:
             ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
             used = await container_status.service_accounts(transaction, self._cluster.name)
@@ -187,12 +195,14 @@ class Sweep:
                     SERVICE_UID,
                     [(SERVICES, each) for each in standing],
                 ),
+                *await _unknown(transaction, object_status.known_object_uids, OBJECT_UID, carried),
                 *await _unknown(transaction, known_config_uids, CONFIG_UID, configs),
                 *await _unknown(transaction, volume_status.known_volume_uids, VOLUME_UID, claims),
                 *(
                     (SERVICE_ACCOUNTS, each)
                     for each in accounts
                     if each.metadata.deletion_timestamp is None
+                    and not each.metadata.label(OBJECT_UID)
                     and (each.metadata.namespace, each.metadata.name) not in used
                 ),
             ]

@@ -12,7 +12,7 @@ Deletions name our namespace, and the Kubernetes namespace must carry its uid: i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -46,6 +46,15 @@ class LeasedClient:
         """Raises LeaseLost once the lease has run out."""
         if monotonic() >= self._ends:
             raise LeaseLost
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._client.server
+
+    async def document(self, path: str, query: Mapping[str, str]) -> bytes:
+        """Reads a document of the API server that is no object."""
+        return await self._client.document(path, query)
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
         """Reads one object, or None."""

@@ -20,7 +20,7 @@ from pilothouse_server.reconcile.repository.applied_objects import as_noted
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.unit_of_work import Transaction
 
-ResourceType = Literal["container", "namespace", "config_map", "secret", "volume", "service"]
+ResourceType = Literal["container", "namespace", "config_map", "secret", "volume", "service", "object"]
 
 
 _NOBODY: Final[Mapping[str, int]] = {}

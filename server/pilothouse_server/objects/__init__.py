@@ -1,0 +1,1 @@
+"""Carried objects: those of kinds that have no noun of their own."""

@@ -1,0 +1,64 @@
+"""The guard over a carried object: the permission for each part, and the content allowed on a cluster.
+
+`guard.carrying` has the rules. The rights that an object was admitted with are stored with it, and the reconciler
+writes no others. An object that an administrator put there stays: holders of `object.privileged` alone change and
+delete it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilothouse_server.authorization.access import May
+from pilothouse_server.errors import over_all_namespaces_needed
+from pilothouse_server.guard.carrying import CarriedPlace, admitted_rights
+from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Admitted, OpenedKind
+from pilothouse_server.objects import documents, manifests
+from pilothouse_server.objects.model import CarriedObject
+
+
+def admitted(
+    stored: CarriedObject | None, wanted: CarriedObject, place: CarriedPlace, may: May
+) -> CarriedObject:
+    """Returns the object with the rights that it is admitted with, and whether a privileged caller changed it.
+
+    Raises:
+        PermissionDenied: the caller lacks the permission for a part; with the field.
+        FailedPrecondition: a host that the namespace may not use.
+        InvalidArgument: a part that is never sent.
+    """
+    before = None if stored is None else documents.manifest(stored)
+    rights = admitted_rights(documents.manifest(wanted), before, place, may)
+    return msgspec.structs.replace(wanted, rights=rights, privileged=may(PRIVILEGED_OBJECT))
+
+
+def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: May) -> None:
+    """Refuses a change or deletion of an object that only holders of `object.privileged` may make.
+
+    `wanted`: None for a deletion. Raises PermissionDenied.
+    """
+    if may(PRIVILEGED_OBJECT):
+        return
+    if stored.protected or stored.privileged:
+        why = (
+            "is protected"
+            if stored.protected
+            else f"was made or changed last by a holder of {PRIVILEGED_OBJECT}"
+        )
+        words = f"object {stored.kind} {stored.name} {why}"
+        raise over_all_namespaces_needed(PRIVILEGED_OBJECT, stored.namespace, words, field="object.protected")
+    if wanted is not None:
+        refuse_protecting(stored.namespace, wanted, may)
+
+
+def refuse_protecting(namespace: str, wanted: CarriedObject, may: May) -> None:
+    """Raises PermissionDenied where a caller without `object.privileged` protects an object."""
+    if wanted.protected and not may(PRIVILEGED_OBJECT):
+        words = "object.protected keeps the object from others"
+        raise over_all_namespaces_needed(PRIVILEGED_OBJECT, namespace, words, field="object.protected")
+
+
+def may_be_sent(carried: CarriedObject, opened: OpenedKind | None) -> Admitted:
+    """Returns the content that the object may have on the cluster."""
+    given = None if carried.rights is None else frozenset(carried.rights)
+    return Admitted(carried.kubernetes_namespace, manifests.OURS, given, opened)

@@ -1,0 +1,62 @@
+"""Carried objects: value ↔ protobuf; the differences between the two.
+
+Events and stored messages hold all but the document and the observed status, which may be large. A message is completed
+by another one with these two fields: protobuf reads both, one after the other, as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pilothouse.object.v1 import object_pb2 as pb
+from pilothouse_server.objects.discovery import ListedKind
+from pilothouse_server.objects.model import CarriedObject, ObjectStatus
+from pilothouse_server.objects.repository import Rests
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
+from pilothouse_server.rpc.message_cache import MessageCache
+from pilothouse_server.values.cached_message import CachedMessage
+
+_INTERNAL = (
+    *("id", "namespace_ref", "rights", "taken_over", "row_version"),
+    "observed.contests",
+)
+STATUS: EnumWords[ObjectStatus] = EnumWords(ObjectStatus, pb.ObjectStatus.DESCRIPTOR)
+OBJECT: Converter[CarriedObject, pb.Object] = Converter(
+    CarriedObject,
+    pb.Object,
+    Differences(within=("observed",), struct_only=_INTERNAL),
+    parts=(wire.CONDITION,),
+)
+BASIC: AnswerConverter[CarriedObject, pb.Object] = AnswerConverter(
+    CarriedObject,
+    pb.Object,
+    Differences(
+        within=("observed",),
+        struct_only=(*_INTERNAL, "document", "observed.observed_status"),
+        message_only=("document", "observed_status"),
+    ),
+    parts=(wire.CONDITION,),
+)
+KIND: AnswerConverter[ListedKind, pb.ObjectKind] = AnswerConverter(ListedKind, pb.ObjectKind)
+# The creator's name changes without the object.
+CACHE: MessageCache[CarriedObject, pb.Object] = MessageCache(BASIC, ("created_by",))
+
+
+def rest(document: str, observed_status: str) -> bytes:
+    """Returns the fields that complete a message."""
+    return pb.Object(document=document, observed_status=observed_status).SerializeToString()
+
+
+def parts(item: CachedMessage | CarriedObject) -> tuple[bytes, bytes]:
+    """Returns a serialised object without its document in two parts, rendered only where nothing is stored."""
+    if isinstance(item, CachedMessage):
+        assert item.message is not None
+        return item.message, pb.Object(created_by=item.created_by or "").SerializeToString()
+    return CACHE.parts(item)
+
+
+def whole(items: Iterable[CachedMessage | CarriedObject], rests: Rests) -> Iterable[tuple[bytes, ...]]:
+    """Yields serialised objects in parts, with document and observed status by id."""
+    for item in items:
+        yield (*parts(item), rest(*rests[item.id]))

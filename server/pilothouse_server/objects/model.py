@@ -1,0 +1,123 @@
+"""Values of carried objects, independent of storage, transport and clusters.
+
+The desired state is one document, JSON text in the form of `documents`: the whole object with its name, labels and
+annotations. Labels and annotations are there once more as values, because lists filter by them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from pilothouse_server.values.resources import Condition, Namespaced
+
+ObjectStatus = Literal["pending", "active", "failed", "deleted"]
+ObjectHealth = Literal["unknown", "healthy", "progressing", "degraded"]
+ObjectDriftPolicy = Literal["repair", "report", "adopt"]
+
+
+class ObjectBackend(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A Service that an object leads to. `reason`: why it is not ready."""
+
+    service: str
+    port: str = ""
+    ready: bool = False
+    reason: str = ""
+
+
+class ObjectCertificate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The Secret of a certificate that an object names. `reason`: why it is not present."""
+
+    secret_name: str
+    present: bool = False
+    names: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    reason: str = ""
+
+
+class Contest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A field that was taken back from another manager, and when lately."""
+
+    field: str
+    manager: str = ""
+    times: tuple[datetime, ...] = ()
+
+
+class ObservedObject(msgspec.Struct, frozen=True):
+    """The state last seen on the cluster. `observed_status`: JSON text."""
+
+    status: ObjectStatus = "pending"
+    reason: str = ""
+    message: str = ""
+    health: ObjectHealth = "unknown"
+    addresses: tuple[str, ...] = ()
+    backends: tuple[ObjectBackend, ...] = ()
+    certificates: tuple[ObjectCertificate, ...] = ()
+    observed_status: str = ""
+    conditions: tuple[Condition, ...] = ()
+    contests: tuple[Contest, ...] = ()
+    stale_since: datetime | None = None
+
+
+class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+    """An object as stored: desired, observed and the bookkeeping between them.
+
+    `privileged`: a holder of `object.privileged` made or changed it last. `rights`: those that it was admitted with;
+    None: no caller was checked. `taken_over`: uid of the object that was on the cluster before us.
+    """
+
+    id: int = 0
+    uid: str = ""
+    name: str = ""
+    api_version: str = ""
+    kind: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    document: str = ""
+    drift_policy: ObjectDriftPolicy = "repair"
+    protected: bool = False
+    privileged: bool = False
+    rights: tuple[str, ...] | None = None
+    taken_over: str = ""
+    observed: ObservedObject = ObservedObject()
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    row_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+    @property
+    def api_group(self) -> str:
+        """The group of its kind; empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def document_digest(self) -> str:
+        """The SHA-256 of the document, in hexadecimal."""
+        return hashlib.sha256(self.document.encode()).hexdigest() if self.document else ""
+
+    @property
+    def reconciling(self) -> bool:
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class ObjectKey(msgspec.Struct, frozen=True):
+    """The name of an object in a namespace: any version of its group names the same one."""
+
+    api_version: str
+    kind: str
+    name: str
+
+    @property
+    def api_group(self) -> str:
+        """The group of the kind."""
+        return self.api_version.rpartition("/")[0]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"

@@ -1,0 +1,34 @@
+"""The parts of the noun object for `app.py`."""
+
+from __future__ import annotations
+
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.guard.model import PRIVILEGED_OBJECT, RBAC_OBJECT, Keys
+from pilothouse_server.objects import messages, operations
+from pilothouse_server.objects.service import ImportObjects, ObjectService
+from pilothouse_server.rpc.noun import InNamespaces, Noun
+from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.backfill import Watched
+from pilothouse_server.values.key_patterns import KeyPatterns
+
+
+def objects_noun(
+    watches: WatchServer,
+    page_key: bytes,
+    connect: Connect,
+    import_objects: ImportObjects,
+    keys: Keys,
+    guarded: KeyPatterns,
+) -> Noun:
+    """Returns the noun object; `import_objects` serves the call that takes objects over.
+
+    `keys` and `guarded` name the labels and annotations that few may set.
+    """
+    return Noun(
+        service=ObjectService(watches, page_key, connect, import_objects, keys, guarded),
+        watched={"object": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
+        permissions=frozenset({PRIVILEGED_OBJECT, RBAC_OBJECT}),
+        in_namespaces=InNamespaces(
+            cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
+        ),
+    )

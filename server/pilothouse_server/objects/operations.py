@@ -1,0 +1,244 @@
+"""The rules of carried objects: making, changing, deleting.
+
+The reconciler writes the object to the cluster, and its row goes when the cluster has deleted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from pilothouse_server.authorization.access import May
+from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, already_exists, not_found
+from pilothouse_server.guard.carrying import CarriedPlace
+from pilothouse_server.guard.model import Keys
+from pilothouse_server.namespaces.guarded import Labelling
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.objects import documents, facts, guarding, kinds, repository
+from pilothouse_server.objects.facts import KindFacts
+from pilothouse_server.objects.model import CarriedObject, ObjectKey
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+
+list_page = repository.list_objects
+get_many = repository.get_many
+stream_ready = repository.stream_ready
+rests_of = repository.rests_of
+
+
+class ObjectRights(msgspec.Struct, frozen=True):
+    """The rights of a caller over objects. `keys`: annotations and labels that the guard goes by."""
+
+    labelling: Labelling
+    keys: Keys
+
+    @property
+    def may(self) -> May:
+        return self.labelling.may
+
+    def check(
+        self, namespace: Namespace, stored: CarriedObject | None, wanted: CarriedObject, kind: KindFacts
+    ) -> CarriedObject:
+        """Returns the object with the rights that it has then.
+
+        Raises PermissionDenied, FailedPrecondition or InvalidArgument for the first new value that the caller may not
+        give.
+        """
+        placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
+        place = CarriedPlace(namespace.name, namespace.kubernetes_name, self.keys, kind.compared)
+        self.labelling.check("object", namespace.name, stored, wanted)
+        return guarding.admitted(stored, placed, place, self.may)
+
+
+async def locate(
+    transaction: ReadTransaction, namespace: str, key: ObjectKey, *, lock: bool = False
+) -> CarriedObject:
+    """Returns the object of this key.
+
+    Raises:
+        NotFound: the namespace or the object, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, namespace, key, lock=lock)
+    if found is None:
+        await locate_namespace(transaction, namespace)
+        raise not_found("object", str(key))
+    return found
+
+
+async def create(
+    transaction: Transaction,
+    namespace_name: str,
+    given: CarriedObject,
+    *,
+    rights: ObjectRights,
+    default_policy: bool = False,
+) -> CarriedObject:
+    """Creates an object; with the `default_policy` of its kind, where the caller gives none.
+
+    Raises:
+        InvalidArgument: the document; with the path in it.
+        NotFound: the namespace.
+        AlreadyExists: the name, among the objects of its group and kind.
+        FailedPrecondition: the namespace is inactive or being deleted, the kind is not open, a host is not allowed.
+        PermissionDenied: a part that needs a permission.
+        ResourceExhausted: the quota of the kind.
+    """
+    wanted = documents.completed(given, (namespace_name,))
+    if default_policy:
+        wanted = with_default_policy(wanted)
+    namespace = await locate_namespace(transaction, namespace_name, "update")
+    refuse_inactive_namespace(namespace)
+    kind = await facts.of_kind(transaction, namespace, wanted)
+    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
+    guarding.refuse_protecting(namespace.name, wanted, rights.may)
+    admitted = rights.check(namespace, None, wanted, kind)
+    await refuse_taken(transaction, namespace.name, wanted)
+    await refuse_exceeded(transaction, namespace, wanted, kind)
+    created = await repository.insert_object(transaction, admitted)
+    await changed(transaction, created, "added")
+    return created
+
+
+async def change(
+    transaction: Transaction,
+    namespace_name: str,
+    key: ObjectKey,
+    merge: Callable[[CarriedObject], CarriedObject],
+    check: Callable[[CarriedObject], None],
+    *,
+    rights: ObjectRights,
+    default_policy: bool = False,
+) -> tuple[CarriedObject, CarriedObject]:
+    """Changes the desired state: `merge` returns the stored object with the caller's fields.
+
+    Returns the object as it was and as it is.
+
+    Raises:
+        InvalidArgument: the document.
+        NotFound: the namespace or the object.
+        FailedPrecondition: it is being deleted, its kind is not open any more, or a host is not allowed.
+        Aborted: from `check`, if the etag is not the current one.
+        PermissionDenied: a part that needs a permission, or an object that only few may change.
+    """
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    stored = await locate(transaction, namespace_name, key, lock=True)
+    check(stored)
+    if stored.deletion_requested_at is not None:
+        raise FailedPrecondition(f'object "{key}" is being deleted', reason="OBJECT_TERMINATING")
+    wanted = documents.merged(stored, merge(stored), (namespace_name,))
+    if default_policy:
+        wanted = with_default_policy(wanted)
+    if wanted == stored:
+        return stored, stored
+    guarding.refuse_protected(stored, wanted, rights.may)
+    kind = await facts.of_kind(transaction, namespace, wanted)
+    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
+    admitted = rights.check(namespace, stored, wanted, kind)
+    written = await repository.update_object(transaction, stored, admitted)
+    await changed(transaction, written, "modified", stored)
+    return stored, written
+
+
+async def delete(
+    transaction: Transaction,
+    namespace: str,
+    key: ObjectKey,
+    check: Callable[[CarriedObject], None],
+    may: May,
+) -> CarriedObject:
+    """Marks an object for deletion; a marked one is returned unchanged.
+
+    Raises:
+        NotFound: the namespace or the object.
+        PermissionDenied: an object that only few may delete.
+    """
+    await locate_namespace(transaction, namespace, "share")
+    stored = await locate(transaction, namespace, key, lock=True)
+    check(stored)
+    guarding.refuse_protected(stored, None, may)
+    return await _delete(transaction, stored)
+
+
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Deletes every object of a namespace."""
+    found = [item.id async for item in repository.stream_objects(transaction, namespace_id=namespace.id)]
+    for object_id in found:
+        stored = await repository.get(transaction, object_id, lock=True)
+        if stored is not None:
+            await _delete(transaction, stored)
+
+
+async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every object of a namespace from the database, with a tombstone each; the cluster keeps them."""
+    found = [item async for item in repository.stream_objects(transaction, namespace_id=namespace.id)]
+    for item in found:
+        await repository.delete_object(transaction, item.id)
+        transaction.emit(event(item, "deleted", item))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """Returns how many objects a namespace holds, those being deleted included."""
+    return {"objects": await repository.count_all(transaction, namespace_id)}
+
+
+def event(carried: CarriedObject, kind: Kind, before: CarriedObject | None = None) -> Event:
+    """Returns the event of a change of an object."""
+    return Event(
+        resource_type="object",
+        resource_id=carried.id,
+        namespace_id=carried.namespace_id,
+        name=carried.name,
+        kind=kind,
+        entity=carried,
+        labels=carried.labels,
+        status=carried.observed.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.observed.status,
+    )
+
+
+def with_default_policy(wanted: CarriedObject) -> CarriedObject:
+    """Returns the object with the drift policy of its kind: an operator may own parts of a custom resource."""
+    custom = kinds.is_custom(wanted.api_version, wanted.kind)
+    return msgspec.structs.replace(wanted, drift_policy="report" if custom else "repair")
+
+
+async def refuse_taken(transaction: ReadTransaction, namespace: str, wanted: CarriedObject) -> None:
+    """Raises AlreadyExists if the namespace has an object of this kind and name."""
+    key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
+    if (taken := await repository.find(transaction, namespace, key)) is not None:
+        raise already_exists("object", str(key), being_deleted=taken.deletion_requested_at is not None)
+
+
+async def refuse_exceeded(
+    transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject, kind: KindFacts
+) -> None:
+    """Raises ResourceExhausted if the namespace has as many objects of the kind as it may."""
+    used = await repository.count(transaction, namespace.id, wanted.api_group, wanted.kind)
+    if used >= kind.most:
+        raise ResourceExhausted(
+            f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '
+            f"{kind.most} allowed",
+            reason="QUOTA_EXCEEDED",
+            metadata={"resource": wanted.kind, "limit": str(kind.most), "used": str(used), "asked": "1"},
+        )
+
+
+async def changed(
+    transaction: Transaction, carried: CarriedObject, kind: Kind, before: CarriedObject | None = None
+) -> None:
+    """Emits the event of a change, and leaves work for the reconciler."""
+    transaction.emit(event(carried, kind, before))
+    going = carried.deletion_requested_at is not None
+    await transaction.enqueue("object", carried.id, carried.cluster_name, carried.namespace_id, going=going)
+
+
+async def _delete(transaction: Transaction, stored: CarriedObject) -> CarriedObject:
+    if stored.deletion_requested_at is not None:
+        return stored
+    marked = await repository.mark_for_deletion(transaction, stored)
+    await changed(transaction, marked, "modified", stored)
+    return marked

@@ -1,0 +1,357 @@
+"""All SQL about carried objects, except the write-backs of the cluster's state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select, update
+
+from pilothouse_server.errors import already_exists
+from pilothouse_server.objects.model import (
+    CarriedObject,
+    Contest,
+    ObjectBackend,
+    ObjectCertificate,
+    ObjectKey,
+    ObservedObject,
+)
+from pilothouse_server.objects.tables import OBJECTS
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+    read_page,
+)
+from pilothouse_server.store.references import (
+    IN_NAMESPACE,
+    NAMESPACES,
+    USERS,
+    creator,
+    keys_of,
+    namespace_ref,
+    reconciling,
+)
+from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.cached_message import CachedMessage
+from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.resources import Condition
+
+register_constraint("uq_objects_name", lambda: already_exists("object", "of this kind and name"))
+
+# Document and observed status by id.
+Rests = dict[int, tuple[str, str]]
+
+_STATUSES = {name.upper(): name for name in ("pending", "active", "failed", "deleted")}
+_HEALTHS = {name.upper(): name for name in ("unknown", "healthy", "progressing", "degraded")}
+_POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
+_FILTERS = {
+    "status": FilterField(OBJECTS.c.status, FilterKind.ENUM, _STATUSES, "OBJECT_STATUS_"),
+    "health": FilterField(OBJECTS.c.health, FilterKind.ENUM, _HEALTHS, "OBJECT_HEALTH_"),
+    "drift_policy": FilterField(OBJECTS.c.drift_policy, FilterKind.ENUM, _POLICIES, "DRIFT_POLICY_"),
+    "namespace": FilterField(NAMESPACES.c.name),
+    **filter_fields(
+        OBJECTS,
+        "name api_group api_version kind reason message uid generation observed_generation create_time update_time"
+        " delete_time stale_since labels annotations",
+    ),
+    "protected": FilterField(OBJECTS.c.protected, FilterKind.BOOLEAN),
+    "privileged": FilterField(OBJECTS.c.privileged, FilterKind.BOOLEAN),
+    "created_by": FilterField(USERS.c.username),
+    "reconciling": FilterField(reconciling(OBJECTS), FilterKind.BOOLEAN),
+}
+_ORDERS = {
+    "name": OrderField(OBJECTS.c.name),
+    "kind": OrderField(OBJECTS.c.kind),
+    "create_time": OrderField(OBJECTS.c.created_at),
+}
+_WHOLE = select(OBJECTS, *IN_NAMESPACE, USERS.c.username.label("creator")).select_from(
+    # An ended namespace holds nothing, so its rows need not be told apart here.
+    OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id).outerjoin(
+        USERS, USERS.c.id == OBJECTS.c.created_by
+    )
+)
+_FIND = _WHOLE.where(
+    NAMESPACES.c.name == bindparam("namespace"),
+    OBJECTS.c.api_group == bindparam("group"),
+    OBJECTS.c.kind == bindparam("of_kind"),
+    OBJECTS.c.name == bindparam("name"),
+)
+_GET = _WHOLE.where(OBJECTS.c.id == bindparam("object_id"))
+_OF_KIND = _WHOLE.where(
+    OBJECTS.c.namespace_id == bindparam("in_namespace"),
+    OBJECTS.c.api_group == bindparam("group"),
+    OBJECTS.c.kind == bindparam("of_kind"),
+).order_by(OBJECTS.c.name)
+
+
+@lru_cache(maxsize=8)
+def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
+    """The stored response of objects, without rendering."""
+    return select(
+        OBJECTS.c.id, OBJECTS.c.namespace_id, creator(OBJECTS.c.created_by), RENDERED.c.message
+    ).select_from(
+        OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id).outerjoin(
+            RENDERED, is_cached("object", OBJECTS, message_format)
+        )
+    )
+
+
+async def find(
+    transaction: ReadTransaction, namespace: str, key: ObjectKey, *, lock: bool = False
+) -> CarriedObject | None:
+    """Returns the object of this key, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    query = _FIND.with_for_update(of=OBJECTS, key_share=True) if lock else _FIND
+    named = {"namespace": namespace, "group": key.api_group, "of_kind": key.kind, "name": key.name}
+    row = (await transaction.connection.execute(query, named)).one_or_none()
+    return None if row is None else _object(row)
+
+
+async def get(transaction: ReadTransaction, object_id: int, *, lock: bool = False) -> CarriedObject | None:
+    """Returns the object with this id."""
+    query = _GET.with_for_update(of=OBJECTS, key_share=True) if lock else _GET
+    row = (await transaction.connection.execute(query, {"object_id": object_id})).one_or_none()
+    return None if row is None else _object(row)
+
+
+async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[CarriedObject]:
+    """Returns the objects with these ids, in the order of their ids; missing ones are left out."""
+    query = _WHOLE.where(OBJECTS.c.id.in_(ids)).order_by(OBJECTS.c.id)
+    return [_object(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def of_kind(
+    transaction: ReadTransaction, namespace_id: int, api_group: str, kind: str
+) -> list[CarriedObject]:
+    """Returns the objects of a kind in a namespace, by name."""
+    named = {"in_namespace": namespace_id, "group": api_group, "of_kind": kind}
+    return [_object(row) for row in (await transaction.connection.execute(_OF_KIND, named)).all()]
+
+
+async def list_objects(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+    message_format: int,
+    full: bool,
+) -> tuple[Sequence[CachedMessage | CarriedObject], Rests, NextPage]:
+    """Returns one page of the objects of one namespace or of those among `visible`, and where they go on.
+
+    They are not rendered; those are whole whose message is not stored in this format. With `full` also their documents
+    and observed statuses; then a page may have fewer objects, as large as they are.
+    """
+    keys = keys_of(OBJECTS, compile_filter(page.filter, _FILTERS))
+    keys = narrowed(keys, OBJECTS, namespace_id, selector, visible)
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=OBJECTS.c.id)
+    whole = cached(message_format)
+    if not full:
+        query = paginate_rows(whole, keys, OBJECTS.c.id, order, page)
+        rows = (await transaction.connection.execute(query)).all()
+        rows, next_page = finish_page(rows, order, page)
+        return await _ready(transaction, rows), {}, next_page
+    whole = whole.add_columns(OBJECTS.c.document, OBJECTS.c.observed_status)
+
+    async def read(part: PageRequest) -> Sequence[Row]:
+        return (
+            await transaction.connection.execute(paginate_rows(whole, keys, OBJECTS.c.id, order, part))
+        ).all()
+
+    rows, next_page = await read_page(read, order, page, _size)
+    rests = {row.id: (row.document, row.observed_status) for row in rows}
+    return await _ready(transaction, rows), rests, next_page
+
+
+def _size(row: Row) -> int:
+    return len(row.message or b"") + len(row.document) + len(row.observed_status)
+
+
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedMessage | CarriedObject]:
+    return await with_missing(rows, _cached_object, lambda ids: get_many(transaction, ids))
+
+
+def _cached_object(row: Any) -> CachedMessage:
+    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
+
+
+async def stream_objects(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[CarriedObject]:
+    """Yields every object of a namespace, by name."""
+    wanted = Matching(namespace_id, None, None)
+    async for rows in read_matching(transaction.connection, _WHOLE, OBJECTS, wanted, most_rows=50):
+        for row in rows:
+            yield _object(row)
+
+
+async def stream_ready(
+    transaction: ReadTransaction,
+    wanted: Matching,
+    *,
+    message_format: int,
+    full: bool,
+) -> AsyncIterator[tuple[CachedMessage | CarriedObject, tuple[str, str] | None]]:
+    """Yields every object that matches, by namespace and name, not rendered where a message is stored.
+
+    With `full` also its document and observed status.
+    """
+    whole = cached(message_format)
+    if full:
+        whole = whole.add_columns(OBJECTS.c.document, OBJECTS.c.observed_status)
+    most = 16 if full else 250
+    async for rows in read_matching(transaction.connection, whole, OBJECTS, wanted, most_rows=most):
+        for row, each in zip(rows, await _ready(transaction, rows), strict=True):
+            yield each, (row.document, row.observed_status) if full else None
+
+
+async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Returns document and observed status of the objects with these uids."""
+    query = select(OBJECTS.c.uid, OBJECTS.c.document, OBJECTS.c.observed_status).where(
+        OBJECTS.c.uid.in_(list(uids))
+    )
+    rows = (await transaction.connection.execute(query)).all()
+    return {str(row.uid): (row.document, row.observed_status) for row in rows}
+
+
+async def insert_object(transaction: Transaction, wanted: CarriedObject) -> CarriedObject:
+    """Adds an object and returns it as stored."""
+    statement = (
+        insert(OBJECTS)
+        .values(
+            name=wanted.name,
+            namespace_id=wanted.namespace_id,
+            api_group=wanted.api_group,
+            kind=wanted.kind,
+            taken_over=wanted.taken_over or None,
+            created_by=transaction.actor.user_id,
+            updated_by=transaction.actor.user_id,
+            **_changeable(wanted),
+        )
+        .returning(OBJECTS.c.id)
+    )
+    return await _stored(transaction, (await transaction.connection.execute(statement)).scalar_one())
+
+
+async def update_object(
+    transaction: Transaction, stored: CarriedObject, wanted: CarriedObject
+) -> CarriedObject:
+    """Writes the desired state of an object that the transaction has locked, as its next generation.
+
+    Fields that were taken back from others are so no more: somebody has acted.
+    """
+    return await _update(transaction, stored, {**_changeable(wanted), "contests": []})
+
+
+async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> CarriedObject:
+    """Marks an object that the transaction has locked."""
+    values = {
+        "deletion_requested_at": await transaction.moment(),
+        "status": "deleted",
+        "reason": None,
+        "message": None,
+        "health": "unknown",
+    }
+    return await _update(transaction, stored, values)
+
+
+async def count(transaction: ReadTransaction, namespace_id: int, api_group: str, kind: str) -> int:
+    """Returns how many objects of a kind a namespace holds, those being deleted included."""
+    query = select(func.count()).where(
+        OBJECTS.c.namespace_id == namespace_id, OBJECTS.c.api_group == api_group, OBJECTS.c.kind == kind
+    )
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def count_all(transaction: ReadTransaction, namespace_id: int) -> int:
+    """Returns how many objects a namespace holds, those being deleted included."""
+    query = select(func.count()).where(OBJECTS.c.namespace_id == namespace_id)
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def delete_object(transaction: Transaction, object_id: int) -> None:
+    """Removes a row."""
+    await transaction.connection.execute(delete(OBJECTS).where(OBJECTS.c.id == object_id))
+
+
+def _changeable(wanted: CarriedObject) -> dict[str, Any]:
+    return {
+        "api_version": wanted.api_version,
+        "labels": wanted.labels,
+        "annotations": wanted.annotations,
+        "document": wanted.document,
+        "drift_policy": wanted.drift_policy,
+        "protected": wanted.protected,
+        "privileged": wanted.privileged,
+        "rights": None if wanted.rights is None else list(wanted.rights),
+    }
+
+
+async def _update(transaction: Transaction, stored: CarriedObject, values: dict[str, Any]) -> CarriedObject:
+    await transaction.connection.execute(
+        update(OBJECTS)
+        .where(OBJECTS.c.id == stored.id)
+        .values(
+            **values,
+            generation=stored.generation + 1,
+            resource_version=OBJECTS.c.resource_version + 1,
+            updated_at=func.now(),
+            updated_by=transaction.actor.user_id,
+        )
+    )
+    return await _stored(transaction, stored.id)
+
+
+async def _stored(transaction: ReadTransaction, object_id: int) -> CarriedObject:
+    found = await get(transaction, object_id)
+    assert found is not None, "a row that was just written can be read back"
+    return found
+
+
+def _object(row: Row) -> CarriedObject:
+    return CarriedObject(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        namespace_ref=namespace_ref(row),
+        api_version=row.api_version,
+        kind=row.kind,
+        labels=row.labels,
+        annotations=row.annotations,
+        document=row.document,
+        drift_policy=row.drift_policy,
+        protected=row.protected,
+        privileged=row.privileged,
+        rights=None if row.rights is None else tuple(row.rights),
+        taken_over=row.taken_over or "",
+        observed=ObservedObject(
+            status=row.status,
+            reason=row.reason or "",
+            message=row.message or "",
+            health=row.health,
+            addresses=tuple(row.addresses),
+            backends=msgspec.convert(row.backends, tuple[ObjectBackend, ...]),
+            certificates=msgspec.convert(row.certificates, tuple[ObjectCertificate, ...], strict=False),
+            observed_status=row.observed_status,
+            conditions=msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
+            contests=msgspec.convert(row.contests, tuple[Contest, ...], strict=False),
+            stale_since=row.stale_since,
+        ),
+        generation=row.generation,
+        observed_generation=row.observed_generation,
+        resource_version=row.resource_version,
+        row_version=row.row_version,
+        deletion_requested_at=row.deletion_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )

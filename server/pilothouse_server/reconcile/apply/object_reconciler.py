@@ -1,0 +1,381 @@
+"""Carried objects on their clusters, by server-side apply.
+
+The worker writes the result of the apply (the conditions `Applied`, `Drifted` and `Contested`, the generation that was
+dealt with), certificates and the addresses of routes; `object_observer` writes the state that the cluster reports.
+
+Drift is what a dry run of our apply would change. A field that was taken back three times in ten minutes is left to the
+other manager (`objects.contests`). A cluster that does not serve the kind refuses nothing: the object waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+
+from pilothouse_server.containers.drift_rules import DriftRules
+from pilothouse_server.kubernetes import field_paths, managed_fields, marks
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
+from pilothouse_server.kubernetes.discovery import KindDiscovery
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound
+from pilothouse_server.kubernetes.objects import AnyObject, Manifest, Resource
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.repository import get as get_namespace
+from pilothouse_server.objects import (
+    adoption,
+    contests,
+    facts,
+    guarding,
+    kinds,
+    manifests,
+    operations,
+    repository,
+)
+from pilothouse_server.objects.contests import Settlement
+from pilothouse_server.objects.facts import KindFacts
+from pilothouse_server.objects.model import CarriedObject, ObjectDriftPolicy, ObservedObject
+from pilothouse_server.objects.observation import observe
+from pilothouse_server.objects.operations import ObjectRights
+from pilothouse_server.reconcile.apply import object_details
+from pilothouse_server.reconcile.apply.drift import NOTHING, Difference, Drift, is_platforms
+from pilothouse_server.reconcile.apply.object_details import Details
+from pilothouse_server.reconcile.apply.row_reconciler import (
+    AGAIN_SECONDS,
+    OneByOne,
+    dealt_with,
+    failed,
+    home_again_seconds,
+    missing_home,
+    waiting,
+)
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
+from pilothouse_server.reconcile.repository import applied_objects, object_status, work_queue
+from pilothouse_server.reconcile.repository.object_status import ObjectChange
+from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import Condition
+
+_GONE_AGAIN_SECONDS = 0.05
+# Somebody else acts: a finalizer, an installation of a kind, a certificate that is issued.
+_OTHERS_SECONDS = 10.0
+_DETAILS_SECONDS = 30.0
+
+
+class LoadedObject(msgspec.Struct, frozen=True):
+    """`homeless`: why its namespace is not on the cluster, if it is not. `noted`: marks of the last apply."""
+
+    carried: CarriedObject
+    namespace: Namespace
+    kind: KindFacts
+    homeless: Condition | None
+    noted: Mapping[str, str] = NOTHING
+
+
+class ObjectProgress(Progress, frozen=True):
+    """`found`: the object as `act` left it. `adopted`: the object with values of others that become desired.
+
+    `done`: this generation was dealt with. `deleting`: reason and message of a deletion that waits.
+    """
+
+    done: bool = False
+    conditions: tuple[Condition, ...] = ()
+    found: AnyObject | None = None
+    adopted: CarriedObject | None = None
+    details: Details = Details()
+    settlement: Settlement = Settlement()
+    deleting: tuple[str, str] = ("", "")
+
+
+class ObjectReconciler(OneByOne[CarriedObject, LoadedObject, ObjectProgress]):
+    """Applies and deletes carried objects."""
+
+    def __init__(self, rights: ObjectRights, rules: DriftRules) -> None:
+        """`rights` bound the values that ADOPT takes over."""
+        self._rights = rights
+        self._rules = rules
+        self._discovery = KindDiscovery()
+
+    async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedObject | None:
+        """Returns the object as it is wanted now; None where it is gone."""
+        carried = await object_status.find(transaction, work.resource_id)
+        if carried is None:
+            return None
+        going = carried.deletion_requested_at is not None
+        homeless = await missing_home(transaction, int(carried.namespace_id), going=going)
+        noted = await applied_objects.of_resources(transaction, "object", [carried.id])
+        namespace = await get_namespace(transaction, carried.namespace_id)
+        if namespace is None:
+            return None
+        kind = await facts.of_kind(transaction, namespace, carried)
+        return LoadedObject(carried, namespace, kind, homeless, noted.get(carried.id, NOTHING))
+
+    async def act(self, client: LeasedClient, loaded: LoadedObject) -> ObjectProgress:
+        """Applies the object to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
+        carried = loaded.carried
+        going = carried.deletion_requested_at is not None
+        if (homeless := loaded.homeless) is not None:
+            # Its own work makes the namespace. Of an object that goes, nothing was ever made there, nor taken over.
+            if going:
+                return ObjectProgress(gone=True)
+            return ObjectProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
+        try:
+            resource = await kinds.resource_on(client, self._discovery, carried)
+        except NotFound as missing:
+            if going:
+                return ObjectProgress(gone=True)
+            return _without_kind(missing)
+        if going:
+            return await _delete(client, resource, carried)
+        try:
+            return await self._apply(client, resource, loaded)
+        except NotFound:
+            known = await self._discovery.find(client, carried.api_version, carried.kind)
+            if known is not None:
+                raise
+            return _without_kind(kinds.kind_not_found(carried.api_version, carried.kind))
+
+    async def lock_one(self, transaction: Transaction, resource_id: int) -> CarriedObject | None:
+        """Locks and returns the row; None where it is gone."""
+        return await object_status.lock_id(transaction, resource_id)
+
+    async def write_error(
+        self,
+        transaction: Transaction,
+        row: CarriedObject,
+        loaded: LoadedObject,
+        error: ClusterError,
+        attempts: int,
+    ) -> None:
+        """Writes a refusal, or a failure that occurred more than once."""
+        if isinstance(error, NotFound):
+            # The namespace vanished behind our back.
+            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
+        if row.deletion_requested_at is not None:
+            return
+        refused = error.outlook == "refused"
+        if not refused and attempts == 0:
+            # Once is nothing: most of what fails in passing is over at the second attempt.
+            return
+        told = failed(error, refused=refused)
+        observed = msgspec.structs.replace(
+            row.observed, conditions=set_condition(row.observed.conditions, told, transaction.now)
+        )
+        generation = row.observed_generation
+        if refused:
+            generation = dealt_with(row, loaded.carried.generation)
+            observed = msgspec.structs.replace(
+                observed, status="failed", reason=told.reason, message=told.message
+            )
+        await object_status.write(transaction, [ObjectChange(row, observed, generation)])
+
+    async def write_gone(self, transaction: Transaction, row: CarriedObject) -> Result:
+        """Deletes the row, with its tombstone event."""
+        await object_status.delete(transaction, row)
+        return Result(removed=True)
+
+    async def write_one(
+        self,
+        transaction: Transaction,
+        row: CarriedObject,
+        loaded: LoadedObject,
+        progress: ObjectProgress,
+    ) -> Result:
+        """Writes whether the object is applied, and adopts drift where its policy says so."""
+        again = progress.again_seconds
+        if row.deletion_requested_at is not None:
+            reason, message = progress.deleting
+            observed = msgspec.structs.replace(row.observed, reason=reason, message=message)
+            if loaded.carried.deletion_requested_at is not None:
+                await object_status.write(transaction, [ObjectChange(row, observed, row.observed_generation)])
+            return Result(again_seconds=AGAIN_SECONDS if again is None else again)
+        generation = row.observed_generation
+        if progress.done:
+            generation = dealt_with(row, loaded.carried.generation)
+        observed = await _observed(transaction, row, loaded, progress)
+        if progress.adopted is not None and row.generation == loaded.carried.generation:
+            # A newer request overrides this result; changes by others are found again.
+            row = await _store_adopted(transaction, row, progress.adopted)
+            generation = row.generation
+        await object_status.write(transaction, [ObjectChange(row, observed, generation)])
+        return Result(again_seconds=again)
+
+    async def _apply(
+        self, client: LeasedClient, resource: Resource[AnyObject], loaded: LoadedObject
+    ) -> ObjectProgress:
+        carried = loaded.carried
+        found = await client.find(resource, carried.kubernetes_namespace, carried.name)
+        manifests.check_ours(carried, found)
+        if found is None:
+            # Another installation may own the namespace by now.
+            await client.check_home(carried.namespace_ref)
+        elif found.metadata.deletion_timestamp is not None:
+            # Somebody deletes it behind our back; an apply would succeed and be lost.
+            words = await _finalizing(client, resource, carried)
+            deleting = waiting("Deleting", f"the object is being deleted{words}")
+            return ObjectProgress(conditions=(deleting,), found=found, again_seconds=AGAIN_SECONDS)
+        settled = carried.observed_generation >= carried.generation
+        drift = Drift(
+            carried,
+            guarding.may_be_sent(carried, loaded.kind.compared.opened),
+            policy=_policy(carried),
+            settled=settled,
+            noted=loaded.noted,
+            rules=self._rules,
+        )
+        wanted = manifests.manifest(carried)
+        left = [each.field for each in contests.contested(carried.observed.contests)]
+        settlement = Settlement()
+        if left and found is not None:
+            live = await client.read(resource, carried.kubernetes_namespace, carried.name)
+            back = [path for path in left if _same(wanted, live, path)]
+            settlement = Settlement(settled=tuple(back))
+            left = [path for path in left if path not in back]
+        ours = field_paths.without(wanted, left)
+        if found is not None and settled and await drift.is_untouched(client, resource, ours):
+            written = found
+        elif found is not None and settled and drift.policy == "repair":
+            written = await _repair(client, resource, ours, wanted, drift)
+            taken = tuple((each.field, each.manager) for each in drift.repaired)
+            settlement = msgspec.structs.replace(settlement, taken_back=taken)
+        else:
+            written = await drift.apply(client, resource, ours, present=found is not None)
+        adopted = await self._adopted(client, resource, loaded, drift)
+        details = await object_details.look(client, carried)
+        return ObjectProgress(
+            done=True,
+            conditions=(Condition(APPLIED, "True", "Applied"), drift.condition()),
+            found=written,
+            objects=marks.noted((resource, written)),
+            adopted=adopted,
+            details=details,
+            settlement=settlement,
+            again_seconds=_DETAILS_SECONDS if details.is_incomplete else None,
+        )
+
+    async def _adopted(
+        self,
+        client: LeasedClient,
+        resource: Resource[AnyObject],
+        loaded: LoadedObject,
+        drift: Drift,
+    ) -> CarriedObject | None:
+        """Returns the desired values that follow from adopted drift, which is then no drift any more.
+
+        Raises ClusterError.
+        """
+        if drift.policy != "adopt" or not drift.kept:
+            return None
+        carried = loaded.carried
+        live = await client.read(resource, carried.kubernetes_namespace, carried.name)
+        allowed = partial(self._check_adopted, loaded)
+        wanted = adoption.adopt(carried, live, [difference.field for difference in drift.kept], allowed)
+        taken = [each for each in drift.kept if adoption.is_adopted(wanted, live, each.field)]
+        drift.adopted += [str(difference) for difference in taken]
+        drift.kept = [difference for difference in drift.kept if difference not in taken]
+        return None if wanted == carried else wanted
+
+    def _check_adopted(self, loaded: LoadedObject, stored: CarriedObject, wanted: CarriedObject) -> None:
+        self._rights.check(loaded.namespace, stored, wanted, loaded.kind)
+
+
+def _policy(carried: CarriedObject) -> ObjectDriftPolicy:
+    """Returns the drift policy; a change on the cluster does not change an object that only few callers may."""
+    kept = carried.protected or carried.privileged
+    return "report" if kept and carried.drift_policy == "adopt" else carried.drift_policy
+
+
+def _without_kind(missing: NotFound) -> ObjectProgress:
+    condition = waiting(missing.reason, missing.message)
+    return ObjectProgress(conditions=(condition,), again_seconds=_OTHERS_SECONDS)
+
+
+def _same(wanted: Manifest, live: Manifest, path: str) -> bool:
+    return bool(field_paths.value_at(wanted, path) == field_paths.value_at(live, path))
+
+
+async def _repair(
+    client: LeasedClient, resource: Resource[AnyObject], ours: Manifest, wanted: Manifest, drift: Drift
+) -> AnyObject:
+    """Takes back the changes of others, as a dry run of our apply shows them. Raises ClusterError, LeaseLost."""
+    metadata = ours["metadata"]
+    live = await client.read(resource, metadata["namespace"], metadata["name"])
+    after = await client.dry_run(resource, ours, force=True)
+    drift.repaired += [
+        Difference(
+            ours["kind"], metadata["name"], path, managed_fields.holder(live, path, apart_from=FIELD_MANAGER)
+        )
+        for path in field_paths.differing(ours, live, after)
+        if not is_platforms(path)
+    ]
+    return await client.apply(resource, ours, drift.admitted, force=True, whole=wanted)
+
+
+async def _delete(
+    client: LeasedClient, resource: Resource[AnyObject], carried: CarriedObject
+) -> ObjectProgress:
+    found = await client.find(resource, carried.kubernetes_namespace, carried.name)
+    if found is None or not manifests.is_ours(carried, found):
+        return ObjectProgress(gone=True)
+    if found.metadata.deletion_timestamp is None:
+        home, uid = carried.namespace_ref, found.metadata.uid
+        await client.delete(resource, home, carried.name, uid=uid, propagation="Background")
+        return ObjectProgress(again_seconds=_GONE_AGAIN_SECONDS)
+    if not found.metadata.finalizers:
+        return ObjectProgress(again_seconds=AGAIN_SECONDS)
+    words = await _finalizing(client, resource, carried)
+    return ObjectProgress(
+        again_seconds=_OTHERS_SECONDS,
+        deleting=("WaitingForFinalizers", f"the cluster keeps it{words}"),
+    )
+
+
+async def _finalizing(client: LeasedClient, resource: Resource[AnyObject], carried: CarriedObject) -> str:
+    """Returns the finalizers that keep an object, and their managers; empty where none does. Raises ClusterError."""
+    try:
+        live = await client.read(resource, carried.kubernetes_namespace, carried.name)
+    except NotFound:
+        return ""
+    said = []
+    for finalizer in (live["metadata"].get("finalizers") or ())[:8]:
+        manager = managed_fields.setter_of_finalizer(live, finalizer)
+        said.append(f'"{finalizer}"' + (f' of "{manager}"' if manager else ""))
+    return f": waits for the finalizer {', '.join(said)}" if said else ""
+
+
+async def _observed(
+    transaction: Transaction, row: CarriedObject, loaded: LoadedObject, progress: ObjectProgress
+) -> ObservedObject:
+    """Returns the observed state after `act`."""
+    settlement = progress.settlement
+    # Those of a row that was changed since are over.
+    before = row.observed.contests if row.generation == loaded.carried.generation else ()
+    kept = contests.after(before, settlement.taken_back, settlement.settled, transaction.now)
+    conditions = row.observed.conditions
+    contested = contests.with_condition(conditions, kept)
+    for condition in (*progress.conditions, *((contested,) if contested is not None else ())):
+        conditions = set_condition(conditions, condition, transaction.now)
+    endpoints = await object_status.endpoints(transaction, [int(row.namespace_id)])
+    observed = observe(row, progress.found, endpoints.get(row.namespace_id, {}), conditions)
+    observed = msgspec.structs.replace(observed, contests=kept)
+    if not progress.done:
+        return observed
+    details = progress.details
+    addresses = observed.addresses if details.addresses is None else details.addresses
+    return msgspec.structs.replace(observed, certificates=details.certificates, addresses=addresses)
+
+
+async def _store_adopted(
+    transaction: Transaction, stored: CarriedObject, there: CarriedObject
+) -> CarriedObject:
+    """Writes the desired values of `there` as the next generation of the locked `stored`, and leaves work."""
+    wanted = msgspec.structs.replace(
+        stored, document=there.document, labels=there.labels, annotations=there.annotations
+    )
+    if wanted == stored:
+        return stored
+    written = await repository.update_object(transaction, stored, wanted)
+    await operations.changed(transaction, written, "modified", stored)
+    return written

@@ -1,0 +1,251 @@
+"""Watches carried objects on one cluster, and writes their observed state.
+
+Every few seconds the kinds are read of which the cluster shall have objects. Each has a watch of its own, of objects
+with our label alone; a kind that nobody uses any more has none. At most 40 kinds are watched on a cluster, those with
+the most objects: objects of others are shown as the worker found them, and compared at each resync.
+
+A change by others of our fields is left to the worker, and so is an object that vanished. Whether the backends of an
+Ingress or a route are ready follows from the Services of its namespace, whose observer reports changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import msgspec
+import structlog
+
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes.discovery import KindDiscovery
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.objects import AnyObject, Resource
+from pilothouse_server.kubernetes.ownership import OBJECT_UID
+from pilothouse_server.objects import kinds
+from pilothouse_server.objects.model import CarriedObject
+from pilothouse_server.objects.observation import observe
+from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
+from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
+from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.observe.schedule import Schedule
+from pilothouse_server.reconcile.repository import object_status, work_queue
+from pilothouse_server.reconcile.repository.object_status import ObjectChange, UsedKind
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+log = structlog.get_logger(__name__)
+
+_DATABASE_SECONDS = 1.0
+
+
+class ObjectObserverSettings(msgspec.Struct, frozen=True):
+    """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
+
+    `compare_seconds`: the same before the worker compares an object; `again_seconds`: how soon it compares one again.
+    `kinds_seconds`: how often the used kinds are read. `most_kinds`: watches on a cluster.
+    """
+
+    batch: int = 100
+    gather_seconds: float = 0.05
+    compare_seconds: float = 0.5
+    kinds_seconds: float = 3.0
+    again_seconds: float = 5.0
+    locked_again_seconds: float = 0.2
+    most_kinds: int = 40
+
+
+class _WatchedKind(msgspec.Struct):
+    """The watch of a kind."""
+
+    resource: Resource[AnyObject]
+    informer: Informer[AnyObject]
+    task: asyncio.Task[None]
+
+
+class ObjectObserver(StatusObserver):
+    """The observation of one cluster's carried objects under one lease. `run` until cancelled; raises LeaseLost."""
+
+    subject = "objects"
+
+    def __init__(
+        self,
+        cluster: LeasedCluster,
+        settings: ObjectObserverSettings = ObjectObserverSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__(cluster, gather_seconds=settings.gather_seconds)
+        self._settings = settings
+        self._discovery = KindDiscovery()
+        self._watched: dict[UsedKind, _WatchedKind] = {}
+        self._schedule = Schedule(self._wake.set)
+        # Objects that the worker is to compare, and when it was asked for each lately.
+        self._repairs = Schedule(self._wake.set)
+        self._asked: dict[str, float] = {}
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Starts the loop that follows the used kinds, and the loop that writes."""
+        group.create_task(self._follow_kinds(group), name=self.task_name("kinds"))
+        group.create_task(self._write_loop(), name=self.task_name("observe"))
+
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Returns none: kinds come and go."""
+        return ()
+
+    def watched(self) -> list[tuple[Resource[AnyObject], list[AnyObject]]]:
+        """Returns the watched objects that carry our label, by kind."""
+        return [(each.resource, list(each.informer.objects.values())) for each in self._watched.values()]
+
+    async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
+        """Returns the uids of all objects on the cluster."""
+        return await object_status.of_cluster(transaction, self.cluster.name)
+
+    def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
+        """Has an object looked at."""
+        self._schedule.mark(uid, in_seconds=in_seconds)
+
+    def seconds_to_next(self) -> float | None:
+        """Returns how long until the next object is to be looked at; None where there is none."""
+        due = (self._schedule.seconds_to_next(), self._repairs.seconds_to_next())
+        return min((each for each in due if each is not None), default=None)
+
+    async def services_changed(self, namespace_ids: set[int]) -> None:
+        """Has the objects of these namespaces looked at that lead to Services. Raises PilothouseError."""
+        async with self.cluster.store.system_read() as transaction:
+            for uid in await object_status.leading(transaction, namespace_ids):
+                self.mark(uid)
+
+    async def write_due(self) -> None:
+        """Writes the objects whose time has come. Raises LeaseLost, PilothouseError."""
+        while uids := self._schedule.take(self._settings.batch):
+            await self.write(uids)
+        while uids := self._repairs.take(self._settings.batch):
+            await self._ask_for_repairs(uids)
+
+    async def write_batch(self, uids: list[str]) -> None:
+        """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
+        async with self.cluster.transaction() as transaction:
+            locked = await object_status.lock_free_uids(transaction, self.cluster.name, uids)
+            endpoints = await object_status.endpoints(
+                transaction, {int(each.namespace_id) for each in locked}
+            )
+            changes = []
+            for carried in locked:
+                known, found = self._found(carried)
+                if not known:
+                    # The state that the worker found stays.
+                    continue
+                shown = observe(carried, found, endpoints.get(carried.namespace_id, {}))
+                changes.append(ObjectChange(carried, shown, carried.observed_generation))
+                if found is None and carried.deletion_requested_at is not None:
+                    # It is gone at last.
+                    await work_queue.requeue(transaction, "object", carried.id)
+            await object_status.write(transaction, changes)
+            left = sorted(set(uids) - {carried.uid for carried in locked})
+            there = (
+                await object_status.uids_there(transaction, self.cluster.name, left) if left else frozenset()
+            )
+        for uid in there:
+            self.mark(uid, in_seconds=self._settings.locked_again_seconds)
+
+    async def _ask_for_repairs(self, uids: list[str]) -> None:
+        """Has the worker compare objects. Raises LeaseLost, PilothouseError."""
+        try:
+            async with self.cluster.transaction() as transaction:
+                for object_id in await object_status.ids_of(transaction, self.cluster.name, uids):
+                    await work_queue.requeue(transaction, "object", object_id)
+        except PilothouseError:
+            for uid in uids:
+                self._repairs.mark(uid, in_seconds=_DATABASE_SECONDS)
+            raise
+        now = monotonic()
+        kept = now - self._settings.again_seconds
+        self._asked = {uid: when for uid, when in self._asked.items() if when > kept}
+        self._asked.update(dict.fromkeys(uids, now))
+
+    def _found(self, carried: CarriedObject) -> tuple[bool, AnyObject | None]:
+        """Returns whether the objects of a kind are known, and the one of a row, if it is there."""
+        watched = next(
+            (
+                each
+                for used, each in self._watched.items()
+                if (used.group, used.kind) == (carried.api_group, carried.kind)
+            ),
+            None,
+        )
+        if watched is None or not watched.informer.synced.is_set():
+            return False, None
+        found = watched.informer.objects.get((carried.kubernetes_namespace, carried.name))
+        if found is not None and found.metadata.label(OBJECT_UID) != carried.uid:
+            found = None
+        return True, found
+
+    async def _follow_kinds(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            try:
+                async with self.cluster.store.system_read() as transaction:
+                    used = await object_status.in_use(
+                        transaction, self.cluster.name, self._settings.most_kinds
+                    )
+                await self._watch(group, used)
+            except PilothouseError as error:
+                log.info("used kinds cannot be read", cluster=self.cluster.name, reason=error.reason)
+            except ClusterError as error:
+                self.watch_failed(error)
+            await asyncio.sleep(self._settings.kinds_seconds)
+
+    async def _watch(self, group: asyncio.TaskGroup, used: Sequence[UsedKind]) -> None:
+        """Begins the watches of kinds that are used now, and ends those of others. Raises ClusterError."""
+        for kind in [kind for kind in self._watched if kind not in used]:
+            await cancel_and_wait(self._watched.pop(kind).task)
+        for kind in used:
+            if kind in self._watched:
+                continue
+            known = await self._discovery.find(self.cluster.client, kind.api_version, kind.kind)
+            if known is None or not known.namespaced:
+                # Asked for again in a moment: it may be installed.
+                continue
+            resource = kinds.resource_of(kind.api_version, kind.kind, known.plural)
+            informer = self.informer(resource, self._changed, OBJECT_UID)
+            informer.on_listed = partial(self._look_again, group, kind)
+            name = f"inform {kind.kind} of {self.cluster.name}"
+            self._watched[kind] = _WatchedKind(
+                resource, informer, group.create_task(informer.run(), name=name)
+            )
+
+    def _look_again(self, group: asyncio.TaskGroup, kind: UsedKind) -> None:
+        group.create_task(self._look_for_missing(kind), name=f"missing {kind.kind} of {self.cluster.name}")
+
+    async def _look_for_missing(self, kind: UsedKind) -> None:
+        """Has the worker look at objects that the cluster must have and that a list did not show."""
+        watched = self._watched.get(kind)
+        if watched is None:
+            return
+        shown = {labelled_uid(each, OBJECT_UID) for each in watched.informer.objects.values()}
+        try:
+            async with self.cluster.store.system_read() as transaction:
+                wanted = await object_status.applied(transaction, self.cluster.name, kind.group, kind.kind)
+        except PilothouseError as error:
+            # The next list shows them.
+            log.info("objects cannot be read", cluster=self.cluster.name, reason=error.reason)
+            return
+        for uid in wanted - shown:
+            self._ask(uid)
+
+    def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:
+        for uid in {labelled_uid(each, OBJECT_UID) for each in (old, new) if each is not None}:
+            if uid is not None:
+                self.mark(uid)
+        if old is None or (new is not None and not marks.changed(new.mark, old.mark)):
+            return
+        if (uid := labelled_uid(old, OBJECT_UID)) is not None:
+            self._ask(uid)
+
+    def _ask(self, uid: str) -> None:
+        """Has the worker compare an object, at most every few seconds: two managers who disagree do not run hot."""
+        seconds = self._settings.compare_seconds
+        if (asked := self._asked.get(uid)) is not None:
+            seconds = max(seconds, asked + self._settings.again_seconds - monotonic())
+        self._repairs.mark(uid, in_seconds=seconds)

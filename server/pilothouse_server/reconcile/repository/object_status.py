@@ -1,0 +1,240 @@
+"""Reads and writes the observed state of carried objects for the reconciler, with events.
+
+Rows are locked, loaded and compared in the transaction that writes them. An observer skips locked rows; a worker waits
+for its single row. Each statement handles all rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy import text
+
+from pilothouse_server.objects import operations, repository
+from pilothouse_server.objects.model import CarriedObject, ObservedObject
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+class ObjectChange(msgspec.Struct, frozen=True):
+    """An object as loaded under lock, and the values to write."""
+
+    carried: CarriedObject
+    observed: ObservedObject
+    observed_generation: int
+
+
+class UsedKind(msgspec.Struct, frozen=True, order=True):
+    """A kind of which a cluster shall have objects, in the newest version that is used."""
+
+    api_version: str
+    kind: str
+
+    @property
+    def group(self) -> str:
+        """The group of the kind."""
+        return self.api_version.rpartition("/")[0]
+
+
+_LOCK_FREE_UIDS = text("""
+SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED
+""")
+_WRITE = text("""
+UPDATE objects AS o
+SET status = r.status, reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''), health = r.health,
+    addresses = r.addresses, backends = r.backends, certificates = r.certificates,
+    observed_status = r.observed_status, conditions = r.conditions, contests = r.contests,
+    observed_generation = r.observed_generation, updated_at = now()
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, status text, reason text, message text, health text, addresses jsonb, backends jsonb,
+    certificates jsonb, observed_status text, conditions jsonb, contests jsonb, observed_generation bigint)
+WHERE o.id = r.id
+""")
+_OF_CLUSTER = text("""
+SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE n.cluster_name = :cluster_name
+""")
+_IN_USE = text("""
+SELECT o.api_group, o.kind, max(o.api_version) AS api_version, count(*) AS number
+FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE n.cluster_name = :cluster_name GROUP BY o.api_group, o.kind ORDER BY number DESC, o.api_group, o.kind LIMIT :most
+""")
+_THERE = text("""
+SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+""")
+_APPLIED = text("""
+SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE n.cluster_name = :cluster_name AND o.api_group = :api_group AND o.kind = :kind AND o.observed_generation > 0
+  AND o.deletion_requested_at IS NULL
+""")
+_IDS = text("""
+SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
+""")
+_KNOWN_ANYWHERE = text("SELECT uid::text AS uid FROM objects WHERE uid = ANY(CAST(:uids AS uuid[]))")
+_ENDPOINTS = text("""
+SELECT namespace_id, name, ready_endpoints FROM services
+WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[])) AND deletion_requested_at IS NULL
+""")
+_LEADING = text("""
+SELECT o.uid::text AS uid FROM objects AS o
+WHERE o.namespace_id = ANY(CAST(:namespace_ids AS bigint[])) AND o.kind IN ('Ingress', 'HTTPRoute')
+""")
+# Rows that somebody holds are taken in the next round.
+_MARK = """
+WITH chosen AS (
+    SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+    WHERE n.cluster_name = :cluster_name AND o.stale_since IS {condition}
+    ORDER BY o.id LIMIT :rows FOR NO KEY UPDATE OF o SKIP LOCKED)
+UPDATE objects AS o SET stale_since = {value}
+FROM chosen WHERE o.id = chosen.id RETURNING o.id
+"""
+_STALE_SINCE = "COALESCE((SELECT stale_since FROM clusters WHERE name = :cluster_name), now())"
+_MARKS = {
+    True: text(_MARK.format(condition="NULL", value=_STALE_SINCE)),
+    False: text(_MARK.format(condition="NOT NULL", value="NULL")),
+}
+_REMAINING = {
+    stale: text(
+        "SELECT 1 FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id "  # noqa: S608 - our own words
+        f"WHERE n.cluster_name = :cluster_name AND o.stale_since IS {'NULL' if stale else 'NOT NULL'} LIMIT 1"
+    )
+    for stale in (True, False)
+}
+
+
+async def find(transaction: ReadTransaction, object_id: int) -> CarriedObject | None:
+    """Returns the object; None where it is gone."""
+    return await repository.get(transaction, object_id)
+
+
+async def lock_id(transaction: Transaction, object_id: int) -> CarriedObject | None:
+    """Locks and returns an object, waiting for another transaction's lock; None if it is gone."""
+    return await repository.get(transaction, object_id, lock=True)
+
+
+async def lock_free_uids(
+    transaction: Transaction, cluster_name: str, uids: Sequence[str]
+) -> list[CarriedObject]:
+    """Locks and returns those objects of a cluster that nobody holds just now.
+
+    Objects of another cluster may carry their uids.
+    """
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    ids = [row.id for row in await transaction.connection.execute(_LOCK_FREE_UIDS, keys)]
+    return await repository.get_many(transaction, ids) if ids else []
+
+
+async def write(transaction: Transaction, changes: Iterable[ObjectChange]) -> None:
+    """Writes differences, with their events."""
+    changed = [
+        each
+        for each in changes
+        if (each.observed, each.observed_generation)
+        != (each.carried.observed, each.carried.observed_generation)
+    ]
+    if not changed:
+        return
+    rows = [_row(each) for each in changed]
+    await transaction.connection.execute(_WRITE, {"rows": orjson.dumps(rows).decode()})
+    for each in changed:
+        written = msgspec.structs.replace(
+            each.carried,
+            observed=each.observed,
+            observed_generation=each.observed_generation,
+            updated_at=transaction.now,
+            row_version=each.carried.row_version + 1,
+        )
+        transaction.emit(operations.event(written, "modified", each.carried))
+
+
+async def delete(transaction: Transaction, carried: CarriedObject) -> None:
+    """Removes an object's row for good, with its tombstone event."""
+    await repository.delete_object(transaction, carried.id)
+    transaction.emit(operations.event(carried, "deleted", carried))
+
+
+async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> list[str]:
+    """Returns the uids of all objects on a cluster."""
+    rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
+    return [row.uid for row in rows]
+
+
+async def in_use(transaction: ReadTransaction, cluster_name: str, most: int) -> list[UsedKind]:
+    """Returns the kinds of which a cluster shall have objects, those with the most objects first."""
+    rows = await transaction.connection.execute(_IN_USE, {"cluster_name": cluster_name, "most": most})
+    return [UsedKind(row.api_version, row.kind) for row in rows]
+
+
+async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are objects of this cluster."""
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    return {row.uid for row in await transaction.connection.execute(_THERE, keys)}
+
+
+async def applied(transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str) -> set[str]:
+    """Returns the uids of the objects of a kind that a cluster must have."""
+    keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
+    return {row.uid for row in await transaction.connection.execute(_APPLIED, keys)}
+
+
+async def ids_of(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> list[int]:
+    """Returns the ids of those of `uids` (which must be UUIDs) that are objects of this cluster."""
+    keys = {"uids": list(uids), "cluster_name": cluster_name}
+    return [row.id for row in await transaction.connection.execute(_IDS, keys)]
+
+
+async def known_object_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are objects, on whichever cluster."""
+    rows = await transaction.connection.execute(_KNOWN_ANYWHERE, {"uids": list(uids)})
+    return {row.uid for row in rows}
+
+
+async def endpoints(
+    transaction: ReadTransaction, namespace_ids: Collection[int]
+) -> dict[int, dict[str, int]]:
+    """Returns the ready endpoints of the Services of namespaces by namespace and name."""
+    found: dict[int, dict[str, int]] = {}
+    if namespace_ids:
+        keys = {"namespace_ids": sorted(namespace_ids)}
+        for row in await transaction.connection.execute(_ENDPOINTS, keys):
+            found.setdefault(row.namespace_id, {})[row.name] = row.ready_endpoints
+    return found
+
+
+async def leading(transaction: ReadTransaction, namespace_ids: Collection[int]) -> list[str]:
+    """Returns the uids of the objects of namespaces that lead to Services."""
+    rows = await transaction.connection.execute(_LEADING, {"namespace_ids": sorted(namespace_ids)})
+    return [row.uid for row in rows]
+
+
+async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
+    """Marks up to `rows` objects of a cluster stale or fresh, with events. True while others remain."""
+    marked = await transaction.connection.execute(_MARKS[stale], {"cluster_name": cluster_name, "rows": rows})
+    for carried in await repository.get_many(transaction, [row.id for row in marked]):
+        transaction.emit(operations.event(carried, "modified", carried))
+    remaining = await transaction.connection.execute(_REMAINING[stale], {"cluster_name": cluster_name})
+    return remaining.first() is not None
+
+
+def _row(change: ObjectChange) -> dict[str, Any]:
+    observed = change.observed
+    return {
+        "id": change.carried.id,
+        "status": observed.status,
+        "reason": observed.reason,
+        "message": observed.message,
+        "health": observed.health,
+        "addresses": observed.addresses,
+        "backends": msgspec.to_builtins(observed.backends),
+        "certificates": msgspec.to_builtins(observed.certificates),
+        "observed_status": observed.observed_status,
+        "conditions": msgspec.to_builtins(observed.conditions),
+        "contests": msgspec.to_builtins(observed.contests),
+        "observed_generation": change.observed_generation,
+    }

@@ -1,0 +1,164 @@
+"""One server with a cluster for all tests here; each works in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.object.v1 import object_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import NotFoundError
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.values.resources import ResourceType
+from tests.conftest import Database, new_database
+from tests.harness import Server, running_server
+from tests.waiting import poll_until
+
+JsonObject = dict[str, Any]
+ACCOUNT = {"api_version": "v1", "kind": "ServiceAccount"}
+INGRESS = {"api_version": "networking.k8s.io/v1", "kind": "Ingress"}
+POLICY = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+BUDGET = {"api_version": "policy/v1", "kind": "PodDisruptionBudget"}
+
+_numbers = count(1)
+
+
+def budget(**spec: Any) -> JsonObject:
+    """The document of a PodDisruptionBudget."""
+    return {"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}, **spec}}
+
+
+def ingress(service: str = "web", host: str = "web.example.com", **spec: Any) -> JsonObject:
+    """The document of an Ingress that leads to a Service."""
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
+    return {"spec": {"rules": [{"host": host, "http": {"paths": paths}}], **spec}}
+
+
+class Place:
+    """A namespace on the server, and its objects on the cluster."""
+
+    def __init__(self, server: Server, cluster: SimulatedCluster, name: str) -> None:
+        self.server = server
+        self.client: AsyncClient = server.admin
+        self.store = cluster.store
+        self.cluster = cluster
+        self.name = name
+
+    async def make(
+        self, kind: JsonObject, document: JsonObject, name: str = "web", **fields: Any
+    ) -> pb.Object:
+        """An object of a kind with a document."""
+        carried = pb.Object(name=name, document=json.dumps(document), **kind, **fields)
+        return await self.client.objects.create(namespace=self.name, object=carried)
+
+    async def get(self, kind: JsonObject, name: str = "web", **fields: Any) -> pb.Object:
+        """The object as it is now."""
+        return await self.client.objects.get(namespace=self.name, name=name, **kind, **fields)
+
+    async def change(self, kind: JsonObject, name: str = "web", **fields: Any) -> pb.Object:
+        """Changes these fields."""
+        if isinstance(fields.get("document"), dict):
+            fields["document"] = json.dumps(fields["document"])
+        return await self.client.objects.update(
+            namespace=self.name,
+            name=name,
+            **kind,
+            object=pb.Object(**fields),
+            update_mask=FieldMask(paths=list(fields)),
+        )
+
+    async def delete(self, kind: JsonObject, name: str = "web") -> None:
+        """Deletes the object."""
+        await self.client.objects.delete(namespace=self.name, name=name, **kind)
+
+    async def until(
+        self, condition: Callable[[pb.Object], bool], kind: JsonObject, name: str = "web"
+    ) -> pb.Object:
+        """The object, once the condition holds."""
+
+        async def holds() -> pb.Object | None:
+            found = await self.get(kind, name)
+            return found if condition(found) else None
+
+        found = await poll_until(holds, what=f"what was expected of {kind['kind']} {name}")
+        assert found is not None
+        return found
+
+    async def settled(self, kind: JsonObject, name: str = "web") -> pb.Object:
+        """The object, once the cluster has it as it is wanted."""
+        return await self.until(
+            lambda each: not each.reconciling and each.status == pb.OBJECT_STATUS_ACTIVE, kind, name
+        )
+
+    async def gone(self, kind: JsonObject, name: str = "web") -> None:
+        """Returns when the object is no more."""
+
+        async def missing() -> bool:
+            try:
+                await self.get(kind, name)
+            except NotFoundError:
+                return True
+            return False
+
+        await poll_until(missing, what=f"the end of {kind['kind']} {name}")
+
+    def on_cluster(self, resource: ResourceType, name: str = "web") -> JsonObject:
+        """The object on the cluster."""
+        found = self.store.get(resource, self.name, name)
+        assert found is not None, f"there is no {resource.kind} {name}"
+        return found
+
+    async def seen(
+        self, resource: ResourceType, condition: Callable[[JsonObject], bool], name: str = "web"
+    ) -> JsonObject:
+        """The object on the cluster, once the condition holds."""
+
+        async def holds() -> JsonObject | None:
+            found = self.store.get(resource, self.name, name)
+            return found if found is not None and condition(found) else None
+
+        found = await poll_until(holds, what=f"what was expected of {resource.kind} {name} on the cluster")
+        assert found is not None
+        return found
+
+
+def condition_of(carried: pb.Object, kind: str = "Applied") -> resource_pb2.Condition | None:
+    """A condition of an object; None where it has none of this type."""
+    return next((each for each in carried.conditions if each.type == kind), None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_server(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    directory = tmp_path_factory.mktemp("objects")
+    async with (
+        new_database(postgres, template_database.name) as database,
+        running_server(database, directory) as server,
+    ):
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def place(shared_server: Server) -> Place:
+    """A new namespace, active on the cluster."""
+    name = f"obj-{next(_numbers)}"
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+
+    async def there() -> bool:
+        found = await shared_server.admin.namespaces.get(name=name)
+        return found.phase == "Active"
+
+    await poll_until(there, what="the namespace on the cluster")
+    assert shared_server.cluster is not None
+    return Place(shared_server, shared_server.cluster, name)
