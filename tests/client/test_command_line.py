@@ -214,9 +214,15 @@ async def test_lists_are_stable_and_go_over_all_pages(fake: FakeServer, logged_i
     listed = await logged_in("containers", "list")
     assert len(listed.lines) == 61
     assert listed.lines[:2] == [
-        "NAMESPACE  NAME  KIND  STATUS   READY  RESTARTS  IMAGE  REASON  CREATED",
-        "shop       c00         RUNNING  0/1    0",
+        "NAME\tSTATUS\tREADY\tRESTARTS",
+        "c00\tRUNNING\t0/1\t0",
     ]
+    assert (await logged_in("containers", "list", "-o", "name")).lines == [
+        f"c{number:02}" for number in range(60)
+    ]
+    assert (await logged_in("containers", "list", "-A")).lines[
+        0
+    ] == "NAMESPACE\tNAME\tSTATUS\tREADY\tRESTARTS"
     assert len(json.loads((await logged_in("containers", "list", "-o", "json")).out)) == 60
     assert len(yaml.safe_load((await logged_in("containers", "list", "-o", "yaml", "--limit", "2")).out)) == 2
     assert json.loads((await logged_in("containers", "list", "-n", "none", "-o", "json")).out) == []

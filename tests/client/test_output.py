@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse_client.commands import top
+from pilothouse_client.commands.container_columns import COLUMNS as CONTAINER_COLUMNS
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
@@ -39,7 +41,18 @@ def change(name: str) -> Change[container_pb2.Container]:
     )
 
 
-def test_a_table_that_begins_empty_is_lined_up(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
+    """A terminal of eighty columns on standard output; returns the width."""
+    del capsys  # replaces standard output, so it comes first
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return 80
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_watched_table_that_begins_empty_is_lined_up(capsys: pytest.CaptureFixture[str]) -> None:
     show_changes([SYNCED, change("storefront"), change("a"), change("the-longest")], COLUMNS, Format.TABLE)
     assert capsys.readouterr().out.splitlines() == [
         "CHANGE    NAME        STATUS",
@@ -47,6 +60,42 @@ def test_a_table_that_begins_empty_is_lined_up(capsys: pytest.CaptureFixture[str
         "ADDED     a           4",
         "ADDED     the-longest  4",
     ]
+
+
+def _container(name: str, **fields: object) -> container_pb2.Container:
+    made = container_pb2.Container(
+        name=name, namespace="shop", image="registry.example.org/a/long/image:1.27.4-alpine"
+    )
+    made.create_time.FromDatetime(datetime.now(UTC) - timedelta(minutes=5))
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+def test_a_row_is_one_line_of_the_terminal(terminal: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The widest cells are cut, and names last; a pipe gets them whole, and no column is empty."""
+    rows = [_container("productcatalogservice", reason="ContainersNotReady"), _container("web")]
+    show_all(rows, CONTAINER_COLUMNS, Format.TABLE)
+    headings, first, second = capsys.readouterr().out.splitlines()
+    assert headings.split() == ["NAMESPACE", "NAME", "READY", "RESTARTS", "IMAGE", "REASON", "AGE"]
+    assert max(map(len, (headings, first, second))) <= terminal
+    assert "productcatalogservice" in first
+    assert "…" in first
+    assert second.endswith("5m")
+    show_changes(
+        [SYNCED, *(Change(ChangeKind.ADDED, row, 1, "1") for row in rows)], CONTAINER_COLUMNS, Format.TABLE
+    )
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= terminal
+
+
+def test_a_pipe_gets_whole_cells_between_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+    row = _container("web")
+    show_all([row], CONTAINER_COLUMNS, Format.WIDE)
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["NAMESPACE", "NAME", "READY", "RESTARTS", "IMAGE", "AGE", "CREATED"]
+    assert lines[1][:5] == ["shop", "web", "0/1", "0", row.image]
+    show_all([row], CONTAINER_COLUMNS, Format.NAME)
+    assert capsys.readouterr().out == "web\n"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -208,10 +257,10 @@ async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
     made = ("containers", "create", "web", "--image", "nginx:1.27", "-n", "shop")
     tried = await logged_in(*made, "--validate-only")
     assert tried.code == 0, tried.err
-    assert tried.lines[1].startswith("shop       web (dry run)  ")
+    assert tried.lines[1].startswith("web (dry run)\t")
     as_data = await logged_in(*made, "--validate-only", "-o", "json")
     assert json.loads(as_data.out)["dry_run"] is True
-    assert (await logged_in(*made)).lines[1].startswith("shop       web   ")
+    assert (await logged_in(*made)).lines[1].startswith("web\t")
     gone = ("containers", "delete", "web", "-n", "shop", "--yes")
     assert "(dry run)" in (await logged_in(*gone, "--validate-only")).out
     assert "(dry run)" not in (await logged_in(*gone)).out

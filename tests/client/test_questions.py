@@ -89,9 +89,9 @@ async def test_why_says_where_it_ends_and_whom_to_ask(fake: FakeServer, logged_i
     assert denied.lines == [
         "no: DeleteContainer is not allowed in shop",
         "ask chief, role developer or admin",
-        "ROLE       NAMESPACE  EXPIRES  WHY NOT",
-        "developer  one                 elsewhere",
-        "developer  two                 elsewhere",
+        "ROLE\tNAMESPACE\tWHY NOT",
+        "developer\tone\telsewhere",
+        "developer\ttwo\telsewhere",
     ]
     allowed = await logged_in("why", "get", "container/web", "-n", "other", "--user", "ann")
     assert (allowed.code, allowed.out) == (0, "yes: GetContainer is allowed in other\n")

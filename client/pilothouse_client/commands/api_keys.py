@@ -72,7 +72,7 @@ def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
     """Shows a key that was made: whole to programs, as a line of its own to people, or that line alone."""
     if alone:
         say(answer.key)
-    elif output is not Format.TABLE:
+    elif not output.is_table:
         show(answer, [], output)
     else:
         show(answer.api_key, COLUMNS, output)

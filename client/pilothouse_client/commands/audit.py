@@ -57,7 +57,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda operation: operation.resource_name),
     OutputColumn("RESULT", _result),
     OutputColumn("DURATION", lambda operation: span(operation.duration)),
-    OutputColumn("ID", lambda operation: operation.operation_id, whole=True),
+    OutputColumn("ID", lambda operation: operation.operation_id, whole=True, wide=True),
 ]
 _STATS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda stats: stats.username),
@@ -128,7 +128,8 @@ def list_operations(
 
 @app.command("get")
 def get(
-    operation_id: Annotated[str, typer.Argument(help="As `list` shows it.")], output: Output = Format.YAML
+    operation_id: Annotated[str, typer.Argument(help="As `list -o wide` shows it.")],
+    output: Output = Format.YAML,
 ) -> None:
     """Show a record with all that was asked and answered."""
     with connect() as client:

@@ -80,7 +80,7 @@ def head(
         write_exactly(found.checkpoint)
         return
     show(found, _HEAD, output)
-    if output is Format.TABLE:
+    if output.is_table:
         # A checkpoint of a former history is verified by that history's key.
         say("\nverifier keys:")
         for history in found.histories or [found]:
@@ -104,7 +104,7 @@ def prove(
     _check_proof(found)
     if record is not None:
         record.write_bytes(found.record.encode())
-    if output is Format.TABLE:
+    if output.is_table:
         write_exactly(found.proof)
     else:
         show(found, [], output)
@@ -167,7 +167,7 @@ def verify(
     with connect() as client:
         cosigned = _cosigned(client, witnesses, kept) if witnesses.keys else None
         report = _verified(client, cosigned.newest if cosigned else kept, namespace)
-    if output is not Format.TABLE:
+    if not output.is_table:
         show(report, [], output)
     else:
         _show_verified(report, output)

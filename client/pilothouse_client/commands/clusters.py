@@ -66,7 +66,7 @@ _ORPHANS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda orphan: orphan.name),
     OutputColumn("STATE", lambda orphan: enum_label(orphan, "state")),
     OutputColumn("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time)),
-    OutputColumn("UID", lambda orphan: orphan.uid),
+    OutputColumn("UID", lambda orphan: orphan.uid, wide=True),
 ]
 _RESOLVED: list[OutputColumn[Any]] = [
     OutputColumn("KIND", lambda result: result.orphan.kind),
@@ -265,7 +265,7 @@ def rbac(
     """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, the rights that it grants."""
     with connect() as client:
         answer = client.namespaces.get_required_rights(name=name)
-    if name or output is not Format.TABLE:
+    if name or not output.is_table:
         show_all(answer.rights, _RIGHTS, output)
         return
     say(answer.manifest, nl=False)

@@ -31,9 +31,9 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import write_exactly
-from pilothouse_client.commands.values import labels, moment, refusal
+from pilothouse_client.commands.values import labels, refusal
 
 app = typer.Typer(no_args_is_help=True, help="Configuration that containers read.", rich_markup_mode=None)
 COLUMNS: list[OutputColumn[Any]] = [
@@ -43,7 +43,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMMUTABLE", lambda config_map: "yes" if config_map.immutable else ""),
     OutputColumn("APPLIED", refusal),
     OutputColumn("LABELS", lambda config_map: labels(config_map.labels)),
-    OutputColumn("CREATED", lambda config_map: moment(config_map.create_time)),
+    *AGE_COLUMNS,
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the config map.")]
 _Key = Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")]

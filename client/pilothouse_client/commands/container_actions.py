@@ -172,7 +172,7 @@ def delete(
             show(container, COLUMNS, output)
             return
         last = wait_until(client, container, Goal.DELETED, Times(wait_timeout))
-    if output is Format.TABLE:
+    if output.is_table:
         # A row would show the last state of what is no more.
         done(f"container {where}/{name} deleted")
     else:

@@ -10,7 +10,7 @@ import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.options import Format, complete_container
-from pilothouse_client.commands.output import OutputColumn, show
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import enum_label, moment, optional, span
 from pilothouse_client.waiting import KINDS_WITH_RUNS
@@ -129,7 +129,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("RESTARTS", lambda container: container.restart_count),
     OutputColumn("IMAGE", lambda container: container.image),
     OutputColumn("REASON", _why),
-    OutputColumn("CREATED", lambda container: moment(container.create_time)),
+    *AGE_COLUMNS,
 ]
 PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("PROGRAM", lambda program: program.name),

@@ -97,7 +97,7 @@ def revisions(
             show_all(found, _COLUMNS, output, limit)
             return
         [one] = found
-        if output is Format.TABLE:
+        if output.is_table:
             show_all(one.changes, _CHANGE_COLUMNS, output)
         else:
             show(one, _COLUMNS, output)

@@ -65,7 +65,7 @@ def simulate(
         answer = client.identity.simulate_grant(
             username=username, role=role, namespace=namespace, expire_time=_end(expires_in)
         )
-    if output is not Format.TABLE:
+    if not output.is_table:
         show(answer, [], output)
         return
     say(answer.summary)

@@ -43,7 +43,7 @@ def show_with_events(
         "events_unavailable": answer.events_unavailable,
     }
     show(resource, columns, form, beside)
-    if form is not Format.TABLE:
+    if not form.is_table:
         return
     if parts:
         say()

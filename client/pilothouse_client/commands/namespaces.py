@@ -30,8 +30,8 @@ from pilothouse_client.commands.options import (
     enum_number,
     pairs,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
-from pilothouse_client.commands.values import enum_label, labels, moment, size
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.values import enum_label, labels, size
 from pilothouse_client.waiting import wait_for_namespace
 
 app = typer.Typer(no_args_is_help=True, help="Units of tenancy, with quotas.", rich_markup_mode=None)
@@ -43,7 +43,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
     OutputColumn("POD SECURITY", lambda namespace: namespace.pod_security_level),
     OutputColumn("LABELS", lambda namespace: labels(namespace.labels)),
-    OutputColumn("CREATED", lambda namespace: moment(namespace.create_time)),
+    *AGE_COLUMNS,
 ]
 _QUOTA: list[OutputColumn[Any]] = [
     OutputColumn("RESOURCE", lambda row: row[0]),
@@ -310,7 +310,7 @@ def quota(name: _Name, output: Output = Format.TABLE) -> None:
     """Show the usage of a namespace's quota."""
     with connect() as client:
         usage = client.namespaces.get_quota_usage(name=name)
-    if output is not Format.TABLE:
+    if not output.is_table:
         show(usage, [], output)
         return
     rows = [

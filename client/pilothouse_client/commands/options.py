@@ -19,8 +19,15 @@ class Format(enum.StrEnum):
     """How results are written."""
 
     TABLE = "table"
+    WIDE = "wide"
+    NAME = "name"
     JSON = "json"
     YAML = "yaml"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is for people: lines of text, and remarks next to them."""
+        return self not in (Format.JSON, Format.YAML)
 
 
 def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[str]]:
@@ -54,6 +61,8 @@ complete_namespace = _names(lambda client, _namespace: [each.name for each in cl
 
 # Whether the command in progress was given --validate-only, so that nothing is changed by it.
 dry_run: ContextVar[bool] = ContextVar("dry_run", default=False)
+# The namespace that it is about, which its tables need not repeat; empty: several, or none.
+one_namespace: ContextVar[str] = ContextVar("one_namespace", default="")
 
 
 def _note_dry_run(given: bool) -> bool:
@@ -104,6 +113,7 @@ def namespace_or_default(given: str) -> str:
             "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME",
             _WRONG_COMMAND_LINE,
         )
+    one_namespace.set(found)
     return found
 
 
@@ -113,7 +123,9 @@ def namespace_or_all(given: str, everywhere: bool) -> str:
 
     if given and everywhere:
         raise CommandError("-n and -A exclude each other", _WRONG_COMMAND_LINE)
-    return "" if everywhere else given or default_namespace()
+    found = "" if everywhere else given or default_namespace()
+    one_namespace.set(found)
+    return found
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:

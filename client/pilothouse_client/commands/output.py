@@ -1,7 +1,8 @@
-"""Writes results: aligned tables for people, JSON and YAML for programs.
+"""Writes results: tables for people, JSON and YAML for programs.
 
-On a terminal a table is coloured by rich; anywhere else it is plain text whose columns depend on the content alone,
-so that it can be compared and cut. JSON lists are arrays written as they come; an endless result (a watch) is written
+On a terminal a table is coloured by rich and fits into its width: long cells are cut, and end with `…`. Anywhere else
+the cells are whole, with tabs between them. Columns without any value are left out, and so is the namespace where the
+command names one. JSON lists are arrays written as they come; an endless result (a watch) is written
 as one JSON object a line, or one YAML document each.
 """
 
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pilothouse_client.commands.failures import reading_answers
-from pilothouse_client.commands.options import Format, dry_run
+from pilothouse_client.commands.options import Format, dry_run, one_namespace
 from pilothouse_client.commands.terminal import CONTROLS, console, say, write_data
+from pilothouse_client.commands.values import age, moment
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from pilothouse_client.streams import Change
 
 Row = TypeVar("Row")
+# A column is not made narrower than this.
+_LEAST = 6
 # The mark of a result that changed nothing.
 DRY_RUN = "(dry run)"
 _STYLES = {
@@ -46,13 +50,14 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class OutputColumn(Generic[Row]):
-    """A heading and the values under it; `whole`: values are copied, so they are never cut, however narrow the
-    terminal is.
+    """A heading and the values under it. `whole`: values are copied, so they are never cut, however narrow the terminal
+    is. `wide`: only shown with `-o wide`.
     """
 
     heading: str
     cell: Callable[[Row], object]
     whole: bool = False
+    wide: bool = False
 
     def text(self, row: Row) -> str:
         # A value with line breaks or control characters must not take the table, or the terminal, apart.
@@ -62,6 +67,11 @@ class OutputColumn(Generic[Row]):
 
 
 Columns = Sequence[OutputColumn[Any]]
+# The last columns of most resources.
+AGE_COLUMNS: Columns = (
+    OutputColumn("AGE", lambda row: age(row.create_time)),
+    OutputColumn("CREATED", lambda row: moment(row.create_time), wide=True),
+)
 # Returns the form of a message for programs.
 DataOf = Callable[[Any], Any]
 
@@ -105,7 +115,7 @@ def show(
     """Writes one result; `beside` is written after its fields, to programs only. The result of a dry run is
     marked.
     """
-    if form is Format.TABLE:
+    if form.is_table:
         show_all([message], columns, form)
     else:
         _write_data(_marked_data(message, data_of) | dict(beside or {}), form)
@@ -138,9 +148,18 @@ def _marked_data(message: Message, data_of: DataOf) -> dict[str, Any]:
     return data | {"dry_run": True} if dry_run.get() else data
 
 
+def _name_column(columns: Columns) -> OutputColumn[Any]:
+    return next((column for column in columns if column.heading.endswith("NAME")), columns[0])
+
+
+def _shown(columns: Columns, form: Format) -> Columns:
+    """Returns the columns that a table has in this form."""
+    return [column for column in columns if form is Format.WIDE or not column.wide]
+
+
 def _marked(columns: Columns) -> Columns:
     """Returns the same columns, with the mark of a dry run after the name."""
-    marked = next((column for column in columns if column.heading.endswith("NAME")), columns[0])
+    marked = _name_column(columns)
     return [
         OutputColumn(column.heading, lambda row: f"{marked.cell(row)} {DRY_RUN}")
         if column is marked
@@ -153,13 +172,17 @@ def show_all(
     rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0, data_of: DataOf = as_data
 ) -> None:
     """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. The results of a dry run are marked."""
-    columns = _marked(columns) if dry_run.get() else columns
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
-    if form is Format.TABLE:
+    if form is Format.NAME:
+        name = _name_column(columns)
+        for row in chosen:
+            say(name.text(row))
+    elif form.is_table:
         table = list(chosen)
         if not table:
             say("none", err=True)
             return
+        columns = _shown(_marked(columns) if dry_run.get() else columns, form)
         _write_table([[column.text(row) for column in columns] for row in table], columns)
     elif form is Format.YAML:
         _write_data([_marked_data(row, data_of) for row in chosen], form)
@@ -173,7 +196,7 @@ def show_all(
 
 def done(message: str, form: Format = Format.TABLE) -> None:
     """Writes that an action without a result was done, or could be; to people only."""
-    if form is Format.TABLE:
+    if form.is_table:
         say(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
 
@@ -183,11 +206,14 @@ def show_changes(
     """Writes the changes of a watch until it ends; as a table first the current state, then a line a change."""
     from pilothouse_client.streams import ChangeKind
 
+    shown = [
+        each for each in _shown(columns, form) if not (one_namespace.get() and each.heading == "NAMESPACE")
+    ]
     table = _GrowingTable(
-        [OutputColumn("CHANGE", lambda change: change.kind.name), *map(_of_resource, columns)]
+        [OutputColumn("CHANGE", lambda change: change.kind.name), *map(_of_resource, shown)]
     )
     for change in changes:
-        if form is not Format.TABLE:
+        if not form.is_table:
             data = {
                 "change": change.kind.name,
                 "revision": change.revision,
@@ -208,7 +234,7 @@ def show_changes(
 
 
 def _of_resource(column: OutputColumn[Any]) -> OutputColumn[Any]:
-    return OutputColumn(column.heading, lambda change: column.cell(change.resource))
+    return OutputColumn(column.heading, lambda change: column.cell(change.resource), column.whole)
 
 
 class _GrowingTable:
@@ -238,8 +264,10 @@ class _GrowingTable:
             # The width of the first column's values is known in advance.
             self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
         self._widths = _widths([[" " * width for width in self._widths], *self._rows])
+        width = _terminal_width()
+        shown = self._widths if width is None else _narrowed(self._widths, self._columns, width)
         for row in self._rows:
-            say(_line(row, self._widths))
+            say("\t".join(row) if width is None else _line(row, shown))
         self._rows.clear()
 
 
@@ -248,7 +276,43 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+    return "  ".join(cells).rstrip()
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def _terminal_width() -> int | None:
+    """Returns the width of the terminal; None where the output is a pipe or a file."""
+    return console().width if sys.stdout.isatty() else None
+
+
+def _narrowed(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
+    """Returns the widths at which a line fits into `width` characters, if cells may be cut that much.
+
+    The widest column gives way first. A name is cut last, and a heading never.
+    """
+    narrowed = list(widths)
+    least = [
+        wide if column.whole else max(len(column.heading), min(wide, _LEAST))
+        for column, wide in zip(columns, widths, strict=True)
+    ]
+    names = {index for index, column in enumerate(columns) if column.heading.endswith("NAME")}
+    excess = sum(narrowed) + 2 * (len(narrowed) - 1) - width
+    for kept in (names, set()):
+        while excess > 0:
+            free = [
+                index
+                for index in range(len(narrowed))
+                if index not in kept and narrowed[index] > least[index]
+            ]
+            if not free:
+                break
+            narrowed[max(free, key=narrowed.__getitem__)] -= 1
+            excess -= 1
+    return narrowed
 
 
 def fitted(
@@ -266,38 +330,33 @@ def fitted(
 
 
 def _write_table(rows: list[list[str]], columns: Columns) -> None:
+    known = {"", one_namespace.get()}
+    kept = [
+        index
+        for index, column in enumerate(columns)
+        if any(row[index] not in (known if column.heading == "NAMESPACE" else ("",)) for row in rows)
+    ] or [0]
+    columns = [columns[index] for index in kept]
+    rows = [[row[index] for index in kept] for row in rows]
     headings = [column.heading for column in columns]
-    if not sys.stdout.isatty():
-        widths = _widths([headings, *rows])
+    width = _terminal_width()
+    if width is None:
         for row in [headings, *rows]:
-            say(_line(row, widths))
+            say("\t".join(row))
         return
-    whole = {column.heading for column in columns if column.whole}
-    console().print(rich_table(headings, rows, whole=whole))
+    console().print(rich_table(headings, rows, _narrowed(_widths([headings, *rows]), columns, width)))
 
 
 def rich_table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    one_line: bool = False,
-    whole: Collection[str] = (),
+    headings: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None
 ) -> Any:
-    """Returns a table for the terminal; known states are coloured. `one_line`: long values are cut, not wrapped. The
-    columns `whole` are neither.
-    """
+    """Returns a table for the terminal, a line for each row; known states are coloured. `widths`: of each column."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, needed in zip(headings, _widths([headings, *rows]), strict=True):
-        kept = heading in whole
-        table.add_column(
-            heading,
-            overflow="ellipsis" if one_line else "fold",
-            no_wrap=one_line or kept,
-            min_width=needed if kept else None,
-        )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading, width in zip(headings, widths or _widths([headings, *rows]), strict=True):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=width)
     for row in rows:
         # Text, not a string: markup in names must not be interpreted.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))

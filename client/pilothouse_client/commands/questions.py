@@ -111,7 +111,7 @@ def why(
             namespace=place,
             username=user,
         )
-    if output is Format.TABLE:
+    if output.is_table:
         _print(answer)
     else:
         show(answer, [], output)
@@ -150,7 +150,7 @@ def who_can(
                 yield from page.principals
 
         show_all(principals(), _PRINCIPALS, output, limit)
-    if partial and output is Format.TABLE:
+    if partial and output.is_table:
         say("others may by grants over all namespaces, which you may not read", err=True)
 
 

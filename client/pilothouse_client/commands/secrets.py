@@ -30,9 +30,9 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import write_exactly
-from pilothouse_client.commands.values import labels, moment, refusal
+from pilothouse_client.commands.values import labels, refusal
 
 app = typer.Typer(
     no_args_is_help=True, help="Encrypted configuration that containers read.", rich_markup_mode=None
@@ -45,7 +45,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMMUTABLE", lambda secret: "yes" if secret.immutable else ""),
     OutputColumn("APPLIED", refusal),
     OutputColumn("LABELS", lambda secret: labels(secret.labels)),
-    OutputColumn("CREATED", lambda secret: moment(secret.create_time)),
+    *AGE_COLUMNS,
 ]
 _REVEALED: list[OutputColumn[Any]] = [
     OutputColumn("KEY", lambda row: row[0]),
@@ -199,9 +199,9 @@ def reveal(
         answer = client.config.reveal_secret(
             namespace=namespace_or_default(namespace), name=name, keys=[key] if key else []
         )
-    if key and output is Format.TABLE:
+    if key and output.is_table:
         write_exactly(answer.data[key])
-    elif output is not Format.TABLE:
+    elif not output.is_table:
         show(answer, [], output)
     else:
         show_all([(each, _shown(value)) for each, value in sorted(answer.data.items())], _REVEALED, output)

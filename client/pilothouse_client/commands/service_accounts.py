@@ -23,8 +23,7 @@ from pilothouse_client.commands.options import (
     namespace_or_all,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
-from pilothouse_client.commands.values import moment
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
 
 app = typer.Typer(
     no_args_is_help=True, help="Users that are programs, of a namespace.", rich_markup_mode=None
@@ -34,7 +33,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda account: account.namespace or "-"),
     OutputColumn("DESCRIPTION", lambda account: account.description),
     OutputColumn("CREATED BY", lambda account: account.created_by),
-    OutputColumn("CREATED", lambda account: moment(account.create_time)),
+    *AGE_COLUMNS,
 ]
 _Name = Annotated[str, typer.Argument(help="Its name, without that of the namespace.")]
 _Platform = Annotated[bool, typer.Option("--platform", help="Of no namespace, but of the platform.")]

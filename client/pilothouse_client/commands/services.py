@@ -34,7 +34,7 @@ from pilothouse_client.commands.options import (
     pairs,
     with_status,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 
@@ -72,7 +72,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESSES", lambda service: ",".join(service.addresses)),
     OutputColumn("PORTS", _ports),
     OutputColumn("REASON", _why),
-    OutputColumn("CREATED", lambda service: moment(service.create_time)),
+    *AGE_COLUMNS,
 ]
 _IMPORT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda result: result.name),

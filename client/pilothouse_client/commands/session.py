@@ -36,7 +36,7 @@ from pilothouse_client.commands.issuer_login import (
 )
 from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.users import EndKeys, keys_left
@@ -52,7 +52,7 @@ _Whose = Annotated[str, typer.Option("--user", help="Another user's, for adminis
 _SESSIONS: list[OutputColumn[Any]] = [
     OutputColumn("ID", lambda session: session.session_id),
     OutputColumn("CURRENT", lambda session: "yes" if session.current else ""),
-    OutputColumn("CREATED", lambda session: moment(session.create_time)),
+    *AGE_COLUMNS,
     OutputColumn("LAST USED", lambda session: moment(session.last_used_time)),
     OutputColumn("EXPIRES", lambda session: moment(session.expire_time)),
     OutputColumn("ADDRESS", lambda session: session.client_ip),
@@ -267,7 +267,7 @@ def whoami(output: Output = Format.TABLE) -> None:
     """Show who you are, your grants and the permissions you hold everywhere."""
     with connect() as client:
         answer = client.identity.who_am_i()
-    if output is not Format.TABLE:
+    if not output.is_table:
         show(answer, [], output)
         return
     say(f"{answer.user.username} {answer.user.email}".strip())

@@ -77,14 +77,14 @@ def command(
     with connect() as client:
         if watch:
             _write_samples(client, where)
-        elif once or output is not Format.TABLE or not sys.stdout.isatty():
+        elif once or not output.is_table or not sys.stdout.isatty():
             order = pb.TOP_BY_CPU if by is By.CPU else pb.TOP_BY_MEMORY
             await_first_samples(client, where)
             samples = client.metrics.list_top_containers(namespace=where, by=order, page_size=limit)
             if not samples:
                 say("no running container has been measured so far", err=True)
-            if samples or output is not Format.TABLE:
-                apart = programs and output is Format.TABLE
+            if samples or not output.is_table:
+                apart = programs and output.is_table
                 show_all(by_program(samples) if apart else samples, COLUMNS, output)
         else:
             _live(client, where, by, limit, programs=programs)
@@ -167,7 +167,7 @@ def live_table(samples: list[pb.UsageSample], width: int) -> Any:
     """Returns a line for each sample, at any width of the terminal."""
     rows = [[column.text(sample) for column in COLUMNS] for sample in samples]
     headings, rows = fitted([column.heading for column in COLUMNS], rows, width, _DISPENSABLE)
-    return rich_table(headings, rows, one_line=True)
+    return rich_table(headings, rows)
 
 
 def ordered(newest: dict[str, pb.UsageSample], by: By, limit: int) -> list[pb.UsageSample]:

@@ -65,7 +65,7 @@ def command(
             end_time=to_timestamp(parse_time(until, "--until")) if until else None,
             step=to_duration(parse_span(step, "--step")) if step else None,
         )
-        if output is not Format.TABLE:
+        if not output.is_table:
             show_all(series, [], output, limit)
             return
         chosen = islice(series, limit) if limit else series

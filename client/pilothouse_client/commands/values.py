@@ -44,6 +44,17 @@ def moment(timestamp: Timestamp) -> str:
     return datetime.fromtimestamp(timestamp.seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def age(timestamp: Timestamp) -> str:
+    """Returns the time since a moment in its greatest unit, as kubectl shows an age: `12s`, `3m`, `5h`, `2d`."""
+    if not timestamp.seconds and not timestamp.nanos:
+        return ""
+    seconds = max(0, int(datetime.now(UTC).timestamp() - timestamp.seconds))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
 def span(duration: Duration) -> str:
     """Returns a duration in its two greatest units; empty for none."""
     return short_span(duration.seconds + duration.nanos / 1e9) if duration.seconds or duration.nanos else ""

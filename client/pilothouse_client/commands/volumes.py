@@ -35,7 +35,7 @@ from pilothouse_client.commands.options import (
     pairs,
     with_status,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
@@ -67,7 +67,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
     OutputColumn("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
     OutputColumn("REASON", _why),
-    OutputColumn("CREATED", lambda volume: moment(volume.create_time)),
+    *AGE_COLUMNS,
 ]
 _Name = Annotated[
     str, typer.Argument(help="Name of the volume.", autocompletion=complete_volume, metavar="VOLUME")
