@@ -89,7 +89,7 @@ def head(
 
 
 def prove(
-    operation_id: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    operation_id: Annotated[str, typer.Argument(help="As `list -o wide` shows it.")],
     sequence: Annotated[
         int, typer.Option("--sequence", min=0, help="Of a stream's two records, that at this place.")
     ] = 0,
