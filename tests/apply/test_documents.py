@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,38 @@ def test_anchors_and_merge_keys_keep_the_place_of_the_original() -> None:
     assert at(root, "same") is at(root, "base")
 
 
-def test_many_nested_aliases_cost_no_more_than_their_text() -> None:
-    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60)]
-    (root,) = read("\n".join(lines) + "\n")
-    assert isinstance(at(root, "a59"), SequenceNode)
+def nested_aliases(levels: int, each: int) -> str:
+    """A list of lists, which stands for `each` to the power of `levels` texts."""
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * each)}]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        nested_aliases(7, 9),
+        nested_aliases(60, 9),
+        f"a: &a {{{', '.join(f'k{n}: {n}' for n in range(100))}}}\nb: {{<<: [{', '.join(['*a'] * 2000)}]}}\n",
+    ],
+    ids=["a-million", "a-billion", "merged"],
+)
+def test_aliases_that_stand_for_more_than_a_cluster_takes_are_refused_within_little_memory(text: str) -> None:
+    assert len(text) < 10_000
+    tracemalloc.start()
+    told = refusal(text)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "expected at most 1048576 characters with all aliases expanded, found more; use fewer" in told
+    assert most < 10 * 2**20
+
+
+def test_a_long_document_and_one_with_usual_aliases_are_read() -> None:
+    (root,) = read(f"a: [{', '.join(['abcdefgh'] * 5_000)}]\n")
+    value = at(root, "a")
+    assert isinstance(value, SequenceNode)
+    assert len(value.items) == 5_000
+    assert read(nested_aliases(5, 9))
 
 
 def test_empty_documents_are_passed_over_and_lines_count_through_the_file() -> None:

@@ -3,8 +3,9 @@
 PyYAML's composer gives the positions. Its resolver is replaced, because the type of a plain scalar must be decided as
 Kubernetes decides it and not as YAML 1.1 does: `12:30` is text and not a number to the base of sixty, `2024-01-01` is
 text, while `yes` and `on` are booleans in both. A key that occurs twice is refused: YAML forbids it, and the first
-value would be dropped silently. Anchors, aliases and merge keys work; an alias that contains itself is refused. A
-file that cannot be read gives one problem, and does not keep the others from being looked at.
+value would be dropped silently. Anchors, aliases and merge keys work; an alias that contains itself is refused, and so
+are aliases that would make a document far longer than it is written. A file that cannot be read gives one problem,
+and does not keep the others from being looked at.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _KINDS: dict[str, ScalarKind] = {
     _TAG + "bool": "boolean",
     _TAG + "null": "null",
 }
+# A document may be as long with its aliases expanded, however short it is: nothing longer fits into a cluster's etcd.
+_EXPANDED_CHARACTERS = 2**20
 _NESTED_TOO_DEEPLY = "expected a document, found one that is nested too deeply to be read"
 
 # PyYAML's words that do not say what was expected, and those that do.
@@ -199,17 +202,24 @@ def _documents(text: str, file: str) -> Iterator[Document]:
         composed = loader.get_node()
         if composed is None:
             continue
-        root = _Converter(file).convert(composed)
+        root = _Converter(file, _EXPANDED_CHARACTERS + 2 * len(text)).convert(composed)
         if not (isinstance(root, ScalarNode) and root.kind == "null"):
             yield Document(root.place, root)
 
 
 class _Converter:
-    """Turns PyYAML's nodes into ours; each shared node once, so that nested aliases cost nothing."""
+    """Turns PyYAML's nodes into ours; each shared node once.
 
-    def __init__(self, file: str) -> None:
+    Later steps expand aliases, and a kilobyte can stand for gigabytes. So the length of each node is counted with its
+    aliases expanded, and one of more than `most` characters is refused.
+    """
+
+    def __init__(self, file: str, most: int) -> None:
         self._file = file
+        self._most = most
         self._done: dict[int, Node] = {}
+        self._lengths: dict[int, int] = {}
+        self._merged_characters = 0
         self._open: set[int] = set()
 
     def convert(self, node: yaml.Node) -> Node:
@@ -223,7 +233,25 @@ class _Converter:
         converted = self._convert(node, place)
         self._open.discard(id(node))
         self._done[id(node)] = converted
+        self._lengths[id(converted)] = self._bounded(self._length(converted), place)
         return converted
+
+    def _length(self, node: Node) -> int:
+        """Returns the characters of a node whose parts are converted already."""
+        if isinstance(node, ScalarNode):
+            return 1 + len(node.text)
+        if isinstance(node, SequenceNode):
+            return 1 + sum(self._lengths[id(item)] for item in node.items)
+        return 1 + sum(len(key) + self._lengths[id(entry.value)] for key, entry in node.entries.items())
+
+    def _bounded(self, length: int, place: InputPosition) -> int:
+        if length > self._most:
+            raise _RefusedError(
+                place,
+                f"expected at most {_EXPANDED_CHARACTERS} characters with all aliases expanded, found more; use fewer "
+                "aliases, or several files",
+            )
+        return length
 
     def _convert(self, node: yaml.Node, place: InputPosition) -> Node:
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
@@ -255,6 +283,8 @@ class _Converter:
                 )
             entries[key.value] = MappingEntry(place, self.convert(value))
         for mapping in merged:
+            self._merged_characters += self._lengths[id(mapping)]
+            self._bounded(self._merged_characters, mapping.place)
             for name, entry in mapping.entries.items():
                 entries.setdefault(name, entry)
         return entries
