@@ -806,6 +806,28 @@ COMMENT ON FUNCTION public.count_services(p_namespace_id bigint) IS 'How many Se
 
 
 --
+-- Name: count_storage(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.count_storage(p_namespace_id bigint) RETURNS numeric
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT (SELECT coalesce(sum(public.quantity_bytes(v.size)), 0) FROM public.volumes AS v
+            WHERE v.namespace_id = p_namespace_id AND v.type = 'persistent_volume_claim')
+        + (SELECT coalesce(sum(n.storage_bytes), 0) FROM public.claim_changes AS n
+           WHERE n.namespace_id = p_namespace_id)
+$$;
+
+
+--
+-- Name: FUNCTION count_storage(p_namespace_id bigint); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.count_storage(p_namespace_id bigint) IS 'How many bytes of storage count against the quota of a namespace.';
+
+
+--
 -- Name: create_container(bigint, jsonb, jsonb, jsonb, jsonb, bigint, numeric[], text[], text[], text[], jsonb, jsonb, bytea[], jsonb, bytea[], jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1580,6 +1602,30 @@ COMMENT ON FUNCTION public.mark_usage_days() IS 'Makes the rows of container_usa
 
 
 --
+-- Name: missing_claims(bigint, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.missing_claims(p_namespace_id bigint, p_claims jsonb) RETURNS numeric
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(sum(k.bytes), 0)
+    FROM jsonb_to_recordset(p_claims -> 'templates') AS k(prefix text, bytes numeric),
+         generate_series((p_claims ->> 'first')::bigint, (p_claims ->> 'last')::bigint) AS o
+    WHERE NOT EXISTS (
+        SELECT FROM public.volumes AS v
+        WHERE v.namespace_id = p_namespace_id AND v.kubernetes_name = k.prefix || o::text)
+$$;
+
+
+--
+-- Name: FUNCTION missing_claims(p_namespace_id bigint, p_claims jsonb); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.missing_claims(p_namespace_id bigint, p_claims jsonb) IS 'Bytes of the claims of a StatefulSet that have no row yet.';
+
+
+--
 -- Name: note_given_up_grant(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1904,6 +1950,22 @@ $$;
 --
 
 COMMENT ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) IS 'The last statement of a mutation: its records and events, to be numbered once it is committed.';
+
+
+--
+-- Name: quantity_bytes(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.quantity_bytes(p_quantity text) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (p_quantity ~ '[eE][0-9]+$'::text) THEN ceil((p_quantity)::numeric) ELSE ceil((("substring"(p_quantity, '^[0-9.]+'::text))::numeric * CASE "substring"(p_quantity, '[A-Za-z]+$'::text) WHEN 'n'::text THEN 0.000000001 WHEN 'u'::text THEN 0.000001 WHEN 'm'::text THEN 0.001 WHEN 'k'::text THEN (1000)::numeric WHEN 'M'::text THEN (1000000)::numeric WHEN 'G'::text THEN (1000000000)::numeric WHEN 'T'::text THEN ('1000000000000'::bigint)::numeric WHEN 'P'::text THEN ('1000000000000000'::bigint)::numeric WHEN 'E'::text THEN ('1000000000000000000'::bigint)::numeric WHEN 'Ki'::text THEN (1024)::numeric WHEN 'Mi'::text THEN (1048576)::numeric WHEN 'Gi'::text THEN (1073741824)::numeric WHEN 'Ti'::text THEN ('1099511627776'::bigint)::numeric WHEN 'Pi'::text THEN ('1125899906842624'::bigint)::numeric WHEN 'Ei'::text THEN ('1152921504606846976'::bigint)::numeric ELSE (1)::numeric END)) END;
+
+
+--
+-- Name: FUNCTION quantity_bytes(p_quantity text); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.quantity_bytes(p_quantity text) IS 'Whole units of a Kubernetes quantity, rounded up.';
 
 
 --
@@ -2472,6 +2534,43 @@ COMMENT ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint 
 
 
 --
+-- Name: storage_limits(bigint, text, bigint, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    found_id bigint;
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT n.id, n.resource_quota ->> 'storage' INTO found_id, most
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+    -- The row of a claim would have the name of a volume that is no such claim.
+    SELECT v.name INTO taken
+    FROM jsonb_to_recordset(p_claims -> 'templates') AS k(prefix text),
+         generate_series((p_claims ->> 'first')::bigint, (p_claims ->> 'last')::bigint) AS o
+         JOIN public.volumes AS v ON v.namespace_id = found_id AND v.kubernetes_name IS DISTINCT FROM v.name
+    WHERE v.name = k.prefix || o::text LIMIT 1;
+    IF most IS NOT NULL THEN
+        used := public.count_storage(found_id) - (SELECT coalesce(sum(c.storage_bytes), 0)
+            FROM public.claim_changes AS c WHERE c.container_id = p_container_id);
+        asked := public.missing_claims(found_id, p_claims);
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text) IS 'The quota of storage of a namespace, as the caller sees it, and what claims of a container ask of it; null: no limit.';
+
+
+--
 -- Name: taken_hosts(text, bigint, text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2558,6 +2657,18 @@ BEGIN
     -- they changed.
     IF coalesce((p_container ->> 'services_changed')::boolean, true) THEN
         INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
+    END IF;
+    IF p_container ? 'claims' THEN
+        -- The note for the present claims takes the place of one that no server has seen yet. A server that writes the
+        -- rows at this moment has locked that one, and its rows are seen afterwards.
+        DELETE FROM public.claim_changes AS n WHERE n.container_id = c.id;
+        INSERT INTO public.claim_changes (container_id, namespace_id, storage_bytes)
+        VALUES (c.id, c.namespace_id, public.missing_claims(c.namespace_id, p_container -> 'claims'));
+        IF p_limits[5] IS NOT NULL THEN
+            IF public.count_storage(c.namespace_id) > p_limits[5] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
     END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     IF p_operation IS NOT NULL THEN
@@ -2688,6 +2799,8 @@ CREATE TABLE public.volumes (
     persistent_volume character varying(253),
     claim_storage_class character varying(253),
     row_version bigint DEFAULT 1 NOT NULL,
+    owner character varying(63),
+    owner_id bigint,
     CONSTRAINT ck_volumes_access_mode CHECK (((access_mode)::text = ANY ((ARRAY['ReadWriteOnce'::character varying, 'ReadOnlyMany'::character varying, 'ReadWriteMany'::character varying])::text[]))),
     CONSTRAINT ck_volumes_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_volumes_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
@@ -2947,6 +3060,20 @@ COMMENT ON COLUMN public.volumes.row_version IS 'Raised by each write of the row
 
 
 --
+-- Name: COLUMN volumes.owner; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.owner IS 'Name of the container whose template makes the claim; null: it stands by itself.';
+
+
+--
+-- Name: COLUMN volumes.owner_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.owner_id IS 'That container; null: it is gone, or there is none.';
+
+
+--
 -- Name: volume_definition(public.volumes); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3119,6 +3246,16 @@ BEGIN
         END IF;
         -- A server writes the rows and events of its Services in another transaction.
         INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
+    END IF;
+    IF p_container ? 'claims' THEN
+        -- A server writes the rows and events of the claims in another transaction.
+        INSERT INTO public.claim_changes (container_id, namespace_id, storage_bytes)
+        VALUES (c.id, c.namespace_id, public.missing_claims(c.namespace_id, p_container -> 'claims'));
+        IF p_limits[5] IS NOT NULL THEN
+            IF public.count_storage(c.namespace_id) > p_limits[5] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
     END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
@@ -3940,6 +4077,69 @@ COMMENT ON COLUMN public.audit_tree.stopped_history IS 'No head is signed while 
 --
 
 COMMENT ON COLUMN public.audit_tree.stopped_reason IS 'Why: how the log contradicts what was signed.';
+
+
+--
+-- Name: claim_changes; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.claim_changes (
+    id bigint NOT NULL,
+    container_id bigint NOT NULL,
+    namespace_id bigint NOT NULL,
+    storage_bytes numeric NOT NULL
+);
+
+ALTER TABLE ONLY public.claim_changes FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE claim_changes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.claim_changes IS 'Containers whose claims changed, until a server has written the rows and events of these volumes.';
+
+
+--
+-- Name: COLUMN claim_changes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.claim_changes.id IS 'In the order of the changes.';
+
+
+--
+-- Name: COLUMN claim_changes.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.claim_changes.container_id IS 'The container; its row may be gone.';
+
+
+--
+-- Name: COLUMN claim_changes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.claim_changes.namespace_id IS 'The namespace of the container.';
+
+
+--
+-- Name: COLUMN claim_changes.storage_bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.claim_changes.storage_bytes IS 'Bytes of its claims that have no row yet; the quota counts them.';
+
+
+--
+-- Name: claim_changes_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.claim_changes ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.claim_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 
 --
@@ -10751,6 +10951,14 @@ ALTER TABLE public.environment_variables
 
 
 --
+-- Name: volumes ck_volumes_owner; Type: CHECK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE public.volumes
+    ADD CONSTRAINT ck_volumes_owner CHECK (((owner IS NOT NULL) OR (owner_id IS NULL))) NOT VALID;
+
+
+--
 -- Name: api_keys pk_api_keys; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -10788,6 +10996,14 @@ ALTER TABLE ONLY public.audit_tiles
 
 ALTER TABLE ONLY public.audit_tree
     ADD CONSTRAINT pk_audit_tree PRIMARY KEY (id);
+
+
+--
+-- Name: claim_changes pk_claim_changes; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.claim_changes
+    ADD CONSTRAINT pk_claim_changes PRIMARY KEY (id);
 
 
 --
@@ -11543,6 +11759,20 @@ CREATE INDEX idx_audit_sinks_created_by ON public.audit_sinks USING btree (creat
 --
 
 CREATE INDEX idx_audit_sinks_key_id ON public.audit_sinks USING btree (key_id);
+
+
+--
+-- Name: idx_claim_changes_container; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_claim_changes_container ON public.claim_changes USING btree (container_id);
+
+
+--
+-- Name: idx_claim_changes_namespace_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_claim_changes_namespace_id ON public.claim_changes USING btree (namespace_id);
 
 
 --
@@ -12561,6 +12791,13 @@ CREATE INDEX idx_volumes_name ON public.volumes USING btree (name, id) INCLUDE (
 
 
 --
+-- Name: idx_volumes_owner; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_volumes_owner ON public.volumes USING btree (owner_id, namespace_id);
+
+
+--
 -- Name: idx_volumes_status; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -12586,6 +12823,13 @@ CREATE INDEX idx_volumes_type_status ON public.volumes USING btree (type, status
 --
 
 CREATE INDEX idx_volumes_updated_by ON public.volumes USING btree (updated_by);
+
+
+--
+-- Name: idx_volumes_without_owner; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_volumes_without_owner ON public.volumes USING btree (id) WHERE ((owner IS NOT NULL) AND (owner_id IS NULL));
 
 
 --
@@ -13454,6 +13698,14 @@ ALTER TABLE ONLY public.volumes
 
 
 --
+-- Name: volumes fk_volumes_owner; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.volumes
+    ADD CONSTRAINT fk_volumes_owner FOREIGN KEY (owner_id, namespace_id) REFERENCES public.containers(id, namespace_id) ON DELETE SET NULL (owner_id) NOT VALID;
+
+
+--
 -- Name: volumes fk_volumes_updated_by; Type: FK CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -13572,6 +13824,26 @@ CREATE POLICY audit_tree_system_policy ON public.audit_tree TO pilothouse_system
 --
 
 CREATE POLICY audit_tree_visible_policy ON public.audit_tree FOR SELECT TO pilothouse_app USING (true);
+
+
+--
+-- Name: claim_changes; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.claim_changes ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: claim_changes claim_changes_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY claim_changes_access_policy ON public.claim_changes TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: claim_changes claim_changes_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY claim_changes_system_policy ON public.claim_changes TO pilothouse_system USING (true) WITH CHECK (true);
 
 
 --
@@ -14833,6 +15105,15 @@ GRANT ALL ON FUNCTION public.count_services(p_namespace_id bigint) TO pilothouse
 
 
 --
+-- Name: FUNCTION count_storage(p_namespace_id bigint); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.count_storage(p_namespace_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.count_storage(p_namespace_id bigint) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.count_storage(p_namespace_id bigint) TO pilothouse_system;
+
+
+--
 -- Name: FUNCTION create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
 --
 
@@ -14981,6 +15262,15 @@ REVOKE ALL ON FUNCTION public.mark_usage_days() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION missing_claims(p_namespace_id bigint, p_claims jsonb); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.missing_claims(p_namespace_id bigint, p_claims jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.missing_claims(p_namespace_id bigint, p_claims jsonb) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.missing_claims(p_namespace_id bigint, p_claims jsonb) TO pilothouse_system;
+
+
+--
 -- Name: FUNCTION note_given_up_grant(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -15031,6 +15321,15 @@ GRANT ALL ON FUNCTION public.pending_event_ids(p_most integer) TO pilothouse_sys
 REVOKE ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_app;
 GRANT ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION quantity_bytes(p_quantity text); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.quantity_bytes(p_quantity text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.quantity_bytes(p_quantity text) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.quantity_bytes(p_quantity text) TO pilothouse_system;
 
 
 --
@@ -15176,6 +15475,15 @@ GRANT ALL ON FUNCTION public.service_limits(p_user_id bigint, p_namespace text, 
 --
 
 REVOKE ALL ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint text) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.storage_limits(p_user_id bigint, p_namespace text, p_container_id bigint, p_claims jsonb, OUT most text, OUT used numeric, OUT asked numeric, OUT taken text) TO pilothouse_system;
 
 
 --
@@ -15418,6 +15726,14 @@ GRANT UPDATE(stopped_history) ON TABLE public.audit_tree TO pilothouse_system;
 --
 
 GRANT UPDATE(stopped_reason) ON TABLE public.audit_tree TO pilothouse_system;
+
+
+--
+-- Name: TABLE claim_changes; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.claim_changes TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.claim_changes TO pilothouse_system;
 
 
 --

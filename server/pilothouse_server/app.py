@@ -45,6 +45,7 @@ from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.service_events import write_owned_services
 from pilothouse_server.containers.tables import CONTAINER_TABLES
+from pilothouse_server.containers.volume_events import write_owned_volumes
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
@@ -124,7 +125,7 @@ from pilothouse_server.settings.model import (
     trusted_peers,
 )
 from pilothouse_server.storage.noun import storage_noun
-from pilothouse_server.storage.operations import write_mount_events
+from pilothouse_server.storage.operations import count_storage, write_mount_events
 from pilothouse_server.storage.tables import STORAGE_TABLES
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
@@ -145,6 +146,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.permitted_additions import PermittedAdditions
+from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_server.watch.hub import Hub
 
@@ -337,7 +339,7 @@ class Application:
         self._supervisor.start("audit sinks", self.sinks.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
-        follow_ups = FollowUps(self.store, (write_mount_events, write_owned_services))
+        follow_ups = FollowUps(self.store, (write_mount_events, write_owned_services, write_owned_volumes))
         self._supervisor.start("follow-ups of commits", follow_ups.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
@@ -592,4 +594,6 @@ class Application:
 async def _quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
     """Returns the sums that count against the quota of a namespace."""
     services = await count_services(transaction, namespace_id)
-    return msgspec.structs.replace(await quota_usage(transaction, namespace_id), services=services)
+    storage = Quantity.from_bytes(await count_storage(transaction, namespace_id)).text
+    usage = await quota_usage(transaction, namespace_id)
+    return msgspec.structs.replace(usage, services=services, storage=storage)

@@ -95,6 +95,7 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, $1, $1, '/data/' || $2)""",
     "mount_changes": "INSERT INTO mount_changes (volume_id, namespace_id) VALUES ($1, $1)",
     "service_changes": "INSERT INTO service_changes (container_id, namespace_id) VALUES ($1, $1)",
+    "claim_changes": "INSERT INTO claim_changes (container_id, namespace_id, storage_bytes) VALUES ($1, $1, 1)",
     "services": """INSERT INTO services (id, name, namespace_id, spec)
         VALUES ($1, 'web-' || $2, $1, '{"selector": {"app": "web"}}')""",
     "objects": """INSERT INTO objects (name, namespace_id, api_group, api_version, kind, document)

@@ -10,7 +10,10 @@ from tests.conftest import number_changes
 from tests.waiting import poll_until
 
 # Whether the events of mounts and of containers' Services are written.
-NOTHING_FOLLOWS = "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes)"
+NOTHING_FOLLOWS = (
+    "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes) "
+    "AND NOT EXISTS (SELECT FROM claim_changes)"
+)
 # Where a record goes, and the head that numbers it.
 RECORDS = frozenset({"operation_logs", "pending_changes", "stream_head"})
 # These change independently of the calls: the last use of a session is recorded at most once a minute; each pass of

@@ -33,9 +33,11 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import done, show, show_all
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.waiting import Goal, starts_from_nothing
 
+# So many claims are named.
+_CLAIMS = 20
 # Verb -> what it does, and what `--wait` waits for.
 _ACTIONS = {
     "start": ("Start a stopped container with the replicas it had.", Goal.RUNNING),
@@ -43,6 +45,14 @@ _ACTIONS = {
     "resume": ("End a pause.", Goal.RUNNING),
     "restart": ("Replace every pod, a few at a time.", Goal.RUNNING),
 }
+
+
+def show_claims(answer: pb.UpdateContainerResponse | pb.DeleteContainerResponse) -> None:
+    """Says which claims of templates stay without a pod, and which go."""
+    for names, words in ((answer.kept_claims, "claims that stay"), (answer.deleted_claims, "claims that go")):
+        if names:
+            more = f" and {len(names) - _CLAIMS} more" if len(names) > _CLAIMS else ""
+            say(plain(f"{words}: {', '.join(names[:_CLAIMS])}{more}"), err=True)
 
 
 def goal_of_change(container: pb.Container) -> Goal:
@@ -165,9 +175,11 @@ def delete(
     if not validate_only:
         confirm(f"Delete the container {where}/{name}?", yes)
     with connect() as client:
-        container = client.containers.delete(
-            namespace=where, name=name, etag=etag, validate_only=validate_only
+        answer = client.containers.delete.send(
+            pb.DeleteContainerRequest(namespace=where, name=name, etag=etag, validate_only=validate_only)
         )
+        container = answer.container
+        show_claims(answer)
         if not wait or validate_only:
             show(container, COLUMNS, output)
             return

@@ -273,6 +273,7 @@ def update(
         changed = response.container
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
         note(changed, response.warnings)
+        container_actions.show_claims(response)
         wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
 
 

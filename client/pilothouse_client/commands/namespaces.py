@@ -76,6 +76,9 @@ _QuotaMemory = Annotated[
 _QuotaServices = Annotated[
     int | None, typer.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
 ]
+_QuotaStorage = Annotated[
+    str | None, typer.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit.")
+]
 _ServiceTypes = Annotated[
     list[str] | None,
     typer.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
@@ -161,6 +164,7 @@ def create(
     quota_cpu: _QuotaCpu = None,
     quota_memory: _QuotaMemory = None,
     quota_services: _QuotaServices = None,
+    quota_storage: _QuotaStorage = None,
     service_type: _ServiceTypes = None,
     external_source: _ExternalSources = None,
     allowed_host: _AllowedHosts = None,
@@ -179,6 +183,7 @@ def create(
         "cpu": quota_cpu,
         "memory": quota_memory,
         "services": quota_services,
+        "storage": quota_storage,
     }
     lists = service_type, external_source, allowed_host
     namespace, _ = _namespace(name, display_name, description, status, label, lists, network_policies, quota)
@@ -228,6 +233,7 @@ def update(
     quota_cpu: _QuotaCpu = None,
     quota_memory: _QuotaMemory = None,
     quota_services: _QuotaServices = None,
+    quota_storage: _QuotaStorage = None,
     service_type: _ServiceTypes = None,
     external_source: _ExternalSources = None,
     allowed_host: _AllowedHosts = None,
@@ -253,6 +259,7 @@ def update(
         "cpu": quota_cpu,
         "memory": quota_memory,
         "services": quota_services,
+        "storage": quota_storage,
     }
     lists = service_type, external_source, allowed_host
     namespace, paths = _namespace(
@@ -315,7 +322,7 @@ def quota(name: _Name, output: Output = Format.TABLE) -> None:
         return
     rows = [
         (field, getattr(usage.used, field), getattr(usage.quota, field))
-        for field in ("containers", "cpu", "memory", "services")
+        for field in ("containers", "cpu", "memory", "services", "storage")
     ]
     show_all(rows, _QUOTA, output)
 

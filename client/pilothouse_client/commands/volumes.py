@@ -66,6 +66,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
     OutputColumn("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
     OutputColumn("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
+    OutputColumn("OWNER", lambda volume: volume.owner),
     OutputColumn("REASON", _why),
     *AGE_COLUMNS,
 ]

@@ -65,6 +65,18 @@ BEGIN
     IF coalesce((p_container ->> 'services_changed')::boolean, true) THEN
         INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
     END IF;
+    IF p_container ? 'claims' THEN
+        -- The note for the present claims takes the place of one that no server has seen yet. A server that writes the
+        -- rows at this moment has locked that one, and its rows are seen afterwards.
+        DELETE FROM public.claim_changes AS n WHERE n.container_id = c.id;
+        INSERT INTO public.claim_changes (container_id, namespace_id, storage_bytes)
+        VALUES (c.id, c.namespace_id, public.missing_claims(c.namespace_id, p_container -> 'claims'));
+        IF p_limits[5] IS NOT NULL THEN
+            IF public.count_storage(c.namespace_id) > p_limits[5] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
+    END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     IF p_operation IS NOT NULL THEN
         INSERT INTO public.operations

@@ -53,6 +53,16 @@ BEGIN
         -- A server writes the rows and events of its Services in another transaction.
         INSERT INTO public.service_changes (container_id, namespace_id) VALUES (c.id, c.namespace_id);
     END IF;
+    IF p_container ? 'claims' THEN
+        -- A server writes the rows and events of the claims in another transaction.
+        INSERT INTO public.claim_changes (container_id, namespace_id, storage_bytes)
+        VALUES (c.id, c.namespace_id, public.missing_claims(c.namespace_id, p_container -> 'claims'));
+        IF p_limits[5] IS NOT NULL THEN
+            IF public.count_storage(c.namespace_id) > p_limits[5] THEN
+                PERFORM public.refuse_outdated('what the quota leaves');
+            END IF;
+        END IF;
+    END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
         (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)

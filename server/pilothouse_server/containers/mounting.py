@@ -14,6 +14,7 @@ from pilothouse_server.containers import operations, repository
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.guarding import only_takes_away, refuse_power_by_reading
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.owned_volumes import why_needed
 from pilothouse_server.errors import FailedPrecondition, invalid
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.storage.model import Volume
@@ -76,6 +77,7 @@ class Mounter:
         return await _remount(transaction, volume, container, merge, self._keys, only_takes_away)
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
+        await _refuse_needed(transaction, volume)
         if volume.is_claim and not volume.taken_over:
             users = await repository.users_of_claim(transaction, volume.namespace_id, volume.kubernetes_name)
             if users:
@@ -103,6 +105,18 @@ class Mounter:
         if volume.source_name:
             reads = f'volume "{volume.name}" until its pods are gone'
             refuse_power_by_reading(container, self._keys.guarded, may, reads)
+
+
+async def _refuse_needed(transaction: Transaction, volume: Volume) -> None:
+    if volume.owner_id is None:
+        return
+    for owner in await repository.get_many(transaction, [volume.owner_id]):
+        if why := why_needed(owner, volume.kubernetes_name):
+            raise FailedPrecondition(
+                f'volume "{volume.name}" is {why}',
+                reason="VOLUME_OWNED",
+                metadata={"container": owner.name},
+            )
 
 
 async def _remount(

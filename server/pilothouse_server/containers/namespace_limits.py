@@ -1,5 +1,5 @@
-"""The limits that an administrator sets to the containers of a namespace: types and number of Services, sources of the
-cluster.
+"""The limits that an administrator sets to the containers of a namespace: types and number of Services, storage,
+sources of the cluster.
 
 They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
 refused for them. They hold at the create or the change; present ones stay.
@@ -14,12 +14,26 @@ from pilothouse_server.containers.extra_fields import check_by_schema, schemas_o
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
+from pilothouse_server.containers.owned_volumes import needs_more_claims
+from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.network.rules import refuse_exceeded_number, refuse_type
+from pilothouse_server.storage.rules import refuse_exceeded_storage
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.quantity import Quantity
 
 
-async def refuse_services(
+async def refuse_exceeded_numbers(
+    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+) -> tuple[int, int]:
+    """Returns how many Services and bytes of storage the namespace may have, as far as the container asks for more of
+    them; 0 for no limit. Raises as the two functions that follow.
+    """
+    services = await _refuse_services(target, namespace, wanted, stored)
+    return services, await _refuse_storage(target, namespace, wanted, stored)
+
+
+async def _refuse_services(
     target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
 ) -> int:
     """Returns how many Services the namespace may have, if the container gets a new one and there is a limit; else 0.
@@ -47,6 +61,33 @@ async def refuse_services(
     used = limits.used - len(present - names)
     refuse_exceeded_number(namespace, limits.most, used, len(names - present))
     return limits.most
+
+
+async def _refuse_storage(
+    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+) -> int:
+    """Returns how many bytes of storage the namespace may have, if the container gets new claims and there is a limit;
+    else 0.
+
+    Raises:
+        FailedPrecondition: a volume that is none of its claims has the name of one.
+        ResourceExhausted: the quota of the namespace.
+    """
+    if not needs_more_claims(stored, wanted):
+        return 0
+    limits = await repository.storage_limits(target, namespace, wanted)
+    if limits.taken:
+        raise FailedPrecondition(
+            f'container.stateful_set.claim_templates: a claim of container "{wanted.name}" would be called '
+            f'"{limits.taken}", as another volume of the namespace is: delete it, or rename the template',
+            reason="VOLUME_NAME_TAKEN",
+            metadata={"container": wanted.name, "volume": limits.taken},
+        )
+    if not limits.most:
+        return 0
+    most = Quantity.parse(limits.most).whole
+    refuse_exceeded_storage(namespace, limits.most, limits.used, limits.asked)
+    return most
 
 
 async def refuse_unfit(

@@ -45,7 +45,7 @@ from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.job_status import run_end
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
-from pilothouse_server.containers.namespace_limits import refuse_services, refuse_unfit
+from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
 from pilothouse_server.containers.repository import ContainerChange, Creation
 from pilothouse_server.containers.revisions import Rollback, RollbackChoice, restored
 from pilothouse_server.containers.workload_rules import replacing
@@ -133,8 +133,8 @@ async def create(
             raise not_found("namespace", namespace_name)
         creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
         await refuse_unfit(transaction, namespace_name, creation.container, None)
-        most = await refuse_services(transaction, namespace_name, wanted, None)
-        creation = msgspec.structs.replace(creation, most_services=most)
+        most = await refuse_exceeded_numbers(transaction, namespace_name, wanted, None)
+        creation = msgspec.structs.replace(creation, most=most)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -173,7 +173,7 @@ async def draft_creation(
         raise
     await share.used()
     try:
-        most = await refuse_services(draft, namespace_name, wanted, None)
+        most = await refuse_exceeded_numbers(draft, namespace_name, wanted, None)
     except PilothouseError:
         await repository.admit_draft(draft, "", "", Needs())
         raise
@@ -196,7 +196,7 @@ async def draft_creation(
         raise
     repository.draft_creation(
         draft,
-        msgspec.structs.replace(creation, most_services=most),
+        msgspec.structs.replace(creation, most=most),
         written=cache.add_id,
         outdated=lambda: cache.forget(draft.user_id, namespace_name),
     )
@@ -323,12 +323,12 @@ async def _admitted(
     wanted = admission.settled(wanted, stored, found, keys, may)
     if wanted == stored:
         return None
-    most_services = await refuse_services(target, namespace, wanted, stored)
+    most = await refuse_exceeded_numbers(target, namespace, wanted, stored)
     await refuse_unfit(target, namespace, wanted, stored)
     admission.warn_of_quota(facts.namespace, rules.quota_share(wanted), collected)
     return msgspec.structs.replace(
         with_quota(changed(stored, wanted, facts.moment), facts),
-        most_services=most_services,
+        most=most,
         needs=needs,
         volume_definitions=volumes,
     )
@@ -441,7 +441,7 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 
 
 async def quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
-    """Returns the total usage of a namespace's containers."""
+    """Returns the total usage of a namespace's containers, without Services and storage."""
     count, cpu, memory = await repository.usage_of_quota(transaction, namespace_id)
     return Quota(count, Quantity.from_millicores(cpu).text, Quantity.from_bytes(memory).text)
 

@@ -19,10 +19,11 @@ from pilothouse_server.containers.log_positions import position_token, positions
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
+from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_change, fate_of_deletion
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.containers.revisions import RollbackChoice, not_restored
-from pilothouse_server.containers.workload_rules import fate_of_claims, replacing
+from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -167,7 +168,16 @@ class ContainerService:
         """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
         collected: list[ObjectWarning] = []
+        seen: list[Container] = []
         merge = messages.CONTAINER.merger(request.container, paths)
+        check = call.noting(
+            wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto
+        )
+
+        def check_seen(stored: Container) -> None:
+            seen.append(stored)
+            check(stored)
+
         changed = await operations.change(
             await _target(call),
             request.namespace,
@@ -177,14 +187,17 @@ class ContainerService:
                 replace=request.replace,
                 scales="replicas" in request.update_mask.paths or request.container.HasField("replicas"),
             ),
-            call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
+            check_seen,
             keys=self._keys,
             may=call.may(request.namespace),
             collected=collected,
         )
+        fate = fate_of_change(seen[-1], changed)
         return pb.UpdateContainerResponse(
             container=await self._answer(call, changed, collected),
             warnings=map(wire.WARNING.to_proto, collected),
+            kept_claims=fate.kept,
+            deleted_claims=fate.deleted,
         )
 
     async def DeleteContainer(
@@ -194,9 +207,12 @@ class ContainerService:
         marked = await operations.delete(
             await _target(call), request.namespace, request.name, wire.etag_check(request.etag)
         )
-        if fate := fate_of_claims(marked):
-            call.describe(claims=fate)
-        return pb.DeleteContainerResponse(container=await self._answer(call, marked))
+        fate = fate_of_deletion(marked)
+        if fate != ClaimsFate():
+            call.describe(claims="deleted" if fate.deleted else "kept")
+        return pb.DeleteContainerResponse(
+            container=await self._answer(call, marked), kept_claims=fate.kept, deleted_claims=fate.deleted
+        )
 
     @waits_outside
     async def ImportContainers(

@@ -97,14 +97,6 @@ def replacing(
     return merged
 
 
-def fate_of_claims(container: Container) -> str:
-    """Returns whether the claims of its pods are kept or deleted with it; empty where it has none."""
-    workload = container.spec.workload
-    if not isinstance(workload, StatefulSetSettings) or not workload.claim_templates:
-        return ""
-    return "deleted" if workload.claim_retention.when_deleted == DELETE else "kept"
-
-
 def _fixed(container: Container, name: str) -> object:
     try:
         value = getattr(normal_form(container).spec.workload, name)

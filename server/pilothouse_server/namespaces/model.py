@@ -25,6 +25,7 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu: str = ""
     memory: str = ""
     services: int = 0
+    storage: str = ""
 
 
 class Namespace(msgspec.Struct, frozen=True):

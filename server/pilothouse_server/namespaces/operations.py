@@ -395,6 +395,7 @@ def _quota_document(quota: Quota) -> dict[str, Any] | None:
         "cpu": normalise(quota.cpu) if quota.cpu else "",
         "memory": normalise(quota.memory) if quota.memory else "",
         "services": quota.services,
+        "storage": normalise(quota.storage) if quota.storage else "",
     }
     return {name: value for name, value in document.items() if value} or None
 

@@ -101,20 +101,28 @@ class ClaimObservation(msgspec.Struct, frozen=True):
     unexplained: bool = False
 
 
-def claim(volume: Volume) -> Manifest:
+def claim(volume: Volume, found: PersistentVolumeClaim | None = None) -> Manifest:
     """Returns the PersistentVolumeClaim of a volume, with the caller's labels and ours.
 
     Our labels override in keys by which we select. A claim that was taken over gets only the label by which we find it.
+    One that a StatefulSet made gets that label, and its size unless the one on the cluster (`found`) is larger.
     """
     ours = {MANAGED_BY: MANAGER, NAMESPACE: volume.namespace[:63]}
     metadata: Manifest = {
         "name": volume.kubernetes_name,
         "namespace": volume.kubernetes_namespace,
-        "labels": {**volume.labels, **({} if volume.taken_over else ours), VOLUME_UID: volume.uid},
+        "labels": {
+            **volume.labels,
+            **({} if volume.taken_over or volume.templated else ours),
+            VOLUME_UID: volume.uid,
+        },
     }
     if volume.annotations:
         metadata["annotations"] = dict(volume.annotations)
     spec = _write_claim(volume)
+    if volume.templated:
+        is_larger = found is not None and _amount(found.requested) > _amount(volume.size)
+        spec = {} if is_larger else {"resources": {"requests": {"storage": volume.size}}}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
@@ -127,11 +135,23 @@ def without_label(found: KubernetesObject) -> Manifest:
     return {"metadata": {"uid": found.metadata.uid, "labels": {VOLUME_UID: None}}}
 
 
+def is_given_back(volume: Volume, found: KubernetesObject) -> bool:
+    """Returns whether the deletion of a volume leaves its claim on the cluster: it was there before the volume."""
+    return volume.given_back or found.metadata.uid == volume.taken_over
+
+
 def is_ours(volume: Volume, found: KubernetesObject) -> bool:
-    """Returns whether a claim is this volume's: it has its uid, or is the one taken over and has no owner yet."""
+    """Returns whether a claim is this volume's: it has its uid, or is the one taken over and has no owner yet.
+
+    A claim with the name of an owned volume is the one of its StatefulSet, also with the label of a former volume.
+    """
+    if volume.owner and volume.deletion_requested_at is None:
+        return True
     label = found.metadata.label(VOLUME_UID)
     if label:
         return label == volume.uid
+    if volume.templated and not volume.owner:
+        return True
     return bool(volume.taken_over) and found.metadata.uid == volume.taken_over
 
 
@@ -174,6 +194,9 @@ def observe_claim(
 def lost(volume: Volume) -> Condition | None:
     """Returns the condition of a claim that was bound and is not there any more; None for one that never was."""
     before = volume.observed
+    if volume.owner or volume.ends_with_claim:
+        # Its StatefulSet makes another one, or has it deleted.
+        return None
     if volume.is_lost:
         return refused(volume)
     if volume.deletion_requested_at is not None or not (before.persistent_volume or before.status == "bound"):
@@ -183,8 +206,12 @@ def lost(volume: Volume) -> Condition | None:
     where = f"{volume.kubernetes_namespace}/{volume.kubernetes_name}"
     message = (
         f"somebody deleted PersistentVolumeClaim {where}{which}{bound} on the cluster: its data are "
-        "lost unless that PersistentVolume was kept. UpdateVolume with replace_lost_claim makes an "
-        "empty claim in its place"
+        "lost unless that PersistentVolume was kept. "
+    )
+    message += (
+        "Delete the volume"
+        if volume.templated
+        else "UpdateVolume with replace_lost_claim makes an empty claim in its place"
     )
     return Condition(APPLIED, "False", CLAIM_LOST, message)
 

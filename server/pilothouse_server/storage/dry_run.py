@@ -19,6 +19,7 @@ from pilothouse_server.storage.claims import (
     STORAGE_CLASSES,
     claim,
     in_one_line,
+    is_given_back,
     is_ours,
     lost,
     without_label,
@@ -72,11 +73,11 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
             "to this volume",
             status_reason=NAME_TAKEN,
         )
-    if found is None and lost(volume) is not None:
-        # It is not made again before a user requests that.
+    if found is None and (volume.templated or lost(volume) is not None):
+        # It is not made again before a user requests that, or by its StatefulSet.
         return
     try:
-        await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
+        await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume, found), force=True)
     except NotFound:
         return
     except Invalid as refusal:
@@ -108,7 +109,7 @@ async def dry_run_claim_deletion(client: ClusterClient, volume: Volume) -> None:
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, *where)
     if found is None or not is_ours(volume, found):
         return
-    if found.metadata.uid == volume.taken_over:
+    if is_given_back(volume, found):
         await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, *where, without_label(found), dry_run=True)
     else:
         await dry_run_deletion(client, PERSISTENT_VOLUME_CLAIMS, found, "Background")

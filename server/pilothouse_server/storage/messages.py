@@ -16,7 +16,16 @@ VOLUME: Converter[Volume, pb.Volume] = Converter(
         within=("observed",),
         # Values of the claim, next to the requested ones.
         names={"claim_storage_class": "observed.storage_class"},
-        struct_only=("id", "namespace_ref", "taken_over", "row_version"),
+        struct_only=(
+            "id",
+            "namespace_ref",
+            "taken_over",
+            "row_version",
+            "owner_id",
+            "templated",
+            "given_back",
+            "ends_with_claim",
+        ),
     ),
     parts=(wire.CONDITION,),
 )

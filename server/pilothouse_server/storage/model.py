@@ -8,7 +8,7 @@ as in the API.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,6 +46,11 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
 
     `mounted_by` names the containers that mount it, less those being deleted. `taken_over`: uid of the claim that was
     on the cluster before us; empty where the platform made it.
+
+    `templated`: a StatefulSet makes the claim from a template, and the platform only labels and enlarges it. `owner`:
+    the container whose pod needs such a claim now; empty if none does. `given_back`: its StatefulSet was imported with
+    it, so the deletion of the volume leaves the claim. `ends_with_claim`: the cluster deletes the claim by the
+    retention policy, and the row goes with it.
     """
 
     id: int = 0
@@ -67,6 +72,11 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
     observed: ObservedVolume = ObservedVolume()
     mounted_by: tuple[str, ...] = ()
+    owner: str = ""
+    owner_id: int | None = None
+    templated: bool = False
+    given_back: bool = False
+    ends_with_claim: bool = False
     generation: int = 1
     observed_generation: int = 0
     resource_version: int = 1
@@ -89,6 +99,14 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reconciling(self) -> bool:
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The claims that the pods of a container need. `needed`: templates and ordinals, as the database reads them."""
+
+    container_id: int
+    namespace_id: int
+    needed: dict[str, Any]
 
 
 class CachedVolume(CachedMessage, frozen=True):

@@ -70,5 +70,6 @@ class VolumeMounter(Protocol):
         Raises:
             PermissionDenied: it shows a config map or secret to a container with rights over the node, or others, that
                 is being deleted, and the caller may not give one such.
-            FailedPrecondition: its claim would go, and containers name that claim as an existing one.
+            FailedPrecondition: its claim would go, and containers name that claim as an existing one, or a pod of the
+                StatefulSet that owns it needs it.
         """

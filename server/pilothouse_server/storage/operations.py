@@ -13,6 +13,9 @@ replaced.
 Which containers mount a volume is a part of it. A change of a container leaves a row of `mount_changes` for each volume
 that it began or ceased to mount, and `store.follow_ups` has the events written. So no change of a container waits for
 the lock of a volume that many containers mount.
+
+A claim that a StatefulSet makes from a template is a volume with an owner, as long as a pod needs it
+(`containers.volume_events`). It is enlarged here, and not deleted.
 """
 
 from __future__ import annotations
@@ -31,11 +34,13 @@ from pilothouse_server.errors import (
     not_found,
 )
 from pilothouse_server.namespaces.guarded import Labelling
+from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage import repository, rules
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Store, Transaction
+from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Volume], None]
@@ -43,6 +48,17 @@ Check = Callable[[Volume], None]
 _BATCH_ROWS = 100
 
 list_page = repository.list_volumes
+has_claim_changes = repository.has_claim_changes
+take_turn = repository.take_turn
+take_claim_change = repository.take_claim_change
+note_claims = repository.note_claims
+without_owner = repository.without_owner
+not_needed = repository.not_needed
+of_others = repository.of_others
+missing_claims = repository.missing_claims
+insert_owned = repository.insert_owned
+update_owners = repository.update_owners
+count_storage = repository.count_storage
 get_many = repository.get_many
 find_cached = repository.find_cached
 stream = repository.stream_volumes
@@ -79,6 +95,7 @@ async def create(
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
         PermissionDenied: a folder of the node, without `may_use_host_paths`; a label or annotation that is guarded.
+        ResourceExhausted: the quota of storage of the namespace.
     """
     wanted = rules.checked(wanted)
     if not may_use_host_paths:
@@ -86,6 +103,8 @@ async def create(
     labelling.check("volume", namespace_name, None, wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
+    if namespace.quota.storage:
+        await repository.lock_count(transaction, namespace.id)
     taken = await repository.find(transaction, namespace_name, wanted.name)
     if taken is not None:
         being_deleted = taken.deletion_requested_at is not None
@@ -96,6 +115,7 @@ async def create(
             namespace_name, allowed, "volume.source_name", wanted.type, wanted.source_name
         )
     await check_source(transaction, namespace_name, wanted)
+    await _check_quota(transaction, namespace, wanted.size if wanted.is_claim else "", "")
     created = await repository.insert_volume(
         transaction,
         msgspec.structs.replace(
@@ -128,9 +148,13 @@ async def change(
         FailedPrecondition: it is being deleted, a mounted emptyDir would get another limit, or no claim is lost.
         Aborted: from `check`, if the etag is not the current one.
         PermissionDenied: a label or annotation that is guarded.
+        ResourceExhausted: the quota of storage of the namespace.
     """
     # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
-    await locate_namespace(transaction, namespace, "share")
+    home = await locate_namespace(transaction, namespace, "share")
+    if home.quota.storage:
+        # Before rows of resources are locked.
+        await repository.lock_count(transaction, home.id)
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     refuse_deleting(stored)
@@ -143,6 +167,8 @@ async def change(
     rules.check_growth(stored, wanted)
     if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
         raise _in_use(stored, "its limit is part of their pods; detach it before changing that")
+    if stored.is_claim:
+        await _check_quota(transaction, home, wanted.size, stored.size)
     write = repository.replace_claim if replace_lost_claim else repository.update_volume
     written = await write(transaction, stored, wanted)
     await changed(transaction, written, "modified", stored)
@@ -237,6 +263,16 @@ async def check_source(transaction: Transaction, namespace: str, wanted: Volume)
             metadata={"field": field},
             violations=(Violation(field, "exists", words),),
         )
+
+
+async def _check_quota(transaction: Transaction, namespace: Namespace, size: str, before: str) -> None:
+    """Raises ResourceExhausted if a claim that grows exceeds the quota. The caller holds the counting lock."""
+    limit = namespace.quota.storage
+    more = Quantity.parse(size or "0").whole - Quantity.parse(before or "0").whole
+    if not limit or more <= 0:
+        return
+    used = await repository.count_storage(transaction, namespace.id)
+    rules.refuse_exceeded_storage(namespace.name, limit, used, more)
 
 
 async def _delete(transaction: Transaction, stored: Volume) -> Volume:

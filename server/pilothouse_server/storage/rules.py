@@ -13,6 +13,7 @@ from pilothouse_manifests.table import MEDIUM
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
+    ResourceExhausted,
     Violation,
     missing_field,
     over_all_namespaces_needed,
@@ -113,13 +114,34 @@ def check_growth(stored: Volume, wanted: Volume) -> None:
 
 
 def check_lost(volume: Volume) -> None:
-    """Raises FailedPrecondition unless the claim was deleted by somebody else: one with data is not replaced."""
+    """Raises FailedPrecondition unless the claim was deleted by somebody else: one with data is not replaced.
+
+    A StatefulSet replaces those that it made itself.
+    """
+    if volume.templated:
+        raise FailedPrecondition(
+            f'a StatefulSet makes the claim of volume "{volume.name}": it makes another one with the next pod that '
+            "needs it",
+            reason="CLAIM_OF_TEMPLATE",
+        )
     if not volume.is_lost:
         raise FailedPrecondition(
             f'the claim of volume "{volume.name}" is not lost: it is not replaced',
             reason="CLAIM_NOT_LOST",
             metadata={"status": volume.observed.status, "reason": volume.observed.reason},
         )
+
+
+def refuse_exceeded_storage(namespace: str, limit: str, used: int, asked: int) -> None:
+    """Raises ResourceExhausted if so many more bytes exceed the quota of a namespace; `limit` is a quantity."""
+    if not asked or used + asked <= Quantity.parse(limit).whole:
+        return
+    taken, more = Quantity.from_bytes(used).text, Quantity.from_bytes(asked).text
+    raise ResourceExhausted(
+        f'quota of namespace "{namespace}" exceeded: storage {taken} used, {more} requested, {limit} allowed',
+        reason="QUOTA_EXCEEDED",
+        metadata={"resource": "storage", "limit": limit, "used": taken, "asked": more},
+    )
 
 
 def refuse_host_path(namespace: str, name: str, volume_type: VolumeType) -> None:

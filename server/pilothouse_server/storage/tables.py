@@ -17,6 +17,8 @@ VOLUMES = Table(
     Column("uid", UUID(as_uuid=True)),
     Column("name", String(253)),
     Column("namespace_id", BigInteger),
+    Column("owner", String(63)),
+    Column("owner_id", BigInteger),
     Column("type", String(50)),
     Column("storage_class", String(100)),
     Column("size", String(20)),
@@ -65,4 +67,4 @@ CONTAINER_VOLUMES = table(
     schema="public",
 )
 
-STORAGE_TABLES: Final = NounTables(tables=frozenset({"mount_changes", "volumes"}))
+STORAGE_TABLES: Final = NounTables(tables=frozenset({"claim_changes", "mount_changes", "volumes"}))

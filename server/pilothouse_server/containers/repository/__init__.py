@@ -32,6 +32,7 @@ from pilothouse_server.containers.repository.creation import (
     allowed_external_sources,
     draft_creation,
     service_limits,
+    storage_limits,
     version_of_cluster,
     write,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "read_revision",
     "remove_all",
     "service_limits",
+    "storage_limits",
     "stream_containers",
     "stream_ready",
     "usage_of_quota",

@@ -21,6 +21,7 @@ from sqlalchemy import DateTime, text
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.namespace_facts import ChangeFacts, Needs
 from pilothouse_server.containers.owned_services import owned_services
+from pilothouse_server.containers.owned_volumes import claims_differ, claims_document, templates_of
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
 from pilothouse_server.containers.repository.creation import (
     FACTS,
@@ -70,8 +71,8 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     `wanted`: with its status, where the change alone decides it. `quota`: millicores and bytes that it will count,
     where they change. `mounted`: volumes that it began or ceased to mount. The write compares `namespace_version`,
-    `limits`, `most_services`, `needs` and `volume_definitions`; without a version, the container alone. `origin`:
-    number of the revision that it brings back.
+    `limits`, `most` (Services, bytes of storage), `needs` and `volume_definitions`; without a version, the container
+    alone. `origin`: number of the revision that it brings back.
     """
 
     stored: Container
@@ -83,7 +84,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
     mounted: Collection[str] = ()
     namespace_version: int | None = None
     limits: tuple[int, int, int] | None = None
-    most_services: int = 0
+    most: tuple[int, int] = (0, 0)
     needs: Needs = Needs()
     volume_definitions: str | None = None
     origin: int | None = None
@@ -116,9 +117,14 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
         return bool(before) if self.deleting else before != owned_services(self.wanted)
 
     @property
+    def changes_claims(self) -> bool:
+        """Whether rows of the volumes that the container owns are to be written."""
+        return bool(templates_of(self.stored)) if self.deleting else claims_differ(self.stored, self.wanted)
+
+    @property
     def follow_up(self) -> bool:
         """Whether the change leaves rows for another transaction."""
-        return bool(self.mounted) or self.changes_services
+        return bool(self.mounted) or self.changes_services or self.changes_claims
 
 
 async def admit_change(
@@ -170,7 +176,7 @@ def draft_change(draft: Draft, change: ContainerChange) -> None:
     draft.write(
         _CHANGE,
         _parameters(change, draft.operation_id),
-        alone=("quota", change.stored.namespace_id) if change.limits or change.most_services else None,
+        alone=("quota", change.stored.namespace_id) if change.limits or any(change.most) else None,
     )
 
 
@@ -211,6 +217,8 @@ def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:
     }
     if (number := change.revision_number) != stored.revision_number:
         columns["revision"] = revision_row(wanted, number, operation_id, stored, change.origin)
+    if change.changes_claims:
+        columns["claims"] = claims_document(wanted, deleting=change.deleting)
     if wanted.image != stored.image:
         columns["image"] = image_parts(wanted.image)
     if change.quota is not None:
@@ -230,7 +238,7 @@ def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:
         **facts_parameters(
             change.namespace_version,
             change.limits,
-            change.most_services,
+            change.most,
             change.needs,
             change.volume_definitions,
         ),

@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
+from pilothouse_server.containers.owned_volumes import claims_document, templates_of
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
 from pilothouse_server.containers.repository.mounts import mount_rows, volumes_of
 from pilothouse_server.containers.repository.revisions import revision_row
@@ -35,6 +36,10 @@ _ADMIT = text(
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
 _SERVICE_LIMITS = text("SELECT service_types, most, used FROM service_limits(:user_id, :namespace)")
+_STORAGE_LIMITS = text(
+    "SELECT most, used, asked, taken "
+    "FROM storage_limits(:user_id, :namespace, :container_id, CAST(CAST(:claims AS text) AS jsonb))"
+)
 _VERSION = text("SELECT version FROM version_of_cluster(:user_id, :namespace)")
 _EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
@@ -54,7 +59,8 @@ class Creation(msgspec.Struct, frozen=True):
     """A container that is to be written, and the facts that were read for it.
 
     `share`: millicores and bytes that it counts. `limits`: containers, millicores and bytes that the namespace may
-    have, 0 if there is no limit; None if nothing is counted. `most_services`: the same of Services, where it gets one.
+    have, 0 if there is no limit; None if nothing is counted. `most`: the same of Services, and of bytes of
+    storage, where it gets such.
     """
 
     container: Container
@@ -62,12 +68,25 @@ class Creation(msgspec.Struct, frozen=True):
     needs: Needs
     share: tuple[int, int]
     limits: tuple[int, int, int] | None
-    most_services: int = 0
+    most: tuple[int, int] = (0, 0)
 
     @property
     def follow_up(self) -> bool:
         """Whether it leaves rows for another transaction."""
-        return bool(self.container.volumes or self.needs.services)
+        return bool(self.container.volumes or self.needs.services or templates_of(self.container))
+
+
+class StorageLimits(NamedTuple):
+    """The storage that a namespace allows, a quantity, and the bytes that count against it.
+
+    `most`: empty for no limit; then nothing is counted. `asked`: of the claims that have no row yet. `taken`: a volume
+    that is none of these claims and has the name of one; empty if there is none.
+    """
+
+    most: str
+    used: int
+    asked: int
+    taken: str
 
 
 class ServiceLimits(NamedTuple):
@@ -102,6 +121,17 @@ async def service_limits(target: Draft | Transaction, namespace: str) -> Service
     """Returns the Services that a namespace allows."""
     (row,) = await target.read(_SERVICE_LIMITS, {"namespace": namespace})
     return ServiceLimits(row["service_types"] or (), row["most"] or 0, row["used"] or 0)
+
+
+async def storage_limits(target: Draft | Transaction, namespace: str, wanted: Container) -> StorageLimits:
+    """Returns the storage that a namespace allows, and the bytes that the claims of a container ask of it."""
+    parameters = {
+        "namespace": namespace,
+        "container_id": wanted.id,
+        "claims": orjson.dumps(claims_document(wanted)).decode(),
+    }
+    (row,) = await target.read(_STORAGE_LIMITS, parameters)
+    return StorageLimits(row["most"] or "", int(row["used"] or 0), int(row["asked"] or 0), row["taken"] or "")
 
 
 async def allowed_external_sources(target: Draft | Transaction, namespace: str) -> Sequence[str]:
@@ -177,19 +207,20 @@ def used_of(row: Any) -> tuple[int, int, int]:
 def facts_parameters(
     version: int | None,
     limits: tuple[int, int, int] | None,
-    most_services: int,
+    most: tuple[int, int],
     needs: Needs,
     volumes: str | None,
 ) -> dict[str, Any]:
     """Returns the arguments of the SQL function `lock_facts`, which locks and compares the facts.
 
+    `most`: Services and bytes of storage that the namespace may have; 0 for no limit.
     `version` and `volumes`: the namespace and the mounted volumes as they were read. If they have changed, the write
     starts again.
     """
-    counted = limits is not None or most_services > 0
+    counted = limits is not None or any(most)
     return {
         "namespace_version": version,
-        "limits": [limit or None for limit in (*(limits or (0, 0, 0)), most_services)] if counted else None,
+        "limits": [limit or None for limit in (*(limits or (0, 0, 0)), *most)] if counted else None,
         "services": list(needs.services),
         "config_maps": list(needs.config_maps),
         "secrets": list(needs.secrets),
@@ -216,9 +247,7 @@ def draft_creation(
     draft.write(
         _CREATE,
         _parameters(creation, draft.operation_id),
-        alone=("quota", creation.container.namespace_id)
-        if creation.limits or creation.most_services
-        else None,
+        alone=("quota", creation.container.namespace_id) if creation.limits or any(creation.most) else None,
         written=lambda rows: written(NewContainer(ContainerId(rows[0]["next_id"]), rows[0]["moment"])),
         outdated=outdated,
     )
@@ -265,6 +294,8 @@ def _parameters(creation: Creation, operation_id: UUID) -> dict[str, Any]:
         "image": image_parts(container.image),
         "revision": revision_row(container, 1, operation_id),
     }
+    if templates_of(container):
+        columns["claims"] = claims_document(container)
     return {
         "container": orjson.dumps(columns).decode(),
         "env": _rows([env_row(position, item) for position, item in enumerate(container.env)]),
@@ -273,7 +304,7 @@ def _parameters(creation: Creation, operation_id: UUID) -> dict[str, Any]:
         **facts_parameters(
             creation.facts.namespace.row_version,
             creation.limits,
-            creation.most_services,
+            creation.most,
             needs,
             creation.facts.volume_definitions,
         ),

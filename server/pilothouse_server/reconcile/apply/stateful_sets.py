@@ -91,7 +91,7 @@ async def _is_made_again(client: LeasedClient, container: Container) -> bool:
 async def before_scale(
     client: LeasedClient, container: Container, present: WorkloadObject, replicas: int, drift: Drift
 ) -> None:
-    """Applies what must be there before the number of pods changes.
+    """Applies the settings that must be there before the number of pods changes.
 
     A stop keeps the claims. While the rollout is held, further pods get the former template, too.
     """

@@ -12,9 +12,14 @@ A refusal for an existing claim (it cannot shrink, its class does not let it gro
 stays bound, and the refusal is shown as well.
 
 A claim that was bound and vanished is not made again, see `storage.claims`.
+
+The claims of a StatefulSet are made by the cluster, from templates (`volume.templated`). The worker waits for one, and
+labels and enlarges it. The row of one that no pod needs goes with the claim.
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -51,6 +56,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _GONE_AGAIN_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 20.0
 
 
 class LoadedVolume(msgspec.Struct):
@@ -157,10 +163,12 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
         )
     if found is None and (loss := claims.lost(volume)) is not None:
         return VolumeProgress(condition=loss, objects={})
+    if found is None and volume.templated:
+        return _without_claim(volume)
     if found is None:
         await client.check_home(volume.namespace_ref)
     loaded.found = found
-    wanted = claims.claim(volume)
+    wanted = claims.claim(volume, found)
     settled = found is not None and volume.observed_generation >= volume.generation
     if settled and await agreement.is_as_wanted(client, PERSISTENT_VOLUME_CLAIMS, wanted):
         assert found is not None
@@ -173,6 +181,23 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
     return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, applied)))
 
 
+def _without_claim(volume: Volume) -> VolumeProgress:
+    """The progress of a volume whose claim its StatefulSet makes, with a pod, or has not made."""
+    if not volume.owner:
+        return VolumeProgress(gone=True)
+    message = f"StatefulSet {volume.owner} makes the claim with the first pod that needs it"
+    if volume.observed.claim_uid:
+        message = (
+            f"somebody deleted PersistentVolumeClaim {volume.kubernetes_name} (uid {volume.observed.claim_uid}): its "
+            f"data are lost unless its PersistentVolume was kept. StatefulSet {volume.owner} makes an empty one with "
+            "the next pod that needs it"
+        )
+    # Pods start within moments, or much later: the longer it takes, the less often the cluster is asked.
+    age = (datetime.now(UTC) - (volume.updated_at or datetime.now(UTC))).total_seconds()
+    again = min(max(age / 2, AGAIN_SECONDS), _LONGEST_WAIT_SECONDS)
+    return VolumeProgress(condition=waiting("WaitingForStatefulSet", message), again_seconds=again)
+
+
 async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:
     namespace, name = volume.kubernetes_namespace, volume.kubernetes_name
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, namespace, name)
@@ -180,7 +205,7 @@ async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:
         return VolumeProgress(gone=True)
     if found.metadata.deletion_timestamp is not None:
         return VolumeProgress(again_seconds=AGAIN_SECONDS)
-    if found.metadata.uid == volume.taken_over:
+    if claims.is_given_back(volume, found):
         patch = claims.without_label(found)
         await client.merge_patch(PERSISTENT_VOLUME_CLAIMS, volume.namespace_ref, name, patch)
         return VolumeProgress(gone=True)

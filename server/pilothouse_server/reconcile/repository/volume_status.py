@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import TextClause, text
 
 from pilothouse_server.storage import operations, repository
-from pilothouse_server.storage.model import ObservedVolume, Volume
+from pilothouse_server.storage.model import Claims, ObservedVolume, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
@@ -131,6 +131,10 @@ async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
 async def delete(transaction: Transaction, volume: Volume) -> None:
     """Removes a volume's row for good, with its tombstone event."""
     await repository.delete_volume(transaction, volume.id)
+    if volume.owner_id is not None:
+        # A pod needs such a claim again.
+        none: dict[str, Any] = {"templates": [], "first": 0, "last": -1}
+        await repository.note_claims(transaction, Claims(volume.owner_id, volume.namespace_id, none))
     transaction.emit(operations.event(volume, "deleted", volume))
 
 

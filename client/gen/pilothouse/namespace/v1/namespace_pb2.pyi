@@ -239,6 +239,7 @@ class ResourceQuota(_message.Message):
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
     containers: _builtins.int
     """Greatest number of containers."""
     cpu: _builtins.str
@@ -250,6 +251,10 @@ class ResourceQuota(_message.Message):
     """Greatest memory of all containers, counted in the same way. A Kubernetes quantity."""
     services: _builtins.int
     """Greatest number of Services: those of their own, and those that ports of containers make."""
+    storage: _builtins.str
+    """Greatest storage of all claims: the sizes of volumes of type PERSISTENT_VOLUME_CLAIM, and of the claims that
+    StatefulSets make from templates. A Kubernetes quantity.
+    """
     def __init__(
         self,
         *,
@@ -257,10 +262,11 @@ class ResourceQuota(_message.Message):
         cpu: _builtins.str = ...,
         memory: _builtins.str = ...,
         services: _builtins.int = ...,
+        storage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "cpu", b"cpu", "memory", b"memory", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "cpu", b"cpu", "memory", b"memory", "services", b"services", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -208,8 +208,9 @@ class Volume(_message.Message):
     PERSISTENT_VOLUME_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     EXTERNAL_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. RFC 1123 label, unique in the namespace; immutable."""
+    """Required. RFC 1123 label, unique in the namespace; immutable. Claims of StatefulSets may have longer names."""
     namespace: _builtins.str
     """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
@@ -267,6 +268,10 @@ class Volume(_message.Message):
     external: _builtins.bool
     """For a config map or secret: the source is one that only the cluster has, and its name must match the namespace's
     `external_sources`; immutable.
+    """
+    owner: _builtins.str
+    """Container whose pod needs the claim, which its StatefulSet makes from a template. Empty if the volume stands by
+    itself, as a claim that was kept does.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -343,10 +348,11 @@ class Volume(_message.Message):
         persistent_volume: _builtins.str = ...,
         optional: _builtins.bool = ...,
         external: _builtins.bool = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "external", b"external", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "external", b"external", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "owner", b"owner", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,9 +88,10 @@ class StorageServiceServicer:
     """
 
     def CreateVolume(self, request, context):
-        """Creates a volume. ALREADY_EXISTS: the name is taken in the namespace. PERMISSION_DENIED: HOST_PATH without
-        `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason STORAGE_CLASS_NOT_FOUND, with the existing
-        classes): the cluster has no such `storage_class`. Without it, such a claim is FAILED and waits for its class.
+        """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
+        PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+        STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
+        claim is FAILED and waits for its class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +130,7 @@ class StorageServiceServicer:
         """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
         whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
         claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-        containers mount it.
+        containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

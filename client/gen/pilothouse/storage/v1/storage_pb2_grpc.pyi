@@ -38,9 +38,10 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]
-    """Creates a volume. ALREADY_EXISTS: the name is taken in the namespace. PERMISSION_DENIED: HOST_PATH without
-    `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason STORAGE_CLASS_NOT_FOUND, with the existing
-    classes): the cluster has no such `storage_class`. Without it, such a claim is FAILED and waits for its class.
+    """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
+    PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+    STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
+    claim is FAILED and waits for its class.
     """
     GetVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]
     """Returns one volume. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
@@ -62,7 +63,7 @@ class StorageServiceStub:
     """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
     whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
     claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-    containers mount it.
+    containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
     """
     AttachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]
     """Mounts a volume into a container and replaces its pods; `restarts` of the response is their number. An existing
@@ -88,9 +89,10 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]  # type: ignore[assignment]
-    """Creates a volume. ALREADY_EXISTS: the name is taken in the namespace. PERMISSION_DENIED: HOST_PATH without
-    `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason STORAGE_CLASS_NOT_FOUND, with the existing
-    classes): the cluster has no such `storage_class`. Without it, such a claim is FAILED and waits for its class.
+    """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
+    PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+    STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
+    claim is FAILED and waits for its class.
     """
     GetVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetVolumeRequest, _storage_pb2.GetVolumeResponse]  # type: ignore[assignment]
     """Returns one volume. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
@@ -112,7 +114,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
     whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
     claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-    containers mount it.
+    containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
     """
     AttachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]  # type: ignore[assignment]
     """Mounts a volume into a container and replaces its pods; `restarts` of the response is their number. An existing
@@ -141,9 +143,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.CreateVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.CreateVolumeResponse, _abc.Awaitable[_storage_pb2.CreateVolumeResponse]]:
-        """Creates a volume. ALREADY_EXISTS: the name is taken in the namespace. PERMISSION_DENIED: HOST_PATH without
-        `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason STORAGE_CLASS_NOT_FOUND, with the existing
-        classes): the cluster has no such `storage_class`. Without it, such a claim is FAILED and waits for its class.
+        """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
+        PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+        STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
+        claim is FAILED and waits for its class.
         """
 
     @_abc_1.abstractmethod
@@ -189,7 +192,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
         whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
         claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-        containers mount it.
+        containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
         """
 
     @_abc_1.abstractmethod

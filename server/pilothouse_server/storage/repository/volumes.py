@@ -80,7 +80,7 @@ _FILTERS = {
     "namespace": FilterField(NAMESPACES.c.name),
     **filter_fields(
         VOLUMES,
-        "name storage_class size mount_path host_path source_name reason message capacity kubernetes_name uid"
+        "name owner storage_class size mount_path host_path source_name reason message capacity kubernetes_name uid"
         " claim_storage_class claim_uid persistent_volume generation observed_generation create_time update_time"
         " delete_time stale_since labels annotations",
     ),
@@ -425,6 +425,11 @@ def _volume(row: Row) -> Volume:
             stale_since=row.stale_since,
         ),
         mounted_by=tuple(row.mounted_by),
+        owner=row.owner or "",
+        owner_id=row.owner_id,
+        templated=row.spec.get("templated", False),
+        given_back=row.spec.get("given_back", False),
+        ends_with_claim=row.spec.get("ends_with_claim", False),
         generation=row.generation,
         observed_generation=row.observed_generation,
         resource_version=row.resource_version,

@@ -1,0 +1,172 @@
+"""The claims that a StatefulSet makes from templates, as volumes with an owner. Pure functions.
+
+A claim is called TEMPLATE-CONTAINER-ORDINAL, and a pod needs one of each template. So a container needs the claims of
+the ordinals below its number of replicas, also while it is stopped. Claims of other ordinals stay or go by the
+retention policy. There may be 80,000, so no function makes a list of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from pilothouse_manifests.workloads import DELETE
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workload_settings import ClaimRetention, ClaimTemplate, StatefulSetSettings
+from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.values.quantity import Quantity
+from pilothouse_server.values.volumes import AccessMode
+
+# An answer names at most so many claims.
+MOST_NAMED = 1000
+# Volumes have these; a claim with several, or with another, shows none.
+_ACCESS_MODES: dict[str, AccessMode] = {
+    "ReadWriteOnce": "ReadWriteOnce",
+    "ReadOnlyMany": "ReadOnlyMany",
+    "ReadWriteMany": "ReadWriteMany",
+}
+
+
+class ClaimsFate(msgspec.Struct, frozen=True):
+    """The first claims that a change of a container leaves without a pod: those that stay, and those that go."""
+
+    kept: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+def templates_of(container: Container) -> tuple[ClaimTemplate, ...]:
+    """Returns the templates of its claims; none where it is no StatefulSet."""
+    workload = container.spec.workload
+    return workload.claim_templates if isinstance(workload, StatefulSetSettings) else ()
+
+
+def owned_volume(container: Container, template_name: str, name: str, *, given_back: bool) -> Volume:
+    """Returns the volume of a claim that has no row yet."""
+    template = next(each for each in templates_of(container) if each.name == template_name)
+    modes = template.access_modes
+    return Volume(
+        name=name,
+        kubernetes_name=name,
+        namespace_ref=container.namespace_ref,
+        type=CLAIM,
+        size=template.size,
+        storage_class=template.storage_class,
+        access_mode=_ACCESS_MODES.get(modes[0], "") if len(modes) == 1 else "",
+        labels=dict(template.labels),
+        annotations=dict(template.annotations),
+        owner=container.name,
+        owner_id=container.id,
+        templated=True,
+        given_back=given_back,
+    )
+
+
+def claims_document(container: Container, *, deleting: bool = False) -> dict[str, Any]:
+    """Returns the claims that its pods need as the database reads them; none if it is `deleting`."""
+    numbers = range(0) if deleting or container.deletion_requested_at is not None else _ordinals(container)
+    return {
+        "templates": [
+            {
+                "template": each.name,
+                "prefix": _prefix(container, each),
+                "bytes": Quantity.parse(each.size).whole,
+            }
+            for each in templates_of(container)
+        ],
+        "first": numbers.start,
+        "last": numbers.stop - 1,
+    }
+
+
+def claims_differ(stored: Container, wanted: Container) -> bool:
+    """Returns whether a change needs other claims, or the retention of those that it does not need differs."""
+    if not templates_of(stored) and not templates_of(wanted):
+        return False
+    return (_ordinals(stored), stored.spec.workload) != (_ordinals(wanted), wanted.spec.workload)
+
+
+def needs_more_claims(stored: Container | None, wanted: Container) -> bool:
+    """Returns whether its pods need claims that they did not need before."""
+    if stored is None or not _ordinals(wanted):
+        return bool(templates_of(wanted))
+    before, after = _ordinals(stored), _ordinals(wanted)
+    more = after.start < before.start or after.stop > before.stop
+    return bool(templates_of(wanted)) and (more or not _names(wanted) <= _names(stored))
+
+
+def deleted_by_policy(container: Container) -> bool:
+    """Returns whether the cluster deletes claims that its pods need no more."""
+    retention = _retention(container)
+    going = container.deletion_requested_at is not None
+    return (retention.when_deleted if going else retention.when_scaled) == DELETE
+
+
+def fate_of_deletion(container: Container) -> ClaimsFate:
+    """Returns which of its claims stay and which go when it is deleted."""
+    names = _first(_claims(container, templates_of(container), range(0)))
+    if _retention(container).when_deleted == DELETE:
+        return ClaimsFate(deleted=names)
+    return ClaimsFate(kept=names)
+
+
+def fate_of_change(stored: Container, wanted: Container) -> ClaimsFate:
+    """Returns which claims that its pods do not need after a change stay, and which go.
+
+    The cluster deletes claims with their pods: a container that is stopped keeps them, as do templates that go.
+    """
+    present = _names(wanted)
+    without = tuple(each for each in templates_of(stored) if each.name not in present)
+    others = tuple(each for each in templates_of(stored) if each.name in present)
+    kept = _first(_claims(stored, without, range(0)))
+    left = _first(_claims(stored, others, _ordinals(wanted)))
+    if _retention(wanted).when_scaled == DELETE and wanted.desired_state == "running":
+        return ClaimsFate(kept, left)
+    return ClaimsFate((*kept, *left)[:MOST_NAMED])
+
+
+def why_needed(container: Container, name: str) -> str:
+    """Returns why a claim of a container cannot be deleted; empty if no pod needs it."""
+    numbers = _ordinals(container) if container.deletion_requested_at is None else range(0)
+    for each in templates_of(container):
+        prefix = _prefix(container, each)
+        ordinal = name.removeprefix(prefix)
+        if name.startswith(prefix) and ordinal.isdecimal() and int(ordinal) in numbers:
+            return (
+                f'the claim of pod {container.kubernetes_name}-{ordinal} of container "{container.name}": set its '
+                f"replicas to at most {int(ordinal) - numbers.start}, or delete the container, first"
+            )
+    return ""
+
+
+def _ordinals(container: Container) -> range:
+    workload = container.spec.workload
+    first = workload.first_ordinal if isinstance(workload, StatefulSetSettings) else 0
+    return range(first, first + container.replicas)
+
+
+def _names(container: Container) -> frozenset[str]:
+    return frozenset(each.name for each in templates_of(container))
+
+
+def _prefix(container: Container, template: ClaimTemplate) -> str:
+    # A container that is being made has no name on the cluster yet, and gets its own.
+    return f"{template.name}-{container.kubernetes_name or container.name}-"
+
+
+def _claims(container: Container, templates: tuple[ClaimTemplate, ...], without: range) -> Iterator[str]:
+    for ordinal in _ordinals(container):
+        if ordinal not in without:
+            for each in templates:
+                yield f"{_prefix(container, each)}{ordinal}"
+
+
+def _first(names: Iterator[str]) -> tuple[str, ...]:
+    return tuple(islice(names, MOST_NAMED))
+
+
+def _retention(container: Container) -> ClaimRetention:
+    workload = container.spec.workload
+    return workload.claim_retention if isinstance(workload, StatefulSetSettings) else ClaimRetention()
