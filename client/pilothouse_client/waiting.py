@@ -387,6 +387,36 @@ def wait_for(
     raise WaitError(f"{asked.name}: the watch was closed", last)
 
 
+def wait_for_run(
+    client: Nouns[BlockingTransport], asked: pb.Container, name: str, *, timeout: float
+) -> pb.Run:
+    """Watches until the run of this name has succeeded; returns it.
+
+    Raises WaitError if it fails or is removed, or `timeout` seconds pass.
+    """
+    last = pb.Run(name=name, status=pb.CONTAINER_STATUS_PENDING)
+    try:
+        with client.with_options(timeout=timeout).containers.watch_runs(
+            namespace=asked.namespace, name=asked.name
+        ) as watch:
+            for change in watch:
+                if change.resource.name != name:
+                    continue
+                last = change.resource
+                if change.kind is ChangeKind.DELETED:
+                    raise WaitError(f"{name} was removed during the wait", asked)
+                if last.status == pb.CONTAINER_STATUS_SUCCEEDED:
+                    return last
+                if last.status == pb.CONTAINER_STATUS_FAILED:
+                    why = " ".join(filter(None, (last.reason, last.message)))
+                    raise WaitError(f"{name}: {why}", asked)
+    except DeadlineExceededError:
+        detail = " ".join(filter(None, (last.reason, last.message)))
+        words = f"{name} has not succeeded after {timeout:g} s"
+        raise WaitError(f"{words}: {detail}" if detail else words, asked) from None
+    raise WaitError(f"{name}: the watch was closed", asked)
+
+
 def judge_namespace(asked: Namespace, seen: Namespace) -> Verdict:
     """Returns whether a namespace is on its cluster as the call that returned `asked` has requested."""
     follows = not seen.reconciling and seen.observed_generation >= asked.generation

@@ -436,6 +436,7 @@ class Application:
         for noun in nouns:
             self.watched |= noun.watched
             self._jobs += noun.jobs
+            self.store.renderers |= noun.rendered
         self.store.renderers |= {name: each.render for name, each in self.watched.items()}
         descriptors: dict[Any, Sequence[object]] = {noun.service.DESCRIPTOR: [noun.service] for noun in nouns}
         identity = IDENTITY_SERVICE

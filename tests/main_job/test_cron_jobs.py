@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -135,6 +136,38 @@ async def test_a_run_on_request_is_made_once_and_owned_by_the_cron_job(schedules
     await schedules.calls.restart(namespace=NAMESPACE, name="asked")
     runs = await schedules.until_runs("asked", SUCCEEDED, SUCCEEDED)
     assert [(run.name, run.number) for run in runs] == [("asked-run-2", 2), ("asked-run-1", 1)]
+
+
+async def test_runs_are_watched_and_a_watch_continues_after_its_token(schedules: Schedules) -> None:
+    await schedules.create("watched", successful_history_limit=0)
+    watch = schedules.calls.watch_runs
+    seen: list[tuple[str, int, str]] = []
+    token = ""
+    for number in (1, 2):
+        await schedules.calls.run(namespace=NAMESPACE, name="watched")
+        async with watch(namespace=NAMESPACE, name="watched", resume_token=token) as changes:
+            async for change in changes:
+                run = change.resource
+                if change.kind.name in ("ADDED", "MODIFIED", "DELETED"):
+                    assert (run.namespace, run.container) == (NAMESPACE, "watched")
+                    seen.append((change.kind.name, run.number, pb.ContainerStatus.Name(run.status)[17:]))
+                token = change.resume_token or token
+                if token and seen and seen[-1][1:] == (number, "SUCCEEDED"):
+                    break
+    assert [each for each in seen if each[1] == 2][-1] == ("MODIFIED", 2, "SUCCEEDED")
+    assert seen.count(("MODIFIED", 1, "SUCCEEDED")) + seen.count(("ADDED", 1, "SUCCEEDED")) == 1
+    await schedules.calls.delete(namespace=NAMESPACE, name="watched")
+    async with watch(namespace=NAMESPACE, name="watched", resume_token=token) as changes:
+        gone = [change.resource.number async for change in _until_both_are_gone(changes)]
+    assert gone == [1, 2]
+
+
+async def _until_both_are_gone(changes: Any) -> AsyncIterator[Any]:
+    async for change in changes:
+        if change.kind.name == "DELETED":
+            yield change
+            if change.resource.number == 2:
+                return
 
 
 async def test_stop_and_pause_suspend_the_schedule_and_runs_go_on(schedules: Schedules) -> None:

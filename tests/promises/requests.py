@@ -177,7 +177,7 @@ _CONTAINERS: dict[str, Fields] = {
     "ListContainerRevisions": {"namespace": OWN, "name": target("UpdateContainer")},
     "RollbackContainer": {"namespace": OWN, "name": target("RollbackContainer")},
     "ListRuns": {"namespace": OWN, "name": target("RunContainer")},
-    **_in_namespace("ListContainers", "WatchContainers", "ListImages"),
+    **_in_namespace("ListContainers", "WatchContainers", "WatchRuns", "ListImages"),
 }
 _STORAGE: dict[str, Fields] = {
     "CreateVolume": {"namespace": OWN, "volume": volume(target("CreateVolume"))},

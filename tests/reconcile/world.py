@@ -291,7 +291,7 @@ async def world(database: Database, *, speed: float = 10.0, tls: bool = False) -
     )
     engines = engine.Database.connect(settings)
     store = Store(engines)
-    for noun in ("container", "namespace"):
+    for noun in ("container", "namespace", "run"):
         store.renderers[noun] = lambda entity: Rendered(msgspec.json.encode(entity.name))
     try:
         async with SimulatedCluster(speed=speed, tls=tls) as cluster:

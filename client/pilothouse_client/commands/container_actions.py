@@ -27,14 +27,16 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Wait,
     WaitSeconds,
+    Watch,
     Yes,
+    check_watch,
     confirm,
     enum_number,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import done, show, show_all
+from pilothouse_client.commands.output import done, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
-from pilothouse_client.waiting import Goal, starts_from_nothing
+from pilothouse_client.waiting import Goal, starts_from_nothing, wait_for_run
 
 # So many claims are named.
 _CLAIMS = 20
@@ -142,20 +144,38 @@ def run(
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Start a new run of a Job; `--wait` waits until it has succeeded."""
+    """Start a new run of a Job or CronJob; `--wait` waits until it has succeeded."""
     with connect() as client:
         answer = client.containers.run(
             namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
         )
-        goal = Goal.SUCCEEDED if wait and not validate_only else None
+        waits = wait and not validate_only
+        if answer.container.workload_kind == pb.WORKLOAD_KIND_CRON_JOB:
+            of_schedule = answer.run
+            if waits:
+                of_schedule = wait_for_run(client, answer.container, of_schedule.name, timeout=wait_timeout)
+            show(of_schedule, RUN_COLUMNS, output)
+            return
+        goal = Goal.SUCCEEDED if waits else None
         wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
 
 
 def runs(
-    name: ContainerName, namespace: Namespace = "", limit: Limit = 0, output: Output = Format.TABLE
+    name: ContainerName,
+    namespace: Namespace = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
 ) -> None:
-    """List the runs of a Job, newest first."""
+    """List the runs of a Job or CronJob, newest first, or watch them."""
     with connect() as client:
+        if watch:
+            check_watch("", "", limit)
+            with client.containers.watch_runs(
+                namespace=namespace_or_default(namespace), name=name
+            ) as changes:
+                show_changes(changes, RUN_COLUMNS, output)
+            return
         found = client.containers.list_runs(namespace=namespace_or_default(namespace), name=name)
         show_all(found, RUN_COLUMNS, output, limit)
 

@@ -141,7 +141,7 @@ PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMAGE", lambda program: program.image),
 ]
 RUN_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("NUMBER", lambda run: run.number),
+    OutputColumn("NUMBER", lambda run: run.number or ""),
     OutputColumn("NAME", lambda run: run.name),
     OutputColumn("STATUS", lambda run: enum_label(run, "status")),
     OutputColumn("EXIT", lambda run: run.exit_code if run.HasField("exit_code") else ""),

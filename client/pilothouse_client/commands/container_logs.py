@@ -33,7 +33,9 @@ def logs(
         bool, typer.Option("--timestamps", help="Show when each line was written.")
     ] = False,
     pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
-    run: Annotated[int, typer.Option("--run", min=0, help="Only of this run of a Job, by its number.")] = 0,
+    run: Annotated[
+        int, typer.Option("--run", min=0, help="Only of this run of a Job or CronJob, by its number.")
+    ] = 0,
     program: ProgramName = "",
     init_container: Annotated[
         str, typer.Option("--init-container", help="The same as --container.", hidden=True)

@@ -33,6 +33,7 @@ class Containers(NounClient[TransportT]):
     )
     # The answer also names the differences, and what is not brought back.
     rollback = Unary(pb.RollbackContainerRequest, pb.RollbackContainerResponse, whole)
+    watch_runs = Watch(pb.WatchRunsRequest, pb.WatchRunsResponse, lambda answer: answer.run)
     watch = Watch(pb.WatchContainersRequest, pb.WatchContainersResponse, lambda answer: answer.container)
     list_status_history = Pages(
         pb.ListStatusHistoryRequest, pb.ListStatusHistoryResponse, lambda answer: answer.status_changes

@@ -106,6 +106,8 @@ class ContainerRun(Value, frozen=True):
     exit_code: int | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    container: str = ""
+    namespace: str = ""
 
 
 class RunState(msgspec.Struct, frozen=True, gc=False):
@@ -127,10 +129,15 @@ def run_end(container: Container) -> Condition | None:
 def newest_run(container: Container) -> ContainerRun:
     """Returns the newest run of a container before the cluster has shown it; one of a CronJob has no number yet."""
     if has_schedule(container):
-        return ContainerRun(run_name(container, container.spec.run), 0, "pending", "Creating")
+        return _not_seen(container, run_name(container, container.spec.run), 0, "pending")
     status: Status = "pending" if container.desired_state == "running" else container.desired_state
-    return with_end(
-        container, ContainerRun(container.kubernetes_name, container.spec.run, status, "Creating")
+    unseen = _not_seen(container, container.kubernetes_name, container.spec.run, status)
+    return with_end(container, unseen)
+
+
+def _not_seen(container: Container, name: str, number: int, status: Status) -> ContainerRun:
+    return ContainerRun(
+        name, number, status, "Creating", container=container.name, namespace=container.namespace
     )
 
 
@@ -214,6 +221,8 @@ def run_of(container: Container, job: Job, number: int, pods: Sequence[PodObserv
         exit_code=next(codes, None) if state.status != "succeeded" else None,
         start_time=storable(job.status.start_time),
         end_time=None if end is None else storable(job.status.completion_time or end.last_transition_time),
+        container=container.name,
+        namespace=container.namespace,
     )
 
 

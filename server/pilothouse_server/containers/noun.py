@@ -11,6 +11,7 @@ from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic, run_as_owner
+from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.unit_of_work import Store
 
 
@@ -33,6 +34,7 @@ def containers_noun(
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers, keys),
         watched={"container": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
+        rendered={"run": lambda run: Rendered(messages.RUN.to_proto(run).SerializeToString())},
         permissions=frozenset({PRIVILEGED, CONFIG_USE_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held

@@ -85,6 +85,7 @@ get_many = repository.get_many
 find_cached = repository.find_cached
 list_ready = repository.list_ready
 stream_ready = repository.stream_ready
+stream_runs = repository.stream_runs
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:
@@ -431,8 +432,12 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Removes every container of a namespace from the database, with a tombstone each; the cluster keeps its own."""
+    found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
+    runs = await repository.runs_by_id(transaction, found)
     for container in await repository.remove_all(transaction, namespace.id):
         transaction.emit(event(container, "deleted", container))
+    for id_, (owner, run) in runs.items():
+        transaction.emit(repository.run_event(owner, run, id_, "deleted", run))
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:

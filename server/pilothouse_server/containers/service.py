@@ -59,6 +59,19 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         yield b"".join(messages.parts(item))
 
 
+async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[pb.Run]:
+    async for run in operations.stream_runs(
+        transaction,
+        namespace_id=wanted.namespace_id,
+        name=wanted.name,
+        status=wanted.status,
+        selector=wanted.selector,
+        visible=call.visible_namespaces(),
+    ):
+        yield messages.RUN.to_proto(run)
+
+
+_WATCHED_RUNS = Watched("run", _runs, statuses=messages.STATUS.word)
 _WATCHED = Watched("container", _resources, statuses=messages.STATUS.word)
 
 _CONTAINER = AnswerField(pb.GetContainerResponse, "container")
@@ -308,6 +321,10 @@ class ContainerService:
             warnings=map(wire.WARNING.to_proto, collected),
             changes=messages.changes_between(done.before, done.container),
         )
+
+    def WatchRuns(self, _request: pb.WatchRunsRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches the runs of Jobs and CronJobs."""
+        return watch(self._watches, call, _WATCHED_RUNS)
 
     def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""

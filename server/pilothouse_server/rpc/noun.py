@@ -13,7 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 # Marks everything of a noun in a namespace for deletion.
@@ -43,13 +43,15 @@ class InNamespaces:
 class Noun:
     """One noun of the API.
 
-    `watched`: how its watched resources are loaded and rendered, by their types. `permissions`: those that
+    `watched`: how its watched resources are loaded and rendered, by their types. `rendered`: how those are whose
+    messages are not stored next to their rows. `permissions`: those that
     its operations require in addition to the ones that its methods declare. `in_namespaces` is None for a
     noun that does not live in them. `jobs` are its periodic work.
     """
 
     service: Service
     watched: Mapping[str, Watched] = field(default_factory=dict)
+    rendered: Mapping[str, Renderer] = field(default_factory=dict)
     permissions: frozenset[str] = frozenset()
     in_namespaces: InNamespaces | None = None
     jobs: tuple[Periodic, ...] = ()

@@ -44,7 +44,13 @@ from pilothouse_server.containers.repository.images import (
     list_images,
 )
 from pilothouse_server.containers.repository.revisions import list_revisions, read_revision
-from pilothouse_server.containers.repository.runs import find_run_name, list_runs
+from pilothouse_server.containers.repository.runs import (
+    find_run_name,
+    list_runs,
+    run_event,
+    runs_by_id,
+    stream_runs,
+)
 from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
 __all__ = [
@@ -77,10 +83,13 @@ __all__ = [
     "list_runs",
     "read_revision",
     "remove_all",
+    "run_event",
+    "runs_by_id",
     "service_limits",
     "storage_limits",
     "stream_containers",
     "stream_ready",
+    "stream_runs",
     "usage_of_quota",
     "users_of_claim",
     "users_of_source",

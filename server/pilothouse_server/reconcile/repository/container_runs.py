@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from sqlalchemy import text
 
+from pilothouse_server.containers import repository
 from pilothouse_server.containers.job_status import REMOVED, REMOVED_MESSAGE, ContainerRun, run_end, runs_kept
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workloads import has_schedule
@@ -31,9 +32,6 @@ SET status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.messa
     exit_code = COALESCE(EXCLUDED.exit_code, t.exit_code), start_time = EXCLUDED.start_time,
     end_time = EXCLUDED.end_time
 WHERE t.end_time IS NULL OR (t.exit_code IS NULL AND EXCLUDED.exit_code IS NOT NULL)
-""")
-_NUMBERS = text("""
-SELECT container_id, name, number FROM container_runs WHERE container_id = ANY(CAST(:ids AS bigint[]))
 """)
 _REMOVED = text("""
 UPDATE container_runs AS t
@@ -63,8 +61,9 @@ async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequen
     """
     if not seen:
         return
+    before = await repository.runs_by_id(transaction, [container for container, _ in seen])
     newest = {int(container.id): container.spec.run for container, _ in seen}
-    seen, of_schedules = await _numbered(transaction, seen)
+    seen, of_schedules = _numbered(seen, before.values())
     newest |= of_schedules
     if rows := [_row(container, run) for container, runs in seen for run in runs]:
         await transaction.connection.execute(_SEEN, {"rows": as_json(rows)})
@@ -81,17 +80,26 @@ async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequen
     keys = {"rows": there, "reason": REMOVED, "message": REMOVED_MESSAGE}
     await transaction.connection.execute(_REMOVED, keys)
     await transaction.connection.execute(_PRUNE, {"rows": there})
+    after = await repository.runs_by_id(transaction, [container for container, _ in seen])
+    for id_, (container, run) in after.items():
+        if id_ not in before:
+            transaction.emit(repository.run_event(container, run, id_, "added"))
+        elif run != before[id_][1]:
+            transaction.emit(repository.run_event(container, run, id_, "modified", before[id_][1]))
+    for id_, (container, run) in before.items():
+        if id_ not in after:
+            transaction.emit(repository.run_event(container, run, id_, "deleted", run))
 
 
-async def _numbered(
-    transaction: Transaction, seen: Sequence[tuple[Container, Sequence[ContainerRun]]]
+def _numbered(
+    seen: Sequence[tuple[Container, Sequence[ContainerRun]]],
+    before: Iterable[tuple[Container, ContainerRun]],
 ) -> tuple[Sequence[tuple[Container, Sequence[ContainerRun]]], dict[int, int]]:
     """Returns the same with the numbers of runs of CronJobs, and the newest number of each of these by its id."""
     scheduled = {int(container.id): dict[str, int]() for container, _ in seen if has_schedule(container)}
-    if not scheduled:
-        return seen, {}
-    for row in await transaction.connection.execute(_NUMBERS, {"ids": list(scheduled)}):
-        scheduled[row.container_id][row.name] = row.number
+    for container, run in before:
+        if int(container.id) in scheduled:
+            scheduled[int(container.id)][run.name] = run.number
     numbered = []
     for container, runs in seen:
         if (known := scheduled.get(int(container.id))) is not None:

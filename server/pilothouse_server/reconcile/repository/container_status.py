@@ -217,7 +217,10 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
 
 async def delete(transaction: Transaction, container: Container) -> None:
     """Removes a container's row for good, with its tombstone event."""
+    runs = await repository.runs_by_id(transaction, [container])
     await transaction.connection.execute(_DELETE, {"id": container.id})
+    for id_, (_, run) in runs.items():
+        transaction.emit(repository.run_event(container, run, id_, "deleted", run))
     transaction.emit(event(container, "deleted", before=container))
     # The rows of its Services.
     transaction.follow_up |= bool(container.ports)

@@ -2510,6 +2510,8 @@ class Run(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the Job on the cluster. Of a Job that of the container for the first run, then `NAME-2` and so on; of a
     CronJob as its controller calls it, and `NAME-run-1` and so on for runs that were requested.
@@ -2524,6 +2526,10 @@ class Run(_message.Message):
     """Exit code of the pod that failed."""
     message: _builtins.str
     """Cause for people, with the name of the pod that failed."""
+    container: _builtins.str
+    """Name of its container."""
+    namespace: _builtins.str
+    """Namespace of its container."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Time when it began; unset while suspended from the beginning."""
@@ -2543,10 +2549,12 @@ class Run(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        container: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "message", b"message", "name", b"name", "number", b"number", "reason", b"reason", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "container", b"container", "end_time", b"end_time", "exit_code", b"exit_code", "message", b"message", "name", b"name", "namespace", b"namespace", "number", b"number", "reason", b"reason", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -4492,6 +4500,92 @@ class RollbackContainerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollbackContainerResponse: _TypeAlias = RollbackContainerResponse  # noqa: Y015
+
+@_typing.final
+class WatchRunsRequest(_message.Message):
+    """Request for a stream of runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Restricts the result to this namespace; empty means every namespace that the caller may see."""
+    name: _builtins.str
+    """Restricts the result to the runs of this container; empty means all."""
+    label_selector: _builtins.str
+    """Kubernetes label selector, of the containers' labels."""
+    status: Global___ContainerStatus.ValueType
+    """Restricts the result to runs of this status."""
+    resume_token: _builtins.str
+    """Token of an earlier response. The stream continues exactly after that response; the other fields must be unchanged."""
+    bookmark_period_seconds: _builtins.int
+    """Seconds between bookmarks while nothing happens; default 10, at most 300."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        label_selector: _builtins.str = ...,
+        status: Global___ContainerStatus.ValueType = ...,
+        resume_token: _builtins.str = ...,
+        bookmark_period_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRunsRequest: _TypeAlias = WatchRunsRequest  # noqa: Y015
+
+@_typing.final
+class WatchRunsResponse(_message.Message):
+    """One response of the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_TYPE_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    change_type: _resource_pb2.ChangeType.ValueType
+    """Kind of the change."""
+    revision: _builtins.int
+    """Position of the change in commit order; 0 for the current state before SYNCED. For SYNCED it is a lower bound: see
+    ChangeType.
+    """
+    resume_token: _builtins.str
+    """Token to continue after this response; empty before SYNCED."""
+    @_builtins.property
+    def run(self) -> Global___Run:
+        """Unset for SYNCED and BOOKMARK."""
+
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent, by the server's clock. Unset before SYNCED."""
+
+    def __init__(
+        self,
+        *,
+        change_type: _resource_pb2.ChangeType.ValueType = ...,
+        run: Global___Run | None = ...,
+        revision: _builtins.int = ...,
+        resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "resume_token", b"resume_token", "revision", b"revision", "run", b"run", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRunsResponse: _TypeAlias = WatchRunsResponse  # noqa: Y015
 
 @_typing.final
 class WatchContainersRequest(_message.Message):

@@ -115,6 +115,11 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.FromString,
                 _registered_method=True)
+        self.WatchRuns = channel.unary_stream(
+                '/pilothouse.container.v1.ContainerService/WatchRuns',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsResponse.FromString,
+                _registered_method=True)
         self.WatchContainers = channel.unary_stream(
                 '/pilothouse.container.v1.ContainerService/WatchContainers',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchContainersRequest.SerializeToString,
@@ -310,6 +315,14 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRuns(self, request, context):
+        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
+        run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchContainers(self, request, context):
         """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
         change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -458,6 +471,11 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.RollbackContainer,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.SerializeToString,
+            ),
+            'WatchRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRuns,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsResponse.SerializeToString,
             ),
             'WatchContainers': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchContainers,
@@ -906,6 +924,33 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/RollbackContainer',
             pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.RollbackContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/WatchRuns',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.WatchRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

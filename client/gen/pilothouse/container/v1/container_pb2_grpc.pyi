@@ -123,6 +123,10 @@ class ContainerServiceStub:
     StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
     UpdateContainer.
     """
+    WatchRuns: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchRunsRequest, _container_pb2.WatchRunsResponse]
+    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
+    run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+    """
     WatchContainers: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
@@ -258,6 +262,10 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
     StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
     UpdateContainer.
+    """
+    WatchRuns: _aio.UnaryStreamMultiCallable[_container_pb2.WatchRunsRequest, _container_pb2.WatchRunsResponse]  # type: ignore[assignment]
+    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
+    run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
     """
     WatchContainers: _aio.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]  # type: ignore[assignment]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
@@ -481,6 +489,16 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
         StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
         UpdateContainer.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRuns(
+        self,
+        request: _container_pb2.WatchRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_container_pb2.WatchRunsResponse], _abc.AsyncIterator[_container_pb2.WatchRunsResponse]]:
+        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
+        run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
         """
 
     @_abc_1.abstractmethod
