@@ -49,7 +49,8 @@ def import_deployments(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kind of workloads: deployment (default), stateful_set, daemon_set; repeat.", metavar="KIND"
+            help="Kind of workloads: deployment (default), stateful_set, daemon_set, job, cron_job; repeat.",
+            metavar="KIND",
         ),
     ] = None,
     validate_only: ValidateOnly = False,

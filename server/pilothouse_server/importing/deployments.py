@@ -24,7 +24,7 @@ from pilothouse_manifests.cron_jobs import (
 )
 from pilothouse_manifests.extra_fields import carry
 from pilothouse_manifests.fields import FieldPart, Values
-from pilothouse_manifests.jobs import JOB_TEMPLATE
+from pilothouse_manifests.jobs import JOB_TEMPLATE, WRITTEN_LABELS
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, service_type
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
@@ -48,6 +48,7 @@ from pilothouse_server.values.volumes import VolumeMount
 
 # The annotations that controllers and kubectl put on a workload for themselves.
 NOTES = (
+    "batch.kubernetes.io/",
     "deployment.kubernetes.io/",
     "deprecated.daemonset.template.generation",
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -109,6 +110,11 @@ def convert(
         rollout, template = _read_workload(type_, spec, main_program)
     main, selector = template.main, template.selector
     pod_labels, pod_annotations = template.labels, template.annotations
+    labels = metadata.get("labels") or {}
+    if type_.runs:
+        # The API writes them again for each run.
+        labels, pod_labels = _without_written(labels), _without_written(pod_labels)
+        selector = {}
     left_there += template.left_there
     kubernetes_name = str(metadata["name"])
     replicas, stopped = rollout.get("replicas", 1), bool(rollout.get("suspended"))
@@ -133,7 +139,7 @@ def convert(
         replicas=replicas or 1,
         desired_state="stopped" if stopped or not replicas else "running",
         hold_rollout=rollout.get("hold_rollout", False),
-        labels=_without_ours(metadata.get("labels")) if is_orphan else _theirs(metadata.get("labels")),
+        labels=_without_ours(labels) if is_orphan else _theirs(labels),
         annotations=_theirs(metadata.get("annotations")),
         spec=msgspec.structs.replace(
             described.spec,
@@ -211,6 +217,10 @@ def _merge(into: Values, values: Values) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def _without_written(labels: dict[str, str]) -> dict[str, str]:
+    return {key: text for key, text in labels.items() if key not in WRITTEN_LABELS}
 
 
 def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ and its ports are not the container's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -50,8 +50,15 @@ from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
-from pilothouse_server.kubernetes.objects import SERVICE_ACCOUNTS, SERVICES, Manifest, WorkloadObject
+from pilothouse_server.kubernetes.objects import (
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Manifest,
+    OwnerReference,
+    WorkloadObject,
+)
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.kubernetes.set_objects import CRON_JOBS
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, claim
@@ -272,8 +279,17 @@ def _names(listed: _Listed, names: Sequence[str]) -> Sequence[str]:
     """Returns those of a kind that are wanted: these names as far as they are there, or all without an owner."""
     if names:
         return [name for name in dict.fromkeys(names) if name in listed.there or name in listed.odd]
-    nobodys = [name for name, item in listed.there.items() if not item.metadata.label(CONTAINER_UID)]
+    nobodys = [
+        name
+        for name, item in listed.there.items()
+        if not item.metadata.label(CONTAINER_UID) and not _is_run(item.metadata.owner_references)
+    ]
     return [*nobodys, *listed.odd]
+
+
+def _is_run(owners: Iterable[OwnerReference]) -> bool:
+    """Returns whether an object is a run of a CronJob: a Job that is made and deleted with it."""
+    return any(owner.kind == CRON_JOBS.kind and owner.controller for owner in owners)
 
 
 async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], tuple[str, ...]]:
@@ -331,6 +347,10 @@ async def _candidate(
     live = await client.read(type_.resource, namespace.kubernetes_name, name)
     if unfit_for_rows := unfit.problems(live):
         return Candidate(name, problems=tuple(unfit_for_rows))
+    owners = msgspec.convert(live["metadata"].get("ownerReferences") or [], list[OwnerReference])
+    if _is_run(owners):
+        words = f"it is a run of CronJob {owners[0].name}: import that"
+        return Candidate(name, problems=(f"metadata.ownerReferences: {words}",))
     converted = convert(live, services, theirs.orphans)
     if converted.problems:
         return Candidate(name, problems=converted.problems)
@@ -403,11 +423,24 @@ async def _changed_by_apply(client: ClusterClient, container: Container, live: M
     """
     manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
     after = await client.dry_run(workload_type(container).resource, manifest, force=True)
-    if after["spec"]["template"] == live["spec"]["template"]:
+    steps = workload_type(container).template
+    if _template(after, steps) == _template(live, steps):
         return []
-    template = ".spec.template"
+    template = "".join(f".{step}" for step in steps)
     paths = [path for path in field_paths.differing(manifest, live, after) if path.startswith(template)]
     return paths or [template]
+
+
+def _template(workload: Manifest, steps: Sequence[str]) -> Manifest:
+    """Returns the template of pods, without the label that a CronJob gets: it changes no pod that is there."""
+    found: Manifest = workload
+    for step in steps:
+        found = found[step]
+    metadata = dict(found.get("metadata") or {})
+    metadata["labels"] = {
+        key: text for key, text in (metadata.get("labels") or {}).items() if key != CONTAINER_UID
+    }
+    return {**found, "metadata": {key: value for key, value in metadata.items() if value}}
 
 
 async def _try_claims(client: ClusterClient, namespace: Namespace, found: Discovered) -> None:

@@ -23,8 +23,10 @@ from pilothouse_server.values.resources import Condition
 
 
 def has_ended(container: Container, job: WorkloadObject | None) -> bool:
-    """Returns whether nothing is to be done for the newest run any more."""
-    return run_end(container) is not None if job is None else job.finished is not None
+    """Returns whether nothing is to be done for the newest run any more. One that is imported gets our label first."""
+    if job is None:
+        return run_end(container) is not None
+    return job.finished is not None and job.metadata.label(CONTAINER_UID) == container.uid
 
 
 def lost(container: Container, job: WorkloadObject | None) -> Condition | None:
