@@ -56,7 +56,7 @@ def read_pod(pod: ObjectSource, main: str = "", *, runs: bool = False) -> ReadPo
     """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`.
 
     `main`: the name of its main program; by default the first one, to which kubectl also turns. `runs`: it is that of
-    a Job, whose restart policy has been read.
+    a Job, and its restart policy has been read.
     """
     volumes = _volumes(pod)
     values = read(POD_OF_RUN if runs else POD, pod, _HOOKS) or {}
