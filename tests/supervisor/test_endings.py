@@ -46,9 +46,16 @@ async def running_group(database: Database, directory: Path) -> AsyncIterator[Gr
 
 
 class Load:
-    """Makes containers one after the other, by each client, and follows them by another."""
+    """Makes containers one after the other, by each client, and follows them by another.
 
-    def __init__(self, clients: list[AsyncClient], watchers: list[AsyncClient]) -> None:
+    Where it is `measured`, the makers rest once they have made several times what `grows` was asked for: a server takes
+    seconds to start again, and thousands of containers show no more than some hundred.
+    """
+
+    def __init__(
+        self, clients: list[AsyncClient], watchers: list[AsyncClient], *, measured: bool = False
+    ) -> None:
+        self._turns = asyncio.Semaphore(0) if measured else None
         self.made: list[str] = []
         self.seen: list[list[str]] = [[] for _ in watchers]
         self.refused: list[PilothouseError] = []
@@ -59,6 +66,8 @@ class Load:
     async def _make(self, number: int, client: AsyncClient) -> None:
         step = 0
         while not self._enough:
+            if self._turns is not None:
+                await self._turns.acquire()
             name = f"load-{number}-{step}"
             container = container_pb2.Container(name=name, image="nginx:1.27")
             try:
@@ -81,6 +90,7 @@ class Load:
     async def grows(self, by: int = 20) -> None:
         """Returns once so many more are made."""
         wanted = len(self.made) + by
+        self._give_turns(5 * by)
 
         async def enough() -> bool:
             return len(self.made) >= wanted or all(maker.done() for maker in self._makers)
@@ -91,7 +101,13 @@ class Load:
     async def finish(self) -> None:
         """Ends the makers; raises the error that one of them met."""
         self._enough = True
+        self._give_turns(len(self._makers))
         await asyncio.wait_for(asyncio.gather(*self._makers), patient(60.0))
+
+    def _give_turns(self, count: int) -> None:
+        if self._turns is not None:
+            for _ in range(count):
+                self._turns.release()
 
     async def all_are_seen(self) -> None:
         """Waits until each watcher has seen each container once."""
@@ -115,7 +131,7 @@ async def test_a_killed_process_costs_its_callers_nothing(database: Database, tm
     async with running_group(database, tmp_path) as running:
         clients = [await running.client(child) for child in sorted(running.children()) * 2]
         await clients[0].namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
-        load = Load(clients[:2], clients[2:])
+        load = Load(clients[:2], clients[2:], measured=True)
         for _ in range(2):
             # Each in its turn, among them the one that was started again.
             victim = min(running.children())
