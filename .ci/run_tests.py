@@ -1,4 +1,4 @@
-"""Runs both tiers of the tests, and once more, by themselves, those that failed beside others.
+"""Runs the tests, and once more, by themselves, those that failed beside others.
 
 A fault fails again and fails the run. A test that passes when it is repeated does not, but it is a fault of the test or
 of the product as well: each is named at the end, so that nobody has to search the output for it.
@@ -16,9 +16,11 @@ FAILED = Path(".pytest_cache/v/cache/lastfailed")
 # In which tests processes crashed, as tests/endings.py leaves it there.
 CRASHED = Path(".pytest_cache/v/tests/crashed")
 TIERS = ("make", "test", "test-all")
+# Those of the tier `system`, too, which are skipped for want of a program. The last `-m` is the one that counts.
+_ALL = "-m 'not soak'"
 # Which tests took longest is told, so that one that takes longer than before is seen.
-FIRST = (*TIERS, "ARGS=--durations=25")
-ONCE_MORE = (*TIERS, "PARALLEL=", "ARGS=--last-failed --last-failed-no-failures=none")
+FIRST = (*TIERS, f"ARGS={_ALL} --durations=25")
+ONCE_MORE = (*TIERS, "PARALLEL=", f"ARGS={_ALL} --last-failed --last-failed-no-failures=none")
 
 
 def named(file: Path) -> list[str]:
