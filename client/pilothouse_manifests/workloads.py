@@ -113,6 +113,8 @@ STATEFUL_SET_SETTINGS = FieldPart(
         ),
     ),
 )
+# Settings of a StatefulSet that only a new object can have.
+FIXED_SETTINGS = ("service_name", "pod_management", "claim_templates")
 # A StatefulSet's spec, apart from its selector and its template.
 STATEFUL_SET = FieldPart(
     "stateful_set",

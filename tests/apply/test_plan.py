@@ -11,6 +11,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply import canonical
 from pilothouse_client.apply.canonical import amount, image
 from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.execute import line
 from pilothouse_client.apply.messages import message, values
 from pilothouse_client.apply.plan import Action, Step, difference, plan
 from pilothouse_manifests.translator.attach import attach
@@ -235,3 +236,65 @@ def test_every_source_of_a_variable_goes_to_values_and_back() -> None:
         if number:
             made = pb.Container(env=[pb.EnvVar(name="A", value_from=number, source_key="limits.cpu")])
             assert message(pb.Container, values(made)) == made
+
+
+SET = """\
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      containers: [{name: pg, image: "postgres:17"}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        ("storage: 1Gi", "storage: 2Gi", "spec.volumeClaimTemplates"),
+        ("serviceName: db", "serviceName: peers", "spec.serviceName"),
+        ("serviceName: db", "serviceName: db\n  podManagementPolicy: Parallel", "spec.podManagementPolicy"),
+    ],
+)
+def test_a_setting_that_is_immutable_is_named_with_replace(before: str, after: str, path: str) -> None:
+    (made,) = planned(SET, existing=[])
+    existing = [stored(made.container)]
+    problems = Problems()
+    changed = SET.replace(before, after)
+    plan(wanted(changed, existing=existing), existing, problems)
+    (problem,) = problems.all
+    assert str(problem) == (
+        f"web.yaml:1: statefulset/db: {path}: immutable in a StatefulSet that exists; --replace deletes it, without "
+        "its pods and claims, and creates it again"
+    )
+    replacing = Problems()
+    (step,) = plan(wanted(changed, existing=existing), existing, replacing, replace=True)
+    assert not replacing.all
+    assert (step.action, step.update_mask) == (Action.REPLACE, ("stateful_set",))
+    assert line(step) == "container/db replaced: a new StatefulSet around its pods and claims"
+
+
+def test_another_kind_is_named_by_the_kind_that_is_there() -> None:
+    (made,) = planned(SET, existing=[])
+    problems = Problems()
+    existing = [stored(made.container)]
+    plan(wanted(WEB.replace("name: web", "name: db"), existing=existing), existing, problems, replace=True)
+    assert str(problems.all[-1]) == (
+        "web.yaml:1: deployment/db: kind: cannot be changed: it is a StatefulSet on the server; delete the container "
+        "first"
+    )
+
+
+def test_a_problem_of_a_plan_has_the_kind_of_its_document() -> None:
+    (made,) = planned(SET, existing=[])
+    problems = Problems()
+    existing = [stored(made.container)]
+    plan(wanted(SET.replace("name: pg", "name: main"), existing=existing), existing, problems)
+    assert [each.subject for each in problems.all] == ["statefulset/db"]

@@ -76,7 +76,8 @@ class Executor:
 def line(step: Step) -> str:
     """Returns the result for a container, and for the Services and ServiceAccounts that are part of it here."""
     along = f" (with {', '.join(step.wanted.along)})" if step.wanted.along else ""
-    return f"{step.subject} {step.action.value}{along}{_of_runs(step)}"
+    around = ": a new StatefulSet around its pods and claims" if step.action is Action.REPLACE else ""
+    return f"{step.subject} {step.action.value}{along}{around}{_of_runs(step)}"
 
 
 def _of_runs(step: Step) -> str:
@@ -114,6 +115,7 @@ def send(
                 container=step.container,
                 update_mask=FieldMask(paths=step.update_mask),
                 etag=step.before.etag,
+                replace=step.action is Action.REPLACE,
                 validate_only=validate_only,
             )
         )

@@ -19,9 +19,14 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
 from pilothouse_client.apply.messages import message
 from pilothouse_manifests.cron_jobs import ALLOW
+from pilothouse_manifests.table import key_of
 from pilothouse_manifests.translator.attach import WantedContainer
 from pilothouse_manifests.translator.problems import InputProblem, Problems
+from pilothouse_manifests.workloads import FIXED_SETTINGS, STATEFUL_SET_SETTINGS, WORKLOAD_PARTS
 
+# The fields of the oneof `workload`, and the kinds that they are in Kubernetes.
+_STATEFUL_SET = "stateful_set"
+_KINDS = {part.name: kind for kind, part in WORKLOAD_PARTS.items()}
 _SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "selector", "pod_container_name")
 
 
@@ -30,6 +35,8 @@ class Action(enum.Enum):
 
     CREATE = "created"
     UPDATE = "updated"
+    # Updated, with a new object on the cluster.
+    REPLACE = "replaced"
     NOTHING = "unchanged"
 
 
@@ -56,28 +63,59 @@ class Step:
 
 
 def plan(
-    wanted: Iterable[WantedContainer], existing: Sequence[pb.Container], problems: Problems
+    wanted: Iterable[WantedContainer],
+    existing: Sequence[pb.Container],
+    problems: Problems,
+    *,
+    replace: bool = False,
 ) -> list[Step]:
-    """Returns one step per container.
+    """Returns one step per container. `replace`: a setting that is immutable on the cluster may change.
 
     If a service moves between containers, its old container is updated first. Two containers that
     exchange services have no such order: the server refuses the first update, by name.
     """
     on_server = {container.name: container for container in existing}
-    return _ordered([_step(each, on_server.get(each.name), problems) for each in wanted])
+    return _ordered([_step(each, on_server.get(each.name), problems, replace=replace) for each in wanted])
 
 
-def _step(wanted: WantedContainer, before: pb.Container | None, problems: Problems) -> Step:
+def _step(wanted: WantedContainer, before: pb.Container | None, problems: Problems, *, replace: bool) -> Step:
     container = message(pb.Container, wanted.values)
     if before is None:
         return Step(wanted, container, Action.CREATE)
     _check_name(wanted, before, problems)
     _check_selector(wanted, before, problems)
+    if wanted.fields is None and _kind(before) != _kind(container):
+        words = (
+            f"cannot be changed: it is a {_KINDS[_kind(before)]} on the server; delete the container first"
+        )
+        problems.add(InputProblem(wanted.place, wanted.subject, "kind", words))
+        return Step(wanted, container, Action.NOTHING, before)
     if before.cron_job.HasField("max_concurrent") and container.cron_job.concurrency in ("", ALLOW):
         # No field of a manifest.
         container.cron_job.max_concurrent = before.cron_job.max_concurrent
     mask = _changed_fields(before, container, wanted.fields)
-    return Step(wanted, container, Action.UPDATE if mask else Action.NOTHING, before, mask)
+    action = Action.UPDATE if mask else Action.NOTHING
+    fixed = _fixed(before, container) if _STATEFUL_SET in mask else ()
+    if fixed and replace:
+        action = Action.REPLACE
+    elif fixed:
+        path = f"spec.{key_of(STATEFUL_SET_SETTINGS, f'{_STATEFUL_SET}.{fixed[0]}')}"
+        words = (
+            "immutable in a StatefulSet that exists; --replace deletes it, without its pods and claims, and "
+            "creates it again"
+        )
+        problems.add(InputProblem(wanted.place, wanted.subject, path, words))
+    return Step(wanted, container, action, before, mask)
+
+
+def _kind(container: pb.Container) -> str:
+    return container.WhichOneof("workload") or "deployment"
+
+
+def _fixed(before: pb.Container, wanted: pb.Container) -> tuple[str, ...]:
+    """Returns the settings that differ and that only a new StatefulSet can have."""
+    old, new = canonical(before).stateful_set, canonical(wanted).stateful_set
+    return tuple(name for name in FIXED_SETTINGS if getattr(old, name) != getattr(new, name))
 
 
 def _check_name(wanted: WantedContainer, before: pb.Container, problems: Problems) -> None:
@@ -86,7 +124,7 @@ def _check_name(wanted: WantedContainer, before: pb.Container, problems: Problem
     if wanted.fields is None and name and name != current:
         words = f"cannot be changed: it is {current!r} on the server; delete the container first"
         path = "spec.template.spec.containers[0].name"
-        problems.add(InputProblem(wanted.place, f"deployment/{wanted.name}", path, words))
+        problems.add(InputProblem(wanted.place, wanted.subject, path, words))
 
 
 def _check_selector(wanted: WantedContainer, before: pb.Container, problems: Problems) -> None:
@@ -95,9 +133,7 @@ def _check_selector(wanted: WantedContainer, before: pb.Container, problems: Pro
     if wanted.fields is None and current and stated != current:
         shown = ", ".join(f"{key}={text}" for key, text in sorted(current.items()))
         words = f"cannot be changed: it is {shown} on the server; delete the container first"
-        problems.add(
-            InputProblem(wanted.place, f"deployment/{wanted.name}", "spec.selector.matchLabels", words)
-        )
+        problems.add(InputProblem(wanted.place, wanted.subject, "spec.selector.matchLabels", words))
 
 
 def _changed_fields(

@@ -55,7 +55,8 @@ class ApplyResult(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`.
+    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`. `replace`:
+    make objects again where a setting is immutable.
 
     `skip`: the greatest weight of a problem to accept.
     """
@@ -64,6 +65,7 @@ class Options:
     namespace: str
     wait: bool = False
     dry_run: bool = False
+    replace: bool = False
     skip: ProblemWeight | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     patience: Patience = DEFAULT_PATIENCE
@@ -169,7 +171,7 @@ def _planned(
     volumes = _existing_volumes(client, manifest, options)
     _use_claims(manifest, volumes, complain)
     steps = ApplySteps(
-        containers=plan(attach(joined, described), existing, problems),
+        containers=plan(attach(joined, described), existing, problems, replace=options.replace),
         services=_planned_services(
             client, [each for each in manifest.services if each.name not in owned], options
         ),

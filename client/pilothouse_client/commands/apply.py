@@ -51,6 +51,14 @@ def command(
         bool,
         typer.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
     ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
+            "create it again.",
+        ),
+    ] = False,
     skip_unsupported: Annotated[
         _Skipped | None,
         typer.Option(
@@ -74,6 +82,7 @@ def command(
         namespace=namespace_or_default(namespace),
         wait=wait,
         dry_run=dry_run,
+        replace=replace,
         skip=ProblemWeight[skip_unsupported.name] if skip_unsupported else None,
         timeout_seconds=wait_timeout,
         patience=Patience(stable_for=stable_for),

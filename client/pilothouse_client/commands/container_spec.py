@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import kind_settings
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.options import enum_number, pairs
 
@@ -85,6 +86,20 @@ MaxUnavailable = Annotated[
     str | None,
     typer.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
 ]
+Kind = Annotated[
+    str,
+    typer.Option("--kind", help="deployment, stateful-set, daemon-set, job or cron-job; default deployment."),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--setting", metavar="NAME=VALUE", help="Setting of the kind, such as update_partition=1; repeat."
+    ),
+]
+Claim = Annotated[
+    list[str] | None,
+    typer.Option("--claim", metavar="NAME=SIZE", help="Claim that each pod of a StatefulSet gets; repeat."),
+]
 AutomountToken = Annotated[
     bool | None,
     typer.Option(
@@ -142,6 +157,9 @@ class Specification:
     requests: list[str] | None = None
     limits: list[str] | None = None
     deployment: dict[str, str | None] = field(default_factory=dict)
+    kind: str = ""
+    settings: list[str] | None = None
+    claims: list[str] | None = None
     automount_token: bool | None = None
     extra: list[str] | None = None
     drift_policy: str | None = None
@@ -152,7 +170,11 @@ class Specification:
         Variables, labels and annotations are added to the present ones; ports, mounts, command, arguments and image
         pull secrets replace them.
         """
-        return [*self._write_plain(container), *self._write_lists(container)]
+        return [
+            *self._write_plain(container),
+            *self._write_lists(container),
+            *kind_settings.write(container, self.kind, self.settings or (), self.claims or ()),
+        ]
 
     def _write_plain(self, container: pb.Container) -> Iterator[str]:
         for name in ("image", "display_name", "replicas", "service_account", "priority_class"):
@@ -256,7 +278,10 @@ class Specification:
         """Returns whether an update must know the present values."""
         added = (self.labels, self.annotations, self.pod_labels, self.pod_annotations)
         return any(
-            (self.env, self.env_config, self.env_secret, *added, self.requests, self.limits, self.extra)
+            (
+                *(self.env, self.env_config, self.env_secret, *added, self.requests, self.limits, self.extra),
+                *(self.settings, self.claims),
+            )
         )
 
 

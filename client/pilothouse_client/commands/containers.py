@@ -103,6 +103,9 @@ def create(
     strategy: container_spec.Strategy = None,
     max_surge: container_spec.MaxSurge = None,
     max_unavailable: container_spec.MaxUnavailable = None,
+    kind: container_spec.Kind = "",
+    setting: container_spec.Setting = None,
+    claim: container_spec.Claim = None,
     automount_token: container_spec.AutomountToken = None,
     extra: container_spec.Extra = None,
     drift_policy: container_spec.DriftPolicyOption = None,
@@ -145,6 +148,9 @@ def create(
         requests=request,
         limits=resource_limit,
         deployment={"strategy": strategy, "max_surge": max_surge, "max_unavailable": max_unavailable},
+        kind=kind,
+        settings=setting,
+        claims=claim,
         automount_token=automount_token,
         extra=extra,
         drift_policy=drift_policy,
@@ -202,6 +208,16 @@ def update(
     strategy: container_spec.Strategy = None,
     max_surge: container_spec.MaxSurge = None,
     max_unavailable: container_spec.MaxUnavailable = None,
+    setting: container_spec.Setting = None,
+    claim: container_spec.Claim = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
+            "create it again.",
+        ),
+    ] = False,
     automount_token: container_spec.AutomountToken = None,
     extra: container_spec.Extra = None,
     drift_policy: container_spec.DriftPolicyOption = None,
@@ -246,6 +262,8 @@ def update(
         requests=request,
         limits=resource_limit,
         deployment={"strategy": strategy, "max_surge": max_surge, "max_unavailable": max_unavailable},
+        settings=setting,
+        claims=claim,
         automount_token=automount_token,
         extra=extra,
         drift_policy=drift_policy,
@@ -267,6 +285,7 @@ def update(
                 container=container,
                 update_mask=FieldMask(paths=sorted(set(paths))),
                 etag=etag,
+                replace=replace,
                 validate_only=validate_only,
             )
         )

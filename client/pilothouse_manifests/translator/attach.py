@@ -41,7 +41,8 @@ class WantedContainer:
     `fields` names the fields of Container that the input decides; None means all that a manifest can say.
     `releases` are services that the container gives up to another one, which therefore must be changed later
     than this. `along` names the documents that are no objects of the platform but parts of this container. `carried`
-    has where the fields that the API does not name stand, by the paths of `extra_fields`.
+    has where the fields that the API does not name stand, by the paths of `extra_fields`. `document`: kind and name of
+    its document; empty where only its services change.
     """
 
     place: InputPosition
@@ -51,10 +52,16 @@ class WantedContainer:
     takes: frozenset[str] = field(default_factory=frozenset)
     along: tuple[str, ...] = ()
     carried: Mapping[str, InputPosition] = field(default_factory=dict)
+    document: str = ""
 
     @property
     def name(self) -> str:
         return str(self.values["name"])
+
+    @property
+    def subject(self) -> str:
+        """The subject of problems: its document, or the container."""
+        return self.document or f"container/{self.name}"
 
 
 def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContainer]:
@@ -78,7 +85,8 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
         container = {**workload.values, "ports": _with_node_ports(ports, before)}
         accounts = [each for each in manifest.accounts if each.name == container.get("service_account")]
         one = _wanted(workload.place, container, None, before, [*services, *accounts])
-        wanted.append(replace(one, carried=workload.reporter.carried_at))
+        reporter = workload.reporter
+        wanted.append(replace(one, carried=reporter.carried_at, document=reporter.subject))
     for container in others:
         services = [each for each in manifest.services if owners.get(each.name) == container["name"]]
         if not services and not served & _services_of(container):

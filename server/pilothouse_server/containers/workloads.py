@@ -19,6 +19,7 @@ from pilothouse_manifests.table import DEPLOYMENT, DEPLOYMENT_SETTINGS, ROLLING_
 from pilothouse_manifests.workloads import (
     DAEMON_SET,
     DELETE,
+    FIXED_SETTINGS,
     ON_DELETE,
     RETAIN,
     STATEFUL_SET,
@@ -274,7 +275,7 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
             states_replicas=True,
             services_first=True,
             names_pods=True,
-            fixed=("service_name", "pod_management", "claim_templates"),
+            fixed=FIXED_SETTINGS,
         ),
         WorkloadType(
             name="daemon_set",
