@@ -409,12 +409,11 @@ def _operations(connection: Connection) -> Iterator[None]:
 def _note_functions(connection: Connection, changed: Sequence[str], revision: str | None) -> None:
     """Records the texts of functions, once `revision` is applied and no later one; None: none is."""
     texts = {} if revision is None else functions.all_at(revision)
-    for name in changed:
-        connection.execute(text("DELETE FROM schema_functions WHERE name = :name"), {"name": name})
-        if name in texts:
-            found, version = texts[name]
-            values = {"name": name, "checksum": found, "version": version}
-            connection.execute(_INSERT_FUNCTION, values)
+    connection.execute(text("DELETE FROM schema_functions WHERE name = ANY(:names)"), {"names": [*changed]})
+    noted = [(name, *texts[name]) for name in changed if name in texts]
+    if noted:
+        values = [{"name": name, "checksum": found, "version": version} for name, found, version in noted]
+        connection.execute(_INSERT_FUNCTION, values)
 
 
 async def _apply_pending_functions(connection: AsyncConnection) -> list[str]:
