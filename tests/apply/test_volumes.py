@@ -10,7 +10,7 @@ from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.apply.volumes import plan_volumes
 from pilothouse_manifests.translator.convert import convert
-from pilothouse_manifests.translator.convert_volume import use_existing_claims
+from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 
@@ -92,7 +92,7 @@ def test_a_claim_is_a_volume() -> None:
 
 def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
     result = manifest(CLAIM, EVERY)
-    assert use_existing_claims(result.workloads[0], {"data"}) == []
+    assert use_existing_claims(result.workloads[0], {"data": "data"}) == []
     workload = in_message(*result.workloads)
     mounts = [(mount.volume, mount.mount_path, mount.read_only) for mount in workload.volume_mounts]
     (folder,) = (each.name for each in result.volumes if each.name.startswith("hostpath-"))
@@ -117,11 +117,47 @@ def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
 
 def test_a_claim_that_is_no_volume_of_the_namespace_is_an_existing_one() -> None:
     (workload,) = manifest(EVERY).workloads
-    assert use_existing_claims(workload, ()) == ["data"]
+    assert use_existing_claims(workload, {}) == ["data"]
     made = in_message(workload)
     claim = container_pb2.ExistingClaim(claim_name="data", read_only=True)
     assert list(made.pod_volumes) == [container_pb2.PodVolume(name="data", existing_claim=claim)]
     assert [mount.read_only for mount in made.volume_mounts if mount.volume == "data"] == [False]
+
+
+def test_a_claim_that_was_imported_under_another_name_is_mounted_by_that() -> None:
+    """A volume of another type had the claim's name."""
+    pod = """\
+volumes:
+- {name: a, persistentVolumeClaim: {claimName: data}}
+- {name: b, persistentVolumeClaim: {claimName: data-2, readOnly: true}}
+"""
+    text = web(pod=pod, container="volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}]")
+    result = manifest(CLAIM, text)
+    there = {"data": "data-2", "data-2": "data-3"}
+    assert use_existing_claims(result.workloads[0], there) == []
+    mounts = [(each.volume, each.read_only) for each in in_message(*result.workloads).volume_mounts]
+    assert mounts == [("data-2", False), ("data-3", True)]
+    use_present_names(result.claims, there)
+    present = claim()
+    present.name, present.kubernetes_name = "data-2", "data"
+    problems = Problems()
+    (step,) = plan_volumes(result.volumes, [pb.Volume(name="data"), present], problems)
+    assert (step.wanted.name, step.action, problems.all) == ("data-2", Action.NOTHING, ())
+
+
+def test_a_claim_is_not_mixed_up_with_a_volume_of_the_pods() -> None:
+    pod = """\
+volumes:
+- {name: a, persistentVolumeClaim: {claimName: data}}
+- {name: data-2, emptyDir: {}}
+"""
+    problems = Problems()
+    result = convert(documents(web(pod=pod)), NAMESPACE, problems)
+    use_existing_claims(result.workloads[0], {"data": "data-2"})
+    (told,) = problems.all
+    assert told.message.endswith(
+        "claim 'data' is volume 'data-2' on the platform, and one of the pod's is called so, too"
+    )
 
 
 def test_long_sources_have_short_names_that_differ() -> None:

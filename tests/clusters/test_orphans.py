@@ -30,7 +30,13 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Resource,
 )
-from pilothouse_server.kubernetes.ownership import MANAGED_BY, MANAGER, NAMESPACE, NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import (
+    CONTAINER_UID,
+    MANAGED_BY,
+    MANAGER,
+    NAMESPACE,
+    NAMESPACE_UID,
+)
 from pilothouse_server.metrics.operations import DatabaseGauges
 from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.sweep import SweepSettings
@@ -303,6 +309,39 @@ async def test_a_service_of_its_own_is_imported_kept_or_deleted(restored: Restor
     await poll_until(settled, what="the Services are as decided")
     front = await restored.server.admin.network.get_service(namespace="shop", name="front")
     assert (dict(front.labels), dict(front.selector)) == ({"tier": "front"}, {"app": "web"})
+
+
+async def test_a_service_that_selects_by_our_label_names_its_container_again(restored: Restored) -> None:
+    assert restored.server.cluster is not None
+    store, uids = restored.server.cluster.store, {name: str(uuid4()) for name in ("named", "lost")}
+    home = (await restored.namespaces.get(name="shop")).uid
+    for name, uid in uids.items():
+        labels = {MANAGED_BY: MANAGER, NAMESPACE: "shop", NAMESPACE_UID: home, SERVICE_UID: uid}
+        selector = {CONTAINER_UID: restored.uid if name == "named" else str(uuid4())}
+        spec = {"selector": selector, "ports": [{"port": 80}]}
+        store.create(
+            resources.SERVICES,
+            {"metadata": {"name": name, "namespace": "shop", "labels": labels}, "spec": spec},
+        )
+
+    async def listed() -> dict[str, pb.Orphan]:
+        found = restored.namespaces.list_orphans(cluster_name="local", filter='kind != "Secret"')
+        return {f"{orphan.kind} {orphan.name}": orphan async for orphan in found}
+
+    wanted = ("Service named", "Service lost", "Deployment web")
+    found = await poll_until(listed, lambda found: found.keys() >= set(wanted), what="the orphans")
+    answer = await restored.resolve(pb.ORPHAN_ACTION_IMPORT, uids=[found[each].uid for each in wanted])
+    results = {result.orphan.name: result for result in answer.results}
+    assert (results["named"].imported_as, list(results["named"].problems)) == ("service shop/named", [])
+    assert "name the container in containers instead" in results["lost"].problems[0]
+    await restored.runs()
+
+    async def shown() -> Any:
+        return await restored.server.admin.network.get_service(namespace="shop", name="named")
+
+    named = await poll_until(shown, lambda found: not found.reconciling and found.ready_endpoints == 1)
+    assert (named.uid, list(named.containers), dict(named.selector)) == (uids["named"], ["web"], {})
+    assert named.drift_policy == resource_pb2.DRIFT_POLICY_REPAIR
 
 
 async def test_what_is_not_listed_cannot_be_decided_about(restored: Restored) -> None:

@@ -33,7 +33,10 @@ async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command
         ("http", 8080, "TCP"),
         ("dns", 53, "UDP"),
     ]
+    wide = await command("services", "list", "-o", "wide")
+    assert "OWNER" in wide.out
     listed = await command("services", "list")
+    assert "OWNER" not in listed.out
     assert f"80:{spec['ports'][0]['nodePort']}/TCP" in listed.out.replace("\n", "")
     shown = await command("services", "get", "web")
     assert "web: NoReadyEndpoints: " in shown.err

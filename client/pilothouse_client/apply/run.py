@@ -33,7 +33,7 @@ from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 from pilothouse_manifests.translator.attach import attach, owned_services
 from pilothouse_manifests.translator.convert import convert
-from pilothouse_manifests.translator.convert_volume import use_existing_claims
+from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest, ManifestService
 from pilothouse_manifests.translator.problems import Problems, counts, listed
@@ -219,10 +219,15 @@ def _existing_volumes(
 
 
 def _use_claims(manifest: Manifest, volumes: list[storage_pb2.Volume] | None, complain: Say) -> None:
-    """Has pods mount claims that are no volumes of the namespace as existing claims; if it is unknown, none is."""
+    """Has pods mount claims that are no volumes of the namespace as existing claims; if it is unknown, none is.
+
+    Claims of the input that are volumes already get their names.
+    """
     if volumes is None:
         return
-    known = {each.name for each in volumes} | {each.name for each in manifest.claims}
+    there = {each.kubernetes_name: each.name for each in volumes if each.kubernetes_name}
+    known = {each.name: each.name for each in manifest.claims} | there
+    use_present_names(manifest.claims, there)
     for workload in manifest.workloads:
         for claim in use_existing_claims(workload, known):
             complain(

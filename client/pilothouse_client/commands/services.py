@@ -72,6 +72,8 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESSES", lambda service: ",".join(service.addresses)),
     OutputColumn("PORTS", _ports),
     OutputColumn("REASON", _why),
+    # The container whose ports make it.
+    OutputColumn("OWNER", lambda service: service.owner, wide=True),
     *AGE_COLUMNS,
 ]
 _IMPORT_COLUMNS: list[OutputColumn[Any]] = [

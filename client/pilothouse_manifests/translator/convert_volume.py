@@ -13,7 +13,7 @@ an existing claim: a part of its container (`use_existing_claims`).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pilothouse_manifests import volumes
@@ -160,18 +160,35 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
     return ConvertedVolume(stated.volume)
 
 
-def use_existing_claims(workload: ManifestWorkload, known: Collection[str]) -> list[str]:
+def use_existing_claims(workload: ManifestWorkload, known: Mapping[str, str]) -> list[str]:
     """Has a workload mount its claims as volumes of the platform, if that has them, and as existing claims otherwise.
 
-    `known`: names of volumes. Returns the names of the existing claims.
+    `known`: names of volumes, by those of their claims on the cluster: an import gives a claim another name if a volume
+    has its own already. Returns the names of the existing claims.
     """
     container, existing = workload.values, []
+    programs = (container, *container.get("sidecars", ()), *container.get("init_containers", ()))
+    mounts = [mount for program in programs for mount in program.get("volume_mounts", ())]
+    named = {name: [mount for mount in mounts if mount["volume"] == name] for name in workload.claims}
+    own = {each["name"] for each in (*container["empty_dirs"], *container["pod_volumes"])}
     for name, claim in workload.claims.items():
-        if name not in known:
+        volume = known.get(claim["claim_name"])
+        if volume is None:
             existing.append(claim["claim_name"])
             container["pod_volumes"] = [*container["pod_volumes"], {"name": name, "existing_claim": claim}]
-        elif claim["read_only"]:
-            for program in (container, *container.get("sidecars", ()), *container.get("init_containers", ())):
-                for mount in program.get("volume_mounts", ()):
-                    mount["read_only"] = mount["read_only"] or mount["volume"] == name
+            continue
+        if volume in own:
+            words = f"cannot be represented: claim {claim['claim_name']!r} is volume {volume!r} on the platform, and"
+            workload.reporter.unusable(
+                workload.place, "spec.template.spec.volumes", f"{words} one of the pod's is called so, too"
+            )
+        for mount in named[name]:
+            mount["volume"] = volume
+            mount["read_only"] = mount["read_only"] or claim["read_only"]
     return existing
+
+
+def use_present_names(claims: Iterable[VolumeObject], known: Mapping[str, str]) -> None:
+    """Gives claims the names of the volumes that they are already; `known` as above."""
+    for claim in claims:
+        claim.values["name"] = known.get(claim.name, claim.name)

@@ -50,12 +50,13 @@ _METADATA = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
 
 class Existing(msgspec.Struct, frozen=True):
     """The objects that the namespace already has. `claims` by their names on the cluster; `showing`: a config
-    map or secret.
+    map or secret. `containers`: their names by their uids, where Services may name them.
     """
 
     claims: dict[str, Volume] = {}
     sources: frozenset[tuple[Kind, str]] = frozenset()
     showing: tuple[Volume, ...] = ()
+    containers: dict[str, str] = {}
 
 
 class Discovered(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_o
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission
+from pilothouse_server.containers.repository import stream_containers
 from pilothouse_server.containers.workloads import WORKLOADS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
@@ -162,7 +163,13 @@ class OrphanImports:
             namespaces = await on_cluster(transaction, cluster, sorted(by_namespace))
             listed = await uids_of(transaction, cluster)
             existing = {
-                name: await dependencies.find_existing(transaction, namespace)
+                name: msgspec.structs.replace(
+                    await dependencies.find_existing(transaction, namespace),
+                    containers={
+                        each.uid: each.name
+                        async for each in stream_containers(transaction, namespace_id=namespace.id)
+                    },
+                )
                 for name, namespace in namespaces.items()
             }
         result = FoundOrphans(self._envelopes, self._keys, self._rights)
@@ -194,7 +201,9 @@ class OrphanImports:
             workloads += zip(of_kind, shown, strict=True)
         configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
         found = await self._configs(namespace, configs, existing, may, listed)
-        standing, others = await self._standing(namespace, orphans, may, listed)
+        here = {each.uid: each.container.name for _, each in workloads if each.container is not None}
+        known = services.Orphans(listed, existing.containers | here)
+        standing, others = await self._standing(namespace, orphans, may, known)
         return FoundInNamespace(namespace, tuple(workloads), found, standing, others, may)
 
     async def _standing(
@@ -202,15 +211,13 @@ class OrphanImports:
         namespace: Namespace,
         orphans: Sequence[OrphanedObject],
         may: May,
-        listed: frozenset[str],
+        known: services.Orphans,
     ) -> tuple[tuple[tuple[OrphanedObject, ServiceCandidate], ...], tuple[Resolved, ...]]:
         """Returns the Services that are imported by themselves, and the others with the reasons."""
         of_kind = {orphan.name: orphan for orphan in orphans if orphan.kind == "Service"}
         if not of_kind:
             return (), ()
-        found = await services.discover(
-            self._connect, namespace, list(of_kind), "", self._rights(may), listed
-        )
+        found = await services.discover(self._connect, namespace, list(of_kind), "", self._rights(may), known)
         missing = next((each for each in _SERVICE_PERMISSIONS if not may(each)), "")
         standing: list[tuple[OrphanedObject, ServiceCandidate]] = []
         others: list[Resolved] = []

@@ -54,17 +54,22 @@ class ServiceCandidate(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Orphans(msgspec.Struct, frozen=True):
+    """Uids of objects that may be taken over although they carry our label, and names of containers by their uids."""
+
+    uids: Collection[str] = ()
+    containers: Mapping[str, str] = {}
+
+
 async def discover(
     connect: Connect,
     namespace: Namespace,
     names: Sequence[str],
     selector: str,
     rights: ServiceRights,
-    orphans: Collection[str] = (),
+    orphans: Orphans = Orphans(),  # noqa: B008 - it is immutable
 ) -> list[ServiceCandidate]:
     """Returns the Services of these names, or all that nobody owns, as they would be taken over.
-
-    `orphans`: uids of objects that may be taken over although they carry our label.
 
     Raises:
         Unavailable: the cluster does not answer in time.
@@ -114,7 +119,7 @@ async def _discover(
     names: Sequence[str],
     selector: str,
     rights: ServiceRights,
-    orphans: Collection[str],
+    orphans: Orphans,
 ) -> list[ServiceCandidate]:
     where = namespace.kubernetes_name
     listed = await client.list(SERVICES, where, label_selector=selector)
@@ -139,7 +144,7 @@ async def _discover(
 
 
 async def _examined(
-    client: ClusterClient, namespace: Namespace, name: str, rights: ServiceRights, orphans: Collection[str]
+    client: ClusterClient, namespace: Namespace, name: str, rights: ServiceRights, orphans: Orphans
 ) -> ServiceCandidate:
     try:
         live = await client.read(SERVICES, namespace.kubernetes_name, name)
@@ -161,12 +166,13 @@ async def _candidate(
     namespace: Namespace,
     live: Manifest,
     rights: ServiceRights,
-    orphans: Collection[str],
+    orphans: Orphans,
 ) -> ServiceCandidate:
     name = live["metadata"]["name"]
-    if problems := [*unfit.problems(live), *_standing(live["metadata"], namespace, orphans)]:
+    if problems := [*unfit.problems(live), *_standing(live["metadata"], namespace, orphans.uids)]:
         return ServiceCandidate(name, problems=tuple(problems))
     service, notes = _converted(namespace, live, rights)
+    service = _by_name(service, orphans.containers)
     # The guard first: a dry run tells what the cluster has.
     rights.check(namespace, None, rules.checked(service))
     manifest = manifests.manifest(service)
@@ -201,6 +207,15 @@ def _converted(namespace: Namespace, live: Manifest, rights: ServiceRights) -> t
         taken_over=metadata["uid"],
     )
     return service, notes
+
+
+def _by_name(service: Service, containers: Mapping[str, str]) -> Service:
+    """Names the container whose pods the Service selects by our label."""
+    uid = service.spec.selector.get(CONTAINER_UID, "")
+    if len(service.spec.selector) != 1 or uid not in containers:
+        return service
+    spec = msgspec.structs.replace(service.spec, selector={}, containers=(containers[uid],))
+    return msgspec.structs.replace(service, spec=spec, container_uids=(uid,))
 
 
 def _theirs(labels: Mapping[str, str]) -> dict[str, str]:
