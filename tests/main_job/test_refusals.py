@@ -170,17 +170,31 @@ async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server
     await shown(server, running)
 
 
-async def test_a_webhook_that_denies_pods_shows_though_the_deployment_was_taken(server: Server) -> None:
+async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
     server.cluster.faults.webhooks.append(Webhook("policy.example.org", ("pods",), "no pods today"))
-    await server.admin.containers.create(namespace="demo", container=web())
-    found = await shown(server, lambda seen: seen.reason == "FailedCreate")
-    assert found.status == pb.CONTAINER_STATUS_FAILED
-    assert found.message == 'admission webhook "policy.example.org" denied the request: no pods today'
-    assert applied(found).status == resource_pb2.CONDITION_STATUS_TRUE
+    denied = 'admission webhook "policy.example.org" denied the request: no pods today'
+    kinds = {
+        "web": (web(), denied),
+        "db": (
+            web(name="db", replicas=1, stateful_set=pb.StatefulSetSettings()),
+            f"create Pod db-0 in StatefulSet db failed error: {denied}",
+        ),
+        "agent": (
+            pb.Container(name="agent", image="nginx:1.27", daemon_set=pb.DaemonSetSettings()),
+            f"Error creating: {denied}",
+        ),
+    }
+    for container, _ in kinds.values():
+        await server.admin.containers.create(namespace="demo", container=container)
+    for name, (_, words) in kinds.items():
+        found = await shown(server, lambda seen: seen.reason == "FailedCreate", name=name)
+        assert (found.status, found.message) == (pb.CONTAINER_STATUS_FAILED, words)
+        assert applied(found).status == resource_pb2.CONDITION_STATUS_TRUE
     server.cluster.faults.clear()
-    await shown(server, running, seconds=40.0)
+    for name in kinds:
+        await shown(server, running, seconds=40.0, name=name)
 
 
 async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: Server) -> None:

@@ -19,7 +19,7 @@ Pods on their way out do not count. Conditions keep their time of transition whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -44,7 +44,7 @@ from pilothouse_server.containers.schedule_status import LAST_RUN, ScheduleState
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
 from pilothouse_server.containers.workloads import Newest, has_runs, has_schedule, workload_type
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, WARNED
-from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
+from pilothouse_server.kubernetes.events import FAILED_CREATE, KILLED, TOLD_BY_EVENTS, UNHEALTHY, refused_pod
 from pilothouse_server.kubernetes.objects import EventObject, ObjectCondition, Pod, ReplicaSet, WorkloadObject
 from pilothouse_server.kubernetes.pod_observation import (
     ENDED,
@@ -137,7 +137,7 @@ def observe(
     spec_replicas = workload.replicas if workload else 0
     rollout = observe_rollout(container, workload, newest, named)
     status, reason, message, recheck_seconds = (
-        _status(container, workload, named, cluster_now or now)
+        _status(container, workload, named, events, cluster_now or now)
         if schedule is None
         else _of_schedule(container, schedule)
     )
@@ -158,6 +158,8 @@ def observe(
     if stability is not None and stability.recheck_seconds is not None:
         recheck_seconds = min(stability.recheck_seconds, recheck_seconds or stability.recheck_seconds)
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
+    if not unexplained and workload is not None and _lacks_pods(container, workload, observations):
+        unexplained = (workload.metadata.name,)
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
     observed = _observed(container, workload, observations, newest)
@@ -219,7 +221,11 @@ def _observed(
 
 
 def _status(
-    container: Container, workload: WorkloadObject | None, pods: list[PodObservation], now: datetime
+    container: Container,
+    workload: WorkloadObject | None,
+    pods: list[PodObservation],
+    events: Sequence[EventObject],
+    now: datetime,
 ) -> tuple[Status, str, str, float | None]:
     living = [pod for pod in pods if pod.living]
     if has_runs(container) and (ended := ended_state(container, workload, pods)) is not None:
@@ -236,7 +242,7 @@ def _status(
         return "crash_loop_back_off", looping.reason, looping.message, None
     if settling := _settling(container, living, now):
         return settling
-    if failure := _failure(workload, pods, living):
+    if failure := _failure(workload, pods, living) or _refused_pods(container, workload, pods, events):
         return "failed", *failure, None
     ready = sum(pod.ready for pod in living)
     if workload.replicas == 0:
@@ -374,6 +380,33 @@ def _failure(
     if failed and not living and workload.replicas > 0:
         return failed[-1].reason, failed[-1].message
     return None
+
+
+def _lacks_pods(container: Container, workload: WorkloadObject, pods: Sequence[PodObservation]) -> bool:
+    """Returns whether pods are missing though all others are ready. StatefulSets and DaemonSets have no condition for
+    the reason: only their events have it.
+    """
+    if not workload_type(container).names_pods or container.desired_state != "running":
+        return False
+    living = [pod for pod in pods if pod.living]
+    return len(living) < workload.replicas and all(pod.ready for pod in living)
+
+
+def _refused_pods(
+    container: Container,
+    workload: WorkloadObject,
+    pods: Sequence[PodObservation],
+    events: Sequence[EventObject],
+) -> tuple[str, str] | None:
+    """Returns reason and message of a controller that cannot make the pods that are missing."""
+    if not _lacks_pods(container, workload, pods):
+        return None
+    before = container.observed
+    if not events and (before.status, before.reason) == ("failed", FAILED_CREATE):
+        # They are not requested again yet, or too old for the cluster.
+        return before.reason, before.message
+    told = refused_pod(events, workload.metadata.uid)
+    return None if told is None else (FAILED_CREATE, told)
 
 
 def _why_pending(

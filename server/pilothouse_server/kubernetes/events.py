@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -47,6 +48,7 @@ _EXPLAINING = TOLD_BY_EVENTS | {
 }  # fmt: skip
 # As a kubelet says that it kills; the back-off and the restart follow.
 _KILLED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
+FAILED_CREATE: Final = "FailedCreate"
 _PROGRAM = re.compile(r"spec\.(containers|initContainers)\{(?P<name>[^}]+)\}")
 # Its times are whole seconds.
 _SECOND = timedelta(seconds=1)
@@ -160,6 +162,20 @@ def explanation(
     about = _PROGRAM.fullmatch(found.involved_object.field_path) if several else None
     where = f"program {about['name']}: " if about is not None else ""
     return found.reason, f"{where}{found.message.strip()}"
+
+
+def refused_pod(events: Iterable[EventObject], uid: str) -> str | None:
+    """Returns the words of a controller that could not make a pod, or None; `uid`: of the object whose pods it makes.
+
+    A pod that it has made since ends them.
+    """
+    mine = [
+        event
+        for event in events
+        if event.involved_object.uid == uid and event.reason in (FAILED_CREATE, "SuccessfulCreate")
+    ]
+    last = max(mine, key=lambda event: (event.time or _BEGIN, _version(event)), default=None)
+    return None if last is None or last.reason != FAILED_CREATE else last.message.strip()
 
 
 def failed_probe(

@@ -6,7 +6,9 @@ node suits if the template selects its labels and tolerates its taints, full or 
 within `maxUnavailable`, or makes new ones next to them within `maxSurge`. The status is counted before the pods are
 changed, and is not written any more once the DaemonSet is being deleted.
 
-Without a recording: percentages, several nodes, taints and failed pods follow the source above.
+Without a recording: percentages, several nodes, taints and failed pods follow the source above. A pod that is refused
+(quota, admission) is the event FailedCreate with the words of `pkg/controller/controller_utils.go`, which are recorded
+for ReplicaSets (07a), and tried again.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ updated is not available. So a pod that never becomes ready stops everything unt
 template is good again (kubernetes#67250). The status is counted before the pods are changed.
 
 Without a recording: `OnDelete`, adoption of orphaned pods and revisions, and `whenDeleted: Delete` follow the source
-above and KEP-1847; a pod that has ended is deleted and made again, as in `processReplica`.
+above and KEP-1847; a pod that has ended is deleted and made again, as in `processReplica`. A pod that is refused
+(quota, admission) is the event FailedCreate with the words of `recordPodEvent` (`stateful_pod_control.go`), and tried
+again.
 """
 
 from __future__ import annotations

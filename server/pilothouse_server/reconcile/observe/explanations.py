@@ -4,7 +4,7 @@ Events are requested for each pod, a moment after there is something to explain,
 a cluster are about pods that start normally, or pods of others. There are two kinds of requests.
 
 * A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
-  container's status. Requested again while it stays so.
+  container's status. Requested again while it stays so. The same holds for a StatefulSet or DaemonSet that lacks pods.
 * The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter
   the history next to the status, in the cluster's words. Requested once for each trouble.
 
@@ -182,6 +182,9 @@ class Explanations:
         """Most pods start within moments, and events of one that does not come slowly."""
         objects = self._view.containers.get(uid)
         pod = objects.pods.get(pod_name) if objects else None
+        if objects is not None and pod is None:
+            # The workload lacks pods, mostly for a moment.
+            return self._first_seconds
         created = pod.metadata.creation_timestamp if pod else None
         if created is None:
             return 0.0
