@@ -5362,6 +5362,7 @@ CREATE TABLE public.namespaces (
     external_sources text[] DEFAULT '{}'::text[] NOT NULL,
     allowed_hosts text[] DEFAULT '{}'::text[] NOT NULL,
     network_policies character varying(20) DEFAULT 'open'::character varying NOT NULL,
+    enforce_on_cluster boolean DEFAULT false NOT NULL,
     CONSTRAINT ck_namespaces_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_namespaces_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_namespaces_generation CHECK ((observed_generation <= generation)),
@@ -5609,6 +5610,13 @@ COMMENT ON COLUMN public.namespaces.allowed_hosts IS 'Hosts that objects may nam
 --
 
 COMMENT ON COLUMN public.namespaces.network_policies IS 'Whether everybody may change NetworkPolicies (open), or only privileged callers (protected).';
+
+
+--
+-- Name: COLUMN namespaces.enforce_on_cluster; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.enforce_on_cluster IS 'Whether the ResourceQuota on the cluster also limits cpu and memory.';
 
 
 --

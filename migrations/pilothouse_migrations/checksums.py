@@ -30,6 +30,7 @@ CHECKSUMS: Final = {
     "0117": "342dd245229d0eb8d7c78faa49d0988aae2e6dcfd8b92a496e6fce48b061e8f1",
     "0118": "56915009f7a8018b5f396e74a218b4d57838a2ec24979b639fd99ff307df6a0c",
     "0119": "133b3eae3a8dd76ada8134877c1fcf458a8ef03cbc45f6597c940d8de8363db0",
+    "0120": "016086c6083f078d58b9d4bae43e56c96de0f3cf4c489ea4828ac2da26d22182",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -75,6 +75,8 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
             update(holder, "resource_quota.containers", resource_quota=pb.ResourceQuota(containers=13)),
             "namespace.quota",
         )
+        told = await refused(update(holder, enforce_on_cluster=True), "namespace.quota")
+        assert told.metadata["field"] == "namespace.enforce_on_cluster"
         labels: list[dict[str, str]] = [
             {},
             {ENFORCE: "privileged"},

@@ -103,6 +103,13 @@ _AllowedHosts = Annotated[
 _NetworkPolicies = Annotated[
     str | None, typer.Option("--network-policies", help="open, or protected: for privileged callers alone.")
 ]
+_EnforceOnCluster = Annotated[
+    bool | None,
+    typer.Option(
+        "--enforce-on-cluster/--no-enforce-on-cluster",
+        help="Whether the cluster refuses pods beyond the cpu and memory of the quota, and those that state neither.",
+    ),
+]
 
 
 def _namespace(
@@ -169,6 +176,7 @@ def create(
     external_source: _ExternalSources = None,
     allowed_host: _AllowedHosts = None,
     network_policies: _NetworkPolicies = None,
+    enforce_on_cluster: _EnforceOnCluster = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
@@ -188,6 +196,7 @@ def create(
     lists = service_type, external_source, allowed_host
     namespace, _ = _namespace(name, display_name, description, status, label, lists, network_policies, quota)
     namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
+    namespace.enforce_on_cluster = bool(enforce_on_cluster)
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
         if wait and not validate_only:
@@ -238,6 +247,7 @@ def update(
     external_source: _ExternalSources = None,
     allowed_host: _AllowedHosts = None,
     network_policies: _NetworkPolicies = None,
+    enforce_on_cluster: _EnforceOnCluster = None,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
@@ -268,6 +278,9 @@ def update(
     if legal_hold is not None:
         namespace.legal_hold = legal_hold
         paths.append("legal_hold")
+    if enforce_on_cluster is not None:
+        namespace.enforce_on_cluster = enforce_on_cluster
+        paths.append("enforce_on_cluster")
     if not adopt:
         check_changes(paths)
     with connect() as client:

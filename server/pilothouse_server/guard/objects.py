@@ -150,4 +150,6 @@ KINDS: Final[dict[tuple[str, str], KindFields]] = {
     ("v1", "Secret"): KindFields({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
     ("v1", "PersistentVolumeClaim"): KindFields(_CLAIM),
     ("v1", "Namespace"): KindFields({}, cluster_scoped=True),
+    # Only that of a namespace's own quota is sent; callers have no way to send one.
+    ("v1", "ResourceQuota"): KindFields({"spec": {"hard": WORDS}}),
 }

@@ -545,6 +545,7 @@ SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", Kube
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
 TLS_SECRETS = Resource("/api/v1", "secrets", "Secret", TlsSecret)
+RESOURCE_QUOTAS = Resource("/api/v1", "resourcequotas", "ResourceQuota", KubernetesObject, marked="content")
 DEPLOYMENT_METADATA = Resource(
     "/apis/apps/v1", "deployments", "Deployment", KubernetesObject, metadata_only=True
 )

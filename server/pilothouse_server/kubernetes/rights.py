@@ -51,6 +51,7 @@ _TABLE = (
     _Row("", "namespaces", _KEEP_WATCHED, "a Kubernetes namespace for each namespace"),
     _Row("", "pods", _READ, "what runs, and why not"),
     _Row("", "events", _LIST, "the cluster's own explanations"),
+    _Row("", "resourcequotas", _KEEP_WATCHED, "quotas of namespaces on the cluster as well", True),
     _Row("", "services", _KEEP_WATCHED, "Services, and port mappings"),
     _Row("", "serviceaccounts", _KEEP, "the service accounts that containers name"),
     _Row("", "configmaps", _KEEP_WATCHED, "config maps"),

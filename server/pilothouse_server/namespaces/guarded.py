@@ -100,6 +100,14 @@ def refuse_guarded(
             "namespace.resource_quota is a limit for the administrators of the namespace",
             field="namespace.resource_quota",
         )
+    enforced = stored is not None and stored.enforce_on_cluster
+    if wanted.enforce_on_cluster != enforced and not may(QUOTA_PERMISSION):
+        raise over_all_namespaces_needed(
+            QUOTA_PERMISSION,
+            name,
+            "namespace.enforce_on_cluster is a part of the limit for the administrators of the namespace",
+            field="namespace.enforce_on_cluster",
+        )
     if wanted.legal_hold != (stored is not None and stored.legal_hold) and not may(HOLD_PERMISSION):
         raise over_all_namespaces_needed(
             HOLD_PERMISSION,

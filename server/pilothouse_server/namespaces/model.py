@@ -28,6 +28,14 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
     storage: str = ""
 
 
+class PodDemand(msgspec.Struct, frozen=True):
+    """The pods that the containers of a namespace ask for, and the share of the quota that the largest one takes."""
+
+    pods: int = 0
+    largest_cpu_millicores: int = 0
+    largest_memory_bytes: int = 0
+
+
 class Namespace(msgspec.Struct, frozen=True):
     """A namespace as stored.
 
@@ -54,6 +62,7 @@ class Namespace(msgspec.Struct, frozen=True):
     external_sources: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     network_policies: NetworkPolicies = "open"
+    enforce_on_cluster: bool = False
     phase: str = ""
     reason: str = ""
     message: str = ""

@@ -121,6 +121,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "external_sources": list(wanted.external_sources),
             "allowed_hosts": await _hosts_of_new(transaction, wanted, cluster_name, caller.guarded),
             "network_policies": wanted.network_policies,
+            "enforce_on_cluster": wanted.enforce_on_cluster,
             "adopted": adopt,
             "default_pod_security": level,
             "pod_security_level": _shown_level(wanted, default_pod_security=level),
@@ -165,7 +166,9 @@ async def change(
         return stored
     _check_keys(wanted, values.keys() & {"labels", "annotations"})
     _check_patterns(wanted)
-    followed = bool(values.keys() & {"labels", "annotations", "adopted"})
+    followed = bool(
+        values.keys() & {"labels", "annotations", "adopted", "resource_quota", "enforce_on_cluster"}
+    )
     if followed:
         values["generation"] = stored.generation + 1
         if not stored.observed_generation:
@@ -381,6 +384,9 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
         legal_hold=wanted.legal_hold if "legal_hold" in paths else stored.legal_hold,
         **{name: getattr(wanted if name in paths else stored, name) for name in LIMITS},
+        enforce_on_cluster=(
+            wanted.enforce_on_cluster if "enforce_on_cluster" in paths else stored.enforce_on_cluster
+        ),
     )
 
 

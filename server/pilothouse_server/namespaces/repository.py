@@ -61,7 +61,7 @@ _FILTERS = {
         NAMESPACES,
         "name display_name description cluster_name kubernetes_name phase reason message uid generation"
         " observed_generation create_time update_time delete_time labels annotations pod_security_level"
-        " legal_hold",
+        " legal_hold enforce_on_cluster",
     ),
     "created_by": FilterField(USERS.c.username),
     "stale_since": FilterField(CLUSTERS.c.stale_since, FilterKind.TIMESTAMP),
@@ -304,6 +304,7 @@ def _namespace(row: Row) -> Namespace:
         external_sources=tuple(row.external_sources),
         allowed_hosts=tuple(row.allowed_hosts),
         network_policies=row.network_policies,
+        enforce_on_cluster=row.enforce_on_cluster,
         phase=row.phase or "",
         reason=row.reason or "",
         message=row.message or "",

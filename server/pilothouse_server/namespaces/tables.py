@@ -34,6 +34,7 @@ NAMESPACES = table(
     column("external_sources", ARRAY(Text())),
     column("allowed_hosts", ARRAY(Text())),
     column("network_policies", String(20)),
+    column("enforce_on_cluster", Boolean()),
     column("generation", BigInteger()),
     column("observed_generation", BigInteger()),
     column("resource_version", BigInteger()),

@@ -198,7 +198,7 @@ def _has_rules(schema: Any) -> bool:
 
 
 def _by_rules(schema: JsonObject, value: Any, old: Any, path: str) -> list[ErrorCause]:
-    """The rules of a value and of all below it. Rules about `oldSelf` hold for what was there before."""
+    """The rules of a value and of all below it. Rules about `oldSelf` hold for values that existed before."""
     causes: list[ErrorCause] = []
     for rule in schema.get("x-kubernetes-validations") or ():
         if old is None and "oldSelf" in rule["rule"]:

@@ -18,7 +18,7 @@ _HEAD = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def prune(schema: JsonObject, value: Any, path: str, unknown: list[str]) -> Any:
-    """The value without undeclared fields, whose paths are added to `unknown`, and without nulls."""
+    """The value without undeclared fields and nulls; the paths of such fields are added to `unknown`."""
     if isinstance(value, list):
         items = schema.get("items") or {}
         return [prune(items, item, f"{path}[{index}]", unknown) for index, item in enumerate(value)]

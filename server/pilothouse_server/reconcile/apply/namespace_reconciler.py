@@ -23,8 +23,13 @@ from pilothouse_server.namespaces.manifests import (
     reclaimed_namespace_manifest,
     released_namespace_manifest,
 )
-from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.model import Namespace, PodDemand, Quota
 from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply.namespace_quota import (
+    QUOTA_ENFORCED,
+    apply_quota,
+    remove_quota,
+)
 from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     dealt_with,
@@ -44,16 +49,17 @@ LABEL_SECONDS = 30.0
 
 
 class LoadedNamespace(msgspec.Struct, frozen=True):
-    """`is_empty`: none of its resources is left, those being deleted included."""
+    """`is_empty`: none of its resources is left, those being deleted included. `demand`: read only with a quota."""
 
     namespace: Namespace
     is_empty: bool
+    demand: PodDemand = PodDemand()
 
 
 class NamespaceProgress(Progress, frozen=True):
     """`phase` as the cluster reports it, with why it is so; `level` of Pod Security, None where nobody looked.
 
-    `taken_over`: it is ours now, though more is to be done.
+    `taken_over`: it is ours now, though more is to be done. `quota`: the condition of its quota on the cluster.
     """
 
     phase: str = ""
@@ -61,6 +67,7 @@ class NamespaceProgress(Progress, frozen=True):
     message: str = ""
     level: str | None = None
     taken_over: bool = False
+    quota: Condition | None = None
 
 
 class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress]):
@@ -71,13 +78,22 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         namespace = await namespace_status.find(transaction, work.resource_id)
         if namespace is None:
             return None
-        return LoadedNamespace(namespace, await namespace_status.is_empty(transaction, int(namespace.id)))
+        demand = PodDemand()
+        if namespace.quota != Quota():
+            demand = await namespace_status.pod_demand(transaction, int(namespace.id))
+        is_empty = await namespace_status.is_empty(transaction, int(namespace.id))
+        return LoadedNamespace(namespace, is_empty, demand)
 
     async def act(self, client: LeasedClient, loaded: LoadedNamespace) -> NamespaceProgress:
         """Applies the namespace, or deletes it once it is empty. Raises ClusterError, LeaseLost."""
         namespace = loaded.namespace
         if namespace.deletion_requested_at is None:
-            return await _apply(client, namespace)
+            applied = await _apply(client, namespace)
+            if applied.phase != "Active":
+                return applied
+            quota = await apply_quota(client, namespace, loaded.demand)
+            objects = {**(applied.objects or {}), **quota.objects}
+            return msgspec.structs.replace(applied, objects=objects, quota=quota.condition)
         if not loaded.is_empty:
             # They go first, each with its own events; then there is nothing left that the deletion could take along.
             return await _wait_until_empty(client, namespace)
@@ -175,6 +191,8 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
+        if any(each.type == QUOTA_ENFORCED for each in namespace.conditions):
+            await remove_quota(client, namespace)
         await client.apply(NAMESPACES, released_namespace_manifest(namespace), _admitted(namespace))
         return NamespaceProgress(gone=True)
     if found.metadata.deletion_timestamp is None:
@@ -192,6 +210,11 @@ async def _write(
     conditions = row.conditions
     if condition is not None:
         conditions = set_condition(conditions, condition, transaction.now)
+    if progress.quota is not None:
+        conditions = set_condition(conditions, progress.quota, transaction.now)
+    elif condition is not None and condition.status == "True":
+        # It was applied, and has no quota any more.
+        conditions = tuple(each for each in conditions if each.type != QUOTA_ENFORCED)
     written = msgspec.structs.replace(
         row,
         phase=progress.phase,

@@ -30,7 +30,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.client import object_key
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.objects import SERVICE_ACCOUNTS
+from pilothouse_server.kubernetes.objects import RESOURCE_QUOTAS, SERVICE_ACCOUNTS
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_SELECTOR
 from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
@@ -50,6 +50,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "Secret": ("secret",),
     "PersistentVolumeClaim": ("volume",),
     _NAMESPACE: ("namespace",),
+    RESOURCE_QUOTAS.kind: ("namespace",),
 }
 _DATABASE_SECONDS = 1.0
 _POLL_SECONDS = 0.1

@@ -41,6 +41,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.kubernetes.set_objects import CronJob
+from pilothouse_server.namespaces.manifests import QUOTA_NAME
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView, Objects
 from pilothouse_server.reconcile.observe.explanations import Explanations
@@ -224,6 +225,7 @@ class ContainerObserver(StatusObserver):
                 or self._is_suspended_wrongly(c)
             ]
             await work_queue.requeue_containers(transaction, missing)
+            await work_queue.requeue_namespaces(transaction, _short_of_quota(locked, seen))
             left = [uid for uid in uids if uid not in seen]
             known = await container_status.uids_there(transaction, self.cluster.name, left) if left else set()
         for container in locked:
@@ -390,6 +392,19 @@ class ContainerObserver(StatusObserver):
         return [
             id_ for id_, uid in sorted(suspects.items()) if not self.view.is_as_noted(uid, noted.get(id_, {}))
         ]
+
+
+def _short_of_quota(locked: Iterable[Container], seen: Mapping[str, Observation]) -> list[int]:
+    """Returns the namespaces whose ResourceQuota on the cluster newly refuses pods: it may be behind the containers."""
+    words = f"exceeded quota: {QUOTA_NAME},"
+    return sorted(
+        {
+            int(container.namespace_id)
+            for container in locked
+            if words in (message := seen[container.uid].observed.message)
+            and message != container.observed.message
+        }
+    )
 
 
 def _lost(container: Container, objects: Objects | None) -> bool:

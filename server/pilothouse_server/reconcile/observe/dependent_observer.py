@@ -1,4 +1,4 @@
-"""Watches the dependents on a cluster, next to Deployments and claims: Services, config maps, secrets.
+"""Watches the dependents on a cluster, next to Deployments and claims: Services, config maps, secrets, quotas.
 
 Changes and deletions by others are left to the worker, which repairs or reports them by the drift policy of the
 container, or of the Service that stands by itself. `service_observer` writes the observed state of Services; this
@@ -24,13 +24,14 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
+    RESOURCE_QUOTAS,
     SECRET_METADATA,
     SERVICES,
     KubernetesObject,
     Resource,
     Service,
 )
-from pilothouse_server.kubernetes.ownership import CONFIG_UID, CONTAINER_UID
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, CONTAINER_UID, NAMESPACE_UID
 from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
@@ -61,10 +62,16 @@ _WATCHED = (
     _WatchedKind(SERVICES, SERVICE_UID, (CONTAINER_UID, SERVICE_UID), ("container", "service")),
     _WatchedKind(CONFIG_MAP_METADATA, CONFIG_UID, (CONFIG_UID,), ("config_map",)),
     _WatchedKind(SECRET_METADATA, CONFIG_UID, (CONFIG_UID,), ("secret",)),
+    _WatchedKind(RESOURCE_QUOTAS, NAMESPACE_UID, (NAMESPACE_UID,), ("namespace",)),
 )
 
 
+_WITH_STATUS = (SERVICES, RESOURCE_QUOTAS)
 _DATABASE_SECONDS = 1.0
+
+
+def _is_status_alone(old: KubernetesObject | None, new: KubernetesObject | None) -> bool:
+    return old is not None and new is not None and not marks.changed(new.mark, old.mark)
 
 
 def _nobody(_old: Service | None, _new: Service | None) -> None:
@@ -123,9 +130,8 @@ class DependentObserver(ClusterObserver):
     ) -> None:
         if kind.resource is SERVICES:
             self.on_service(cast("Service | None", old), cast("Service | None", new))
-            if old is not None and new is not None and not marks.changed(new.mark, old.mark):
-                # Its status alone.
-                return
+        if kind.resource in _WITH_STATUS and _is_status_alone(old, new):
+            return
         if old is not None and (uid := kind.owner(old)) is not None:
             self._mark(uid)
 

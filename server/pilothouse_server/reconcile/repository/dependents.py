@@ -1,4 +1,4 @@
-"""Resources that must have objects on a cluster next to a Deployment or a claim."""
+"""Resources that must have objects on a cluster next to a Deployment, a claim or a Kubernetes namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
-Owner = Literal["container", "service", "config_map", "secret"]
+Owner = Literal["container", "service", "config_map", "secret", "namespace"]
 
 # A resource that was never applied, or is being deleted, has work of its own.
 _OWNERS = text("""
@@ -32,10 +32,15 @@ SELECT 'secret', s.id, CAST(s.uid AS text)
 FROM secrets AS s JOIN namespaces AS n ON n.id = s.namespace_id
 WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND s.observed_generation > 0
   AND s.deletion_requested_at IS NULL
+UNION ALL
+SELECT 'namespace', n.id, CAST(n.uid AS text)
+FROM namespaces AS n
+WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND n.observed_generation > 0
+  AND n.deletion_requested_at IS NULL AND n.resource_quota IS NOT NULL
 """)
 
 
 async def owners(transaction: ReadTransaction, cluster_name: str) -> dict[str, tuple[Owner, int]]:
-    """Returns everything on this cluster that must show a Service, a config map or a secret: uid → type and id."""
+    """Returns all that must show a Service, a config map, a secret or a quota on this cluster: uid → type, id."""
     rows = await transaction.connection.execute(_OWNERS, {"cluster_name": cluster_name})
     return {row.uid: (row.type, row.id) for row in rows}

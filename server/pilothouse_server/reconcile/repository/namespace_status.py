@@ -11,7 +11,7 @@ from sqlalchemy import text
 from pilothouse_server.identity.access.operations import grants
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.namespaces import operations, repository
-from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.model import Namespace, PodDemand
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
@@ -32,6 +32,14 @@ UNION ALL SELECT 1 FROM secrets WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM services WHERE namespace_id = :id
 UNION ALL SELECT 1 FROM volumes WHERE namespace_id = :id
 LIMIT 1
+""")
+
+# A Job asks for as many pods as run at a time, so does one run of a CronJob.
+_DEMAND = text("""
+SELECT coalesce(sum(greatest(c.replicas, 1, CAST(c.spec #>> '{workload,parallelism}' AS bigint),
+        CAST(c.spec #>> '{workload,job,parallelism}' AS bigint))), 0) AS pods,
+    coalesce(max(c.quota_cpu_millicores), 0) AS cpu, coalesce(max(c.quota_memory_bytes), 0) AS memory
+FROM containers AS c WHERE c.namespace_id = :id
 """)
 
 _BY_KUBERNETES_NAMES = text("""
@@ -127,6 +135,12 @@ async def write(transaction: Transaction, namespace: Namespace, written: Namespa
 async def is_empty(transaction: ReadTransaction, namespace_id: int) -> bool:
     """Returns whether no container, config map, secret or volume is in it, those being deleted included."""
     return (await transaction.connection.execute(_RESOURCES, {"id": namespace_id})).first() is None
+
+
+async def pod_demand(transaction: ReadTransaction, namespace_id: int) -> PodDemand:
+    """Returns the pods and the amounts that the containers of a namespace ask of its cluster."""
+    row = (await transaction.connection.execute(_DEMAND, {"id": namespace_id})).one()
+    return PodDemand(int(row.pods), row.cpu, row.memory)
 
 
 async def delete(transaction: Transaction, namespace: Namespace) -> None:

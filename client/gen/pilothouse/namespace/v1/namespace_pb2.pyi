@@ -347,6 +347,7 @@ class Namespace(_message.Message):
     EXTERNAL_SOURCES_FIELD_NUMBER: _builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
     NETWORK_POLICIES_FIELD_NUMBER: _builtins.int
+    ENFORCE_ON_CLUSTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label, unique among namespaces that are not deleted; immutable."""
     display_name: _builtins.str
@@ -390,9 +391,16 @@ class Namespace(_message.Message):
     """
     network_policies: Global___NetworkPolicies.ValueType
     """Default OPEN. A change needs `namespace.security` over all namespaces."""
+    enforce_on_cluster: _builtins.bool
+    """Whether the ResourceQuota on the cluster also limits requests and limits of cpu and memory, with room for one rollout.
+    Kubernetes then refuses pods whose containers do not state them. To change it needs `namespace.quota` over all
+    namespaces. Default false.
+    """
     @_builtins.property
     def resource_quota(self) -> Global___ResourceQuota:
-        """Default none. To set or change it needs `namespace.quota` over all namespaces."""
+        """Default none. To set or change it needs `namespace.quota` over all namespaces. The cluster gets a ResourceQuota
+        `pilothouse`, which bounds objects and pods that others make there, too (condition `QuotaEnforced`).
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -407,7 +415,7 @@ class Namespace(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `Stale`."""
+        """`Applied`, `Stale`, and with a quota `QuotaEnforced`: whether the cluster has its ResourceQuota."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -478,10 +486,11 @@ class Namespace(_message.Message):
         external_sources: _abc.Iterable[_builtins.str] | None = ...,
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
         network_policies: Global___NetworkPolicies.ValueType = ...,
+        enforce_on_cluster: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "resource_quota", b"resource_quota", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "external_sources", b"external_sources", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "network_policies", b"network_policies", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "annotations", b"annotations", "cluster_name", b"cluster_name", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "enforce_on_cluster", b"enforce_on_cluster", "etag", b"etag", "external_sources", b"external_sources", "generation", b"generation", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "legal_hold", b"legal_hold", "message", b"message", "name", b"name", "network_policies", b"network_policies", "observed_generation", b"observed_generation", "phase", b"phase", "pod_security_level", b"pod_security_level", "reason", b"reason", "reconciling", b"reconciling", "resource_quota", b"resource_quota", "service_types", b"service_types", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,28 @@
+"""Whether the cluster enforces the cpu and memory of a namespace's quota as well."""
+
+from __future__ import annotations
+
+from pilothouse_migrations import statements
+
+revision = "0120"
+down_revision = "0119"
+branch_labels = None
+depends_on = None
+# The oldest release that may run on the schema after this migration.
+serves_from = "0.2.0"
+# Functions that get another text, are new or go. Their former texts are in 0120_enforce_on_cluster/before/.
+replaces = ()
+# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+locks = ("namespaces",)
+
+
+def upgrade() -> None:
+    statements.run("""
+        ALTER TABLE namespaces ADD COLUMN enforce_on_cluster boolean NOT NULL DEFAULT false;
+        COMMENT ON COLUMN namespaces.enforce_on_cluster IS
+            'Whether the ResourceQuota on the cluster also limits cpu and memory.';
+    """)
+
+
+def downgrade() -> None:
+    statements.run("ALTER TABLE namespaces DROP COLUMN enforce_on_cluster")
