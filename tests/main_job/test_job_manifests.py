@@ -78,6 +78,8 @@ async def test_a_job_is_applied_changed_and_run_again(shared_server: Server, she
     assert live["spec"]["template"]["spec"]["containers"][0]["image"] == "busybox:1.38"
     title, *runs = (await shell.containers("runs", "once")).splitlines()
     assert title.split()[:3] == ["NUMBER", "NAME", "STATUS"]
+    shown = await shell.containers("get", "once")
+    assert "READY" not in shown
     assert [each.split()[1:3] for each in runs] == [["once-2", "SUCCEEDED"], ["once", "SUCCEEDED"]]
 
 

@@ -248,3 +248,70 @@ async def test_each_setting_reaches_the_cluster_and_is_shown(demo: Server) -> No
     }
     assert by_condition["action"] == "Ignore"
     assert by_condition["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+async def test_runs_that_are_too_many_go_with_their_jobs(demo: Server) -> None:
+    await demo.admin.containers.create(namespace="jobs", container=job("pruned", runs_kept=2))
+    await until(demo, "pruned", SUCCEEDED)
+    for _ in range(3):
+        await demo.admin.containers.run(namespace="jobs", name="pruned")
+        await until(demo, "pruned", SUCCEEDED)
+    assert [run.number for run in await runs(demo, "pruned")] == [4, 3]
+    assert set(jobs_of(demo, "pruned")) == {"pruned-3", "pruned-4"}
+
+
+async def test_a_job_counts_its_concurrent_pods_until_it_has_ended(demo: Server) -> None:
+    quota = namespace_pb2.ResourceQuota(cpu="1")
+    space = namespace_pb2.Namespace(name="job-quota", resource_quota=quota)
+    await demo.admin.namespaces.create(namespace=space)
+    containers = demo.admin.containers
+    half = pb.Resources(cpu_request="500m")
+    two = pb.JobSettings(parallelism=2, completions=4)
+
+    async def used() -> str:
+        return (await demo.admin.namespaces.get_quota_usage(name="job-quota")).used.cpu
+
+    await containers.create(
+        namespace="job-quota", container=job("two", behavior="run", settings=two, resources=half)
+    )
+    assert await used() == "1"
+    with pytest.raises(PilothouseError) as refused:
+        await containers.create(namespace="job-quota", container=job("more", resources=half))
+    assert refused.value.reason == "QUOTA_EXCEEDED"
+    await containers.delete(namespace="job-quota", name="two")
+    await poll_until(used, "0".__eq__)
+    await containers.create(namespace="job-quota", container=job("one", resources=half))
+    await poll_until(used, "0".__eq__)
+    await containers.create(
+        namespace="job-quota", container=job("all", behavior="run", settings=two, resources=half)
+    )
+    with pytest.raises(PilothouseError) as refused:
+        await containers.run(namespace="job-quota", name="one")
+    assert refused.value.reason == "QUOTA_EXCEEDED"
+
+
+async def test_a_dry_run_of_a_job_makes_and_starts_nothing(demo: Server) -> None:
+    containers = demo.admin.containers
+    made = await containers.create(namespace="jobs", container=job("tried"), validate_only=True)
+    assert made.job.backoff_limit == 0
+    await containers.create(namespace="jobs", container=job("tried"))
+    await until(demo, "tried", SUCCEEDED)
+    answer = await containers.run(namespace="jobs", name="tried", validate_only=True)
+    assert answer.run.name == "tried-2"
+    with pytest.raises(
+        PilothouseError, match="Job jobs/tried-2 exists and does not belong to this container"
+    ):
+        await _with_taken_name(demo, "tried-2")
+    assert (await containers.get(namespace="jobs", name="tried")).kubernetes_name == "tried"
+    assert set(jobs_of(demo, "tried")) == {"tried", "tried-2"}
+
+
+async def _with_taken_name(demo: Server, name: str) -> None:
+    """A dry run of a run whose Job would have the name of another one."""
+    assert demo.cluster is not None
+    found = jobs_of(demo, "tried")["tried"]
+    template = {"spec": found["spec"]["template"]["spec"]}
+    demo.cluster.store.create(
+        resources.JOBS, {"metadata": {"name": name, "namespace": "jobs"}, "spec": {"template": template}}
+    )
+    await demo.admin.containers.run(namespace="jobs", name="tried", validate_only=True)

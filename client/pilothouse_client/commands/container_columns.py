@@ -12,7 +12,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
-from pilothouse_client.commands.values import enum_label, moment, optional, span
+from pilothouse_client.commands.values import age, enum_label, moment, optional, short_span, span
 from pilothouse_client.waiting import KINDS_WITH_RUNS
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ def _last_exit(program: pb.ProgramStatus) -> str:
     return f"{program.exit_reason} ({program.exit_code})".strip()
 
 
+def _duration(run: pb.Run) -> str:
+    """Returns how long a run took; empty while it has not ended."""
+    if not (run.HasField("start_time") and run.HasField("end_time")):
+        return ""
+    return short_span((run.end_time.ToNanoseconds() - run.start_time.ToNanoseconds()) / 1e9)
+
+
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda container: container.namespace),
     OutputColumn("NAME", lambda container: container.name),
@@ -145,10 +152,13 @@ RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda run: run.name),
     OutputColumn("STATUS", lambda run: enum_label(run, "status")),
     OutputColumn("EXIT", lambda run: run.exit_code if run.HasField("exit_code") else ""),
-    OutputColumn("STARTED", lambda run: moment(run.start_time) if run.HasField("start_time") else ""),
-    OutputColumn("ENDED", lambda run: moment(run.end_time) if run.HasField("end_time") else ""),
+    OutputColumn("AGE", lambda run: age(run.start_time) if run.HasField("start_time") else ""),
+    OutputColumn("DURATION", _duration),
+    OutputColumn("STARTED", lambda run: moment(run.start_time), wide=True),
+    OutputColumn("ENDED", lambda run: moment(run.end_time), wide=True),
     OutputColumn("REASON", lambda run: run.reason),
-    OutputColumn("MESSAGE", lambda run: run.message),
+    # One that has succeeded has nothing to say.
+    OutputColumn("MESSAGE", lambda run: "" if run.status == pb.CONTAINER_STATUS_SUCCEEDED else run.message),
 ]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda change: moment(change.change_time)),

@@ -1,0 +1,133 @@
+"""Killed after any write to the cluster, a server starts no run twice that was requested, and loses none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+
+from pilothouse_server.containers.model import ContainerSpec
+from pilothouse_server.containers.operations import run as run_container
+from pilothouse_server.containers.operations import stop as stop_container
+from pilothouse_server.containers.workload_settings import CronJobSettings, JobSettings
+from pilothouse_simulator.values.resources import CRON_JOBS, EVENTS, JOBS
+from tests.reconcile.test_kills import die_at, next_server, settled
+from tests.reconcile.world import World
+from tests.waiting import poll_until
+
+# Jobs that are gone as soon as they have ended: that a run was made does not show by its Job.
+_SETTINGS: Final = CronJobSettings(
+    schedule="0 0 1 1 *", successful_history_limit=0, job=JobSettings(ttl_seconds=0)
+)
+
+
+async def make(here: World) -> None:
+    behavior = {"simulate.pilothouse.dev/behavior": "exit:0"}
+    await here.create(spec=ContainerSpec(workload=_SETTINGS, pod_annotations=behavior))
+
+
+async def ran(here: World) -> None:
+    await here.move(run_container)
+
+
+async def ran_twice(here: World) -> None:
+    """Two requests before a server has looked."""
+    await ran(here)
+    await ran(here)
+
+
+async def stopped_and_ran(here: World) -> None:
+    await here.move(stop_container)
+    await ran(here)
+
+
+async def made_and_ran(here: World) -> None:
+    await make(here)
+    await ran(here)
+
+
+# Each with what comes before it, the least number of its writes, and the runs that follow.
+OPERATIONS: Final[dict[str, tuple[tuple[Callable[[World], Awaitable[None]], ...], int, set[str]]]] = {
+    "create": ((make,), 1, set()),
+    "create and run": ((made_and_ran,), 4, {"web-run-1"}),
+    "run": ((make, ran), 3, {"web-run-1"}),
+    "run twice": ((make, ran_twice), 5, {"web-run-1", "web-run-2"}),
+    "suspend and run": ((make, stopped_and_ran), 3, {"web-run-1"}),
+}
+
+
+def begun(here: World) -> list[str]:
+    """Returns the names of all Jobs that pods were made of, once for each Job."""
+    found = {
+        (each["involvedObject"]["uid"], each["involvedObject"]["name"])
+        for each in here.cluster.store.list(EVENTS, "shop")
+        if each["involvedObject"]["kind"] == "Job" and each["reason"] == "SuccessfulCreate"
+    }
+    return sorted(name for _, name in found)
+
+
+async def _no_run_is_left(here: World) -> None:
+    """Until each run that has begun is over and its Job is gone."""
+
+    async def begun_ones() -> list[Any]:
+        return [job for job in here.cluster.store.list(JOBS, "shop") if not job["spec"].get("suspend")]
+
+    await poll_until(begun_ones, lambda left: not left)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_killed_at_every_write(here: World, operation: str) -> None:
+    client = await here.connect("local")
+    await here.namespace()
+    async with next_server(here, client):
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+    (*first, last), least, expected = OPERATIONS[operation]
+    step, died = 0, True
+    while died:
+        for each in first:
+            await each(here)
+            async with next_server(here, client):
+                await settled(here)
+        before = begun(here)
+        await last(here)
+        died = await die_at(here, step)
+        await _no_run_is_left(here)
+        async with next_server(here, client):
+            await settled(here)
+        await _no_run_is_left(here)
+        after = begun(here)
+        for name in before:
+            after.remove(name)
+        assert after == sorted(expected), f"killed at write {step}"
+        cron_job = here.cluster.store.get(CRON_JOBS, "shop", "web")
+        assert cron_job is not None
+        assert cron_job["spec"]["suspend"] == (operation == "suspend and run")
+        await here.delete()
+        async with next_server(here, client):
+            await poll_until(here.seen, lambda row: row is None)
+        step += died
+    # The checker sees something: there were writes to be killed at.
+    assert step >= least
+
+
+async def test_a_job_that_its_ttl_removed_unseen_has_failed_and_is_not_made_again(here: World) -> None:
+    """Nothing observes here; that the Job was there is all that an observer has written."""
+    client = await here.connect("local")
+    await here.namespace()
+    behavior = {"simulate.pilothouse.dev/behavior": "exit:0"}
+    settings = JobSettings(ttl_seconds=0)
+    async with next_server(here, client):
+        await here.create(spec=ContainerSpec(workload=settings, pod_annotations=behavior))
+        await settled(here)
+        await _no_run_is_left(here)
+    await here.rows("UPDATE containers SET deployment_name = 'web' RETURNING id")
+    await here.update(image="nginx:1.28")
+    async with next_server(here, client):
+        await settled(here)
+    seen = await here.seen()
+    assert seen is not None
+    (failed,) = (each for each in seen.observed.conditions if each.type == "Failed")
+    assert (failed.reason, failed.made_from) == ("Removed", "web")
+    assert begun(here) == ["web"]
