@@ -54,6 +54,7 @@ VERBS = {
     "clusters": ("clusters:app", "The Kubernetes clusters."),
     "containers": ("containers:app", "Workloads: create, change, start, stop, watch."),
     "services": ("services:app", "Stable addresses in front of pods."),
+    "objects": ("objects:app", "Ingresses, policies, roles and other objects."),
     "volumes": ("volumes:app", "Storage that containers mount: claims, files, folders."),
     "configs": ("configs:app", "Configuration that containers read."),
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),

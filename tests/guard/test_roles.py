@@ -10,9 +10,11 @@ import pytest
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.guard.carrying import admitted_rights, missing
 from pilothouse_server.guard.roles import TABLE
+from pilothouse_server.kubernetes.rights import OF_ROLES, RIGHTS
 from tests.guard.carried import ORDINARY, RBAC, JsonObject, place
 from tests.guard.test_carried import asks
 
+_READ = ("get", "list", "watch")
 _RBAC_GROUP = "rbac.authorization.k8s.io"
 
 
@@ -123,6 +125,14 @@ def test_no_row_lets_programs_make_pods_or_rights() -> None:
     }
     assert [verb for _, resource, verb in TABLE if resource == "pods"].count("delete") == 1
     assert not {"*", "escalate", "bind", "impersonate"} & {part for row in TABLE for part in row}
+
+
+def test_the_platform_has_each_right_of_the_table_and_none_over_roles_beyond_it() -> None:
+    """A cluster refuses Roles with rights that their writer lacks."""
+    granted = {(each.api_group, each.resource, each.verb) for each in (*RIGHTS, *OF_ROLES)}
+    read = {row for row, permission in TABLE.items() if permission.startswith("object.") and row[2] in _READ}
+    assert TABLE.keys() - read <= granted, sorted(TABLE.keys() - granted)
+    assert not {"*", "escalate", "bind", "impersonate"} & {part for each in granted for part in each}
 
 
 def test_a_subject_more_needs_the_rights_of_the_role_again() -> None:

@@ -74,10 +74,12 @@ def plain(node: Node) -> Any:
 
 
 def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
-    """The wanted containers, and the problems."""
+    """The wanted containers and carried objects, and the problems."""
     problems = Problems()
-    wanted = attach(convert(documents, NAMESPACE, problems), [])
-    return [str(each.values) for each in wanted], [str(problem) for problem in problems.all]
+    manifest = convert(documents, NAMESPACE, problems)
+    wanted = [str(each.values) for each in attach(manifest, [])]
+    wanted += [str(each.document) for each in manifest.objects]
+    return wanted, [str(problem) for problem in problems.all]
 
 
 def variants(node: Node, change: Callable[[Node], Node | None], key: str = "") -> Iterator[tuple[str, Node]]:

@@ -9,7 +9,6 @@ from pilothouse_manifests.translator.problems import counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 ELSEWHERE = "`kubectl apply` it: it will be left alone"
-ACCOUNT = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
 
 
 def document(version: str, kind: str, annotations: str = "") -> str:
@@ -22,13 +21,12 @@ def document(version: str, kind: str, annotations: str = "") -> str:
         (WEB.replace("      labels:", "      name: web\n      labels:"), ProblemWeight.HARMLESS),
         (web("paused: true"), ProblemWeight.BEHAVIOUR),
         (document("apps/v1", "ReplicaSet"), ProblemWeight.BEHAVIOUR),
-        (document("networking.k8s.io/v1", "NetworkPolicy"), ProblemWeight.SECURITY),
+        (document("v1", "LimitRange"), ProblemWeight.SECURITY),
         (document("cilium.io/v2", "CiliumNetworkPolicy"), ProblemWeight.SECURITY),
         (document("example.com/v1", "NetworkThing"), ProblemWeight.BEHAVIOUR),
         (document("app.k8s.io/v1beta1", "Application"), ProblemWeight.HARMLESS),
         (document("v1", "ConfigMap", "helm.sh/hook: 'pre-install,pre-upgrade'"), ProblemWeight.BEHAVIOUR),
         (document("v1", "ConfigMap", "helm.sh/hook: test"), ProblemWeight.HARMLESS),
-        (ACCOUNT + "automountServiceAccountToken: false\n---\n" + web(pod="serviceAccountName: robot"), 3),
     ],
 )
 def test_the_weight_follows_from_what_is_left_out(text: str, weight: ProblemWeight) -> None:
@@ -59,16 +57,13 @@ def test_equal_problems_are_one_line_with_their_places() -> None:
 
 
 def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
-    refused = web("replicas: many", pod="serviceAccountName: robot")
-    problems = problems_of("---\n".join([SERVICE, refused, ACCOUNT]))
+    problems = problems_of("---\n".join([SERVICE, web("replicas: many")]))
     assert listed(problems) == [
         "web.yaml:15: deployment/web: spec.replicas: expected a whole number, found the string 'many'",
         "  web.yaml:1: service/web: spec.selector: cannot be represented: it selects no container, neither of "
         "these files nor on the server (behaviour)",
-        "  web.yaml:29: serviceaccount/robot: cannot be represented: no container uses it, and the platform "
-        "makes accounts for containers only (behaviour)",
     ]
-    assert counts(problems) == "2 behaviour, 1 invalid"
+    assert counts(problems) == "1 behaviour, 1 invalid"
 
 
 def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:

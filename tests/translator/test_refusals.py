@@ -36,8 +36,8 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         ),
         (
             "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: nightly}\nspec: {replicas: 2}\n",
-            "web.yaml:1: replicaset/nightly: ReplicaSet of apps/v1 is not yet supported; "
-            "`kubectl apply` it: it will be left alone",
+            "web.yaml:1: replicaset/nightly: ReplicaSet of apps/v1 cannot be represented: write a Deployment; "
+            "or `kubectl apply` it: it will be left alone",
         ),
         (
             WEB.replace("apps/v1", "apps/v1beta1"),
@@ -69,16 +69,6 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         (
             WEB + "---\n" + WEB.replace("name: web", "name: canary", 1) + "---\n" + SERVICE,
             f"web.yaml:37: service/web: spec.selector: {NOT}: it selects several containers (web, canary)",
-        ),
-        (
-            WEB + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: idle\n",
-            f"web.yaml:19: serviceaccount/idle: {NOT}: no container uses it, "
-            "and the platform makes accounts for containers only; `kubectl apply` it: it will be left alone",
-        ),
-        (
-            web(pod="serviceAccountName: web")
-            + "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: web\n  annotations:\n    a: b\n",
-            f"web.yaml:25: serviceaccount/web: metadata.annotations[a]: {NOT}",
         ),
     ],
 )

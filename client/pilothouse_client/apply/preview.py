@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilothouse.config.v1 import config_pb2
-from pilothouse_client.apply import configs, plan, services, volumes
+from pilothouse_client.apply import configs, objects, plan, services, volumes
 from pilothouse_client.apply.execute import ApplyOutcome, Say, line
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.apply.trial import ApplySteps, Trial
@@ -51,6 +51,13 @@ def preview(steps: ApplySteps, trial: Trial, outcome: ApplyOutcome, say: Say, co
             service.action,
             f"{service.subject} {service.action.value}",
             lambda step=service: services.difference(step),  # type: ignore[misc]
+        )
+    for each in steps.objects:
+        show(
+            each.subject,
+            each.action,
+            f"{each.subject} {each.action.value}",
+            lambda step=each: objects.difference(step),  # type: ignore[misc]
         )
     for container in steps.containers:
         show(

@@ -14,12 +14,14 @@ from typing import IO
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
 from pilothouse_client.apply.externals import mark_external
 from pilothouse_client.apply.messages import values
+from pilothouse_client.apply.objects import ObjectExecutor, ObjectStep, plan_objects
 from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.quota import check_quota
@@ -28,14 +30,15 @@ from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_
 from pilothouse_client.apply.trial import ApplySteps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
 from pilothouse_client.client import Nouns
-from pilothouse_client.errors import PermissionDeniedError
+from pilothouse_client.errors import PermissionDeniedError, PilothouseError
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 from pilothouse_manifests.translator.attach import attach, owned_services
-from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.convert import convert, unknown_kinds
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest, ManifestService
+from pilothouse_manifests.translator.nodes import Document
 from pilothouse_manifests.translator.problems import Problems, counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -138,7 +141,10 @@ def _carry_out(
     ConfigExecutor(client.config, namespace, say=say, complain=complain).carry_out(steps.configs, outcome)
     VolumeExecutor(client.storage, namespace, say=say, complain=complain).carry_out(steps.volumes, outcome)
     ServiceExecutor(client.network, namespace, say=say, complain=complain).carry_out(steps.services, outcome)
+    objects = ObjectExecutor(client.objects, namespace, say=say, complain=complain)
+    objects.carry_out((each for each in steps.objects if each.comes_first), outcome)
     Executor(client.containers, namespace, say=say, complain=complain).carry_out(steps.containers, outcome)
+    objects.carry_out((each for each in steps.objects if not each.comes_first), outcome)
 
 
 def _planned(
@@ -150,7 +156,7 @@ def _planned(
 ) -> tuple[ApplySteps, namespace_pb2.Namespace] | None:
     """The steps to take and where; None if the input is refused, after every reason was given."""
     documents = load(options.sources, problems, standard_input)
-    manifest = convert(documents, options.namespace, problems)
+    manifest = convert(documents, options.namespace, problems, _opened_kinds(client, documents, options))
     if not documents and not problems.all:
         complain("nothing to apply: the input holds no document")
         return None
@@ -177,6 +183,7 @@ def _planned(
         ),
         configs=_planned_configs(client, manifest, options, problems),
         volumes=plan_volumes(manifest.volumes, volumes or (), problems),
+        objects=_planned_objects(client, manifest, options),
     )
     if problems.refused(options.skip):
         _refuse(problems, options, complain)
@@ -245,6 +252,36 @@ def _planned_services(
     return plan_services(
         wanted, client.network.list_services(namespace=options.namespace, page_size=_PAGE_SIZE)
     )
+
+
+def _planned_objects(
+    client: Nouns[BlockingTransport], manifest: Manifest, options: Options
+) -> list[ObjectStep]:
+    """As with configuration: the objects on the server are read only if the manifest has any."""
+    if not manifest.objects:
+        return []
+    existing = client.objects.list(
+        namespace=options.namespace, page_size=_PAGE_SIZE, view=object_pb2.OBJECT_VIEW_FULL
+    )
+    return plan_objects(manifest.objects, existing)
+
+
+def _opened_kinds(
+    client: Nouns[BlockingTransport], documents: Sequence[Document], options: Options
+) -> set[tuple[str, str]]:
+    """The kinds of custom resources in the files that the cluster opens; it is asked only if there may be any."""
+    unknown = unknown_kinds(documents)
+    if not unknown:
+        return set()
+    try:
+        kinds = client.objects.kinds(namespace=options.namespace)
+    except PilothouseError:
+        # Each document is reported by its kind then.
+        return set()
+    opened = (object_pb2.KIND_ACCESS_TENANTS, object_pb2.KIND_ACCESS_PRIVILEGED)
+    return unknown & {
+        (version, each.kind) for each in kinds if each.access in opened for version in each.versions
+    }
 
 
 def _warn(steps: Iterable[Step], complain: Say) -> None:

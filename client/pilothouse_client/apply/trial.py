@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pilothouse.resource.v1.resource_pb2 import Warning
-from pilothouse_client.apply import configs, execute, services, volumes
+from pilothouse_client.apply import configs, execute, objects, services, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
 from pilothouse_client.apply.quota import shrinks
@@ -49,12 +49,13 @@ _SECONDS_TO_BEGIN = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ApplySteps:
-    """Everything that one `apply` shall do, in the order of doing it."""
+    """Everything that one `apply` shall do, in the order of doing it; objects before and after the containers."""
 
     configs: Sequence[configs.ConfigStep]
     volumes: Sequence[volumes.VolumeStep]
     services: Sequence[services.ServiceStep]
     containers: Sequence[Step]
+    objects: Sequence[objects.ObjectStep] = ()
 
 
 @dataclass(slots=True)
@@ -157,6 +158,7 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
                 ),
                 warnings=warnings,
             )
+    yield from _of_objects(client, namespace, steps)
     for container in steps.containers:
         if container.before is None or container.update_mask:
             checked, warnings = brought.checkable(container), list[Warning]()
@@ -169,6 +171,22 @@ def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplyStep
                 lambda error: brought.excuses_container(error, smaller=smaller),
                 warnings,
                 container.wanted.carried,
+            )
+
+
+def _of_objects(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps) -> Iterable[_Attempt]:
+    brought = [step.name for step in steps.containers]
+    for each in steps.objects:
+        if each.before is None or each.changed:
+            warnings = list[Warning]()
+            yield _Attempt(
+                each.subject,
+                each.wanted.place,
+                lambda step=each, warnings=warnings: objects.send(  # type: ignore[misc]
+                    client.objects, namespace, step, validate_only=True, warnings=warnings
+                ),
+                lambda error, step=each: objects.excuses(step, error, steps.objects, brought),  # type: ignore[misc]
+                warnings,
             )
 
 

@@ -25,7 +25,6 @@ from pilothouse_manifests.translator.manifest import (
     ManifestWorkload,
 )
 from pilothouse_manifests.translator.nodes import InputPosition
-from pilothouse_manifests.translator.problems import ELSEWHERE
 
 # Fields of a Service that the ports of a container have.
 _SHORT_FORM = {"name", "type", "selector", "ports", "headless", "labels", "annotations"}
@@ -74,7 +73,6 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
     others = [container for container in existing if container["name"] not in workloads]
     owners = _owners(manifest, others)
     served = set(owners)
-    _check_accounts(manifest, others)
 
     wanted: list[WantedContainer] = []
     on_server = {container["name"]: container for container in existing}
@@ -206,19 +204,6 @@ def _resolved(service: ManifestService, owner: str, declared: Sequence[DeclaredP
 
 def _target(name: str, protocol: str, declared: Sequence[DeclaredPort]) -> int | None:
     return next((each.number for each in declared if (each.name, each.protocol) == (name, protocol)), None)
-
-
-def _check_accounts(manifest: Manifest, others: Sequence[Values]) -> None:
-    used = {workload.values.get("service_account") for workload in manifest.workloads}
-    used.update(container.get("service_account") for container in others)
-    for account in manifest.accounts:
-        if account.name not in used:
-            message = "cannot be represented: no container uses it, and the platform makes accounts for containers only"
-            refused = (each for each in manifest.refused if each.account == account.name)
-            follows = next((f"{each.subject}: " for each in refused), "")
-            if not follows:
-                message = f"{message}; {ELSEWHERE}"
-            account.reporter.unusable(account.place, "", message, follows=follows)
 
 
 def _kept(before: Values | None, served: set[str]) -> list[Values]:

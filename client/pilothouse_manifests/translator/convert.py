@@ -1,24 +1,32 @@
 """Sorts documents by kind and converts each.
 
 Deployments, StatefulSets, DaemonSets, Jobs, CronJobs, Services, ServiceAccounts, ConfigMaps, Secrets and
-PersistentVolumeClaims have a place on the platform; a `v1` List stands for its items. The Namespace that is applied to
-exists, or nothing could be applied; its desired state is no part of this. Every other kind is reported by name.
+PersistentVolumeClaims have a place on the platform; a `v1` List stands for its items. Objects of carried kinds go there
+as they are, custom resources where the cluster opens their kind. The Namespace that is applied to exists, or nothing
+could be applied; its desired state is no part of this. Every other kind is reported by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from pilothouse_manifests.carried import CARRIED, group_of, is_built_in, never_taken
 from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
 from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
 from pilothouse_manifests.translator.convert_deployment import convert_workload
-from pilothouse_manifests.translator.convert_service import convert_account, convert_service
+from pilothouse_manifests.translator.convert_object import (
+    convert_account,
+    convert_object,
+    is_plain_account,
+    object_of_account,
+)
+from pilothouse_manifests.translator.convert_service import convert_service
 from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
 from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
 from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
-from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
+from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_hook, weight_of_kind
 
 WORKLOADS = (
     ("apps/v1", "Deployment"),
@@ -34,14 +42,21 @@ SECRET = ("v1", "Secret")
 CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
 NAMESPACE = ("v1", "Namespace")
+POD = ("v1", "Pod")
 HOOK = "helm.sh/hook"
 _SUPPORTED = (*WORKLOADS, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
-def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
+def convert(
+    documents: Iterable[Document],
+    namespace: str,
+    problems: Problems,
+    opened: Collection[tuple[str, str]] = (),
+) -> Manifest:
     """The documents as values, for the platform's `namespace`. Each field that has no place becomes a problem.
 
-    Documents with a problem that leaves nothing of them to apply are not in the answer.
+    `opened`: version and kind of custom resources that the cluster opens. Documents with a problem that leaves nothing
+    of them to apply are not in the answer.
     """
     manifest = Manifest()
     seen: dict[str, InputPosition] = {}
@@ -50,7 +65,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
         carries = document if identity in WORKLOADS else None
         reporter = Reporter(problems, _subject(document), identity, carries)
         with Fields(document, "", reporter) as root:
-            _convert_one(root, namespace, manifest, seen)
+            _convert_one(root, namespace, manifest, seen, opened)
         reporter.note_dropped(document.place)
         if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:
             manifest.refused.append(refused)
@@ -59,23 +74,48 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
             workload.values["extra_fields"] = workload.reporter.carried
     manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
     manifest.services = [each for each in manifest.services if each.reporter.usable]
-    manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]
+    used = {each.values.get("service_account") for each in manifest.workloads}
+    manifest.objects += map(object_of_account, (each for each in manifest.accounts if each.name not in used))
+    manifest.objects = [each for each in manifest.objects if each.reporter.usable]
+    manifest.accounts = [each for each in manifest.accounts if each.reporter.usable and each.name in used]
     manifest.configs = [each for each in manifest.configs if each.reporter.usable]
     manifest.claims = [each for each in manifest.claims if each.reporter.usable]
     return manifest
 
 
-def _convert_one(root: Fields, namespace: str, manifest: Manifest, seen: dict[str, InputPosition]) -> None:
+def unknown_kinds(documents: Iterable[Document]) -> set[tuple[str, str]]:
+    """Returns version and kind of the documents that may be custom resources."""
+    found = {(_text(each, "apiVersion"), _text(each, "kind")) for each in _expanded(documents, Problems())}
+    return {
+        (version, kind)
+        for version, kind in found
+        if kind
+        and not (never_taken(version, kind) or is_built_in(version, kind))
+        and (version, kind) != NAMESPACE
+    }
+
+
+def _convert_one(
+    root: Fields,
+    namespace: str,
+    manifest: Manifest,
+    seen: dict[str, InputPosition],
+    opened: Collection[tuple[str, str]],
+) -> None:
     identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
     if all(identity) and identity == NAMESPACE:
         _check_namespace(root, namespace)
         return
-    if not all(identity) or not _has_place(root, *identity):
+    if not all(identity) or _is_helm_test(root, *identity) or not _has_place(root, *identity, opened):
         _read_all(root)
         return
     if identity in WORKLOADS:
         _refuse_name_of_another(root, identity[1], seen)
-    first = seen.setdefault(root.reporter.subject, root.place)
+    subject = root.reporter.subject
+    # Two groups may have a kind of the same name.
+    first = seen.setdefault(
+        subject if identity in _SUPPORTED else f"{group_of(identity[0])} {subject}", root.place
+    )
     if first is not root.place:
         root.reporter.invalid(root.place, "", f"expected each object once, found it again; first at {first}")
     _convert_kind(identity, root, namespace, manifest)
@@ -91,9 +131,19 @@ def _refuse_name_of_another(root: Fields, kind: str, seen: dict[str, InputPositi
             root.reporter.unusable(root.place, "metadata.name", message)
 
 
-def _has_place(root: Fields, version: str, kind: str) -> bool:
+def _is_helm_test(root: Fields, version: str, kind: str) -> bool:
+    """Returns whether the document is a pod that Helm runs as a test, on demand only: it is left out, with a note."""
+    hooks = _text(_mapping(_mapping(root.node, "metadata"), "annotations"), HOOK)
+    if (version, kind) != POD or not hooks or weight_of_hook(hooks) is not ProblemWeight.HARMLESS:
+        return False
+    root.reporter.note(root.place, f"is left out: it is a Helm hook ({hooks}), which runs on demand only")
+    return True
+
+
+def _has_place(root: Fields, version: str, kind: str, opened: Collection[tuple[str, str]]) -> bool:
     """Whether the platform has a place for the document as a whole, which is reported if not."""
-    if (version, kind) not in _SUPPORTED:
+    identity = version, kind
+    if identity not in _SUPPORTED and identity not in CARRIED and identity not in opened:
         weight = weight_of_kind(version, kind)
         root.reporter.unusable(root.place, "", _unsupported_kind(version, kind), weight=weight)
         return False
@@ -112,14 +162,16 @@ def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manif
         manifest.workloads.append(convert_workload(root, namespace, identity[1]))
     elif identity == SERVICE:
         manifest.services.append(convert_service(root, namespace))
-    elif identity == SERVICE_ACCOUNT:
+    elif identity == SERVICE_ACCOUNT and is_plain_account(root):
         manifest.accounts.append(convert_account(root, namespace))
     elif identity == CONFIG_MAP:
         manifest.configs.append(convert_config_map(root, namespace))
     elif identity == CLAIM:
         manifest.claims.append(convert_claim(root, namespace))
-    else:
+    elif identity == SECRET:
         manifest.configs.append(convert_secret(root, namespace))
+    else:
+        manifest.objects.append(convert_object(root, namespace))
     # Written by the cluster; no part of what is wanted.
     root.drop("status")
 
@@ -137,9 +189,11 @@ def _check_namespace(root: Fields, namespace: str) -> None:
 
 
 def _unsupported_kind(version: str, kind: str) -> str:
-    expected = [f"{kind} of {known}" for known, known_kind in _SUPPORTED if known_kind == kind]
-    if expected:
-        return f"{kind} of {version} is not supported; expected {expected[0]}"
+    known = sorted(each for each, of_kind in {*_SUPPORTED, *CARRIED} if of_kind == kind)
+    if known:
+        return f"{kind} of {version} is not supported; expected {kind} of {known[0]}"
+    if why := never_taken(version, kind):
+        return f"{kind} of {version} cannot be represented: {why}; or {ELSEWHERE}"
     return f"{kind} of {version} is not yet supported; {ELSEWHERE}"
 
 
@@ -177,10 +231,9 @@ def _refused(root: Mapping, subject: str) -> RefusedWorkload | None:
     of_jobs = _mapping(_mapping(spec, JOB_TEMPLATE_KEY), "spec")
     template = _mapping(of_jobs if of_jobs.entries else spec, "template")
     labels = _mapping(_mapping(template, "metadata"), "labels")
-    account = _text(_mapping(template, "spec"), "serviceAccountName")
     if not template.entries:
         return None
-    return RefusedWorkload(subject, {key: _text(labels, key) for key in labels.entries}, account)
+    return RefusedWorkload(subject, {key: _text(labels, key) for key in labels.entries})
 
 
 def _mapping(root: Mapping, name: str) -> Mapping:

@@ -1,4 +1,4 @@
-"""A Service, and a ServiceAccount.
+"""A Service.
 
 A Service is an object of its own on the platform, with the selector of its manifest. One whose name a container on the
 server has already given to a Service by its ports stays that container's: `attach` joins the two.
@@ -12,7 +12,7 @@ from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import SPEC
 from pilothouse_manifests.translator.fields import Fields, texts_of
-from pilothouse_manifests.translator.manifest import ManifestAccount, ManifestService, metadata
+from pilothouse_manifests.translator.manifest import ManifestService, metadata
 from pilothouse_manifests.translator.nodes import InputPosition
 from pilothouse_manifests.volumes import DNS_LABEL
 
@@ -72,17 +72,3 @@ def _check_ports(ports: list[Values], places: list[tuple[InputPosition, str]], r
             root.reporter.invalid(place, f"{at}.name", f"expected each port name once, found {name!r} again")
         if number in numbers[:index]:
             root.reporter.invalid(place, f"{at}.port", f"expected each port once, found {number[0]} again")
-
-
-def convert_account(root: Fields, namespace: str) -> ManifestAccount:
-    """The service account that the document describes. The platform makes it by name, so it may have no other
-    fields.
-    """
-    with root.part("metadata", required=True) as stated:
-        own = metadata(stated, namespace)
-        if stated.present and not own.name:
-            stated.invalid("name", "expected a value, found none")
-        for entry in [*own.labels.values(), *own.annotations.values()]:
-            root.reporter.unsupported(entry.place, entry.path)
-    root.only_default("automountServiceAccountToken", True)
-    return ManifestAccount(root.place, root.reporter, own.name)

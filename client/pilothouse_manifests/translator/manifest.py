@@ -7,7 +7,7 @@ A Kubernetes Deployment knows nothing of the Services in front of it, a platform
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, TYPES
@@ -126,7 +126,7 @@ def _number_or_name(target: str) -> int | str:
 
 @dataclass(slots=True)
 class ManifestAccount:
-    """A ServiceAccount."""
+    """A ServiceAccount that says nothing but its name, which the platform makes with the container that names it."""
 
     place: InputPosition
     reporter: Reporter
@@ -148,12 +148,23 @@ class ManifestConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ManifestObject:
+    """An object that the platform carries as it is; `document` is its JSON."""
+
+    place: InputPosition
+    reporter: Reporter
+    api_version: str
+    kind: str
+    name: str
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedWorkload:
-    """A document with a pod template that cannot be applied: Services and accounts that need it follow from it."""
+    """A document with a pod template that cannot be applied: Services that need it follow from it."""
 
     subject: str
     pod_labels: dict[str, str]
-    account: str
 
 
 @dataclass(slots=True)
@@ -163,6 +174,7 @@ class Manifest:
     workloads: list[ManifestWorkload] = field(default_factory=list)
     services: list[ManifestService] = field(default_factory=list)
     accounts: list[ManifestAccount] = field(default_factory=list)
+    objects: list[ManifestObject] = field(default_factory=list)
     configs: list[ManifestConfig] = field(default_factory=list)
     claims: list[VolumeObject] = field(default_factory=list)
     refused: list[RefusedWorkload] = field(default_factory=list)

@@ -199,6 +199,10 @@ class Reporter:
             paths = ", ".join(self.dropped)
             self._problems.notes.append(f"{place}: {self.subject}: leaves out what the cluster sets: {paths}")
 
+    def note(self, place: InputPosition, words: str) -> None:
+        """Notes something about the document that is no problem."""
+        self._problems.notes.append(f"{place}: {self.subject}: {words}")
+
     def faults(self, path: str, node: Node) -> list[tuple[str, str]]:
         """The faults of a value by Kubernetes' own schema: the path and the rule of each."""
         return list(schemas().problems(*self._identity, path, plain(node)))

@@ -1,8 +1,8 @@
 """The allow-lists of carried kinds: Kubernetes 1.30 to 1.37, Gateway API 1.0 to 1.4. Read from the top, as `pods` is.
 
 A field that is missing here needs `object.privileged`; in a Role or RoleBinding `object.rbac`. Left out on purpose:
-`resource` of an Ingress's backends, `extensionRef`, `parametersRef` and `tls.options`, whose controller decides what
-they do; addresses and infrastructure of Gateways; `frontendValidation`, `allowedListeners`.
+`resource` of an Ingress's backends, `extensionRef`, `parametersRef` and `tls.options`, because their controllers decide
+their effect; addresses and infrastructure of Gateways; `frontendValidation`, `allowedListeners`.
 """
 
 from __future__ import annotations

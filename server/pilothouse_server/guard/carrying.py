@@ -1,8 +1,8 @@
 """Admission of a carried object: the rights that its document has, or the error for the first that its caller lacks.
 
 An object keeps a right that it has while nothing but its labels and annotations change; a label or an annotation is
-kept by itself. So nobody widens what an administrator admitted, and a Role whose maker lost a permission stays until
-somebody changes it.
+kept by itself. So nobody widens an object that an administrator admitted, and a Role stays when its maker loses a
+permission, until somebody changes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOCUMENT: Final = "object.document"
 
 
 class CarriedPlace(msgspec.Struct, frozen=True):
-    """Where a carried object goes: our namespace, the Kubernetes namespace, and what its guard compares with.
+    """Where a carried object goes: our namespace, the Kubernetes namespace, and facts that its guard compares with.
 
     `ours`: keys of `pilothouse.dev` that the platform sets in each object.
     """

@@ -1,6 +1,6 @@
 """Hosts in carried objects: each must be among the `allowed_hosts` of its namespace.
 
-The patterns of two namespaces of a cluster do not overlap, so no host belongs to whoever comes first, and a refusal
+The patterns of two namespaces of a cluster do not overlap, so no host belongs to the first that asks, and a refusal
 reveals nothing of others. An empty host stands for every host and needs `object.privileged`.
 """
 

@@ -1,7 +1,7 @@
 """References of carried objects to others: none leaves the namespace without `object.privileged`.
 
 `parentRefs` may also name the gateways that the cluster shares. A ReferenceGrant is never taken from a caller, so a
-reference into another namespace would depend on what stands there already.
+reference into another namespace would depend on grants that stand there already.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the permission for the same act here. Everything else needs `object.rbac`: wildc
 tokens of service accounts, and each verb that makes or changes pods, workloads, Services or routes, because a program
 that uses it goes around this guard and around the audit log.
 
-A RoleBinding gives what its Role holds, so its caller needs the same permissions as for the Role.
+A RoleBinding gives the rights of its Role, so its caller needs the same permissions as for the Role.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def rules(value: Any, found: Inspection, way: Way) -> None:
 
 
 def _needs(value: Any) -> Iterator[tuple[int | None, str, str, tuple[str, ...]]]:
-    """Yields what the rules of a Role need: position, permission, words, and what the right is."""
+    """Yields the needs of a Role's rules: position, permission, words, and the parts of the right."""
     if value is None:
         return
     if not isinstance(value, list):

@@ -82,6 +82,30 @@ RIGHTS: tuple[Right, ...] = tuple(
         for verb in row.verbs
     )
 )
+_WRITE = ("create", "update", "patch", "delete")
+# A cluster lets the platform write a Role only of rights that the platform has itself, because it has no `escalate`.
+# They are granted and not asked about: without one, a Role that gives it is refused by the cluster.
+OF_ROLES: tuple[Right, ...] = tuple(
+    Right(group, resource, verb, "Roles that give it to programs", True)
+    for group, resources, verbs in (
+        ("", "pods/status replicationcontrollers endpoints services/status", _READ),
+        ("", "persistentvolumeclaims/status resourcequotas limitranges", _READ),
+        ("", "configmaps", ("update",)),
+        ("", "events", ("watch", *_WRITE)),
+        ("events.k8s.io", "events", (*_READ, *_WRITE)),
+        ("coordination.k8s.io", "leases", (*_READ, *_WRITE)),
+        ("apps", "deployments/status replicasets/status statefulsets/status daemonsets/status", _READ),
+        ("apps", "deployments/scale statefulsets/scale", ("list", "watch")),
+        ("batch", "jobs/status cronjobs/status", _READ),
+        ("networking.k8s.io", "ingresses/status", _READ),
+        ("policy", "poddisruptionbudgets/status", _READ),
+        ("autoscaling", "horizontalpodautoscalers/status", _READ),
+        ("gateway.networking.k8s.io", "gateways/status httproutes/status", _READ),
+        ("metrics.k8s.io", "pods", _LIST),
+    )
+    for resource in resources.split()
+    for verb in verbs
+)
 
 
 async def denied(client: ClusterClient, rights: Sequence[Right] = RIGHTS) -> list[Right]:
@@ -111,7 +135,7 @@ def _first(group: BaseExceptionGroup[ClusterError]) -> ClusterError:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def manifest(rights: Iterable[Right] = RIGHTS, *, name: str = "pilothouse") -> str:
+def manifest(rights: Iterable[Right] = (*RIGHTS, *OF_ROLES), *, name: str = "pilothouse") -> str:
     """A ServiceAccount, a ClusterRole of exactly these rights and its binding, as YAML."""
     account = {"name": name, "namespace": name}
     documents: list[dict[str, object]] = [

@@ -1,0 +1,314 @@
+"""`pilothouse objects`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.object.v1 import object_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    Selector,
+    ValidateOnly,
+    Watch,
+    Yes,
+    check_changes,
+    check_watch,
+    confirm,
+    enum_number,
+    namespace_or_all,
+    namespace_or_default,
+    with_status,
+)
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.terminal import plain, say
+from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_manifests.carried import CARRIED
+
+app = typer.Typer(
+    no_args_is_help=True, help="Ingresses, policies, roles and other objects.", rich_markup_mode=None
+)
+
+_WRONG_COMMAND_LINE = 2
+_EXIT_NOT_ALL = 1
+
+
+def _why(found: Any) -> str:
+    stale = f"stale since {moment(found.stale_since)}" if found.HasField("stale_since") else ""
+    gone = "being deleted" if found.HasField("delete_time") else ""
+    return "; ".join(filter(None, (found.reason, stale, gone)))
+
+
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda found: found.namespace),
+    OutputColumn("KIND", lambda found: found.kind),
+    OutputColumn("NAME", lambda found: found.name),
+    OutputColumn("STATUS", lambda found: enum_label(found, "status")),
+    OutputColumn("HEALTH", lambda found: enum_label(found, "health")),
+    OutputColumn("ADDRESSES", lambda found: ",".join(found.addresses)),
+    OutputColumn("REASON", _why),
+    OutputColumn("CREATED", lambda found: moment(found.create_time)),
+]
+_IMPORT_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda result: result.name),
+    OutputColumn("IMPORTED", lambda result: "yes" if result.HasField("object") else "no"),
+    OutputColumn("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
+]
+_KIND_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("API VERSION", lambda kind: kind.api_version),
+    OutputColumn("KIND", lambda kind: kind.kind),
+    OutputColumn("FOR", lambda kind: enum_label(kind, "access")),
+    OutputColumn("MOST", lambda kind: kind.max_per_namespace or "-"),
+    OutputColumn("WHY", lambda kind: kind.message or kind.reason),
+]
+_Kind = Annotated[
+    str,
+    typer.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND"),
+]
+_Name = Annotated[str, typer.Argument(help="Name of the object.", metavar="NAME")]
+_File = Annotated[str, typer.Option("--file", "-f", help="YAML or JSON of one object; -: standard input.")]
+_Policy = Annotated[
+    str, typer.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
+]
+_Protected = Annotated[
+    bool | None,
+    typer.Option("--protected/--no-protected", help="Whether only privileged callers may change it."),
+]
+
+
+def _kind(text: str) -> tuple[str, str]:
+    """Returns version and kind: of a kind that is open by default by its name, of others by both."""
+    if "/" in text:
+        version, _, kind = text.rpartition("/")
+        return version, kind
+    word = text.lower()
+    names = {word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y"}
+    found = sorted((version, kind) for version, kind in CARRIED if kind.lower() in names)
+    if not found:
+        known = ", ".join(sorted({kind.lower() for _, kind in CARRIED}))
+        words = f"KIND {text}: give {known}, or VERSION/KIND such as postgresql.cnpg.io/v1/Cluster"
+        raise CommandError(words, _WRONG_COMMAND_LINE)
+    # The stable version: v2 of autoscalers, v1 of routes.
+    return max(found, key=lambda each: ("beta" not in each[0], each[0]))
+
+
+def _document(file: str) -> str:
+    """Returns the one object of a file as JSON."""
+    from pilothouse_client.apply.documents import load
+    from pilothouse_manifests.translator.nodes import plain as json_of
+    from pilothouse_manifests.translator.problems import Problems, listed
+
+    problems = Problems()
+    documents = load([file], problems, sys.stdin.buffer)
+    if problems.all:
+        raise CommandError("\n".join(listed(problems.all)), _WRONG_COMMAND_LINE)
+    if len(documents) != 1:
+        raise CommandError(f"--file {file}: has {len(documents)} objects, not one", _WRONG_COMMAND_LINE)
+    return json.dumps(json_of(documents[0].root), ensure_ascii=False)
+
+
+def _policy(text: str) -> resource_pb2.DriftPolicy.ValueType:
+    policies = resource_pb2.DriftPolicy
+    return policies.ValueType(enum_number(policies, text, "--drift-policy"))
+
+
+@app.command("create")
+def create(
+    file: _File,
+    namespace: Namespace = "",
+    drift_policy: _Policy = "",
+    protected: _Protected = None,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make an object from its YAML."""
+    wanted = pb.Object(
+        document=_document(file), drift_policy=_policy(drift_policy), protected=bool(protected)
+    )
+    with connect() as client:
+        made = client.objects.create(
+            namespace=namespace_or_default(namespace), object=wanted, validate_only=validate_only
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("get")
+def get(
+    kind: _Kind,
+    name: _Name,
+    namespace: Namespace = "",
+    document: Annotated[bool, typer.Option("--document", help="Print its document as JSON.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show an object."""
+    version, of_kind = _kind(kind)
+    with connect() as client:
+        found = client.objects.get(
+            namespace=namespace_or_default(namespace), api_version=version, kind=of_kind, name=name
+        )
+    if document:
+        say(plain(json.dumps(json.loads(found.document), indent=2, ensure_ascii=False)))
+        return
+    show(found, COLUMNS, output)
+    if found.message:
+        say(plain(f"{name}: {found.reason}: {found.message}"), err=True)
+
+
+@app.command("list")
+def list_objects(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    status: Annotated[str, typer.Option("--status", help="Such as active.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List objects, or watch them. Filter by name, kind, status, health, labels.KEY."""
+    where = namespace_or_all(namespace, all_namespaces)
+    number = pb.ObjectStatus.ValueType(enum_number(pb.ObjectStatus, status, "--status"))
+    with connect() as client:
+        if watch:
+            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
+            with client.objects.watch(namespace=where, label_selector=selector, status=number) as changes:
+                show_changes(changes, COLUMNS, output)
+            return
+        found = client.objects.list(
+            namespace=where,
+            label_selector=selector,
+            filter=with_status(filter_, pb.ObjectStatus, number),
+            order_by=order_by,
+        )
+        show_all(found, COLUMNS, output, limit)
+
+
+@app.command("watch")
+def watch_objects(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Watch objects, as `list --watch`."""
+    where = namespace_or_all(namespace, all_namespaces)
+    with connect() as client, client.objects.watch(namespace=where, label_selector=selector) as changes:
+        show_changes(changes, COLUMNS, output)
+
+
+@app.command("update")
+def update(
+    kind: _Kind,
+    name: _Name,
+    namespace: Namespace = "",
+    file: Annotated[str, typer.Option("--file", "-f", help="Its new YAML or JSON; -: standard input.")] = "",
+    drift_policy: _Policy = "",
+    protected: _Protected = None,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change an object. A document replaces all it has."""
+    version, of_kind = _kind(kind)
+    wanted = pb.Object(
+        document=_document(file) if file else "",
+        drift_policy=_policy(drift_policy),
+        protected=bool(protected),
+    )
+    given = {"document": bool(file), "drift_policy": bool(drift_policy), "protected": protected is not None}
+    paths = [path for path, is_given in given.items() if is_given]
+    check_changes(paths)
+    with connect() as client:
+        changed = client.objects.update(
+            namespace=namespace_or_default(namespace),
+            api_version=version,
+            kind=of_kind,
+            name=name,
+            object=wanted,
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(changed, COLUMNS, output)
+
+
+@app.command("import")
+def import_objects(
+    kind: _Kind,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names on the cluster; default: all that the platform did not make.", metavar="[NAME]..."
+        ),
+    ] = None,
+    namespace: Namespace = "",
+    selector: Selector = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take existing objects of a kind over as they are.
+
+    Exits 1 if one that was named is not taken over.
+    """
+    version, of_kind = _kind(kind)
+    with connect() as client:
+        answer = client.objects.import_(
+            namespace=namespace_or_default(namespace),
+            api_version=version,
+            kind=of_kind,
+            names=names or [],
+            label_selector=selector,
+            validate_only=validate_only,
+        )
+    show_all(answer.results, _IMPORT_COLUMNS, output)
+    if names and any(not result.HasField("object") for result in answer.results):
+        raise typer.Exit(_EXIT_NOT_ALL)
+
+
+@app.command("kinds")
+def kinds(namespace: Namespace = "", output: Output = Format.TABLE) -> None:
+    """List the kinds of the namespace's cluster, and who may make objects of each."""
+    with connect() as client:
+        show_all(client.objects.kinds(namespace=namespace_or_default(namespace)), _KIND_COLUMNS, output)
+
+
+@app.command("delete")
+def delete(
+    kind: _Kind,
+    name: _Name,
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete an object."""
+    where = namespace_or_default(namespace)
+    version, of_kind = _kind(kind)
+    if not validate_only:
+        confirm(f"Delete the {of_kind} {name} of {where}?", yes)
+    with connect() as client:
+        gone = client.objects.delete(
+            namespace=where,
+            api_version=version,
+            kind=of_kind,
+            name=name,
+            etag=etag,
+            validate_only=validate_only,
+        )
+    show(gone, COLUMNS, output)

@@ -1,0 +1,82 @@
+"""Documents of carried kinds: whole as they are written, without the fields that a cluster sets."""
+
+from __future__ import annotations
+
+import pytest
+from tests.translator.manifests import documents, problems_of, web
+
+from pilothouse_manifests.translator.convert import convert, unknown_kinds
+from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.problems import Problems
+
+POLICY = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: cafe, uid: u, resourceVersion: "7", labels: {a: "1"}}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+status: {}
+"""
+ACCOUNT = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
+CLUSTER = "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db}\nspec: {instances: 3}\n"
+
+
+def _converted(text: str, *opened: tuple[str, str]) -> Manifest:
+    problems = Problems()
+    manifest = convert(documents(text), "cafe", problems, opened)
+    assert not problems.all
+    return manifest
+
+
+def test_a_document_of_a_carried_kind_goes_as_it_is() -> None:
+    (found,) = _converted(POLICY).objects
+    assert found.document == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "deny", "labels": {"a": "1"}},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("account", "workload", "is_object"),
+    [
+        (ACCOUNT, web(pod="serviceAccountName: robot"), False),
+        (ACCOUNT, web(), True),
+        (ACCOUNT + "automountServiceAccountToken: true\n", web(pod="serviceAccountName: robot"), True),
+        (
+            ACCOUNT.replace("robot}", "robot, labels: {a: b}}"),
+            web(pod="serviceAccountName: robot"),
+            True,
+        ),
+    ],
+)
+def test_a_service_account_is_an_object_if_it_says_more_than_its_name(
+    account: str, workload: str, is_object: bool
+) -> None:
+    manifest = _converted(f"{account}---\n{workload}")
+    assert [each.name for each in manifest.objects] == (["robot"] if is_object else [])
+    assert [each.name for each in manifest.accounts] == ([] if is_object else ["robot"])
+
+
+def test_a_custom_resource_is_taken_only_if_the_cluster_opens_its_kind() -> None:
+    kind = ("postgresql.cnpg.io/v1", "Cluster")
+    assert unknown_kinds(documents(CLUSTER + "---\n" + POLICY + "---\n" + web())) == {kind}
+    assert [each.name for each in _converted(CLUSTER, kind).objects] == ["db"]
+    (problem,) = problems_of(CLUSTER)
+    assert "is not yet supported" in problem.message
+
+
+def test_a_helm_test_is_left_out_with_a_line() -> None:
+    problems = Problems()
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: t, annotations: {helm.sh/hook: test}}\nspec: {}\n"
+    manifest = convert(documents(pod), "cafe", problems)
+    assert not problems.all
+    assert not manifest.objects
+    assert problems.notes == [
+        "web.yaml:1: pod/t: is left out: it is a Helm hook (test), which runs on demand only"
+    ]
+
+
+def test_a_pod_is_refused_with_the_way_out() -> None:
+    (problem,) = problems_of("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {}\n")
+    assert "Pod of v1 cannot be represented: write a Deployment" in str(problem)
