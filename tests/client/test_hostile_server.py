@@ -42,6 +42,7 @@ _GIVEN = {
     "--address": "https://example.org",
     "--email": "ada@example.org",
     "image": "nginx:1.27",
+    "replicas": "2",
 }
 
 

@@ -50,7 +50,7 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
     roles = {
         role.name: role for role in (await root.ListRoles(pb.ListRolesRequest())).roles if role.is_system
     }
-    assert set(roles) == {"admin", "operator", "developer", "viewer", "auditor"}
+    assert set(roles) == {"admin", "operator", "developer", "responder", "observer", "viewer", "auditor"}
     assert list(roles["admin"].permissions) == ["*"]
     for name in ("operator", "developer"):
         excluded = {

@@ -171,6 +171,7 @@ _CONTAINERS: dict[str, Fields] = {
     **_updating("UpdateContainer", "container", {"image": "nginx:1.28"}, "image"),
     **_on_target("DeleteContainer", "StartContainer", "StopContainer", "PauseContainer"),
     **_on_target("ResumeContainer", "RestartContainer"),
+    "ScaleContainer": {"namespace": OWN, "name": target("UpdateContainer"), "replicas": 2},
     "RunContainer": {"namespace": OWN, "name": target("RunContainer")},
     "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
     **_of_web("GetContainer", "ListStatusHistory", "StreamLogs"),

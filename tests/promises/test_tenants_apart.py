@@ -48,6 +48,14 @@ _HELD: dict[str, tuple[str, ...]] = {
         *(f"{noun}.{verb}" for noun in ("namespace", "metrics", "audit") for verb in _READS),
     ),
 }
+# What these hold beyond reading.
+_ADDED: dict[str, set[str]] = {
+    "viewer": set(),
+    "responder": {
+        f"container.{verb}"
+        for verb in ("logs", "start", "stop", "pause", "resume", "restart", "run", "scale")
+    },
+}
 _NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
 # Its counts cannot be separated by namespace.
 _NOT_BY_A_NARROWED_KEY = ("GetUserOperationStats",)
@@ -81,8 +89,8 @@ def holds(role: str, permission: str) -> bool:
     noun, verb = permission.split(".")
     if noun in _VIEWED and noun == "image":
         return verb in _READS
-    if role == "viewer":
-        return noun in _VIEWED and verb in _READS
+    if role in _ADDED:
+        return (noun in _VIEWED and verb in _READS) or permission in _ADDED[role]
     if permission in _NOT_HELD[role]:
         return False
     return permission in _HELD[role] or f"{noun}.*" in _HELD[role]

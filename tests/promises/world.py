@@ -44,7 +44,7 @@ from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, ta
 
 # Of one length, so that an answer about one can be turned into an answer about another byte by byte.
 FOREIGN, GONE, MISSING = "tenant-b", "tenant-c", "tenant-d"
-ROLES = ("admin", "operator", "developer", "viewer")
+ROLES = ("admin", "operator", "developer", "responder", "viewer")
 # The requests that make the targets of mutations, by noun: of everything that lives in a namespace.
 _MADE = {
     name.removeprefix("Create"): fields

@@ -1,4 +1,4 @@
-"""The verbs that move a container between states: start, stop, pause, resume, restart, run, delete."""
+"""The verbs that move a container between states: start, stop, pause, resume, restart, scale, run, delete."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def add_to(app: typer.Typer) -> None:
     for verb, (text, goal) in _ACTIONS.items():
         app.command(verb, help=text)(_action(verb, goal))
     app.command("pause")(pause)
+    app.command("scale")(scale)
     app.command("run")(run)
     app.command("runs")(runs)
     app.command("delete")(delete)
@@ -134,6 +135,30 @@ def pause(
         reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
         goal = reached if wait and not validate_only else None
         wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
+
+
+def scale(
+    name: ContainerName,
+    replicas: Annotated[int, typer.Argument(min=0, help="Number of pods.")],
+    namespace: Namespace = "",
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    wait: Wait = False,
+    wait_timeout: WaitSeconds = 300.0,
+    stable_for: StableSeconds = 10.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Set the number of pods; of a stopped or paused container those that it gets when it goes on."""
+    with connect() as client:
+        changed = client.containers.scale(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            replicas=replicas,
+            etag=etag,
+            validate_only=validate_only,
+        )
+        goal = goal_of_change(changed) if wait and not validate_only else None
+        wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
 
 
 def run(

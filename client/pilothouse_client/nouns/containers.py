@@ -23,6 +23,7 @@ class Containers(NounClient[TransportT]):
     pause = Unary(pb.PauseContainerRequest, pb.PauseContainerResponse, whole)
     resume = Unary(pb.ResumeContainerRequest, pb.ResumeContainerResponse, lambda answer: answer.container)
     restart = Unary(pb.RestartContainerRequest, pb.RestartContainerResponse, lambda answer: answer.container)
+    scale = Unary(pb.ScaleContainerRequest, pb.ScaleContainerResponse, lambda answer: answer.container)
     # The answer contains the run, too.
     run = Unary(pb.RunContainerRequest, pb.RunContainerResponse, whole)
     list_runs = Pages(pb.ListRunsRequest, pb.ListRunsResponse, lambda answer: answer.runs)

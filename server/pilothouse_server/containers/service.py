@@ -23,7 +23,7 @@ from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_chang
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.containers.revisions import RollbackChoice, not_restored
-from pilothouse_server.containers.workload_rules import replacing
+from pilothouse_server.containers.workload_rules import replacing, scaled
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -268,6 +268,26 @@ class ContainerService:
         """Restarts a container."""
         moved = await operations.restart(await _target(call), request.namespace, request.name)
         return pb.RestartContainerResponse(container=await self._answer(call, moved))
+
+    async def ScaleContainer(
+        self, request: pb.ScaleContainerRequest, call: Call
+    ) -> pb.ScaleContainerResponse:
+        """Sets the number of a container's pods."""
+        collected: list[ObjectWarning] = []
+        changed = await operations.change(
+            await _target(call),
+            request.namespace,
+            request.name,
+            scaled(request.replicas),
+            call.noting(wire.etag_check(request.etag), messages.CONTAINER.to_proto),
+            keys=self._keys,
+            may=call.may(request.namespace),
+            collected=collected,
+        )
+        return pb.ScaleContainerResponse(
+            container=await self._answer(call, changed, collected),
+            warnings=map(wire.WARNING.to_proto, collected),
+        )
 
     async def RunContainer(self, request: pb.RunContainerRequest, call: Call) -> pb.RunContainerResponse:
         """Starts a new run of a Job."""

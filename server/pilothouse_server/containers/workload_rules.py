@@ -97,6 +97,23 @@ def replacing(
     return merged
 
 
+def scaled(replicas: int) -> Callable[[Container], Container]:
+    """Returns the change of the number of pods; it raises InvalidArgument for a kind that has no such number."""
+
+    def merged(stored: Container) -> Container:
+        type_ = workload_type(stored)
+        if not type_.scales:
+            words = (
+                _NO_REPLICAS
+                if type_.per_node
+                else f"must be unset for a {type_.kind}: update its parallelism"
+            )
+            raise invalid("replicas", words)
+        return msgspec.structs.replace(stored, replicas=replicas)
+
+    return merged
+
+
 def _fixed(container: Container, name: str) -> object:
     try:
         value = getattr(normal_form(container).spec.workload, name)

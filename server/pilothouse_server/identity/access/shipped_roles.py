@@ -45,6 +45,10 @@ _READING: Final = {
 }
 
 
+# Of a container that runs already, what whoever is on call changes.
+_RESPONDING: Final = ("start", "stop", "pause", "resume", "restart", "run", "scale")
+
+
 def _permissions(*nouns: str) -> tuple[str, ...]:
     return tuple(f"{noun}.{verb}" for noun in nouns for verb in _READING[noun])
 
@@ -95,6 +99,18 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
                 *_permissions("image", "namespace", "metrics", "audit"),
             ),
             _NOT_FOR_TENANTS,
+        ),
+        ShippedRole(
+            "responder",
+            "Responder",
+            "Sees everything and logs; starts, stops, pauses, restarts, runs and scales containers; no other changes.",
+            (*_permissions(*_READING), "container.logs", *(f"container.{verb}" for verb in _RESPONDING)),
+        ),
+        ShippedRole(
+            "observer",
+            "Observer",
+            "Sees everything and logs, but no secret values; changes nothing.",
+            (*_permissions(*_READING), "container.logs"),
         ),
         ShippedRole(
             "viewer",

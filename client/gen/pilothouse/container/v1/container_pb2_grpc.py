@@ -95,6 +95,11 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.FromString,
                 _registered_method=True)
+        self.ScaleContainer = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/ScaleContainer',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerResponse.FromString,
+                _registered_method=True)
         self.RunContainer = channel.unary_unary(
                 '/pilothouse.container.v1.ContainerService/RunContainer',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RunContainerRequest.SerializeToString,
@@ -276,6 +281,15 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScaleContainer(self, request, context):
+        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
+        `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
+        CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunContainer(self, request, context):
         """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
         FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
@@ -451,6 +465,11 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.RestartContainer,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.SerializeToString,
+            ),
+            'ScaleContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleContainer,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerResponse.SerializeToString,
             ),
             'RunContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.RunContainer,
@@ -816,6 +835,33 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/RestartContainer',
             pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.RestartContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/ScaleContainer',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ScaleContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -101,6 +101,11 @@ class ContainerServiceStub:
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+    ScaleContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.ScaleContainerRequest, _container_pb2.ScaleContainerResponse]
+    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
+    `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
+    CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+    """
     RunContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]
     """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
     FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
@@ -241,6 +246,11 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]  # type: ignore[assignment]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+    ScaleContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.ScaleContainerRequest, _container_pb2.ScaleContainerResponse]  # type: ignore[assignment]
+    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
+    `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
+    CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+    """
     RunContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]  # type: ignore[assignment]
     """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
     FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
@@ -444,6 +454,17 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.RestartContainerResponse, _abc.Awaitable[_container_pb2.RestartContainerResponse]]:
         """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
+
+    @_abc_1.abstractmethod
+    def ScaleContainer(
+        self,
+        request: _container_pb2.ScaleContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.ScaleContainerResponse, _abc.Awaitable[_container_pb2.ScaleContainerResponse]]:
+        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
+        `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
+        CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+        """
 
     @_abc_1.abstractmethod
     def RunContainer(
