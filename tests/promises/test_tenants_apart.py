@@ -48,7 +48,7 @@ _HELD: dict[str, tuple[str, ...]] = {
         *(f"{noun}.{verb}" for noun in ("namespace", "metrics", "audit") for verb in _READS),
     ),
 }
-# What these hold beyond reading.
+# The permissions of these beyond reading.
 _ADDED: dict[str, set[str]] = {
     "viewer": set(),
     "responder": {
