@@ -1,4 +1,4 @@
-"""Deployments applied to a cluster by bare HTTP, so many at once: what a client that does nothing else needs."""
+"""Objects applied to a cluster by bare HTTP, so many at once: the time that a client needs that does nothing else."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ from benchmarks.loads import arrivals
 
 _LIMIT_SECONDS = 300.0
 _QUERY = {"fieldManager": "bare", "force": "false"}
+# The NetworkPolicy that the product carries in the same run.
+POLICY: dict[str, Any] = {
+    "podSelector": {"matchLabels": {"app": "made"}},
+    "policyTypes": ["Ingress"],
+    "ingress": [
+        {
+            "from": [{"podSelector": {"matchLabels": {"app": "front"}}}],
+            "ports": [{"port": 8080, "protocol": "TCP"}],
+        }
+    ],
+}
 _APPLY = {"Content-Type": "application/apply-patch+yaml"}
 
 
@@ -28,26 +39,32 @@ async def prepare(kubeconfig: dict[str, Any], namespaces: list[str]) -> None:
 
 
 async def apply(
-    kubeconfig: dict[str, Any], namespaces: list[str], count: int, concurrency: int, services: bool
+    kubeconfig: dict[str, Any], namespaces: list[str], count: int, concurrency: int, load: str
 ) -> float:
-    """Seconds until so many Deployments, with a Service each if wanted, are applied and seen."""
+    """Seconds until so many objects are applied and seen: `deployments`, with `services` each, or `objects`."""
     async with arrivals.session(kubeconfig) as cluster, asyncio.timeout(_LIMIT_SECONDS):
-        seen = asyncio.create_task(arrivals.arrived(cluster, await arrivals.version(cluster), count))
+        seen = asyncio.create_task(
+            arrivals.arrived(cluster, load, await arrivals.version(cluster, load), count)
+        )
         wanted = iter(range(count))
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
-                group.create_task(_one_client(cluster, namespaces, wanted, services))
+                group.create_task(_one_client(cluster, namespaces, wanted, load))
         return await seen - began
 
 
 async def _one_client(
-    cluster: aiohttp.ClientSession, namespaces: list[str], wanted: Iterator[int], services: bool
+    cluster: aiohttp.ClientSession, namespaces: list[str], wanted: Iterator[int], load: str
 ) -> None:
     for number in wanted:
         namespace, name = namespaces[number % len(namespaces)], f"made-{number}"
         where = f"namespaces/{namespace}"
-        if services:
+        if load == "objects":
+            path = f"/apis/networking.k8s.io/v1/{where}/networkpolicies/{name}"
+            await _apply(cluster, path, _policy(namespace, name))
+            continue
+        if load == "services":
             await _apply(cluster, f"/api/v1/{where}/services/{name}", _service(namespace, name))
         await _apply(cluster, f"/apis/apps/v1/{where}/deployments/{name}", _deployment(namespace, name))
 
@@ -102,6 +119,15 @@ def _service(namespace: str, name: str) -> dict[str, Any]:
             "selector": {"app.kubernetes.io/name": name},
             "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
         },
+    }
+
+
+def _policy(namespace: str, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": _labels(namespace, name)},
+        "spec": POLICY,
     }
 
 

@@ -1,4 +1,4 @@
-"""When so many Deployments are there: counted by a watch of the cluster itself, metadata alone, by bare HTTP."""
+"""When so many objects are there: counted by a watch of the cluster itself, metadata alone, by bare HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 import aiohttp
 import orjson
 
-_DEPLOYMENTS = "/apis/apps/v1/deployments"
+# The kinds that are counted, by the load that makes them.
+_PATHS = {
+    "deployments": "/apis/apps/v1/deployments",
+    "services": "/apis/apps/v1/deployments",
+    "objects": "/apis/networking.k8s.io/v1/networkpolicies",
+}
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _LONGEST_LINE = 1 << 20
 
@@ -22,12 +27,12 @@ def session(kubeconfig: dict[str, Any]) -> aiohttp.ClientSession:
     )
 
 
-async def arrived(cluster: aiohttp.ClientSession, version: str, count: int) -> float:
-    """Returns the monotonic time at which this number of Deployments had been added after `version`."""
+async def arrived(cluster: aiohttp.ClientSession, load: str, version: str, count: int) -> float:
+    """Returns the monotonic time at which this number of objects had been added after `version`."""
     query = {"watch": "true", "resourceVersion": version}
     timeout = aiohttp.ClientTimeout(total=None)
     async with cluster.get(
-        _DEPLOYMENTS, params=query, headers={"Accept": _METADATA}, timeout=timeout
+        _PATHS[load], params=query, headers={"Accept": _METADATA}, timeout=timeout
     ) as watch:
         watch.raise_for_status()
         while count > 0:
@@ -38,8 +43,8 @@ async def arrived(cluster: aiohttp.ClientSession, version: str, count: int) -> f
     return time.monotonic()
 
 
-async def version(cluster: aiohttp.ClientSession) -> str:
-    """Returns where a watch of Deployments begins that sees what is made from now on."""
-    async with cluster.get(_DEPLOYMENTS, params={"limit": "1"}) as answer:
+async def version(cluster: aiohttp.ClientSession, load: str) -> str:
+    """Returns where a watch begins that sees the objects that are made from now on."""
+    async with cluster.get(_PATHS[load], params={"limit": "1"}) as answer:
         answer.raise_for_status()
         return str((await answer.json())["metadata"]["resourceVersion"])

@@ -1,8 +1,9 @@
-"""Containers made through the API by so many callers, until the cluster shows a Deployment of each."""
+"""Containers or carried objects made through the API by so many callers, until the cluster shows an object of each."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +11,15 @@ from uuid import uuid4
 
 import grpc.aio
 
+from benchmarks.baselines.applying import POLICY
 from benchmarks.child import answering
 from benchmarks.loads import arrivals
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.object.v1 import object_pb2
 
 _LIMIT_SECONDS = 300.0
 _CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
+_CREATE_OBJECT = "/pilothouse.object.v1.ObjectService/CreateObject"
 
 
 async def create(
@@ -25,23 +29,28 @@ async def create(
     namespaces: list[str],
     count: int,
     concurrency: int,
-    services: bool,
+    load: str,
 ) -> dict[str, float]:
-    """Seconds until all calls are `answered`, and until all Deployments are `there`; and how many `calls` it were."""
+    """Seconds until all calls are `answered`, and until all objects are `there`; and how many `calls` it were."""
     async with (
         arrivals.session(kubeconfig) as cluster,
         grpc.aio.insecure_channel(address) as channel,
         asyncio.timeout(_LIMIT_SECONDS),
     ):
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CREATE)
-        seen = asyncio.create_task(arrivals.arrived(cluster, await arrivals.version(cluster), count))
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            _CREATE_OBJECT if load == "objects" else _CREATE
+        )
+        began_at = await arrivals.version(cluster, load)
+        seen = asyncio.create_task(arrivals.arrived(cluster, load, began_at, count))
         wanted = iter(range(count))
         metadata = (("authorization", f"Bearer {token}"),)
 
         async def one_caller(numbers: Iterator[int]) -> None:
             for number in numbers:
                 namespace = namespaces[number % len(namespaces)]
-                await call(_request(namespace, f"made-{number}", services), metadata=metadata)
+                name = f"made-{number}"
+                request = _object(namespace, name) if load == "objects" else _request(namespace, name, load)
+                await call(request, metadata=metadata)
 
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -51,7 +60,20 @@ async def create(
         return {"answered": answered - began, "there": await seen - began, "calls": count}
 
 
-def _request(namespace: str, name: str, services: bool) -> bytes:
+def _object(namespace: str, name: str) -> bytes:
+    carried = object_pb2.Object(
+        name=name,
+        api_version="networking.k8s.io/v1",
+        kind="NetworkPolicy",
+        labels={"app": "made"},
+        document=json.dumps({"spec": POLICY}),
+    )
+    return object_pb2.CreateObjectRequest(
+        namespace=namespace, object=carried, request_id=str(uuid4())
+    ).SerializeToString()
+
+
+def _request(namespace: str, name: str, load: str) -> bytes:
     container = pb.Container(
         name=name,
         image="nginx:1.27",
@@ -59,7 +81,7 @@ def _request(namespace: str, name: str, services: bool) -> bytes:
             pb.EnvVar(name="FIRST", value="a value of some length"),
             pb.EnvVar(name="SECOND", value="a value of some length"),
         ],
-        ports=[pb.Port(name="http", container_port=8080)] if services else [],
+        ports=[pb.Port(name="http", container_port=8080)] if load == "services" else [],
         resources=pb.Resources(
             cpu_request="1m", cpu_limit="500m", memory_request="1Mi", memory_limit="256Mi"
         ),

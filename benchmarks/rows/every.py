@@ -57,6 +57,7 @@ ROWS: Mapping[str, Row] = {
     "12": Row("start", standing.start),
     "13": Row("first state of a watch", first_state.first_state),
     "14": Row("Deployments of containers that are made", pace.deployments),
+    "objects": Row("carried objects that are made", pace.objects),
     "audit": Row("the audit log as a transparency log", auditing.audit_log),
     "keys": Row("callers known by API keys", credentials.keys),
     "containers": Row("a hundred containers until they run", clusters.hundred_containers),

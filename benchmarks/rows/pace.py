@@ -1,4 +1,6 @@
-"""Row 14: containers made through the API until their Deployments exist, against a bare client that applies them."""
+"""Row 14: containers made through the API until their Deployments exist, against a bare client that applies them; the
+row `objects`: the same of carried objects.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,28 @@ _LIMIT_SECONDS = 60.0
 
 async def deployments(world: World) -> AsyncIterator[Figure]:
     """Each run on a server and a cluster that are new: Deployments alone, then with a Service each."""
-    for services in (False, True):
-        yield await _measured(world, services)
+    for load, also in (("deployments", ""), ("services", ", a Service each")):
+        about = f"containers made by {_CALLERS} callers{also}: until their Deployments exist"
+        yield await _measured(world, "14", load, about)
 
 
-async def _measured(world: World, services: bool) -> Figure:
+async def objects(world: World) -> AsyncIterator[Figure]:
+    """Carried objects (NetworkPolicies) until the cluster has them."""
+    about = f"carried objects made by {_CALLERS} callers: until they exist"
+    yield await _measured(world, "objects", "objects", about)
+
+
+async def _measured(world: World, row: str, load: str, about: str) -> Figure:
     values, bases, answered = [], [], []
     for number in range(world.scale.bring_ups):
-        bases.append(Run(await _bare(world, services)))
-        file = world.directory / f"kubeconfig_pace_{int(services)}_{number}.json"
-        run, seconds = await _product(world, services, file)
+        bases.append(Run(await _bare(world, load)))
+        file = world.directory / f"kubeconfig_pace_{load}_{number}.json"
+        run, seconds = await _product(world, load, file)
         values.append(run)
         answered.append(seconds)
-    also = ", a Service each" if services else ""
     return compared(
-        "14",
-        f"{_count(world):,} containers made by {_CALLERS} callers{also}: until their Deployments exist",
+        row,
+        f"{_count(world):,} {about}",
         "s",
         Pairs(Series(tuple(values)), Series(tuple(bases))),
         "bare client",
@@ -55,7 +63,7 @@ async def _measured(world: World, services: bool) -> Figure:
     )
 
 
-async def _bare(world: World, services: bool) -> float:
+async def _bare(world: World, load: str) -> float:
     async with world.children(
         ("loads.cluster", world.cores.asking), ("baselines.applying", world.cores.serving)
     ) as (cluster, bare):
@@ -67,13 +75,13 @@ async def _bare(world: World, services: bool) -> float:
             namespaces=_NAMESPACES,
             count=_count(world),
             concurrency=_CALLERS,
-            services=services,
+            load=load,
         )
         return seconds
 
 
-async def _product(world: World, services: bool, file: Path) -> tuple[Run, float]:
-    """The run until the Deployments exist, and the seconds until the calls were answered."""
+async def _product(world: World, load: str, file: Path) -> tuple[Run, float]:
+    """The run until the objects exist, and the seconds until the calls were answered."""
     async with (
         world.database(reconciled=True) as database,
         world.children(("loads.cluster", world.cores.asking), ("loads.pace", world.cores.asking)) as (
@@ -98,7 +106,7 @@ async def _product(world: World, services: bool, file: Path) -> tuple[Run, float
                     namespaces=_NAMESPACES,
                     count=_count(world),
                     concurrency=_CALLERS,
-                    services=services,
+                    load=load,
                 )
             )
             run = await world.metered(product.process_id, database, made, "there")

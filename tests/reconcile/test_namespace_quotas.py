@@ -55,6 +55,8 @@ def test_numbers_leave_room_for_what_the_database_admits() -> None:
     demand = PodDemand(pods=35, largest_cpu_millicores=1500, largest_memory_bytes=512 * 2**20)
     assert quota_manifest(namespace, demand)["spec"]["hard"] == plain
     assert quota_manifest(namespace, PodDemand(pods=1))["spec"]["hard"]["pods"] == "21"
+    many = msgspec.structs.replace(namespace, quota=Quota(containers=500))
+    assert quota_manifest(many, demand)["spec"]["hard"]["pods"] == "500"
     enforced = msgspec.structs.replace(namespace, enforce_on_cluster=True)
     assert quota_manifest(enforced, demand)["spec"]["hard"] == {
         **plain,

@@ -79,11 +79,11 @@ def quota_manifest(value: Namespace, demand: PodDemand) -> Manifest:
 
     It must not refuse containers that the database admits, so its numbers have room. Each kind of workload may have as
     many objects as the quota allows containers. Pods may be twice as many as the containers ask for, which covers
-    rollouts, and at least `SPARE_PODS` more. With `enforce_on_cluster` cpu and memory have the room of the largest
-    container again, for one rollout.
+    rollouts, at least `SPARE_PODS` more, and one for each container that the quota allows. With `enforce_on_cluster`
+    cpu and memory have the room of the largest container again, for one rollout.
     """
     quota = value.quota
-    hard = {"pods": str(demand.pods + max(demand.pods, SPARE_PODS))}
+    hard = {"pods": str(max(demand.pods + max(demand.pods, SPARE_PODS), quota.containers))}
     if quota.containers:
         hard |= {f"count/{kind}": str(quota.containers) for kind in _COUNTED}
     if quota.services:
