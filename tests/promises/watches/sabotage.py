@@ -1,4 +1,4 @@
-"""`pilothouse` with something broken in it, for controls of the watch checker: `python -m … NAME serve`.
+"""`pilothouse` with something broken in it, for controls of the watch checker: `python -m … NAME,NAME serve`.
 
 Each function breaks one thing, in this process alone. The checker must find each of them
 (`tests/promises/watches/test_controls.py`).
@@ -140,9 +140,9 @@ SABOTAGES = {
 
 
 def main() -> None:
-    """Breaks the function that the first word names, and runs the command with the others."""
-    sabotage = SABOTAGES[sys.argv.pop(1)]
-    sabotage()
+    """Breaks the functions that the first word names, and runs the command with the other words."""
+    for name in sys.argv.pop(1).split(","):
+        SABOTAGES[name]()
     command()
 
 

@@ -31,7 +31,7 @@ def uneventful(recording: Recording) -> list[str]:
 
 @pytest.mark.full(minutes=10)
 async def test_watches_lose_nothing_in_a_short_campaign(database: Database, tmp_path: Path) -> None:
-    recording = await campaign(database, tmp_path, Size(mutations=1_200, faults=10, watchers=12))
+    recording = await campaign(database, tmp_path, Size(mutations=500, faults=8, watchers=12))
     assert violations(recording) == {}
     assert uneventful(recording) == []
 
