@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests import waiting
+from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import patient, poll_until, runs_out, within
 
 pytestmark = pytest.mark.full
@@ -75,6 +76,19 @@ async def test_a_look_follows_whatever_wakes_it() -> None:
         state = next(states)
 
     assert await poll_until(look, lambda seen: seen == "b", woken_by=change) == "b"
+
+
+@virtual_time
+async def test_a_look_that_takes_long_is_followed_by_a_pause_as_long() -> None:
+    times: list[float] = []
+
+    async def look() -> int:
+        times.append(asyncio.get_running_loop().time())
+        await pass_time(0.4)
+        return len(times)
+
+    await poll_until(look, lambda looks: looks == 3)
+    assert [each - times[0] for each in times] == pytest.approx([0.0, 0.8, 1.6])
 
 
 async def test_deadlines_grow_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
