@@ -26,6 +26,7 @@ from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.identity.credentials import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.rpc import lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from tests.main_job import loaded
 from tests.migrations.filling import fill
@@ -38,6 +39,7 @@ LOOP = os.environ.get("PILOTHOUSE_TEST_EVENT_LOOP", "")
 pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.loops"] if LOOP else [])]
 
 TEMPLATE = "pilothouse_template"
+StartMigrated = Callable[[EmbeddedPostgres, str], Awaitable[None]]
 # The files that take a minute and more, the longest first: one that is begun late is alone at the end.
 FIRST = (
     "benchmarks/test_rows.py",
@@ -114,7 +116,8 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# The promised cost of a password's hash.
+# The promised number of lines of calls, and cost of a password's hash.
+_LINES = lines.LINES
 _PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
 
@@ -183,17 +186,21 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
     """A database with a name of its own, copied from `template`, dropped at the end of the block."""
     name = f"test_{next(_numbers)}"
     async with connection(server.dsn()) as admin:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        # Rights on the database itself are not copied with it.
-        await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-        if template != "template0":
-            await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
-            logins = ", ".join(roles.LOGINS.values())
-            await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
+        await _make(admin, name, template)
         try:
             yield addresses(server, name)
         finally:
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _make(admin: asyncpg.Connection, name: str, template: str) -> None:
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    # Rights on the database itself are not copied with it.
+    await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    if template != "template0":
+        await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
+        logins = ", ".join(roles.LOGINS.values())
+        await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -201,6 +208,8 @@ def pytest_collection() -> Generator[None, object, object]:
     """Objects that are loaded for the tests live to the end, so the collector need not visit them."""
     gc.disable()
     result = yield
+    # It begins with a collection, which has nothing to visit then.
+    gc.freeze()
     collect_rarely()
     gc.enable()
     return result
@@ -233,6 +242,18 @@ def _hashes_cost_little() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _servers_have_few_lines() -> Iterator[None]:
+    """Lets servers listen by two lines: all callers of a test have one address, and each line costs 1 ms at the start
+    and the end of a server, of which the tests have a thousand.
+
+    A server in a process of its own has them as promised, and so have the tests that ask for `promised_lines`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "LINES", 2)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _loaded_command_ends() -> Iterator[None]:
     """Ends the process that the tests' commands are forked from, where there is one."""
     yield
@@ -244,6 +265,14 @@ def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives hashes of this test their promised cost: request it before a server."""
     for name, value in _PROMISED.items():
         monkeypatch.setattr(passwords, name, value)
+
+
+@pytest.fixture(scope="module")
+def promised_lines() -> Iterator[None]:
+    """Gives servers of this module the promised number of lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "LINES", _LINES)
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -260,16 +289,34 @@ async def postgres(
         await server.stop()
 
 
+@pytest.fixture(scope="session")
+def start_migrated(start_prepared: Callable[[EmbeddedPostgres, object], Awaitable[None]]) -> StartMigrated:
+    """Starts a PostgreSQL server of a test's own with a migrated, empty database: a copy of the one that all share."""
+
+    async def start(server: EmbeddedPostgres, name: str) -> None:
+        await start_prepared(server, _make_template)
+        await _template_of(server)
+        async with connection(server.dsn()) as admin:
+            await _make(admin, name, TEMPLATE)
+
+    return start
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template_database(postgres: EmbeddedPostgres) -> Database:
     """The migrated database that `database` is cloned from; nobody connects to it after this."""
-    async with connection(postgres.dsn()) as admin:
-        there = await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE)
-    template = addresses(postgres, TEMPLATE) if there else await _make_template(postgres)
+    template = await _template_of(postgres)
     # PostgreSQL removes a database's cache of the catalogs when it starts. This connection writes it again, and every
     # clone gets a copy: the first connection to a clone takes 10 ms of a core less.
     async with connection(template.admin_dsn):
         return template
+
+
+async def _template_of(server: EmbeddedPostgres) -> Database:
+    """The template, which is made where the server's files are no copy of prepared ones."""
+    async with connection(server.dsn()) as admin:
+        there = await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE)
+    return addresses(server, TEMPLATE) if there else await _make_template(server)
 
 
 async def _make_template(server: EmbeddedPostgres) -> Database:

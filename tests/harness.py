@@ -36,7 +36,7 @@ NOWHERE: Mapping[str, Any] = {
     "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere"}}],
     "current-context": "nowhere",
 }
-QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.1)
+QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.25)
 
 
 @dataclass

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
+from pilothouse_server.launch.development import DATABASE
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator.store.state_file import parse
+from tests.conftest import StartMigrated
 from tests.processes import is_gone
 from tests.readme.served import BIN, Shell, environment
 from tests.waiting import patient, poll_until, within
@@ -53,6 +57,17 @@ class Development:
     async def kill(self) -> None:
         self.process.kill()
         await self.process.wait()
+
+
+@pytest_asyncio.fixture
+async def folder(tmp_path: Path, start_migrated: StartMigrated) -> Path:
+    """A folder whose database a start finds made."""
+    postgres = EmbeddedPostgres(tmp_path / "data" / "postgres")
+    try:
+        await start_migrated(postgres, DATABASE)
+    finally:
+        await postgres.stop()
+    return tmp_path
 
 
 @asynccontextmanager
@@ -115,9 +130,9 @@ async def _running(client: AsyncClient) -> str:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_path: Path) -> None:
-    state = tmp_path / "data" / "cluster.json"
-    async with development(tmp_path) as run:
+async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(folder: Path) -> None:
+    state = folder / "data" / "cluster.json"
+    async with development(folder) as run:
         address = await _run_web(run.client)
         simulator = run.simulator
         await run.kill()
@@ -125,15 +140,15 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_pat
     kept = parse(state.read_bytes())
     (pod,) = [obj for obj in kept.objects if obj["kind"] == "Pod"]
     assert (pod["status"]["phase"], pod["status"]["podIP"]) == ("Running", address)
-    async with development(tmp_path) as run:
+    async with development(folder) as run:
         assert await _running(run.client) == address
     (again,) = [obj for obj in parse(state.read_bytes()).objects if obj["kind"] == "Pod"]
     assert again["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(tmp_path: Path) -> None:
-    async with development(tmp_path) as run:
+async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(folder: Path) -> None:
+    async with development(folder) as run:
         await _run_web(run.client)
         simulator = run.simulator
         os.kill(simulator, signal.SIGSTOP)
@@ -152,8 +167,8 @@ async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_serve
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path) -> None:
-    async with development(tmp_path) as run:
+async def test_a_simulator_that_dies_is_told_of_and_started_again(folder: Path) -> None:
+    async with development(folder) as run:
         address = await _run_web(run.client)
         killed = run.simulator
         os.kill(killed, signal.SIGKILL)

@@ -20,11 +20,9 @@ from uuid import uuid4
 import pytest
 
 from pilothouse.container.v1 import container_pb2 as container
-from pilothouse_migrations import roles, runner
-from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from tests.conftest import Database, connection, number_changes
+from tests.conftest import Database, StartMigrated, connection, number_changes
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN, Fields
 from tests.promises.world import World, quiet_world
@@ -55,14 +53,10 @@ class Pair:
 
 
 @asynccontextmanager
-async def replicated(directory: Path) -> AsyncIterator[Pair]:
+async def replicated(directory: Path, start_migrated: StartMigrated) -> AsyncIterator[Pair]:
     """A primary that acknowledges nothing that its standby does not have."""
     primary = EmbeddedPostgres(directory / "primary", settings=SETTINGS)
-    await primary.start()
-    async with connection(primary.dsn()) as admin:
-        await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
-    await ensure_roles(primary.dsn(NAME))
-    await runner.upgrade(primary.dsn(NAME, roles.MAINTENANCE))
+    await start_migrated(primary, NAME)
     await primary.stop()
     standby = Standby.of(primary, primary.directory, directory / "standby")
     primary = EmbeddedPostgres(primary.directory, settings={**SETTINGS, "synchronous_standby_names": "*"})
@@ -185,23 +179,25 @@ async def _missed(database: Database, followers: Sequence[Follower]) -> list[str
 
 @pytest.mark.parametrize("loss", ["killed", "frozen"])
 async def test_a_synchronous_standby_takes_over_under_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated, loss: str
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="ph-failover-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         async with (
-            replicated(Path(made)) as pair,
+            replicated(Path(made), start_migrated) as pair,
             quiet_world(pair.database, tmp_path, monkeypatch) as world,
         ):
             assert await failed_over(world, pair, loss) == []
 
 
-async def test_what_a_standby_did_not_get_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_standby_did_not_get_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
+) -> None:
     """The control: a standby that follows no longer, and a primary that does not wait for it."""
     with tempfile.TemporaryDirectory(prefix="ph-failover-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         async with (
-            replicated(Path(made)) as pair,
+            replicated(Path(made), start_migrated) as pair,
             quiet_world(pair.database, tmp_path, monkeypatch) as world,
         ):
             async with connection(pair.primary.dsn()) as admin:

@@ -9,12 +9,10 @@ from typing import NoReturn
 
 import pytest
 
-from pilothouse_migrations import runner
-from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store import errors, opening, unit_of_work
-from tests.conftest import addresses, connection
+from tests.conftest import StartMigrated, addresses
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.test_errors import lacks
 from tests.promises.world import World, quiet_world
@@ -23,18 +21,13 @@ from tests.waiting import poll_until, within
 
 @asynccontextmanager
 async def with_its_own_database(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> AsyncIterator[tuple[EmbeddedPostgres, World]]:
     """A server, and the database that only it uses."""
     postgres = EmbeddedPostgres(directory / "postgres", settings={"fsync": "off", "full_page_writes": "off"})
-    await postgres.start()
     try:
-        database = addresses(postgres, "outage")
-        async with connection(postgres.dsn()) as sql:
-            await sql.execute("CREATE DATABASE outage")
-        await ensure_roles(database.admin_dsn)
-        await runner.upgrade(database.maintenance_dsn)
-        async with quiet_world(database, directory, monkeypatch) as world:
+        await start_migrated(postgres, "outage")
+        async with quiet_world(addresses(postgres, "outage"), directory, monkeypatch) as world:
             yield postgres, world
     finally:
         await postgres.stop()
@@ -70,8 +63,10 @@ async def recovers(world: World, seconds: float) -> None:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
+async def test_a_database_that_goes_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
+) -> None:
+    async with with_its_own_database(tmp_path, monkeypatch, start_migrated) as (postgres, world):
         rule = world.rule("WatchContainers")
         request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
         async with world.admin.watching(rule, request) as stream:
@@ -92,9 +87,9 @@ def connect_by(broken: pytest.MonkeyPatch, connecting: Callable[[], object]) -> 
 
 @pytest.mark.full(minutes=5)
 async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> None:
-    async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
+    async with with_its_own_database(tmp_path, monkeypatch, start_migrated) as (postgres, world):
         await postgres.stop()
         with monkeypatch.context() as broken:
             # Without a word on when to come again.

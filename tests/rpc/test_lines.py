@@ -32,9 +32,13 @@ from pilothouse_server.settings.model import Settings, SettingsError
 from tests.promises.hostile import wire
 from tests.waiting import patient, poll_until
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="other kernels do not spread connections over those who share an address"
-)
+pytestmark = [
+    pytest.mark.usefixtures("promised_lines"),
+    pytest.mark.skipif(
+        sys.platform != "linux",
+        reason="other kernels do not spread connections over those who share an address",
+    ),
+]
 _CONNECTIONS, _CALLS_OF_EACH = 4, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
 _SHARED: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 1),)

@@ -18,12 +18,11 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
-from pilothouse_migrations import roles, runner
+from pilothouse_migrations import roles
 from pilothouse_migrations.histories import begin_new_history
-from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
 from pilothouse_server.store import continuity
-from tests.conftest import Database, connection, new_database, number_changes
+from tests.conftest import Database, StartMigrated, connection, new_database, number_changes
 from tests.harness import Server, running_server
 from tests.processes import finished
 from tests.promises.stored_log import log_faults
@@ -165,15 +164,11 @@ def folder() -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def prepared(folder: Path) -> Path:
+async def prepared(folder: Path, start_migrated: StartMigrated) -> Path:
     """The files of a migrated database that nothing runs on."""
     server = EmbeddedPostgres(folder / "prepared", settings=SETTINGS)
-    await server.start()
     try:
-        async with connection(server.dsn()) as admin:
-            await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
-        await ensure_roles(server.dsn(NAME))
-        await runner.upgrade(server.dsn(NAME, roles.MAINTENANCE))
+        await start_migrated(server, NAME)
     finally:
         await server.stop()
     return server.directory

@@ -14,6 +14,7 @@ import grpc
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.runtime.tasks import cancel_and_wait
+from tests.conftest import StartMigrated
 from tests.promises.over_time.site import SPACE, Site, site
 from tests.promises.over_time.steps import FAULTS, Fault, work
 from tests.waiting import poll_until, runs_out
@@ -90,14 +91,17 @@ async def _until_silent(answers: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 async def campaign(
     folder: Path,
+    start_migrated: StartMigrated,
     faults: Iterable[Fault],
     *,
     seed: int = 1,
     sabotage: str = "",
     minutes: float = 60.0,
     seconds: float = 10.0,
+    goes_on: bool = False,
 ) -> Report:
-    """The report of these faults, one after the other; it ends with the first problem, or when the time is over.
+    """The report of these faults, one after the other; it ends with the first problem unless it `goes_on`, or when the
+    time is over.
 
     `seconds` are given to each fault until all must be as it should be.
     """
@@ -105,14 +109,14 @@ async def campaign(
     report = Report()
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(minutes * 60.0, over.set)
-    async with site(folder, sabotage) as place:
+    async with site(folder, start_migrated, sabotage) as place:
         watcher = Watcher(place, report)
         watching = asyncio.create_task(watcher.run())
         try:
             for _ in range(2):
                 await work(place, choice)
             for fault in faults:
-                if report.problems or over.is_set():
+                if (report.problems and not goes_on) or over.is_set():
                     break
                 report.faults.append(fault.__name__)
                 await fault(place, choice)

@@ -1,4 +1,4 @@
-"""`pilothouse` with something broken in it, for controls of the campaign: `python -m … NAME serve`."""
+"""`pilothouse` with something broken in it, for controls of the campaign: `python -m … NAME,NAME serve`."""
 
 from __future__ import annotations
 
@@ -48,5 +48,6 @@ SABOTAGES = {
 
 
 if __name__ == "__main__":
-    SABOTAGES[sys.argv.pop(1)]()
+    for each in sys.argv.pop(1).split(","):
+        SABOTAGES[each]()
     command()

@@ -17,8 +17,6 @@ from typing import Any
 
 import grpc.aio
 
-from pilothouse_migrations import roles, runner
-from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.launch.embedded import postgres
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
@@ -28,7 +26,7 @@ from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_simulator import SimulatedCluster
 from tests.agreement import agree
-from tests.conftest import Database, connection, number_changes
+from tests.conftest import Database, StartMigrated, connection, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import Fields, request_for
@@ -220,15 +218,11 @@ class Site:
 
 
 @asynccontextmanager
-async def site(folder: Path, sabotage: str = "") -> AsyncIterator[Site]:
+async def site(folder: Path, start_migrated: StartMigrated, sabotage: str = "") -> AsyncIterator[Site]:
     """Runs two servers, with a namespace and logged-in users."""
     first = ClockedPostgres(folder / "postgres")
     async with AsyncExitStack() as stack:
-        await first.start()
-        async with connection(first.dsn()) as admin:
-            await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
-        await ensure_roles(first.dsn(NAME))
-        await runner.upgrade(first.dsn(NAME, roles.MAINTENANCE))
+        await start_migrated(first, NAME)
         cluster = kept_cluster(folder / "cluster")
         await cluster.start()
         kubeconfig = folder / "kubeconfig.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartMigrated
 from tests.promises.over_time.campaign import campaign, random_faults
 from tests.promises.over_time.site import FAKETIME
 from tests.promises.over_time.steps import FAULTS
@@ -18,8 +19,10 @@ pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not instal
 
 
 @pytest.mark.full(minutes=10)
-async def test_cluster_and_database_agree_after_each_fault(folder: Path) -> None:
-    report = await campaign(folder, FAULTS)
+async def test_cluster_and_database_agree_after_each_fault(
+    folder: Path, start_migrated: StartMigrated
+) -> None:
+    report = await campaign(folder, start_migrated, FAULTS)
     assert report.problems == []
     assert report.faults == [fault.__name__ for fault in FAULTS]
     # A watch resumes after a loss-free fault, and begins again after a lossy one.
@@ -28,8 +31,10 @@ async def test_cluster_and_database_agree_after_each_fault(folder: Path) -> None
 
 
 @pytest.mark.soak(part="time")
-async def test_cluster_and_database_agree_for_a_long_time(folder: Path) -> None:
+async def test_cluster_and_database_agree_for_a_long_time(
+    folder: Path, start_migrated: StartMigrated
+) -> None:
     seed = int(os.environ.get("PILOTHOUSE_TEST_SEED", "1"))
-    report = await campaign(folder, random_faults(seed), seed=seed, minutes=_MINUTES)
+    report = await campaign(folder, start_migrated, random_faults(seed), seed=seed, minutes=_MINUTES)
     assert report.problems == [], f"seed {seed}, after {report.faults}"
     assert set(report.faults) == {fault.__name__ for fault in FAULTS}
