@@ -1,14 +1,18 @@
 """Every field of a container survives create, get, the manifest, an import, an apply and an update.
 
-One container for each field that a caller may give, with a value made from the descriptor. Their Deployments and
-Services are then copied to another namespace of the cluster as somebody else's, and taken over from there by an import
+Each field that a caller may give has a value made from the descriptor, in a container of its own, or in one with a
+field of another program of the pod and of the pod itself (see `bundles`). Their Deployments and Services are then
+copied to another namespace of the cluster as somebody else's, and taken over from there by an import
 and by `apply`. A field that is accepted and dropped on the way fails here by its name.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -42,32 +46,76 @@ LEAVES = [leaf for leaf in leaves(pb.Container.DESCRIPTOR) if leaf.name not in E
 CHOICES = choices()
 
 
+# Values that are unique among the programs of a pod, that other parts of it refer to, or that limit them.
+_ALONE = ("port", "mount", "pod_resources", "selector", "deployment")
+_OF_THE_MAIN_PROGRAM = (
+    "command",
+    "args",
+    "probes",
+    "lifecycle",
+    "env",
+    "env_from",
+    "resources",
+    "security_context",
+)
+
+
+def stands_alone(leaf: Leaf) -> bool:
+    """Whether a field may get in the way of another one's in the same container."""
+    unlike = leaf.immutable or leaf.name == "name" or leaf.name in EXCEPT["import"]
+    return unlike or any(part in leaf.name for part in _ALONE)
+
+
+def bundles(examined: Sequence[Leaf]) -> list[list[Leaf]]:
+    """The fields of each container: one of each program and one of the pod, or one alone."""
+    together: dict[str, list[Leaf]] = defaultdict(list)
+    for leaf in examined:
+        if not stands_alone(leaf):
+            top = leaf.fields[0].name
+            part = top if top in ("init_containers", "sidecars") else str(top in _OF_THE_MAIN_PROGRAM)
+            together[part].append(leaf)
+    # Both kinds of programs have the same fields in the same order, which may not have the same values in one pod.
+    together["sidecars"].reverse()
+    joined = [[leaf for leaf in each if leaf] for each in zip_longest(*together.values())]
+    return [*joined, *([leaf] for leaf in examined if stands_alone(leaf))]
+
+
 @dataclass
 class Case:
-    """One field's container: its first request, and the field's value there."""
+    """The container of some fields: its first request, and the value of each field there."""
 
-    leaf: Leaf
+    values: list[tuple[Leaf, Any]]
     container: pb.Container
-    value: Any
 
     @property
     def name(self) -> str:
         return self.container.name
 
+    def lost(self, shown: pb.Container | None) -> list[Leaf]:
+        """The fields that a container does not show."""
+        return [leaf for leaf, value in self.values if shown is None or not has(shown, leaf, value)]
 
-def case(number: int, leaf: Leaf, variant: int = 0) -> Case:
+
+def case(number: int, bundle: Sequence[Leaf], variant: int = 0) -> Case:
     # None of them needs a pod.
     container = pb.Container(name=f"c{number:03}", image="ghcr.io/alpha/base:1", replicas=0)
-    text = CHOICES.get(leaf.name)
-    choice = None if text is None else (text.choices[0], text.choices[-1])
-    value = filled(container, leaf, variant, choice=choice)
+    values = []
+    for leaf in bundle:
+        text = CHOICES.get(leaf.name)
+        choice = None if text is None else (text.choices[0], text.choices[-1])
+        value = filled(container, leaf, variant, choice=choice)
+        if leaf.name == "name":
+            value = container.name = f"c{number:03}-name"
+        values.append((leaf, value))
+    for kind in ("sidecars", "init_containers"):
+        if f"{kind}.name" not in {leaf.name for leaf in bundle}:
+            for program in getattr(container, kind):
+                program.name = kind.replace("_", "-")
     programs: list[Any] = [container, *container.sidecars, *container.init_containers]
     mounts = [mount for program in programs for mount in program.volume_mounts]
     mounted = sorted({mount.volume for mount in mounts})
     container.empty_dirs.extend(pb.EmptyDir(name=name) for name in mounted)
-    if leaf.name == "name":
-        value = container.name = f"c{number:03}-name"
-    return Case(leaf, container, value)
+    return Case(values, container)
 
 
 async def furnish(server: Server, namespace: str) -> None:
@@ -97,36 +145,39 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
     kubectl = await legacy(server)
     for namespace in ("demo", "legacy"):
         await furnish(server, namespace)
-    cases = [case(number, leaf) for number, leaf in enumerate(examined)]
-    found = {each.leaf.name: problem for each in cases if (problem := await created(server, each))}
-    there = [each for each in cases if not found.get(each.leaf.name, "").startswith("create:")]
+    together = bundles(examined)
+    cases = [case(number, bundle) for number, bundle in enumerate(together)]
+    found: dict[str, str] = {}
+    for each in cases:
+        found |= await created(server, each)
     await applied(server)
     objects = await copies(kubectl)
-    for number, leaf in enumerate(examined):
-        if not leaf.immutable and (problem := await updated(server, case(number, leaf, 1))):
-            found.setdefault(leaf.name, problem)
+    for number, bundle in enumerate(together):
+        if not bundle[0].immutable:
+            found = {**await updated(server, case(number, bundle, 1)), **found}
     # The holder of a node port has given it back.
     await applied(server)
     for step, containers in (
         ("import", await imported(server, kubectl, objects)),
         ("apply", converted(objects)),
     ):
-        for each in there:
-            if each.name not in containers or not has(containers[each.name], each.leaf, each.value):
-                found.setdefault(each.leaf.name, step)
+        for each in cases:
+            for leaf in each.lost(containers.get(each.name)):
+                found.setdefault(leaf.name, step)
     return found
 
 
-async def created(server: Server, asked: Case) -> str:
-    """Why a field cannot be given, or is not shown; empty if it is."""
+async def created(server: Server, asked: Case) -> dict[str, str]:
+    """The fields that cannot be given, or are not shown, with the reason."""
     try:
         made = await server.admin.containers.create(namespace="demo", container=asked.container)
     except PilothouseError as error:
-        return f"create: {error}"
-    if not has(made, asked.leaf, asked.value):
-        return "create"
+        return {leaf.name: f"create: {error}" for leaf, _ in asked.values}
     got = await server.admin.containers.get(namespace="demo", name=asked.name)
-    return "" if has(got, asked.leaf, asked.value) else "get"
+    return {
+        **{leaf.name: "get" for leaf in asked.lost(got)},
+        **{leaf.name: "create" for leaf in asked.lost(made)},
+    }
 
 
 async def applied(server: Server) -> None:
@@ -139,10 +190,10 @@ async def applied(server: Server) -> None:
     await poll_until(done)
 
 
-async def updated(server: Server, after: Case) -> str:
-    """Why a field cannot be changed by a mask that names it; empty if it can."""
+async def updated(server: Server, after: Case) -> dict[str, str]:
+    """The fields that cannot be changed by a mask that names them, with the reason."""
     given = [field.name for field, _ in after.container.ListFields() if field.name not in ("name", "image")]
-    mask = sorted({*given, after.leaf.fields[0].name})
+    mask = sorted({*given, *(leaf.fields[0].name for leaf, _ in after.values)})
     try:
         changed = await server.admin.containers.update(
             namespace="demo",
@@ -151,8 +202,8 @@ async def updated(server: Server, after: Case) -> str:
             update_mask=FieldMask(paths=mask),
         )
     except PilothouseError as error:
-        return f"update: {error}"
-    return "" if has(changed, after.leaf, after.value) else "update"
+        return {leaf.name: f"update: {error}" for leaf, _ in after.values}
+    return {leaf.name: "update" for leaf in after.lost(changed)}
 
 
 async def imported(
