@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from google.protobuf.json_format import MessageToDict
+from sqlalchemy import text
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.kubernetes.client import ClusterClient
@@ -48,9 +50,11 @@ SPACE, REGISTERED = "legacy", "second"
 # Promised.
 AGREED_SECONDS = 10.0
 _SAME_LOOKS = 10
+# The file that keeps the cluster.
+_STATE = "cluster"
 # The server's own worker leases no work: those of the test do.
 IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
-SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
+SHORT = WorkerSettings(poll_seconds=0.05, lease_seconds=0.4)
 _WRITES = ("apply", "set_scale", "delete", "merge_patch")
 _KINDS = (NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -148,18 +152,21 @@ async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]
         await cancel_and_wait(running)
 
 
+async def _rows(server: Server, query: str) -> list[tuple[Any, ...]]:
+    """By a connection that the server has: these looks come often, and a new one costs more than they."""
+    async with server.application.store.system_read() as transaction:
+        return [tuple(row) for row in (await transaction.connection.execute(text(query))).all()]
+
+
 async def nothing_is_due(server: Server) -> bool:
     """Rows stay with their resources, due again after a long time."""
-    async with server.database.system() as sql:
-        return not await sql.fetchval(
-            "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '60 seconds'"
-        )
+    due = "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '60 seconds'"
+    return await _rows(server, due) == [(0,)]
 
 
 async def nothing_follows(server: Server) -> bool:
     """Returns whether the events of mounts and of containers' Services are written."""
-    async with server.database.system() as sql:
-        return bool(await sql.fetchval(NOTHING_FOLLOWS))
+    return await _rows(server, NOTHING_FOLLOWS) == [(True,)]
 
 
 def on_cluster(server: Server) -> dict[str, str]:
@@ -207,14 +214,14 @@ async def in_database(server: Server) -> dict[str, str]:
             if programs := shown.pop("programs", ()):
                 shown["programs"] = [[each[key] for key in ("name", "kind", "state")] for each in programs]
             found[f"{noun}/{item.name}"] = _text(shown)
-    async with server.database.system() as sql:
-        left = await sql.fetch("SELECT resource_type FROM reconcile_work ORDER BY 1")
-        told = await sql.fetch(
-            "SELECT resource_type, resource_name, kind, count(*) FROM events WHERE kind <> 'modified' "
-            "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-        )
-    found["work"] = _text([row["resource_type"] for row in left])
-    found["told"] = _text([tuple(row) for row in told])
+    left = await _rows(server, "SELECT resource_type FROM reconcile_work ORDER BY 1")
+    told = await _rows(
+        server,
+        "SELECT resource_type, resource_name, kind, count(*) FROM events WHERE kind <> 'modified' "
+        "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    )
+    found["work"] = _text([resource_type for (resource_type,) in left])
+    found["told"] = _text(told)
     return found
 
 
@@ -249,14 +256,49 @@ async def settled(server: Server) -> bool:
 
 
 @asynccontextmanager
-async def platform(database: Database, directory: Path, *, registered: bool) -> AsyncIterator[Server]:
-    """A server that does no work by itself, and a cluster; `registered` as of an `Operation`."""
-    async with SimulatedCluster(speed=10.0) as cluster:
+async def platform(
+    database: Database, directory: Path, *, registered: bool, state: Path | None = None
+) -> AsyncIterator[Server]:
+    """A server that does no work by itself, and a cluster; `registered` as of an `Operation`. `state` is the file that
+    keeps the cluster.
+    """
+    async with SimulatedCluster(speed=10.0, state_path=state) as cluster:
         own = None if registered else cluster
         async with running_server(
             database, directory, cluster=own, with_cluster=False, reconciler=IDLE
         ) as running:
             yield dataclasses.replace(running, cluster=cluster)
+
+
+async def _prepare(server: Server, client: ClusterClient, operation: Operation) -> None:
+    for make in operation.before:
+        await make(server)
+        await work(server, client, partial(settled, server))
+
+
+@asynccontextmanager
+async def prepared(
+    postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
+) -> AsyncIterator[tuple[Operation, str, Path | None]]:
+    """Prepares an operation once for all its kills; yields the rest of it, the database to clone, and the folder with
+    the server's key and the cluster's file.
+
+    A registered cluster has an address, which others may take between two kills: it is prepared for each.
+    """
+    if not operation.before or operation.registered:
+        yield operation, template, None
+        return
+    async with new_database(postgres, template) as database:
+        directory.mkdir()
+        state = directory / _STATE
+        async with platform(database, directory, registered=False, state=state) as server:
+            assert server.cluster is not None
+            client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
+            try:
+                await _prepare(server, client, operation)
+            finally:
+                await client.close()
+        yield operation._replace(before=()), database.name, directory
 
 
 async def run(
@@ -267,15 +309,22 @@ async def run(
     *,
     ends: Callable[[Server], Awaitable[bool]],
     between: Callable[[Server], Awaitable[None]] = _nobody,
+    folder: Path | None = None,
 ) -> Ran:
-    """A worker that is killed at that write, if it writes so often, and the next one until it `ends`."""
-    async with platform(database, directory, registered=operation.registered) as server:
+    """A worker that is killed at that write, if it writes so often, and the next one until it `ends`. It begins with
+    the files in `folder`, if there is one.
+    """
+    state = None
+    if folder is not None:
+        directory.mkdir()
+        for name in ("master.key", _STATE):
+            shutil.copy(folder / name, directory)
+        state = directory / _STATE
+    async with platform(database, directory, registered=operation.registered, state=state) as server:
         assert server.cluster is not None
         client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
         try:
-            for make in operation.before:
-                await make(server)
-                await work(server, client, partial(settled, server))
+            await _prepare(server, client, operation)
             await operation.asked(server)
             dying = DyingClient(client, step)
 
@@ -303,17 +352,20 @@ async def kills(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
 ) -> AsyncIterator[tuple[int, Seen, Seen]]:
     """Yields each kill: after which write, the state at the end, and the state after an undisturbed run."""
-    async with new_database(postgres, template) as database:
-        undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
-    assert not undisturbed.died
-    assert operation.shows(undisturbed.seen), undisturbed.seen
-    for step in range(undisturbed.writes):
-        async with new_database(postgres, template) as database:
-            ends = agreeing(undisturbed.seen)
-            ran = await run(database, directory / str(step), operation, step, ends=ends)
-        # The last write may be one that is not made each time: it only looks once more.
-        if ran.died:
-            yield step, ran.seen, undisturbed.seen
+    async with prepared(postgres, template, directory / "before", operation) as (left, there, folder):
+        async with new_database(postgres, there) as database:
+            undisturbed = await run(
+                database, directory / "undisturbed", left, 1_000, ends=at_rest(), folder=folder
+            )
+        assert not undisturbed.died
+        assert operation.shows(undisturbed.seen), undisturbed.seen
+        for step in range(undisturbed.writes):
+            async with new_database(postgres, there) as database:
+                ends = agreeing(undisturbed.seen)
+                ran = await run(database, directory / str(step), left, step, ends=ends, folder=folder)
+            # The last write may be one that is not made each time: it only looks once more.
+            if ran.died:
+                yield step, ran.seen, undisturbed.seen
 
 
 def at_rest() -> Callable[[Server], Awaitable[bool]]:
@@ -339,8 +391,12 @@ def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
     """
 
     async def ends(server: Server) -> bool:
+        async def done() -> Seen | None:
+            over = await nothing_is_due(server) and await nothing_follows(server)
+            return await seen(server) if over else None
+
         with suppress(AssertionError):
-            await poll_until(partial(seen, server), lambda now: now == undisturbed, seconds=AGREED_SECONDS)
+            await poll_until(done, lambda now: now == undisturbed, seconds=AGREED_SECONDS)
         return True
 
     return ends
