@@ -39,16 +39,16 @@ async def get(server: Server) -> pb.GetContainerResponse:
     return await server.admin.containers.get.send(request)
 
 
-async def history(server: Server) -> list[pb.StatusChange]:
-    changes = server.admin.containers.list_status_history(namespace="shop", name="web")
+async def history(server: Server, name: str = "web") -> list[pb.StatusChange]:
+    changes = server.admin.containers.list_status_history(namespace="shop", name=name)
     return [change async for change in changes]
 
 
-def told(server: Server, reason: str) -> Callable[[], Awaitable[list[pb.StatusChange]]]:
+def told(server: Server, reason: str, name: str = "web") -> Callable[[], Awaitable[list[pb.StatusChange]]]:
     """Lines of the history with this reason."""
 
     async def lines() -> list[pb.StatusChange]:
-        return [change for change in await history(server) if change.reason == reason]
+        return [change for change in await history(server, name) if change.reason == reason]
 
     return lines
 
@@ -199,21 +199,15 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
     assert (await get(server)).container.reason == "Unhealthy"
     await create(server, name="other", annotations={BEHAVIOR: "crash-loop"})
 
-    async def backing_off() -> list[Any]:
-        lines = await shell.read("containers", "history", "other", *WHERE)
-        return [each for each in lines if each["reason"] == "BackOff"]
-
-    (back_off,) = await poll_until(backing_off)
+    await poll_until(told(server, "BackOff", "other"))
+    lines = await shell.read("containers", "history", "other", *WHERE)
+    (back_off,) = (each for each in lines if each["reason"] == "BackOff")
     assert "Back-off restarting failed container" in back_off["message"]
     liveness = pb.Probe(period_seconds=1, failure_threshold=1, exec=pb.ExecAction(command=["false"]))
     await create(server, name="dead", probes=pb.Probes(liveness=liveness))
 
-    async def killed() -> list[Any]:
-        lines = await shell.read("containers", "history", "dead", *WHERE)
-        return [each for each in lines if each["reason"] == "Unhealthy"]
-
-    (unhealthy,) = await poll_until(killed)
-    assert "Liveness probe failed" in unhealthy["message"]
+    (unhealthy,) = await poll_until(told(server, "Unhealthy", "dead"))
+    assert "Liveness probe failed" in unhealthy.message
 
 
 async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
