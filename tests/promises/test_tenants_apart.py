@@ -6,7 +6,7 @@ permissions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ _ADDED: dict[str, set[str]] = {
     },
 }
 _NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
+# The roles of callers who did not log in.
+_SOME = ("developer",)
 # Its counts cannot be separated by namespace.
 _NOT_BY_A_NARROWED_KEY = ("GetUserOperationStats",)
 
@@ -144,7 +146,7 @@ def permitted_rules(world: World) -> list[Rule]:
     return [rule for rule in world.rules.values() if rule.access == options.ACCESS_PERMISSION]
 
 
-async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
+async def told_apart(world: World, rules: Collection[Rule], roles: Sequence[str] = ROLES) -> list[str]:
     """Where somebody can tell a foreign or ended namespace from one that never was."""
 
     async def look(caller: str, rule: Rule) -> list[str]:
@@ -155,7 +157,7 @@ async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
                 found.append(f"{caller} {rule.name} {name}: {outcome.code} {outcome.message}")
         return found
 
-    callers = [f"{role} of own" for role in ROLES] + ["nobody"]
+    callers = [f"{role} of own" for role in roles] + ["nobody"]
     callers += [caller for caller, (as_whom, _) in by_key(world).items() if as_whom.endswith(" of own")]
     scoped = [rule for rule in rules if namespace_path(rule)]
     results = await gathered([look(caller, rule) for caller in callers for rule in scoped])
@@ -171,12 +173,14 @@ def _with_name(shown: Any, name: str, instead: str) -> Any:
     return shown.replace(name, instead)
 
 
-async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> list[str]:
+async def wrongly_allowed_or_refused(
+    world: World, rules: Collection[Rule], roles: Sequence[str] = ROLES
+) -> list[str]:
     """Returns the deviations of a role's permissions from the table."""
     expected: list[tuple[str, Rule, bool]] = []
     for rule in rules:
         scoped = bool(namespace_path(rule))
-        for role in ROLES:
+        for role in roles:
             held = holds(role, rule.permission)
             anywhere = rule.scope == options.SCOPE_ANY
             expected.append((f"{role} of all", rule, held))
@@ -239,8 +243,9 @@ async def test_who_did_not_log_in_reaches_what_their_user_does_and_no_more(
 ) -> None:
     async with known_by(tenants_world, tmp_path) as world:
         rules = [rule for rule in permitted_rules(world) if not rule.session_only]
-        assert await told_apart(world, rules) == []
-        assert await wrongly_allowed_or_refused(world, rules) == []
+        # The other tests look at each role. One that may some of it all shows whose rights these callers have.
+        assert await told_apart(world, rules, _SOME) == []
+        assert await wrongly_allowed_or_refused(world, rules, _SOME) == []
         looked_after = [rule for rule in world.rules.values() if rule.session_only]
         assert len(looked_after) > 5
         for rule in looked_after:
