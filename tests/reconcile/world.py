@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import asyncpg
 import msgspec
 
 from pilothouse_server.authorization.access import May
@@ -57,16 +58,16 @@ from tests.kubernetes.containers import container as model
 from tests.waiting import poll_until
 
 QUICK = ReconcilerSettings(
-    worker=WorkerSettings(poll_seconds=0.05, lease_seconds=10.0),
+    worker=WorkerSettings(poll_seconds=0.1, lease_seconds=10.0),
     containers=ContainerObserverSettings(
         gather_seconds=0.01, unexplained_seconds=0.3, node_seconds=0.3, images_seconds=0.1
     ),
     dependents=DependentObserverSettings(gather_seconds=0.05, again_seconds=0.2),
-    health=HealthSettings(probe_seconds=0.1, answer_seconds=2.0),
-    sweep=SweepSettings(period_seconds=0.2, grace_seconds=0.5),
-    usage_period_seconds=0.3,
-    autoscalers_period_seconds=0.3,
-    clusters_period_seconds=0.1,
+    health=HealthSettings(probe_seconds=0.3, answer_seconds=2.0),
+    sweep=SweepSettings(period_seconds=0.5, grace_seconds=0.5),
+    usage_period_seconds=1.0,
+    autoscalers_period_seconds=0.5,
+    clusters_period_seconds=0.2,
     lease_seconds=3.0,
 )
 LIMITS = TransportLimits(request_seconds=3.0, connect_seconds=2.0)
@@ -109,6 +110,8 @@ class World:
         self.store = store
         self.samples = Samples()
         self._clients: list[ClusterClient] = []
+        self._looking = asyncio.Lock()
+        self._sql: asyncpg.Connection | None = None
 
     async def connect(self, name: str) -> ClusterClient:
         """A client of the simulated cluster."""
@@ -119,6 +122,8 @@ class World:
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
+        if self._sql is not None:
+            await self._sql.close()
 
     @asynccontextmanager
     async def reconciling(
@@ -275,10 +280,12 @@ class World:
         )
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        """Rows of the database, as the system role."""
-        async with self.database.system() as connection:
-            await number_changes(connection)
-            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        """Rows of the database, as the system role. The connection is kept: a new one costs more than most looks."""
+        async with self._looking:
+            if self._sql is None or self._sql.is_closed():
+                self._sql = await asyncpg.connect(self.database.system_dsn)
+            await number_changes(self._sql)
+            return [dict(row) for row in await self._sql.fetch(query, *arguments)]
 
 
 @asynccontextmanager
