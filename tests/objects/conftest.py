@@ -11,23 +11,26 @@ import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2
 from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import NotFoundError
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import ResourceType
 from tests.conftest import Database, new_database
 from tests.harness import Server, running_server
 from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
-ACCOUNT = {"api_version": "v1", "kind": "ServiceAccount"}
-INGRESS = {"api_version": "networking.k8s.io/v1", "kind": "Ingress"}
-POLICY = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-BUDGET = {"api_version": "policy/v1", "kind": "PodDisruptionBudget"}
+ACCOUNT: JsonObject = {"api_version": "v1", "kind": "ServiceAccount"}
+INGRESS: JsonObject = {"api_version": "networking.k8s.io/v1", "kind": "Ingress"}
+POLICY: JsonObject = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+BUDGET: JsonObject = {"api_version": "policy/v1", "kind": "PodDisruptionBudget"}
 
 _numbers = count(1)
 
@@ -37,8 +40,9 @@ def budget(**spec: Any) -> JsonObject:
     return {"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}, **spec}}
 
 
-def ingress(service: str = "web", host: str = "web.example.com", **spec: Any) -> JsonObject:
+def ingress(place: Place, service: str = "web", **spec: Any) -> JsonObject:
     """The document of an Ingress that leads to a Service."""
+    host = f"web.{place.name}.example.com"
     backend = {"service": {"name": service, "port": {"number": 80}}}
     paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
     return {"spec": {"rules": [{"host": host, "http": {"paths": paths}}], **spec}}
@@ -53,6 +57,25 @@ class Place:
         self.store = cluster.store
         self.cluster = cluster
         self.name = name
+
+    async def run(self, name: str, **fields: Any) -> None:
+        """A container with its label as `app`, and a Service in front of it."""
+        container = container_pb2.Container(name=name, image="nginx:1.27", labels={"app": name}, **fields)
+        await self.client.containers.create(namespace=self.name, container=container)
+        service = network_pb2.Service(
+            name=name, selector={"app": name}, ports=[network_pb2.ServicePort(port=80)]
+        )
+        await self.client.network.create_service(namespace=self.name, service=service)
+
+    def by_hand(self, resource: ResourceType, name: str = "web", **parts: Any) -> None:
+        """Changes parts of the object on the cluster, as kubectl does, such as fields of `spec`."""
+        changed = copy_json(self.on_cluster(resource, name))
+        for key, value in parts.items():
+            if isinstance(changed.get(key), dict):
+                changed[key] = {**changed[key], **value}
+            else:
+                changed[key] = value
+        self.store.update(resource, changed, manager="kubectl-edit")
 
     async def make(
         self, kind: JsonObject, document: JsonObject, name: str = "web", **fields: Any
@@ -153,7 +176,8 @@ async def shared_server(
 async def place(shared_server: Server) -> Place:
     """A new namespace, active on the cluster."""
     name = f"obj-{next(_numbers)}"
-    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+    namespace = namespace_pb2.Namespace(name=name, allowed_hosts=[f"*.{name}.example.com"])
+    await shared_server.admin.namespaces.create(namespace=namespace)
 
     async def there() -> bool:
         found = await shared_server.admin.namespaces.get(name=name)

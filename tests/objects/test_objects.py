@@ -1,29 +1,68 @@
-"""Carried objects: made, applied, shown, changed, deleted, listed."""
+"""Carried objects: made, applied, shown, changed, deleted, listed, watched; their kinds."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.object.v1 import object_pb2 as pb
+from pilothouse_client.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+)
+from pilothouse_client.streams import ChangeKind
 from pilothouse_server.kubernetes.ownership import OBJECT_UID
-from pilothouse_simulator.values.resources import SERVICE_ACCOUNTS
-from tests.objects.conftest import ACCOUNT, Place
+from pilothouse_simulator.values.resources import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    POD_DISRUPTION_BUDGETS,
+    SERVICE_ACCOUNTS,
+)
+from tests.objects.conftest import ACCOUNT, BUDGET, INGRESS, POLICY, Place, budget, condition_of, ingress
+from tests.waiting import poll_until
 
 ACTIVE, PENDING = pb.OBJECT_STATUS_ACTIVE, pb.OBJECT_STATUS_PENDING
+HEALTHY, DEGRADED = pb.OBJECT_HEALTH_HEALTHY, pb.OBJECT_HEALTH_DEGRADED
+DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "stores.data.example.com"},
+    "spec": {
+        "group": "data.example.com",
+        "scope": "Namespaced",
+        "names": {"kind": "Store", "plural": "stores", "singular": "store"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                },
+            }
+        ],
+    },
+}
+STORE: dict[str, Any] = {"api_version": "data.example.com/v1", "kind": "Store"}
 
 
 async def test_an_object_comes_to_its_cluster_as_it_was_written(place: Place) -> None:
     document = {"metadata": {"labels": {"tier": "back"}}, "automountServiceAccountToken": False}
     made = await place.make(ACCOUNT, document)
-    assert (made.api_version, made.kind, made.name, dict(made.labels)) == (
-        *("v1", "ServiceAccount", "web"),
-        {"tier": "back"},
-    )
+    assert (made.api_version, made.kind, made.name) == ("v1", "ServiceAccount", "web")
+    assert dict(made.labels) == {"tier": "back"}
     carried = await place.settled(ACCOUNT)
     found = place.on_cluster(SERVICE_ACCOUNTS)
     assert found["metadata"]["labels"].items() >= {"tier": "back", OBJECT_UID: made.uid}.items()
     assert found["automountServiceAccountToken"] is False
-    assert carried.health == pb.OBJECT_HEALTH_HEALTHY
+    assert carried.health == HEALTHY
     assert json.loads(carried.document) == {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -38,3 +77,228 @@ async def test_an_object_comes_to_its_cluster_as_it_was_written(place: Place) ->
     await place.delete(ACCOUNT)
     await place.gone(ACCOUNT)
     assert place.store.get(SERVICE_ACCOUNTS, place.name, "web") is None
+
+
+async def test_an_ingress_shows_its_address_and_whether_its_backends_are_ready(place: Place) -> None:
+    document = ingress(place, ingressClassName="nginx", tls=[{"secretName": "web-tls"}])
+    document["spec"]["tls"][0]["hosts"] = [f"web.{place.name}.example.com"]
+    await place.make(INGRESS, document)
+    carried = await place.until(lambda each: bool(each.addresses), INGRESS)
+    assert [(each.service, each.port, each.ready, each.reason) for each in carried.backends] == [
+        ("web", "80", False, "ServiceNotFound")
+    ]
+    assert (carried.health, carried.reason) == (DEGRADED, "ServiceNotFound")
+    assert [(each.secret_name, each.present, each.reason) for each in carried.certificates] == [
+        ("web-tls", False, "SecretNotFound")
+    ]
+    await place.run("web")
+    carried = await place.until(lambda each: each.health == HEALTHY, INGRESS)
+    assert carried.backends[0].ready
+    await place.client.containers.stop(namespace=place.name, name="web")
+    await place.until(lambda each: each.reason == "NoReadyEndpoints", INGRESS)
+
+
+async def test_a_budget_that_blocks_drains_is_warned_about_and_shows_its_pods(place: Place) -> None:
+    await place.run("web", replicas=2)
+    request = pb.Object(name="web", document=json.dumps(budget(minAvailable=2)), **BUDGET)
+    create = pb.CreateObjectRequest(namespace=place.name, object=request)
+    response = await place.client.objects.create.send(create)
+    assert [(each.reason, each.path) for each in response.warnings] == [
+        ("BLOCKING_BUDGET", "object.document.spec.minAvailable")
+    ]
+    await place.until(lambda each: each.health == HEALTHY, BUDGET)
+    await place.change(BUDGET, document=budget(minAvailable=3))
+    carried = await place.until(lambda each: each.health == DEGRADED, BUDGET)
+    assert (carried.reason, carried.message) == ("InsufficientPods", "2 pods are healthy, 3 must be")
+    assert json.loads(carried.observed_status)["currentHealthy"] == 2
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ("[]", "object.document"),
+        ("{", "object.document"),
+        ('{"a": 1, "a": 2}', "object.document"),
+        ('{"a": 18446744073709551616}', "object.document"),
+        ('{"a": NaN}', "object.document"),
+        ('{"a": "\\ud800"}', "object.document"),
+        ('{"metadata": {"name": "other"}}', "object.name"),
+        ('{"kind": "Role"}', "object.kind"),
+        ('{"metadata": {"ownerReferences": []}}', "object.document.metadata.ownerReferences"),
+        ('{"metadata": {"namespace": "kube-system"}}', "object.document.metadata.namespace"),
+        ('{"metadata": {"labels": {"a": "b c"}}}', "object.document.metadata.labels[a]"),
+        ('{"status": {"a": 1}}', "object.document.status"),
+        ('{"a": ' + "[" * 70 + "]" * 70 + "}", "object.document"),
+        ('{"a": "' + "x" * 262_144 + '"}', "object.document"),
+    ],
+    ids=lambda value: value[:24],
+)
+async def test_a_document_that_is_none_is_refused_with_its_place(
+    place: Place, document: str, field: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        await place.client.objects.create(
+            namespace=place.name, object=pb.Object(name="web", document=document, **ACCOUNT)
+        )
+    assert refused.value.violations[0].field == field
+
+
+async def test_kinds_with_a_noun_and_unknown_kinds_are_refused_with_what_to_do(place: Place) -> None:
+    for kind, words in {
+        ("v1", "Pod"): "write a Deployment",
+        ("apps/v1", "Deployment"): "calls of containers",
+        ("v1", "Secret"): "calls of secrets",
+        ("v1", "Namespace"): "belongs to the cluster",
+        ("networking.k8s.io/v1beta1", "Ingress"): "networking.k8s.io/v1",
+        ("example.com/v1", "Thing"): "object_kinds",
+    }.items():
+        api_version, name = kind
+        with pytest.raises(FailedPreconditionError, match=words) as refused:
+            await place.make({"api_version": api_version, "kind": name}, {"spec": {}})
+        assert refused.value.reason == "KIND_NOT_OPEN"
+
+
+async def test_names_are_unique_by_group_and_kind(place: Place) -> None:
+    await place.make(ACCOUNT, {"automountServiceAccountToken": False})
+    await place.make(BUDGET, budget())
+    with pytest.raises(AlreadyExistsError, match="ServiceAccount web"):
+        await place.make(ACCOUNT, {"automountServiceAccountToken": False})
+    found = [each async for each in place.client.objects.list(namespace=place.name)]
+    assert [(each.kind, each.document) for each in found] == [
+        ("ServiceAccount", ""),
+        ("PodDisruptionBudget", ""),
+    ]
+    wanted: dict[str, Any] = {
+        "view": pb.OBJECT_VIEW_FULL,
+        "filter": 'kind = "PodDisruptionBudget"',
+        "page_size": 1,
+    }
+    full = [each async for each in place.client.objects.list(namespace=place.name, **wanted)]
+    assert [json.loads(each.document)["spec"]["minAvailable"] for each in full] == [1]
+
+
+async def test_a_watch_of_a_kind_shows_documents_only_where_they_are_asked_for(place: Place) -> None:
+    await place.make(ACCOUNT, {"automountServiceAccountToken": False})
+    seen: dict[bool, list[tuple[str, bool]]] = {}
+    for full in (False, True):
+        view = pb.OBJECT_VIEW_FULL if full else pb.OBJECT_VIEW_BASIC
+        name = f"budget-{int(full)}"
+        seen[full] = []
+        async with place.client.objects.watch(namespace=place.name, view=view, **BUDGET) as changes:
+            async for change in changes:
+                if change.kind is ChangeKind.SYNCED:
+                    await place.make(BUDGET, budget(), name)
+                    continue
+                seen[full].append((change.resource.kind, bool(change.resource.document)))
+                if change.resource.name == name and change.resource.status == ACTIVE:
+                    break
+    assert set(seen[False]) == {("PodDisruptionBudget", False)}
+    assert set(seen[True]) == {("PodDisruptionBudget", True)}
+
+
+async def test_an_object_of_an_administrator_is_changed_by_administrators_alone(place: Place) -> None:
+    tenant = await place.server.user("tenant", {place.name: "developer"})
+    await place.make(POLICY, {"spec": {"podSelector": {}}})
+    named: dict[str, Any] = {"namespace": place.name, "name": "web", **POLICY}
+    change: dict[str, Any] = {
+        "object": pb.Object(labels={"a": "b"}),
+        "update_mask": FieldMask(paths=["labels"]),
+    }
+    for call in (tenant.objects.update(**named, **change), tenant.objects.delete(**named)):
+        with pytest.raises(PermissionDeniedError, match=r"object\.privileged"):
+            await call
+    own = pb.Object(name="own", document=json.dumps({"spec": {"podSelector": {}}}), **POLICY)
+    made = await tenant.objects.create(namespace=place.name, object=own)
+    assert not made.privileged
+    own.protected = True
+    own.name = "other"
+    with pytest.raises(PermissionDeniedError, match=r"object\.protected"):
+        await tenant.objects.create(namespace=place.name, object=own)
+    # An administrator protects it, and then it stays.
+    assert (await place.change(POLICY, "own", protected=True)).protected
+    with pytest.raises(PermissionDeniedError, match="is protected"):
+        await tenant.objects.delete(**{**named, "name": "own"})
+
+
+async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(place: Place) -> None:
+    with pytest.raises(FailedPreconditionError, match="object_kinds"):
+        await place.make(STORE, {"spec": {"size": 1}})
+    opened = namespace_pb2.ObjectKind(
+        api_version="data.example.com/v1",
+        kind="Store",
+        max_per_namespace=1,
+        secret_paths=["spec.password"],
+    )
+    await place.client.namespaces.update_cluster(
+        name="local",
+        cluster=namespace_pb2.Cluster(object_kinds=[opened]),
+        update_mask=FieldMask(paths=["object_kinds"]),
+    )
+    document = {"spec": {"size": 9007199254740993, "share": 0.5, "password": "one"}}
+    await place.make(STORE, document)
+    carried = await place.until(lambda each: each.reason == "KindNotFound", STORE)
+    assert (carried.status, carried.reconciling) == (PENDING, True)
+    assert "the cluster has no kind Store of data.example.com/v1" in carried.message
+    with pytest.raises(ResourceExhaustedError, match="1 allowed"):
+        await place.make(STORE, document, "second")
+    place.store.create(CUSTOM_RESOURCE_DEFINITIONS, DEFINITION)
+    # Its definition is there: the worker looks again in a moment.
+    await place.change(STORE, labels={"a": "b"})
+    carried = await place.settled(STORE)
+    assert json.loads(carried.document)["spec"] == document["spec"]
+    kinds = {each.kind: each for each in await place.client.objects.kinds(namespace=place.name)}
+    assert (kinds["Store"].access, kinds["Store"].max_per_namespace) == (pb.KIND_ACCESS_PRIVILEGED, 1)
+    assert kinds["Ingress"].access == pb.KIND_ACCESS_TENANTS
+    assert kinds["Secret"].access == kinds["CustomResourceDefinition"].access == pb.KIND_ACCESS_NEVER
+    assert kinds["Node"].reason in ("ClusterScoped", "NeverTaken")
+    document["spec"]["password"] = "two"
+    document["spec"]["size"] = 2
+    await place.change(STORE, document=document)
+
+    async def recorded() -> dict[str, Any] | None:
+        said = 'action = "update" AND resource_type = "object"'
+        async for record in place.client.audit.list_operations(namespace=place.name, filter=said):
+            found: dict[str, Any] = json.loads(record.metadata_json).get("document_changes", {})
+            if "spec.size" in found:
+                return found
+        return None
+
+    changes = await poll_until(recorded, what="the record of the change")
+    assert changes is not None
+    assert changes["spec.size"] == {"from": 9007199254740993, "to": 2}
+    assert changes["spec.password"] == {"from": "[redacted]", "to": "[redacted]"}
+    await place.delete(STORE)
+    await place.gone(STORE)
+
+
+async def test_a_cluster_without_the_gateway_api_keeps_a_route_pending(place: Place) -> None:
+    route = {"api_version": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute"}
+    document = {
+        "spec": {
+            "hostnames": [f"web.{place.name}.example.com"],
+            "parentRefs": [{"name": "public"}],
+            "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+        }
+    }
+    await place.make(route, document)
+    carried = await place.until(lambda each: bool(each.reason), route)
+    assert (carried.status, carried.reason) == (PENDING, "KindNotFound")
+    condition = condition_of(carried)
+    assert condition is not None
+    assert condition.reason == "KindNotFound"
+    await place.delete(route)
+    await place.gone(route)
+
+
+async def test_a_deletion_that_waits_names_the_finalizer_and_its_manager(place: Place) -> None:
+    await place.make(BUDGET, budget())
+    await place.settled(BUDGET)
+    place.by_hand(POD_DISRUPTION_BUDGETS, metadata={"finalizers": ["example.com/keeper"]})
+    await place.delete(BUDGET)
+    carried = await place.until(lambda each: each.reason == "WaitingForFinalizers", BUDGET)
+    assert carried.status == pb.OBJECT_STATUS_DELETED
+    assert 'waits for the finalizer "example.com/keeper" of "kubectl-edit"' in carried.message
+    found = place.on_cluster(POD_DISRUPTION_BUDGETS)
+    found["metadata"]["finalizers"] = []
+    place.store.update(POD_DISRUPTION_BUDGETS, found, manager="kubectl-edit")
+    await place.gone(BUDGET)

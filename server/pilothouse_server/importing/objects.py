@@ -106,7 +106,7 @@ async def create(
                     stored = await operations.create(
                         transaction, namespace_name, candidate.carried, rights=rights
                     )
-                candidate = msgspec.structs.replace(candidate, carried=stored)
+                candidate = msgspec.structs.replace(candidate, carried=stored.carried)
             except PilothouseError as error:
                 candidate = ObjectCandidate(candidate.name, problems=tuple(error_words(error)))
         taken.append(candidate)

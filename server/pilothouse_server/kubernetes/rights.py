@@ -2,8 +2,8 @@
 reviews of missing rights.
 
 A server-side apply that creates an object needs `create` as well as `patch`. No right is cluster-admin's: there is no
-wildcard and no right over roles, and nodes are only read. An API server's access review concerns the credentials of the
-request, so the check needs no right of its own.
+wildcard, and nodes are only read. Over roles there is neither `escalate` nor `bind`, so a Role gives no more than these
+rights. An API server's access review concerns the credentials of the request, so the check needs no right of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,21 @@ _TABLE = (
     _Row("batch", "cronjobs", _KEEP_WATCHED, "containers that are CronJobs"),
     _Row("apps", "replicasets", _READ, "progress of rollouts"),
     _Row("discovery.k8s.io", "endpointslices", _READ, "ready endpoints of Services", True),
-    _Row("autoscaling", "horizontalpodautoscalers", _LIST, "leaving replicas to an autoscaler", True),
+    _Row(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        _KEEP_WATCHED,
+        "autoscalers, and leaving replicas to them",
+        True,
+    ),
+    _Row("", "serviceaccounts", ("watch",), "service accounts that are objects", True),
+    _Row("networking.k8s.io", "ingresses", _KEEP_WATCHED, "Ingresses", True),
+    _Row("networking.k8s.io", "networkpolicies", _KEEP_WATCHED, "NetworkPolicies", True),
+    _Row("policy", "poddisruptionbudgets", _KEEP_WATCHED, "PodDisruptionBudgets", True),
+    _Row("gateway.networking.k8s.io", "gateways", _KEEP_WATCHED, "Gateways", True),
+    _Row("gateway.networking.k8s.io", "httproutes", _KEEP_WATCHED, "HTTPRoutes", True),
+    _Row("rbac.authorization.k8s.io", "roles", _KEEP_WATCHED, "Roles with the platform's own rights", True),
+    _Row("rbac.authorization.k8s.io", "rolebindings", _KEEP_WATCHED, "RoleBindings of such Roles", True),
     _Row("storage.k8s.io", "storageclasses", _LIST, "checks of storage classes, and expansion", True),
     _Row("", "persistentvolumes", _LIST, "the volumes that claims are bound to", True),
     _Row("", "nodes", _LIST, "usage, and the architecture of images", True),

@@ -8,11 +8,11 @@ from typing import Final, Literal
 import msgspec
 
 from pilothouse_manifests.carried import CARRIED, group_of, is_built_in, never_taken
+from pilothouse_server.clusters.model import ObjectKind
 from pilothouse_server.clusters.refusals import Connect, refusal, within
-from pilothouse_server.guard.model import OpenedKind
 from pilothouse_server.kubernetes.discovery import DiscoveredKind, all_kinds
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.objects.facts import ClusterKinds
+from pilothouse_server.objects.facts import ClusterSettings
 
 KindAccess = Literal["tenants", "privileged", "closed", "never"]
 _RBAC: Final = frozenset({"Role", "RoleBinding"})
@@ -30,7 +30,7 @@ class ListedKind(msgspec.Struct, frozen=True):
     max_per_namespace: int = 0
 
 
-async def kinds_of(connect: Connect, cluster: str, opened: ClusterKinds) -> list[ListedKind]:
+async def kinds_of(connect: Connect, cluster: str, opened: ClusterSettings) -> list[ListedKind]:
     """Returns the kinds that a cluster has now, by group and name.
 
     Raises:
@@ -49,7 +49,7 @@ async def kinds_of(connect: Connect, cluster: str, opened: ClusterKinds) -> list
 
 
 def listed(
-    found: Iterable[DiscoveredKind], preferred: Collection[str], opened: ClusterKinds
+    found: Iterable[DiscoveredKind], preferred: Collection[str], opened: ClusterSettings
 ) -> list[ListedKind]:
     """Returns the kinds with their versions, and the callers that may make objects of each."""
     groups: dict[tuple[str, str], list[DiscoveredKind]] = {}
@@ -69,7 +69,7 @@ def _listed(
     kind: str,
     versions: tuple[str, ...],
     members: list[DiscoveredKind],
-    opened: ClusterKinds,
+    opened: ClusterSettings,
 ) -> ListedKind:
     access, reason, message = _access(api_version, kind, members, opened.of(api_version, kind))
     most = opened.most(api_version, kind) if access in ("tenants", "privileged") else 0
@@ -77,7 +77,7 @@ def _listed(
 
 
 def _access(
-    api_version: str, kind: str, members: list[DiscoveredKind], opened: OpenedKind | None
+    api_version: str, kind: str, members: list[DiscoveredKind], opened: ObjectKind | None
 ) -> tuple[KindAccess, str, str]:
     if (never := never_taken(api_version, kind)) is not None:
         return "never", "NeverTaken", never
@@ -90,4 +90,4 @@ def _access(
         return "tenants", "OpenByDefault", words
     if opened is None:
         return "closed", "NotOpened", "an administrator opens it in the cluster's object_kinds"
-    return ("tenants" if opened.to_tenants else "privileged"), "OpenedByAdministrator", ""
+    return opened.open_to, "OpenedByAdministrator", ""

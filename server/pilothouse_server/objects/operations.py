@@ -11,7 +11,7 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, already_exists, not_found
-from pilothouse_server.guard.carrying import CarriedPlace
+from pilothouse_server.guard.carrying import CarriedPlace, warnings_of
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
@@ -21,7 +21,10 @@ from pilothouse_server.objects import documents, facts, guarding, kinds, reposit
 from pilothouse_server.objects.facts import KindFacts
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
-from pilothouse_server.values.resources import NamespaceId, NamespaceRef
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
+
+# The reason of a warning about a budget that lets no pod be evicted.
+BLOCKING_BUDGET = "BLOCKING_BUDGET"
 
 list_page = repository.list_objects
 get_many = repository.get_many
@@ -53,6 +56,20 @@ class ObjectRights(msgspec.Struct, frozen=True):
         return guarding.admitted(stored, placed, place, self.may)
 
 
+class ObjectMutation(msgspec.Struct, frozen=True):
+    """An object after a change, the facts that it was compared with, and the object before, if it was there."""
+
+    carried: CarriedObject
+    kind: KindFacts
+    before: CarriedObject | None = None
+
+    @property
+    def warnings(self) -> list[ObjectWarning]:
+        """The remarks of the platform on the object."""
+        found = warnings_of(documents.manifest(self.carried), self.kind.compared)
+        return [ObjectWarning(BLOCKING_BUDGET, f"{documents.FIELD}.{path}", words) for path, words in found]
+
+
 async def locate(
     transaction: ReadTransaction, namespace: str, key: ObjectKey, *, lock: bool = False
 ) -> CarriedObject:
@@ -75,7 +92,7 @@ async def create(
     *,
     rights: ObjectRights,
     default_policy: bool = False,
-) -> CarriedObject:
+) -> ObjectMutation:
     """Creates an object; with the `default_policy` of its kind, where the caller gives none.
 
     Raises:
@@ -99,7 +116,7 @@ async def create(
     await refuse_exceeded(transaction, namespace, wanted, kind)
     created = await repository.insert_object(transaction, admitted)
     await changed(transaction, created, "added")
-    return created
+    return ObjectMutation(created, kind)
 
 
 async def change(
@@ -111,10 +128,8 @@ async def change(
     *,
     rights: ObjectRights,
     default_policy: bool = False,
-) -> tuple[CarriedObject, CarriedObject]:
+) -> ObjectMutation:
     """Changes the desired state: `merge` returns the stored object with the caller's fields.
-
-    Returns the object as it was and as it is.
 
     Raises:
         InvalidArgument: the document.
@@ -132,14 +147,14 @@ async def change(
     if default_policy:
         wanted = with_default_policy(wanted)
     if wanted == stored:
-        return stored, stored
+        return ObjectMutation(stored, KindFacts(), stored)
     guarding.refuse_protected(stored, wanted, rights.may)
     kind = await facts.of_kind(transaction, namespace, wanted)
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
     admitted = rights.check(namespace, stored, wanted, kind)
     written = await repository.update_object(transaction, stored, admitted)
     await changed(transaction, written, "modified", stored)
-    return stored, written
+    return ObjectMutation(written, kind, stored)
 
 
 async def delete(

@@ -7,14 +7,13 @@ import json
 from typing import Any, Final
 
 from pilothouse_server.objects import documents
+from pilothouse_server.objects.facts import SecretPaths
 from pilothouse_server.objects.model import CarriedObject
 from pilothouse_server.rpc.credential_names import REDACTED, reads_like_a_credential
 from pilothouse_server.values.document_paths import selected
 
 _MOST_PATHS: Final = 64
 _MOST_CHARACTERS: Final = 256
-# For each secret path of a kind: its steps.
-SecretPaths = tuple[tuple[str, ...], ...]
 
 
 def changes(

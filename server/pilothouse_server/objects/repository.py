@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select, update
+import orjson
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select, text, update
 
 from pilothouse_server.errors import already_exists
 from pilothouse_server.objects.model import (
@@ -93,6 +94,22 @@ _OF_KIND = _WHOLE.where(
     OBJECTS.c.api_group == bindparam("group"),
     OBJECTS.c.kind == bindparam("of_kind"),
 ).order_by(OBJECTS.c.name)
+
+
+_SETTINGS = text(
+    "SELECT object_kinds, shared_gateways, forbid_blocking_budgets FROM clusters WHERE name = :cluster_name"
+)
+_WORKLOADS = text("""
+SELECT COALESCE(spec -> 'workload' ->> 'type', 'deployment') AS type, kubernetes_name FROM containers
+WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
+  AND (CAST(:name AS text) = '' OR kubernetes_name = CAST(:name AS text))
+""")
+# The pods of a container have its labels and those that it gives them alone.
+_SELECTED = text("""
+SELECT CAST(sum(replicas) AS bigint) FROM containers
+WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
+  AND (labels || COALESCE(spec -> 'pod_labels', '{}')) @> CAST(CAST(:labels AS text) AS jsonb)
+""")
 
 
 @lru_cache(maxsize=8)
@@ -221,6 +238,33 @@ async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[st
     )
     rows = (await transaction.connection.execute(query)).all()
     return {str(row.uid): (row.document, row.observed_status) for row in rows}
+
+
+async def cluster_settings(transaction: ReadTransaction, cluster_name: str) -> Mapping[str, Any] | None:
+    """Returns the settings of a cluster for carried objects; None where the caller does not see it."""
+    row = (await transaction.connection.execute(_SETTINGS, {"cluster_name": cluster_name})).one_or_none()
+    if row is None:
+        return None
+    return {
+        "object_kinds": row.object_kinds,
+        "shared_gateways": row.shared_gateways,
+        "forbid_blocking_budgets": row.forbid_blocking_budgets,
+    }
+
+
+async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) -> list[tuple[Any, str]]:
+    """Returns the type and name on the cluster of the containers of a namespace; all of them, or those of a name."""
+    found = await transaction.connection.execute(_WORKLOADS, {"namespace_id": namespace_id, "name": name})
+    return [(row.type, row.kubernetes_name) for row in found]
+
+
+async def selected_pods(
+    transaction: ReadTransaction, namespace_id: int, labels: Mapping[str, str]
+) -> int | None:
+    """Returns how many pods have these labels; None where no container's do."""
+    keys = {"namespace_id": namespace_id, "labels": orjson.dumps(labels).decode()}
+    found: int | None = (await transaction.connection.execute(_SELECTED, keys)).scalar_one()
+    return found
 
 
 async def insert_object(transaction: Transaction, wanted: CarriedObject) -> CarriedObject:

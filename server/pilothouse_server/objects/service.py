@@ -30,6 +30,7 @@ from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
+from pilothouse_server.values.resources import ObjectWarning
 
 # The import is above this noun.
 ImportObjects = Callable[[pb.ImportObjectsRequest, Call, ObjectRights], Awaitable[pb.ImportObjectsResponse]]
@@ -67,8 +68,8 @@ class ObjectService:
             rights=self._rights(call, request.namespace),
             default_policy=not request.object.drift_policy,
         )
-        call.describe(document_digest=created.document_digest)
-        shown, told = await self._answer(call, created)
+        call.describe(document_digest=created.carried.document_digest)
+        shown, told = await self._answer(call, created.carried, created.warnings)
         return pb.CreateObjectResponse(object=shown, warnings=told)
 
     async def GetObject(self, request: pb.GetObjectRequest, call: Call) -> pb.GetObjectResponse:
@@ -110,7 +111,7 @@ class ObjectService:
         paths = check_update_mask(pb.Object, request.update_mask, messages.OBJECT.updatable)
         if not paths:
             raise missing("update_mask")
-        before, after = await operations.change(
+        changed = await operations.change(
             await call.transaction(),
             request.namespace,
             _key(request),
@@ -120,9 +121,10 @@ class ObjectService:
             rights=self._rights(call, request.namespace),
             default_policy="drift_policy" in paths and not request.object.drift_policy,
         )
-        if before.document != after.document:
-            call.describe(document_changes=records.changes(before, after))
-        shown, told = await self._answer(call, after)
+        if changed.before is not None and changed.before.document != changed.carried.document:
+            found = records.changes(changed.before, changed.carried, changed.kind.secret_paths)
+            call.describe(document_changes=found)
+        shown, told = await self._answer(call, changed.carried, changed.warnings)
         return pb.UpdateObjectResponse(object=shown, warnings=told)
 
     async def DeleteObject(self, request: pb.DeleteObjectRequest, call: Call) -> pb.DeleteObjectResponse:
@@ -164,19 +166,19 @@ class ObjectService:
         return ObjectRights(Labelling(self._guarded, call.may(namespace)), self._keys)
 
     async def _answer(
-        self, call: Call, carried: CarriedObject
+        self, call: Call, carried: CarriedObject, ours: Sequence[ObjectWarning] = ()
     ) -> tuple[pb.Object, Iterable[resource_pb2.Warning]]:
         """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock.
 
-        The warnings are those of that cluster.
+        The warnings are `ours` and those of that cluster.
         """
         _describe(call, carried)
         shown = messages.OBJECT.to_proto(carried)
         if not call.validate_only:
-            return shown, ()
+            return shown, map(wire.WARNING.to_proto, ours)
         await call.leave_transaction()
         told = await check_on_cluster(self._connect, self._discovery, carried)
-        return shown, map(wire.WARNING.to_proto, told)
+        return shown, map(wire.WARNING.to_proto, (*ours, *told))
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:

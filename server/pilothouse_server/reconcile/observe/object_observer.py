@@ -216,14 +216,14 @@ class ObjectObserver(StatusObserver):
             )
 
     def _look_again(self, group: asyncio.TaskGroup, kind: UsedKind) -> None:
-        group.create_task(self._look_for_missing(kind), name=f"missing {kind.kind} of {self.cluster.name}")
+        group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
 
-    async def _look_for_missing(self, kind: UsedKind) -> None:
-        """Has the worker look at objects that the cluster must have and that a list did not show."""
+    async def _compare(self, kind: UsedKind) -> None:
+        """Has the worker look at objects that a list did not show, or not as they were applied."""
         watched = self._watched.get(kind)
         if watched is None:
             return
-        shown = {labelled_uid(each, OBJECT_UID) for each in watched.informer.objects.values()}
+        shown = {labelled_uid(each, OBJECT_UID): each.mark for each in watched.informer.objects.values()}
         try:
             async with self.cluster.store.system_read() as transaction:
                 wanted = await object_status.applied(transaction, self.cluster.name, kind.group, kind.kind)
@@ -231,8 +231,9 @@ class ObjectObserver(StatusObserver):
             # The next list shows them.
             log.info("objects cannot be read", cluster=self.cluster.name, reason=error.reason)
             return
-        for uid in wanted - shown:
-            self._ask(uid)
+        for uid, noted in wanted.items():
+            if not marks.same(shown.get(uid, ""), noted):
+                self._ask(uid)
 
     def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:
         for uid in {labelled_uid(each, OBJECT_UID) for each in (old, new) if each is not None}:

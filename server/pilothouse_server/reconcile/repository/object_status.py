@@ -68,7 +68,9 @@ SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.nam
 WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 """)
 _APPLIED = text("""
-SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+SELECT o.uid::text AS uid, w.applied_objects ->> (o.kind || '/' || o.name) AS mark
+FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
+LEFT JOIN reconcile_work AS w ON w.resource_type = 'object' AND w.resource_id = o.id
 WHERE n.cluster_name = :cluster_name AND o.api_group = :api_group AND o.kind = :kind AND o.observed_generation > 0
   AND o.deletion_requested_at IS NULL
 """)
@@ -177,10 +179,10 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     return {row.uid for row in await transaction.connection.execute(_THERE, keys)}
 
 
-async def applied(transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str) -> set[str]:
-    """Returns the uids of the objects of a kind that a cluster must have."""
+async def applied(transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str) -> dict[str, str]:
+    """Returns the objects of a kind that a cluster must have: uid → mark of the last apply, '' where none is noted."""
     keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
-    return {row.uid for row in await transaction.connection.execute(_APPLIED, keys)}
+    return {row.uid: row.mark or "" for row in await transaction.connection.execute(_APPLIED, keys)}
 
 
 async def ids_of(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> list[int]:

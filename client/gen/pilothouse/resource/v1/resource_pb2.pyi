@@ -134,7 +134,9 @@ class Warning(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Source or subject: `CLUSTER` (the words of the cluster, its webhooks and Pod Security) or `MISSING_REQUESTS`."""
+    """Source or subject: `CLUSTER` (the words of the cluster, its webhooks and Pod Security), `MISSING_REQUESTS`,
+    `BLOCKING_BUDGET` or `KIND_NOT_FOUND`.
+    """
     path: _builtins.str
     """Field that it is about, where one is known."""
     message: _builtins.str
