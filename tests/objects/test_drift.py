@@ -62,7 +62,8 @@ async def test_adopt_takes_over_the_value(place: Place) -> None:
     await place.settled(BUDGET)
     place.by_hand(POD_DISRUPTION_BUDGETS, spec={"minAvailable": 5})
     await place.until(lambda each: json.loads(each.document)["spec"]["minAvailable"] == 5, BUDGET)
-    await place.settled(BUDGET)
+    settled = await place.settled(BUDGET)
+    assert settled.generation == 2
 
 
 def test_a_contest_ends_with_its_times_or_its_settlement() -> None:

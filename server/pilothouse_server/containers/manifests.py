@@ -166,7 +166,7 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
 
 
 def _to_jobs(container: Container, manifest: Manifest) -> None:
-    """Moves the template of the pods to that of the Jobs, and adds what each of these gets."""
+    """Moves the template of the pods to that of the Jobs, and adds the fields of each Job."""
     settings = container.spec.workload
     assert isinstance(settings, CronJobSettings)
     spec = manifest["spec"]

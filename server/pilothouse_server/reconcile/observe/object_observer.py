@@ -5,7 +5,7 @@ with our label alone; a kind that nobody uses any more has none. At most 40 kind
 the most objects: objects of others are shown as the worker found them, and compared at each resync.
 
 A change by others of our fields is left to the worker, and so is an object that vanished. Whether the backends of an
-Ingress or a route are ready follows from the Services of its namespace, whose observer reports changes.
+Ingress or a route are ready follows from the Services of its namespace; their observer reports changes.
 """
 
 from __future__ import annotations
