@@ -394,3 +394,47 @@ async def test_each_setting_reaches_the_cluster_and_is_shown(sets: Sets) -> None
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"},
     }
     assert {key: live["spec"][key] for key in wanted} == wanted
+
+
+async def test_one_that_others_made_again_otherwise_says_what_is_immutable_and_replace(sets: Sets) -> None:
+    policies = {
+        "a": pb.DRIFT_POLICY_REPAIR,
+        "b": pb.DRIFT_POLICY_REPORT,
+        "c": pb.DRIFT_POLICY_ADOPT,
+    }
+    for name in policies:
+        await sets.make(name, replicas=1)
+    for name, policy in policies.items():
+        await sets.change(name, pb.Container(drift_policy=policy), "drift_policy")
+        await sets.until(name, lambda row: True)
+        live = sets.live(name)
+        assert live is not None
+        metadata = {key: live["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+        body = {"metadata": metadata, "spec": {**live["spec"], "serviceName": "other"}}
+        sets.store.delete(STATEFUL_SETS, sets.namespace, name)
+        sets.store.create(STATEFUL_SETS, body, manager="kubectl-create")
+    remedy = (
+        "an update with `replace` and without fields deletes the StatefulSet, without its pods and claims, and creates "
+        "it again"
+    )
+    kept = (
+        "changed by others and kept: StatefulSet {0} .spec.serviceName by 'kubectl-create'; StatefulSet {0} "
+        f".spec.volumeClaimTemplates by 'kubectl-create'; immutable fields are among them: {remedy}"
+    )
+    refused = f'StatefulSet a .spec.serviceName is "other" in place of "a": it is immutable: {remedy}'
+    words = {
+        "a": ("Applied", "ReplaceNeeded", refused),
+        "b": ("Drifted", "FieldManagerConflict", kept.format("b")),
+        "c": ("Drifted", "FieldManagerConflict", kept.format("c")),
+    }
+    for name, expected in words.items():
+
+        def told(row: pb.Container, expected: tuple[str, str, str] = expected) -> bool:
+            return expected in {(each.type, each.reason, each.message) for each in row.conditions}
+
+        await sets.until(name, told)
+        await sets.change(name, pb.Container(), replace=True)
+        await sets.until_live(name, lambda each: each["spec"]["serviceName"] != "other")
+        row = await sets.until(name, lambda row: row.ready_replicas == 1)
+        assert row.status == pb.CONTAINER_STATUS_RUNNING
+        assert sets.claims(name) == {f"data-{name}-0"}

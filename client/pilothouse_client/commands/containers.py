@@ -215,7 +215,7 @@ def update(
         typer.Option(
             "--replace",
             help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
-            "create it again.",
+            "create it again; alone: bring back one that others made.",
         ),
     ] = False,
     automount_token: container_spec.AutomountToken = None,
@@ -277,7 +277,7 @@ def update(
             etag = etag or container.etag
         paths = specification.write_to(container)
         paths += _remove(container, remove_env or [], remove_label or [])
-        check_changes(paths)
+        check_changes(paths, replace)
         response = client.containers.update.send(
             pb.UpdateContainerRequest(
                 namespace=where,

@@ -10,7 +10,7 @@ Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
   good, or it refused the container itself and there is nothing older that runs.
 * ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
 * succeeded, and failed for a Job: its newest run has ended (`job_status`). These go before the requested states.
-* running for a CronJob: its schedule runs (`schedule_status`), whatever becomes of its runs.
+* running for a CronJob: its schedule runs (`schedule_status`), also when its runs fail.
 * running: as many pods are ready as are desired, of any template. The last request counts, also before the cluster
   shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does (`rollout`).
 
@@ -298,7 +298,7 @@ def _needed(container: Container, workload: WorkloadObject) -> int:
 
 
 def _is_settled(container: Container, workload: WorkloadObject) -> bool:
-    """Returns whether the workload that is seen is of what is wanted now."""
+    """Returns whether the observed workload has the desired generation."""
     return container.observed_generation >= container.generation and not is_outrun(container, workload)
 
 

@@ -24,7 +24,7 @@ from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.containers.revisions import RollbackChoice, not_restored
 from pilothouse_server.containers.workload_rules import replacing, scaled
-from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.errors import invalid, missing, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
@@ -180,6 +180,8 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes the desired state of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
+        if not paths and not request.replace:
+            raise missing("update_mask")
         collected: list[ObjectWarning] = []
         seen: list[Container] = []
         merge = messages.CONTAINER.merger(request.container, paths)
@@ -198,6 +200,7 @@ class ContainerService:
             replacing(
                 starting_run(merge) if request.run else merge,
                 replace=request.replace,
+                again=request.replace and not paths,
                 scales="replicas" in request.update_mask.paths or request.container.HasField("replicas"),
             ),
             check_seen,

@@ -62,13 +62,15 @@ def normal_form(container: Container) -> Container:
 
 
 def replacing(
-    merge: Callable[[Container], Container], *, replace: bool, scales: bool = False
+    merge: Callable[[Container], Container], *, replace: bool, scales: bool = False, again: bool = False
 ) -> Callable[[Container], Container]:
     """Wraps `merge` with checks of fields that Kubernetes makes immutable.
 
     The result raises InvalidArgument if the kind changes, and FailedPrecondition if an immutable setting changes and
     `replace` is false. With `replace` it marks the container, so that its object is deleted and created again.
-    `scales`: the caller gives the number of replicas, for which a DaemonSet raises InvalidArgument.
+    `scales`: the caller gives the number of replicas, for which a DaemonSet raises InvalidArgument. `again`: no setting
+    changes, and others made the object; it is deleted and created again, for which a kind without immutable settings
+    raises InvalidArgument.
     """
 
     def merged(stored: Container) -> Container:
@@ -82,7 +84,9 @@ def replacing(
                 raise invalid("container.replicas", _NO_REPLICAS)
             wanted = msgspec.structs.replace(wanted, replicas=stored.replicas)
         changed = [name for name in type_.fixed if _fixed(stored, name) != _fixed(wanted, name)]
-        if not changed:
+        if again and not type_.fixed:
+            raise invalid("replace", f"a {type_.kind} has no immutable settings: name the fields to change")
+        if not changed and not again:
             return wanted
         if not replace:
             raise FailedPrecondition(

@@ -1,4 +1,4 @@
-"""The settings of a container's workload: one struct for each kind, whose tag is the kind.
+"""The settings of a container's workload: one struct for each kind, tagged with the kind.
 
 They are a part of the document of the container, so `model` describes how they may change.
 """

@@ -425,9 +425,13 @@ async def _apply_workload(
             await stateful_sets.before_scale(client, container, present, decided.scale, drift)
             await replicas.set_scale(client, container, decided.scale)
     manifest = manifests.workload(container, replicas_set=wanted, held=held)
-    if type_.states_replicas:
-        manifest = await stateful_sets.own_replicas(client, container, manifest)
-    return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
+    if not type_.states_replicas:
+        return await drift.apply(client, type_.resource, manifest, present=present is not None), decided
+    manifest = await stateful_sets.own_replicas(client, container, manifest)
+    try:
+        return await drift.apply(client, type_.resource, manifest, present=True), decided
+    except Invalid as refusal:
+        raise await stateful_sets.explained(client, manifest, refusal) from None
 
 
 async def _release(

@@ -38,6 +38,15 @@ from pilothouse_server.values.resources import Condition, NamespaceRef
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
+# Fields that only a new StatefulSet can have, and how the caller gets one.
+FIXED_PATHS: Final = (
+    *(".spec.serviceName", ".spec.podManagementPolicy"),
+    *(".spec.volumeClaimTemplates", ".spec.selector"),
+)
+REMEDY: Final = (
+    "an update with `replace` and without fields deletes the StatefulSet, without its pods and claims, and creates it "
+    "again"
+)
 NOTHING: Final[Mapping[str, str]] = {}
 _PLATFORMS = re.compile(rf"\.(labels|annotations)\.{re.escape(DOMAIN)}/")
 # The API returns all conflicts in one response, but others may write again.
@@ -160,12 +169,10 @@ class Drift:
     def condition(self) -> Condition:
         """Returns the condition `Drifted`."""
         if self.kept:
-            return Condition(
-                DRIFTED,
-                "True",
-                "FieldManagerConflict",
-                f"changed by others and kept: {_described(self.kept)}"[:MESSAGE_LIMIT],
-            )
+            kept = f"changed by others and kept: {_described(self.kept)}"
+            if any(each.kind == "StatefulSet" and each.field.startswith(FIXED_PATHS) for each in self.kept):
+                kept = f"{kept}; immutable fields are among them: {REMEDY}"
+            return Condition(DRIFTED, "True", "FieldManagerConflict", kept[:MESSAGE_LIMIT])
         if self.repaired:
             taken_back = f"taken back: {_described(self.repaired)}"[:MESSAGE_LIMIT]
             return Condition(DRIFTED, "False", REPAIRED, taken_back)

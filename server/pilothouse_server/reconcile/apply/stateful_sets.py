@@ -5,6 +5,7 @@ replace        Some settings belong to a new object alone. The former one is del
                retention of claims is `Retain` before.
 before_scale   A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first. A
                rollout that is held is held for further pods before they are made.
+explained      A refusal by the cluster names the fields that may change. Ours names the field that may not.
 release_stuck  Kubernetes goes on with a rollout once each pod is ready. A pod that a broken template has stopped is
                never replaced, also when the template is good again (kubernetes#67250): it is deleted.
 """
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from pilothouse_manifests.workloads import DELETE, PARALLEL, RETAIN
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import StatefulSetSettings
 from pilothouse_server.containers.workloads import workload_type
+from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes.errors import Invalid
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import (
     PODS,
@@ -30,11 +33,12 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.pod_observation import observe_pod
 from pilothouse_server.kubernetes.set_objects import STATEFUL_SETS, StatefulSet
-from pilothouse_server.reconcile.apply.drift import Drift
+from pilothouse_server.reconcile.apply.drift import FIXED_PATHS, REMEDY, Drift
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 
 STUCK_POD_DELETED: Final = "StuckPodDeleted"
 REPLACED: Final = "Replaced"
+REPLACE_NEEDED: Final = "ReplaceNeeded"
 _LOOKS, _LOOK_SECONDS = 30, 0.1
 
 
@@ -86,6 +90,29 @@ async def _is_made_again(client: LeasedClient, container: Container) -> bool:
     live = await client.read(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
     annotations = live["metadata"].get("annotations") or {}
     return bool(annotations.get(manifests.REPLACED_AT) == str(container.spec.replaced_generation))
+
+
+async def explained(client: LeasedClient, manifest: Manifest, refusal: Invalid) -> Invalid:
+    """Returns the refusal of an apply in our words, if others made the StatefulSet with another immutable field."""
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    live = await client.read(STATEFUL_SETS, metadata["namespace"], metadata["name"])
+    for path in FIXED_PATHS:
+        there, ours = field_paths.value_at(live, path), field_paths.value_at(manifest, path)
+        if ours is not None and not _holds(there, ours):
+            value = f' is "{there}" in place of "{ours}"' if isinstance(ours, str) else " differs"
+            message = f"{kind} {metadata['name']} {path}{value}: it is immutable: {REMEDY}"
+            return Invalid(message, code=refusal.code, status_reason=REPLACE_NEEDED)
+    return refusal
+
+
+def _holds(there: Any, ours: Any) -> bool:
+    """Returns whether a value has all that we apply; the cluster adds defaults."""
+    if isinstance(ours, dict):
+        return isinstance(there, dict) and all(_holds(there.get(key), value) for key, value in ours.items())
+    if isinstance(ours, list):
+        same_length = isinstance(there, list) and len(there) == len(ours)
+        return same_length and all(_holds(*pair) for pair in zip(there, ours, strict=True))
+    return bool(there == ours)
 
 
 async def before_scale(

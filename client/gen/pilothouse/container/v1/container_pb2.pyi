@@ -3626,7 +3626,8 @@ class UpdateContainerRequest(_message.Message):
     """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     replace: _builtins.bool
     """Permits changes of a StatefulSet that Kubernetes permits only to a new one: it is deleted without its pods and
-    claims, and made again around them.
+    claims, and made again around them. With an empty `update_mask` nothing else changes: this brings back one that
+    others made with other immutable fields.
     """
     run: _builtins.bool
     """Starts a new run with the new values. Only of a Job whose newest run has ended."""
@@ -3636,8 +3637,8 @@ class UpdateContainerRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Paths of the fields before `status` in Container, except `name` and `pod_container_name`; paths such as
-        `resources.cpu_limit` name a part.
+        """Required unless `replace` is set. Paths of the fields before `status` in Container, except `name` and
+        `pod_container_name`; paths such as `resources.cpu_limit` name a part.
         """
 
     def __init__(
