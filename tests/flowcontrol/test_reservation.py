@@ -368,7 +368,7 @@ async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
 @virtual_time
 @pytest.mark.parametrize("deadline", [0.05, 1.0, 3.0])
 async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(deadline: float) -> None:
-    admission, told, rounds = few(), list[float](), round(20 / deadline)
+    admission, told, rounds = few(), list[float](), round(6 / deadline)
 
     async def hold() -> None:
         for _ in range(rounds):

@@ -7,11 +7,15 @@ release of another project fails no test here.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -88,6 +92,15 @@ def run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = Non
 LOCKED = f"--constraint {ROOT / 'requirements.lock'}"
 
 
+@cache
+def _wheel() -> Path:
+    """The folder with the wheel, which is built once for this process."""
+    folder = Path(tempfile.mkdtemp(prefix="pilothouse-wheel-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run(*MAKE_WHEEL.split(), f"DIST={folder}", cwd=ROOT)
+    return folder
+
+
 class Installation:
     """An environment outside the project, and the wheel that is installed into it. `versions` is an option of uv."""
 
@@ -95,7 +108,7 @@ class Installation:
         self.folder = folder
         self._versions = versions
         self.bin = folder / "environment" / "bin"
-        run(*MAKE_WHEEL.split(), f"DIST={folder / 'dist'}", cwd=ROOT)
+        shutil.copytree(_wheel(), folder / "dist")
         never = {"UV_PYTHON_DOWNLOADS": "never"}
         run(UV, "venv", "--quiet", "--python", sys.executable, self.bin.parent, cwd=folder, variables=never)
 

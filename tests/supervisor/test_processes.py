@@ -152,7 +152,7 @@ async def test_the_first_administrator_is_made_once_and_the_password_is_right(
     of = variables(database, tmp_path)
     del of["PILOTHOUSE_BOOTSTRAP_PASSWORD"]
     printed: list[str] = []
-    async with serving("pilothouse serve --processes 3", tmp_path, of, printed) as address:
+    async with serving("pilothouse serve --processes 2", tmp_path, of, printed) as address:
         (shown,) = _PASSWORD.findall("".join(printed))
         shell = Shell(address, tmp_path)
         login = f"pilothouse login --server {address} --user admin --password-stdin"
