@@ -48,7 +48,7 @@ async def running_group(database: Database, directory: Path) -> AsyncIterator[Gr
 class Load:
     """Makes containers one after the other, by each client, and follows them by another.
 
-    Where it is `measured`, the makers rest once they have made several times what `grows` was asked for: a server takes
+    Where it is `measured`, the makers rest once they have made five times the number that `grows` wants: a server takes
     seconds to start again, and thousands of containers show no more than some hundred.
     """
 
