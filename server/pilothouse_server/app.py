@@ -489,7 +489,7 @@ class Application:
         keys = self._keys_of_objects()
         objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         in_namespaces = [
-            objects_noun(watches, page_key, connect, ObjectImportHandler(connect), keys, objects),
+            objects_noun(watches, page_key, connect, ObjectImportHandler(connect), keys, objects, self.store),
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
             ),

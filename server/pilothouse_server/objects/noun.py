@@ -5,10 +5,13 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, RBAC_OBJECT, Keys
 from pilothouse_server.objects import messages, operations
+from pilothouse_server.objects.rechecking import PERIOD_SECONDS, recheck
 from pilothouse_server.objects.service import ImportObjects, ObjectService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.backfill import Watched
+from pilothouse_server.store.periodic import Periodic
+from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 
@@ -19,6 +22,7 @@ def objects_noun(
     import_objects: ImportObjects,
     keys: Keys,
     guarded: KeyPatterns,
+    store: Store,
 ) -> Noun:
     """Returns the noun object; `import_objects` serves the call that takes objects over.
 
@@ -31,4 +35,5 @@ def objects_noun(
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
         ),
+        jobs=(Periodic("compare Roles with permissions", PERIOD_SECONDS, lambda: recheck(store)),),
     )

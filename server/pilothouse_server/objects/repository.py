@@ -10,6 +10,7 @@ import msgspec
 import orjson
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select, text, update
 
+from pilothouse_manifests.carried import RBAC
 from pilothouse_server.errors import already_exists
 from pilothouse_server.objects.model import (
     CarriedObject,
@@ -89,6 +90,15 @@ _FIND = _WHOLE.where(
     OBJECTS.c.name == bindparam("name"),
 )
 _GET = _WHOLE.where(OBJECTS.c.id == bindparam("object_id"))
+_GIVING_RIGHTS = (
+    _WHOLE.where(
+        OBJECTS.c.api_group == RBAC,
+        OBJECTS.c.id > bindparam("after"),
+        OBJECTS.c.deletion_requested_at.is_(None),
+    )
+    .order_by(OBJECTS.c.id)
+    .limit(bindparam("most"))
+)
 _OF_KIND = _WHOLE.where(
     OBJECTS.c.namespace_id == bindparam("in_namespace"),
     OBJECTS.c.api_group == bindparam("group"),
@@ -314,6 +324,22 @@ async def count(transaction: ReadTransaction, namespace_id: int, api_group: str,
         OBJECTS.c.namespace_id == namespace_id, OBJECTS.c.api_group == api_group, OBJECTS.c.kind == kind
     )
     return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def giving_rights(
+    transaction: ReadTransaction, after: int, rows: int
+) -> list[tuple[CarriedObject, int | None]]:
+    """Returns Roles and RoleBindings with the user who changed each last, in the order of their ids, after an id."""
+    found = (await transaction.connection.execute(_GIVING_RIGHTS, {"after": after, "most": rows})).all()
+    return [(_object(row), row.updated_by) for row in found]
+
+
+async def write_conditions(transaction: Transaction, changed: CarriedObject) -> None:
+    """Writes the conditions of an object that the transaction has locked."""
+    conditions = msgspec.to_builtins(changed.observed.conditions)
+    await transaction.connection.execute(
+        update(OBJECTS).where(OBJECTS.c.id == changed.id).values(conditions=conditions, updated_at=func.now())
+    )
 
 
 async def count_all(transaction: ReadTransaction, namespace_id: int) -> int:

@@ -364,7 +364,9 @@ class Object(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `Drifted`, `Contested`."""
+        """`Applied`, `Drifted`, `Contested`; `Permitted` of a Role or RoleBinding is False if the user who changed it last has lost a
+        permission that it needs.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -150,6 +150,11 @@ async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
     await grants.delete_of_namespace(transaction, namespace_id)
 
 
+async def held_by_user(transaction: ReadTransaction, user_id: int) -> tuple[Grant, ...]:
+    """Returns the living grants of a user; none if the user may not log in."""
+    return await grants.held_by(transaction, user_id)
+
+
 async def callers_changed(transaction: Transaction) -> None:
     """Makes every server load its callers again when the transaction commits."""
     await grants.notify_changed(transaction)

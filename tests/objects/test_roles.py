@@ -1,0 +1,90 @@
+"""Roles and RoleBindings through the API: nobody gives more than they hold, and a lost permission is a condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import PermissionDeniedError
+from pilothouse_server.objects.rechecking import recheck
+from pilothouse_simulator.values.resources import ROLES
+from tests.objects.conftest import Place, condition_of
+
+ROLE = {"api_version": "rbac.authorization.k8s.io/v1", "kind": "Role"}
+UNKNOWN = resource_pb2.CONDITION_STATUS_UNSPECIFIED
+BINDING = {"api_version": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding"}
+
+
+def _role(*rights: str) -> dict[str, Any]:
+    """A Role of rights such as `get secrets`."""
+    rules = [
+        {"apiGroups": [""], "resources": [resource], "verbs": [verb]}
+        for verb, resource in (right.split() for right in rights)
+    ]
+    return {"rules": rules}
+
+
+def _binding(place: Place, role: str) -> dict[str, Any]:
+    return {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": place.name}],
+    }
+
+
+async def _tenant(place: Place) -> tuple[Place, AsyncClient]:
+    """The same place as an operator sees it who may also reveal secrets, and the administrator's client."""
+    name = f"nora-{place.name}"
+    role = identity_pb2.Role(name=f"revealer-{place.name}", permissions=["config.reveal"])
+    await place.client.identity.create_role(role=role)
+    mine = Place(place.server, place.cluster, place.name)
+    mine.client = await place.server.user(name, {place.name: "operator"})
+    await place.client.identity.grant_role(username=name, role=role.name, namespace=place.name)
+    return mine, place.client
+
+
+def _permitted(found: Any) -> tuple[int, str]:
+    condition = condition_of(found, "Permitted")
+    return (UNKNOWN, "") if condition is None else (condition.status, condition.message)
+
+
+async def test_a_lost_permission_becomes_a_condition_and_deletes_nothing(place: Place) -> None:
+    mine, administrator = await _tenant(place)
+    store = place.server.application.store
+    await mine.make(ROLE, _role("get secrets", "get pods"), "reader")
+    await mine.settled(ROLE, "reader")
+    await recheck(store)
+    assert _permitted(await mine.get(ROLE, "reader")) == (UNKNOWN, "")
+    name, role = f"nora-{place.name}", f"revealer-{place.name}"
+    await administrator.identity.revoke_role(username=name, role=role, namespace=place.name)
+    await recheck(store)
+    status, message = _permitted(await mine.get(ROLE, "reader"))
+    assert status == resource_pb2.CONDITION_STATUS_FALSE
+    assert "config.reveal" in message
+    assert place.on_cluster(ROLES, "reader")["rules"]
+    with pytest.raises(PermissionDeniedError) as refused:
+        await mine.change(ROLE, "reader", document=_role("get secrets"))
+    assert refused.value.metadata["permission"] == "config.reveal"
+    await administrator.identity.grant_role(username=name, role=role, namespace=place.name)
+    await recheck(store)
+    assert _permitted(await mine.get(ROLE, "reader")) == (resource_pb2.CONDITION_STATUS_TRUE, "")
+
+
+async def test_a_role_that_an_administrator_widens_shows_at_the_binding(place: Place) -> None:
+    mine, _ = await _tenant(place)
+    store = place.server.application.store
+    await mine.make(ROLE, _role("get pods"), "worker")
+    await mine.make(BINDING, _binding(place, "worker"), "worker")
+    await recheck(store)
+    assert _permitted(await mine.get(BINDING, "worker")) == (UNKNOWN, "")
+    # Only an administrator over all namespaces gives rights beyond the table.
+    with pytest.raises(PermissionDeniedError) as refused:
+        await mine.change(ROLE, "worker", document=_role("create pods"))
+    assert refused.value.metadata["permission"] == "object.rbac"
+    await place.change(ROLE, "worker", document=_role("create pods"))
+    await recheck(store)
+    assert "object.rbac" in _permitted(await mine.get(BINDING, "worker"))[1]
+    assert _permitted(await place.get(ROLE, "worker")) == (UNKNOWN, "")
