@@ -34,14 +34,9 @@ async def _make(place: Place, name: str = "db", replicas: int = 2, **settings: A
     await poll_until(owned, lambda number: number == replicas, what=f"the volumes of {name}")
 
 
-async def _scale(place: Place, replicas: int, name: str = "db") -> container_pb2.UpdateContainerResponse:
-    return await place.client.containers.update.send(
-        container_pb2.UpdateContainerRequest(
-            namespace=place.name,
-            name=name,
-            container=container_pb2.Container(replicas=replicas),
-            update_mask=FieldMask(paths=["replicas"]),
-        )
+async def _scale(place: Place, replicas: int, name: str = "db") -> container_pb2.ScaleContainerResponse:
+    return await place.client.containers.scale.send(
+        container_pb2.ScaleContainerRequest(namespace=place.name, name=name, replicas=replicas)
     )
 
 

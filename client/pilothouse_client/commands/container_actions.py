@@ -49,7 +49,9 @@ _ACTIONS = {
 }
 
 
-def show_claims(answer: pb.UpdateContainerResponse | pb.DeleteContainerResponse) -> None:
+def show_claims(
+    answer: pb.UpdateContainerResponse | pb.ScaleContainerResponse | pb.DeleteContainerResponse,
+) -> None:
     """Says which claims of templates stay without a pod, and which go."""
     for names, words in ((answer.kept_claims, "claims that stay"), (answer.deleted_claims, "claims that go")):
         if names:
@@ -150,13 +152,17 @@ def scale(
 ) -> None:
     """Set the number of pods; of a stopped or paused container those that it gets when it goes on."""
     with connect() as client:
-        changed = client.containers.scale(
-            namespace=namespace_or_default(namespace),
-            name=name,
-            replicas=replicas,
-            etag=etag,
-            validate_only=validate_only,
+        answer = client.containers.scale.send(
+            pb.ScaleContainerRequest(
+                namespace=namespace_or_default(namespace),
+                name=name,
+                replicas=replicas,
+                etag=etag,
+                validate_only=validate_only,
+            )
         )
+        changed = answer.container
+        show_claims(answer)
         goal = goal_of_change(changed) if wait and not validate_only else None
         wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
 

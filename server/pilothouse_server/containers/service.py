@@ -185,14 +185,6 @@ class ContainerService:
         collected: list[ObjectWarning] = []
         seen: list[Container] = []
         merge = messages.CONTAINER.merger(request.container, paths)
-        check = call.noting(
-            wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto
-        )
-
-        def check_seen(stored: Container) -> None:
-            seen.append(stored)
-            check(stored)
-
         changed = await operations.change(
             await _target(call),
             request.namespace,
@@ -203,7 +195,7 @@ class ContainerService:
                 again=request.replace and not paths,
                 scales="replicas" in request.update_mask.paths or request.container.HasField("replicas"),
             ),
-            check_seen,
+            _check(call, request.etag or request.container.etag, seen),
             keys=self._keys,
             may=call.may(request.namespace),
             collected=collected,
@@ -277,19 +269,23 @@ class ContainerService:
     ) -> pb.ScaleContainerResponse:
         """Sets the number of a container's pods."""
         collected: list[ObjectWarning] = []
+        seen: list[Container] = []
         changed = await operations.change(
             await _target(call),
             request.namespace,
             request.name,
             scaled(request.replicas),
-            call.noting(wire.etag_check(request.etag), messages.CONTAINER.to_proto),
+            _check(call, request.etag, seen),
             keys=self._keys,
             may=call.may(request.namespace),
             collected=collected,
         )
+        fate = fate_of_change(seen[-1], changed)
         return pb.ScaleContainerResponse(
             container=await self._answer(call, changed, collected),
             warnings=map(wire.WARNING.to_proto, collected),
+            kept_claims=fate.kept,
+            deleted_claims=fate.deleted,
         )
 
     async def RunContainer(self, request: pb.RunContainerRequest, call: Call) -> pb.RunContainerResponse:
@@ -507,6 +503,17 @@ class ContainerService:
         found = await operations.delete_image(await call.transaction(), request.image)
         call.describe(resource_id=found.id)
         return pb.DeleteImageResponse()
+
+
+def _check(call: Call, etag: str, seen: list[Container]) -> operations.Check:
+    """Returns the check of an etag; it adds each container that is to be changed to `seen`."""
+    check = call.noting(wire.etag_check(etag), messages.CONTAINER.to_proto)
+
+    def check_seen(stored: Container) -> None:
+        seen.append(stored)
+        check(stored)
+
+    return check_seen
 
 
 async def _target(call: Call) -> operations.Target:

@@ -179,7 +179,9 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     return {row.uid for row in await transaction.connection.execute(_THERE, keys)}
 
 
-async def applied(transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str) -> dict[str, str]:
+async def applied(
+    transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str
+) -> dict[str, str]:
     """Returns the objects of a kind that a cluster must have: uid → mark of the last apply, '' where none is noted."""
     keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
     return {row.uid: row.mark or "" for row in await transaction.connection.execute(_APPLIED, keys)}

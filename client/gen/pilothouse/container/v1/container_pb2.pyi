@@ -4392,6 +4392,8 @@ class ScaleContainerResponse(_message.Message):
 
     CONTAINER_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    KEPT_CLAIMS_FIELD_NUMBER: _builtins.int
+    DELETED_CLAIMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def container(self) -> Global___Container:
         """The stored resource."""
@@ -4400,15 +4402,25 @@ class ScaleContainerResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
         """Remarks, as in UpdateContainerResponse."""
 
+    @_builtins.property
+    def kept_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Claims that no pod needs after the change, and that stay; the first 1,000. More replicas take them up again."""
+
+    @_builtins.property
+    def deleted_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Claims that the cluster deletes after their pods, by the retention policy; the first 1,000."""
+
     def __init__(
         self,
         *,
         container: Global___Container | None = ...,
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
+        kept_claims: _abc.Iterable[_builtins.str] | None = ...,
+        deleted_claims: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "deleted_claims", b"deleted_claims", "kept_claims", b"kept_claims", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
