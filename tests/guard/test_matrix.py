@@ -112,7 +112,11 @@ def test_the_paths_without_a_field_are_refused_by_an_import_for_everybody() -> N
     assert said == {guarded.path for guarded in GUARDED} - unsaid
     for guarded in GUARDED:
         _, problems = _container(guarded, imported=True)
-        if guarded.path in UNREPRESENTED and guarded.rule != "tokenAudience":
+        # Of volumes only folders of the node and bundles of certificates have no field.
+        of_volumes = guarded.path == "spec.volumes"
+        if of_volumes and guarded.rule != "hostPath" and "clusterTrustBundle" not in str(guarded.value):
+            continue
+        if guarded.path in UNREPRESENTED:
             last = guarded.path.split(".")[-1 if guarded.path.endswith(("volumes", "Mounts")) else -2]
             assert any(f"{last}" in problem for problem in problems), guarded
 
