@@ -206,6 +206,21 @@ async def test_a_stopped_cron_job_runs_on_request(schedules: Schedules) -> None:
     assert schedules.live("by-hand")["spec"]["suspend"] is True
 
 
+async def test_an_apply_keeps_the_run_that_is_active_while_stopped(schedules: Schedules) -> None:
+    await schedules.create("applied", behavior="run")
+    await schedules.calls.stop(namespace=NAMESPACE, name="applied")
+    await schedules.calls.run(namespace=NAMESPACE, name="applied")
+    await schedules.until("applied", STOPPED, "Active")
+    changed = await schedules.calls.update(
+        namespace=NAMESPACE,
+        name="applied",
+        container=pb.Container(drift_policy=pb.DRIFT_POLICY_REPORT),
+        update_mask=FieldMask(paths=["drift_policy"]),
+    )
+    found = await schedules.until("applied", STOPPED)
+    assert (found.generation, found.reason) == (changed.generation, "Active")
+
+
 async def test_as_many_runs_as_are_allowed_suspend_the_schedule(schedules: Schedules) -> None:
     await schedules.create("many", behavior="run", max_concurrent=2)
     for number in (1, 2):

@@ -23,7 +23,7 @@ from pilothouse_client import AsyncClient
 from pilothouse_server.reconcile.queue.leadership import LEASE_SECONDS
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
+from pilothouse_simulator.values.resources import CONFIG_MAPS, CRON_JOBS, DEPLOYMENTS, JOBS, SECRETS, SERVICES
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.main_job import loaded
@@ -32,10 +32,19 @@ from tests.waiting import poll_until, within
 
 CONTAINERS = 6
 PROMISED_SECONDS = 10.0
+# A CronJob with a run that goes on.
+_SUSPENDED = pb.CONTAINER_STATUS_STOPPED, 1
 # By kind.
 Names = dict[str, set[str]]
 _WEB = {f"web-{number}" for number in range(CONTAINERS)}
-AS_ASKED_FOR: Names = {"Deployment": _WEB, "Service": _WEB, "ConfigMap": {"settings"}, "Secret": {"keys"}}
+AS_ASKED_FOR: Names = {
+    "Deployment": _WEB,
+    "Service": _WEB,
+    "ConfigMap": {"settings"},
+    "Secret": {"keys"},
+    "CronJob": {"nightly"},
+    "Job": {"nightly-run-1"},
+}
 
 
 @asynccontextmanager
@@ -69,6 +78,11 @@ async def ask_for_much(client: AsyncClient, space: str) -> None:
         access_mode=storage_pb2.ACCESS_MODE_READ_WRITE_ONCE,
     )
     await client.storage.create_volume(namespace=space, volume=claim)
+    schedule = pb.CronJobSettings(schedule="0 0 1 1 *", concurrency="Forbid")
+    nightly = pb.Container(name="nightly", image="nginx:1.27", cron_job=schedule)
+    await client.containers.create(namespace=space, container=nightly)
+    await client.containers.run(namespace=space, name="nightly")
+    await client.containers.stop(namespace=space, name="nightly")
     await asyncio.gather(
         *(
             client.containers.create(
@@ -87,7 +101,9 @@ async def outstanding(client: AsyncClient, space: str) -> list[str]:
     found = [
         each.name
         async for each in client.containers.list(namespace=space)
-        if each.status != pb.CONTAINER_STATUS_RUNNING or each.reconciling or each.ready_replicas != 2
+        if each.reconciling
+        or (each.status, each.ready_replicas)
+        != (_SUSPENDED if each.name == "nightly" else (pb.CONTAINER_STATUS_RUNNING, 2))
     ]
     found += [each.name async for each in client.config.list_secrets(namespace=space) if each.reconciling]
     found += [each.name async for each in client.config.list_config_maps(namespace=space) if each.reconciling]
@@ -109,7 +125,8 @@ def on_cluster(cluster: SimulatedCluster, space: str) -> Names:
             if each["metadata"]["name"] != "kube-root-ca.crt"
         }
 
-    return {each.kind: names(each) for each in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, SECRETS)}
+    kinds = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, SECRETS, CRON_JOBS, JOBS)
+    return {each.kind: names(each) for each in kinds}
 
 
 def test_the_shipped_leases_leave_time_for_the_work() -> None:
@@ -154,8 +171,8 @@ async def killed_and_followed(database: Database, tmp_path: Path, finished: int)
             await poll_until(lambda: reached(client, finished))
         async with killed_at_the_end(variables) as client:
 
-            async def done() -> bool:
-                return await outstanding(client, "shop") == []
+            async def left() -> list[str]:
+                return await outstanding(client, "shop")
 
-            await poll_until(done, seconds=PROMISED_SECONDS, what="everything as asked for")
+            await poll_until(left, [].__eq__, seconds=PROMISED_SECONDS, what="everything as asked for")
         return on_cluster(cluster, "shop")

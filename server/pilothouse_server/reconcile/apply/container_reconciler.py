@@ -25,7 +25,7 @@ from pilothouse_server.containers.observation import (
 )
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
-from pilothouse_server.containers.workloads import lists_runs
+from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.conditions import APPLIED, WARNED, set_condition, warned
@@ -311,7 +311,7 @@ def _applied_generation(progress: ContainerProgress) -> tuple[str, int] | None:
 def _after_success(
     container: Container, loaded: LoadedContainer, progress: ContainerProgress, now: datetime
 ) -> Change:
-    before = container
+    before, type_ = container, workload_type(container)
     if progress.went_back:
         before = _with_conditions(container, forget_state(container.observed.conditions))
     conditions = before.observed.conditions
@@ -325,13 +325,14 @@ def _after_success(
     observed = _without_refusal(container, subject.observed)
     if workload is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
-    elif workload.replicas == workload.status.replicas == 0 and _has_none(subject):
+    elif not type_.scheduled and workload.replicas == workload.status.replicas == 0 and _has_none(subject):
+        # Of a CronJob the observer alone sees the runs.
         observed = _keep_stale(container, observe(subject, workload, now=now).observed)
         if container.observed.reason in WINDING_DOWN:
             # Pods that end are not counted there any more; the observer sees them.
             reason, message = container.observed.reason, container.observed.message
             observed = msgspec.structs.replace(observed, reason=reason, message=message)
-    if workload is not None and not lists_runs(container):
+    if workload is not None and type_.rolls_out:
         observed = _with_rollout(before, observed, workload, now)
     generation = container.observed_generation
     if progress.again_seconds is None:
