@@ -200,5 +200,10 @@ async def test_a_database_goes_back_to_a_point_in_time(tmp_path: Path) -> None:
             assert [row[0] for row in await owner.fetch("SELECT message FROM events")] == [b"before"]
             # The copy does not know that it is one.
             assert await owner.fetchval("SELECT history_id FROM stream_head") == history
+
+            async def is_promoted() -> bool:
+                return not await owner.fetchval("SELECT pg_is_in_recovery()")
+
+            await poll_until(is_promoted, seconds=30, what="the end of the recovery")
             await shell.run(NEW_HISTORY)
             assert await owner.fetchval("SELECT history_id FROM stream_head") != history
