@@ -7,6 +7,7 @@ rights, and writes nothing there.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -14,6 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import STORAGE_CLASSES
@@ -94,6 +96,29 @@ async def label_space(server: Server) -> None:
 
 async def delete_space(server: Server) -> None:
     await server.admin.namespaces.delete(name=SPACE, cascade=True)
+
+
+_POLICY: dict[str, Any] = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+
+
+def policy(name: str, app: str) -> object_pb2.Object:
+    """A NetworkPolicy of pods; no controller reports on it."""
+    document = {"spec": {"podSelector": {"matchLabels": {"app": app}}}}
+    return object_pb2.Object(name=name, document=json.dumps(document), **_POLICY)
+
+
+async def make_objects(server: Server) -> None:
+    for name in ("changed", "deleted"):
+        await server.admin.objects.create(namespace=SPACE, object=policy(name, "web"))
+
+
+async def change_objects(server: Server) -> None:
+    named = {"namespace": SPACE, **_POLICY}
+    await server.admin.objects.update(
+        **named, name="changed", object=policy("changed", "api"), update_mask=FieldMask(paths=["document"])
+    )
+    await server.admin.objects.delete(**named, name="deleted")
+    await server.admin.objects.create(namespace=SPACE, object=policy("created", "web"))
 
 
 async def change_configs(server: Server, *, restart: bool = False) -> None:
@@ -209,6 +234,15 @@ OPERATIONS = {
     "change configs": Operation((make_filled,), change_configs, 2),
     "change configs and restart": Operation(
         (make_reading,), change_configs_and_restart, 3, lambda seen: '"restarted":true' in pods(seen)
+    ),
+    "change objects": Operation(
+        (make_space, make_objects),
+        change_objects,
+        3,
+        lambda seen: (
+            '"app":"api"' in seen.cluster["NetworkPolicy/changed"]
+            and "NetworkPolicy/deleted" not in seen.cluster
+        ),
     ),
     "delete configs": Operation((make_filled,), delete_configs, 2),
     "import": Operation((make_legacy,), take_over, 5),

@@ -35,6 +35,7 @@ from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NAMESPACES,
+    NETWORK_POLICIES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     SECRETS,
@@ -56,7 +57,10 @@ _STATE = "cluster"
 IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
 SHORT = WorkerSettings(poll_seconds=0.05, lease_seconds=0.4)
 _WRITES = ("apply", "set_scale", "delete", "merge_patch")
-_KINDS = (NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
+_KINDS = (
+    *(NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS),
+    NETWORK_POLICIES,
+)
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOMENT = re.compile(rf'("{re.escape(manifests.RESTARTED_AT)}":)"[^"]*"')
 # Fields in the API's answers that differ from run to run.
@@ -201,6 +205,7 @@ async def in_database(server: Server) -> dict[str, str]:
         "volume": admin.storage.list_volumes(),
         "config map": admin.config.list_config_maps(),
         "secret": admin.config.list_secrets(),
+        "object": admin.objects.list(),
     }
     found = {}
     for noun, items in listed.items():

@@ -27,6 +27,7 @@ _OF_EVERY_CHANGE = {
     "create all",
     "delete a namespace",
     "change configs and restart",
+    "change objects",
     "import",
     "hold a rollout",
     "adopt drift",
