@@ -243,8 +243,8 @@ async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run
     assert run.said == ["container/web created", "1 created; left out: 1 behaviour, 1 security"]
     assert run.complained == [
         "left out: stdin:7: deployment/web: spec.paused: cannot be represented (behaviour)",
-        "left out: stdin:20: resourcequota/key: ResourceQuota of v1 is not yet supported; `kubectl apply` it: "
-        "it will be left alone (security)",
+        "left out: stdin:20: resourcequota/key: ResourceQuota of v1 cannot be represented: set resource_quota "
+        "of the namespace; or `kubectl apply` it: it will be left alone (security)",
     ]
 
 
