@@ -9,8 +9,9 @@ other manager (`objects.contests`). A cluster that does not serve the kind refus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import msgspec
 
@@ -22,7 +23,7 @@ from pilothouse_server.kubernetes.discovery import KindDiscovery
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound
 from pilothouse_server.kubernetes.objects import AnyObject, Manifest, Resource
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.namespaces.repository import get as get_namespace
+from pilothouse_server.namespaces.repository import get_many as get_namespaces
 from pilothouse_server.objects import (
     adoption,
     contests,
@@ -43,7 +44,7 @@ from pilothouse_server.reconcile.apply.drift import NOTHING, Difference, Drift, 
 from pilothouse_server.reconcile.apply.object_details import Details
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
-    OneByOne,
+    RowReconciler,
     dealt_with,
     failed,
     home_again_seconds,
@@ -51,7 +52,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
-from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
+from pilothouse_server.reconcile.queue.resource_reconciler import Done, Progress, Result
 from pilothouse_server.reconcile.repository import applied_objects, object_status, work_queue
 from pilothouse_server.reconcile.repository.object_status import ObjectChange
 from pilothouse_server.reconcile.repository.work_queue import Work
@@ -89,8 +90,11 @@ class ObjectProgress(Progress, frozen=True):
     deleting: tuple[str, str] = ("", "")
 
 
-class ObjectReconciler(OneByOne[CarriedObject, LoadedObject, ObjectProgress]):
+class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress]):
     """Applies and deletes carried objects."""
+
+    # An application brings dozens at a time, and each transaction costs as much as several of them.
+    at_once: ClassVar[int] = 32
 
     def __init__(self, rights: ObjectRights, rules: DriftRules) -> None:
         """`rights` bound the values that ADOPT takes over."""
@@ -98,19 +102,29 @@ class ObjectReconciler(OneByOne[CarriedObject, LoadedObject, ObjectProgress]):
         self._rules = rules
         self._discovery = KindDiscovery()
 
-    async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedObject | None:
-        """Returns the object as it is wanted now; None where it is gone."""
-        carried = await object_status.find(transaction, work.resource_id)
-        if carried is None:
-            return None
-        going = carried.deletion_requested_at is not None
-        homeless = await missing_home(transaction, int(carried.namespace_id), going=going)
-        noted = await applied_objects.of_resources(transaction, "object", [carried.id])
-        namespace = await get_namespace(transaction, carried.namespace_id)
-        if namespace is None:
-            return None
-        kind = await facts.of_kind(transaction, namespace, carried)
-        return LoadedObject(carried, namespace, kind, homeless, noted.get(carried.id, NOTHING))
+    async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, LoadedObject]:
+        """Returns those that are not gone, as they are wanted now."""
+        found = await repository.get_many(transaction, [work.resource_id for work in works])
+        if not found:
+            return {}
+        carried = {each.id: each for each in found}
+        noted = await applied_objects.of_resources(transaction, "object", list(carried))
+        ids = sorted({int(each.namespace_id) for each in found})
+        namespaces = {each.id: each for each in await get_namespaces(transaction, ids)}
+        homes: dict[tuple[int, bool], Condition | None] = {}
+        loaded: dict[Work, LoadedObject] = {}
+        for work in works:
+            wanted = carried.get(work.resource_id)
+            namespace = None if wanted is None else namespaces.get(wanted.namespace_id)
+            if wanted is None or namespace is None:
+                continue
+            home = int(wanted.namespace_id), wanted.deletion_requested_at is not None
+            if home not in homes:
+                homes[home] = await missing_home(transaction, home[0], going=home[1])
+            kind = await facts.of_kind(transaction, namespace, wanted)
+            marked = noted.get(wanted.id, NOTHING)
+            loaded[work] = LoadedObject(wanted, namespace, kind, homes[home], marked)
+        return loaded
 
     async def act(self, client: LeasedClient, loaded: LoadedObject) -> ObjectProgress:
         """Applies the object to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
@@ -137,9 +151,12 @@ class ObjectReconciler(OneByOne[CarriedObject, LoadedObject, ObjectProgress]):
                 raise
             return _without_kind(kinds.kind_not_found(carried.api_version, carried.kind))
 
-    async def lock_one(self, transaction: Transaction, resource_id: int) -> CarriedObject | None:
-        """Locks and returns the row; None where it is gone."""
-        return await object_status.lock_id(transaction, resource_id)
+    async def lock(
+        self, transaction: Transaction, dones: Sequence[Done[LoadedObject, ObjectProgress]], *, wait: bool
+    ) -> Mapping[int, CarriedObject]:
+        """Locks and returns the rows by id, without those that are gone or, unless it may wait, held."""
+        ids = sorted(done.work.resource_id for done in dones)
+        return {row.id: row for row in await object_status.lock_ids(transaction, ids, wait=wait)}
 
     async def write_error(
         self,
@@ -176,31 +193,30 @@ class ObjectReconciler(OneByOne[CarriedObject, LoadedObject, ObjectProgress]):
         await object_status.delete(transaction, row)
         return Result(removed=True)
 
-    async def write_one(
+    async def write_progress(
         self,
         transaction: Transaction,
-        row: CarriedObject,
-        loaded: LoadedObject,
-        progress: ObjectProgress,
-    ) -> Result:
-        """Writes whether the object is applied, and adopts drift where its policy says so."""
-        again = progress.again_seconds
-        if row.deletion_requested_at is not None:
-            reason, message = progress.deleting
-            observed = msgspec.structs.replace(row.observed, reason=reason, message=message)
-            if loaded.carried.deletion_requested_at is not None:
-                await object_status.write(transaction, [ObjectChange(row, observed, row.observed_generation)])
-            return Result(again_seconds=AGAIN_SECONDS if again is None else again)
-        generation = row.observed_generation
-        if progress.done:
-            generation = dealt_with(row, loaded.carried.generation)
-        observed = await _observed(transaction, row, loaded, progress)
-        if progress.adopted is not None and row.generation == loaded.carried.generation:
-            # A newer request overrides this result; changes by others are found again.
-            row = await _store_adopted(transaction, row, progress.adopted)
-            generation = row.generation
-        await object_status.write(transaction, [ObjectChange(row, observed, generation)])
-        return Result(again_seconds=again)
+        progresses: Sequence[tuple[CarriedObject, LoadedObject, ObjectProgress]],
+    ) -> Sequence[Result]:
+        """Writes whether the objects are applied, and adopts drift where their policies say so."""
+        ids = sorted({int(row.namespace_id) for row, _, _ in progresses})
+        endpoints = await object_status.endpoints(transaction, ids) if ids else {}
+        changes: list[ObjectChange] = []
+        results: list[Result] = []
+        for row, loaded, progress in progresses:
+            again = progress.again_seconds
+            if row.deletion_requested_at is not None:
+                if loaded.carried.deletion_requested_at is not None:
+                    reason, message = progress.deleting
+                    observed = msgspec.structs.replace(row.observed, reason=reason, message=message)
+                    changes.append(ObjectChange(row, observed, row.observed_generation))
+                again = AGAIN_SECONDS if again is None else again
+            else:
+                known = endpoints.get(row.namespace_id, {})
+                changes.append(await _change(transaction, row, loaded, progress, known))
+            results.append(Result(again_seconds=again))
+        await object_status.write(transaction, changes)
+        return results
 
     async def _apply(
         self, client: LeasedClient, resource: Resource[AnyObject], loaded: LoadedObject
@@ -345,10 +361,33 @@ async def _finalizing(client: LeasedClient, resource: Resource[AnyObject], carri
     return f": waits for the finalizer {', '.join(said)}" if said else ""
 
 
-async def _observed(
-    transaction: Transaction, row: CarriedObject, loaded: LoadedObject, progress: ObjectProgress
+async def _change(
+    transaction: Transaction,
+    row: CarriedObject,
+    loaded: LoadedObject,
+    progress: ObjectProgress,
+    endpoints: Mapping[str, int],
+) -> ObjectChange:
+    """Returns the values to write after `act`. Adopted values are written here, as the next generation."""
+    generation = row.observed_generation
+    if progress.done:
+        generation = dealt_with(row, loaded.carried.generation)
+    observed = _observed(transaction, row, loaded, progress, endpoints)
+    if progress.adopted is not None and row.generation == loaded.carried.generation:
+        # A newer request overrides this result; changes by others are found again.
+        row = await _store_adopted(transaction, row, progress.adopted)
+        generation = row.generation
+    return ObjectChange(row, observed, generation)
+
+
+def _observed(
+    transaction: Transaction,
+    row: CarriedObject,
+    loaded: LoadedObject,
+    progress: ObjectProgress,
+    endpoints: Mapping[str, int],
 ) -> ObservedObject:
-    """Returns the observed state after `act`."""
+    """Returns the observed state after `act`; `endpoints` are the ready ones of the namespace's Services."""
     settlement = progress.settlement
     # Those of a row that was changed since are over.
     before = row.observed.contests if row.generation == loaded.carried.generation else ()
@@ -357,8 +396,7 @@ async def _observed(
     contested = contests.with_condition(conditions, kept)
     for condition in (*progress.conditions, *((contested,) if contested is not None else ())):
         conditions = set_condition(conditions, condition, transaction.now)
-    endpoints = await object_status.endpoints(transaction, [int(row.namespace_id)])
-    observed = observe(row, progress.found, endpoints.get(row.namespace_id, {}), conditions)
+    observed = observe(row, progress.found, endpoints, conditions)
     observed = msgspec.structs.replace(observed, contests=kept)
     if not progress.done:
         return observed

@@ -43,6 +43,13 @@ SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
 WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED
 """)
+_LOCK = {
+    wait: text(
+        "SELECT id FROM objects WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id "  # noqa: S608 - our own words
+        f"FOR NO KEY UPDATE{'' if wait else ' SKIP LOCKED'}"
+    )
+    for wait in (True, False)
+}
 _WRITE = text("""
 UPDATE objects AS o
 SET status = r.status, reason = NULLIF(r.reason, ''), message = NULLIF(r.message, ''), health = r.health,
@@ -110,14 +117,11 @@ _REMAINING = {
 }
 
 
-async def find(transaction: ReadTransaction, object_id: int) -> CarriedObject | None:
-    """Returns the object; None where it is gone."""
-    return await repository.get(transaction, object_id)
-
-
-async def lock_id(transaction: Transaction, object_id: int) -> CarriedObject | None:
-    """Locks and returns an object, waiting for another transaction's lock; None if it is gone."""
-    return await repository.get(transaction, object_id, lock=True)
+async def lock_ids(transaction: Transaction, ids: Sequence[int], *, wait: bool) -> list[CarriedObject]:
+    """Locks and returns objects, without those that are gone; without those that somebody holds unless it may wait."""
+    rows = await transaction.connection.execute(_LOCK[wait], {"ids": list(ids)})
+    locked = [row.id for row in rows]
+    return await repository.get_many(transaction, locked) if locked else []
 
 
 async def lock_free_uids(
