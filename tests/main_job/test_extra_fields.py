@@ -126,11 +126,11 @@ async def test_a_dry_run_reads_the_schemas_of_the_cluster(
 
     await poll_until(is_there)
     # An enum of the vendor's own, which no table has.
-    vendors = document("apis/apps/v1")
+    vendors = document(server.cluster.store.types, "apis/apps/v1")
     assert vendors is not None
     pod = next(each for name, each in vendors["components"]["schemas"].items() if name.endswith(".PodSpec"))
     pod["properties"]["subdomain"] = {"type": "string", "enum": ["fast", "safe"]}
-    monkeypatch.setattr(openapi, "document", lambda _base: vendors)
+    monkeypatch.setattr(openapi, "document", lambda _types, _base: vendors)
     wrong = web(extra_fields={f"{POD}.subdomain": '"slow"'})
     with pytest.raises(PilothouseError, match="must be one of fast, safe") as refused:
         await server.admin.containers.create(namespace="demo", container=wrong, validate_only=True)

@@ -11,6 +11,7 @@ from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.observe.object_observer import ObjectObserver
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import leases
@@ -57,7 +58,7 @@ async def sweeping(here: World, uid: str) -> AsyncIterator[Sweep]:
     running = asyncio.ensure_future(observer.run())
     try:
         await poll_until(is_unknown, bool, what="the container is unknown")
-        yield Sweep(observer, SweepSettings(grace_seconds=0.0))
+        yield Sweep(observer, ObjectObserver(cluster, QUICK.objects), SweepSettings(grace_seconds=0.0))
     finally:
         await cancel_and_wait(running)
 

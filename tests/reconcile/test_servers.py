@@ -17,6 +17,7 @@ from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.observe.object_observer import ObjectObserver
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.worker import Worker
@@ -151,7 +152,7 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
     running = asyncio.ensure_future(observer.run())
     try:
         await poll_until(unknown, bool)
-        sweep = Sweep(observer, SweepSettings(grace_seconds=0.0))
+        sweep = Sweep(observer, ObjectObserver(cluster, QUICK.objects), SweepSettings(grace_seconds=0.0))
         assert await sweep.sweep() == 0
     finally:
         await cancel_and_wait(running)

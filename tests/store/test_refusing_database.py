@@ -23,7 +23,7 @@ from pilothouse_server.errors import Unavailable
 from pilothouse_server.rpc.interceptors import audit
 from pilothouse_server.rpc.refusals import Bounds
 from pilothouse_server.store.errors import translated
-from tests.conftest import Database, connection, number_changes
+from tests.conftest import Database, StartMigrated, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
 from tests.promises.test_failover import replicated
 from tests.server_logs import logging_as_served
@@ -181,8 +181,10 @@ async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
 
 
 @pytest.mark.full(minutes=3)
-async def test_a_server_goes_on_once_a_standby_is_promoted(tmp_path: Path) -> None:
-    async with replicated(tmp_path) as pair, running_server(pair.database, tmp_path) as server:
+async def test_a_server_goes_on_once_a_standby_is_promoted(
+    tmp_path: Path, start_migrated: StartMigrated
+) -> None:
+    async with replicated(tmp_path, start_migrated) as pair, running_server(pair.database, tmp_path) as server:
 
         async def begin() -> None:
             send_to_all(pair.primary, signal.SIGKILL)
