@@ -14,6 +14,7 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_simulator.values import resources
 from tests.harness import Server
+from tests.main_job.legacy import Kubectl
 from tests.waiting import poll_until
 
 NAMESPACE = "revisions"
@@ -208,3 +209,34 @@ async def test_revisions_go_with_their_container(demo: Server) -> None:
             return left == 0
 
     await poll_until(forgotten)
+
+
+async def test_a_value_of_others_that_is_adopted_is_a_revision(demo: Server) -> None:
+    assert demo.cluster is not None
+    container = pb.Container(name="theirs", image="a:1", drift_policy=pb.DRIFT_POLICY_ADOPT)
+    await demo.admin.containers.create(namespace=NAMESPACE, container=container)
+
+    async def settled() -> bool:
+        found = await demo.admin.containers.get(namespace=NAMESPACE, name="theirs")
+        return found.status == pb.CONTAINER_STATUS_RUNNING and not found.reconciling
+
+    await poll_until(settled)
+    kubectl = Kubectl(demo)
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/theirs"
+    image = {"name": "main", "image": "a:2"}
+    await kubectl.ask(
+        "PATCH",
+        path,
+        {"spec": {"template": {"spec": {"containers": [image]}}}},
+        "strategic-merge-patch+json",
+    )
+
+    async def adopted() -> bool:
+        return len(await revisions(demo, "theirs")) == 2
+
+    await poll_until(adopted)
+    newest, _ = await revisions(demo, "theirs")
+    assert [(each.path, each.after) for each in newest.changes] == [("image", '"a:2"')]
+    assert newest.created_by in ("", "system")
+    answer = await demo.admin.containers.rollback(namespace=NAMESPACE, name="theirs")
+    assert answer.container.image == "a:1"
