@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from cryptography import x509
 
 from pilothouse_server.kubernetes.errors import NotFound, Refused
 from pilothouse_server.kubernetes.objects import TLS_SECRETS, AnyObject, Resource, TlsSecret
@@ -19,6 +18,9 @@ from pilothouse_server.objects import documents, health, references
 from pilothouse_server.objects.kinds import resource_of
 from pilothouse_server.objects.model import CarriedObject, ObjectCertificate
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _MOST_NAMES: Final = 32
 _LONGEST_CERTIFICATE: Final = 64 * 1024
@@ -75,6 +77,9 @@ async def _certificate(client: LeasedClient, namespace: str, name: str) -> Objec
 
 def read_certificate(name: str, secret: TlsSecret) -> ObjectCertificate:
     """Returns the names and the end of a Secret's certificate."""
+    # Megabytes, which most servers do without.
+    from cryptography import x509
+
     encoded = (secret.data.certificate if secret.data is not None else "")[:_LONGEST_CERTIFICATE]
     if not encoded:
         return ObjectCertificate(name, reason="NoCertificate")
@@ -86,7 +91,9 @@ def read_certificate(name: str, secret: TlsSecret) -> ObjectCertificate:
     return ObjectCertificate(name, present=True, names=names, expires_at=certificate.not_valid_after_utc)
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+def _names(certificate: Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
