@@ -186,14 +186,24 @@ async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(se
             f"Error creating: {denied}",
         ),
     }
-    for container, _ in kinds.values():
+    runs = {
+        "once": pb.Container(name="once", image="nginx:1.27", job=pb.JobSettings()),
+        "nightly": pb.Container(
+            name="nightly", image="nginx:1.27", cron_job=pb.CronJobSettings(schedule="0 0 1 1 *")
+        ),
+    }
+    for container in (*(each for each, _ in kinds.values()), *runs.values()):
         await server.admin.containers.create(namespace="demo", container=container)
+    await server.admin.containers.run(namespace="demo", name="nightly")
+    told = f"Error creating: {denied}"
+    await shown(server, lambda seen: (seen.reason, seen.message) == ("FailedCreate", told), name="once")
+    await shown(server, lambda seen: seen.message.endswith(f"FailedCreate {told}"), name="nightly")
     for name, (_, words) in kinds.items():
         found = await shown(server, lambda seen: seen.reason == "FailedCreate", name=name)
         assert (found.status, found.message) == (pb.CONTAINER_STATUS_FAILED, words)
         assert applied(found).status == resource_pb2.CONDITION_STATUS_TRUE
     server.cluster.faults.clear()
-    for name in kinds:
+    for name in (*kinds, "once"):
         await shown(server, running, seconds=40.0, name=name)
 
 

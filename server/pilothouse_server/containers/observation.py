@@ -26,7 +26,7 @@ import msgspec
 
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.foreign_programs import foreign_programs
-from pilothouse_server.containers.job_status import ENDS, ended_state, run_end, running_state
+from pilothouse_server.containers.job_status import ENDS, RunState, ended_state, run_end, running_state
 from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.containers.program_status import program_statuses
 from pilothouse_server.containers.rollout import (
@@ -139,7 +139,7 @@ def observe(
     status, reason, message, recheck_seconds = (
         _status(container, workload, named, events, cluster_now or now)
         if schedule is None
-        else _of_schedule(container, schedule)
+        else _of_schedule(container, schedule, events)
     )
     if status == "running" and not reason and rollout is not None and workload is not None:
         reason, message = reason_of(rollout, workload, named, newest)
@@ -158,8 +158,8 @@ def observe(
     if stability is not None and stability.recheck_seconds is not None:
         recheck_seconds = min(stability.recheck_seconds, recheck_seconds or stability.recheck_seconds)
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
-    if not unexplained and workload is not None and _lacks_pods(container, workload, observations):
-        unexplained = (workload.metadata.name,)
+    if not unexplained and (lacking := _lacking(container, workload, observations, schedule)) is not None:
+        unexplained = (lacking.metadata.name,)
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
     observed = _observed(container, workload, observations, newest)
@@ -236,7 +236,9 @@ def _status(
     if workload is None:
         return _not_there(container)
     if has_runs(container):
-        going = running_state(workload, pods)
+        # The cluster goes on trying, so the run has not failed.
+        refused = _refused_pods(container, workload, pods, events)
+        going = running_state(workload, pods) if refused is None else RunState("pending", *refused)
         return going.status, going.reason, going.message, None
     if looping := next((pod for pod in pods if pod.crash_looping), None):
         return "crash_loop_back_off", looping.reason, looping.message, None
@@ -253,11 +255,16 @@ def _status(
     return "pending", *_why_pending(container, workload, living, ready), None
 
 
-def _of_schedule(container: Container, schedule: ScheduleState) -> tuple[Status, str, str, float | None]:
+def _of_schedule(
+    container: Container, schedule: ScheduleState, events: Sequence[EventObject]
+) -> tuple[Status, str, str, float | None]:
     state, refused = schedule.state, _refusal(container)
     if refused and state.status == "running":
         return "running", *refused, schedule.recheck_seconds
-    return state.status, state.reason, state.message, schedule.recheck_seconds
+    message, lacking = state.message, schedule.lacking
+    if lacking is not None and (told := refused_pod(events, lacking.metadata.uid)) is not None:
+        message = f"{message}: {FAILED_CREATE} {told}"
+    return state.status, state.reason, message, schedule.recheck_seconds
 
 
 def _without_replicas(container: Container, workload: WorkloadObject) -> tuple[Status, str, str]:
@@ -382,12 +389,27 @@ def _failure(
     return None
 
 
+def _lacking(
+    container: Container,
+    workload: WorkloadObject | None,
+    pods: Sequence[PodObservation],
+    schedule: ScheduleState | None,
+) -> WorkloadObject | None:
+    """Returns the object that lacks pods, and of which only events have the reason; None where there is none."""
+    if schedule is not None:
+        return schedule.lacking
+    return workload if workload is not None and _lacks_pods(container, workload, pods) else None
+
+
 def _lacks_pods(container: Container, workload: WorkloadObject, pods: Sequence[PodObservation]) -> bool:
-    """Returns whether pods are missing though all others are ready. StatefulSets and DaemonSets have no condition for
-    the reason: only their events have it.
+    """Returns whether pods are missing though all others are ready, of a Job: whether there has been none. Only
+    Deployments have a condition for the reason: of the others only their events have it.
     """
-    if not workload_type(container).names_pods or container.desired_state != "running":
+    type_ = workload_type(container)
+    if container.desired_state != "running" or not (type_.names_pods or type_.runs):
         return False
+    if type_.runs:
+        return not pods and workload.replicas > 0
     living = [pod for pod in pods if pod.living]
     return len(living) < workload.replicas and all(pod.ready for pod in living)
 
@@ -402,7 +424,7 @@ def _refused_pods(
     if not _lacks_pods(container, workload, pods):
         return None
     before = container.observed
-    if not events and (before.status, before.reason) == ("failed", FAILED_CREATE):
+    if not events and before.reason == FAILED_CREATE:
         # They are not requested again yet, or too old for the cluster.
         return before.reason, before.message
     told = refused_pod(events, workload.metadata.uid)

@@ -45,13 +45,14 @@ _AFTER_SECONDS = 2.0
 
 class ScheduleState(msgspec.Struct, frozen=True, gc=False):
     """`state` of the container; `active`: names of the Jobs that have not ended; `recheck_seconds`: until the next run
-    is due.
+    is due; `lacking`: a Job that should have pods, and has had none.
     """
 
     state: RunState
     active: frozenset[str]
     conditions: tuple[Condition, ...]
     recheck_seconds: float | None = None
+    lacking: Job | None = None
 
 
 def active_jobs(jobs: Iterable[Job]) -> list[Job]:
@@ -126,7 +127,13 @@ def schedule_state(
         why = " ".join(filter(None, (newest.reason, newest.message)))
         state = RunState(status, ACTIVE, f"{words}: {why}" if why else words)
     found = (scheduled, _last_run(container, runs))
-    return ScheduleState(state, active, tuple(each for each in found if each is not None), seconds)
+    with_pods = {pod.revision for pod in pods}
+    lacking = (
+        job for job in active_jobs(cron_job.jobs) if job.replicas and job.metadata.name not in with_pods
+    )
+    return ScheduleState(
+        state, active, tuple(each for each in found if each is not None), seconds, next(lacking, None)
+    )
 
 
 def _scheduled(

@@ -4,7 +4,8 @@ Events are requested for each pod, a moment after there is something to explain,
 a cluster are about pods that start normally, or pods of others. There are two kinds of requests.
 
 * A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
-  container's status. Requested again while it stays so. The same holds for a StatefulSet or DaemonSet that lacks pods.
+  container's status. Requested again while it stays so. The same holds for a StatefulSet or DaemonSet that lacks pods,
+  and for a run without any.
 * The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter
   the history next to the status, in the cluster's words. Requested once for each trouble.
 
