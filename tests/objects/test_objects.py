@@ -302,3 +302,46 @@ async def test_a_deletion_that_waits_names_the_finalizer_and_its_manager(place: 
     found["metadata"]["finalizers"] = []
     place.store.update(POD_DISRUPTION_BUDGETS, found, manager="kubectl-edit")
     await place.gone(BUDGET)
+
+
+async def test_a_dry_run_writes_nothing_and_warns_of_a_missing_kind(place: Place) -> None:
+    gateway = {"api_version": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "public"}
+    listener = {
+        "name": "http",
+        "port": 80,
+        "protocol": "HTTP",
+        "hostname": f"web.{place.name}.example.com",
+    }
+    document = json.dumps({"spec": {"gatewayClassName": "any", "listeners": [listener]}})
+    wanted: dict[str, Any] = {**gateway, "document": document}
+    create = pb.CreateObjectRequest(namespace=place.name, object=pb.Object(**wanted), validate_only=True)
+    response = await place.client.objects.create.send(create)
+    assert [each.reason for each in response.warnings] == ["KIND_NOT_FOUND"]
+    assert [each async for each in place.client.objects.list(namespace=place.name)] == []
+    with pytest.raises(InvalidArgumentError, match="minAvailable"):
+        await place.client.objects.create(
+            namespace=place.name,
+            object=pb.Object(name="web", document=json.dumps(budget(minAvailable="x")), **BUDGET),
+            validate_only=True,
+        )
+
+
+@pytest.mark.full
+async def test_pages_of_whole_documents_end_before_four_mebibytes(place: Place) -> None:
+    rules = [
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": [f"10.{n}.{m}.0/24" for m in range(250)]}}
+        for n in range(50)
+    ]
+    spec = {"podSelector": {}, "ingress": [{"from": rules}]}
+    for number in range(18):
+        await place.make(POLICY, {"spec": spec}, f"policy-{number:02}")
+    names: list[str] = []
+    pages = 0
+    listed = place.client.objects.list(namespace=place.name, view=pb.OBJECT_VIEW_FULL, page_size=1000)
+    async for page in listed.pages():
+        assert page.ByteSize() < 4 * 1024 * 1024
+        assert all(json.loads(each.document)["spec"] == spec for each in page.objects)
+        names += [each.name for each in page.objects]
+        pages += 1
+    assert names == [f"policy-{number:02}" for number in range(18)]
+    assert pages > 1
