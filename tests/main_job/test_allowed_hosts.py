@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse.object.v1 import object_pb2
+from pilothouse_client import AsyncClient
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, PermissionDeniedError
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.settings.model import Settings, SettingsError, allowed_hosts
@@ -134,6 +136,44 @@ async def test_hosts_and_policies_are_no_matter_of_a_namespaces_own_administrato
     # Present values may stay, whoever changes the rest.
     await _change(holder, "limits", allowed_hosts=["LIMITS.example."], display_name="Limits")
     assert (await _make(shared, "open", "open.example")).network_policies == pb.NETWORK_POLICIES_OPEN
+
+
+async def test_protected_network_policies_are_no_matter_of_tenants(shared: Server) -> None:
+    await _make(shared, "guarded", "guarded.example")
+    tenant = await shared.user("tessa", {"guarded": "admin"})
+    kind: dict[str, Any] = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+
+    async def make(client: AsyncClient, name: str) -> None:
+        policy = object_pb2.Object(name=name, document='{"spec": {"podSelector": {}}}', **kind)
+        await client.objects.create(namespace="guarded", object=policy)
+
+    async def change(client: AsyncClient, name: str) -> None:
+        await client.objects.update(
+            namespace="guarded",
+            name=name,
+            object=object_pb2.Object(document='{"spec": {"podSelector": {}, "ingress": [{}]}}'),
+            update_mask=FieldMask(paths=["document"]),
+            **kind,
+        )
+
+    await make(tenant, "deny")
+    await make(tenant, "other")
+    await _change(shared.admin, "guarded", network_policies=pb.NETWORK_POLICIES_PROTECTED)
+    attempts: list[Callable[[], Awaitable[object]]] = [
+        lambda: make(tenant, "allow"),
+        lambda: change(tenant, "deny"),
+        lambda: tenant.objects.delete(namespace="guarded", name="deny", **kind),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PermissionDeniedError, match="network_policies") as refused:
+            await attempt()
+        assert refused.value.metadata["permission"] == "object.privileged"
+    await change(shared.admin, "deny")
+    await _change(shared.admin, "guarded", network_policies=pb.NETWORK_POLICIES_OPEN)
+    await tenant.objects.delete(namespace="guarded", name="other", **kind)
+    # An administrator changed this one last.
+    with pytest.raises(PermissionDeniedError, match=r"object\.privileged"):
+        await tenant.objects.delete(namespace="guarded", name="deny", **kind)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,13 @@ def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: M
         refuse_protecting(stored.namespace, wanted, may)
 
 
+def refuse_protected_policy(stored: CarriedObject, may: May) -> None:
+    """Raises PermissionDenied for the deletion of a NetworkPolicy where only few may change them."""
+    if stored.kind == "NetworkPolicy" and not may(PRIVILEGED_OBJECT):
+        words = f"{stored.kind} {stored.name} restricts traffic, and network_policies of the namespace is PROTECTED"
+        raise over_all_namespaces_needed(PRIVILEGED_OBJECT, stored.namespace, words, field="kind")
+
+
 def refuse_protecting(namespace: str, wanted: CarriedObject, may: May) -> None:
     """Raises PermissionDenied where a caller without `object.privileged` protects an object."""
     if wanted.protected and not may(PRIVILEGED_OBJECT):

@@ -170,10 +170,12 @@ async def delete(
         NotFound: the namespace or the object.
         PermissionDenied: an object that only few may delete.
     """
-    await locate_namespace(transaction, namespace, "share")
+    located = await locate_namespace(transaction, namespace, "share")
     stored = await locate(transaction, namespace, key, lock=True)
     check(stored)
     guarding.refuse_protected(stored, None, may)
+    if located.network_policies == "protected":
+        guarding.refuse_protected_policy(stored, may)
     return await _delete(transaction, stored)
 
 
