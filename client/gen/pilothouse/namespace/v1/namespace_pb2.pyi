@@ -661,7 +661,7 @@ class ObjectKind(_message.Message):
     @_builtins.property
     def secret_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields whose values are secrets: paths such as `spec.users.password`, in which `*` stands for any key and items of
-        lists need no step. Records mask them, and only callers with `config.reveal` see them.
+        lists need no step. Records show that they changed and no more.
         """
 
     @_builtins.property
