@@ -45,6 +45,10 @@ Place = tuple[str, str, str]
 _PATHS = {
     "Namespace": "/api/v1/namespaces",
     "Deployment": "/apis/apps/v1/deployments",
+    "StatefulSet": "/apis/apps/v1/statefulsets",
+    "DaemonSet": "/apis/apps/v1/daemonsets",
+    "Job": "/apis/batch/v1/jobs",
+    "CronJob": "/apis/batch/v1/cronjobs",
     "Service": "/api/v1/services",
     "ServiceAccount": "/api/v1/serviceaccounts",
     "ConfigMap": "/api/v1/configmaps",
@@ -94,6 +98,7 @@ async def disagreements(
     wanted |= {_place(claims.claim(each)): Wanted(claims.claim(each), each.uid) for each in kept}
     there, pods = await _on_cluster(kubeconfig)
     found = [f"{'/'.join(place)} is missing" for place in wanted.keys() - there.keys()]
+    ended = {each.uid for each in rows if _ended(each)}
     for place, each in wanted.items():
         if place in there:
             found += (f"{'/'.join(place)} {what}" for what in _differences(each, there[place]))
@@ -101,7 +106,7 @@ async def disagreements(
     for place, live in there.items():
         labels = live["metadata"].get("labels") or {}
         owner = next((labels[label] for label in _OWNERS if label in labels), None)
-        if owner in uids and place not in wanted:
+        if owner in uids - ended and place not in wanted:
             found.append(f"{'/'.join(place)} is there and not wanted")
     return sorted([*found, *_untrue(rows, pods), *_untrue_volumes(kept, there)])
 
@@ -133,10 +138,18 @@ async def _wanted(
     found += [Wanted(namespace_manifest(each)) for each in await find_namespaces(transaction, ids)]
     for container in rows:
         told = "; ".join(c.message for c in container.observed.conditions if c.type == "Drifted")
-        deployment = manifests.workload(container, replicas_set=container.wanted_replicas)
-        deployment["spec"]["replicas"] = container.wanted_replicas
-        deployment["spec"].setdefault("paused", False)
-        found.append(Wanted(deployment, container.uid, told))
+        if _ended(container):
+            # Its Job stays as it is, or goes by its TTL.
+            continue
+        workload = manifests.workload(container, replicas_set=container.wanted_replicas)
+        if container.workload_kind in ("deployment", "stateful_set"):
+            workload["spec"]["replicas"] = container.wanted_replicas
+        if container.workload_kind == "deployment":
+            workload["spec"].setdefault("paused", False)
+        if container.workload_kind == "job":
+            # The selector is the cluster's, by labels that it adds to the pods.
+            workload["spec"].pop("selector", None)
+        found.append(Wanted(workload, container.uid, told))
         found += [Wanted(each, container.uid, told) for each in manifests.services(container)]
         # One that is somebody else's is used as it is.
         if container.spec.service_account:
@@ -146,6 +159,14 @@ async def _wanted(
     for kind in kinds:
         found += await _configs(transaction, cluster_name, kind, envelopes)
     return {_place(each.manifest): each for each in found}
+
+
+def _ended(container: Container) -> bool:
+    """Returns whether the newest run of a Job has ended."""
+    ends = {("Complete", "True"), ("Failed", "True")}
+    return container.workload_kind == "job" and any(
+        (each.type, each.status) in ends for each in container.observed.conditions
+    )
 
 
 async def _configs(
@@ -215,7 +236,14 @@ def _unlike(said: Any, live: Any, path: str) -> Iterator[str]:
                 yield from _unlike(value, live[key], f"{path}.{key}")
             elif value not in ("", None, False):
                 yield f"{path}.{key}"
-    elif isinstance(said, list) and isinstance(live, list) and (keys := _keys(said)):
+    elif isinstance(said, list) and isinstance(live, list):
+        yield from _unlike_items(said, live, path)
+    elif said != live:
+        yield path
+
+
+def _unlike_items(said: list[Any], live: list[Any], path: str) -> Iterator[str]:
+    if keys := _keys(said):
         by_key = {_identity(item, keys): item for item in live}
         for item in said:
             identity = _identity(item, keys)
@@ -225,8 +253,16 @@ def _unlike(said: Any, live: Any, path: str) -> Iterator[str]:
                 yield from _unlike(item, by_key[identity], at)
             else:
                 yield at
+    elif len(said) == len(live) and _are_objects(said):
+        for number, pair in enumerate(zip(said, live, strict=True)):
+            yield from _unlike(*pair, f"{path}[{number}]")
     elif said != live:
         yield path
+
+
+def _are_objects(items: list[Any]) -> bool:
+    """Returns whether these are whole objects, as templates of claims: the cluster adds defaults to each."""
+    return bool(items) and all(isinstance(item, dict) and "metadata" in item for item in items)
 
 
 def _left_over(owned: JsonObject, said: Any, path: str) -> Iterator[str]:
@@ -291,7 +327,7 @@ def _untrue(rows: Iterable[Container], pods: Iterable[JsonObject]) -> Iterator[s
         # Pods of imported Deployments do not have our label.
         if not row.imported and row.observed.ready_replicas != ready.get(row.uid, 0):
             yield f"{where} has another number of ready pods"
-        if row.imported or row.wanted_replicas == 0:
+        if row.imported or row.wanted_replicas == 0 or row.workload_kind in ("job", "cron_job"):
             continue
         is_up = row.observed.ready_replicas >= row.wanted_replicas
         if (row.observed.status == "running") != is_up:

@@ -16,6 +16,8 @@ from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.reconcile.unseen import (
+    CHANGED_KINDS,
+    KINDS,
     POLICIES,
     Others,
     agreeing,
@@ -38,7 +40,7 @@ _GONE = {"name": "B", "$patch": "delete"}
 
 
 async def image(others: Others, name: str) -> str:
-    found = await others.get(deployment(name))
+    found = await others.get(CHANGED_KINDS.get(name) or deployment(name))
     return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
@@ -48,6 +50,9 @@ async def meddle(others: Others) -> None:
         await others.image(name)
         without = {"spec": {"template": {"spec": {"containers": [{"name": "main", "env": [_GONE]}]}}}}
         await others.patch(deployment(name), without)
+    for path in CHANGED_KINDS.values():
+        evil = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": EVIL}]}}}}
+        await others.patch(path, evil)
     # No change of the spec: the generation stays.
     await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
     await others.delete(deployment("deleted"))
@@ -63,8 +68,9 @@ async def meddle(others: Others) -> None:
 
 async def met(server: Server, others: Others) -> None:
     """Checks that each policy was kept to."""
-    assert await image(others, "repaired") == "nginx:1.27"
-    assert drifted(await shown(server, "repaired")) == "Repaired"
+    for name in ("repaired", *CHANGED_KINDS):
+        assert await image(others, name) == "nginx:1.27"
+        assert drifted(await shown(server, name)) == "Repaired"
     assert await image(others, "reported") == EVIL
     reported = await shown(server, "reported")
     assert (reported.image, drifted(reported)) == ("nginx:1.27", "FieldManagerConflict")
@@ -80,7 +86,7 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
     async with SimulatedCluster(speed=10.0) as cluster:
         others = Others(cluster)
         async with running_server(database, tmp_path, cluster=cluster) as server:
-            await furnish(server, *POLICIES, "calm", "labelled", "deleted")
+            await furnish(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
         await meddle(others)
         with written(cluster) as writes:
             async with running_server(database, tmp_path, cluster=cluster) as server:
@@ -99,7 +105,7 @@ async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_p
     """Neither where the marks agree, nor where none were noted."""
     async with SimulatedCluster(speed=10.0) as cluster:
         async with running_server(database, tmp_path, cluster=cluster) as server:
-            await furnish(server, *POLICIES)
+            await furnish(server, *POLICIES, *KINDS)
         for forget in (False, True):
             if forget:
                 async with database.owner() as sql:
@@ -149,7 +155,7 @@ async def test_a_hand_over_finds_what_nobody_saw(
         running_server(database, tmp_path, cluster=cluster),
     ):
         others = Others(cluster)
-        await furnish(server, *POLICIES, "calm", "labelled", "deleted")
+        await furnish(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
         async with database.system() as sql:
             await sql.execute(
                 "UPDATE leases SET owner = 'nobody', epoch = epoch + 1, expires_at = now() + interval '1 hour' "

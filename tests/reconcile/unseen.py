@@ -30,6 +30,20 @@ POLICIES = {
 }
 
 
+# Containers of other kinds, all of the policy REPAIR, and where their workloads are.
+KINDS: dict[str, dict[str, Any]] = {
+    "db": {
+        "stateful_set": pb.StatefulSetSettings(
+            claim_templates=[pb.ClaimTemplate(name="data", size="1Gi", access_modes=["ReadWriteOnce"])]
+        ),
+        "replicas": 2,
+    },
+    "agent": {"daemon_set": pb.DaemonSetSettings()},
+    "batch": {"job": pb.JobSettings(), "command": ["sleep", "3600"]},
+}
+CHANGED_KINDS = {"db": f"{_APPS}/statefulsets/db", "agent": f"{_APPS}/daemonsets/agent"}
+
+
 def deployment(name: str) -> str:
     """Where a Deployment is."""
     return f"{_APPS}/deployments/{name}"
@@ -131,7 +145,7 @@ async def furnish(server: Server, *names: str) -> None:
     await admin.storage.create_volume(namespace=SPACE, volume=claim)
     for name in names:
         account = "robot" if name == "labelled" else ""
-        container = wanted(name, service_account=account)
+        container = wanted(name, service_account=account, **KINDS.get(name, {}))
         await admin.containers.create(namespace=SPACE, container=container)
     await agreeing(server, seconds=30.0)
 

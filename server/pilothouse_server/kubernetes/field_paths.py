@@ -20,6 +20,8 @@ import msgspec
 from pilothouse_manifests.paths import keyed_lists
 from pilothouse_server.kubernetes.objects import Manifest
 
+# Lists of whole objects, to each of which the cluster adds defaults. They have one owner, and so one path.
+_LISTS_OF_OBJECTS = ("volumeClaimTemplates",)
 _KEYED_LISTS = keyed_lists()
 
 _KEY = re.compile(r'(?P<name>\w*)=(?P<value>"(?:[^"\\]|\\.)*"|[^,\]]+),?')
@@ -149,8 +151,18 @@ def _differing(said: Any, before: Any, after: Any, path: str, name: str) -> Iter
                 yield at
             else:
                 yield from _differing(item, old, new, at, "")
+    elif name in _LISTS_OF_OBJECTS and _are_alike(said, before, after):
+        parts = (
+            part for three in zip(said, before, after, strict=True) for part in _differing(*three, path, "")
+        )
+        if any(True for _ in parts):
+            yield path
     elif before != after:
         yield path
+
+
+def _are_alike(*lists: Any) -> bool:
+    return all(isinstance(each, list) for each in lists) and len({len(each) for each in lists}) == 1
 
 
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:

@@ -52,6 +52,10 @@ _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCh
 _TRUE: Final = frozenset({
     "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "enableServiceLinks", "hostUsers", "runAsNonRoot",
 })  # fmt: skip
+# The cluster writes these into the template of each Job (recording 20).
+_LABELS_OF_A_JOB: Final = frozenset({
+    "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name",
+})  # fmt: skip
 _SERVICE_ACCOUNT: Final = ".template.spec.serviceAccount"
 
 
@@ -136,7 +140,9 @@ def _is_default(path: str, manifest: Manifest, live: Manifest) -> bool:
     value = field_paths.value_at(live, path)
     if value is None:
         return True
-    if path.endswith("]") or ".spec.template.metadata." in path:
+    if ".spec.template.metadata." in path:
+        return manifest["kind"] == "Job" and path.rpartition(".labels.")[2] in _LABELS_OF_A_JOB
+    if path.endswith("]"):
         return False
     key = path.rpartition(".")[2]
     if value is False or value in ("", [], {}):

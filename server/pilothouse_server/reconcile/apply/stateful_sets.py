@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from pilothouse_manifests.workloads import DELETE, PARALLEL, RETAIN
 from pilothouse_server.containers import manifests
@@ -96,23 +96,14 @@ async def explained(client: LeasedClient, manifest: Manifest, refusal: Invalid) 
     """Returns the refusal of an apply in our words, if others made the StatefulSet with another immutable field."""
     kind, metadata = manifest["kind"], manifest["metadata"]
     live = await client.read(STATEFUL_SETS, metadata["namespace"], metadata["name"])
-    for path in FIXED_PATHS:
-        there, ours = field_paths.value_at(live, path), field_paths.value_at(manifest, path)
-        if ours is not None and not _holds(there, ours):
-            value = f' is "{there}" in place of "{ours}"' if isinstance(ours, str) else " differs"
-            message = f"{kind} {metadata['name']} {path}{value}: it is immutable: {REMEDY}"
-            return Invalid(message, code=refusal.code, status_reason=REPLACE_NEEDED)
-    return refusal
-
-
-def _holds(there: Any, ours: Any) -> bool:
-    """Returns whether a value has all that we apply; the cluster adds defaults."""
-    if isinstance(ours, dict):
-        return isinstance(there, dict) and all(_holds(there.get(key), value) for key, value in ours.items())
-    if isinstance(ours, list):
-        same_length = isinstance(there, list) and len(there) == len(ours)
-        return same_length and all(_holds(*pair) for pair in zip(there, ours, strict=True))
-    return bool(there == ours)
+    paths = [path for path in field_paths.differing(manifest, manifest, live) if path.startswith(FIXED_PATHS)]
+    if not paths:
+        return refusal
+    path = paths[0]
+    there, ours = field_paths.value_at(live, path), field_paths.value_at(manifest, path)
+    value = f' is "{there}" in place of "{ours}"' if isinstance(ours, str) else " differs"
+    message = f"{kind} {metadata['name']} {path}{value}: it is immutable: {REMEDY}"
+    return Invalid(message, code=refusal.code, status_reason=REPLACE_NEEDED)
 
 
 async def before_scale(
