@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 
@@ -11,6 +12,10 @@ from pilothouse_server.containers.model import ContainerSpec
 from pilothouse_server.containers.operations import run as run_container
 from pilothouse_server.containers.operations import stop as stop_container
 from pilothouse_server.containers.workload_settings import CronJobSettings, JobSettings
+from pilothouse_server.kubernetes.objects import Job, JobState, ObjectCondition, ObjectMeta
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_simulator.values.resources import CRON_JOBS, EVENTS, JOBS
 from tests.reconcile.test_kills import die_at, next_server, settled
 from tests.reconcile.world import World
@@ -131,3 +136,19 @@ async def test_a_job_that_its_ttl_removed_unseen_has_failed_and_is_not_made_agai
     (failed,) = (each for each in seen.observed.conditions if each.type == "Failed")
     assert (failed.reason, failed.made_from) == ("Removed", "web")
     assert begun(here) == ["web"]
+
+
+def test_an_end_that_comes_while_another_one_is_written_is_kept() -> None:
+    view, uid = ClusterView(AppliedGenerations(), lambda: None), str(uuid4())
+    complete = JobState(conditions=(ObjectCondition("Complete", "True"),))
+
+    def deleted(name: str) -> None:
+        job = Job(metadata=ObjectMeta(name=name, labels={CONTAINER_UID: uid}), status=complete)
+        view.workload_changed("Job", None, job)
+        view.workload_changed("Job", job, None)
+
+    deleted("web-1")
+    written = list(view.containers[uid].ended)
+    deleted("web-2")
+    view.forget_ended(uid, written)
+    assert list(view.containers[uid].ended) == [("Job", "web-2")]

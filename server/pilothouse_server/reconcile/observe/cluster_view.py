@@ -8,7 +8,7 @@ throughout: informers call it from their loops, the observer reads it between aw
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 
 from pilothouse_server.kubernetes import marks
@@ -166,11 +166,12 @@ class ClusterView:
             for where, each in objects.workloads.items()
         )
 
-    def forget_ended(self, uid: str) -> None:
-        """Their end is written."""
+    def forget_ended(self, uid: str, names: Iterable[tuple[str, str]]) -> None:
+        """Forgets workloads that had ended, by kind and name: their end is written."""
         objects = self.containers.get(uid)
         if objects is not None and objects.ended:
-            objects.ended.clear()
+            for name in names:
+                objects.ended.pop(name, None)
             if objects.empty:
                 del self.containers[uid]
 

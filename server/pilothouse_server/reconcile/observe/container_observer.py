@@ -210,12 +210,17 @@ class ContainerObserver(StatusObserver):
         async with self.cluster.transaction() as transaction:
             locked = await container_status.lock_free_uids(transaction, self.cluster.name, uids)
             changes = []
+            # Of this moment, with the observation: others may end while it is written.
+            ended: dict[str, list[tuple[str, str]]] = {}
+            runs: dict[str, tuple[ContainerRun, ...]] = {}
             async for container in cooperatively(locked):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
+                if lists_runs(container):
+                    runs[container.uid] = self._runs(container, observation)
+                    ended[container.uid] = list(self._objects(container).ended)
                 changes.append(self._change(container, observation))
             written = await container_status.write(transaction, changes, "kubernetes")
-            runs = {each.uid: self._runs(each, seen[each.uid]) for each in locked if lists_runs(each)}
             await self._write_runs(transaction, locked, written, runs)
             missing = [
                 int(c.id)
@@ -232,7 +237,7 @@ class ContainerObserver(StatusObserver):
             self._remember(container, seen[container.uid])
             if container.uid in runs:
                 self._written_runs[container.uid] = container.spec.run, runs[container.uid]
-                self.view.forget_ended(container.uid)
+                self.view.forget_ended(container.uid, ended[container.uid])
             self._explanations.record(container, seen[container.uid])
         for uid in left:
             if uid in known:
@@ -242,14 +247,17 @@ class ContainerObserver(StatusObserver):
         await self._explanations.request_due({each.uid: (each, seen[each.uid]) for each in locked})
         self._note_images(locked)
 
+    def _objects(self, container: Container) -> Objects:
+        return self.view.containers.get(container.uid) or Objects()
+
     def _runs(self, container: Container, observation: Observation) -> tuple[ContainerRun, ...]:
-        objects = self.view.containers.get(container.uid) or Objects()
+        objects = self._objects(container)
         if workload_type(container).scheduled:
             return runs_of_schedule(container, objects.jobs, observation.pods)
         return runs_of(container, objects.all_workloads.values(), observation.pods)
 
     def _workload(self, container: Container) -> WorkloadObject | None:
-        objects = self.view.containers.get(container.uid) or Objects()
+        objects = self._objects(container)
         found = objects.all_workloads.get((workload_type(container).kind, container.kubernetes_name))
         if isinstance(found, CronJob):
             return msgspec.structs.replace(found, jobs=in_order(objects.jobs))
@@ -286,7 +294,7 @@ class ContainerObserver(StatusObserver):
     def _note_images(self, containers: list[Container]) -> None:
         """Records the images of the pods that are not written yet."""
         for container in containers:
-            objects = self.view.containers.get(container.uid) or Objects()
+            objects = self._objects(container)
             if found := self._images.unwritten(container, objects.pods.values()):
                 self._images_seen[container.uid] = (container, found)
         if self._images_seen and self._images_due is None:
@@ -314,7 +322,7 @@ class ContainerObserver(StatusObserver):
         self._images_due = None
 
     def _observe(self, container: Container, now: datetime) -> Observation:
-        objects = self.view.containers.get(container.uid) or Objects()
+        objects = self._objects(container)
         pods: Iterable[Pod] = objects.pods.values()
         replica_sets: Iterable[ReplicaSet] = objects.replica_sets.values()
         return observe(
