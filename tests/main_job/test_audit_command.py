@@ -46,7 +46,7 @@ async def test_records_are_listed_by_options_and_shown_as_they_are(server: Serve
     either = 'resource_name = "tried" OR error_code = ALREADY_EXISTS'
     assert await names("--filter", either, "--failed") == [("kept", "ALREADY_EXISTS")]
 
-    table = await shell.succeed("audit", "list", "--type", "namespace", "--action", "create")
+    table = await shell.succeed("audit", "list", "--type", "namespace", "--action", "create", "-o", "wide")
     (made,) = await shell.read("audit", "list", "--filter", 'resource_name = "kept" AND error_code = OK')
     assert made["operation_id"] in table
     shown = await shell.read("audit", "get", made["operation_id"])

@@ -224,7 +224,7 @@ async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path
     assert 'cluster "local" is not available' in answer.events_unavailable
     outcome = await shell.run("containers", "get", "web", *WHERE)
     assert outcome.code == 0
-    assert outcome.output.splitlines()[1].startswith("shop")
+    assert outcome.output.splitlines()[1].startswith("web")
     assert 'no events: cluster "local" is not available' in outcome.errors
     data = await shell.read("volumes", "get", "files", *WHERE)
     assert data["events"] == []
