@@ -18,7 +18,7 @@ from pilothouse_server.config.repository import configs
 from pilothouse_server.containers.repository import containers
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics.repository import series
-from pilothouse_server.storage import repository
+from pilothouse_server.storage.repository import volumes
 from pilothouse_server.store import statements
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.results import Row
@@ -109,12 +109,12 @@ async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[i
     with pytest.MonkeyPatch.context() as patch:
         # The further use of the rows does not matter here.
         patch.setattr(containers, "_ready", _as_they_are)
-        patch.setattr(repository, "_ready", _as_they_are)
+        patch.setattr(volumes, "_ready", _as_they_are)
         patch.setattr(configs, "_ready", _as_they_are)
         if noun == "containers":
             return (await containers.list_ready(transaction, page, **narrowed))[1]
         if noun == "volumes":
-            return (await repository.list_volumes(transaction, page, **narrowed))[1]
+            return (await volumes.list_volumes(transaction, page, **narrowed))[1]
         return (await configs.list_page(transaction, "config_map", page, **narrowed))[1]
 
 
