@@ -184,7 +184,10 @@ async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
 async def test_a_server_goes_on_once_a_standby_is_promoted(
     tmp_path: Path, start_migrated: StartMigrated
 ) -> None:
-    async with replicated(tmp_path, start_migrated) as pair, running_server(pair.database, tmp_path) as server:
+    async with (
+        replicated(tmp_path, start_migrated) as pair,
+        running_server(pair.database, tmp_path) as server,
+    ):
 
         async def begin() -> None:
             send_to_all(pair.primary, signal.SIGKILL)
