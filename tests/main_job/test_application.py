@@ -99,7 +99,8 @@ async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Pa
             while seen != names:
                 line = (await watched.readline()).decode()
                 assert line, "the watch ended"
-                seen |= {name for name in names if f" {name} " in line and "RUNNING" in line}
+                cells = line.split("\t")
+                seen |= names.intersection(cells) if "RUNNING" in cells else set()
     records = await shell.succeed("audit", "list", "--namespace", "boutique", "--filter", 'action = "create"')
     assert all(name in records for name in names)
     assert "admin" in records

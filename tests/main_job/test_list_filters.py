@@ -40,6 +40,11 @@ _NOT_FILTERED = {
         "medium": "a choice within the document of an emptyDir's fields",
         "optional": "a choice within the document of a config map's or secret's fields",
     },
+    "ListObjects": {
+        "document": "a document as text; api_version, kind and labels are filtered",
+        "document_digest": "it changes with every change of the document",
+        "observed_status": _WHOLE,
+    },
     "ListServices": dict.fromkeys(
         (
             "allocate_load_balancer_node_ports",

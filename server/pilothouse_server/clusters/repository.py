@@ -50,7 +50,7 @@ _FILTERS = {
     **filter_fields(
         CLUSTERS,
         "name display_name api_server reason message version uid last_seen_time stale_since create_time"
-        " update_time credentials_expire_time labels",
+        " update_time credentials_expire_time labels forbid_blocking_budgets",
     ),
 }
 _ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}

@@ -55,7 +55,11 @@ register_constraint(
 )
 _TAKEN_HOSTS = text("SELECT taken_hosts(:cluster, NULL, CAST(:hosts AS text[]))")
 _NAMES = {name.upper(): name for name in ("active", "inactive")}
+_POLICIES = {name.upper(): name for name in ("open", "protected")}
 _FILTERS = {
+    "network_policies": FilterField(
+        NAMESPACES.c.network_policies, FilterKind.ENUM, _POLICIES, "NETWORK_POLICIES_"
+    ),
     "status": FilterField(NAMESPACES.c.status, FilterKind.ENUM, _NAMES, "NAMESPACE_STATUS_"),
     **filter_fields(
         NAMESPACES,
