@@ -233,7 +233,9 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
 async def furnish(world: World, *namespaces: str) -> None:
     """Makes the target of every mutation in each of some namespaces, and the users and roles that some need."""
     # An object that an administrator makes is changed by administrators alone.
-    without_power = await world.make_user("-".join(("maker", *namespaces)), {"": "operator"})
+    # Its name is in answers, and may not be that of a namespace.
+    maker_name = "-".join(("maker", *(each[-1] for each in namespaces)))
+    without_power = await world.make_user(maker_name, {"": "operator"})
     for namespace in namespaces:
         for noun, fields in _MADE.items():
             method = f"Create{noun}"
