@@ -42,6 +42,7 @@ _GIVEN = {
     "--address": "https://example.org",
     "--email": "ada@example.org",
     "image": "nginx:1.27",
+    "kind": "ingress",
     "replicas": "2",
 }
 
@@ -53,6 +54,7 @@ _MORE = {
     "configs update": ["--from-literal", "a=b"],
     "containers create": ["--image", "nginx:1.27"],
     "namespaces update": ["--display-name", "shop"],
+    "objects update": ["--label", "a=b"],
     "roles update": ["--display-name", "shop"],
     "secrets update": ["--remove", "a"],
     "services create": ["--container", "web"],

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse.container.v1 import container_pb2
 from pilothouse_simulator.values.resources import SERVICES
 from tests.client.command import Command, command_of_administrator
 from tests.network.conftest import Place
+from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full
 
@@ -33,14 +35,23 @@ async def test_a_service_is_made_shown_changed_and_deleted(place: Place, command
         ("http", 8080, "TCP"),
         ("dns", 53, "UDP"),
     ]
-    wide = await command("services", "list", "-o", "wide")
-    assert "OWNER" in wide.out
+    await place.client.containers.create(
+        namespace=place.name,
+        container=container_pb2.Container(
+            name="api", image="a:1", ports=[container_pb2.Port(name="http", container_port=80)]
+        ),
+    )
+
+    async def owner_is_shown() -> bool:
+        return "OWNER" in (await command("services", "list", "-o", "wide")).out
+
+    await poll_until(owner_is_shown)
     listed = await command("services", "list")
     assert "OWNER" not in listed.out
     assert f"80:{spec['ports'][0]['nodePort']}/TCP" in listed.out.replace("\n", "")
     shown = await command("services", "get", "web")
     assert "web: NoReadyEndpoints: " in shown.err
-    aimless = await command("services", "create", "api", "--port", "80")
+    aimless = await command("services", "create", "aimless", "--port", "80")
     assert aimless.code == 2
     assert "give --select KEY=VALUE with a label of theirs, or --container" in " ".join(aimless.err.split())
     wrong = await command("services", "update", "web", "--port", "http")

@@ -88,7 +88,7 @@ async def _roles(transaction: ReadTransaction, namespace_id: int) -> dict[str, A
 
 
 async def _write(store: Store, object_id: int, verdict: Condition) -> int:
-    async with store.system_write("objects") as transaction:
+    async with store.system_write("periodic") as transaction:
         stored = await repository.get(transaction, object_id, lock=True)
         if stored is None or stored.deletion_requested_at is not None:
             return 0
