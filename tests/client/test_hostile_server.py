@@ -54,7 +54,7 @@ _MORE = {
     "configs update": ["--from-literal", "a=b"],
     "containers create": ["--image", "nginx:1.27"],
     "namespaces update": ["--display-name", "shop"],
-    "objects update": ["--label", "a=b"],
+    "objects update": ["--protected"],
     "roles update": ["--display-name", "shop"],
     "secrets update": ["--remove", "a"],
     "services create": ["--container", "web"],
