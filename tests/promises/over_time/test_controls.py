@@ -39,7 +39,7 @@ async def test_a_broken_server_is_found(
         seconds=1.5,
         goes_on=True,
     )
-    # It may show at once, or only at the second look after the fault.
+    # It may show immediately, or only at the second look after the fault.
     found = [each.removeprefix("after ") for each in report.problems]
     missed = {each for each in problems if not any(problem.startswith(each) for problem in found)}
     assert missed == set(), report
