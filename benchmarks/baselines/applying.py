@@ -1,4 +1,4 @@
-"""Objects applied to a cluster by bare HTTP, so many at once: the time that a client needs that does nothing else."""
+"""Applies objects to a cluster by bare HTTP, several at a time: the time of a client that does nothing else."""
 
 from __future__ import annotations
 

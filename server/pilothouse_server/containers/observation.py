@@ -262,8 +262,8 @@ def _of_schedule(
     if refused and state.status == "running":
         return "running", *refused, schedule.recheck_seconds
     message, lacking = state.message, schedule.lacking
-    if lacking is not None and (told := refused_pod(events, lacking.metadata.uid)) is not None:
-        message = f"{message}: {FAILED_CREATE} {told}"
+    if lacking is not None and (refusal := refused_pod(events, lacking.metadata.uid)) is not None:
+        message = f"{message}: {FAILED_CREATE} {refusal}"
     return state.status, state.reason, message, schedule.recheck_seconds
 
 
@@ -427,8 +427,8 @@ def _refused_pods(
     if not events and before.reason == FAILED_CREATE:
         # They are not requested again yet, or too old for the cluster.
         return before.reason, before.message
-    told = refused_pod(events, workload.metadata.uid)
-    return None if told is None else (FAILED_CREATE, told)
+    refusal = refused_pod(events, workload.metadata.uid)
+    return None if refusal is None else (FAILED_CREATE, refusal)
 
 
 def _why_pending(

@@ -183,7 +183,7 @@ async def _candidate(
     if problems := [*unfit.problems(live), *_standing(live["metadata"])]:
         return ObjectCandidate(name, problems=tuple(problems))
     carried, notes = _converted(namespace, wanted, live, rights)
-    # The guard first: a dry run tells what the cluster has.
+    # The guard comes first, because a dry run shows what the cluster has.
     rights.check(namespace, None, carried, wanted.facts)
     # The label by which it is found needs a uid, which the row gets later.
     sample = msgspec.structs.replace(carried, uid="00000000-0000-0000-0000-000000000000")

@@ -173,7 +173,7 @@ async def _candidate(
         return ServiceCandidate(name, problems=tuple(problems))
     service, notes = _converted(namespace, live, rights)
     service = _by_name(service, orphans.containers)
-    # The guard first: a dry run tells what the cluster has.
+    # The guard comes first, because a dry run shows what the cluster has.
     rights.check(namespace, None, rules.checked(service))
     manifest = manifests.manifest(service)
     after = await client.dry_run(SERVICES, manifest, force=True)

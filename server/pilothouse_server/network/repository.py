@@ -152,7 +152,7 @@ def _whole_services() -> Select[Any]:
     return select(
         SERVICES, *IN_NAMESPACE, USERS.c.username.label("creator"), _container_uids().label("container_uids")
     ).select_from(
-        # An ended namespace holds nothing, so its rows need not be told apart here.
+        # An ended namespace holds nothing, so its rows need no distinction here.
         SERVICES.join(NAMESPACES, NAMESPACES.c.id == SERVICES.c.namespace_id).outerjoin(
             USERS, USERS.c.id == SERVICES.c.created_by
         )

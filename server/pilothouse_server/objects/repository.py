@@ -78,7 +78,7 @@ _ORDERS = {
     "create_time": OrderField(OBJECTS.c.created_at),
 }
 _WHOLE = select(OBJECTS, *IN_NAMESPACE, USERS.c.username.label("creator")).select_from(
-    # An ended namespace holds nothing, so its rows need not be told apart here.
+    # An ended namespace holds nothing, so its rows need no distinction here.
     OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id).outerjoin(
         USERS, USERS.c.id == OBJECTS.c.created_by
     )

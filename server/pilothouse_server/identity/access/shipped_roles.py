@@ -45,7 +45,7 @@ _READING: Final = {
 }
 
 
-# Of a container that runs already, what whoever is on call changes.
+# The verbs that somebody on call needs for containers that exist.
 _RESPONDING: Final = ("start", "stop", "pause", "resume", "restart", "run", "scale")
 
 
