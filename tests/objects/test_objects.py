@@ -271,6 +271,51 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
     await place.gone(STORE)
 
 
+async def test_secret_values_are_masked_for_callers_that_may_not_reveal(place: Place) -> None:
+    vault = {"api_version": "data.example.com/v1", "kind": "Vault"}
+    secret = ["spec.users.password", "status.token"]
+    refused = namespace_pb2.ObjectKind(**vault, secret_paths=["metadata.annotations[a.example/b]"])
+    opened = namespace_pb2.ObjectKind(
+        **vault, open_to=namespace_pb2.KIND_OPEN_TO_TENANTS, secret_paths=secret
+    )
+    mask = FieldMask(paths=["object_kinds"])
+    update = place.client.namespaces.update_cluster
+    with pytest.raises(InvalidArgumentError, match=r"object_kinds\[0\]\.secret_paths\[0\]"):
+        await update(name="local", cluster=namespace_pb2.Cluster(object_kinds=[refused]), update_mask=mask)
+    await update(name="local", cluster=namespace_pb2.Cluster(object_kinds=[opened]), update_mask=mask)
+    users = [{"name": "app", "password": "tap"}, {"name": "root", "password": "water"}]
+    hers = Place(place.server, place.cluster, place.name)
+    hers.client = await place.server.user(f"hers-{place.name}", {place.name: "operator"})
+    await hers.make(vault, {"spec": {"size": 2, "users": users}})
+
+    async def documents(of: Place) -> list[str]:
+        full = pb.OBJECT_VIEW_FULL
+        found = [(await of.get(vault)).document]
+        found += [each.document async for each in of.client.objects.list(namespace=of.name, view=full)]
+        async with of.client.objects.watch(namespace=of.name, view=full) as changes:
+            async for change in changes:
+                if change.kind is ChangeKind.SYNCED:
+                    labels = {"seen-by": "hers" if of is hers else "admin"}
+                    found.append((await of.change(vault, labels=labels)).document)
+                    continue
+                found.append(change.resource.document)
+                if change.kind is ChangeKind.MODIFIED:
+                    break
+        return found
+
+    shown = await documents(hers)
+    assert len(shown) >= 5
+    for text in shown:
+        spec = json.loads(text)["spec"]
+        assert spec["size"] == 2
+        assert [each["password"] for each in spec["users"]] == ["[redacted]", "[redacted]"], text
+    with pytest.raises(InvalidArgumentError, match=r"spec\.users\[\d\]\.password"):
+        await hers.change(vault, document=json.loads(shown[0]))
+    for text in await documents(place):
+        assert json.loads(text)["spec"]["users"] == users
+    await place.delete(vault)
+
+
 async def test_a_cluster_without_the_gateway_api_keeps_a_route_pending(place: Place) -> None:
     route = {"api_version": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute"}
     document = {

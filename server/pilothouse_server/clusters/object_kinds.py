@@ -18,6 +18,7 @@ from pilothouse_server.values.document_paths import parsed
 
 FIELDS: Final = ("object_kinds", "shared_gateways", "forbid_blocking_budgets")
 _GATEWAY: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_PUBLIC: Final = ("apiVersion", "kind", "metadata")
 
 
 def check(cluster: Cluster) -> None:
@@ -57,3 +58,9 @@ def _check_kind(each: ObjectKind, field: str) -> None:
             except ValueError:
                 words = "must be a path such as spec.users.password or metadata.annotations[example.com/key]"
                 raise invalid(f"{field}.{name}[{number}]", words) from None
+    for number, path in enumerate(each.secret_paths):
+        if parsed(path)[0] in _PUBLIC:
+            words = (
+                "must not begin with metadata: whoever lists an object sees its name, labels and annotations"
+            )
+            raise invalid(f"{field}.secret_paths[{number}]", words)

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse_server.objects.discovery import ListedKind
-from pilothouse_server.objects.model import CarriedObject, ObjectStatus
+from pilothouse_server.objects.masking import SecretMask
+from pilothouse_server.objects.model import CarriedObject, ObjectStatus, ObjectTexts
 from pilothouse_server.objects.repository import Rests
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
@@ -43,9 +44,9 @@ KIND: AnswerConverter[ListedKind, pb.ObjectKind] = AnswerConverter(ListedKind, p
 CACHE: MessageCache[CarriedObject, pb.Object] = MessageCache(BASIC, ("created_by",))
 
 
-def rest(document: str, observed_status: str) -> bytes:
+def rest(texts: ObjectTexts) -> bytes:
     """Returns the fields that complete a message."""
-    return pb.Object(document=document, observed_status=observed_status).SerializeToString()
+    return pb.Object(document=texts.document, observed_status=texts.observed_status).SerializeToString()
 
 
 def parts(item: CachedMessage | CarriedObject) -> tuple[bytes, bytes]:
@@ -56,7 +57,9 @@ def parts(item: CachedMessage | CarriedObject) -> tuple[bytes, bytes]:
     return CACHE.parts(item)
 
 
-def whole(items: Iterable[CachedMessage | CarriedObject], rests: Rests) -> Iterable[tuple[bytes, ...]]:
-    """Yields serialised objects in parts, with document and observed status by id."""
+def whole(
+    items: Iterable[CachedMessage | CarriedObject], rests: Rests, mask: SecretMask
+) -> Iterable[tuple[bytes, ...]]:
+    """Yields serialised objects in parts, with document and observed status by id, as a caller may see them."""
     for item in items:
-        yield (*parts(item), rest(*rests[item.id]))
+        yield (*parts(item), rest(mask.texts(rests[item.id])))

@@ -62,6 +62,17 @@ class ObservedObject(msgspec.Struct, frozen=True):
     stale_since: datetime | None = None
 
 
+class ObjectTexts(msgspec.Struct, frozen=True):
+    """The texts of an object that may be large and hold secret values, and what decides which values are."""
+
+    document: str
+    observed_status: str
+    namespace: str
+    cluster_name: str
+    api_group: str
+    kind: str
+
+
 class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     """An object as stored: desired, observed and the bookkeeping between them.
 
@@ -96,6 +107,18 @@ class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     def api_group(self) -> str:
         """The group of its kind; empty for the core group."""
         return self.api_version.rpartition("/")[0]
+
+    @property
+    def texts(self) -> ObjectTexts:
+        """Its document and observed status."""
+        return ObjectTexts(
+            self.document,
+            self.observed.observed_status,
+            self.namespace,
+            self.cluster_name,
+            self.api_group,
+            self.kind,
+        )
 
     @property
     def document_digest(self) -> str:

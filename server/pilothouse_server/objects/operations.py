@@ -17,7 +17,7 @@ from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
-from pilothouse_server.objects import documents, facts, guarding, kinds, repository
+from pilothouse_server.objects import documents, facts, guarding, kinds, masking, repository
 from pilothouse_server.objects.facts import KindFacts
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
@@ -52,6 +52,7 @@ class ObjectRights(msgspec.Struct, frozen=True):
         """
         placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
         place = CarriedPlace(namespace.name, namespace.kubernetes_name, self.keys, kind.compared)
+        masking.refuse_masks(documents.manifest(wanted), kind.secret_paths)
         self.labelling.check("object", namespace.name, stored, wanted)
         return guarding.admitted(stored, placed, place, self.may)
 

@@ -18,6 +18,7 @@ from pilothouse_server.objects.model import (
     ObjectBackend,
     ObjectCertificate,
     ObjectKey,
+    ObjectTexts,
     ObservedObject,
 )
 from pilothouse_server.objects.tables import OBJECTS
@@ -51,8 +52,8 @@ from pilothouse_server.values.resources import Condition
 
 register_constraint("uq_objects_name", lambda: already_exists("object", "of this kind and name"))
 
-# Document and observed status by id.
-Rests = dict[int, tuple[str, str]]
+# By id.
+Rests = dict[int, ObjectTexts]
 
 _STATUSES = {name.upper(): name for name in ("pending", "active", "failed", "deleted")}
 _HEALTHS = {name.upper(): name for name in ("unknown", "healthy", "progressing", "degraded")}
@@ -113,6 +114,13 @@ _WORKLOADS = text("""
 SELECT COALESCE(spec -> 'workload' ->> 'type', 'deployment') AS type, kubernetes_name FROM containers
 WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
   AND (CAST(:name AS text) = '' OR kubernetes_name = CAST(:name AS text))
+""")
+_SECRET_FIELDS = text("""
+SELECT c.name AS cluster_name, CASE WHEN k.api_version LIKE '%/%' THEN split_part(k.api_version, '/', 1) ELSE '' END
+    AS api_group, k.kind, k.secret_paths
+FROM clusters AS c
+CROSS JOIN LATERAL jsonb_to_recordset(c.object_kinds) AS k (api_version text, kind text, secret_paths jsonb)
+WHERE k.secret_paths IS NOT NULL
 """)
 # The pods of a container have its labels and those that it gives them alone.
 _SELECTED = text("""
@@ -189,7 +197,7 @@ async def list_objects(
         rows = (await transaction.connection.execute(query)).all()
         rows, next_page = finish_page(rows, order, page)
         return await _ready(transaction, rows), {}, next_page
-    whole = whole.add_columns(OBJECTS.c.document, OBJECTS.c.observed_status)
+    whole = _with_texts(whole)
 
     async def read(part: PageRequest) -> Sequence[Row]:
         return (
@@ -197,8 +205,26 @@ async def list_objects(
         ).all()
 
     rows, next_page = await read_page(read, order, page, _size)
-    rests = {row.id: (row.document, row.observed_status) for row in rows}
+    rests = {row.id: _texts(row) for row in rows}
     return await _ready(transaction, rows), rests, next_page
+
+
+@lru_cache(maxsize=8)
+def _with_texts(query: Select[Any]) -> Select[Any]:
+    return query.add_columns(
+        OBJECTS.c.document,
+        OBJECTS.c.observed_status,
+        OBJECTS.c.api_group,
+        OBJECTS.c.kind,
+        NAMESPACES.c.name.label("namespace_name"),
+        NAMESPACES.c.cluster_name,
+    )
+
+
+def _texts(row: Row) -> ObjectTexts:
+    return ObjectTexts(
+        row.document, row.observed_status, row.namespace_name, row.cluster_name, row.api_group, row.kind
+    )
 
 
 def _size(row: Row) -> int:
@@ -227,27 +253,35 @@ async def stream_ready(
     *,
     message_format: int,
     full: bool,
-) -> AsyncIterator[tuple[CachedMessage | CarriedObject, tuple[str, str] | None]]:
+) -> AsyncIterator[tuple[CachedMessage | CarriedObject, ObjectTexts | None]]:
     """Yields every object that matches, by namespace and name, not rendered where a message is stored.
 
     With `full` also its document and observed status.
     """
     whole = cached(message_format)
     if full:
-        whole = whole.add_columns(OBJECTS.c.document, OBJECTS.c.observed_status)
+        whole = _with_texts(whole)
     most = 16 if full else 250
     async for rows in read_matching(transaction.connection, whole, OBJECTS, wanted, most_rows=most):
         for row, each in zip(rows, await _ready(transaction, rows), strict=True):
-            yield each, (row.document, row.observed_status) if full else None
+            yield each, _texts(row) if full else None
 
 
-async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[str, ObjectTexts]:
     """Returns document and observed status of the objects with these uids."""
-    query = select(OBJECTS.c.uid, OBJECTS.c.document, OBJECTS.c.observed_status).where(
-        OBJECTS.c.uid.in_(list(uids))
+    query = _with_texts(
+        select(OBJECTS.c.uid)
+        .select_from(OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id))
+        .where(OBJECTS.c.uid.in_(list(uids)))
     )
     rows = (await transaction.connection.execute(query)).all()
-    return {str(row.uid): (row.document, row.observed_status) for row in rows}
+    return {str(row.uid): _texts(row) for row in rows}
+
+
+async def secret_fields(transaction: ReadTransaction) -> list[tuple[str, str, str, list[str]]]:
+    """Returns the secret paths of kinds that clusters open, with cluster, group and kind."""
+    rows = (await transaction.connection.execute(_SECRET_FIELDS)).all()
+    return [(row.cluster_name, row.api_group, row.kind, row.secret_paths) for row in rows]
 
 
 async def cluster_settings(transaction: ReadTransaction, cluster_name: str) -> Mapping[str, Any] | None:

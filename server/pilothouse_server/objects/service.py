@@ -17,7 +17,7 @@ from pilothouse_server.kubernetes.events import EventSubject
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
-from pilothouse_server.objects import facts, messages, operations, records
+from pilothouse_server.objects import facts, masking, messages, operations, records
 from pilothouse_server.objects.discovery import kinds_of
 from pilothouse_server.objects.dry_run import check_on_cluster
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
@@ -76,6 +76,7 @@ class ObjectService:
         """Returns one object; its events are requested after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, _key(request))
+            found = await masking.shown(transaction, found, call.may)
         _describe(call, found)
         shown = messages.BASIC if request.view == pb.OBJECT_VIEW_BASIC else messages.OBJECT
         response = pb.GetObjectResponse(object=shown.to_proto(found))
@@ -102,8 +103,9 @@ class ObjectService:
                 message_format=messages.CACHE.format,
                 full=full,
             )
-        if full:
-            return await _LIST.answer(messages.whole(found, rests), next_page)
+            mask = await masking.of_clusters(transaction, call.may) if full else None
+        if mask is not None:
+            return await _LIST.answer(messages.whole(found, rests, mask), next_page)
         return await _LIST.answer(map(messages.parts, found), next_page)
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, call: Call) -> pb.UpdateObjectResponse:
@@ -173,7 +175,8 @@ class ObjectService:
         The warnings are `ours` and those of that cluster.
         """
         _describe(call, carried)
-        shown = messages.OBJECT.to_proto(carried)
+        seen = await masking.shown(await call.transaction(), carried, call.may)
+        shown = messages.OBJECT.to_proto(seen)
         if not call.validate_only:
             return shown, map(wire.WARNING.to_proto, ours)
         await call.leave_transaction()
@@ -191,15 +194,18 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         wanted.fields,
     )
     full = call.request.view == pb.OBJECT_VIEW_FULL
+    mask = await masking.of_clusters(transaction, call.may) if full else None
     async for item, rest in operations.stream_ready(
         transaction, matching, message_format=messages.CACHE.format, full=full
     ):
-        yield b"".join((*messages.parts(item), messages.rest(*rest) if rest is not None else b""))
+        completed = b"" if rest is None or mask is None else messages.rest(mask.texts(rest))
+        yield b"".join((*messages.parts(item), completed))
 
 
-async def _rests(transaction: ReadTransaction, uids: Sequence[str]) -> Mapping[str, bytes]:
+async def _rests(transaction: ReadTransaction, uids: Sequence[str], call: Call) -> Mapping[str, bytes]:
     found = await operations.rests_of(transaction, uids)
-    return {uid: messages.rest(*rest) for uid, rest in found.items()}
+    mask = await masking.of_clusters(transaction, call.may)
+    return {uid: messages.rest(mask.texts(rest)) for uid, rest in found.items()}
 
 
 def _fields(request: Any) -> Mapping[str, str]:

@@ -145,7 +145,7 @@ class Watched:
     `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
     and its caller sees. `statuses` are the words of the request's field `status`, where it has one. `fields` returns
     the fields of its `message` that a request names. Of resources that are large, an event holds a part: where a
-    request `is_full`, `rests` reads the rest by their uids.
+    request `is_full`, `rests` reads the rest by their uids, as the caller may see it.
     """
 
     resource_type: str | frozenset[str]
@@ -153,7 +153,7 @@ class Watched:
     statuses: Mapping[int, str] = field(default_factory=dict)
     message: type[Message] | None = None
     fields: Callable[[Any], Mapping[str, str]] | None = None
-    rests: Callable[[ReadTransaction, Sequence[str]], Awaitable[Mapping[str, bytes]]] | None = None
+    rests: Callable[[ReadTransaction, Sequence[str], Call], Awaitable[Mapping[str, bytes]]] | None = None
     is_full: Callable[[Any], bool] | None = None
 
     def number(self, name: str) -> int:
@@ -392,7 +392,7 @@ class _Changes:
             rests: Mapping[str, bytes] = {}
             if uids:
                 async with self._call.read() as transaction:
-                    rests = await completing.rests(transaction, sorted(set(uids.values())))
+                    rests = await completing.rests(transaction, sorted(set(uids.values())), self._call)
             for event in part:
                 yield event, rests.get(uids.get(event.revision, ""), b"")
 

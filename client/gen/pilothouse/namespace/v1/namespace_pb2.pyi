@@ -661,7 +661,8 @@ class ObjectKind(_message.Message):
     @_builtins.property
     def secret_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields whose values are secrets: paths such as `spec.users.password`, in which `*` stands for any key and items of
-        lists need no step. Records show that they changed and no more.
+        lists need no step. Records show that they changed and no more; callers without `config.reveal` in the namespace get
+        `[redacted]` in their place. A path must not begin with `metadata`.
         """
 
     @_builtins.property
