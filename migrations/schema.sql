@@ -1186,6 +1186,30 @@ COMMENT ON FUNCTION public.forget_revisions() IS 'Deletes the revisions of rows 
 
 
 --
+-- Name: hosts_of_namespace(bigint, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    SELECT n.allowed_hosts INTO allowed_hosts
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]) IS 'The hosts that a namespace may use, as the caller sees it; null: there is none.';
+
+
+--
 -- Name: hosts_overlap(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -15208,6 +15232,15 @@ REVOKE ALL ON FUNCTION public.forget_rendered_messages() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION public.forget_revisions() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.hosts_of_namespace(p_user_id bigint, p_namespace text, OUT allowed_hosts text[]) TO pilothouse_system;
 
 
 --

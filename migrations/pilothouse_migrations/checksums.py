@@ -31,6 +31,7 @@ CHECKSUMS: Final = {
     "0118": "56915009f7a8018b5f396e74a218b4d57838a2ec24979b639fd99ff307df6a0c",
     "0119": "133b3eae3a8dd76ada8134877c1fcf458a8ef03cbc45f6597c940d8de8363db0",
     "0120": "016086c6083f078d58b9d4bae43e56c96de0f3cf4c489ea4828ac2da26d22182",
+    "0121": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -70,6 +71,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "fold_quota_changes": ("701de6a8bacf9597ebe1337db937eb4cf256a3bf2fea79a3885ecbedfd04f135", "0101"),
     "forget_rendered_messages": ("d9ba6e72ebcd06dd31c0f2f370a6096286b284b3f6372a21ba00d3d4b90fda50", "0101"),
     "forget_revisions": ("72ca5fe9c29a25b39a571ba18afba9c797ad113783f58a1d55340aa23c6fbda5", "0115"),
+    "hosts_of_namespace": ("567731863699dfc9d4a064c03ac6bca76c202258f373edf2de30544ffcfc3075", "0121"),
     "hosts_overlap": ("11fe13f13d1e9ffe084f0a75b5d54cbe0ba1e56789567e5da043bf22d77e46b9", "0116"),
     "keep_program_images": ("ba1f080497a9c7badb405ccf03218e873b2e8e94f3fa38d3377b6e68e830cfe8", "0114"),
     "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),

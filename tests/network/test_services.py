@@ -255,7 +255,7 @@ async def test_what_leads_past_the_namespace_needs_a_permission(place: Place) ->
             "service.load_balancer_class",
             {"type": pb.SERVICE_TYPE_LOAD_BALANCER, "load_balancer_class": "x/y"},
         ),
-        ("service.annotations", {"annotations": {"external-dns.alpha.kubernetes.io/hostname": "a.example"}}),
+        ("service.annotations", {"annotations": {"example.com/load-balancer": "public"}}),
     ]
     mine = Place(place.server, place.cluster, place.name)
     mine.client = tenant
@@ -270,6 +270,41 @@ async def test_what_leads_past_the_namespace_needs_a_permission(place: Place) ->
         await place.make(f"theirs-{number}", **fields)
         await mine.change(f"theirs-{number}", labels={"a": "b"})
     await mine.make("plain", type=pb.SERVICE_TYPE_LOAD_BALANCER)
+
+
+async def test_names_for_external_dns_must_be_hosts_of_the_namespace(place: Place) -> None:
+    mine = f"{place.name}.example.com"
+    hosts = namespace_pb2.Namespace(allowed_hosts=[f"*.{mine}"])
+    await place.client.namespaces.update(
+        name=place.name, namespace=hosts, update_mask=FieldMask(paths=["allowed_hosts"])
+    )
+    tenant = Place(place.server, place.cluster, place.name)
+    tenant.client = await place.server.user(f"nina-{place.name}", {place.name: "developer"})
+
+    def named(host: str) -> dict[str, str]:
+        return {"external-dns.alpha.kubernetes.io/hostname": host}
+
+    def port(host: str) -> container_pb2.Port:
+        return container_pb2.Port(container_port=80, service_annotations=named(host))
+
+    await tenant.make("good", annotations=named(f"web.{mine}, www.{mine}"))
+    await tenant.run("short", port(f"short.{mine}"))
+    theirs = "web.elsewhere.example.com"
+    for caller in (tenant, place):
+        for call, field in (
+            (caller.make("bad", annotations=named(f"web.{mine},{theirs}")), "service.annotations"),
+            (caller.change("good", annotations=named(theirs)), "service.annotations"),
+            (caller.run("other", port(theirs)), "container.ports[0].service_annotations"),
+        ):
+            with pytest.raises(FailedPreconditionError) as refused:
+                await call
+            assert refused.value.reason == "HOST_NOT_ALLOWED"
+            assert dict(refused.value.metadata) == {"field": field, "host": theirs}
+    # A host that it has stays when the namespace loses the pattern.
+    await place.client.namespaces.update(
+        name=place.name, namespace=namespace_pb2.Namespace(), update_mask=FieldMask(paths=["allowed_hosts"])
+    )
+    await tenant.change("good", labels={"a": "b"})
 
 
 async def test_a_namespace_restricts_the_types_of_its_services(place: Place) -> None:

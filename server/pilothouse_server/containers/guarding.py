@@ -17,7 +17,7 @@ The rights that a container was admitted with are stored with it, and the reconc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -39,9 +39,22 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE
 from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
+from pilothouse_server.guard import hosts
+from pilothouse_server.guard.annotation_keys import DNS_NAMES
 from pilothouse_server.guard.checks import ACCOUNT, OBEYED_KEYS, shown
 from pilothouse_server.guard.inspection import violations
-from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED, Admitted, GuardViolation, Keys, Steps
+from pilothouse_server.guard.model import (
+    HOST,
+    HOST_PATH,
+    PRIVILEGED,
+    UNCOMPARED,
+    UNGUARDED,
+    Admitted,
+    CarriedFacts,
+    GuardViolation,
+    Keys,
+    Steps,
+)
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.objects import KubernetesObject
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE, NAMESPACE_UID
@@ -166,6 +179,32 @@ def without_guarded(container: Container, keys: Keys) -> Container:
     return msgspec.structs.replace(container, ports=ports, labels=labels, annotations=annotations)
 
 
+def names_new_hosts(wanted: Container, stored: Container | None) -> bool:
+    """Returns whether annotations of its Services give hosts that they did not give before."""
+    before = set() if stored is None else _dns_names(stored)
+    return not _dns_names(wanted) <= before
+
+
+def refuse_hosts(wanted: Container, stored: Container | None, allowed_hosts: Collection[str]) -> None:
+    """Raises FailedPrecondition HOST_NOT_ALLOWED for the first new host that the namespace may not use."""
+    facts = CarriedFacts(allowed_hosts=allowed_hosts)
+    before = set()
+    if stored is not None:
+        before = {(name, each.right) for name, each in _of_services(stored, UNGUARDED, facts)}
+    for name, each in _of_services(wanted, UNGUARDED, facts):
+        if each.rule == HOST and (name, each.right) not in before:
+            raise hosts.refusal(each, f"container.ports[{_port_of(wanted, name)}].service_annotations")
+
+
+def _dns_names(container: Container) -> set[tuple[str, str, str]]:
+    return {
+        (port.service_name, key, text)
+        for port in container.ports
+        for key, text in port.service_annotations.items()
+        if key in DNS_NAMES
+    }
+
+
 def refuse_account(container: Container, found: KubernetesObject) -> None:
     """Raises Refused where its pods would run as this account of the cluster, and nobody was allowed that.
 
@@ -250,10 +289,13 @@ def _refuse_keys(
         raise _denied(wanted, each, field)
 
 
-def _of_services(container: Container, keys: Keys) -> Iterator[tuple[str, GuardViolation]]:
+def _of_services(
+    container: Container, keys: Keys, facts: CarriedFacts = UNCOMPARED
+) -> Iterator[tuple[str, GuardViolation]]:
+    home = container.kubernetes_namespace
     for service in manifests.services(container):
         name = service["metadata"]["name"]
-        for each in violations(service, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS):
+        for each in violations(service, namespace=home, keys=keys, ours=_OURS, facts=facts):
             yield name, each
 
 

@@ -1,5 +1,5 @@
 """The limits that an administrator sets to the containers of a namespace: types and number of Services, storage,
-sources of the cluster.
+sources of the cluster, hosts.
 
 They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
 refused for them. They hold at the create or the change; present ones stay.
@@ -12,6 +12,7 @@ from pilothouse_server.containers import repository
 from pilothouse_server.containers.external_sources import SourceReference, references
 from pilothouse_server.containers.extra_fields import check_by_schema, schemas_of
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.guarding import names_new_hosts, refuse_hosts
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
 from pilothouse_server.containers.owned_volumes import needs_more_claims
@@ -93,18 +94,20 @@ async def _refuse_storage(
 async def refuse_unfit(
     target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
 ) -> None:
-    """Compares new references and extra fields with the namespace and its cluster, in that order.
+    """Compares new references, hosts and extra fields with the namespace and its cluster, in that order.
 
     `wanted` is placed in its namespace.
 
     Raises:
-        FailedPrecondition: a source of the cluster that the namespace does not allow.
+        FailedPrecondition: a source of the cluster, or a host, that the namespace does not allow.
         InvalidArgument: extra fields that the version of the cluster does not have so.
     """
     if new := _new_external(wanted, stored):
         allowed = await repository.allowed_external_sources(target, namespace)
         for each in new:
             configs.refuse_unlisted(namespace, allowed, each.field, each.kind, each.name)
+    if names_new_hosts(wanted, stored):
+        refuse_hosts(wanted, stored, await repository.allowed_hosts(target, namespace))
     fields = wanted.spec.extra_fields
     if fields and (stored is None or fields != stored.spec.extra_fields):
         found = Findings()

@@ -1,4 +1,4 @@
-"""Annotations of carried objects: an allow-list by kind, and the annotations that name hosts.
+"""Annotations of carried objects and Services: an allow-list by kind, and the annotations that name hosts.
 
 Controllers act by annotations with rights of their own. Left out on purpose, because each reaches beyond its namespace
 or into the configuration that all tenants share, and so needs `object.privileged`: nginx's snippets, `auth-url`,
@@ -65,10 +65,10 @@ _ALB: Final = ",".join(
 )
 _CLOUDS: Final = "networking.gke.io/managed-certificates,kubernetes.io/ingress.allow-http"
 # By these, names of hosts come into certificates and DNS.
-_HOSTS: Final = frozenset({
+DNS_NAMES: Final = frozenset({
     "external-dns.alpha.kubernetes.io/hostname", "external-dns.alpha.kubernetes.io/internal-hostname",
-    "cert-manager.io/common-name",
 })  # fmt: skip
+_HOSTS: Final = DNS_NAMES | {"cert-manager.io/common-name"}
 # nginx's configuration is text: these characters end a directive or begin a block.
 _TEXT_OF_NGINX: Final = re.compile(r"[\x00-\x1f\x7f;{}#\"'`]")
 
@@ -91,6 +91,20 @@ def _allowed(*patterns: str) -> Check:
                 found.note(at, ANNOTATIONS, words, key, shown(text), permission=PRIVILEGED_OBJECT)
 
     return check
+
+
+def of_services(value: Any, found: Inspection, way: Way) -> None:
+    """Annotations of a Service: load balancers, DNS names and certificates are made by them.
+
+    A setting lists keys that everybody may set. Hosts are the exception: each must be allowed, whoever gives it.
+    """
+    for key, text in _entries(value, found, way):
+        if key in DNS_NAMES:
+            # Compared at admission; one that was admitted before stays.
+            if found.facts.allowed_hosts is not None:
+                hosts_in_text(text, found, (way, key))
+        elif key not in found.keys.free and key != _EXTERNAL_DNS:
+            found.note((way, key), "serviceAnnotations", f'sets "{key}"', key, shown(text))
 
 
 def labels(value: Any, found: Inspection, way: Way) -> None:

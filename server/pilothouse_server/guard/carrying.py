@@ -14,12 +14,12 @@ import msgspec
 
 from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES, May
 from pilothouse_server.errors import (
-    FailedPrecondition,
     PermissionDenied,
     PilothouseError,
     invalid,
     over_all_namespaces_needed,
 )
+from pilothouse_server.guard import hosts
 from pilothouse_server.guard.budgets import problem_of
 from pilothouse_server.guard.inspection import violations
 from pilothouse_server.guard.model import HOST, UNCOMPARED, CarriedFacts, GuardViolation, Keys
@@ -111,8 +111,7 @@ def refusal(found: GuardViolation, namespace: str) -> PilothouseError:
     field, permission = field_of(found), found.permission
     why = f"{found.path} {found.words}"
     if found.rule == HOST:
-        metadata = {"field": field, "host": " ".join(found.what)}
-        return FailedPrecondition(why, reason="HOST_NOT_ALLOWED", metadata=metadata)
+        return hosts.refusal(found, field)
     if not permission:
         return invalid(field, why)
     if permission in OVER_ALL_NAMESPACES:

@@ -233,17 +233,6 @@ def obeyed_keys(value: Any, found: Inspection, way: Way) -> None:
             found.note((way, key), OBEYED_KEYS, words, key, shown(text))
 
 
-def service_annotations(value: Any, found: Inspection, way: Way) -> None:
-    """Annotations of a Service: load balancers, DNS names and certificates are made by them."""
-    if not isinstance(value, dict):
-        found.unlisted(way, value)
-        return
-    found.domain(way, value)
-    for key, text in value.items():
-        if key not in found.keys.free:
-            found.note((way, key), "serviceAnnotations", f'sets "{key}"', key, shown(text))
-
-
 def service_type(value: Any, found: Inspection, way: Way) -> None:
     if not _is_among(value, _SERVICE_TYPES):
         words = "sends requests of pods to a name outside of the namespace"

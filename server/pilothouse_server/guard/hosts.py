@@ -1,4 +1,4 @@
-"""Hosts in carried objects: each must be among the `allowed_hosts` of its namespace.
+"""Hosts in carried objects and Services: each must be among the `allowed_hosts` of its namespace.
 
 The patterns of two namespaces of a cluster do not overlap, so no host belongs to the first that asks, and a refusal
 reveals nothing of others. An empty host stands for every host and needs `object.privileged`.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.guard.checks import Check, Inspection, Way, shown
-from pilothouse_server.guard.model import HOST, PRIVILEGED_OBJECT
+from pilothouse_server.guard.model import HOST, PRIVILEGED_OBJECT, GuardViolation
 from pilothouse_server.values.hosts import HostError, is_covered, normalised
 
 _EMPTY: Final = "is empty and so stands for every host"
@@ -35,6 +36,12 @@ def host(value: Any, found: Inspection, way: Way) -> None:
             f'is "{name}", which is not among the allowed_hosts of the namespace; an administrator sets them'
         )
         found.note(way, HOST, words, name, permission="")
+
+
+def refusal(found: GuardViolation, field: str) -> FailedPrecondition:
+    """Returns the error for a host that its namespace may not use."""
+    metadata = {"field": field, "host": " ".join(found.what)}
+    return FailedPrecondition(f"{found.path} {found.words}", reason="HOST_NOT_ALLOWED", metadata=metadata)
 
 
 def field(key: str) -> Check:

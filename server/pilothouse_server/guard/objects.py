@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_server.guard import checks
+from pilothouse_server.guard import annotation_keys, checks
 from pilothouse_server.guard.model import PRIVILEGED, PRIVILEGED_OBJECT
 from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR, TEMPLATE, WORDS
 
@@ -144,7 +144,7 @@ KINDS: Final[dict[tuple[str, str], KindFields]] = {
         _CRON_JOB, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
     ("v1", "Service"): KindFields(
-        _SERVICE, labels=checks.obeyed_keys, annotations=checks.service_annotations
+        _SERVICE, labels=checks.obeyed_keys, annotations=annotation_keys.of_services
     ),
     ("v1", "ConfigMap"): KindFields({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
     ("v1", "Secret"): KindFields({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),

@@ -6,6 +6,7 @@ the reconciler writes no others. `guard` has the rules.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -14,8 +15,9 @@ from pilothouse_manifests.paths import field_of
 from pilothouse_manifests.services import SPEC
 from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import invalid, over_all_namespaces_needed
+from pilothouse_server.guard import hosts
 from pilothouse_server.guard.inspection import violations
-from pilothouse_server.guard.model import Admitted, GuardViolation, Keys
+from pilothouse_server.guard.model import HOST, UNCOMPARED, Admitted, CarriedFacts, GuardViolation, Keys
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.network import manifests
 from pilothouse_server.network.manifests import SERVICE_UID
@@ -24,21 +26,27 @@ from pilothouse_server.network.model import Service
 _OURS: Final = frozenset({NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID})
 
 
-def refuse_guarded(stored: Service | None, wanted: Service, keys: Keys, may: May) -> None:
+def refuse_guarded(
+    stored: Service | None, wanted: Service, keys: Keys, may: May, allowed_hosts: Collection[str]
+) -> None:
     """Refuses the first new part that the caller may not send. `wanted` is placed in its namespace.
 
     Raises:
         PermissionDenied: the caller lacks the permission; with the field.
+        FailedPrecondition: HOST_NOT_ALLOWED, a host that the namespace may not use.
         InvalidArgument: a part that is never sent.
     """
-    found = _violations(wanted, keys)
+    facts = CarriedFacts(allowed_hosts=allowed_hosts)
+    found = _violations(wanted, keys, facts)
     if not found:
         return
-    before = set() if stored is None else {each.right for each in _violations(stored, keys)}
+    before = set() if stored is None else {each.right for each in _violations(stored, keys, facts)}
     for each in found:
         if each.right in before:
             continue
         field = _field(each)
+        if each.rule == HOST:
+            raise hosts.refusal(each, field)
         if not each.permission:
             raise invalid(field, f"{each.path} {each.words}")
         if not may(each.permission):
@@ -59,9 +67,9 @@ def may_be_sent(service: Service) -> Admitted:
     return Admitted(service.kubernetes_namespace, _OURS, None if rights is None else frozenset(rights))
 
 
-def _violations(service: Service, keys: Keys) -> list[GuardViolation]:
+def _violations(service: Service, keys: Keys, facts: CarriedFacts = UNCOMPARED) -> list[GuardViolation]:
     document = manifests.manifest(service)
-    return violations(document, namespace=service.kubernetes_namespace, keys=keys, ours=_OURS)
+    return violations(document, namespace=service.kubernetes_namespace, keys=keys, ours=_OURS, facts=facts)
 
 
 def _field(found: GuardViolation) -> str:

@@ -59,7 +59,7 @@ class ServiceRights(msgspec.Struct, frozen=True):
         if stored is None or stored.type != wanted.type:
             rules.refuse_type(namespace.name, namespace.service_types, wanted.type, "service.type")
         placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
-        refuse_guarded(stored, placed, self.keys, self.may)
+        refuse_guarded(stored, placed, self.keys, self.may, namespace.allowed_hosts)
         self.labelling.check("service", namespace.name, stored, wanted)
 
 

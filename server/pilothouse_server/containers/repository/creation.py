@@ -42,6 +42,7 @@ _STORAGE_LIMITS = text(
 )
 _VERSION = text("SELECT version FROM version_of_cluster(:user_id, :namespace)")
 _EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
+_HOSTS = text("SELECT allowed_hosts FROM hosts_of_namespace(:user_id, :namespace)")
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
 FACTS = (
     "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
@@ -138,6 +139,12 @@ async def allowed_external_sources(target: Draft | Transaction, namespace: str) 
     """Returns the patterns for names of config maps and secrets that only the cluster has; empty: none may be named."""
     rows = await target.read(_EXTERNAL_SOURCES, {"namespace": namespace})
     return rows[0]["external_sources"] or ()
+
+
+async def allowed_hosts(target: Draft | Transaction, namespace: str) -> Sequence[str]:
+    """Returns the patterns for hosts that a namespace may use; empty: none."""
+    rows = await target.read(_HOSTS, {"namespace": namespace})
+    return rows[0]["allowed_hosts"] or ()
 
 
 async def version_of_cluster(target: Draft | Transaction, namespace: str) -> str:

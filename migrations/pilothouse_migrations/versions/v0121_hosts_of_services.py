@@ -1,0 +1,24 @@
+"""The hosts of a namespace, for annotations of the Services of its containers."""
+
+from __future__ import annotations
+
+from pilothouse_migrations import statements
+
+revision = "0121"
+down_revision = "0120"
+branch_labels = None
+depends_on = None
+# The oldest release that may run on the schema after this migration.
+serves_from = "0.2.0"
+# Functions that get another text, are new or go. Their former texts are in 0121_hosts_of_services/before/.
+replaces = ("hosts_of_namespace",)
+# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+locks = ()
+
+
+def upgrade() -> None:
+    statements.replace_functions(revision)
+
+
+def downgrade() -> None:
+    statements.restore_functions(revision)
