@@ -9,7 +9,7 @@ reconnect elsewhere → calls in flight end within the grace → background work
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -307,8 +307,8 @@ class Application:
         """The password of the first administrator, if this start made one; it is stored nowhere else."""
         return self.bootstrap.random_password if self.bootstrap is not None else None
 
-    async def start(self) -> int:
-        """Starts everything and returns the listening port.
+    async def start(self, before_listening: Callable[[], Awaitable[None]] | None = None) -> int:
+        """Starts everything and returns the listening port. One of several processes calls `before_listening` first.
 
         Raises:
             pilothouse_migrations.schema.MigrationError: the schema is not this release's.
@@ -374,6 +374,8 @@ class Application:
             self._supervisor.start("gauges of the database", DatabaseGauges(self.store).run)
         await self.feed.started()
         if port is None:
+            if before_listening is not None:
+                await before_listening()
             port = self._server.bind()
         await self._server.start()
         await self._server.serving(True)
@@ -407,10 +409,8 @@ class Application:
         for name in DATABASES:
             if mode := weakness(getattr(self.settings, name), os.environ):
                 log.warning(
-                    (
-                        "the certificate of the database is not verified: somebody who intercepts the "
-                        "connection could pose as the database"
-                    ),
+                    "the certificate of the database is not verified: somebody who intercepts the "
+                    "connection could pose as the database",
                     setting=f"{PREFIX}{name.upper()}",
                     sslmode=mode,
                 )

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from pilothouse_server.launch.processes import link
-from pilothouse_server.launch.processes.link import ChildOrders, Failed, Figures, Said, ServingState
+from pilothouse_server.launch.processes.link import ChildOrders, Failed, Figures, Prepared, Said, ServingState
 from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import EmbeddedProgramError, launch
 from pilothouse_server.runtime.tasks import cancel_and_wait
@@ -56,6 +56,7 @@ class ServerProcess:
         self._process = process
         self._reader, self._writer = reader, writer
         loop = asyncio.get_running_loop()
+        self._prepared: asyncio.Future[None] = loop.create_future()
         self._answer: asyncio.Future[ServingState | Failed] = loop.create_future()
         self._figures: asyncio.Future[Figures] | None = None
         self._exit: asyncio.Future[int] = loop.create_future()
@@ -106,15 +107,19 @@ class ServerProcess:
     def process_id(self) -> int:
         return self._process.pid
 
-    async def serving(self) -> None:
-        """Returns once it serves.
+    async def serving(self, listening: asyncio.Lock) -> None:
+        """Returns once it serves. It begins to listen and serves while this holds `listening`.
 
         Raises:
             ServerProcessError: it reported a failure, ended silently, or took too long.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
-                answer = await asyncio.shield(self._answer)
+                either: list[asyncio.Future[Any]] = [self._prepared, self._answer]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                async with listening:
+                    self._writer.write(link.LISTEN)
+                    answer = await asyncio.shield(self._answer)
         except TimeoutError:
             raise ServerProcessError(
                 f"server process {self.number} does not serve after {START_SECONDS:g} s"
@@ -180,6 +185,9 @@ class ServerProcess:
         if isinstance(said, Figures):
             if self._figures is not None and not self._figures.done():
                 self._figures.set_result(said)
+            return
+        if isinstance(said, Prepared):
+            self._prepared.set_result(None)
             return
         self.password = said.password
         if not self._answer.done():

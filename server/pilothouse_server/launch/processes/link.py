@@ -1,7 +1,8 @@
 """The messages between a supervisor and its child: lines of JSON over the socket that is the child's stdin.
 
-The supervisor begins with `ChildOrders`. The child answers once, `ServingState` or `Failed`. From then on an empty
-line requests its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
+The supervisor begins with `ChildOrders`. The child sends `Prepared` when it is ready to listen, and listens once the
+supervisor has sent `LISTEN`. `ServingState` or `Failed` ends its start. An empty line requests its `Figures`, at any
+time. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pilothouse_server.settings.model import Settings
 # Of one line: a server's figures are some 100 KB.
 LINE_BYTES = 16 * 1024 * 1024
 ASK_FOR_FIGURES = b"\n"
+LISTEN = b"listen\n"
 
 
 class ChildOrders(msgspec.Struct, frozen=True):
@@ -27,6 +29,10 @@ class ChildOrders(msgspec.Struct, frozen=True):
     number: int
     settings: Settings
     kubeconfigs: dict[str, dict[str, Any]]
+
+
+class Prepared(msgspec.Struct, frozen=True, tag=True):
+    """Everything is started but the listeners."""
 
 
 class ServingState(msgspec.Struct, frozen=True, tag=True):
@@ -65,7 +71,7 @@ class Figures(msgspec.Struct, frozen=True, tag=True):
     families: list[Family]
 
 
-Said = ServingState | Failed | Figures
+Said = Prepared | ServingState | Failed | Figures
 
 
 def encode(message: ChildOrders | Said) -> bytes:

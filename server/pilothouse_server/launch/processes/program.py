@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pilothouse_server.launch.processes import link
 from pilothouse_server.launch.processes.failures import words_of
-from pilothouse_server.launch.processes.link import ChildOrders, Failed, ServingState
+from pilothouse_server.launch.processes.link import ChildOrders, Failed, Prepared, ServingState
 from pilothouse_server.launch.processes.metrics import figures_of_this_process
 from pilothouse_server.runtime import event_loop, log_lines
 from pilothouse_server.runtime.process_tuning import (
@@ -39,18 +40,26 @@ def main() -> int:
 
 
 async def _run(supervisor: socket.socket) -> int:
-    stopping = asyncio.Event()
+    turn, stopping = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        # A start that waits for its turn ends, too.
+        turn.set()
+        stopping.set()
+
     for number in _ENDING:
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     reader, writer = await asyncio.open_connection(sock=supervisor, limit=link.LINE_BYTES)
     orders = link.orders_of(await reader.readline())
     log_lines.configure(orders.settings.log_level, orders.settings.log_format, process=orders.number)
     if os.getppid() != orders.launcher:
         # It was killed before the kernel had noted that this process is to end with it.
         return 1
+    answering = asyncio.create_task(_answer(reader, writer, turn, stop), name="supervisor")
     try:
-        return await _serve(orders, reader, writer, stopping)
+        return await _serve(orders, writer, turn, stopping)
     finally:
+        await cancel_and_wait(answering)
         writer.close()
         # It ends already; a signal that came while the loop is closed would be reported as a fault of the handler.
         for number in _ENDING:
@@ -58,15 +67,20 @@ async def _run(supervisor: socket.socket) -> int:
 
 
 async def _serve(
-    orders: ChildOrders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+    orders: ChildOrders, writer: asyncio.StreamWriter, turn: asyncio.Event, stopping: asyncio.Event
 ) -> int:
     application: Application | None = None
+
+    async def before_listening() -> None:
+        writer.write(link.encode(Prepared()))
+        await turn.wait()
+
     with no_collections():
         from pilothouse_server.app import Application
     try:
         try:
             application = Application(orders.settings, orders.kubeconfigs)
-            await application.start()
+            await application.start(before_listening)
         except Exception as error:
             if (why := words_of(error)) is None:
                 raise
@@ -75,9 +89,7 @@ async def _serve(
         collect_rarely()
         served_calls_go_first()
         writer.write(link.encode(ServingState(application.password_made)))
-        answering = asyncio.create_task(_answer(reader, writer, stopping), name="supervisor")
         await stopping.wait()
-        await cancel_and_wait(answering)
     finally:
         if application is not None:
             await application.stop()
@@ -85,13 +97,19 @@ async def _serve(
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    turn: asyncio.Event,
+    stop: Callable[[], None],
 ) -> None:
-    """Sends the figures at each request, until the supervisor is gone."""
-    while await reader.readline():
+    """Sends the figures at each request and sets `turn` when the process may listen, until the supervisor is gone."""
+    while line := await reader.readline():
+        if line == link.LISTEN:
+            turn.set()
+            continue
         writer.write(link.encode(figures_of_this_process()))
         await writer.drain()
-    stopping.set()
+    stop()
 
 
 if __name__ == "__main__":

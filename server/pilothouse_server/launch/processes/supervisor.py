@@ -70,6 +70,8 @@ class Processes:
         self._running: dict[int, ServerProcess] = {}
         self._serving: set[int] = set()
         self._restarts = 0
+        # Processes begin to listen one after the other (`rpc.lines`).
+        self._listening = asyncio.Lock()
         self._totals = Totals()
         self._keeping = Supervisor()
 
@@ -148,7 +150,7 @@ class Processes:
             number, of_one_process(self.settings, self._port.listen, asking), self._kubeconfigs
         )
         try:
-            await process.serving()
+            await process.serving(self._listening)
         finally:
             self.password_made = self.password_made or process.password
         self._serving.add(number)
