@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -13,9 +12,8 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_server.containers.messages.container import CONTAINER
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.revisions import DesiredFields, Revision, desired_fields, restored
+from pilothouse_server.values.field_differences import changed_values
 
-_MOST_CHANGES = 100
-_LONGEST_VALUE = 1000
 _NAMES = frozenset(path for path in CONTAINER.updatable if "." not in path)
 
 
@@ -54,47 +52,10 @@ def _fields(container: Container, desired: DesiredFields) -> dict[str, Any]:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[resource_pb2.FieldChange]:
     return [
-        resource_pb2.FieldChange(path=path, before=_shown(old), after=_shown(new))
-        for path, old, new in islice(_differences(before, after), _MOST_CHANGES)
+        resource_pb2.FieldChange(path=path, before=old, after=new)
+        for path, old, new in changed_values(before, after)
     ]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    text = _json(value)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
 
 
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], within: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yields path, former and present value of each field that differs between two JSON objects; None: it has none.
-
-    Objects are compared field by field. A list of objects with names is compared by name, any other as a whole.
-    """
-    for name in sorted(before.keys() | after.keys()):
-        old, new, path = before.get(name), after.get(name), f"{within}{name}"
-        if old == new:
-            continue
-        old_parts, new_parts = _parts(old), _parts(new)
-        if old_parts is None or new_parts is None:
-            yield path, old, new
-        else:
-            yield from _differences(old_parts, new_parts, f"{path}.")
-
-
-def _parts(value: Any) -> Mapping[str, Any] | None:
-    """Returns an object as it is, and a list as an object if each of its items has a name of its own."""
-    if isinstance(value, Mapping):
-        return value
-    if not isinstance(value, list) or not all(
-        isinstance(item, Mapping) and item.get("name") for item in value
-    ):
-        return None
-    named = {item["name"]: item for item in value}
-    return named if len(named) == len(value) else None
