@@ -5961,7 +5961,9 @@ CREATE TABLE public.container_pods (
     finished_at timestamp with time zone,
     deleting boolean DEFAULT false NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    revision character varying(253)
+    revision character varying(253),
+    created_at timestamp with time zone,
+    programs jsonb
 );
 
 ALTER TABLE ONLY public.container_pods FORCE ROW LEVEL SECURITY;
@@ -6112,6 +6114,20 @@ COMMENT ON COLUMN public.container_pods.updated_at IS 'When the row was last wri
 --
 
 COMMENT ON COLUMN public.container_pods.revision IS 'The template or run that it was made of: its replica set or Job, or the hash of its controller; null: none.';
+
+
+--
+-- Name: COLUMN container_pods.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.created_at IS 'When the cluster made the pod.';
+
+
+--
+-- Name: COLUMN container_pods.programs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.programs IS 'The state of each of its programs.';
 
 
 --

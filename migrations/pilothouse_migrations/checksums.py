@@ -32,6 +32,7 @@ CHECKSUMS: Final = {
     "0119": "133b3eae3a8dd76ada8134877c1fcf458a8ef03cbc45f6597c940d8de8363db0",
     "0120": "016086c6083f078d58b9d4bae43e56c96de0f3cf4c489ea4828ac2da26d22182",
     "0121": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+    "0122": "8ef01d4446aecd632e1cee60d3cbe156bc9ea78001ba0321f5b9621dc77ccd97",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -174,7 +174,7 @@ _CONTAINERS: dict[str, Fields] = {
     "ScaleContainer": {"namespace": OWN, "name": target("UpdateContainer"), "replicas": 2},
     "RunContainer": {"namespace": OWN, "name": target("RunContainer")},
     "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
-    **_of_web("GetContainer", "ListStatusHistory", "StreamLogs"),
+    **_of_web("GetContainer", "ListPods", "ListStatusHistory", "StreamLogs"),
     "ListContainerRevisions": {"namespace": OWN, "name": target("UpdateContainer")},
     "RollbackContainer": {"namespace": OWN, "name": target("RollbackContainer")},
     "ListRuns": {"namespace": OWN, "name": target("RunContainer")},

@@ -107,11 +107,17 @@ def _ready_pods(program: pb.ProgramStatus) -> str:
     return f"{program.ready_pods}/{program.pods}" if program.pods and not _ends(program.kind) else ""
 
 
-def _state(program: pb.ProgramStatus) -> str:
+def program_kind(program: pb.ProgramStatus) -> str:
+    """Returns its role in words."""
+    return _KINDS.get(program.kind, "")
+
+
+def program_state(program: pb.ProgramStatus) -> str:
+    """Returns why a program does not run in one word, else its state."""
     return program.reason or (enum_label(program, "state").lower() if program.state else "")
 
 
-def _last_exit(program: pb.ProgramStatus) -> str:
+def last_exit(program: pb.ProgramStatus) -> str:
     """Returns how it ended last; empty for an init container that is done, which its state says."""
     if not program.HasField("exit_code") or (
         program.state == pb.PROGRAM_STATE_TERMINATED and program.exit_code == 0
@@ -140,11 +146,11 @@ COLUMNS: list[OutputColumn[Any]] = [
 ]
 PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("PROGRAM", lambda program: program.name),
-    OutputColumn("KIND", lambda program: _KINDS.get(program.kind, "")),
+    OutputColumn("KIND", program_kind),
     OutputColumn("READY", _ready_pods),
     OutputColumn("RESTARTS", lambda program: program.restart_count if program.pods else ""),
-    OutputColumn("STATE", _state),
-    OutputColumn("LAST EXIT", _last_exit),
+    OutputColumn("STATE", program_state),
+    OutputColumn("LAST EXIT", last_exit),
     OutputColumn("IMAGE", lambda program: program.image),
 ]
 RUN_COLUMNS: list[OutputColumn[Any]] = [

@@ -16,6 +16,7 @@ from pilothouse_client.commands import (
     container_exec,
     container_import,
     container_logs,
+    container_pods,
     container_revisions,
     container_spec,
 )
@@ -65,6 +66,7 @@ container_actions.add_to(app)
 container_revisions.add_to(app)
 app.command("import")(container_import.import_deployments)
 app.command("logs")(container_logs.logs)
+app.command("pods")(container_pods.list_pods)
 app.command("exec", context_settings={"ignore_unknown_options": True})(container_exec.execute)
 _Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of the image's, after --.")]
 

@@ -27,6 +27,7 @@ class Containers(NounClient[TransportT]):
     # The answer contains the run, too.
     run = Unary(pb.RunContainerRequest, pb.RunContainerResponse, whole)
     list_runs = Pages(pb.ListRunsRequest, pb.ListRunsResponse, lambda answer: answer.runs)
+    list_pods = Pages(pb.ListPodsRequest, pb.ListPodsResponse, lambda answer: answer.pods)
     list_revisions = Pages(
         pb.ListContainerRevisionsRequest,
         pb.ListContainerRevisionsResponse,

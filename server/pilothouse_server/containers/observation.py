@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 
 import msgspec
 
@@ -28,7 +29,7 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.foreign_programs import foreign_programs
 from pilothouse_server.containers.job_status import ENDS, RunState, ended_state, run_end, running_state
 from pilothouse_server.containers.model import Container, Observed, Status
-from pilothouse_server.containers.program_status import program_statuses
+from pilothouse_server.containers.program_status import MOST_PROGRAMS, program_statuses
 from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
     NOT_FOLLOWED_MESSAGE,
@@ -54,7 +55,7 @@ from pilothouse_server.kubernetes.pod_observation import (
     revision_of,
     waits_without_saying_why,
 )
-from pilothouse_server.kubernetes.program_observation import CRASH_LOOP, ORDINARY
+from pilothouse_server.kubernetes.program_observation import CRASH_LOOP, ORDINARY, observe_programs
 from pilothouse_server.kubernetes.set_objects import CronJob
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition, ConditionStatus
@@ -119,7 +120,7 @@ def observe(
     pods = tuple(pods)
     events = tuple(events)
     observations = sorted(
-        (observe_pod(pod, container.spec.pod_container_name, events) for pod in pods),
+        (_observed_pod(pod, container.spec.pod_container_name, events) for pod in pods),
         key=lambda pod: (pod.created_at or now, pod.name),
     )
     every, schedule = observations, None
@@ -188,6 +189,11 @@ def observe(
         unexplained=unexplained,
         troubled=_troubled(container, observations),
     )
+
+
+def _observed_pod(pod: Pod, main: str, events: tuple[EventObject, ...]) -> PodObservation:
+    programs = islice(observe_programs(pod, main, events), MOST_PROGRAMS)
+    return msgspec.structs.replace(observe_pod(pod, main, events), programs=tuple(programs))
 
 
 def _with_name(pod: PodObservation, per_node: bool) -> PodObservation:

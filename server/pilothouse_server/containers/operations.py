@@ -77,6 +77,7 @@ _ATTEMPTS = 5
 stream = repository.stream_containers
 list_history = repository.list_history
 list_images = repository.list_images
+list_observed_pods = repository.list_observed_pods
 list_pods = repository.list_pods
 list_revisions = repository.list_revisions
 list_runs = repository.list_runs

@@ -25,7 +25,7 @@ from pilothouse_server.kubernetes.program_observation import ProgramObservation,
 from pilothouse_server.values.programs import ProgramStatus
 
 # A container has 25 at most; the others are those that were added.
-_MOST_PROGRAMS = 40
+MOST_PROGRAMS = 40
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 
 
@@ -75,7 +75,7 @@ def program_statuses(
         for program in observe_programs(pod, main):
             if program.name in sums:
                 sums[program.name].count(program)
-    if len(sums) > _MOST_PROGRAMS:
+    if len(sums) > MOST_PROGRAMS:
         ours = {main, *(each.name for each in container.others)}
         sums = {name: found for name, found in sums.items() if name in ours}
     before = {each.name: each for each in container.observed.programs}

@@ -80,6 +80,7 @@ _LIST = ListAnswer(pb.ListContainersResponse, "containers")
 # An import makes rows of other nouns too; `importing`, which may, stands above this noun.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
 
+_PODS = ListAnswer(pb.ListPodsResponse, "pods")
 _HISTORY = ListAnswer(pb.ListStatusHistoryResponse, "status_changes")
 _REVISIONS = ListAnswer(pb.ListContainerRevisionsResponse, "revisions")
 _RUNS = ListAnswer(pb.ListRunsResponse, "runs")
@@ -304,6 +305,15 @@ class ContainerService:
             page = wire.page_request(call, self._page_key, found.uid)
             runs, next_page = await operations.list_runs(transaction, found, page)
         return await _RUNS.rendered(runs, messages.RUN.to_proto, next_page)
+
+    async def ListPods(self, request: pb.ListPodsRequest, call: Call) -> bytes:
+        """Lists the pods of a container."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+            _describe(call, found)
+            page = wire.page_request(call, self._page_key, found.uid)
+            pods, next_page = await operations.list_observed_pods(transaction, found.id, page)
+        return await _PODS.rendered(pods, messages.pod_to_proto(found), next_page)
 
     async def ListContainerRevisions(self, request: pb.ListContainerRevisionsRequest, call: Call) -> bytes:
         """Lists the revisions of a container."""

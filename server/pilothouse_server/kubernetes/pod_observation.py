@@ -29,6 +29,7 @@ from pilothouse_server.kubernetes.program_observation import (
     CRASH_LOOP,
     NODE_NOT_READY,
     ORDINARY,
+    ProgramObservation,
     Reason,
     last_end,
     native_sidecars,
@@ -72,6 +73,8 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
     restarted_at: datetime | None = None
     # Of a pod that has failed: that of its main program, or of the first one that failed.
     exit_code: int | None = None
+    # Left empty by `observe_pod`.
+    programs: tuple[ProgramObservation, ...] = ()
 
     @property
     def crash_looping(self) -> bool:

@@ -46,7 +46,7 @@ _LONGEST_MESSAGE = 300
 _LONGEST_IMAGE = 512
 
 
-class ProgramObservation(msgspec.Struct, frozen=True, gc=False):
+class ProgramObservation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One program of one pod. `exit_*` describe how it ended last; `image` is the pod's, `image_id` the node's."""
 
     name: str

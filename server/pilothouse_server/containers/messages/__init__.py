@@ -12,6 +12,7 @@ from pilothouse_server.containers.messages.container import (
     STATUS_CHANGE,
     added_to,
     parts,
+    pod_to_proto,
 )
 from pilothouse_server.containers.messages.exec import check_start, exec_answers
 from pilothouse_server.containers.messages.logs import log_answer
@@ -31,5 +32,6 @@ __all__ = [
     "exec_answers",
     "log_answer",
     "parts",
+    "pod_to_proto",
     "revision_to_proto",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -12,6 +13,8 @@ from pilothouse_server.containers.volume_attachment import shows_volumes, volume
 from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.conditions import WARNED, warnings_of
+from pilothouse_server.kubernetes.pod_observation import PodObservation
+from pilothouse_server.kubernetes.program_observation import ProgramObservation
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 from pilothouse_server.rpc.encoding import AnswerField, duration
@@ -128,4 +131,48 @@ STATUS_CHANGE = AnswerConverter(
     Differences(names={"previous_status": "previous", "current_status": "current"}),
 )
 RUN = AnswerConverter(ContainerRun, pb.Run)
+
+
+def _one(_program: ProgramObservation) -> int:
+    return 1
+
+
+def _ready(program: ProgramObservation) -> int:
+    return int(program.ready)
+
+
+_PROGRAM_OF_POD = AnswerConverter(
+    ProgramObservation,
+    pb.ProgramStatus,
+    Differences(
+        computed={"pods": _one, "ready_pods": _ready},
+        message_only=("pod",),
+        struct_only=("ready",),
+    ),
+)
+_POD = AnswerConverter(
+    PodObservation,
+    pb.Pod,
+    Differences(
+        names={"end_time": "finished_at"},
+        message_only=("stale_since",),
+        struct_only=("deleting", "restarted_at", "exit_code"),
+    ),
+    parts=(_PROGRAM_OF_POD,),
+)
+
+
+def pod_to_proto(container: model.Container) -> Callable[[PodObservation], pb.Pod]:
+    """Returns the function that converts pods of this container."""
+    since = container.observed.stale_since
+
+    def to_proto(pod: PodObservation) -> pb.Pod:
+        message = _POD.to_proto(pod)
+        if since is not None:
+            message.stale_since.FromDatetime(since)
+        return message
+
+    return to_proto
+
+
 IMAGE = AnswerConverter(model.Image, pb.Image, Differences(struct_only=("id",)))

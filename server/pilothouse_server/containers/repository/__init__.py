@@ -18,7 +18,6 @@ from pilothouse_server.containers.repository.containers import (
     get,
     get_many,
     get_many_placed,
-    list_pods,
     list_ready,
     remove_all,
     stream_containers,
@@ -44,6 +43,7 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
+from pilothouse_server.containers.repository.pods import list_observed_pods, list_pods
 from pilothouse_server.containers.repository.revisions import list_revisions, read_revision
 from pilothouse_server.containers.repository.runs import (
     find_run_name,
@@ -79,6 +79,7 @@ __all__ = [
     "get_many_placed",
     "list_history",
     "list_images",
+    "list_observed_pods",
     "list_pods",
     "list_ready",
     "list_revisions",

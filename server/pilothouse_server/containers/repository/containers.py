@@ -20,12 +20,11 @@ from sqlalchemy import (
     text,
 )
 
-from pilothouse_server.containers.model import CachedContainer, Container, Pod, Status
+from pilothouse_server.containers.model import CachedContainer, Container, Status
 from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
-    CONTAINER_PODS,
     CONTAINERS,
 )
 from pilothouse_server.containers.workload_settings import WorkloadKind
@@ -286,27 +285,6 @@ async def count(transaction: ReadTransaction, namespace_id: int) -> int:
     """How many containers a namespace holds, those being deleted included."""
     query = select(func.count()).where(CONTAINERS.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
-
-
-async def list_pods(transaction: ReadTransaction, container_id: int) -> Sequence[Pod]:
-    """The pods of a container, by name, as the observer saw them last."""
-    query = (
-        select(CONTAINER_PODS)
-        .where(CONTAINER_PODS.c.container_id == container_id)
-        .order_by(CONTAINER_PODS.c.pod_name)
-    )
-    return [
-        Pod(
-            row.pod_name,
-            row.uid,
-            row.phase or "",
-            row.ready,
-            row.deleting,
-            row.started_at,
-            row.revision or "",
-        )
-        for row in await transaction.connection.execute(query)
-    ]
 
 
 async def usage_of_quota(transaction: ReadTransaction, namespace_id: int) -> tuple[int, int, int]:

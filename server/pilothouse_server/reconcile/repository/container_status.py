@@ -104,21 +104,22 @@ WHERE p.container_id = w.container_id AND NOT EXISTS (
 _PODS_SEEN = text("""
 INSERT INTO container_pods AS p
     (container_id, namespace_id, pod_name, uid, phase, reason, message, ready, pod_ip, host_ip, node_name,
-     restart_count, image, image_id, started_at, finished_at, deleting, revision)
+     restart_count, image, image_id, started_at, finished_at, deleting, revision, created_at, programs)
 SELECT r.container_id, r.namespace_id, r.pod_name, r.uid, NULLIF(r.phase, ''), NULLIF(r.reason, ''),
     NULLIF(r.message, ''), r.ready, NULLIF(r.pod_ip, ''), NULLIF(r.host_ip, ''), NULLIF(r.node_name, ''),
     r.restart_count, NULLIF(r.image, ''), NULLIF(r.image_id, ''), r.started_at, r.finished_at, r.deleting,
-    NULLIF(r.revision, '')
+    NULLIF(r.revision, ''), r.created_at, r.programs
 FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     container_id bigint, namespace_id bigint, pod_name text, uid text, phase text, reason text, message text,
     ready boolean, pod_ip text, host_ip text, node_name text, restart_count int, image text, image_id text,
-    started_at timestamptz, finished_at timestamptz, deleting boolean, revision text)
+    started_at timestamptz, finished_at timestamptz, deleting boolean, revision text,
+    created_at timestamptz, programs jsonb)
 ON CONFLICT (container_id, uid) DO UPDATE
 SET phase = EXCLUDED.phase, reason = EXCLUDED.reason, message = EXCLUDED.message, ready = EXCLUDED.ready,
     pod_ip = EXCLUDED.pod_ip, host_ip = EXCLUDED.host_ip, node_name = EXCLUDED.node_name,
     restart_count = EXCLUDED.restart_count, image = EXCLUDED.image, image_id = EXCLUDED.image_id,
     started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, deleting = EXCLUDED.deleting,
-    revision = EXCLUDED.revision, updated_at = now()
+    revision = EXCLUDED.revision, created_at = EXCLUDED.created_at, programs = EXCLUDED.programs, updated_at = now()
 """)
 
 _DELETE = text("DELETE FROM containers WHERE id = :id")
@@ -366,6 +367,7 @@ def _pod_row(container: Container, pod: PodObservation) -> dict[str, Any]:
         "message": pod.message[:4096],
         "reason": pod.reason[:100],
         "revision": pod.revision[:253],
+        "programs": msgspec.to_builtins(pod.programs),
     }
 
 

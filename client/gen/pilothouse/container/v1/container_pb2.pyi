@@ -3268,6 +3268,106 @@ class ProgramStatus(_message.Message):
 Global___ProgramStatus: _TypeAlias = ProgramStatus  # noqa: Y015
 
 @_typing.final
+class Pod(_message.Message):
+    """A pod of a container, as it was observed last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    POD_IP_FIELD_NUMBER: _builtins.int
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PROGRAMS_FIELD_NUMBER: _builtins.int
+    STALE_SINCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    uid: _builtins.str
+    """The uid that Kubernetes gave it."""
+    phase: _builtins.str
+    """Its phase in Kubernetes, or `Terminating`."""
+    ready: _builtins.bool
+    """Whether it is ready."""
+    restart_count: _builtins.int
+    """Restarts of its programs."""
+    reason: _builtins.str
+    """Cause in one word of a pod that is not ready, such as `Unschedulable`, `CrashLoopBackOff`."""
+    message: _builtins.str
+    """Cause for people."""
+    node_name: _builtins.str
+    """Name of its node; empty before it has one."""
+    pod_ip: _builtins.str
+    """Its address."""
+    host_ip: _builtins.str
+    """Address of its node."""
+    image: _builtins.str
+    """Image of the main program, as the node names it."""
+    image_id: _builtins.str
+    """Image that the main program runs, mostly with its digest."""
+    revision: _builtins.str
+    """Template or run that it was made of: the name of its ReplicaSet or Job, or the hash of its controller."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of its creation, by the cluster's clock."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the start of its main program, by the cluster's clock."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last end of its main program; unset while that runs."""
+
+    @_builtins.property
+    def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatus]:
+        """Its programs in the order of their start, at most 40: of each `pods` is 1, and `pod` is empty."""
+
+    @_builtins.property
+    def stale_since(self) -> _timestamp_pb2.Timestamp:
+        """Time since which the cluster has not responded; unset while it does."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        restart_count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        node_name: _builtins.str = ...,
+        pod_ip: _builtins.str = ...,
+        host_ip: _builtins.str = ...,
+        image: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
+        stale_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "stale_since", b"stale_since", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "host_ip", b"host_ip", "image", b"image", "image_id", b"image_id", "message", b"message", "name", b"name", "node_name", b"node_name", "phase", b"phase", "pod_ip", b"pod_ip", "programs", b"programs", "ready", b"ready", "reason", b"reason", "restart_count", b"restart_count", "revision", b"revision", "stale_since", b"stale_since", "start_time", b"start_time", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pod: _TypeAlias = Pod  # noqa: Y015
+
+@_typing.final
 class StatusChange(_message.Message):
     """One change of a container's status, or of its cause: if the two statuses are equal, `reason` is new information from
     the cluster. That may be a Kubernetes Event of type Warning (`FailedScheduling`, `BackOff`, `Unhealthy` ...) of one
@@ -4425,6 +4525,68 @@ class ScaleContainerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScaleContainerResponse: _TypeAlias = ScaleContainerResponse  # noqa: Y015
+
+@_typing.final
+class ListPodsRequest(_message.Message):
+    """Request for a page of a container's pods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required; name of the container."""
+    page_size: _builtins.int
+    """Items in a page; default 50, at most 1,000."""
+    page_token: _builtins.str
+    """Token of the previous page."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPodsRequest: _TypeAlias = ListPodsRequest  # noqa: Y015
+
+@_typing.final
+class ListPodsResponse(_message.Message):
+    """A page of a container's pods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PODS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pod]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        pods: _abc.Iterable[Global___Pod] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "pods", b"pods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPodsResponse: _TypeAlias = ListPodsResponse  # noqa: Y015
 
 @_typing.final
 class ListContainerRevisionsRequest(_message.Message):

@@ -110,6 +110,11 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.ListPods = channel.unary_unary(
+                '/pilothouse.container.v1.ContainerService/ListPods',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsResponse.FromString,
+                _registered_method=True)
         self.ListContainerRevisions = channel.unary_unary(
                 '/pilothouse.container.v1.ContainerService/ListContainerRevisions',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListContainerRevisionsRequest.SerializeToString,
@@ -306,6 +311,14 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPods(self, request, context):
+        """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
+        for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListContainerRevisions(self, request, context):
         """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
         Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
@@ -480,6 +493,11 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'ListPods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPods,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsResponse.SerializeToString,
             ),
             'ListContainerRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListContainerRevisions,
@@ -916,6 +934,33 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/ListRuns',
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/ListPods',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.ListPodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

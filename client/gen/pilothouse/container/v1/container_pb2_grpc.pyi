@@ -113,6 +113,10 @@ class ContainerServiceStub:
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    ListPods: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]
+    """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
+    for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+    """
     ListContainerRevisions: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]
     """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
     Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
@@ -258,6 +262,10 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    ListPods: _aio.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]  # type: ignore[assignment]
+    """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
+    for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+    """
     ListContainerRevisions: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
     Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
@@ -484,6 +492,16 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListRunsResponse, _abc.Awaitable[_container_pb2.ListRunsResponse]]:
         """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+
+    @_abc_1.abstractmethod
+    def ListPods(
+        self,
+        request: _container_pb2.ListPodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.ListPodsResponse, _abc.Awaitable[_container_pb2.ListPodsResponse]]:
+        """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
+        for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+        """
 
     @_abc_1.abstractmethod
     def ListContainerRevisions(

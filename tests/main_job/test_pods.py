@@ -1,0 +1,86 @@
+"""ListPods: the pods of a container with their programs, as they were observed, also while the cluster is away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from tests.clusters.given import QUICK
+from tests.conftest import Database
+from tests.harness import Server, running_server
+from tests.main_job.command import logged_in
+from tests.waiting import poll_until
+
+NAMESPACE = "demo"
+
+
+@pytest_asyncio.fixture
+async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
+    async with running_server(database, tmp_path, reconciler=QUICK) as started:
+        await started.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=NAMESPACE))
+        yield started
+
+
+async def pods(server: Server, name: str = "web", **page: Any) -> list[pb.Pod]:
+    return [each async for each in server.admin.containers.list_pods(namespace=NAMESPACE, name=name, **page)]
+
+
+async def test_list_pods_shows_node_and_programs_of_each_pod_also_while_the_cluster_is_away(
+    server: Server, tmp_path: Path
+) -> None:
+    await server.admin.containers.create(
+        namespace=NAMESPACE,
+        container=pb.Container(
+            name="web",
+            image="nginx:1.27",
+            replicas=3,
+            sidecars=[pb.Program(name="exporter", image="exporter:1")],
+            init_containers=[pb.InitContainer(name="prepare", image="busybox:1", command=["true"])],
+        ),
+    )
+    found = await poll_until(
+        lambda: pods(server), lambda seen: len(seen) == 3 and all(pod.ready for pod in seen)
+    )
+    assert [pod.name for pod in found] == sorted(pod.name for pod in found)
+    for pod in found:
+        assert all((pod.node_name, pod.uid, pod.pod_ip, pod.HasField("create_time"))), pod
+        assert (pod.phase, pod.reason, pod.restart_count) == ("Running", "", 0)
+        assert [(each.name, each.kind, each.state, each.pods, each.ready_pods) for each in pod.programs] == [
+            ("prepare", pb.PROGRAM_KIND_INIT, pb.PROGRAM_STATE_TERMINATED, 1, 1),
+            ("main", pb.PROGRAM_KIND_MAIN, pb.PROGRAM_STATE_RUNNING, 1, 1),
+            ("exporter", pb.PROGRAM_KIND_SIDECAR, pb.PROGRAM_STATE_RUNNING, 1, 1),
+        ]
+        assert pod.programs[1].image == "nginx:1.27"
+        assert pod.programs[1].image_id
+    assert await pods(server, page_size=1) == found
+
+    shell = await logged_in(server, tmp_path)
+    lines = (await shell.succeed("containers", "pods", "web", "-n", NAMESPACE)).splitlines()
+    assert lines[0].split("\t") == ["NAME", "READY", "STATUS", "RESTARTS", "NODE", "AGE"]
+    assert [line.split("\t")[:4] for line in lines[1:]] == [
+        [pod.name, "2/2", "Running", "0"] for pod in found
+    ]
+    lines = (await shell.succeed("containers", "pods", "web", "-n", NAMESPACE, "--programs")).splitlines()
+    assert [line.split("\t")[:5] for line in lines[1:4]] == [
+        [found[0].name, "prepare", "init container", "yes", "Completed"],
+        [found[0].name, "main", "main program", "yes", "running"],
+        [found[0].name, "exporter", "sidecar", "yes", "running"],
+    ]
+
+    assert server.cluster is not None
+    server.cluster.faults.refuse_connections = True
+    server.cluster.faults.drop_watches()
+
+    stale = await poll_until(
+        lambda: pods(server), lambda seen: all(pod.HasField("stale_since") for pod in seen)
+    )
+    for pod in stale:
+        pod.ClearField("stale_since")
+    assert stale == found
+    (line, *_) = (await shell.run("containers", "pods", "web", "-n", NAMESPACE)).errors.splitlines()
+    assert line.startswith("the cluster has not responded since ")
