@@ -218,6 +218,13 @@ async def test_an_object_of_an_administrator_is_changed_by_administrators_alone(
     assert (await place.change(POLICY, "own", protected=True)).protected
     with pytest.raises(PermissionDeniedError, match="is protected"):
         await tenant.objects.delete(**{**named, "name": "own"})
+    # It does not go with its namespace either.
+    owner = await place.server.user(f"owner-{place.name}", {place.name: "admin"})
+    for name, why in (("own", "is protected"), ("web", "was made or changed last by a holder")):
+        with pytest.raises(PermissionDeniedError, match=rf"NetworkPolicy {name} {why}"):
+            await owner.namespaces.delete(name=place.name, cascade=True)
+        await place.delete(POLICY, name)
+    await owner.namespaces.delete(name=place.name, cascade=True)
 
 
 async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(place: Place) -> None:
@@ -272,7 +279,7 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
 
 
 async def test_secret_values_are_masked_for_callers_that_may_not_reveal(place: Place) -> None:
-    vault = {"api_version": "data.example.com/v1", "kind": "Vault"}
+    vault: dict[str, Any] = {"api_version": "data.example.com/v1", "kind": "Vault"}
     secret = ["spec.users.password", "status.token"]
     refused = namespace_pb2.ObjectKind(**vault, secret_paths=["metadata.annotations[a.example/b]"])
     opened = namespace_pb2.ObjectKind(

@@ -203,7 +203,9 @@ class World:
     async def delete_namespace(self, name: str = "shop") -> None:
         """Ask for a namespace's deletion with all it holds."""
         await self.change(
-            lambda tx: delete_namespace(tx, name, cascade=True, contents=CONTENTS, check=lambda _: None)
+            lambda tx: delete_namespace(
+                tx, name, cascade=True, contents=CONTENTS, check=lambda _: None, may=lambda _: True
+            )
         )
 
     async def seen(self, name: str = "web", namespace: str = "shop") -> Container | None:

@@ -186,12 +186,14 @@ async def delete(
     cascade: bool,
     contents: Contents,
     check: Callable[[Namespace], None],
+    may: May,
 ) -> Namespace:
     """Marks a namespace for deletion, with all it holds if `cascade`; one that is marked already is
     answered as it is.
 
     Raises:
         NotFound: the namespace.
+        PermissionDenied: it holds something that the caller may not delete.
         FailedPrecondition: it is held; or it is not empty and `cascade` is not set: metadata holds the counts.
     """
     stored = await locate(transaction, name, "update")
@@ -204,6 +206,8 @@ async def delete(
     if not cascade:
         await _refuse_holding(transaction, stored, contents)
     for noun in contents.nouns:
+        if noun.refuse_cascade is not None:
+            await noun.refuse_cascade(transaction, stored.ref, may)
         await noun.cascade(transaction, stored.ref)
     if stored.deletion_requested_at is not None:
         return stored
@@ -274,7 +278,13 @@ class NamespacesOnCluster:
         """Marks the namespaces on a cluster for deletion, with all they hold."""
         for namespace in await repository.on_cluster(transaction, cluster):
             await delete(
-                transaction, namespace.name, cascade=True, contents=self._contents, check=lambda _: None
+                transaction,
+                namespace.name,
+                cascade=True,
+                contents=self._contents,
+                check=lambda _: None,
+                # Whoever deregisters a cluster may delete all that is on it.
+                may=lambda _: True,
             )
 
     async def forget_all(self, transaction: Transaction, cluster: str) -> None:

@@ -127,6 +127,7 @@ class NamespaceService(ClusterCalls):
             cascade=request.cascade,
             contents=self._contents,
             check=wire.etag_check(request.etag),
+            may=call.may(request.name),
         )
         _describe(call, marked)
         if call.validate_only:

@@ -33,7 +33,10 @@ def objects_noun(
         watched={"object": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({PRIVILEGED_OBJECT, RBAC_OBJECT}),
         in_namespaces=InNamespaces(
-            cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
+            cascade=operations.delete_all,
+            forget=operations.forget_all,
+            held=operations.held,
+            refuse_cascade=operations.refuse_cascade,
         ),
         jobs=(Periodic("compare Roles with permissions", PERIOD_SECONDS, lambda: recheck(store)),),
     )

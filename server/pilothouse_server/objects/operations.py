@@ -12,7 +12,7 @@ import msgspec
 from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, already_exists, not_found
 from pilothouse_server.guard.carrying import CarriedPlace, warnings_of
-from pilothouse_server.guard.model import Keys
+from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Keys
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -187,6 +187,12 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
         stored = await repository.get(transaction, object_id, lock=True)
         if stored is not None:
             await _delete(transaction, stored)
+
+
+async def refuse_cascade(transaction: ReadTransaction, namespace: NamespaceRef, may: May) -> None:
+    """Raises PermissionDenied if a namespace holds an object that the caller may not delete."""
+    if not may(PRIVILEGED_OBJECT) and (found := await repository.first_protected(transaction, namespace.id)):
+        guarding.refuse_protected(found, None, may)
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:

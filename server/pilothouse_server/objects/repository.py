@@ -100,6 +100,15 @@ _GIVING_RIGHTS = (
     .order_by(OBJECTS.c.id)
     .limit(bindparam("most"))
 )
+_PROTECTED = (
+    _WHOLE.where(
+        OBJECTS.c.namespace_id == bindparam("in_namespace"),
+        OBJECTS.c.protected | OBJECTS.c.privileged,
+        OBJECTS.c.deletion_requested_at.is_(None),
+    )
+    .order_by(OBJECTS.c.kind, OBJECTS.c.name)
+    .limit(1)
+)
 _OF_KIND = _WHOLE.where(
     OBJECTS.c.namespace_id == bindparam("in_namespace"),
     OBJECTS.c.api_group == bindparam("group"),
@@ -358,6 +367,12 @@ async def count(transaction: ReadTransaction, namespace_id: int, api_group: str,
         OBJECTS.c.namespace_id == namespace_id, OBJECTS.c.api_group == api_group, OBJECTS.c.kind == kind
     )
     return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def first_protected(transaction: ReadTransaction, namespace_id: int) -> CarriedObject | None:
+    """Returns the first object of a namespace, by kind and name, that is protected or of an administrator."""
+    row = (await transaction.connection.execute(_PROTECTED, {"in_namespace": namespace_id})).one_or_none()
+    return None if row is None else _object(row)
 
 
 async def giving_rights(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from pilothouse_server.authorization.access import May
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
@@ -18,6 +19,8 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 # Marks everything of a noun in a namespace for deletion.
 Cascade = Callable[[Transaction, NamespaceRef], Awaitable[None]]
+# Raises PermissionDenied for the first thing of a noun in a namespace that the caller may not delete.
+RefuseCascade = Callable[[ReadTransaction, NamespaceRef, May], Awaitable[None]]
 # Removes everything of a noun in a namespace from the database, with its events; the cluster keeps it.
 Forget = Callable[[Transaction, NamespaceRef], Awaitable[None]]
 # How many things of each kind a namespace holds, those being deleted included: kind in words -> number.
@@ -37,6 +40,7 @@ class InNamespaces:
     cascade: Cascade
     forget: Forget
     held: Held
+    refuse_cascade: RefuseCascade | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ class ObjectServiceStub:
     the reason for each.
 
     An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only.
+    holders of `object.privileged` only, and so is a namespace that holds such an object.
 
     Errors of every method: see IdentityService.
     """
@@ -98,7 +98,7 @@ class ObjectServiceServicer:
     the reason for each.
 
     An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only.
+    holders of `object.privileged` only, and so is a namespace that holds such an object.
 
     Errors of every method: see IdentityService.
     """
@@ -237,7 +237,7 @@ class ObjectService:
     the reason for each.
 
     An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only.
+    holders of `object.privileged` only, and so is a namespace that holds such an object.
 
     Errors of every method: see IdentityService.
     """
