@@ -283,7 +283,7 @@ class NamespacesOnCluster:
                 cascade=True,
                 contents=self._contents,
                 check=lambda _: None,
-                # Whoever deregisters a cluster may delete all that is on it.
+                # A caller that may deregister the cluster may delete all that is on it.
                 may=lambda _: True,
             )
 
