@@ -205,22 +205,26 @@ class FieldChange(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    MASKED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path of the field, such as `image` or `env.LOG_LEVEL.value`; an item of a list stands under its name."""
     before: _builtins.str
     """Value before as JSON, cut after 1,000 characters; empty: it had none."""
     after: _builtins.str
     """Value after, alike."""
+    masked: _builtins.bool
+    """Whether both values are left out, because they are secret."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         before: _builtins.str = ...,
         after: _builtins.str = ...,
+        masked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "masked", b"masked", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
