@@ -1673,6 +1673,44 @@ COMMENT ON FUNCTION public.note_given_up_grant() IS 'Notes for the transaction t
 
 
 --
+-- Name: note_revision(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.note_revision() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    desired_fields CONSTANT text :=
+        format('SELECT to_jsonb(d) FROM (SELECT %s FROM (SELECT ($1).*) AS r) AS d', TG_ARGV[1]);
+    desired jsonb;
+    former jsonb;
+    added jsonb;
+BEGIN
+    EXECUTE desired_fields INTO desired USING new;
+    added := jsonb_build_object(
+        'document', desired, 'operation_id', nullif(current_setting('app.operation_id', true), ''), 'kept', 20);
+    IF TG_OP = 'UPDATE' THEN
+        EXECUTE desired_fields INTO former USING old;
+        IF desired = former THEN
+            RETURN NULL;
+        END IF;
+        added := added || jsonb_build_object('before', former, 'before_at', old.updated_at);
+    END IF;
+    PERFORM public.write_revision(TG_ARGV[0], new.id, new.namespace_id, added);
+    RETURN NULL;
+END
+$_$;
+
+
+--
+-- Name: FUNCTION note_revision(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.note_revision() IS 'Adds a revision of a row whose fields that callers set have changed.';
+
+
+--
 -- Name: number_pending(bigint[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3446,7 +3484,17 @@ CREATE FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id b
     AS $$
 DECLARE
     newest integer := (p_revision ->> 'number')::integer;
+    last integer;
 BEGIN
+    IF newest IS NULL THEN
+        SELECT max(r.number) INTO last FROM public.revisions AS r WHERE r.resource_type = p_type AND r.resource_id = p_id;
+        IF last IS NULL AND p_revision ? 'before' THEN
+            newest := 2;
+        ELSE
+            newest := coalesce(last, 0) + 1;
+            p_revision := p_revision - 'before';
+        END IF;
+    END IF;
     IF p_revision ? 'before' THEN
         INSERT INTO public.revisions (resource_type, resource_id, namespace_id, number, document, created_at)
         VALUES (p_type, p_id, p_namespace_id, newest - 1, p_revision -> 'before',
@@ -3461,8 +3509,12 @@ BEGIN
     END IF;
     DELETE FROM public.revisions AS r
     USING (
-        SELECT k.id, k.number, sum(pg_column_size(k.document)) OVER (ORDER BY k.number DESC) AS bytes
-        FROM public.revisions AS k WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
+        SELECT k.id, k.number, sum(pg_column_size(k.document) + v.bytes) OVER (ORDER BY k.number DESC) AS bytes
+        FROM public.revisions AS k
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(length(w.ciphertext)), 0) AS bytes
+            FROM public.revision_values AS w WHERE w.revision_id = k.id) AS v
+        WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
     WHERE r.id = o.id AND o.number < newest
         AND (o.number <= newest - (p_revision ->> 'kept')::integer OR o.bytes > 4 * 1024 * 1024);
 END
@@ -9435,6 +9487,110 @@ COMMENT ON COLUMN public.request_claims.expires_at IS 'Deadline of the call that
 
 
 --
+-- Name: revision_values; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.revision_values (
+    id bigint NOT NULL,
+    revision_id bigint NOT NULL,
+    namespace_id bigint NOT NULL,
+    secret_name character varying(253) NOT NULL,
+    place character varying(400) NOT NULL,
+    ciphertext bytea,
+    data_key bytea,
+    key_id character varying(64),
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_revision_values_sealed CHECK ((num_nulls(ciphertext, data_key, key_id) = ANY (ARRAY[0, 3])))
+);
+
+ALTER TABLE ONLY public.revision_values FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE revision_values; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.revision_values IS 'Values of secrets as revisions have them, each encrypted for its revision.';
+
+
+--
+-- Name: COLUMN revision_values.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN revision_values.revision_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.revision_id IS 'The revision; the row goes with it.';
+
+
+--
+-- Name: COLUMN revision_values.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN revision_values.secret_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.secret_name IS 'Name of the secret.';
+
+
+--
+-- Name: COLUMN revision_values.place; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.place IS 'What it is encrypted for: uid of the resource, revision, name.';
+
+
+--
+-- Name: COLUMN revision_values.ciphertext; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.ciphertext IS 'The encrypted values; null: they were purged.';
+
+
+--
+-- Name: COLUMN revision_values.data_key; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.data_key IS 'The wrapped data key; null: the values were purged.';
+
+
+--
+-- Name: COLUMN revision_values.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.key_id IS 'The key that wraps the data key; null: the values were purged.';
+
+
+--
+-- Name: COLUMN revision_values.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.revision_values.created_at IS 'When it was made.';
+
+
+--
+-- Name: revision_values_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.revision_values ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.revision_values_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
 -- Name: revisions; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -11375,6 +11531,14 @@ ALTER TABLE ONLY public.request_claims
 
 
 --
+-- Name: revision_values pk_revision_values; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revision_values
+    ADD CONSTRAINT pk_revision_values PRIMARY KEY (id);
+
+
+--
 -- Name: revisions pk_revisions; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -11660,6 +11824,14 @@ ALTER TABLE ONLY public.port_mappings
 
 ALTER TABLE ONLY public.recovery_codes
     ADD CONSTRAINT uq_recovery_codes_code UNIQUE (user_id, code_hash);
+
+
+--
+-- Name: revision_values uq_revision_values_secret; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revision_values
+    ADD CONSTRAINT uq_revision_values_secret UNIQUE (revision_id, secret_name);
 
 
 --
@@ -12587,6 +12759,13 @@ CREATE INDEX idx_resource_usage_container_time ON ONLY public.container_resource
 
 
 --
+-- Name: idx_revision_values_secret; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_revision_values_secret ON public.revision_values USING btree (namespace_id, secret_name);
+
+
+--
 -- Name: idx_revisions_created_by; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -13042,10 +13221,45 @@ CREATE TRIGGER forget_rendered_messages AFTER DELETE ON public.volumes REFERENCI
 
 
 --
+-- Name: config_maps forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.config_maps REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('config_map');
+
+
+--
 -- Name: containers forget_revisions; Type: TRIGGER; Schema: public; Owner: -
 --
 
 CREATE TRIGGER forget_revisions AFTER DELETE ON public.containers REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('container');
+
+
+--
+-- Name: objects forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.objects REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('object');
+
+
+--
+-- Name: secrets forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.secrets REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('secret');
+
+
+--
+-- Name: services forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.services REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('service');
+
+
+--
+-- Name: volumes forget_revisions; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER forget_revisions AFTER DELETE ON public.volumes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.forget_revisions('volume');
 
 
 --
@@ -13091,10 +13305,80 @@ CREATE TRIGGER mark_usage_days_updated AFTER UPDATE ON public.container_usage_ho
 
 
 --
+-- Name: config_maps note_first_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_first_revision AFTER INSERT ON public.config_maps FOR EACH ROW WHEN ((new.deletion_requested_at IS NULL)) EXECUTE FUNCTION public.note_revision('config_map', 'r.data, r.binary_data, r.immutable, r.labels, r.annotations');
+
+
+--
+-- Name: objects note_first_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_first_revision AFTER INSERT ON public.objects FOR EACH ROW WHEN ((new.deletion_requested_at IS NULL)) EXECUTE FUNCTION public.note_revision('object', 'r.api_version, r.document, r.drift_policy, r.protected');
+
+
+--
+-- Name: secrets note_first_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_first_revision AFTER INSERT ON public.secrets FOR EACH ROW WHEN ((new.deletion_requested_at IS NULL)) EXECUTE FUNCTION public.note_revision('secret', 'r.type, r.data AS sizes, r.immutable, r.labels, r.annotations, encode(sha256(r.ciphertext), ''hex'') AS ciphertext_digest');
+
+
+--
+-- Name: services note_first_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_first_revision AFTER INSERT ON public.services FOR EACH ROW WHEN (((new.owner IS NULL) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('service', 'r.type, r.spec - ''rights'' AS spec, r.labels, r.annotations, r.drift_policy');
+
+
+--
+-- Name: volumes note_first_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_first_revision AFTER INSERT ON public.volumes FOR EACH ROW WHEN (((new.owner IS NULL) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('volume', 'r.type, r.storage_class, r.size, r.access_mode, r.mount_path, r.host_path, r.source_name, r.spec - ''ends_with_claim'' AS spec, r.labels, r.annotations');
+
+
+--
 -- Name: user_roles note_given_up_grant; Type: TRIGGER; Schema: public; Owner: -
 --
 
 CREATE TRIGGER note_given_up_grant AFTER DELETE ON public.user_roles FOR EACH ROW WHEN (((old.namespace_id IS NOT NULL) AND (old.user_id = public.app_user_id()))) EXECUTE FUNCTION public.note_given_up_grant();
+
+
+--
+-- Name: config_maps note_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.config_maps FOR EACH ROW WHEN (((old.generation IS DISTINCT FROM new.generation) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('config_map', 'r.data, r.binary_data, r.immutable, r.labels, r.annotations');
+
+
+--
+-- Name: objects note_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.objects FOR EACH ROW WHEN (((old.generation IS DISTINCT FROM new.generation) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('object', 'r.api_version, r.document, r.drift_policy, r.protected');
+
+
+--
+-- Name: secrets note_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.secrets FOR EACH ROW WHEN (((old.generation IS DISTINCT FROM new.generation) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('secret', 'r.type, r.data AS sizes, r.immutable, r.labels, r.annotations, encode(sha256(r.ciphertext), ''hex'') AS ciphertext_digest');
+
+
+--
+-- Name: services note_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.services FOR EACH ROW WHEN (((old.generation IS DISTINCT FROM new.generation) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('service', 'r.type, r.spec - ''rights'' AS spec, r.labels, r.annotations, r.drift_policy');
+
+
+--
+-- Name: volumes note_revision; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.volumes FOR EACH ROW WHEN (((old.generation IS DISTINCT FROM new.generation) AND (new.deletion_requested_at IS NULL))) EXECUTE FUNCTION public.note_revision('volume', 'r.type, r.storage_class, r.size, r.access_mode, r.mount_path, r.host_path, r.source_name, r.spec - ''ends_with_claim'' AS spec, r.labels, r.annotations');
 
 
 --
@@ -13543,6 +13827,22 @@ ALTER TABLE ONLY public.reconcile_work
 
 ALTER TABLE ONLY public.recovery_codes
     ADD CONSTRAINT fk_recovery_codes_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+
+--
+-- Name: revision_values fk_revision_values_namespace; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revision_values
+    ADD CONSTRAINT fk_revision_values_namespace FOREIGN KEY (namespace_id) REFERENCES public.namespaces(id);
+
+
+--
+-- Name: revision_values fk_revision_values_revision; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.revision_values
+    ADD CONSTRAINT fk_revision_values_revision FOREIGN KEY (revision_id) REFERENCES public.revisions(id) ON DELETE CASCADE;
 
 
 --
@@ -14673,6 +14973,26 @@ CREATE POLICY request_claims_system_policy ON public.request_claims TO pilothous
 
 
 --
+-- Name: revision_values; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.revision_values ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: revision_values revision_values_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY revision_values_access_policy ON public.revision_values TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: revision_values revision_values_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY revision_values_system_policy ON public.revision_values TO pilothouse_system USING (true) WITH CHECK (true);
+
+
+--
 -- Name: revisions; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -15332,6 +15652,13 @@ GRANT ALL ON FUNCTION public.missing_claims(p_namespace_id bigint, p_claims json
 --
 
 REVOKE ALL ON FUNCTION public.note_given_up_grant() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION note_revision(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.note_revision() FROM PUBLIC;
 
 
 --
@@ -16320,6 +16647,14 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.rendered_messages TO pilothous
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.request_claims TO pilothouse_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.request_claims TO pilothouse_system;
+
+
+--
+-- Name: TABLE revision_values; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.revision_values TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.revision_values TO pilothouse_system;
 
 
 --

@@ -85,6 +85,10 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, $1, 'proxy', 'registry.example/' || $2 || '/web:1', $1)""",
     "revisions": """INSERT INTO revisions (resource_type, resource_id, namespace_id, number, document)
         VALUES ('container', $1, $1, 1, '{}')""",
+    "revision_values": """INSERT INTO revision_values
+        (revision_id, namespace_id, secret_name, place, ciphertext, data_key, key_id)
+        SELECT min(id), $1, 'password-' || $2, $2, '\\x01'::bytea, '\\x02'::bytea, 'key-1'
+        FROM revisions WHERE namespace_id = $1""",
     "port_mappings": """INSERT INTO port_mappings
         (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
     "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)

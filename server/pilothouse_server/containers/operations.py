@@ -47,7 +47,7 @@ from pilothouse_server.containers.model import Container, DesiredState, Image, P
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
 from pilothouse_server.containers.repository import ContainerChange, Creation
-from pilothouse_server.containers.revisions import Rollback, RollbackChoice, restored
+from pilothouse_server.containers.revisions import DesiredFields, Rollback, RollbackChoice, restored, revised
 from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workloads import has_schedule, lists_runs
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
@@ -55,6 +55,7 @@ from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.revisions.operations import read_revision
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
@@ -79,7 +80,6 @@ list_history = repository.list_history
 list_images = repository.list_images
 list_observed_pods = repository.list_observed_pods
 list_pods = repository.list_pods
-list_revisions = repository.list_revisions
 list_runs = repository.list_runs
 find_run_name = repository.find_run_name
 get_many = repository.get_many
@@ -291,7 +291,7 @@ async def rollback(
         check(stored)
         refuse_deleting(stored)
         origin = choice.number or stored.revision_number - 1
-        desired = await repository.read_revision(target, stored, origin) if origin > 0 else None
+        desired = await read_revision(target, revised(stored), origin, DesiredFields) if origin > 0 else None
         if desired is None:
             raise not_found("revision", str(choice.number or "before the newest"))
         merge = partial(restored, desired=desired)

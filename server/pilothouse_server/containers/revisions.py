@@ -7,7 +7,6 @@ such field.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from pilothouse_server.containers.model import (
     Resources,
     Value,
 )
+from pilothouse_server.revisions.model import RevisedResource
 from pilothouse_server.values.volumes import VolumeMount
 
 # Revisions that are kept where nothing is said.
@@ -46,21 +46,6 @@ class DesiredFields(Value, frozen=True):
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
     spec: ContainerSpec = ContainerSpec()
     drift_policy: DriftPolicy = "repair"
-
-
-class Revision(Value, frozen=True):
-    """One revision. `before`: the revision before it, where that is still kept.
-
-    `origin`: the revision that it brought back; None: it is no rollback.
-    """
-
-    number: int
-    desired: DesiredFields
-    created_at: datetime
-    before: DesiredFields | None = None
-    origin: int | None = None
-    operation_id: str = ""
-    created_by: str = ""
 
 
 class RollbackChoice(NamedTuple):
@@ -90,6 +75,11 @@ def revisions_kept(container: Container) -> int:
     """Returns how many revisions of a container are kept, the newest included."""
     kept = container.spec.revisions_kept
     return _REVISIONS_KEPT if kept is None else kept
+
+
+def revised(container: Container) -> RevisedResource:
+    """Returns a container as the resource that revisions are of."""
+    return RevisedResource("container", container.id, container.uid, container.namespace_id)
 
 
 def desired_fields(container: Container) -> DesiredFields:

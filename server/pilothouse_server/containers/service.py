@@ -22,13 +22,14 @@ from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_change, fate_of_deletion
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.program_status import program_names
-from pilothouse_server.containers.revisions import RollbackChoice, not_restored
+from pilothouse_server.containers.revisions import DesiredFields, RollbackChoice, not_restored, revised
 from pilothouse_server.containers.workload_rules import replacing, scaled
 from pilothouse_server.errors import invalid, missing, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.revisions.operations import list_revisions
 from pilothouse_server.rpc import redaction, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
@@ -321,7 +322,9 @@ class ContainerService:
             found = await operations.locate(transaction, request.namespace, request.name)
             _describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid, str(request.number))
-            revisions, next_page = await operations.list_revisions(transaction, found, page, request.number)
+            revisions, next_page = await list_revisions(
+                transaction, revised(found), DesiredFields, page, request.number
+            )
         if request.number and not revisions:
             raise not_found("revision", str(request.number))
         to_proto = messages.revision_to_proto(found, whole=request.number > 0)

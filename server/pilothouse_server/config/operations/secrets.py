@@ -22,6 +22,8 @@ from pilothouse_server.errors import already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.revisions.model import RevisedResource
+from pilothouse_server.revisions.operations import keep_values, newest_revision
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -146,6 +148,11 @@ async def change(
         wanted = msgspec.structs.replace(wanted, key_sizes=_sizes(values))
         sealed = await _seal(transaction, stored, values, envelopes)
     written = cast("Secret", await repository.update_secret(transaction, stored, wanted, sealed))
+    if sealed is not None:
+        former_revision = await newest_revision(transaction, revised(stored)) - 1
+        await keep_values(
+            transaction, revised(stored), former_revision, name, _encode(former or {}), envelopes
+        )
     await configs.changed(transaction, "secret", written, "modified", stored)
     if same_values:
         return configs.Changed(written)
@@ -177,6 +184,11 @@ async def reveal(
 def opened(secret: Secret, sealed: Sealed, envelopes: Envelopes) -> Values:
     """The values that a secret's ciphertext holds. Raises as `reveal`."""
     return _decode(envelopes.open(sealed, binding(secret)))
+
+
+def revised(secret: Secret) -> RevisedResource:
+    """Returns a secret as the resource that revisions are of."""
+    return RevisedResource("secret", secret.id, secret.uid, secret.namespace_id)
 
 
 def binding(secret: Secret) -> Binding:

@@ -11,16 +11,19 @@ from google.protobuf.json_format import MessageToDict
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_server.containers.messages.container import CONTAINER
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.revisions import DesiredFields, Revision, desired_fields, restored
+from pilothouse_server.containers.revisions import DesiredFields, desired_fields, restored
+from pilothouse_server.revisions.model import Revision
 from pilothouse_server.values.field_differences import changed_values
 
 _NAMES = frozenset(path for path in CONTAINER.updatable if "." not in path)
 
 
-def revision_to_proto(container: Container, *, whole: bool) -> Callable[[Revision], resource_pb2.Revision]:
+def revision_to_proto(
+    container: Container, *, whole: bool
+) -> Callable[[Revision[DesiredFields]], resource_pb2.Revision]:
     """Returns the function that renders a revision of a container; `whole`: with its document."""
 
-    def to_proto(revision: Revision) -> resource_pb2.Revision:
+    def to_proto(revision: Revision[DesiredFields]) -> resource_pb2.Revision:
         fields = _fields(container, revision.desired)
         message = resource_pb2.Revision(
             number=revision.number,

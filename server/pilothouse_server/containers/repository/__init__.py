@@ -44,7 +44,6 @@ from pilothouse_server.containers.repository.images import (
     list_images,
 )
 from pilothouse_server.containers.repository.pods import list_observed_pods, list_pods
-from pilothouse_server.containers.repository.revisions import list_revisions, read_revision
 from pilothouse_server.containers.repository.runs import (
     find_run_name,
     list_runs,
@@ -82,9 +81,7 @@ __all__ = [
     "list_observed_pods",
     "list_pods",
     "list_ready",
-    "list_revisions",
     "list_runs",
-    "read_revision",
     "remove_all",
     "run_event",
     "runs_by_id",

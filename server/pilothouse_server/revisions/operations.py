@@ -1,0 +1,52 @@
+"""The calls of other nouns about revisions, and the encryption of the values of secrets that revisions have."""
+
+from __future__ import annotations
+
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.revisions import repository
+from pilothouse_server.revisions.model import RevisedResource
+from pilothouse_server.store import encryption_keys
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+write_revision = repository.write_revision
+newest_revision = repository.newest_revision
+read_revision = repository.read_revision
+list_revisions = repository.list_revisions
+purge_values = repository.purge_values
+
+
+async def keep_values(
+    transaction: Transaction,
+    of: RevisedResource,
+    number: int,
+    secret_name: str,
+    values: bytes,
+    envelopes: Envelopes,
+) -> None:
+    """Encrypts the values of a secret for a revision and keeps them with it; nothing where it is not kept.
+
+    Raises:
+        Unavailable: the active key is held by no key provider of this server.
+    """
+    key_id = await encryption_keys.active_key_id(transaction)
+    sealed = envelopes.seal(values, repository.values_binding(of, number, secret_name), key_id)
+    await repository.keep_values(transaction, of, number, secret_name, sealed)
+
+
+async def kept_values(
+    transaction: ReadTransaction, of: RevisedResource, number: int, secret_name: str, envelopes: Envelopes
+) -> tuple[int, bytes | None] | None:
+    """Returns the values of a secret that the first revision from `number` on has kept, with its number.
+
+    None: none has. Values that are None were purged.
+
+    Raises:
+        FailedPrecondition: the ciphertext does not belong to this revision.
+        Unavailable: the key is held by no key provider of this server.
+    """
+    kept = await repository.find_values(transaction, of, number, secret_name)
+    if kept is None:
+        return None
+    if kept.sealed is None:
+        return kept.number, None
+    return kept.number, envelopes.open(kept.sealed, repository.values_binding(of, kept.number, secret_name))

@@ -1,0 +1,176 @@
+"""SQL about revisions: writing and reading them, and the encrypted values of secrets that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+import orjson
+from sqlalchemy import func, select, text
+
+from pilothouse_server.encryption.envelopes import Binding, Sealed
+from pilothouse_server.revisions.model import KeptValues, RevisedResource, Revision
+from pilothouse_server.revisions.tables import REVISION_VALUES, REVISIONS, SEALED_VALUES
+from pilothouse_server.store.draft import Draft
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate,
+    parse_order_by,
+)
+from pilothouse_server.store.references import USERS
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+D = TypeVar("D")
+
+_READ = text("SELECT read_revision(:user_id, :resource_type, :resource_id, :number) AS document")
+_WRITE = text(
+    "SELECT write_revision(:resource_type, :resource_id, :namespace_id, CAST(CAST(:revision AS text) AS jsonb))"
+)
+_KEEP_VALUES = text(
+    "INSERT INTO revision_values (revision_id, namespace_id, secret_name, place, ciphertext, data_key, key_id) "
+    "SELECT r.id, r.namespace_id, :secret_name, :place, :ciphertext, :data_key, :key_id FROM revisions AS r "
+    "WHERE r.resource_type = :resource_type AND r.resource_id = :resource_id AND r.number = :number"
+)
+_PURGE = text(
+    "UPDATE revision_values SET ciphertext = NULL, data_key = NULL, key_id = NULL "
+    "WHERE namespace_id = :namespace_id AND secret_name = :secret_name AND ciphertext IS NOT NULL "
+    "RETURNING id"
+)
+
+
+async def write_revision(
+    transaction: Transaction,
+    of: RevisedResource,
+    document: bytes,
+    *,
+    operation_id: UUID,
+    kept: int,
+    origin: int | None = None,
+) -> None:
+    """Adds the newest revision of a resource whose row the transaction has locked; `document` is JSON.
+
+    Of all revisions `kept` remain, the newest included. `origin`: number of the revision that it brings back.
+    """
+    revision = {
+        "document": orjson.Fragment(document),
+        "operation_id": str(operation_id),
+        "kept": kept,
+        "origin": origin,
+    }
+    values = {"namespace_id": of.namespace_id, "revision": orjson.dumps(revision).decode()}
+    await transaction.connection.execute(_WRITE, _named(of) | values)
+
+
+async def newest_revision(transaction: ReadTransaction, of: RevisedResource) -> int:
+    """Returns the number of the newest revision of a resource; 0: it has none."""
+    query = select(func.coalesce(func.max(REVISIONS.c.number), 0)).where(
+        REVISIONS.c.resource_type == of.resource_type, REVISIONS.c.resource_id == of.id
+    )
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def read_revision(
+    target: Draft | Transaction, of: RevisedResource, number: int, document: type[D]
+) -> D | None:
+    """Returns the state of one revision; None where it is not kept."""
+    (row,) = await target.read(_READ, _named(of) | {"number": number})
+    found = row["document"]
+    return None if found is None else msgspec.json.decode(found, type=document)
+
+
+async def list_revisions(
+    transaction: ReadTransaction, of: RevisedResource, document: type[D], page: PageRequest, number: int = 0
+) -> tuple[Sequence[Revision[D]], NextPage]:
+    """Returns one page of the revisions of a resource, newest first, and where the next page begins.
+
+    `number` restricts the page to one revision; 0: all.
+    """
+    before = func.lag(REVISIONS.c.document).over(order_by=REVISIONS.c.number).label("before")
+    every = (
+        select(REVISIONS, before, USERS.c.username)
+        .select_from(REVISIONS.outerjoin(USERS, USERS.c.id == REVISIONS.c.created_by))
+        .where(REVISIONS.c.resource_type == of.resource_type, REVISIONS.c.resource_id == of.id)
+        .subquery()
+    )
+    query = select(every).where(every.c.number == number) if number else select(every)
+    order = parse_order_by(
+        "", {"number": OrderField(every.c.number)}, default="number desc", unique=every.c.id
+    )
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, next_page = finish_page(rows, order, page)
+    return [
+        Revision(
+            number=row.number,
+            desired=msgspec.convert(row.document, document),
+            before=None if row.before is None else msgspec.convert(row.before, document),
+            created_at=row.created_at,
+            origin=row.origin,
+            operation_id=str(row.operation_id) if row.operation_id else "",
+            created_by=row.username or "",
+        )
+        for row in rows
+    ], next_page
+
+
+def values_binding(of: RevisedResource, number: int, secret_name: str) -> Binding:
+    """Returns the binding of the values of a secret that the revision `number` of a resource has."""
+    return SEALED_VALUES.binding(f"{of.uid}/{number}/{secret_name}", str(of.namespace_id))
+
+
+async def keep_values(
+    transaction: Transaction, of: RevisedResource, number: int, secret_name: str, sealed: Sealed
+) -> None:
+    """Stores the values of a secret, encrypted by `values_binding`, with a revision; nothing if that is not kept."""
+    values = {
+        "number": number,
+        "secret_name": secret_name,
+        "place": values_binding(of, number, secret_name).row,
+        "ciphertext": sealed.ciphertext,
+        "data_key": sealed.data_key,
+        "key_id": sealed.key_id,
+    }
+    await transaction.connection.execute(_KEEP_VALUES, _named(of) | values)
+
+
+async def find_values(
+    transaction: ReadTransaction, of: RevisedResource, number: int, secret_name: str
+) -> KeptValues | None:
+    """Returns the values of a secret that the first revision from `number` on has kept; None: none has."""
+    query = (
+        select(
+            REVISIONS.c.number,
+            REVISION_VALUES.c.ciphertext,
+            REVISION_VALUES.c.data_key,
+            REVISION_VALUES.c.key_id,
+        )
+        .join(REVISIONS, REVISIONS.c.id == REVISION_VALUES.c.revision_id)
+        .where(
+            REVISIONS.c.resource_type == of.resource_type,
+            REVISIONS.c.resource_id == of.id,
+            REVISIONS.c.number >= number,
+            REVISION_VALUES.c.secret_name == secret_name,
+        )
+        .order_by(REVISIONS.c.number)
+        .limit(1)
+    )
+    row = (await transaction.connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    if row.ciphertext is None:
+        return KeptValues(row.number, None)
+    return KeptValues(row.number, Sealed(bytes(row.ciphertext), bytes(row.data_key), row.key_id))
+
+
+async def purge_values(transaction: Transaction, namespace_id: int, secret_name: str) -> int:
+    """Removes the values of a secret from all revisions of a namespace; returns from how many."""
+    values = {"namespace_id": namespace_id, "secret_name": secret_name}
+    return len((await transaction.connection.execute(_PURGE, values)).all())
+
+
+def _named(of: RevisedResource) -> dict[str, object]:
+    return {"resource_type": of.resource_type, "resource_id": of.id}
