@@ -1,36 +1,35 @@
 """The `pilothouse` command: which verbs there are, and the loading of the one that is called.
 
-A verb is an object in a module of `pilothouse_client.commands`: a `typer.Typer` (a group of commands) or a function
+A verb is an object in a module of `pilothouse_client.commands`: a `verbs.VerbGroup` (a group of commands) or a function
 (one command). It is imported when it is called; its place and its line for `--help` stand in `VERBS`, so that help
 and completion are instant. Verbs of other distributions, and those of the server, join by the entry-point group
-`pilothouse.commands`: each entry's name is the verb, its object a function or a `typer.Typer`. A verb that runs for
-as long as a machine may parse plain command lines itself, by the group `pilothouse.programs`: typer's parsing loads
-pydantic, 8 MB that such a process would keep.
+`pilothouse.commands`: each entry's name is the verb, its object a function or a `verbs.VerbGroup`. A verb that runs for
+as long as a machine may parse plain command lines itself, by the group `pilothouse.programs`: such a process need not
+keep the memory of a parser.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
 
 from pilothouse_client.commands import failures
-from pilothouse_client.commands.invocation import Invocation, current
+from pilothouse_client.commands.invocation import Invocation, config_file, current
 from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.verbs import Context, Exit, Option, Verb, VerbGroup
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
 _PROGRAMS = "pilothouse.programs"
 _COMMANDS = "pilothouse_client.commands"
-# Completion is installed for the whole command.
-_ONCE_AT_THE_TOP = ("install_completion", "show_completion")
 
 # Verb -> module:object and help.
 VERBS = {
@@ -62,6 +61,7 @@ VERBS = {
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
     "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),
+    "completion": ("completion:command", "Write the completion of a shell: bash, zsh or fish."),
     "top": ("top:command", "Containers that use most, live."),
 }
 # The help lines of the server's own verbs, which are not imported for it.
@@ -85,7 +85,7 @@ class _Origin:
     place: str = ""
     entry: Any = None
 
-    def load(self) -> Any:
+    def load(self) -> click.Command:
         if self.place:
             module, _, name = self.place.partition(":")
             made = getattr(importlib.import_module(f"{_COMMANDS}.{module}"), name)
@@ -93,87 +93,136 @@ class _Origin:
             try:
                 made = self.entry.load()
             except ImportError as error:
-                message = (
-                    f"'{self.verb}' needs the server, which is not installed ({error}); "
-                    "install it with: pip install 'pilothouse[server]'"
-                )
-                raise failures.CommandError(message) from error
-        return _click_command(self.verb, made)
+                raise failures.CommandError(
+                    f"'{self.verb}' needs the server, which is not installed ({error}); install it from the "
+                    "wheel that the command came from: " + failures.INSTALL_SERVER
+                ) from error
+        if isinstance(made, click.Command):
+            made.name = self.verb
+            return made
+        return Verb(self.verb, made)
 
 
-def _click_command(verb: str, made: Any) -> Any:
-    if not isinstance(made, typer.Typer):
-        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(verb)(made)
-        made = single
-    # Help is alike everywhere, whoever made the verb.
-    made.rich_markup_mode = None
-    command = typer.main.get_command(made)
-    command.name = verb
-    command.params = [each for each in command.params if each.name not in _ONCE_AT_THE_TOP]
-    _show_whole_lines(command)
-    return command
-
-
-def _show_whole_lines(group: Any) -> None:
-    """In a group's help a command's line ends with "…" at the edge of the terminal, unless it is a short help of the
-    command's own: that is wrapped."""
-    for command in getattr(group, "commands", {}).values():
-        command.short_help = command.short_help or " ".join((command.help or "").partition("\n\n")[0].split())
-        _show_whole_lines(command)
-
-
-class _UnloadedVerb(TyperCommand):
+class UnloadedVerb(click.Command):
     """Stands for a verb in help and completion until it is called."""
 
     def __init__(self, origin: _Origin, text: str) -> None:
-        super().__init__(origin.verb, help=text, short_help=text, rich_markup_mode=None)
+        super().__init__(origin.verb, help=text, short_help=text)
         self.origin = origin
 
 
-class _Verbs(TyperGroup):
+class _Verbs(VerbGroup):
     """The top-level command. Turns the client's errors into messages and exit codes, for every verb."""
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
+    def __init__(self, name: str, **attributes: Any) -> None:
+        super().__init__(name, **attributes)
         for verb, (place, text) in VERBS.items():
-            self.add_command(_UnloadedVerb(_Origin(verb, place=place), text))
-        for entry in _entry_points():
-            if entry.name not in self.commands:
-                text = _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}.")
-                self.add_command(_UnloadedVerb(_Origin(entry.name, entry=entry), text))
+            self.add_command(UnloadedVerb(_Origin(verb, place=place), text))
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list({**self.commands, **_joined()})
+
+    def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or _joined().get(cmd_name)
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        if isinstance(command, _UnloadedVerb):
+        if isinstance(command, UnloadedVerb):
             command = command.origin.load()
         return name, command, rest
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        words = args[: args.index("--")] if "--" in args else args
+        if _JSON_ERRORS in words:
+            # Also errors of parsing, wherever the option stands.
+            failures.as_json.set(True)
+        with _reported():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Context) -> Any:
+        with _reported():
             return super().invoke(ctx)
-        except Exception as error:
-            code = failures.report(error)
-            if code is None:
-                raise
-            raise typer.Exit(code) from None
 
 
-def _entry_points() -> list[Any]:
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turns an error of the block that is ours into its message and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Exit(_INTERRUPTED) from None
+    except Exception as error:
+        code = failures.report(error)
+        if code is None:
+            raise
+        raise Exit(code) from None
+
+
+@functools.cache
+def _entry_points() -> Sequence[Any]:
     from importlib.metadata import entry_points
 
     return sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry: entry.name)
 
 
-app = typer.Typer(
-    name="pilothouse",
-    cls=_Verbs,
-    no_args_is_help=True,
-    # Plain text: loading rich for the help would take longer than all else.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def _joined() -> dict[str, click.Command]:
+    """Returns the verbs of the server and of other distributions. Reading them takes a tenth of a call's time."""
+    return {
+        entry.name: UnloadedVerb(
+            _Origin(entry.name, entry=entry),
+            _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}."),
+        )
+        for entry in _entry_points()
+        if entry.name not in VERBS
+    }
+
+
+app = _Verbs("pilothouse", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+_INTERRUPTED = 130
+_JSON_ERRORS = "--json-errors"
+_CONTEXT = "--context"
+_ContextName = Annotated[
+    str,
+    Option(
+        _CONTEXT,
+        envvar="PILOTHOUSE_CONTEXT",
+        complete=lambda _context, _text: sorted(config_file().read().contexts),
+        help="Context to use in place of the current one.",
+    ),
+]
+_JsonErrors = Annotated[
+    bool,
+    Option(
+        _JSON_ERRORS,
+        envvar="PILOTHOUSE_JSON_ERRORS",
+        callback=lambda given: failures.as_json.set(given or failures.as_json.get()),
+        is_eager=True,
+        help="Write errors as JSON, one line each.",
+    ),
+]
+
+
+def _take_context(_context: Context, _param: click.Parameter, name: str | None) -> None:
+    if name:
+        current.set(replace(current.get(), context=name))
+
+
+# Each verb takes them, too: people add them at the end of a line.
+Verb.ALSO += [
+    click.Option(
+        [_CONTEXT],
+        expose_value=False,
+        callback=_take_context,
+        shell_complete=lambda _context, _param, text: [
+            each for each in sorted(config_file().read().contexts) if each.startswith(text)
+        ],
+        hidden=True,
+    ),
+    # It was read before the verb was known.
+    click.Option([_JSON_ERRORS], is_flag=True, expose_value=False, hidden=True),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -181,20 +230,15 @@ def _show_version(wanted: bool) -> None:
         from importlib.metadata import version
 
         say(f"pilothouse {version('pilothouse')}")
-        raise typer.Exit
+        raise Exit
 
 
-@app.callback(epilog=failures.EXIT_CODES_HELP)
+@app.main_verb(epilog=failures.EXIT_CODES_HELP)
 def _options(
-    context: Annotated[
-        str,
-        typer.Option(
-            "--context", envvar="PILOTHOUSE_CONTEXT", help="Context to use in place of the current one."
-        ),
-    ] = "",
+    context: _ContextName = "",
     server: Annotated[
         str,
-        typer.Option(
+        Option(
             "--server",
             envvar="PILOTHOUSE_SERVER",
             metavar="HOST:PORT",
@@ -203,7 +247,7 @@ def _options(
     ] = "",
     token: Annotated[
         str,
-        typer.Option(
+        Option(
             "--token",
             envvar="PILOTHOUSE_TOKEN",
             help="API key or access token; better given by the environment.",
@@ -211,30 +255,29 @@ def _options(
     ] = "",
     insecure: Annotated[
         bool | None,
-        typer.Option(
-            "--insecure/--secure", help="Plain text or TLS; default: TLS unless the server is local."
-        ),
+        Option("--insecure/--secure", help="Plain text or TLS; default: TLS unless the server is local."),
     ] = None,
     ca_file: Annotated[
-        str, typer.Option("--ca-file", envvar="PILOTHOUSE_CA_FILE", help="PEM file of authorities to trust.")
+        str, Option("--ca-file", envvar="PILOTHOUSE_CA_FILE", help="PEM file of authorities to trust.")
     ] = "",
     client_cert: Annotated[
         str,
-        typer.Option(
+        Option(
             "--client-cert",
             envvar="PILOTHOUSE_CLIENT_CERTIFICATE_FILE",
             help="PEM file of your client certificate.",
         ),
     ] = "",
     client_key: Annotated[
-        str, typer.Option("--client-key", envvar="PILOTHOUSE_CLIENT_KEY_FILE", help="PEM file of its key.")
+        str, Option("--client-key", envvar="PILOTHOUSE_CLIENT_KEY_FILE", help="PEM file of its key.")
     ] = "",
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.001, help="Seconds a call may take, with its retries.")
+        float | None, Option("--timeout", min=0.001, help="Seconds a call may take, with its retries.")
     ] = None,
+    _json_errors: _JsonErrors = False,
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+        Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Run and watch containers on Kubernetes clusters."""
@@ -251,13 +294,15 @@ def main() -> None:
 
 
 def _ran_as_program(words: Sequence[str]) -> bool:
-    """Whether the verb took the words that follow it, and has ended; if not, they are typer's to read."""
+    """Whether the verb took the words that follow it, and has ended; if not, they are click's to read."""
     if not words or words[0] not in _SERVER_VERBS:
         return False
+    from importlib.metadata import entry_points
+
     try:
         programs = [entry.load() for entry in entry_points(group=_PROGRAMS, name=words[0])]
     except ImportError:
-        # The server is not installed; typer reports that.
+        # The server is not installed; the verb reports that.
         return False
     return any(program(words[1:]) for program in programs)
 

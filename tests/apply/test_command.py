@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from tests.apply.conftest import KEY, Settle
 from tests.client.fake_server import FakeServer
 from tests.translator.manifests import NAMESPACE, SERVICE, WEB, web
-from typer.testing import CliRunner, Result
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
-from typer.testing import CliRunner
 
 from pilothouse_server.backup.schedule import back_up_if_due
 from pilothouse_server.backup.sealing import make_key_file

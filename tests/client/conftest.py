@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from pilothouse_client import AsyncClient, RetryPolicy, cli
 from tests.client.command import Command, Ended

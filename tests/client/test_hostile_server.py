@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import typer
 
 from pilothouse_client import cli
+from pilothouse_client.commands import verbs
 from tests.client.command import Command
 from tests.client.hostile_server import OBEYED, WORDS, hostile_server
 from tests.waiting import patient
@@ -44,6 +44,7 @@ _GIVEN = {
     "image": "nginx:1.27",
     "kind": "ingress",
     "replicas": "2",
+    "shell": "bash",
 }
 
 
@@ -70,7 +71,7 @@ _MORE = {
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Yields every verb below a command, by its words."""
-    if isinstance(command, cli._UnloadedVerb):
+    if isinstance(command, cli.UnloadedVerb):
         command = command.origin.load()
     if below := getattr(command, "commands", None):
         for name, each in below.items():
@@ -80,7 +81,7 @@ def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
 
 
 def _verbs() -> dict[str, Any]:
-    found = dict(leaves(typer.main.get_command(cli.app)))
+    found = dict(leaves(cli.app))
     return {
         words: verb
         for words, verb in found.items()
@@ -94,7 +95,7 @@ VERBS = _verbs()
 def command_line(words: str, verb: Any, folder: Path) -> list[str]:
     """A line that a verb takes: each argument and option that it asks for is given."""
     line = words.split()
-    for each in verb.params:
+    for each in verb.get_params(verbs.Context(verb)):
         name = each.opts[0]
         if chosen := {"--yes", "--once"} & set(each.opts):
             line += chosen

@@ -241,7 +241,7 @@ async def test_help_is_plain_and_whole(
     assert "..." not in told.replace("[ARGS]...", "").replace("NAME...", "")
     assert "─" not in told
     assert all(len(line) <= 80 for line in told.splitlines())
-    assert ("--install-completion" in told) is (verb == ())
+    assert ("\n  completion " in told) is (verb == ())
 
 
 async def test_every_setting_is_listed_with_its_default_and_what_it_is(pilothouse: Command) -> None:

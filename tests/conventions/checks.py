@@ -80,7 +80,7 @@ WRITES_TO_TERMINALS = (
 )
 TERMINAL = "client/pilothouse_client/commands/terminal.py"
 WRITES_BY_ITSELF = re.compile(
-    r"\b(typer\.(echo|secho)|click\.echo|sys\.std(out|err)\.(write|buffer)|Console\(|Live\()|(?<![\w.])print\("
+    r"\b(click\.(echo|secho)|sys\.std(out|err)\.(write|buffer)|Console\(|Live\()|(?<![\w.])print\("
 )
 
 MOST_FIELDS_BY_HAND = 7

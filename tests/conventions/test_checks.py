@@ -172,7 +172,7 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     ),
     (
         checks.one_way_to_the_terminal,
-        Source(f"{COMMANDS}a.py", "typer.echo(name)"),
+        Source(f"{COMMANDS}a.py", "click.echo(name)"),
         Source(f"{COMMANDS}a.py", "say(name)\n_print(answer)"),
     ),
     (

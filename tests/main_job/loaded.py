@@ -226,7 +226,7 @@ def _load(*, with_server: bool) -> Callable[[], None]:
 
     for place, _ in cli.VERBS.values():
         importlib.import_module(f"pilothouse_client.commands.{place.partition(':')[0]}")
-    # Nobody's contexts are listed. To read the first option, typer loads pydantic, which takes longer than most calls.
+    # Nobody's contexts are listed. The first line that is read loads the rest of the parser.
     os.environ["PILOTHOUSE_CONFIG"] = str(ROOT / "nobody.json")
     for words in (["--version"], ["contexts", "list"]):
         with contextlib.suppress(SystemExit):

@@ -178,7 +178,7 @@ async def test_the_servers_verbs_say_how_to_install_it(client_alone: Installatio
     code, printed = await client_alone.pilothouse(verb)
     assert code == 1
     assert f"'{verb}' needs the server, which is not installed" in printed
-    assert "install it with: pip install 'pilothouse[server]'" in printed
+    assert "pip install 'pilothouse-VERSION-py3-none-any.whl[server]'" in printed
 
 
 def test_a_users_program_is_type_checked(client_alone: Installation) -> None:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from pilothouse_client.cli import app
 from pilothouse_simulator import FaultPlan, SimulatedCluster

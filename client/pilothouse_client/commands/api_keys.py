@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -29,7 +28,7 @@ from pilothouse_client.commands.values import moment
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-app = typer.Typer(no_args_is_help=True, help="Keys by which programs call.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Keys by which programs call.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda key: key.name),
     OutputColumn("KEY", lambda key: f"{key.prefix}…"),
@@ -40,9 +39,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("FROM", lambda key: key.last_use_address),
     OutputColumn("ID", lambda key: key.api_key_id, whole=True),
 ]
-_Key = Annotated[str, typer.Argument(help="Its name or its id, as `list` shows them.")]
-_Whose = Annotated[str, typer.Option("--user", help="User or service account; default: you.")]
-_ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
+_Key = Annotated[str, verbs.Argument(help="Its name or its id, as `list` shows them.")]
+_Whose = Annotated[str, verbs.Option("--user", help="User or service account; default: you.")]
+_ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
 
 
 def _limits(key: Any) -> str:
@@ -80,31 +79,31 @@ def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
             say(f"\nstore it now, it is not shown again:\n{answer.key}")
 
 
-_Alone = Annotated[bool, typer.Option("-q", "--quiet", help="Print the key and nothing else.")]
+_Alone = Annotated[bool, verbs.Option("-q", "--quiet", help="Print the key and nothing else.")]
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    name: Annotated[str, verbs.Argument(help="Name of the key.")],
     permission: Annotated[
         list[str] | None,
-        typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat; not given: all."),
+        verbs.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat; not given: all."),
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("-n", "--namespace", help="Where it works; repeat; not given: everywhere."),
+        verbs.Option("-n", "--namespace", help="Where it works; repeat; not given: everywhere."),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="The key changes and reveals nothing.")
+        bool, verbs.Option("--read-only", help="The key changes and reveals nothing.")
     ] = False,
     expires_in: _ExpiresIn = "",
     allow_from: Annotated[
         list[str] | None,
-        typer.Option("--allow-from", help="Address or network it is taken from, such as 10.0.0.0/8; repeat."),
+        verbs.Option("--allow-from", help="Address or network it is taken from, such as 10.0.0.0/8; repeat."),
     ] = None,
     service_account: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--service-account", help="Service account of the key, such as sa:shop:ci; default: you."
         ),
     ] = "",
@@ -131,7 +130,7 @@ def create(
 @app.command("list")
 def list_keys(
     user: _Whose = "",
-    all_users: Annotated[bool, typer.Option("--all-users", help="Everybody's, for administrators.")] = False,
+    all_users: Annotated[bool, verbs.Option("--all-users", help="Everybody's, for administrators.")] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -150,10 +149,10 @@ def rotate(
     key: _Key,
     user: _Whose = "",
     overlap: Annotated[
-        str, typer.Option("--overlap", help="How long the old one lives on, at most 7d; not given: it ends.")
+        str, verbs.Option("--overlap", help="How long the old one lives on, at most 7d; not given: it ends.")
     ] = "",
     expires_in: Annotated[
-        str, typer.Option("--expires-in", help="Such as 12h, 30d; not given: as long as the old one.")
+        str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: as long as the old one.")
     ] = "",
     quiet: _Alone = False,
     validate_only: ValidateOnly = False,

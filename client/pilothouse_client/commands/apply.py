@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-import typer
-
 from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options, apply
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
@@ -35,25 +34,25 @@ class _Skipped(enum.Enum):
 def command(
     files: Annotated[
         list[str] | None,
-        typer.Option(
+        verbs.Option(
             "-f", "--filename", metavar="FILE", help="File, folder, or - for standard input; repeat."
         ),
     ] = None,
     more_files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE", help="Further files, so that -f *.yaml works."),
+        verbs.Argument(metavar="FILE", help="Further files, so that -f *.yaml works."),
     ] = None,
     namespace: Namespace = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until every container runs.")] = False,
+    wait: Annotated[bool, verbs.Option("--wait", help="Wait until every container runs.")] = False,
     wait_timeout: WaitSeconds = DEFAULT_TIMEOUT_SECONDS,
     stable_for: StableSeconds = 10.0,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
+        verbs.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
     ] = False,
     replace: Annotated[
         bool,
-        typer.Option(
+        verbs.Option(
             "--replace",
             help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
             "create it again.",
@@ -61,7 +60,7 @@ def command(
     ] = False,
     skip_unsupported: Annotated[
         _Skipped | None,
-        typer.Option(
+        verbs.Option(
             "--skip-unsupported",
             help="Continue without fields and documents that cannot be represented, and list them: those whose "
             "loss is harmless, or also those that change behaviour, or also those that weaken security.",
@@ -95,4 +94,4 @@ def command(
             complain=lambda line: say(line, err=True),
         )
     if result is not ApplyResult.DONE:
-        raise typer.Exit(_EXIT_CODE_OF[result])
+        raise verbs.Exit(_EXIT_CODE_OF[result])

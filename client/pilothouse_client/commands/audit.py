@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
-from pilothouse_client.commands import audit_log, audit_sinks
+from pilothouse_client.commands import audit_log, audit_sinks, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
 from pilothouse_client.commands.output import DRY_RUN, OutputColumn, as_data, show, show_all, show_changes
@@ -44,9 +42,7 @@ def _result(operation: Any) -> str:
     return operation.error_code or "OK"
 
 
-app = typer.Typer(
-    no_args_is_help=True, help="The audit log: operations and their users.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="The audit log: operations and their users.")
 audit_log.register(app)
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda operation: moment(operation.start_time)),
@@ -72,7 +68,7 @@ _STATS: list[OutputColumn[Any]] = [
     OutputColumn("MEAN", lambda stats: span(stats.avg_duration)),
 ]
 _DEFAULT_LIMIT = 50
-app.add_typer(audit_sinks.app, name="sinks")
+app.add_command(audit_sinks.app, "sinks")
 
 
 def _filter(given: str, parts: Mapping[str, str]) -> str:
@@ -88,18 +84,18 @@ def _time(text: str, option: str) -> str:
 @app.command("list")
 def list_operations(
     namespace: Namespace = "",
-    user: Annotated[str, typer.Option("--user", help="Only those of this user.")] = "",
-    action: Annotated[str, typer.Option("--action", help="Only this action, such as create.")] = "",
-    resource_type: Annotated[str, typer.Option("--type", help="Only this kind of thing.")] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Only calls that were refused or failed.")] = False,
+    user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
+    action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
+    resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
+    failed: Annotated[bool, verbs.Option("--failed", help="Only calls that were refused or failed.")] = False,
     since: Annotated[
-        str, typer.Option("--since", help="Only calls that began at this time or later; or how long ago.")
+        str, verbs.Option("--since", help="Only calls that began at this time or later; or how long ago.")
     ] = "",
     until: Annotated[
-        str, typer.Option("--until", help="Only calls that began before this time; or how long ago.")
+        str, verbs.Option("--until", help="Only calls that began before this time; or how long ago.")
     ] = "",
     dry_runs: Annotated[
-        bool, typer.Option("--dry-run", help="Only calls that validated and changed nothing.")
+        bool, verbs.Option("--dry-run", help="Only calls that validated and changed nothing.")
     ] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
@@ -128,7 +124,7 @@ def list_operations(
 
 @app.command("get")
 def get(
-    operation_id: Annotated[str, typer.Argument(help="As `list -o wide` shows it.")],
+    operation_id: Annotated[str, verbs.Argument(help="As `list -o wide` shows it.")],
     output: Output = Format.YAML,
 ) -> None:
     """Show a record with all that was asked and answered."""
@@ -139,11 +135,11 @@ def get(
 @app.command("tail")
 def tail(
     namespace: Namespace = "",
-    user: Annotated[str, typer.Option("--user", help="Only those of this user.")] = "",
-    action: Annotated[str, typer.Option("--action", help="Only this action, such as create.")] = "",
-    resource_type: Annotated[str, typer.Option("--type", help="Only this kind of thing.")] = "",
+    user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
+    action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
+    resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
     resume_token: Annotated[
-        str, typer.Option("--resume-token", help="Continue after the response with this token.")
+        str, verbs.Option("--resume-token", help="Continue after the response with this token.")
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:
@@ -163,7 +159,7 @@ def tail(
 
 @app.command("stats")
 def stats(
-    user: Annotated[str, typer.Option("--user", help="Only this user.")] = "",
+    user: Annotated[str, verbs.Option("--user", help="Only this user.")] = "",
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import audit_verifier
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Namespace, Output
@@ -47,13 +46,13 @@ _FINDING: list[OutputColumn[Any]] = [
 
 FromCheckpoint = Annotated[
     Path | None,
-    typer.Option(
+    verbs.Option(
         "--from-checkpoint", help="A checkpoint that you kept, of this log.", exists=True, dir_okay=False
     ),
 ]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: verbs.VerbGroup) -> None:
     """Adds the verbs."""
     verbs: dict[str, Callable[..., None]] = {
         "head": head,
@@ -67,9 +66,9 @@ def register(app: typer.Typer) -> None:
 
 
 def head(
-    size: Annotated[int, typer.Option("--size", min=0, help="The head of this size; 0: the newest.")] = 0,
+    size: Annotated[int, verbs.Option("--size", min=0, help="The head of this size; 0: the newest.")] = 0,
     checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Only the signed checkpoint, to store it.")
+        bool, verbs.Option("--checkpoint", help="Only the signed checkpoint, to store it.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -89,12 +88,12 @@ def head(
 
 
 def prove(
-    operation_id: Annotated[str, typer.Argument(help="As `list -o wide` shows it.")],
+    operation_id: Annotated[str, verbs.Argument(help="As `list -o wide` shows it.")],
     sequence: Annotated[
-        int, typer.Option("--sequence", min=0, help="Of a stream's two records, that at this place.")
+        int, verbs.Option("--sequence", min=0, help="Of a stream's two records, that at this place.")
     ] = 0,
     record: Annotated[
-        Path | None, typer.Option("--record", help="File to write the record to, as it is hashed.")
+        Path | None, verbs.Option("--record", help="File to write the record to, as it is hashed.")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -136,22 +135,22 @@ def verify(
     namespace: Namespace = "",
     offline: Annotated[
         Path | None,
-        typer.Option(
+        verbs.Option(
             "--offline", help="An export to verify instead, without a server.", exists=True, dir_okay=False
         ),
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(
+        verbs.Option(
             "--key", help="With --offline: a key of the log, from a source that you trust; repeatable."
         ),
     ] = None,
     witness: Annotated[
         list[str] | None,
-        typer.Option("--witness", help="Key of a witness that has to have signed; repeatable."),
+        verbs.Option("--witness", help="Key of a witness that has to have signed; repeatable."),
     ] = None,
     quorum: Annotated[
-        int, typer.Option("--quorum", min=0, help="How many of the witnesses have to have signed; 0: all.")
+        int, verbs.Option("--quorum", min=0, help="How many of the witnesses have to have signed; 0: all.")
     ] = 0,
     output: Output = Format.TABLE,
 ) -> None:
@@ -174,7 +173,7 @@ def verify(
         if cosigned is not None:
             say(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
     if not report.intact:
-        raise typer.Exit(1)
+        raise verbs.Exit(1)
 
 
 def _verified(client: Client, kept: str, namespace: str) -> pb.VerifyAuditLogResponse:
@@ -277,20 +276,20 @@ def _verify_offline(
         raise CommandError(f"{read}: {error!s}" if str(error) else f"{read} is empty") from None
     say(json.dumps(found, indent=2))
     if audit_verifier.code(found):
-        raise typer.Exit(audit_verifier.code(found))
+        raise verbs.Exit(audit_verifier.code(found))
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="File to write to.", dir_okay=False)],
+    file: Annotated[Path, verbs.Argument(help="File to write to.", dir_okay=False)],
     namespace: Namespace = "",
     filter_: Filter = "",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an incomplete file; give the same options.")
+        bool, verbs.Option("--resume", help="Continue an incomplete file; give the same options.")
     ] = False,
     from_checkpoint: FromCheckpoint = None,
     witnessed: Annotated[
         bool,
-        typer.Option("--witnessed", help="Up to the newest head that the server has from enough witnesses."),
+        verbs.Option("--witnessed", help="Up to the newest head that the server has from enough witnesses."),
     ] = False,
 ) -> None:
     """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
@@ -441,7 +440,7 @@ def _write_line(written: Any, entry: dict[str, Any]) -> None:
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to; existing files stay.", file_okay=False)],
+    folder: Annotated[Path, verbs.Argument(help="Folder to write to; existing files stay.", file_okay=False)],
 ) -> None:
     """Write the newest head and the tiles of its tree to a folder, as C2SP tlog-tiles, for a web server."""
     with connect() as client:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -24,7 +23,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import enum_label, moment
 
-app = typer.Typer(no_args_is_help=True, help="Where records are sent.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Where records are sent.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda sink: sink.name),
     OutputColumn("KIND", lambda sink: enum_label(sink, "kind")),
@@ -36,36 +35,36 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
     OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the sink.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the sink.")]
 
 
 @app.command("create")
 def create(
     name: _Name,
-    kind: Annotated[str, typer.Option("--kind", help="file, http, syslog or otlp.")],
+    kind: Annotated[str, verbs.Option("--kind", help="file, http, syslog or otlp.")],
     address: Annotated[
-        str, typer.Option("--address", help="https://…, tls://host:port, or the plain name of a file.")
+        str, verbs.Option("--address", help="https://…, tls://host:port, or the plain name of a file.")
     ],
-    form: Annotated[str, typer.Option("--format", help="ocsf or cloudevents.")] = "",
+    form: Annotated[str, verbs.Option("--format", help="ocsf or cloudevents.")] = "",
     required: Annotated[
-        bool, typer.Option("--required", help="Keep records for as long as this sink does not have them.")
+        bool, verbs.Option("--required", help="Keep records for as long as this sink does not have them.")
     ] = False,
-    ca_file: Annotated[str, typer.Option("--ca-file", help="Authorities that the sink is trusted by.")] = "",
+    ca_file: Annotated[str, verbs.Option("--ca-file", help="Authorities that the sink is trusted by.")] = "",
     certificate_file: Annotated[
-        str, typer.Option("--client-certificate-file", help="Shown to the sink.")
+        str, verbs.Option("--client-certificate-file", help="Shown to the sink.")
     ] = "",
-    key_file: Annotated[str, typer.Option("--client-key-file", help="Its key.")] = "",
-    signing_key_file: Annotated[str, typer.Option("--signing-key-file", help="Signs each request.")] = "",
+    key_file: Annotated[str, verbs.Option("--client-key-file", help="Its key.")] = "",
+    signing_key_file: Annotated[str, verbs.Option("--signing-key-file", help="Signs each request.")] = "",
     headers_file: Annotated[
-        str, typer.Option("--headers-file", help="Headers of each request, one a line: Name: value.")
+        str, verbs.Option("--headers-file", help="Headers of each request, one a line: Name: value.")
     ] = "",
     rotate_bytes: Annotated[
-        int, typer.Option("--rotate-bytes", min=0, help="Of a file: when it is full.")
+        int, verbs.Option("--rotate-bytes", min=0, help="Of a file: when it is full.")
     ] = 0,
-    keep_files: Annotated[int, typer.Option("--keep-files", min=0, help="How many full ones; 0: all.")] = 0,
+    keep_files: Annotated[int, verbs.Option("--keep-files", min=0, help="How many full ones; 0: all.")] = 0,
     start_after: Annotated[
         int | None,
-        typer.Option("--start-after", min=0, help="Begin after this record; default: the oldest stored one."),
+        verbs.Option("--start-after", min=0, help="Begin after this record; default: the oldest stored one."),
     ] = None,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,

@@ -12,22 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 
 Kubeconfig = Annotated[
-    str, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig; '-': standard input.")
+    str, verbs.Option("--kubeconfig", metavar="FILE", help="Kubeconfig; '-': standard input.")
 ]
 Context = Annotated[
-    str, typer.Option("--kube-context", help="Which of its contexts; default the current one.")
+    str, verbs.Option("--kube-context", help="Which of its contexts; default the current one.")
 ]
-ApiServer = Annotated[str, typer.Option("--api-server", metavar="URL", help="Address of the API server.")]
-TokenStdin = Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")]
-CaFile = Annotated[str, typer.Option("--ca-file", metavar="FILE", help="PEM file of authorities to trust.")]
-ProxyUrl = Annotated[str, typer.Option("--proxy-url", help="Proxy to go through.")]
-InCluster = Annotated[bool, typer.Option("--in-cluster", help="The service account of the server's own pod.")]
+ApiServer = Annotated[str, verbs.Option("--api-server", metavar="URL", help="Address of the API server.")]
+TokenStdin = Annotated[bool, verbs.Option("--token-stdin", help="Read the token from standard input.")]
+CaFile = Annotated[str, verbs.Option("--ca-file", metavar="FILE", help="PEM file of authorities to trust.")]
+ProxyUrl = Annotated[str, verbs.Option("--proxy-url", help="Proxy to go through.")]
+InCluster = Annotated[bool, verbs.Option("--in-cluster", help="The service account of the server's own pod.")]
 
 # For cluster and user: the entry that names a file, and the entry that takes its content, in base64 if kubeconfigs
 # use it.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.cluster_credentials import (
     ApiServer,
     CaFile,
@@ -42,7 +42,7 @@ from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
 
-app = typer.Typer(no_args_is_help=True, help="The Kubernetes clusters.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="The Kubernetes clusters.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda cluster: cluster.name),
     OutputColumn("STATUS", lambda cluster: enum_label(cluster, "status")),
@@ -79,11 +79,11 @@ _RESOLVED: list[OutputColumn[Any]] = [
 # A cluster that does not answer is reported immediately: the user who typed its address waits for the answer, and may
 # correct it.
 _ONCE = RetryPolicy(attempts=1)
-_Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
-_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the cluster.")]
+_DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
 _ObjectKinds = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--object-kind",
         metavar="API-VERSION/KIND[,KEY=VALUE…]",
         help="Custom resources that it carries; keys: open-to (privileged or tenants), max, secret, refused (paths); "
@@ -92,7 +92,7 @@ _ObjectKinds = Annotated[
 ]
 _SharedGateways = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--shared-gateway",
         metavar="NAMESPACE/NAME",
         help="Gateways that routes of all namespaces may name; repeat; '': none.",
@@ -100,12 +100,12 @@ _SharedGateways = Annotated[
 ]
 _ForbidBudgets = Annotated[
     bool | None,
-    typer.Option(
+    verbs.Option(
         "--forbid-blocking-budgets/--allow-blocking-budgets",
         help="Whether budgets that block every drain of a node are refused.",
     ),
 ]
-_Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+_Labels = Annotated[list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
 
 
 def _object_kind(text: str) -> pb.ObjectKind:
@@ -221,7 +221,7 @@ def deregister(
     name: _Name,
     objects: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--objects",
             help=(
                 "Treatment of its namespaces: orphan (remove them here, leave them there) or delete "
@@ -259,7 +259,7 @@ def deregister(
 
 @app.command("rbac")
 def rbac(
-    name: Annotated[str, typer.Argument(help="Name of a cluster to ask which rights it denies.")] = "",
+    name: Annotated[str, verbs.Argument(help="Name of a cluster to ask which rights it denies.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, the rights that it grants."""
@@ -275,16 +275,16 @@ def rbac(
 def orphans(
     name: _Name,
     import_: Annotated[
-        bool, typer.Option("--import", help="Take them into the database, without a restart.")
+        bool, verbs.Option("--import", help="Take them into the database, without a restart.")
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave them on the cluster until somebody deletes them.")
+        bool, verbs.Option("--keep", help="Leave them on the cluster until somebody deletes them.")
     ] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete them from the cluster.")] = False,
+    delete: Annotated[bool, verbs.Option("--delete", help="Delete them from the cluster.")] = False,
     uid: Annotated[
-        list[str] | None, typer.Option("--uid", help="Uid of an orphan, as listed; repeat for more.")
+        list[str] | None, verbs.Option("--uid", help="Uid of an orphan, as listed; repeat for more.")
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Decide about every orphan that is UNDECIDED.")] = False,
+    all_: Annotated[bool, verbs.Option("--all", help="Decide about every orphan that is UNDECIDED.")] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -325,7 +325,7 @@ def orphans(
     held = "; leftovers are not deleted until all are decided" if answer.deletion_held else ""
     say(f"{answer.resolved} decided, {answer.undecided} undecided{held}", err=True)
     if any(result.problems for result in answer.results):
-        raise typer.Exit(1)
+        raise verbs.Exit(1)
 
 
 def _warn(missing: Any) -> None:
@@ -337,7 +337,7 @@ def _warn(missing: Any) -> None:
 
 @app.command("get")
 def get(
-    name: Annotated[str, typer.Argument(help="Name of the cluster.")], output: Output = Format.TABLE
+    name: Annotated[str, verbs.Argument(help="Name of the cluster.")], output: Output = Format.TABLE
 ) -> None:
     """Show a cluster."""
     with connect() as client:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.terminal import say
 
@@ -22,32 +21,32 @@ if TYPE_CHECKING:
 
 Literals = Annotated[
     list[str] | None,
-    typer.Option("--from-literal", metavar="KEY=VALUE", help="A value as it is; repeat for more."),
+    verbs.Option("--from-literal", metavar="KEY=VALUE", help="A value as it is; repeat for more."),
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--from-file",
         metavar="[KEY=]PATH",
         help="A file's content under KEY or the file's name; a folder: its files; KEY=-: standard input.",
     ),
 ]
 EnvFiles = Annotated[
-    list[str] | None, typer.Option("--from-env-file", metavar="PATH", help="A file of lines KEY=VALUE.")
+    list[str] | None, verbs.Option("--from-env-file", metavar="PATH", help="A file of lines KEY=VALUE.")
 ]
 Labels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Replaces all; repeat for more.")
+    list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Replaces all; repeat for more.")
 ]
 Annotations = Annotated[
     list[str] | None,
-    typer.Option("--annotation", metavar="KEY=VALUE", help="Replaces all; repeat for more."),
+    verbs.Option("--annotation", metavar="KEY=VALUE", help="Replaces all; repeat for more."),
 ]
-Immutable = Annotated[bool, typer.Option("--immutable", help="The data can never be changed again.")]
+Immutable = Annotated[bool, verbs.Option("--immutable", help="The data can never be changed again.")]
 Remove = Annotated[
-    list[str] | None, typer.Option("--remove", metavar="KEY", help="Drop this key; repeat for more.")
+    list[str] | None, verbs.Option("--remove", metavar="KEY", help="Drop this key; repeat for more.")
 ]
-Replace = Annotated[bool, typer.Option("--replace", help="Drop every key that is not given.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Restart running containers that use it.")]
+Replace = Annotated[bool, verbs.Option("--replace", help="Drop every key that is not given.")]
+Restart = Annotated[bool, verbs.Option("--restart", help="Restart running containers that use it.")]
 
 
 def read_values(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values
+from pilothouse_client.commands import config_values, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -35,7 +34,7 @@ from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, s
 from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
-app = typer.Typer(no_args_is_help=True, help="Configuration that containers read.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Configuration that containers read.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda config_map: config_map.namespace),
     OutputColumn("NAME", lambda config_map: config_map.name),
@@ -45,8 +44,8 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("LABELS", lambda config_map: labels(config_map.labels)),
     *AGE_COLUMNS,
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the config map.")]
-_Key = Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the config map.")]
+_Key = Annotated[str, verbs.Option("--key", help="Write the value of this key, as it is.")]
 
 
 @app.command("create")

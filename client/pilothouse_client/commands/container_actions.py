@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
     RUN_COLUMNS,
@@ -65,7 +64,7 @@ def goal_of_change(container: pb.Container) -> Goal:
     return Goal.APPLIED if container.status in idle and not starts_from_nothing(container) else Goal.RUNNING
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: verbs.VerbGroup) -> None:
     """Adds the verbs to the group."""
     for verb, (text, goal) in _ACTIONS.items():
         app.command(verb, help=text)(_action(verb, goal))
@@ -120,7 +119,7 @@ def _act(
 def pause(
     name: ContainerName,
     namespace: Namespace = "",
-    mode: Annotated[str, typer.Option("--mode", help="suspend (default), hold_rollout or freeze.")] = "",
+    mode: Annotated[str, verbs.Option("--mode", help="suspend (default), hold_rollout or freeze.")] = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
@@ -141,7 +140,7 @@ def pause(
 
 def scale(
     name: ContainerName,
-    replicas: Annotated[int, typer.Argument(min=0, help="Number of pods.")],
+    replicas: Annotated[int, verbs.Argument(min=0, help="Number of pods.")],
     namespace: Namespace = "",
     etag: Etag = "",
     validate_only: ValidateOnly = False,

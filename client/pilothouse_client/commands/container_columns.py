@@ -6,9 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
@@ -27,12 +26,10 @@ _KINDS = {
 }
 # Of a container with runs: pods are there, or will be.
 _GOING = (pb.CONTAINER_STATUS_PENDING, pb.CONTAINER_STATUS_RUNNING)
-ContainerName = Annotated[
-    str, typer.Argument(help="Name of the container.", autocompletion=complete_container)
-]
+ContainerName = Annotated[str, verbs.Argument(help="Name of the container.", complete=complete_container)]
 ProgramName = Annotated[
     str,
-    typer.Option(
+    verbs.Option(
         "-c", "--container", help="Sidecar or init container of the pods; default the main program."
     ),
 ]

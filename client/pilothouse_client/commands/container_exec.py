@@ -17,9 +17,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_columns import ContainerName, ProgramName
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
@@ -32,14 +31,14 @@ _GREATEST_SIDE = 10_000
 
 def execute(
     name: ContainerName,
-    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
+    command: Annotated[list[str], verbs.Argument(help="The program and its arguments, after --.")],
     namespace: Namespace = "",
-    stdin: Annotated[bool, typer.Option("-i", "--stdin", help="Send standard input.")] = False,
-    tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the program a terminal.")] = False,
-    pod: Annotated[str, typer.Option("--pod", help="In this pod; default the newest that is ready.")] = "",
+    stdin: Annotated[bool, verbs.Option("-i", "--stdin", help="Send standard input.")] = False,
+    tty: Annotated[bool, verbs.Option("-t", "--tty", help="Give the program a terminal.")] = False,
+    pod: Annotated[str, verbs.Option("--pod", help="In this pod; default the newest that is ready.")] = "",
     program: ProgramName = "",
     record: Annotated[
-        bool, typer.Option("--record", help="Store input and output in the audit record.")
+        bool, verbs.Option("--record", help="Store input and output in the audit record.")
     ] = False,
 ) -> None:
     """Run a program in a container; ends with its exit code. -it gives a terminal."""
@@ -69,7 +68,7 @@ def execute(
         raise CommandError("the server ended the program's output without its result")
     if result.message:
         say(f"error: {result.message}", err=True)
-    raise typer.Exit(result.exit_code if 0 <= result.exit_code <= 255 else 1)
+    raise verbs.Exit(result.exit_code if 0 <= result.exit_code <= 255 else 1)
 
 
 def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Format,
@@ -40,7 +39,7 @@ _EXIT_NOT_ALL = 1
 def import_deployments(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
+        verbs.Argument(
             help="Names of workloads; default: all that belong to no container.", metavar="[WORKLOAD]..."
         ),
     ] = None,
@@ -48,7 +47,7 @@ def import_deployments(
     selector: Selector = "",
     kind: Annotated[
         list[str] | None,
-        typer.Option(
+        verbs.Option(
             help="Kind of workloads: deployment (default), stateful_set, daemon_set, job, cron_job; repeat.",
             metavar="KIND",
         ),
@@ -72,4 +71,4 @@ def import_deployments(
         )
         show_all(answer.results, _COLUMNS, output)
         if names and any(not result.HasField("container") for result in answer.results):
-            raise typer.Exit(_EXIT_NOT_ALL)
+            raise verbs.Exit(_EXIT_NOT_ALL)

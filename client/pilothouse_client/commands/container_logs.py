@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_columns import ProgramName
 from pilothouse_client.commands.failures import exit_code_of
 from pilothouse_client.commands.invocation import connect
@@ -18,31 +17,31 @@ _CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILAB
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="Name of the container; or use --selector.")] = "",
+    name: Annotated[str, verbs.Argument(help="Name of the container; or use --selector.")] = "",
     namespace: Namespace = "",
     selector: Selector = "",
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue with new lines.")] = False,
-    previous: Annotated[bool, typer.Option("--previous", help="Of the run before the last restart.")] = False,
+    follow: Annotated[bool, verbs.Option("-f", "--follow", help="Continue with new lines.")] = False,
+    previous: Annotated[bool, verbs.Option("--previous", help="Of the run before the last restart.")] = False,
     tail: Annotated[
-        int, typer.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
+        int, verbs.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
     ] = -1,
     since: Annotated[
-        str, typer.Option("--since", help="Only newer lines: a time, or how long ago, such as 5m.")
+        str, verbs.Option("--since", help="Only newer lines: a time, or how long ago, such as 5m.")
     ] = "",
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Show when each line was written.")
+        bool, verbs.Option("--timestamps", help="Show when each line was written.")
     ] = False,
-    pod: Annotated[str, typer.Option("--pod", help="Only this pod.")] = "",
+    pod: Annotated[str, verbs.Option("--pod", help="Only this pod.")] = "",
     run: Annotated[
-        int, typer.Option("--run", min=0, help="Only of this run of a Job or CronJob, by its number.")
+        int, verbs.Option("--run", min=0, help="Only of this run of a Job or CronJob, by its number.")
     ] = 0,
     program: ProgramName = "",
     init_container: Annotated[
-        str, typer.Option("--init-container", help="The same as --container.", hidden=True)
+        str, verbs.Option("--init-container", help="The same as --container.", hidden=True)
     ] = "",
     prefix: Annotated[
         bool | None,
-        typer.Option(
+        verbs.Option(
             "--prefix/--no-prefix",
             help=(
                 "Begin each line with CONTAINER/POD; default with --selector, and if there are several pods."
@@ -85,7 +84,7 @@ def logs(
                 words = f"{does} {problem.container}/{problem.pod}: {problem.message}"
                 say(words, err=True)
                 exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
-    raise typer.Exit(0 if follow else exit_code)
+    raise verbs.Exit(0 if follow else exit_code)
 
 
 def _line(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:

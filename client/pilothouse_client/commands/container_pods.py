@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_columns import (
     ContainerName,
     last_exit,
@@ -70,7 +69,7 @@ def list_pods(
     name: ContainerName,
     namespace: Namespace = "",
     programs: Annotated[
-        bool, typer.Option("--programs", help="A line for each program of each pod, in tables.")
+        bool, verbs.Option("--programs", help="A line for each program of each pod, in tables.")
     ] = False,
     limit: Limit = 0,
     output: Output = Format.TABLE,

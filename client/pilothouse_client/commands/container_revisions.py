@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_actions import goal_of_change
 from pilothouse_client.commands.container_columns import ContainerName, Times, wait_and_show
 from pilothouse_client.commands.invocation import connect
@@ -70,7 +69,7 @@ _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
 ]
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: verbs.VerbGroup) -> None:
     """Adds the verbs to the group."""
     app.command("revisions")(revisions)
     app.command("rollback")(rollback)
@@ -81,7 +80,7 @@ def revisions(
     namespace: Namespace = "",
     revision: Annotated[
         int,
-        typer.Option(
+        verbs.Option(
             "--revision", min=0, help="Only this one: all its differences, or -o yaml all its fields."
         ),
     ] = 0,
@@ -108,16 +107,16 @@ def rollback(
     namespace: Namespace = "",
     revision: Annotated[
         int,
-        typer.Option(
+        verbs.Option(
             "--revision", min=0, help="The revision to bring back; default the one before the newest."
         ),
     ] = 0,
     rerun: Annotated[
-        bool, typer.Option("--rerun", help="Start a new run of a Job with the values brought back.")
+        bool, verbs.Option("--rerun", help="Start a new run of a Job with the values brought back.")
     ] = False,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
+        verbs.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
     ] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,

@@ -12,120 +12,118 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands import kind_settings
+from pilothouse_client.commands import kind_settings, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.options import enum_number, pairs
 
-Image = Annotated[str | None, typer.Option("--image", help="Such as nginx:1.27.")]
+Image = Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")]
 FromFile = Annotated[
-    str, typer.Option("-f", "--from-file", help="YAML or JSON with the container's fields; '-': stdin.")
+    str, verbs.Option("-f", "--from-file", help="YAML or JSON with the container's fields; '-': stdin.")
 ]
-DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-Replicas = Annotated[int | None, typer.Option("--replicas", min=0, help="Number of pods while started.")]
+DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
+Replicas = Annotated[int | None, verbs.Option("--replicas", min=0, help="Number of pods while started.")]
 Env = Annotated[
-    list[str] | None, typer.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
+    list[str] | None, verbs.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
 ]
 EnvConfig = Annotated[
-    list[str] | None, typer.Option("--env-config", metavar="KEY=MAP/KEY", help="Variable from a config map.")
+    list[str] | None, verbs.Option("--env-config", metavar="KEY=MAP/KEY", help="Variable from a config map.")
 ]
 EnvSecret = Annotated[
-    list[str] | None, typer.Option("--env-secret", metavar="KEY=SECRET/KEY", help="Variable from a secret.")
+    list[str] | None, verbs.Option("--env-secret", metavar="KEY=SECRET/KEY", help="Variable from a secret.")
 ]
 PortOption = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "-p", "--port", metavar="[NAME=]PORT[:SERVICE_PORT][/udp]", help="Port and its service; repeat."
     ),
 ]
 ServiceTypeOption = Annotated[
-    str, typer.Option("--service-type", help="cluster_ip, node_port, load_balancer, headless or none.")
+    str, verbs.Option("--service-type", help="cluster_ip, node_port, load_balancer, headless or none.")
 ]
-CpuRequest = Annotated[str | None, typer.Option("--cpu-request", help="Such as 100m.")]
-CpuLimit = Annotated[str | None, typer.Option("--cpu-limit", help="Such as 1.")]
-MemoryRequest = Annotated[str | None, typer.Option("--memory-request", help="Such as 64Mi.")]
-MemoryLimit = Annotated[str | None, typer.Option("--memory-limit", help="Such as 256Mi.")]
+CpuRequest = Annotated[str | None, verbs.Option("--cpu-request", help="Such as 100m.")]
+CpuLimit = Annotated[str | None, verbs.Option("--cpu-limit", help="Such as 1.")]
+MemoryRequest = Annotated[str | None, verbs.Option("--memory-request", help="Such as 64Mi.")]
+MemoryLimit = Annotated[str | None, verbs.Option("--memory-limit", help="Such as 256Mi.")]
 LabelOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; repeat for more.")
+    list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Label; repeat for more.")
 ]
 AnnotationOption = Annotated[
-    list[str] | None, typer.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more.")
+    list[str] | None, verbs.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more.")
 ]
 PodLabelOption = Annotated[
-    list[str] | None, typer.Option("--pod-label", metavar="KEY=VALUE", help="Label of the pods; repeat.")
+    list[str] | None, verbs.Option("--pod-label", metavar="KEY=VALUE", help="Label of the pods; repeat.")
 ]
 PodAnnotationOption = Annotated[
     list[str] | None,
-    typer.Option("--pod-annotation", metavar="KEY=VALUE", help="Annotation of the pods; repeat."),
+    verbs.Option("--pod-annotation", metavar="KEY=VALUE", help="Annotation of the pods; repeat."),
 ]
 EnvFromConfig = Annotated[
     list[str] | None,
-    typer.Option("--env-from-config", metavar="MAP", help="Variables of a whole config map; repeat."),
+    verbs.Option("--env-from-config", metavar="MAP", help="Variables of a whole config map; repeat."),
 ]
 EnvFromSecret = Annotated[
     list[str] | None,
-    typer.Option("--env-from-secret", metavar="SECRET", help="Variables of a whole secret; repeat."),
+    verbs.Option("--env-from-secret", metavar="SECRET", help="Variables of a whole secret; repeat."),
 ]
 ResourceRequest = Annotated[
     list[str] | None,
-    typer.Option("--request", metavar="RESOURCE=AMOUNT", help="Such as ephemeral-storage=1Gi; repeat."),
+    verbs.Option("--request", metavar="RESOURCE=AMOUNT", help="Such as ephemeral-storage=1Gi; repeat."),
 ]
 ResourceLimit = Annotated[
     list[str] | None,
-    typer.Option("--resource-limit", metavar="RESOURCE=AMOUNT", help="Such as nvidia.com/gpu=1; repeat."),
+    verbs.Option("--resource-limit", metavar="RESOURCE=AMOUNT", help="Such as nvidia.com/gpu=1; repeat."),
 ]
 Strategy = Annotated[
-    str | None, typer.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default.")
+    str | None, verbs.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default.")
 ]
 MaxSurge = Annotated[
-    str | None, typer.Option("--max-surge", help="Pods above the replicas in a rollout, such as 1 or 25%.")
+    str | None, verbs.Option("--max-surge", help="Pods above the replicas in a rollout, such as 1 or 25%.")
 ]
 MaxUnavailable = Annotated[
     str | None,
-    typer.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
+    verbs.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
 ]
 Kind = Annotated[
     str,
-    typer.Option("--kind", help="deployment, stateful-set, daemon-set, job or cron-job; default deployment."),
+    verbs.Option("--kind", help="deployment, stateful-set, daemon-set, job or cron-job; default deployment."),
 ]
 Setting = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--setting", metavar="NAME=VALUE", help="Setting of the kind, such as update_partition=1; repeat."
     ),
 ]
 Claim = Annotated[
     list[str] | None,
-    typer.Option("--claim", metavar="NAME=SIZE", help="Claim that each pod of a StatefulSet gets; repeat."),
+    verbs.Option("--claim", metavar="NAME=SIZE", help="Claim that each pod of a StatefulSet gets; repeat."),
 ]
 AutomountToken = Annotated[
     bool | None,
-    typer.Option(
+    verbs.Option(
         "--automount-token/--no-automount-token", help="A token of the service account for the pods."
     ),
 ]
 Extra = Annotated[
     list[str] | None,
-    typer.Option("--extra", metavar="PATH=JSON", help="Another field of the Deployment; repeat."),
+    verbs.Option("--extra", metavar="PATH=JSON", help="Another field of the Deployment; repeat."),
 ]
 Mount = Annotated[
     list[str] | None,
-    typer.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
+    verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
 ]
-DriftPolicyOption = Annotated[str | None, typer.Option("--drift-policy", help="repair, report or adopt.")]
-ServiceAccount = Annotated[str | None, typer.Option("--service-account", help="Kubernetes service account.")]
+DriftPolicyOption = Annotated[str | None, verbs.Option("--drift-policy", help="repair, report or adopt.")]
+ServiceAccount = Annotated[str | None, verbs.Option("--service-account", help="Kubernetes service account.")]
 PriorityClass = Annotated[
-    str | None, typer.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
+    str | None, verbs.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
 ]
 PullSecret = Annotated[
     list[str] | None,
-    typer.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
+    verbs.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
 ]
 Command = Annotated[
     list[str] | None,
-    typer.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
+    verbs.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
 ]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
@@ -19,6 +18,7 @@ from pilothouse_client.commands import (
     container_pods,
     container_revisions,
     container_spec,
+    verbs,
 )
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
@@ -59,16 +59,14 @@ from pilothouse_client.commands.output import show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.waiting import Goal
 
-app = typer.Typer(
-    no_args_is_help=True, help="Workloads: create, change, start, stop, watch.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="Workloads: create, change, start, stop, watch.")
 container_actions.add_to(app)
 container_revisions.add_to(app)
 app.command("import")(container_import.import_deployments)
 app.command("logs")(container_logs.logs)
 app.command("pods")(container_pods.list_pods)
 app.command("exec", context_settings={"ignore_unknown_options": True})(container_exec.execute)
-_Args = Annotated[list[str] | None, typer.Argument(help="Arguments in place of the image's, after --.")]
+_Args = Annotated[list[str] | None, verbs.Argument(help="Arguments in place of the image's, after --.")]
 
 
 @app.command("create")
@@ -183,7 +181,7 @@ def update(
     env_config: container_spec.EnvConfig = None,
     env_secret: container_spec.EnvSecret = None,
     remove_env: Annotated[
-        list[str] | None, typer.Option("--remove-env", metavar="KEY", help="Repeat.")
+        list[str] | None, verbs.Option("--remove-env", metavar="KEY", help="Repeat.")
     ] = None,
     port: container_spec.PortOption = None,
     service_type: container_spec.ServiceTypeOption = "",
@@ -195,7 +193,7 @@ def update(
     replicas: container_spec.Replicas = None,
     label: container_spec.LabelOption = None,
     remove_label: Annotated[
-        list[str] | None, typer.Option("--remove-label", metavar="KEY", help="Repeat.")
+        list[str] | None, verbs.Option("--remove-label", metavar="KEY", help="Repeat.")
     ] = None,
     annotation: container_spec.AnnotationOption = None,
     service_account: container_spec.ServiceAccount = None,
@@ -214,7 +212,7 @@ def update(
     claim: container_spec.Claim = None,
     replace: Annotated[
         bool,
-        typer.Option(
+        verbs.Option(
             "--replace",
             help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
             "create it again; alone: bring back one that others made.",
@@ -337,7 +335,7 @@ def list_containers(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, typer.Option("--status", help="Such as running.")] = "",
+    status: Annotated[str, verbs.Option("--status", help="Such as running.")] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,

@@ -7,9 +7,7 @@ import os
 from dataclasses import replace
 from typing import Annotated
 
-import typer
-
-from pilothouse_client.commands import hints
+from pilothouse_client.commands import hints, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -25,10 +23,12 @@ from pilothouse_client.commands.options import Format, Output
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.config_file import Configuration, Context
 
-app = typer.Typer(no_args_is_help=True, help="Servers you have logged in to.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Servers you have logged in to.")
 _Name = Annotated[
     str,
-    typer.Argument(help="Name of the context.", autocompletion=lambda: sorted(config_file().read().contexts)),
+    verbs.Argument(
+        help="Name of the context.", complete=lambda _context, _text: sorted(config_file().read().contexts)
+    ),
 ]
 
 
@@ -75,8 +75,8 @@ def _change(name: str, change: str, namespace: str = "") -> None:
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="Name of the context.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default namespace; '' for none.")] = "",
+    name: Annotated[str, verbs.Argument(help="Name of the context.")],
+    namespace: Annotated[str, verbs.Option("--namespace", "-n", help="Default namespace; '' for none.")] = "",
 ) -> None:
     """Remember a server that knows you by a certificate, and use it: no log-in is needed.
 
@@ -124,7 +124,7 @@ def use(name: _Name) -> None:
 
 @app.command("set")
 def set_context(
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default namespace; '' for none.")],
+    namespace: Annotated[str, verbs.Option("--namespace", "-n", help="Default namespace; '' for none.")],
 ) -> None:
     """Change the current context (or the one that --context names)."""
     name, context = selected(config_file().read(), current.get())

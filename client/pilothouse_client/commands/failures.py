@@ -6,6 +6,9 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.terminal import say
@@ -28,6 +31,11 @@ _EXIT_CODE_OF = {
 _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 # Clusters are asked before anything is written.
 _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
+# Whether errors are written as JSON.
+as_json: ContextVar[bool] = ContextVar("as_json", default=False)
+_WRONG_COMMAND_LINE = 2
+# The index of public packages has another project of this name.
+INSTALL_SERVER = "pip install 'pilothouse-VERSION-py3-none-any.whl[server]'"
 AWAY = 9
 WAIT_FAILED = 10
 LEFT_OUT = 11
@@ -41,9 +49,10 @@ EXIT_CODES_HELP = (
 class CommandError(Exception):
     """A command that cannot continue; the message names the remedy."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1, reason: str = "") -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.reason = reason
 
 
 @contextmanager
@@ -58,22 +67,66 @@ def reading_answers() -> Iterator[None]:
         ) from None
 
 
+@dataclass(slots=True)
+class _Failure:
+    """An error as people and programs read it. `fix` are sentences; `more` goes to programs, by names of its own."""
+
+    message: str
+    exit_code: int
+    reason: str = ""
+    violations: list[dict[str, str]] = field(default_factory=list)
+    fix: list[str] = field(default_factory=list)
+    lines: tuple[str, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def write(self) -> None:
+        if as_json.get():
+            import json
+
+            data = {
+                "reason": self.reason,
+                "message": self.message,
+                "exit_code": self.exit_code,
+                "violations": self.violations,
+                "fix": self.fix,
+                **({"lines": self.lines} if self.lines else {}),
+                **self.more,
+            }
+            say(json.dumps(data, ensure_ascii=False), err=True)
+            return
+        say(f"error: {self.message}{f' [{self.reason}]' if self.more else ''}", err=True)
+        for each in self.violations:
+            # The rule comes in words; its name, where there is one, is for searching.
+            rule = f" ({each['rule']})" if each["rule"] else ""
+            say(f"  {each['field']}: {each['message']}{rule}", err=True)
+        for line in (*self.fix, *self.lines):
+            say(f"  {line}", err=True)
+
+
 def report(error: Exception) -> int | None:
     """Writes one of our errors to standard error; returns its exit code, None for any other error."""
+    failure = failure_of(error)
+    if failure is None:
+        return None
+    failure.write()
+    return failure.exit_code
+
+
+def failure_of(error: Exception) -> _Failure | None:
+    """Returns what is written of one of our errors; None of any other error."""
     if isinstance(error, CommandError):
-        _say(str(error))
-        return error.exit_code
+        reason = "WRONG_COMMAND_LINE" if error.exit_code == _WRONG_COMMAND_LINE else error.reason
+        return _Failure(str(error), error.exit_code, reason)
     # Only imported modules can have raised it, so nothing is imported for the check.
+    if as_json.get() and _is(error, "click.exceptions", "UsageError"):
+        message: str = error.format_message()  # type: ignore[attr-defined]
+        return _Failure(message, _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
     if _is(error, "pilothouse_client.config_file", "ConfigError"):
-        _say(str(error))
-        return 1
+        return _Failure(str(error), 1, "CONFIGURATION_FILE")
     if _is(error, "pilothouse_client.waiting", "WaitError"):
-        _say(str(error))
-        for line in getattr(error, "last_lines", ()):
-            say(f"  {line}", err=True)
-        return WAIT_FAILED
+        return _Failure(str(error), WAIT_FAILED, "WAIT_FAILED", lines=tuple(getattr(error, "last_lines", ())))
     if _is(error, "pilothouse_client.errors", "PilothouseError"):
-        return _report_call(error)
+        return _of_call(error)
     return None
 
 
@@ -82,24 +135,25 @@ def _is(error: Exception, module: str, name: str) -> bool:
     return loaded is not None and isinstance(error, getattr(loaded, name))
 
 
-def _report_call(error: Exception) -> int:
+def _of_call(error: Exception) -> _Failure:
     from pilothouse_client.errors import PilothouseError
 
     assert isinstance(error, PilothouseError)
     code = error.code.name
     headline, violations = error.message_and_violations
     words = headline or ("these fields are wrong" if violations else code.lower().replace("_", " "))
-    _say(f"{words} [{error.reason or code}]")
-    for violation in violations:
-        # The rule comes in words; its name, where there is one, is for searching.
-        rule = f" ({violation.reason})" if violation.reason else ""
-        say(f"  {violation.field}: {violation.description}{rule}", err=True)
+    made = _Failure(words, exit_code_of(code), error.reason or code)
+    made.violations = [
+        {"field": each.field, "rule": each.reason, "message": each.description} for each in violations
+    ]
+    made.more = {"code": code, "metadata": dict(error.metadata)}
     if code == "UNAUTHENTICATED":
-        say(f"  {hints.logging_in()}", err=True)
+        made.fix.append(hints.logging_in())
     if remedy := hints.remedy_of(error.connection_problem):
-        say(f"  {remedy}", err=True)
+        made.fix.append(remedy)
     if error.retry_delay:
-        say(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
+        made.fix.append(f"try again in {math.ceil(error.retry_delay)} s")
+        made.more["retry_seconds"] = error.retry_delay
     if (
         code in _OUTCOME_UNKNOWN
         and error.reason not in _DONE_NOTHING
@@ -107,17 +161,13 @@ def _report_call(error: Exception) -> int:
         and not error.never_sent
     ):
         words = "the change may have been made: check before you repeat it"
-        say(f"  {words} (request {error.request_id})", err=True)
-    exit_code = exit_code_of(code)
-    if exit_code == 1 and error.operation_id:
-        say(f"  operation {error.operation_id}", err=True)
-    return exit_code
+        made.fix.append(f"{words} (request {error.request_id})")
+    made.more |= {"operation_id": error.operation_id, "request_id": error.request_id}
+    if made.exit_code == 1 and error.operation_id:
+        made.lines = (f"operation {error.operation_id}",)
+    return made
 
 
 def exit_code_of(code: str) -> int:
     """Returns the exit code for the name of a gRPC code."""
     return _EXIT_CODE_OF.get(code, 1)
-
-
-def _say(message: str) -> None:
-    say(f"error: {message}", err=True)

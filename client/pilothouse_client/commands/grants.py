@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output, ValidateOnly
@@ -15,7 +14,7 @@ from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
-app = typer.Typer(no_args_is_help=True, help="Roles that users hold, by namespace.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Roles that users hold, by namespace.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda grant: grant.username),
     OutputColumn("ROLE", lambda grant: grant.role),
@@ -25,10 +24,10 @@ COLUMNS: list[OutputColumn[Any]] = [
         "ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")
     ),
 ]
-_Username = Annotated[str, typer.Argument(help="User who holds the role.")]
-_Role = Annotated[str, typer.Argument(help="Name of the role.")]
-_Where = Annotated[str, typer.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
-_ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
+_Username = Annotated[str, verbs.Argument(help="User who holds the role.")]
+_Role = Annotated[str, verbs.Argument(help="Name of the role.")]
+_Where = Annotated[str, verbs.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
+_ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
 
 
 @app.command("create")

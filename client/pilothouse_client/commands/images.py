@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -21,7 +20,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import enum_label, size
 
-app = typer.Typer(no_args_is_help=True, help="Images that containers use.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Images that containers use.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMAGE", lambda image: image.image),
     OutputColumn("STATUS", lambda image: enum_label(image, "status")),
@@ -29,7 +28,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CONTAINERS", lambda image: image.container_count),
     OutputColumn("DIGEST", lambda image: image.digest),
 ]
-_Image = Annotated[str, typer.Argument(help="As containers name it.")]
+_Image = Annotated[str, verbs.Argument(help="As containers name it.")]
 
 
 @app.command("get")

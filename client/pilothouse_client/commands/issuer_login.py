@@ -23,9 +23,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import typer
-
-from pilothouse_client.commands import hints
+from pilothouse_client.commands import hints, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.terminal import say
 
@@ -46,16 +44,16 @@ _FOREIGN = "This page belongs to no log-in that is under way here."
 
 
 Issuer = Annotated[
-    str, typer.Option("--issuer", help="Log in at this issuer, as the server calls it; default the only one.")
+    str, verbs.Option("--issuer", help="Log in at this issuer, as the server calls it; default the only one.")
 ]
-ByBrowser = Annotated[bool, typer.Option("--browser", help="Log in at an issuer by this machine's browser.")]
+ByBrowser = Annotated[bool, verbs.Option("--browser", help="Log in at an issuer by this machine's browser.")]
 ByDevice = Annotated[
-    bool, typer.Option("--device", help="Log in at an issuer by a code that is typed in any browser.")
+    bool, verbs.Option("--device", help="Log in at an issuer by a code that is typed in any browser.")
 ]
-NoOpen = Annotated[bool, typer.Option("--no-open", help="Print the address instead of opening a browser.")]
+NoOpen = Annotated[bool, verbs.Option("--no-open", help="Print the address instead of opening a browser.")]
 CallbackPort = Annotated[
     int,
-    typer.Option("--callback-port", min=0, max=65535, help="Port to which the browser returns; 0: any."),
+    verbs.Option("--callback-port", min=0, max=65535, help="Port to which the browser returns; 0: any."),
 ]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.network.v1 import network_pb2
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -34,7 +34,7 @@ from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, s
 from pilothouse_client.commands.values import enum_label, labels, size
 from pilothouse_client.waiting import wait_for_namespace
 
-app = typer.Typer(no_args_is_help=True, help="Units of tenancy, with quotas.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Units of tenancy, with quotas.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda namespace: namespace.name),
     OutputColumn("STATUS", lambda namespace: enum_label(namespace, "status")),
@@ -58,35 +58,35 @@ _SUMMARIES: list[OutputColumn[Any]] = [
     OutputColumn("FAILED", lambda summary: summary.failed_containers),
     OutputColumn("IMAGES", lambda summary: size(summary.total_size_bytes)),
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the namespace.", autocompletion=complete_namespace)]
-_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-_Description = Annotated[str | None, typer.Option("--description", help="Purpose, for people.")]
-_Status = Annotated[str | None, typer.Option("--status", help="active or inactive.")]
-_Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the namespace.", complete=complete_namespace)]
+_DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
+_Description = Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")]
+_Status = Annotated[str | None, verbs.Option("--status", help="active or inactive.")]
+_Labels = Annotated[list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
 _QuotaContainers = Annotated[
-    int | None, typer.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
+    int | None, verbs.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
 ]
 _QuotaCpu = Annotated[
-    str | None, typer.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
+    str | None, verbs.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
 ]
 _QuotaMemory = Annotated[
-    str | None, typer.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
+    str | None, verbs.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
 ]
 
 _QuotaServices = Annotated[
-    int | None, typer.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
+    int | None, verbs.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
 ]
 _QuotaStorage = Annotated[
-    str | None, typer.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit.")
+    str | None, verbs.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit.")
 ]
 _ServiceTypes = Annotated[
     list[str] | None,
-    typer.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
+    verbs.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
 ]
 
 _ExternalSources = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--external-source",
         metavar="PATTERN",
         help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
@@ -94,18 +94,18 @@ _ExternalSources = Annotated[
 ]
 _AllowedHosts = Annotated[
     list[str] | None,
-    typer.Option(
+    verbs.Option(
         "--allowed-host",
         metavar="HOST",
         help="Hosts that its objects may name, such as shop.example or *.shop.example; repeat; '': none.",
     ),
 ]
 _NetworkPolicies = Annotated[
-    str | None, typer.Option("--network-policies", help="open, or protected: for privileged callers alone.")
+    str | None, verbs.Option("--network-policies", help="open, or protected: for privileged callers alone.")
 ]
 _EnforceOnCluster = Annotated[
     bool | None,
-    typer.Option(
+    verbs.Option(
         "--enforce-on-cluster/--no-enforce-on-cluster",
         help="Whether the cluster refuses pods beyond the cpu and memory of the quota, and those that state neither.",
     ),
@@ -159,9 +159,9 @@ def _namespace(
 @app.command("create")
 def create(
     name: _Name,
-    cluster: Annotated[str, typer.Option("--cluster", help="Which cluster; default local.")] = "",
+    cluster: Annotated[str, verbs.Option("--cluster", help="Which cluster; default local.")] = "",
     kubernetes_name: Annotated[
-        str, typer.Option("--kubernetes-name", help="Name there; default the name.")
+        str, verbs.Option("--kubernetes-name", help="Name there; default the name.")
     ] = "",
     display_name: _DisplayName = None,
     description: _Description = None,
@@ -178,7 +178,7 @@ def create(
     network_policies: _NetworkPolicies = None,
     enforce_on_cluster: _EnforceOnCluster = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
+        bool, verbs.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
@@ -249,11 +249,11 @@ def update(
     network_policies: _NetworkPolicies = None,
     enforce_on_cluster: _EnforceOnCluster = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
+        bool, verbs.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
     legal_hold: Annotated[
         bool | None,
-        typer.Option(
+        verbs.Option(
             "--legal-hold/--no-legal-hold", help="Whether retention keeps the records of its audit log."
         ),
     ] = None,
@@ -307,7 +307,7 @@ def update(
 @app.command("delete")
 def delete(
     name: _Name,
-    cascade: Annotated[bool, typer.Option("--cascade", help="Also delete its contents.")] = False,
+    cascade: Annotated[bool, verbs.Option("--cascade", help="Also delete its contents.")] = False,
     etag: Etag = "",
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
@@ -342,7 +342,7 @@ def quota(name: _Name, output: Output = Format.TABLE) -> None:
 
 @app.command("summary")
 def summary(
-    name: Annotated[str, typer.Argument(help="Name of the namespace; not given: all.")] = "",
+    name: Annotated[str, verbs.Argument(help="Name of the namespace; not given: all.")] = "",
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:

@@ -6,11 +6,11 @@ import json
 import sys
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -39,9 +39,7 @@ from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_manifests.carried import CARRIED
 
-app = typer.Typer(
-    no_args_is_help=True, help="Ingresses, policies, roles and other objects.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="Ingresses, policies, roles and other objects.")
 
 _WRONG_COMMAND_LINE = 2
 _EXIT_NOT_ALL = 1
@@ -77,16 +75,16 @@ _KIND_COLUMNS: list[OutputColumn[Any]] = [
 ]
 _Kind = Annotated[
     str,
-    typer.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND"),
+    verbs.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND"),
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the object.", metavar="NAME")]
-_File = Annotated[str, typer.Option("--file", "-f", help="YAML or JSON of one object; -: standard input.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the object.", metavar="NAME")]
+_File = Annotated[str, verbs.Option("--file", "-f", help="YAML or JSON of one object; -: standard input.")]
 _Policy = Annotated[
-    str, typer.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
+    str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
 ]
 _Protected = Annotated[
     bool | None,
-    typer.Option("--protected/--no-protected", help="Whether only privileged callers may change it."),
+    verbs.Option("--protected/--no-protected", help="Whether only privileged callers may change it."),
 ]
 
 
@@ -151,7 +149,7 @@ def get(
     kind: _Kind,
     name: _Name,
     namespace: Namespace = "",
-    document: Annotated[bool, typer.Option("--document", help="Print its document as JSON.")] = False,
+    document: Annotated[bool, verbs.Option("--document", help="Print its document as JSON.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Show an object."""
@@ -173,7 +171,7 @@ def list_objects(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, typer.Option("--status", help="Such as active.")] = "",
+    status: Annotated[str, verbs.Option("--status", help="Such as active.")] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -216,7 +214,7 @@ def update(
     kind: _Kind,
     name: _Name,
     namespace: Namespace = "",
-    file: Annotated[str, typer.Option("--file", "-f", help="Its new YAML or JSON; -: standard input.")] = "",
+    file: Annotated[str, verbs.Option("--file", "-f", help="Its new YAML or JSON; -: standard input.")] = "",
     drift_policy: _Policy = "",
     protected: _Protected = None,
     etag: Etag = "",
@@ -252,7 +250,7 @@ def import_objects(
     kind: _Kind,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
+        verbs.Argument(
             help="Names on the cluster; default: all that the platform did not make.", metavar="[NAME]..."
         ),
     ] = None,
@@ -277,7 +275,7 @@ def import_objects(
         )
     show_all(answer.results, _IMPORT_COLUMNS, output)
     if names and any(not result.HasField("object") for result in answer.results):
-        raise typer.Exit(_EXIT_NOT_ALL)
+        raise verbs.Exit(_EXIT_NOT_ALL)
 
 
 @app.command("kinds")

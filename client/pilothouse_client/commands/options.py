@@ -7,8 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.values import enum_prefix, enum_words
 
@@ -70,37 +69,37 @@ def _note_dry_run(given: bool) -> bool:
     return given
 
 
-Output = Annotated[Format, typer.Option("-o", "--output", help="How to write the result.")]
+Output = Annotated[Format, verbs.Option("-o", "--output", help="How to write the result.")]
 Namespace = Annotated[
     str,
-    typer.Option(
+    verbs.Option(
         "-n",
         "--namespace",
         envvar="PILOTHOUSE_NAMESPACE",
         help="Namespace.",
-        autocompletion=complete_namespace,
+        complete=complete_namespace,
     ),
 ]
-AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Every namespace you may see.")]
-Selector = Annotated[str, typer.Option("-l", "--selector", help="Label selector, such as app=web,tier!=db.")]
-Filter = Annotated[str, typer.Option("--filter", help="AIP-160 filter, such as 'status = RUNNING'.")]
-OrderBy = Annotated[str, typer.Option("--order-by", help="Such as 'create_time desc'.")]
-Limit = Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0: all.")]
-Watch = Annotated[bool, typer.Option("-w", "--watch", help="Show changes until interrupted.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until the cluster has done it.")]
-WaitSeconds = Annotated[float, typer.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
+AllNamespaces = Annotated[bool, verbs.Option("-A", "--all-namespaces", help="Every namespace you may see.")]
+Selector = Annotated[str, verbs.Option("-l", "--selector", help="Label selector, such as app=web,tier!=db.")]
+Filter = Annotated[str, verbs.Option("--filter", help="AIP-160 filter, such as 'status = RUNNING'.")]
+OrderBy = Annotated[str, verbs.Option("--order-by", help="Such as 'create_time desc'.")]
+Limit = Annotated[int, verbs.Option("--limit", min=0, help="At most this many; 0: all.")]
+Watch = Annotated[bool, verbs.Option("-w", "--watch", help="Show changes until interrupted.")]
+Wait = Annotated[bool, verbs.Option("--wait", help="Wait until the cluster has done it.")]
+WaitSeconds = Annotated[float, verbs.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
 StableSeconds = Annotated[
     float,
-    typer.Option(
+    verbs.Option(
         "--stable-for", min=0.0, help="With --wait: seconds that all pods must have run without a restart."
     ),
 ]
 ValidateOnly = Annotated[
     bool,
-    typer.Option("--validate-only", callback=_note_dry_run, help="Check everything, change nothing."),
+    verbs.Option("--validate-only", callback=_note_dry_run, help="Check everything, change nothing."),
 ]
-Etag = Annotated[str, typer.Option("--etag", help="Refuse if it has changed since this etag.")]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+Etag = Annotated[str, verbs.Option("--etag", help="Refuse if it has changed since this etag.")]
+Yes = Annotated[bool, verbs.Option("-y", "--yes", help="Do not ask.")]
 
 
 def namespace_or_default(given: str) -> str:
@@ -160,8 +159,8 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Confirm with --yes.", _WRONG_COMMAND_LINE)
-    if not typer.confirm(question):
-        raise typer.Exit(1)
+    if not verbs.confirm(question):
+        raise verbs.Exit(1)
 
 
 def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--selector") -> None:

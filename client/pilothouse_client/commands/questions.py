@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.identity.v1 import permissions_pb2 as pb
-from pilothouse_client.commands import called_methods
+from pilothouse_client.commands import called_methods, verbs
 from pilothouse_client.commands.called_methods import CalledMethod
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
@@ -33,12 +31,12 @@ from pilothouse_client.commands.values import enum_label, moment
 _NO = 1
 _WRONG_COMMAND_LINE = 2
 _Verb = Annotated[
-    str, typer.Argument(metavar="VERB|PERMISSION", help="Such as delete, or a permission: container.delete.")
+    str, verbs.Argument(metavar="VERB|PERMISSION", help="Such as delete, or a permission: container.delete.")
 ]
 _Thing = Annotated[
-    str, typer.Argument(metavar="[NOUN[/NAME]]", help="Such as container/web; not with a permission.")
+    str, verbs.Argument(metavar="[NOUN[/NAME]]", help="Such as container/web; not with a permission.")
 ]
-_User = Annotated[str, typer.Option("--user", help="Ask about another user.")]
+_User = Annotated[str, verbs.Option("--user", help="Ask about another user.")]
 _CONSIDERED: list[OutputColumn[Any]] = [
     OutputColumn("ROLE", lambda grant: grant.role),
     OutputColumn("NAMESPACE", lambda grant: grant.namespace or "*"),
@@ -86,7 +84,7 @@ def can_i(
                 method=asked.method.full_name, namespace=place, username=user
             ).allowed
     say("yes" if allowed else "no")
-    raise typer.Exit(0 if allowed else _NO)
+    raise verbs.Exit(0 if allowed else _NO)
 
 
 def why(
@@ -115,7 +113,7 @@ def why(
         _print(answer)
     else:
         show(answer, [], output)
-    raise typer.Exit(0 if answer.allowed else _NO)
+    raise verbs.Exit(0 if answer.allowed else _NO)
 
 
 def who_can(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 
-app = typer.Typer(no_args_is_help=True, help="Named sets of permissions.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Named sets of permissions.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda role: role.name),
     OutputColumn("SYSTEM", lambda role: "yes" if role.is_system else ""),
@@ -33,13 +33,13 @@ COLUMNS: list[OutputColumn[Any]] = [
     ),
     OutputColumn("DESCRIPTION", lambda role: role.description),
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the role.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the role.")]
 _Permissions = Annotated[
     list[str] | None,
-    typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat for more."),
+    verbs.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat for more."),
 ]
-_DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-_Description = Annotated[str | None, typer.Option("--description", help="Purpose, for people.")]
+_DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
+_Description = Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")]
 
 
 @app.command("create")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 
-FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+FromStdin = Annotated[bool, verbs.Option("--password-stdin", help="Read the password from standard input.")]
 
 
 def read_password(prompt: str, *, from_stdin: bool, repeat: bool = False) -> str:
@@ -39,5 +38,5 @@ def _read(prompt: str, *, from_stdin: bool, repeat: bool, instead: str) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if sys.stdin.isatty():
-        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=repeat, err=True))
+        return str(verbs.prompt(prompt, hide_input=True, confirmation_prompt=repeat, err=True))
     raise CommandError(f"standard input is not a terminal; give {instead}", 2)

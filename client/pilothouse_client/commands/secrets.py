@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values
+from pilothouse_client.commands import config_values, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -34,9 +33,7 @@ from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, s
 from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
-app = typer.Typer(
-    no_args_is_help=True, help="Encrypted configuration that containers read.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="Encrypted configuration that containers read.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda secret: secret.namespace),
     OutputColumn("NAME", lambda secret: secret.name),
@@ -51,14 +48,14 @@ _REVEALED: list[OutputColumn[Any]] = [
     OutputColumn("KEY", lambda row: row[0]),
     OutputColumn("VALUE", lambda row: row[1]),
 ]
-_Name = Annotated[str, typer.Argument(help="Name of the secret.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the secret.")]
 
 
 @app.command("create")
 def create(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, typer.Option("--type", help="Such as kubernetes.io/tls; default Opaque.")] = "",
+    type_: Annotated[str, verbs.Option("--type", help="Such as kubernetes.io/tls; default Opaque.")] = "",
     literal: config_values.Literals = None,
     file: config_values.Files = None,
     env_file: config_values.EnvFiles = None,
@@ -191,7 +188,7 @@ def delete(
 def reveal(
     name: _Name,
     namespace: Namespace = "",
-    key: Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")] = "",
+    key: Annotated[str, verbs.Option("--key", help="Write the value of this key, as it is.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Show the values of a secret. That it was done is recorded."""

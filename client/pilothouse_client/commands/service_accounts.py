@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from pilothouse.identity.v1 import api_keys_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -25,9 +24,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
 
-app = typer.Typer(
-    no_args_is_help=True, help="Users that are programs, of a namespace.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="Users that are programs, of a namespace.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda account: account.username, whole=True),
     OutputColumn("NAMESPACE", lambda account: account.namespace or "-"),
@@ -35,8 +32,8 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CREATED BY", lambda account: account.created_by),
     *AGE_COLUMNS,
 ]
-_Name = Annotated[str, typer.Argument(help="Its name, without that of the namespace.")]
-_Platform = Annotated[bool, typer.Option("--platform", help="Of no namespace, but of the platform.")]
+_Name = Annotated[str, verbs.Argument(help="Its name, without that of the namespace.")]
+_Platform = Annotated[bool, verbs.Option("--platform", help="Of no namespace, but of the platform.")]
 
 
 def _where(namespace: str, platform: bool) -> str:
@@ -50,7 +47,7 @@ def create(
     name: _Name,
     namespace: Namespace = "",
     platform: _Platform = False,
-    description: Annotated[str, typer.Option("--description", help="For people.")] = "",
+    description: Annotated[str, verbs.Option("--description", help="For people.")] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:

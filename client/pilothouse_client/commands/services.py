@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.network.v1 import network_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -38,7 +38,7 @@ from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, s
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 
-app = typer.Typer(no_args_is_help=True, help="Stable addresses in front of pods.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Stable addresses in front of pods.")
 
 _WRONG_COMMAND_LINE = 2
 
@@ -83,24 +83,24 @@ _IMPORT_COLUMNS: list[OutputColumn[Any]] = [
 ]
 _EXIT_NOT_ALL = 1
 _Name = Annotated[
-    str, typer.Argument(help="Name of the Service.", autocompletion=complete_service, metavar="SERVICE")
+    str, verbs.Argument(help="Name of the Service.", complete=complete_service, metavar="SERVICE")
 ]
 _Ports = Annotated[
     list[str] | None,
-    typer.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
+    verbs.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
 ]
 _Selector = Annotated[
-    list[str] | None, typer.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
+    list[str] | None, verbs.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
 ]
-_Container = Annotated[str, typer.Option("--container", help="The container whose pods receive it.")]
+_Container = Annotated[str, verbs.Option("--container", help="The container whose pods receive it.")]
 _Headless = Annotated[
-    bool | None, typer.Option("--headless/--no-headless", help="Names that resolve to the pods themselves.")
+    bool | None, verbs.Option("--headless/--no-headless", help="Names that resolve to the pods themselves.")
 ]
 _Policy = Annotated[
-    str, typer.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
+    str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
 ]
-_Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE.")]
-_Annotations = Annotated[list[str] | None, typer.Option("--annotation", help="KEY=VALUE.")]
+_Labels = Annotated[list[str] | None, verbs.Option("--label", help="KEY=VALUE.")]
+_Annotations = Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")]
 
 
 def _port(text: str) -> pb.ServicePort:
@@ -156,7 +156,7 @@ def _given(
 def create(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, typer.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
+    type_: Annotated[str, verbs.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",
@@ -203,7 +203,7 @@ def list_services(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, typer.Option("--status", help="Such as active.")] = "",
+    status: Annotated[str, verbs.Option("--status", help="Such as active.")] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -250,7 +250,7 @@ def watch_services(
 def update(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, typer.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
+    type_: Annotated[str, verbs.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",
@@ -281,7 +281,7 @@ def update(
 def import_services(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
+        verbs.Argument(
             help="Names on the cluster; default: all that the platform did not make.", metavar="[SERVICE]..."
         ),
     ] = None,
@@ -303,7 +303,7 @@ def import_services(
         )
     show_all(answer.results, _IMPORT_COLUMNS, output)
     if names and any(not result.HasField("service") for result in answer.results):
-        raise typer.Exit(_EXIT_NOT_ALL)
+        raise verbs.Exit(_EXIT_NOT_ALL)
 
 
 @app.command("delete")

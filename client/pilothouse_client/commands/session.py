@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from pilothouse_client.commands import grants, hints
+from pilothouse_client.commands import grants, hints, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -47,8 +45,8 @@ if TYPE_CHECKING:
     from pilothouse_client import Tls
     from pilothouse_client.commands.server_certificate import Trust, Wish
 
-sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
-_Whose = Annotated[str, typer.Option("--user", help="Another user's, for administrators.")]
+sessions = verbs.VerbGroup(no_args_is_help=True, help="Your log-ins.")
+_Whose = Annotated[str, verbs.Option("--user", help="Another user's, for administrators.")]
 _SESSIONS: list[OutputColumn[Any]] = [
     OutputColumn("ID", lambda session: session.session_id),
     OutputColumn("CURRENT", lambda session: "yes" if session.current else ""),
@@ -64,34 +62,34 @@ _SESSIONS: list[OutputColumn[Any]] = [
 def login(
     server: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--server",
             metavar="HOST:PORT",
             help="Server, or several with commas between; default the context's.",
         ),
     ] = "",
     user: Annotated[
-        str, typer.Option("--user", "-u", help="User name; the command asks for it if it is missing.")
+        str, verbs.Option("--user", "-u", help="User name; the command asks for it if it is missing.")
     ] = "",
     password_stdin: FromStdin = False,
     code: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--code",
             help="Code of your authenticator, or a recovery code; the command asks for it if required.",
         ),
     ] = "",
-    name: Annotated[str, typer.Option("--name", help="Name of the context; default USER@SERVER.")] = "",
+    name: Annotated[str, verbs.Option("--name", help="Name of the context; default USER@SERVER.")] = "",
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="Default namespace of the context.")
+        str, verbs.Option("--namespace", "-n", help="Default namespace of the context.")
     ] = "",
-    insecure: Annotated[bool | None, typer.Option("--insecure/--secure", help="Plain text or TLS.")] = None,
-    ca_file: Annotated[str, typer.Option("--ca-file", help="PEM file of authorities to trust.")] = "",
+    insecure: Annotated[bool | None, verbs.Option("--insecure/--secure", help="Plain text or TLS.")] = None,
+    ca_file: Annotated[str, verbs.Option("--ca-file", help="PEM file of authorities to trust.")] = "",
     fingerprint: Annotated[
-        str, typer.Option("--fingerprint", help="That of the server's certificate, as the server printed it.")
+        str, verbs.Option("--fingerprint", help="That of the server's certificate, as the server printed it.")
     ] = "",
     trust_new_certificate: Annotated[
-        bool, typer.Option("--trust-new-certificate", help="The server's certificate was replaced.")
+        bool, verbs.Option("--trust-new-certificate", help="The server's certificate was replaced.")
     ] = False,
     issuer: Issuer = "",
     browser: ByBrowser = False,
@@ -146,7 +144,7 @@ def login(
             shown=certificate_files(invocation, same),
         )
     )
-    username = "" if way else user or str(typer.prompt("User name", err=True))
+    username = "" if way else user or str(verbs.prompt("User name", err=True))
     # The certificate is checked before anybody types a password.
     known = configuration.known_of(address, former)
     tls, trust = _secured(address, insecure, ca_file, known, Wish(fingerprint, trust_new_certificate))
@@ -301,7 +299,7 @@ def list_sessions(user: _Whose = "", limit: Limit = 0, output: Output = Format.T
 
 
 @sessions.command("revoke")
-def revoke(session_id: Annotated[str, typer.Argument(help="As `list` shows it.")], user: _Whose = "") -> None:
+def revoke(session_id: Annotated[str, verbs.Argument(help="As `list` shows it.")], user: _Whose = "") -> None:
     """End one of your sessions."""
     with connect() as client:
         client.identity.revoke_session(session_id=session_id, username=user)

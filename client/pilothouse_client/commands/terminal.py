@@ -29,18 +29,18 @@ def plain(words: str) -> str:
 
 def say(words: object = "", *, err: bool = False, nl: bool = True) -> None:
     """Writes text, to standard error if `err`, with a line break at its end if `nl`."""
-    import typer
+    import click
 
-    typer.echo(plain(str(words)), err=err, nl=nl)
+    click.echo(plain(str(words)), err=err, nl=nl)
 
 
 def write_data(text: str, *, nl: bool = True) -> None:
     """Writes JSON or YAML, in which ASCII control characters are escaped already; the others are escaped here, so that
     no value changes.
     """
-    import typer
+    import click
 
-    typer.echo(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), nl=nl)
+    click.echo(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), nl=nl)
 
 
 def write_exactly(value: str | bytes) -> None:

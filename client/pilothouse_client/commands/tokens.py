@@ -14,9 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from pilothouse_client.commands import hints
+from pilothouse_client.commands import hints, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -34,11 +32,11 @@ from pilothouse_client.config_file import Configuration, Context
 if TYPE_CHECKING:
     from pilothouse_client import Client, MemoryTokenStore
 
-app = typer.Typer(no_args_is_help=True, help="Tokens of programs.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Tokens of programs.")
 _LONGEST_TOKEN = 16 * 1024
 
 
-@app.callback()
+@app.main_verb()
 def _group() -> None:
     """Tokens of programs."""
 
@@ -46,21 +44,21 @@ def _group() -> None:
 @app.command()
 def exchange(
     subject_token_file: Annotated[
-        str, typer.Option("--subject-token-file", help="File of the platform's token; - is standard input.")
+        str, verbs.Option("--subject-token-file", help="File of the platform's token; - is standard input.")
     ] = "-",
     username: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--username", help="User or service account to act as; default: that of the first matching rule."
         ),
     ] = "",
     lifetime: Annotated[
-        float | None, typer.Option("--lifetime", min=1, help="Seconds that the session shall last at most.")
+        float | None, verbs.Option("--lifetime", min=1, help="Seconds that the session shall last at most.")
     ] = None,
     store: Annotated[
-        bool, typer.Option("--store", help="Store the token as the current context, and do not print it.")
+        bool, verbs.Option("--store", help="Store the token as the current context, and do not print it.")
     ] = False,
-    name: Annotated[str, typer.Option("--name", help="Name of the context; default USERNAME@SERVER.")] = "",
+    name: Annotated[str, verbs.Option("--name", help="Name of the context; default USERNAME@SERVER.")] = "",
 ) -> None:
     """Exchange the token of a Kubernetes ServiceAccount or a CI job for that of a short session, and print it."""
     from pilothouse_client import MemoryTokenStore, Workload

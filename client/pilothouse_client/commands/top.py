@@ -10,9 +10,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pilothouse.metrics.v1 import metrics_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
 from pilothouse_client.commands.output import OutputColumn, as_data, fitted, rich_table, show_all
@@ -61,14 +60,14 @@ class By(enum.StrEnum):
 def command(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
-    by: Annotated[By, typer.Option("--by", help="Order of the containers.")] = By.CPU,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to show.")] = 20,
-    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    by: Annotated[By, verbs.Option("--by", help="Order of the containers.")] = By.CPU,
+    limit: Annotated[int, verbs.Option("--limit", min=1, max=1000, help="How many to show.")] = 20,
+    once: Annotated[bool, verbs.Option("--once", help="Show it once.")] = False,
     watch: Annotated[
-        bool, typer.Option("-w", "--watch", help="Print every new sample, as JSON lines.")
+        bool, verbs.Option("-w", "--watch", help="Print every new sample, as JSON lines.")
     ] = False,
     programs: Annotated[
-        bool, typer.Option("--containers", help="Show each program of pods that run several.")
+        bool, verbs.Option("--containers", help="Show each program of pods that run several.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.login_steps import show_enrolment, show_recovery_codes, shown_code
 from pilothouse_client.commands.output import done
@@ -16,7 +15,7 @@ from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.secret_input import FromStdin, read_code, read_password
 from pilothouse_client.commands.terminal import say
 
-app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticator.", rich_markup_mode=None)
+app = verbs.VerbGroup(no_args_is_help=True, help="Your second factor: an authenticator.")
 
 
 @app.command("enrol")
@@ -29,7 +28,7 @@ def enrol() -> None:
 @app.command("confirm")
 def confirm(
     code: Annotated[
-        str, typer.Option("--code", help="Present code; the command asks for it if it is missing.")
+        str, verbs.Option("--code", help="Present code; the command asks for it if it is missing.")
     ] = "",
 ) -> None:
     """Have the new authenticator count, and get recovery codes. Your other sessions end."""
@@ -42,7 +41,7 @@ def confirm(
 @app.command("disable")
 def disable(
     code: Annotated[
-        str, typer.Option("--code", help="Its present code or a recovery code, in place of the password.")
+        str, verbs.Option("--code", help="Its present code or a recovery code, in place of the password.")
     ] = "",
     password_stdin: FromStdin = False,
 ) -> None:

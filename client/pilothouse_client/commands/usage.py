@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -36,16 +35,16 @@ _OF_PROGRAMS = 7
 
 
 def command(
-    container: Annotated[str, typer.Argument(help="Name of the container; not given: all.")] = "",
+    container: Annotated[str, verbs.Argument(help="Name of the container; not given: all.")] = "",
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     since: Annotated[
-        str, typer.Option("--since", help="Time, or how long ago, such as 6h; default an hour.")
+        str, verbs.Option("--since", help="Time, or how long ago, such as 6h; default an hour.")
     ] = "",
-    until: Annotated[str, typer.Option("--until", help="Time, or how long ago; default now.")] = "",
-    step: Annotated[str, typer.Option("--step", help="Such as 1m; default a hundredth of the range.")] = "",
+    until: Annotated[str, verbs.Option("--until", help="Time, or how long ago; default now.")] = "",
+    step: Annotated[str, verbs.Option("--step", help="Such as 1m; default a hundredth of the range.")] = "",
     program: Annotated[
-        str, typer.Option("-c", "--container", help="Only this program of the container's pods.")
+        str, verbs.Option("-c", "--container", help="Only this program of the container's pods.")
     ] = "",
     limit: Limit = 0,
     output: Output = Format.TABLE,

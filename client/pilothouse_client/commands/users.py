@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -27,9 +27,7 @@ from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 
-app = typer.Typer(
-    no_args_is_help=True, help="People and programs that use the platform.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="People and programs that use the platform.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda user: user.username),
     OutputColumn("STATUS", lambda user: enum_label(user, "status")),
@@ -38,12 +36,12 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time)),
     OutputColumn("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
-_Username = Annotated[str, typer.Argument(help="User name.")]
-EndKeys = Annotated[bool, typer.Option("--end-keys", help="End all API keys of the user, too.")]
-_Email = Annotated[str | None, typer.Option("--email", help="E-mail address.")]
-_FullName = Annotated[str | None, typer.Option("--full-name", help="Full name.")]
-_AvatarUrl = Annotated[str | None, typer.Option("--avatar-url", help="Address of a picture.")]
-_Status = Annotated[str | None, typer.Option("--status", help="active, inactive or locked.")]
+_Username = Annotated[str, verbs.Argument(help="User name.")]
+EndKeys = Annotated[bool, verbs.Option("--end-keys", help="End all API keys of the user, too.")]
+_Email = Annotated[str | None, verbs.Option("--email", help="E-mail address.")]
+_FullName = Annotated[str | None, verbs.Option("--full-name", help="Full name.")]
+_AvatarUrl = Annotated[str | None, verbs.Option("--avatar-url", help="Address of a picture.")]
+_Status = Annotated[str | None, verbs.Option("--status", help="active, inactive or locked.")]
 
 
 def _user(username: str, values: dict[str, str | None]) -> tuple[pb.User, list[str]]:
@@ -57,7 +55,7 @@ def _user(username: str, values: dict[str, str | None]) -> tuple[pb.User, list[s
 @app.command("create")
 def create(
     username: _Username,
-    email: Annotated[str, typer.Option("--email", help="E-mail address.")],
+    email: Annotated[str, verbs.Option("--email", help="E-mail address.")],
     full_name: _FullName = None,
     avatar_url: _AvatarUrl = None,
     status: _Status = None,
@@ -135,7 +133,7 @@ def reset_password(
     username: _Username,
     password_stdin: FromStdin = False,
     one_time_code: Annotated[
-        bool, typer.Option("--one-time-code", help="Return a code with which the user sets a new password.")
+        bool, verbs.Option("--one-time-code", help="Return a code with which the user sets a new password.")
     ] = False,
     end_keys: EndKeys = False,
 ) -> None:

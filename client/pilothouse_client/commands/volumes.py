@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated, Any
 
-import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note, show_with_events
 from pilothouse_client.commands.options import (
@@ -40,9 +40,7 @@ from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
 
-app = typer.Typer(
-    no_args_is_help=True, help="Storage that containers mount: claims, files, folders.", rich_markup_mode=None
-)
+app = verbs.VerbGroup(no_args_is_help=True, help="Storage that containers mount: claims, files, folders.")
 
 
 def _size(volume: Any) -> str:
@@ -70,19 +68,17 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REASON", _why),
     *AGE_COLUMNS,
 ]
-_Name = Annotated[
-    str, typer.Argument(help="Name of the volume.", autocompletion=complete_volume, metavar="VOLUME")
-]
+_Name = Annotated[str, verbs.Argument(help="Name of the volume.", complete=complete_volume, metavar="VOLUME")]
 _Container = Annotated[
     str,
-    typer.Argument(help="Name of the container.", autocompletion=complete_container, metavar="CONTAINER"),
+    verbs.Argument(help="Name of the container.", complete=complete_container, metavar="CONTAINER"),
 ]
 _Size = Annotated[
-    str, typer.Option("--size", help="Such as 10Gi; size of a claim, or greatest size of an emptyDir.")
+    str, verbs.Option("--size", help="Such as 10Gi; size of a claim, or greatest size of an emptyDir.")
 ]
-_MountPath = Annotated[str, typer.Option("--mount-path", help="Default path for attach.")]
-_Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE.")]
-_Annotations = Annotated[list[str] | None, typer.Option("--annotation", help="KEY=VALUE.")]
+_MountPath = Annotated[str, verbs.Option("--mount-path", help="Default path for attach.")]
+_Labels = Annotated[list[str] | None, verbs.Option("--label", help="KEY=VALUE.")]
+_Annotations = Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")]
 
 
 @app.command("create")
@@ -91,25 +87,25 @@ def create(
     namespace: Namespace = "",
     type_: Annotated[
         str,
-        typer.Option("--type", help="persistent-volume-claim, config-map, secret, empty-dir or host-path."),
+        verbs.Option("--type", help="persistent-volume-claim, config-map, secret, empty-dir or host-path."),
     ] = "persistent-volume-claim",
     size: _Size = "",
-    storage_class: Annotated[str, typer.Option("--storage-class", help="Of a claim.")] = "",
+    storage_class: Annotated[str, verbs.Option("--storage-class", help="Of a claim.")] = "",
     access_mode: Annotated[
         str,
-        typer.Option(
+        verbs.Option(
             "--access-mode", help="read-write-once, read-only-many or read-write-many; or as in Kubernetes."
         ),
     ] = "",
-    source: Annotated[str, typer.Option("--source", help="The config map or secret to show as files.")] = "",
+    source: Annotated[str, verbs.Option("--source", help="The config map or secret to show as files.")] = "",
     optional: Annotated[
-        bool, typer.Option("--optional", help="Start pods also where the config map or secret is missing.")
+        bool, verbs.Option("--optional", help="Start pods also where the config map or secret is missing.")
     ] = False,
     external: Annotated[
-        bool, typer.Option("--external", help="The config map or secret is one that only the cluster has.")
+        bool, verbs.Option("--external", help="The config map or secret is one that only the cluster has.")
     ] = False,
-    host_path: Annotated[str, typer.Option("--host-path", help="The folder of the node.")] = "",
-    medium: Annotated[str, typer.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
+    host_path: Annotated[str, verbs.Option("--host-path", help="The folder of the node.")] = "",
+    medium: Annotated[str, verbs.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
     mount_path: _MountPath = "",
     label: _Labels = None,
     annotation: _Annotations = None,
@@ -159,7 +155,7 @@ def list_volumes(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, typer.Option("--status", help="Such as bound.")] = "",
+    status: Annotated[str, verbs.Option("--status", help="Such as bound.")] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -192,11 +188,11 @@ def update(
     name: _Name,
     namespace: Namespace = "",
     size: _Size = "",
-    mount_path: Annotated[str | None, typer.Option("--mount-path", help="Where attach mounts it.")] = None,
+    mount_path: Annotated[str | None, verbs.Option("--mount-path", help="Where attach mounts it.")] = None,
     label: _Labels = None,
     annotation: _Annotations = None,
     replace_lost_claim: Annotated[
-        bool, typer.Option("--replace-lost-claim", help="Make a new, empty claim in place of a lost one.")
+        bool, verbs.Option("--replace-lost-claim", help="Make a new, empty claim in place of a lost one.")
     ] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
@@ -258,9 +254,9 @@ def attach(
     name: _Name,
     container: _Container,
     namespace: Namespace = "",
-    mount_path: Annotated[str, typer.Option("--mount-path", help="Default: the volume's own.")] = "",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Mount it read-only.")] = False,
-    sub_path: Annotated[str, typer.Option("--sub-path", help="A folder of the volume; default all.")] = "",
+    mount_path: Annotated[str, verbs.Option("--mount-path", help="Default: the volume's own.")] = "",
+    read_only: Annotated[bool, verbs.Option("--read-only", help="Mount it read-only.")] = False,
+    sub_path: Annotated[str, verbs.Option("--sub-path", help="A folder of the volume; default all.")] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -288,7 +284,7 @@ def detach(
     name: _Name,
     container: _Container,
     namespace: Namespace = "",
-    mount_path: Annotated[str, typer.Option("--mount-path", help="Only this mount; default all.")] = "",
+    mount_path: Annotated[str, verbs.Option("--mount-path", help="Only this mount; default all.")] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:

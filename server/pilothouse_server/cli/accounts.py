@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, NoReturn
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.terminal import say
 from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.settings.model import Settings, SettingsError, load
@@ -25,14 +24,14 @@ _USAGE = 2
 
 
 def reset_password(
-    username: Annotated[str, typer.Argument(help="Whose.")] = "admin",
-    local: Annotated[bool, typer.Option("--local", help="Directly in the server's database.")] = False,
+    username: Annotated[str, verbs.Argument(help="Whose.")] = "admin",
+    local: Annotated[bool, verbs.Option("--local", help="Directly in the server's database.")] = False,
     password_stdin: Annotated[
         bool,
-        typer.Option("--password-stdin", help="Read the new password; otherwise one is made and shown once."),
+        verbs.Option("--password-stdin", help="Read the new password; otherwise one is made and shown once."),
     ] = False,
     remove_second_factor: Annotated[
-        bool, typer.Option("--remove-second-factor", help="Take the authenticator away, too.")
+        bool, verbs.Option("--remove-second-factor", help="Take the authenticator away, too.")
     ] = False,
 ) -> None:
     """Set a user's password on the server's machine, if nobody who may reset it can log in.
@@ -108,4 +107,4 @@ async def _database(settings: Settings) -> AsyncIterator[Settings]:
 
 def _fail(message: str, code: int) -> NoReturn:
     say(f"pilothouse: {message}", err=True)
-    raise typer.Exit(code)
+    raise verbs.Exit(code)

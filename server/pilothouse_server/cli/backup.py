@@ -19,8 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.terminal import say
 from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError, database_secured, load
@@ -31,30 +30,28 @@ if TYPE_CHECKING:
 _FAULT = 1
 _USAGE = 2
 
-backup = typer.Typer(
-    help="Back up the database, and manage backups.", invoke_without_command=True, add_completion=False
-)
+backup = verbs.VerbGroup(help="Back up the database, and manage backups.", invoke_without_command=True)
 _Folder = Annotated[
     Path | None,
-    typer.Option(
+    verbs.Option(
         "--directory", help="Folder of the backups; default PILOTHOUSE_BACKUP_DIR, else backups in DATA_DIR."
     ),
 ]
 _KeyFile = Annotated[
     Path | None,
-    typer.Option("--key-file", help="Key file of the backup; default PILOTHOUSE_BACKUP_KEY_FILE."),
+    verbs.Option("--key-file", help="Key file of the backup; default PILOTHOUSE_BACKUP_KEY_FILE."),
 ]
-_Path = Annotated[Path, typer.Argument(help="The folder of one backup.")]
+_Path = Annotated[Path, verbs.Argument(help="The folder of one backup.")]
 
 
-@backup.callback()
+@backup.main_verb()
 def make(
-    context: typer.Context,
+    context: verbs.Context,
     directory: _Folder = None,
     key_file: _KeyFile = None,
     with_master_keys: Annotated[
         bool,
-        typer.Option(
+        verbs.Option(
             "--with-master-keys",
             help="Take the file of the master keys along; needs a key file, to encrypt it.",
         ),
@@ -135,7 +132,7 @@ def verify(path: _Path, key_file: _KeyFile = None) -> None:
 
 
 @backup.command("key")
-def make_key(file: Annotated[Path, typer.Argument(help="The file to make.")]) -> None:
+def make_key(file: Annotated[Path, verbs.Argument(help="The file to make.")]) -> None:
     """Make a key file that backups can be encrypted under. Keep it where the backups are not."""
     from pilothouse_server.backup import sealing
 
@@ -150,12 +147,12 @@ def restore(
     path: _Path,
     admin_url: Annotated[
         str,
-        typer.Option(help="postgresql:// URL of a superuser, to the empty database; missing roles are made."),
+        verbs.Option(help="postgresql:// URL of a superuser, to the empty database; missing roles are made."),
     ] = "",
     key_file: _KeyFile = None,
     master_keys_to: Annotated[
         Path | None,
-        typer.Option("--master-keys-to", help="Write the master keys of the backup to this new file."),
+        verbs.Option("--master-keys-to", help="Write the master keys of the backup to this new file."),
     ] = None,
 ) -> None:
     """Restore a backup into an empty database, whole or not at all.
@@ -278,4 +275,4 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def _fail(message: str, code: int) -> NoReturn:
     say(f"pilothouse: {message}", err=True)
-    raise typer.Exit(code)
+    raise verbs.Exit(code)

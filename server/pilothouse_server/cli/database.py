@@ -15,8 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.terminal import say
 from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError, load
@@ -28,12 +27,11 @@ _FAULT = 1
 _USAGE = 2
 _MEBIBYTE = 1 << 20
 
-app = typer.Typer(
+app = verbs.VerbGroup(
     help="Maintain the database: analyze, vacuum, reindex, stats.",
     no_args_is_help=True,
-    add_completion=False,
 )
-_Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Default: all.")]
+_Tables = Annotated[list[str] | None, verbs.Argument(metavar="[TABLE]...", help="Default: all.")]
 
 
 @app.command("analyze")
@@ -53,7 +51,7 @@ def reindex(
     tables: _Tables = None,
     bloat_percent: Annotated[
         float | None,
-        typer.Option(
+        verbs.Option(
             "--bloat-percent",
             min=0,
             max=100,
@@ -142,4 +140,4 @@ def _settings() -> Settings:
 
 def _fail(message: str, code: int) -> NoReturn:
     say(f"pilothouse: {message}", err=True)
-    raise typer.Exit(code)
+    raise verbs.Exit(code)

@@ -21,8 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
-import typer
-
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.terminal import say
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError, load
 
@@ -35,11 +34,9 @@ _FAULT = 1
 _USAGE = 2
 _LONGEST_PAUSE_SECONDS = 2.0
 
-app = typer.Typer(
-    help="Key-encryption keys: add, list, rotate, remove.", no_args_is_help=True, add_completion=False
-)
+app = verbs.VerbGroup(help="Key-encryption keys: add, list, rotate, remove.", no_args_is_help=True)
 _File = Annotated[
-    Path | None, typer.Option("--file", help="Key file; default: what PILOTHOUSE_KEY_PROVIDERS names.")
+    Path | None, verbs.Option("--file", help="Key file; default: what PILOTHOUSE_KEY_PROVIDERS names.")
 ]
 
 
@@ -47,7 +44,7 @@ _File = Annotated[
 def add(
     file: _File = None,
     provider: Annotated[
-        str, typer.Option(help="file, environment or pkcs11; default: the first of PILOTHOUSE_KEY_PROVIDERS.")
+        str, verbs.Option(help="file, environment or pkcs11; default: the first of PILOTHOUSE_KEY_PROVIDERS.")
     ] = "",
 ) -> None:
     """Make a new newest key. It is used from the next `pilothouse keys rotate` on."""
@@ -96,11 +93,11 @@ def list_keys(file: _File = None) -> None:
 
 @app.command("remove")
 def remove(
-    key_id: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    key_id: Annotated[str, verbs.Argument(help="As `list` shows it.")],
     file: _File = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Do not check whether it is used; the former file stays next to it."),
+        verbs.Option("--force", help="Do not check whether it is used; the former file stays next to it."),
     ] = False,
 ) -> None:
     """Take a key out of its provider. Refused while anything in the database is encrypted under it."""
@@ -132,9 +129,9 @@ def remove(
 
 @app.command("rotate")
 def rotate(
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=10_000)] = 1000,
+    batch_size: Annotated[int, verbs.Option("--batch-size", min=1, max=10_000)] = 1000,
     timeout: Annotated[
-        float, typer.Option("--wait-timeout", min=0.1, help="Seconds at most without progress.")
+        float, verbs.Option("--wait-timeout", min=0.1, help="Seconds at most without progress.")
     ] = 10.0,
 ) -> None:
     """Wrap every data key by the newest key of the server's key file. May be cut off and called again."""
@@ -258,9 +255,9 @@ def _settings() -> Settings:
         return load()
     except SettingsError as error:
         say(f"pilothouse: {error}", err=True)
-        raise typer.Exit(_USAGE) from None
+        raise verbs.Exit(_USAGE) from None
 
 
 def _fail(message: str, code: int = _FAULT) -> NoReturn:
     say(f"pilothouse: {message}", err=True)
-    raise typer.Exit(code)
+    raise verbs.Exit(code)

@@ -17,8 +17,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
-import typer
 
+from pilothouse_client.commands import verbs
 from pilothouse_client.commands.terminal import say
 from pilothouse_server.launch.processes import CLOSING_SECONDS
 from pilothouse_server.launch.processes.failures import words_of
@@ -81,19 +81,17 @@ _SETTINGS = "Settings, with their defaults:\n\n\b\n" + "\n".join(
     + fill(what, 74, initial_indent=" " * 4, subsequent_indent=" " * 4)
     for variable, default, what in described()
 )
-serve = typer.Typer()
-migrate = typer.Typer(help="Bring a database to this version's schema.", no_args_is_help=True)
+migrate = verbs.VerbGroup(help="Bring a database to this version's schema.", no_args_is_help=True)
 
 
-@serve.command(epilog=_SETTINGS)
 def _serve_until_ended(
     dev: Annotated[
         bool,
-        typer.Option("--dev", help="Start PostgreSQL and a simulated cluster if none is configured."),
+        verbs.Option("--dev", help="Start PostgreSQL and a simulated cluster if none is configured."),
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option(
+        verbs.Option(
             min=1,
             max=MOST_PROCESSES,
             metavar="N",
@@ -102,7 +100,7 @@ def _serve_until_ended(
     ] = None,
     tls_self_signed: Annotated[
         bool,
-        typer.Option(
+        verbs.Option(
             "--tls-self-signed",
             help="With --dev: serve TLS by a self-signed certificate in the data folder.",
         ),
@@ -112,8 +110,11 @@ def _serve_until_ended(
     _run_server(dev, "" if processes is None else str(processes), self_signed=tls_self_signed)
 
 
+serve = verbs.Verb("serve", _serve_until_ended, epilog=_SETTINGS)
+
+
 def serve_plainly(words: Sequence[str]) -> bool:
-    """Serves where the words are options of `serve` as they stand in its help, without typer; else returns False."""
+    """Serves where the words are options of `serve` as they stand in its help; else returns False."""
     rest, dev, self_signed, processes = list(words), False, False, ""
     while rest:
         word = rest.pop(0)
@@ -127,7 +128,7 @@ def serve_plainly(words: Sequence[str]) -> bool:
             return False
     try:
         _run_server(dev, processes, self_signed=self_signed)
-    except typer.Exit as end:
+    except verbs.Exit as end:
         sys.exit(end.exit_code)
     return True
 
@@ -319,11 +320,11 @@ def _own_command() -> str:
 @migrate.command("init")
 def migrate_init(
     admin_url: Annotated[
-        str, typer.Option(help="postgresql:// URL of a superuser, to the product's database.")
+        str, verbs.Option(help="postgresql:// URL of a superuser, to the product's database.")
     ],
-    app_password: Annotated[str, typer.Option(envvar=f"{PREFIX}APP_PASSWORD")] = "",
-    system_password: Annotated[str, typer.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD")] = "",
-    maintenance_password: Annotated[str, typer.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
+    app_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}APP_PASSWORD")] = "",
+    system_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD")] = "",
+    maintenance_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
 ) -> None:
     """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
     from pilothouse_migrations.roles import LOGINS, OWNER, ensure_roles
@@ -334,7 +335,7 @@ def migrate_init(
 
 
 @migrate.command("up")
-def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
+def migrate_up(revision: Annotated[str, verbs.Argument()] = "head") -> None:
     """Apply migrations up to REVISION."""
     from pilothouse_migrations import runner
 
@@ -344,7 +345,7 @@ def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
 
 @migrate.command("down")
 def migrate_down(
-    revision: Annotated[str, typer.Argument(help="The last migration to keep; base: none.")],
+    revision: Annotated[str, verbs.Argument(help="The last migration to keep; base: none.")],
 ) -> None:
     """Revert the migrations after REVISION."""
     from pilothouse_migrations import runner
@@ -366,7 +367,7 @@ def migrate_status() -> None:
 
 @migrate.command("new-history")
 def migrate_new_history(
-    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "an administrator asked for it",
+    reason: Annotated[str, verbs.Option(help="Reason, for the audit log.")] = "an administrator asked for it",
 ) -> None:
     """Begin a new history of events, after a database was put back where no server could notice it.
 
@@ -379,10 +380,10 @@ def migrate_new_history(
 
 
 def simulate_cluster(
-    port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
-    nodes: Annotated[int, typer.Option(min=1, max=1000)] = 3,
-    speed: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
-    state: Annotated[Path | None, typer.Option(help="File that stores the cluster between runs.")] = None,
+    port: Annotated[int, verbs.Option(help="0: a free one.")] = 0,
+    nodes: Annotated[int, verbs.Option(min=1, max=1000)] = 3,
+    speed: Annotated[float, verbs.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
+    state: Annotated[Path | None, verbs.Option(help="File that stores the cluster between runs.")] = None,
 ) -> None:
     """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C.
 
@@ -484,4 +485,4 @@ def _run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
 
 def _fail(message: str, code: int) -> NoReturn:
     say(f"pilothouse: {message}", err=True)
-    raise typer.Exit(code)
+    raise verbs.Exit(code)

@@ -1,0 +1,315 @@
+"""How verbs of the command are declared: a function, and an annotation for each of its options and arguments.
+
+    Replicas = Annotated[int | None, verbs.Option("--replicas", min=0, help="Number of pods.")]
+
+    @app.command("scale")
+    def scale(name: ContainerName, replicas: Replicas = None) -> None:
+        '''Set the number of pods.'''
+
+The one declaration makes parser, help and completion. It is read when the verb is called, completed or described, and
+not before: `pilothouse --help` reads none. Parsing is click's.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_args, get_origin
+
+import click
+from click import Context
+from click.core import ParameterSource
+from click.exceptions import Exit
+from click.shell_completion import CompletionItem
+
+__all__ = ["Argument", "Context", "Exit", "Option", "Verb", "VerbGroup", "confirm", "prompt"]
+
+confirm, prompt = click.confirm, click.prompt
+# Returns the values that begin with the text, for a line that was read up to there.
+Complete = Callable[[Context, str], Iterable[str]]
+# Words of kubectl, Nomad and flyctl, and ours for each, in any group.
+SYNONYMS: Mapping[str, str] = {
+    **dict.fromkeys(("po", "pod", "pods", "deploy", "deployment", "deployments", "container"), "containers"),
+    **dict.fromkeys(("sts", "statefulset", "ds", "daemonset", "job", "jobs", "cj", "cronjob"), "containers"),
+    **dict.fromkeys(("svc", "service"), "services"),
+    **dict.fromkeys(("cm", "configmap", "configmaps", "config"), "configs"),
+    **dict.fromkeys(("ns", "namespace"), "namespaces"),
+    **dict.fromkeys(("pvc", "persistentvolumeclaim", "volume"), "volumes"),
+    **dict.fromkeys(("ing", "ingress", "netpol", "pdb", "hpa", "sa", "object"), "objects"),
+    **dict.fromkeys(("secret",), "secrets"),
+    **dict.fromkeys(("cluster", "node", "nodes", "no"), "clusters"),
+    **dict.fromkeys(("app", "application"), "applications"),
+    **dict.fromkeys(("user",), "users"),
+    **dict.fromkeys(("context", "ctx"), "contexts"),
+    **dict.fromkeys(("ls", "ps"), "list"),
+    **dict.fromkeys(("rm", "remove", "destroy"), "delete"),
+    **dict.fromkeys(("show", "describe", "inspect"), "get"),
+    **dict.fromkeys(("patch",), "update"),
+    **dict.fromkeys(("log",), "logs"),
+    **dict.fromkeys(("deploys",), "containers"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """`names`: `--image`, or `-n` and `--namespace`; without any, the name of the parameter. `type`: one of click's,
+    where the annotation does not say all. `complete` returns the values that begin with a text."""
+
+    names: tuple[str, ...] = ()
+    help: str = ""
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    envvar: str | None = None
+    callback: Callable[[Any], Any] | None = None
+    is_eager: bool = False
+    hidden: bool = False
+    complete: Complete | None = None
+    type: click.ParamType[Any] | None = None
+    path: Mapping[str, bool] = field(default_factory=dict)
+
+
+class Option(_Declared):
+    """An option, by its names."""
+
+    def __init__(self, *names: str, **settings: Any) -> None:
+        _Declared.__init__(self, names, **_settings(settings))
+
+
+class Argument(_Declared):
+    """An argument."""
+
+    def __init__(self, **settings: Any) -> None:
+        _Declared.__init__(self, (), **_settings(settings))
+
+
+_OF_PATHS = ("exists", "file_okay", "dir_okay")
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key not in _OF_PATHS} | {
+        "path": {key: given[key] for key in _OF_PATHS if key in given}
+    }
+
+
+class _Words(click.ParamType[Any]):
+    """The values of an enum, whose values are words."""
+
+    name = "word"
+
+    def __init__(self, members: type[enum.Enum]) -> None:
+        self._members = members
+
+    def get_metavar(self, param: click.Parameter, ctx: Context) -> str:
+        return f"[{'|'.join(each.value for each in self._members)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: Context | None) -> Any:
+        try:
+            return self._members(value)
+        except ValueError:
+            known = ", ".join(each.value for each in self._members)
+            self.fail(f"{value!r} is not one of {known}.", param, ctx)
+
+    def shell_complete(self, ctx: Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(each.value) for each in self._members if each.value.startswith(incomplete)]
+
+
+class _WholeNumber(click.IntRange):
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: Context) -> str:
+        return "N"
+
+
+class _Number(click.FloatRange):
+    name = "number"
+
+    def get_metavar(self, param: click.Parameter, ctx: Context) -> str:
+        return "NUMBER"
+
+
+def _type(annotation: Any, declared: _Declared) -> click.ParamType[Any]:
+    if declared.type is not None:
+        return declared.type
+    if annotation is int:
+        least, most = (None if each is None else int(each) for each in (declared.min, declared.max))
+        return _WholeNumber(least, most)
+    if annotation is float:
+        return _Number(declared.min, declared.max)
+    if annotation is Path:
+        return click.Path(path_type=Path, **declared.path)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _Words(annotation)
+    assert annotation is str, annotation
+    return click.STRING
+
+
+def _parts(annotation: Any) -> tuple[Any, bool, _Declared | None]:
+    """Returns the type of one value, whether there may be several, and the declaration."""
+    declared = None
+    if get_origin(annotation) is typing.Annotated:
+        annotation, *more = get_args(annotation)
+        declared = next((each for each in more if isinstance(each, _Declared)), None)
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        [annotation] = [each for each in get_args(annotation) if each is not type(None)]
+    several = get_origin(annotation) is list
+    return (get_args(annotation)[0] if several else annotation), several, declared
+
+
+def _taking(callback: Callable[[Any], Any] | None, several: bool, default: Any) -> Callable[..., Any] | None:
+    if callback is None and not several:
+        return None
+
+    def take(_context: Context, _param: click.Parameter, value: Any) -> Any:
+        if several:
+            value = list(value) if value else default
+        return value if callback is None else callback(value)
+
+    return take
+
+
+def _parameter(parameter: inspect.Parameter, annotation: Any) -> click.Parameter:
+    kind, several, declared = _parts(annotation)
+    required = parameter.default is inspect.Parameter.empty
+    default = None if required else parameter.default
+    declared = declared or (Argument() if required else Option())
+    common: dict[str, Any] = {
+        "required": required,
+        "metavar": declared.metavar,
+        "envvar": declared.envvar,
+        "is_eager": declared.is_eager,
+        "callback": _taking(declared.callback, several, default),
+        "shell_complete": _completing(declared.complete),
+    }
+    if not several:
+        common["default"] = default
+    if isinstance(declared, Argument):
+        return click.Argument(
+            [parameter.name],
+            type=_type(kind, declared),
+            nargs=-1 if several else 1,
+            help=declared.help,
+            **common,
+        )
+    names = list(declared.names) or [f"--{parameter.name.replace('_', '-')}"]
+    shown = None if default in (None, "", False, []) or several else True
+    of_option: dict[str, Any] = {
+        "help": declared.help,
+        "hidden": declared.hidden,
+        "multiple": several,
+        "show_default": shown,
+        "show_envvar": declared.envvar is not None,
+    }
+    if kind is bool:
+        return click.Option([*names, parameter.name], is_flag=True, **common, **of_option)
+    return click.Option([*names, parameter.name], type=_type(kind, declared), **common, **of_option)
+
+
+def _completing(complete: Complete | None) -> Callable[..., list[str]] | None:
+    if complete is None:
+        return None
+
+    def completed(context: Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        return [each for each in complete(context, incomplete) if each.startswith(incomplete)]
+
+    return completed
+
+
+def _summary(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+class Verb(click.Command):
+    """A verb, whose parameters are read from its function at their first use.
+
+    `ALSO` are options that every verb takes and none is handed: those of the whole command.
+    """
+
+    ALSO: ClassVar[list[click.Parameter]] = []
+
+    def __init__(self, name: str, function: Callable[..., Any], **settings: Any) -> None:
+        text = settings.pop("help", None) or inspect.getdoc(function) or ""
+        settings.setdefault("short_help", _summary(text))
+        super().__init__(name, callback=function, help=text, **settings)
+        self._function = function
+
+    def get_params(self, ctx: Context) -> list[click.Parameter]:
+        if not self.params:
+            self.params = _parameters(self._function)
+            names = {name for each in self.params for name in each.opts}
+            self.params += [each for each in self.ALSO if not names & set(each.opts)]
+        return super().get_params(ctx)
+
+
+def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:
+    annotations = typing.get_type_hints(function, include_extras=True)
+    return [
+        _parameter(each, annotations[name])
+        for name, each in inspect.signature(function).parameters.items()
+        if annotations[name] is not Context
+    ]
+
+
+class VerbGroup(click.Group):
+    """Verbs under a common word. A word that is unknown is refused with those that are like it."""
+
+    def __init__(self, name: str | None = None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+
+    def command(self, *names: Any, **settings: Any) -> Callable[..., Any]:  # type: ignore[override]
+        """Declares a verb: the name, else that of the function, and settings of click's."""
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            [name] = names or [function.__name__.replace("_", "-")]
+            self.add_command(Verb(name, function, **settings))
+            return function
+
+        return declare
+
+    def main_verb(self, *, epilog: str | None = None) -> Callable[..., Any]:
+        """Declares what the group does without a verb of its own; its function may take the context."""
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            of_context = any(
+                each is Context for each in typing.get_type_hints(function, include_extras=True).values()
+            )
+            self.epilog = epilog
+            self.callback = click.pass_context(function) if of_context else function
+            self.help = self.help or inspect.getdoc(function)
+            self.params = _parameters(function)
+            return function
+
+        return declare
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
+        word = args[0]
+        if not word.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, word) is None:
+            ctx.fail(f"No such command {word!r}.{self._meant(ctx, word)}")
+        return super().resolve_command(ctx, args)
+
+    def _meant(self, ctx: Context, word: str) -> str:
+        import difflib
+
+        known = self.list_commands(ctx)
+        # A synonym stands for a word of this group, and may be misspelt as well.
+        words = {each: each for each in known} | {
+            word: meant for word, meant in SYNONYMS.items() if meant in known and word not in known
+        }
+        near = [words[each] for each in difflib.get_close_matches(word[:64].lower(), words, n=3)]
+        near = list(dict.fromkeys([words[word.lower()]] if word.lower() in words else near))
+        if near:
+            return f" Did you mean {' or '.join(near)}?"
+        return f" Known: {', '.join(known)}." if len(known) <= 20 else ""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(self.commands)
+
+
+def is_given(context: Context, name: str) -> bool:
+    """Returns whether an option stands on the line, so that it did not come from the environment or a default."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
