@@ -10520,7 +10520,8 @@ CREATE TABLE public.sessions (
     client_ip character varying(45),
     user_agent text,
     method character varying(20) DEFAULT 'password'::character varying NOT NULL,
-    proved_at timestamp with time zone
+    proved_at timestamp with time zone,
+    console boolean DEFAULT false NOT NULL
 );
 
 ALTER TABLE ONLY public.sessions FORCE ROW LEVEL SECURITY;
@@ -10643,6 +10644,13 @@ COMMENT ON COLUMN public.sessions.method IS 'How the user or program proved its 
 --
 
 COMMENT ON COLUMN public.sessions.proved_at IS 'When the user last proved identity by password, code or issuer; a refresh keeps it. Null: unknown.';
+
+
+--
+-- Name: COLUMN sessions.console; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.console IS 'Whether it is a browser''s: its access token does not rotate, and its end moves on while it is used.';
 
 
 --

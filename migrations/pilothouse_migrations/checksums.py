@@ -34,6 +34,7 @@ CHECKSUMS: Final = {
     "0121": "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
     "0122": "8ef01d4446aecd632e1cee60d3cbe156bc9ea78001ba0321f5b9621dc77ccd97",
     "0123": "cb2ab01c9a0d95066d421af06868d75e09ce09918cd9772d55d04f1849ae8a31",
+    "0124": "3dcb12777978fd5aa5704348ad49cbc6d984e3d6c599324c249e8ea202bd3888",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

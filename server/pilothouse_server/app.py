@@ -278,7 +278,7 @@ class Application:
         self._passwords = Passwords()
         self.issuers = TrustedIssuers.load(settings, self._reach)
         self._new_passwords = NewPasswords(self._passwords, settings)
-        self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
+        self.authenticator = TokenAuthenticator.of(self.store, settings)
         self.tls = Serving.of(settings)
         self._clients = None if self.tls is None else self.tls.clients
         # Identifies the caller by a token, and by a certificate if clients show one.

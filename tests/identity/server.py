@@ -216,7 +216,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     store = Store(engines)
     passwords = Passwords()
     await bootstrap(store, NewPasswords(passwords, settings), ADMIN_PASSWORD)
-    authenticator = TokenAuthenticator(store, cache_seconds=settings.principal_cache_seconds)
+    authenticator = TokenAuthenticator.of(store, settings)
     feed = Feed(store, Hub(16))
     feed.on_grants_changed = authenticator.invalidate
     writer = AuditWriter(store)

@@ -39,14 +39,14 @@ INSERT INTO api_keys (user_id, name, key_hash, prefix, expires_at, rotated_at, r
 SELECT i % 100 + 1, 'key-' || i, sha256(('k' || i)::bytea), 'phk_', now() + interval '1 day', NULL,
     CASE WHEN i % 10 > 0 THEN now() END FROM generate_series($1::int + 1, $2::int) AS i
 """
-QUERIES = {"session": (sessions._PRINCIPAL, "a10"), "key": (api_keys._PRINCIPAL, "k10")}
+QUERIES = {"session": (sessions._OF_TOKEN, "a10"), "key": (api_keys._PRINCIPAL, "k10")}
 
 
 def _text(query: Select[Any]) -> str:
     """The statement with `$1` for the hash; its other values stand in it."""
     compiled = query.compile(dialect=dialect())  # type: ignore[no-untyped-call]
     values = {name: f"'{value}'" for name, value in compiled.params.items()}
-    return str(compiled) % {**values, "token_hash": "$1::bytea"}
+    return str(compiled) % {**values, "key": "$1::bytea", "token_hash": "$1::bytea"}
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,14 +12,21 @@ from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors
+from pilothouse_server.identity.model import SessionMethod
 from pilothouse_server.settings.model import SettingsError
 from tests.conftest import Database
 from tests.harness import running_server
+from tests.identity.console import begin
 from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
 from tests.identity.oidc_world import oidc_world
 from tests.identity.server import ADMIN_PASSWORD, Caller, ended, refused, running, valid
 from tests.waiting import poll_until
 
+CONSOLES: tuple[tuple[str, SessionMethod], ...] = (
+    ("plain", "password"),
+    ("careful", "password_totp"),
+    ("other", "password"),
+)
 POLICY = {"second_factor_roles": "operator, admin"}
 
 
@@ -75,11 +82,18 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         careful = await server.user(admin, "careful", ("operator", ""))
         await enrolled(server, careful)
         key = (await plain.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(name="ci"))).key
+        consoles = [await begin(server, name, method) for name, method in CONSOLES]
     async with running(database, second_factor_roles="operator") as server:
         # Keys are no log-ins by password.
         assert await valid(Caller(server.stub, key))
         callers = [
             Caller(server.stub, each.access_token, each.refresh_token) for each in (plain, other, careful)
+        ]
+        # Those of browsers are not renewed, so they end immediately where they began by a password alone.
+        assert [await valid(Caller(server.stub, each.access_token)) for each in consoles] == [
+            False,
+            True,
+            True,
         ]
         # A begun session continues until its access token ends.
         assert [await valid(each) for each in callers] == [True, True, True]

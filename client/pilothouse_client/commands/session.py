@@ -56,6 +56,7 @@ _SESSIONS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESS", lambda session: session.client_ip),
     OutputColumn("PROGRAM", lambda session: session.user_agent),
     OutputColumn("METHOD", lambda session: enum_label(session, "method")),
+    OutputColumn("KIND", lambda session: enum_label(session, "kind")),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NewType
 from uuid import UUID
 
@@ -17,10 +17,15 @@ UserStatus = Literal["active", "inactive", "locked"]
 # How a session began: the credential of the user or of the program.
 SessionMethod = Literal["password", "password_totp", "password_recovery", "oidc", "token_exchange"]
 
+# Pairs of tokens that are refreshed, or the one credential of a browser, which is not.
+SessionKind = Literal["tokens", "console"]
+
 # The kinds of user secrets that the server can read again, such as an issuer's token or the seed of an
 # authenticator.
 SecretKind = Literal["api_key", "password", "token", "totp"]
 
+# In place of the roles whose users need a second factor: all users do.
+EVERY_ROLE = "*"
 # The value of `users.password_hash` for a user who cannot log in by password.
 NO_PASSWORD = "!"
 # A device or an address that logged in passes the lock of its account for so long: users come back from a long leave.
@@ -30,11 +35,22 @@ SERVICE_ACCOUNT_KIND = "service_account"
 
 
 class LoginOrigin(msgspec.Struct, frozen=True):
-    """Where a log-in comes from. `address_group` is the network that the address counts for."""
+    """Where a log-in comes from. `address_group` is the network that the address counts for.
+
+    `console`: it begins a console session, because a browser logs in through the gateway.
+    """
 
     client_ip: str
     address_group: str
     user_agent: str
+    console: bool = False
+
+
+class ConsoleLives(msgspec.Struct, frozen=True):
+    """How long a console session lives after its last use, and at most."""
+
+    idle: timedelta
+    most: timedelta
 
 
 class User(msgspec.Struct, frozen=True):
@@ -123,6 +139,7 @@ class Session(msgspec.Struct, frozen=True):
     client_ip: str = ""
     user_agent: str = ""
     method: SessionMethod = "password"
+    kind: SessionKind = "tokens"
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -181,7 +198,10 @@ class ServiceAccount(msgspec.Struct, frozen=True):
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):
-    """A pair of tokens as it leaves the server; nowhere kept, and never shown by `repr`."""
+    """A pair of tokens as it leaves the server; nowhere kept, and never shown by `repr`.
+
+    A console session has no refresh token (''): its access token lives as long as the session.
+    """
 
     access_token: str
     access_expires_at: datetime

@@ -144,6 +144,7 @@ SESSIONS = Table(
     Column("user_agent", Text),
     Column("method", String(20)),
     Column("proved_at", DateTime(timezone=True)),
+    Column("console", Boolean),
     comment="One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.",
 )
 
@@ -290,14 +291,18 @@ RETURNING 1
 _SHORTEN_SESSIONS = """
 UPDATE sessions
 SET access_expires_at = least(access_expires_at,
-        CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_access_seconds AS float8))),
+        CAST(:later AS timestamptz) + make_interval(secs => CASE WHEN console
+            THEN CAST(:console_idle_seconds AS float8) ELSE CAST(:session_access_seconds AS float8) END)),
     refresh_expires_at = least(refresh_expires_at,
-        CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_refresh_seconds AS float8))),
+        CAST(:later AS timestamptz) + make_interval(secs => CASE WHEN console
+            THEN CAST(:console_idle_seconds AS float8) ELSE CAST(:session_refresh_seconds AS float8) END)),
     created_at = least(created_at, CAST(:later AS timestamptz))
 WHERE access_expires_at
-        > CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_access_seconds AS float8) + 60)
+        > CAST(:later AS timestamptz) + make_interval(secs => 60 + CASE WHEN console
+            THEN CAST(:console_idle_seconds AS float8) ELSE CAST(:session_access_seconds AS float8) END)
    OR refresh_expires_at
-        > CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_refresh_seconds AS float8) + 60)
+        > CAST(:later AS timestamptz) + make_interval(secs => 60 + CASE WHEN console
+            THEN CAST(:console_idle_seconds AS float8) ELSE CAST(:session_refresh_seconds AS float8) END)
    OR created_at > CAST(:later AS timestamptz) + interval '1 minute'
 RETURNING 1
 """

@@ -2,10 +2,10 @@
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
-The prefix distinguishes an access token (`pht_`), a refresh token (`phr_`), an API key (`phk_`) and a challenge
-(`phl_`), so that none passes for another. Prefix and checksum let secret scanners find a leaked token with certainty,
-and let the server refuse a mistyped one without asking the database. The SHA-256 is stored: the bits are random, so
-no slow hash is needed to keep them from being guessed.
+The prefix distinguishes an access token (`pht_`), a refresh token (`phr_`), an API key (`phk_`), the credential of a
+console session (`phc_`) and a challenge (`phl_`), so that none passes for another. Prefix and checksum let secret
+scanners find a leaked token with certainty, and let the server refuse a mistyped one without asking the database. The
+SHA-256 is stored: the bits are random, so no slow hash is needed to keep them from being guessed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 ACCESS_PREFIX: Final = "pht_"
 REFRESH_PREFIX: Final = "phr_"
 KEY_PREFIX: Final = "phk_"
+CONSOLE_PREFIX: Final = "phc_"
 # Of what a log-in is answered with that is not complete.
 CHALLENGE_PREFIX: Final = "phl_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase

@@ -30,6 +30,9 @@ _MOST_REMEMBERED: Final = 1000
 _MOST_REMEMBERED_BYTES: Final = 2048
 # Of each call another one.
 _OF_ONE_CALL: Final = "traceparent"
+# Set by the gateway for a log-in of its own pages, which begins a console session. No client can send it: a name that
+# begins with a colon is none of a header's.
+CONSOLE: Final = ":console"
 # A trace id of zeros is none.
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 

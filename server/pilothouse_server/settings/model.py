@@ -165,6 +165,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
         30 * 86400
     )
+    console_idle_seconds: Annotated[int, "Time without use after which a browser's console session ends."] = (
+        12 * 3600
+    )
+    console_max_age_seconds: Annotated[
+        int, "Age at which a console session ends, however often it is used."
+    ] = 7 * 86400
     api_key_days: Annotated[int, "Lifetime of an API key that is created without expire_time."] = 90
     api_key_max_days: Annotated[int, "Longest lifetime of an API key."] = 366
     principal_cache_seconds: Annotated[
@@ -469,6 +475,8 @@ def _checked(settings: Settings) -> Settings:
             "pool_working_connections",
             "session_access_seconds",
             "session_refresh_seconds",
+            "console_idle_seconds",
+            "console_max_age_seconds",
             "login_failures_per_address",
             "api_key_days",
             *ADMISSION,

@@ -18,7 +18,7 @@ from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity.authenticator import repository
 from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
-from pilothouse_server.rpc.tls.shown import Shown, TokenOverCertificate, Vouched
+from pilothouse_server.rpc.tls.shown import SessionShown, Shown, TokenOverCertificate, Vouched
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class EitherAuthenticator:
         """
         if isinstance(shown, bytes):
             return self._certificates.known(shown)
-        return self._tokens.known(self._token(shown))
+        return self._tokens.known(self._checked(shown))
 
     async def authenticate(self, shown: Shown, address: str = "") -> Principal:
         """The principal; `address` is where a token was used from.
@@ -53,7 +53,7 @@ class EitherAuthenticator:
         """
         if isinstance(shown, bytes):
             return await self._certificates.authenticate(shown)
-        return await self._tokens.authenticate(self._token(shown), address)
+        return await self._tokens.authenticate(self._checked(shown), address)
 
     def invalidate(self) -> None:
         """Forgets every principal."""
@@ -65,12 +65,13 @@ class EitherAuthenticator:
         await self._tokens.close()
         await self._certificates.close()
 
-    def _token(self, shown: str | TokenOverCertificate) -> str:
-        """Returns the token if the certificate that accompanies it is accepted."""
-        if isinstance(shown, TokenOverCertificate):
+    def _checked(self, shown: str | TokenOverCertificate | SessionShown) -> str | SessionShown:
+        """Returns the token, or the session, if the certificate that accompanies it is accepted."""
+        if isinstance(shown, str):
+            return shown
+        if shown.certificate:
             self._certificates.check(shown.certificate)
-            return shown.token
-        return shown
+        return shown.token if isinstance(shown, TokenOverCertificate) else shown
 
 
 class CertificateAuthenticator:

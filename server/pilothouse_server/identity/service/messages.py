@@ -24,6 +24,7 @@ from pilothouse_server.identity.model import (
     Session,
     User,
 )
+from pilothouse_server.rpc import headers
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
@@ -186,4 +187,9 @@ SERVICE_ACCOUNT = AnswerConverter(
 
 def origin_of(call: Call) -> LoginOrigin:
     """The address of a call, the network that it counts for, and the program that calls."""
-    return LoginOrigin(call.client_ip, address_group(call.client_ip), call.headers.user_agent)
+    return LoginOrigin(
+        call.client_ip,
+        address_group(call.client_ip),
+        call.headers.user_agent,
+        headers.CONSOLE in call.headers.texts,
+    )

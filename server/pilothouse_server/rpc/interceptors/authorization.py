@@ -6,11 +6,12 @@ exactly as for one that does not exist; one who reaches it without the permissio
 has taken long, because its body came late or it waited for a cluster, a hash or a row, is asked the same again before
 anything of it counts.
 
-While streams are open their tokens and grants are checked again every two seconds, once for all streams of a
-token, and a stream ends when they no longer suffice. It ends with PERMISSION_DENIED, because its caller
-already knows that the namespace exists. It ends with NOT_FOUND if the namespace itself is gone, and the
-grants with it; a watch reports that by itself after the earlier events. It also ends when the server drains:
-immediately if its client can resume it elsewhere, and near the end of the grace period if it is
+While streams are open their credentials and grants are checked again every two seconds, once for all streams of a
+credential, and a stream ends when they no longer suffice. The credential of a stream that a session opened is the
+session and not its access token, so a stream outlives the token, and a refresh ends none. A stream ends with
+PERMISSION_DENIED, because its caller already knows that the namespace exists. It ends with NOT_FOUND if the namespace
+itself is gone, and the grants with it; a watch reports that by itself after the earlier events. It also ends when the
+server drains: immediately if its client can resume it elsewhere, and near the end of the grace period if it is
 bidirectional, because nobody can resume it.
 """
 
@@ -42,7 +43,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Runner
-from pilothouse_server.rpc.tls.shown import Shown
+from pilothouse_server.rpc.tls.shown import Shown, lasting
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
@@ -256,8 +257,8 @@ class AuthorizationLayer:
             await asyncio.sleep(due - loop.time())
             by_shown: defaultdict[Shown, list[_OpenStream]] = defaultdict(list)
             for stream in self._open:
-                if stream.call.principal is not None:
-                    by_shown[stream.call.shown].append(stream)
+                if (principal := stream.call.principal) is not None:
+                    by_shown[lasting(stream.call.shown, principal.session_id)].append(stream)
             each = iter(by_shown.items())
             await asyncio.gather(*(self._recheck_next(each) for _ in range(min(_AT_ONCE, len(by_shown)))))
 

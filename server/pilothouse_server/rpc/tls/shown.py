@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
+from uuid import UUID
 
 
 class TokenOverCertificate(NamedTuple):
@@ -18,8 +19,24 @@ class TokenOverCertificate(NamedTuple):
     certificate: bytes
 
 
-# A caller's credential: a token ('' for none), a certificate, or both.
-Shown: TypeAlias = str | bytes | TokenOverCertificate
+class SessionShown(NamedTuple):
+    """A session in place of one of its access tokens, by which its open streams are checked again; with the certificate
+    of the connection, if that is checked, too.
+    """
+
+    session_id: UUID
+    certificate: bytes = b""
+
+
+# A caller's credential: a token ('' for none), a certificate, or both; of an open stream, the session.
+Shown: TypeAlias = str | bytes | TokenOverCertificate | SessionShown
+
+
+def lasting(shown: Shown, session_id: UUID | None) -> Shown:
+    """Returns the credential that an open stream depends on: the session of a token, if it has one."""
+    if session_id is None:
+        return shown
+    return SessionShown(session_id, shown.certificate if isinstance(shown, TokenOverCertificate) else b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,30 @@ SESSION_METHOD_TOKEN_EXCHANGE: SessionMethod.ValueType  # 5
 """A token of a trusted issuer (RFC 8693)."""
 Global___SessionMethod: _TypeAlias = SessionMethod  # noqa: Y015
 
+class _SessionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_KIND_UNSPECIFIED: _SessionKind.ValueType  # 0
+    """Never returned."""
+    SESSION_KIND_TOKENS: _SessionKind.ValueType  # 1
+    """Access tokens, each of which a refresh replaces."""
+    SESSION_KIND_CONSOLE: _SessionKind.ValueType  # 2
+    """The cookie of a browser, which stays the same; its end moves on while it is used."""
+
+class SessionKind(_SessionKind, metaclass=_SessionKindEnumTypeWrapper):
+    """The credentials of a session."""
+
+SESSION_KIND_UNSPECIFIED: SessionKind.ValueType  # 0
+"""Never returned."""
+SESSION_KIND_TOKENS: SessionKind.ValueType  # 1
+"""Access tokens, each of which a refresh replaces."""
+SESSION_KIND_CONSOLE: SessionKind.ValueType  # 2
+"""The cookie of a browser, which stays the same; its end moves on while it is used."""
+Global___SessionKind: _TypeAlias = SessionKind  # noqa: Y015
+
 @_typing.final
 class User(_message.Message):
     """A person or a program that calls the platform."""
@@ -292,6 +316,7 @@ class Session(_message.Message):
     USER_AGENT_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Identifier for RevokeSession."""
     client_ip: _builtins.str
@@ -302,6 +327,8 @@ class Session(_message.Message):
     """Whether this call uses it."""
     method: Global___SessionMethod.ValueType
     """Way in which it began."""
+    kind: Global___SessionKind.ValueType
+    """Its credentials."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the log-in."""
@@ -312,7 +339,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time when its refresh token expires."""
+        """Time when its refresh token expires, or its cookie if it is not used until then."""
 
     def __init__(
         self,
@@ -325,10 +352,11 @@ class Session(_message.Message):
         user_agent: _builtins.str = ...,
         current: _builtins.bool = ...,
         method: Global___SessionMethod.ValueType = ...,
+        kind: Global___SessionKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "create_time", b"create_time", "current", b"current", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "method", b"method", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "create_time", b"create_time", "current", b"current", "expire_time", b"expire_time", "kind", b"kind", "last_used_time", b"last_used_time", "method", b"method", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

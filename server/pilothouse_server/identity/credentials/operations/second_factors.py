@@ -22,7 +22,7 @@ from pilothouse_server.identity.accounts.operations.user_secrets import UserSecr
 from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials import totp
 from pilothouse_server.identity.credentials.repository import second_factors
-from pilothouse_server.identity.model import Enrolment, SessionMethod, UserId
+from pilothouse_server.identity.model import EVERY_ROLE, Enrolment, SessionMethod, UserId
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
@@ -30,7 +30,6 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 ENROLMENT_LIFE: Final = timedelta(minutes=10)
 # In a row, whatever time lies between them: who guesses on finds the right one of a million at 0.03 %.
 MOST_WRONG_CODES: Final = 100
-_EVERY_ROLE: Final = "*"
 _KIND: Final = "totp"
 
 
@@ -73,7 +72,7 @@ class SecondFactors:
 
     def __init__(self, secrets: UserSecrets, settings: Settings) -> None:
         self._secrets = secrets
-        self._roles = _named_roles(settings)
+        self._roles = named_roles(settings)
 
     async def needed(self, transaction: ReadTransaction, stored: PasswordCredentials) -> FactorSteps:
         """Returns the steps that a user must complete after the right password."""
@@ -83,7 +82,7 @@ class SecondFactors:
 
     async def must_have_one(self, transaction: ReadTransaction, user_id: UserId) -> bool:
         """Whether a user who logs in by password must have a factor, by the roles that the settings name."""
-        if _EVERY_ROLE in self._roles:
+        if EVERY_ROLE in self._roles:
             return True
         return bool(self._roles) and await second_factors.holds_one_of(transaction, user_id, self._roles)
 
@@ -151,7 +150,8 @@ class SecondFactors:
         return await second_factors.end(transaction, user_id)
 
 
-def _named_roles(settings: Settings) -> frozenset[str]:
+def named_roles(settings: Settings) -> frozenset[str]:
+    """The roles whose users need a second factor, by the settings."""
     return frozenset(filter(None, map(str.strip, settings.second_factor_roles.split(","))))
 
 
@@ -162,7 +162,7 @@ async def check_roles(store: Store, settings: Settings) -> None:
         SettingsError: names the role.
     """
     async with store.system_read() as transaction:
-        for name in sorted(_named_roles(settings) - {_EVERY_ROLE}):
+        for name in sorted(named_roles(settings) - {EVERY_ROLE}):
             if await roles.find(transaction, name) is None:
                 raise SettingsError(
                     f'{PREFIX}SECOND_FACTOR_ROLES: there is no role "{name}": make it first, or leave it out'

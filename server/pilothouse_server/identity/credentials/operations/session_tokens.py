@@ -5,6 +5,11 @@ outlives the session's greatest age, counted from the log-in.
 
 A log-in proves the user's identity (`reauthentication`). The pairs that follow carry the time of the proof
 over.
+
+A console session (`LoginOrigin.console`) has one credential in place of pairs. It does not rotate, so that several tabs
+of a browser may use it concurrently: two that refreshed in the same moment would be taken for a replay. It ends after
+some hours without use, and in any case after some days. An issuer is asked about a session at its refreshes, and here
+are none: so one that began at an issuer ends as early as an access token, and the browser logs in there again.
 """
 
 from __future__ import annotations
@@ -15,7 +20,14 @@ from uuid import UUID, uuid4
 
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.credentials.repository import sessions
-from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, ShortToken, UserId
+from pilothouse_server.identity.model import (
+    ConsoleLives,
+    IssuedTokens,
+    LoginOrigin,
+    SessionMethod,
+    ShortToken,
+    UserId,
+)
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -28,6 +40,7 @@ class SessionTokens:
         self._access = timedelta(seconds=settings.session_access_seconds)
         self._refresh = timedelta(seconds=settings.session_refresh_seconds)
         self._greatest_age = timedelta(seconds=settings.session_max_age_seconds)
+        self._console = console_lives(settings)
 
     async def begin(
         self,
@@ -43,6 +56,8 @@ class SessionTokens:
         family_id = uuid4()
         values = self._begun(transaction, family_id, user_id, origin, method)
         values["proved_at"] = min(proved_at or transaction.now, transaction.now)
+        if origin.console:
+            return await self._begin_console(transaction, family_id, values)
         return await self._issue(transaction, family_id, values)
 
     async def begin_short(
@@ -62,9 +77,7 @@ class SessionTokens:
             {
                 **self._begun(transaction, family_id, user_id, origin, method),
                 "family_id": family_id,
-                "access_token_hash": tokens.token_hash(token),
-                # Of a token that nobody was given.
-                "refresh_token_hash": tokens.token_hash(tokens.new_token(tokens.REFRESH_PREFIX)),
+                **_only_token(token),
                 "access_expires_at": expires_at,
                 "refresh_expires_at": expires_at,
                 "last_used_at": transaction.now,
@@ -74,10 +87,7 @@ class SessionTokens:
 
     async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
         """Returns the id of the session that a pair was just issued for."""
-        begun = await sessions.find_refresh_token(transaction, tokens.token_hash(issued.refresh_token))
-        assert begun is not None, "it was just put there"
-        found: UUID = begun.family_id
-        return found
+        return await sessions.family_of(transaction, tokens.token_hash(issued.access_token))
 
     async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:
         """Ends a session of a user whose row is locked."""
@@ -101,6 +111,26 @@ class SessionTokens:
         )
         await sessions.set_replaced_by(transaction, used.id, session_id)
         return issued
+
+    async def _begin_console(
+        self, transaction: Transaction, family_id: UUID, values: dict[str, Any]
+    ) -> IssuedTokens:
+        token = tokens.new_token(tokens.CONSOLE_PREFIX)
+        idle = self._access if values["method"] == "oidc" else self._console.idle
+        end = transaction.now + min(idle, self._console.most)
+        await sessions.insert_session(
+            transaction,
+            {
+                **values,
+                **_only_token(token),
+                "family_id": family_id,
+                "access_expires_at": end,
+                "refresh_expires_at": end,
+                "last_used_at": transaction.now,
+                "console": True,
+            },
+        )
+        return IssuedTokens(token, end, "", end)
 
     @staticmethod
     def _begun(
@@ -138,3 +168,18 @@ class SessionTokens:
             },
         )
         return issued
+
+
+def console_lives(settings: Settings) -> ConsoleLives:
+    """The lives of console sessions by the settings."""
+    return ConsoleLives(
+        timedelta(seconds=settings.console_idle_seconds), timedelta(seconds=settings.console_max_age_seconds)
+    )
+
+
+def _only_token(token: str) -> dict[str, bytes]:
+    """Returns the columns of a session that has this token alone: nobody is given its refresh token."""
+    return {
+        "access_token_hash": tokens.token_hash(token),
+        "refresh_token_hash": tokens.token_hash(tokens.new_token(tokens.REFRESH_PREFIX)),
+    }

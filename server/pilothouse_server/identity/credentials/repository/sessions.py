@@ -1,4 +1,8 @@
-"""All SQL about sessions: one row for each issued pair of tokens, a family for each log-in."""
+"""All SQL about sessions: one row for each issued pair of tokens, a family for each log-in.
+
+A console session has one row: its credential stands where others have an access token, does not rotate, and moves both
+ends on while it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, or_, select, update
 
 from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.identity.access.repository.grants import FOREIGN_NAMESPACES, held, held_grants
-from pilothouse_server.identity.model import Session, SessionMethod, UserId
+from pilothouse_server.identity.model import ConsoleLives, Session, SessionMethod, UserId
 from pilothouse_server.identity.tables import SESSIONS, USERS
 from pilothouse_server.store.paging import (
     NextPage,
@@ -24,25 +28,37 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-_PRINCIPAL = (
-    held()
-    .add_columns(
-        SESSIONS.c.family_id,
-        SESSIONS.c.method,
-        SESSIONS.c.access_expires_at,
-        SESSIONS.c.last_used_at,
-        func.now().label("now"),
-        FOREIGN_NAMESPACES,
+# An issuer is asked about a session at each refresh, so a stream of one outlives no access token that is not renewed.
+_ASKS_ISSUER = SESSIONS.c.method == "oidc"
+_STREAMS_END = case((_ASKS_ISSUER, SESSIONS.c.access_expires_at), else_=SESSIONS.c.refresh_expires_at)
+
+
+def _principal(found: ColumnElement[bool], ends: ColumnElement[Any]) -> Select[Any]:
+    """Selects the user of the session that is found, with the grants; the row's part that counts lives until `ends`."""
+    return (
+        held()
+        .add_columns(
+            SESSIONS.c.family_id,
+            SESSIONS.c.method,
+            SESSIONS.c.console,
+            SESSIONS.c.last_used_at,
+            ends.label("access_expires_at"),
+            func.now().label("now"),
+            FOREIGN_NAMESPACES,
+        )
+        .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
+        .where(
+            found,
+            SESSIONS.c.revoked_at.is_(None),
+            SESSIONS.c.rotated_at.is_(None),
+            ends > func.now(),
+            USERS.c.status == "active",
+        )
     )
-    .join(SESSIONS, SESSIONS.c.user_id == USERS.c.id)
-    .where(
-        SESSIONS.c.access_token_hash == bindparam("token_hash"),
-        SESSIONS.c.revoked_at.is_(None),
-        SESSIONS.c.rotated_at.is_(None),
-        SESSIONS.c.access_expires_at > func.now(),
-        USERS.c.status == "active",
-    )
-)
+
+
+_OF_TOKEN = _principal(SESSIONS.c.access_token_hash == bindparam("key"), SESSIONS.c.access_expires_at)
+_OF_SESSION = _principal(SESSIONS.c.family_id == bindparam("key"), _STREAMS_END)
 _ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
 
 
@@ -125,6 +141,13 @@ async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_b
     )
 
 
+async def family_of(transaction: ReadTransaction, access_token_hash: bytes) -> UUID:
+    """Returns the id of the session that an access token was just issued for."""
+    query = select(SESSIONS.c.family_id).where(SESSIONS.c.access_token_hash == access_token_hash)
+    found: UUID = (await transaction.connection.execute(query)).scalar_one()
+    return found
+
+
 async def find_refresh_token(transaction: ReadTransaction, token_hash: bytes) -> Row | None:
     """Returns the row of a refresh token, also if the token was used already; None if there is none."""
     query = select(SESSIONS).where(SESSIONS.c.refresh_token_hash == token_hash)
@@ -183,7 +206,20 @@ async def load_principal(
 
     None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
     """
-    rows = (await transaction.connection.execute(_PRINCIPAL, {"token_hash": access_token_hash})).all()
+    return await _load(transaction, _OF_TOKEN, access_token_hash)
+
+
+async def load_principal_of_session(
+    transaction: ReadTransaction, family_id: UUID
+) -> tuple[Principal, Row] | None:
+    """The same for a session, whichever of its tokens is the present one; for the streams that it has open."""
+    return await _load(transaction, _OF_SESSION, family_id)
+
+
+async def _load(
+    transaction: ReadTransaction, query: Select[Any], key: bytes | UUID
+) -> tuple[Principal, Row] | None:
+    rows = (await transaction.connection.execute(query, {"key": key})).all()
     if not rows:
         return None
     first = rows[0]
@@ -198,15 +234,24 @@ async def load_principal(
     return principal, first
 
 
-async def touch(transaction: Transaction, access_token_hashes: Collection[bytes], every: timedelta) -> None:
-    """Notes that sessions were used, unless that was noted less than `every` ago."""
+async def touch(
+    transaction: Transaction, access_token_hashes: Collection[bytes], every: timedelta, lives: ConsoleLives
+) -> None:
+    """Notes that sessions were used, unless that was noted less than `every` ago; console sessions move their ends."""
+    now: ColumnElement[datetime] = func.now()
+    moved = func.least(now + lives.idle, SESSIONS.c.created_at + lives.most)
+    slides = and_(SESSIONS.c.console, ~_ASKS_ISSUER)
     statement = (
         update(SESSIONS)
         .where(
             SESSIONS.c.access_token_hash.in_(access_token_hashes),
             or_(SESSIONS.c.last_used_at.is_(None), SESSIONS.c.last_used_at < func.now() - every),
         )
-        .values(last_used_at=func.now())
+        .values(
+            last_used_at=now,
+            access_expires_at=case((slides, moved), else_=SESSIONS.c.access_expires_at),
+            refresh_expires_at=case((slides, moved), else_=SESSIONS.c.refresh_expires_at),
+        )
     )
     await transaction.connection.execute(statement)
 
@@ -221,4 +266,5 @@ def _session(row: Row) -> Session:
         client_ip=row.client_ip or "",
         user_agent=row.user_agent or "",
         method=row.method,
+        kind="console" if row.console else "tokens",
     )
