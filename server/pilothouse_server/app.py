@@ -42,7 +42,7 @@ from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
-from pilothouse_server.containers.operations import quota_usage
+from pilothouse_server.containers.quota import quota_usage
 from pilothouse_server.containers.service_events import write_owned_services
 from pilothouse_server.containers.tables import CONTAINER_TABLES
 from pilothouse_server.containers.volume_events import write_owned_volumes

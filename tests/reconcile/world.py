@@ -22,7 +22,7 @@ from pilothouse_server.containers.operations import delete as delete_container
 from pilothouse_server.containers.operations import delete_all as delete_containers
 from pilothouse_server.containers.operations import forget_all as forget_containers
 from pilothouse_server.containers.operations import held as held_containers
-from pilothouse_server.containers.operations import quota_usage
+from pilothouse_server.containers.quota import quota_usage
 from pilothouse_server.containers.repository import find as find_container_row
 from pilothouse_server.guard.model import UNGUARDED
 from pilothouse_server.kubernetes.client import ClusterClient

@@ -50,15 +50,15 @@ def runs_kept(container: Container) -> int:
 
 
 def pods_at_once(container: Container) -> int:
-    """Returns how many pods a container may have: its replicas; the concurrent ones of a Job until it has ended; those
-    of the concurrent runs of a CronJob.
+    """Returns how many pods a container may have: its replicas, or as many as an autoscaler may make; the concurrent
+    ones of a Job until it has ended; those of the concurrent runs of a CronJob.
     """
     match container.spec.workload:
         case JobSettings() as job:
             return 0 if run_end(container) is not None else _pods_of(job)
         case CronJobSettings() as settings:
             return most_concurrent(settings) * _pods_of(settings.job)
-    return container.replicas
+    return max(container.replicas, container.spec.most_replicas)
 
 
 def most_concurrent(settings: CronJobSettings) -> int:

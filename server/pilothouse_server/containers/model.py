@@ -341,6 +341,8 @@ class ContainerSpec(Value, frozen=True):
     run: int = 1
     extra_fields: dict[str, str] = {}
     restarted_at: datetime | None = None
+    # The most pods that an autoscaler may make; 0: none targets it.
+    most_replicas: int = 0
     # The generation whose fixed settings only a new object of the kind can have; 0: none was.
     replaced_generation: int = 0
     taken_over: TakenOver | None = None

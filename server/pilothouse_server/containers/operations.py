@@ -52,7 +52,6 @@ from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workloads import has_schedule, lists_runs
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
-from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.revisions.operations import read_revision
@@ -60,7 +59,6 @@ from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
-from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
 
 Check = Callable[[Container], None]
@@ -444,12 +442,6 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
     """How many containers a namespace holds, those being deleted included."""
     return {"containers": await repository.count(transaction, namespace_id)}
-
-
-async def quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -> Quota:
-    """Returns the total usage of a namespace's containers, without Services and storage."""
-    count, cpu, memory = await repository.usage_of_quota(transaction, namespace_id)
-    return Quota(count, Quantity.from_millicores(cpu).text, Quantity.from_bytes(memory).text)
 
 
 async def locate_image(transaction: ReadTransaction, image: str, visible: frozenset[int] | None) -> Image:

@@ -26,7 +26,7 @@ from pilothouse_server.values.volumes import VolumeMount
 # Revisions that are kept where nothing is said.
 _REVISIONS_KEPT = 20
 # Fields of the spec that the platform keeps for itself: a rollback leaves them as they are.
-_OWN: Final = ("run", "restarted_at", "replaced_generation", "taken_over", "rights")
+_OWN: Final = ("run", "restarted_at", "replaced_generation", "taken_over", "rights", "most_replicas")
 
 
 class DesiredFields(Value, frozen=True):

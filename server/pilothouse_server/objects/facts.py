@@ -16,11 +16,11 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.objects import documents, repository
 from pilothouse_server.objects.kinds import MOST_PER_NAMESPACE
 from pilothouse_server.objects.model import CarriedObject
+from pilothouse_server.objects.scaling import AUTOSCALER
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.document_paths import parsed
 
 _BINDING: Final = (RBAC, "RoleBinding")
-_AUTOSCALER: Final = ("autoscaling", "HorizontalPodAutoscaler")
 _BUDGET: Final = ("policy", "PodDisruptionBudget")
 # Steps of each secret path of a kind.
 SecretPaths = tuple[tuple[str, ...], ...]
@@ -75,7 +75,7 @@ async def of_kind(transaction: ReadTransaction, namespace: Namespace, wanted: Ca
         allowed_hosts=namespace.allowed_hosts,
         shared_gateways=settings.shared_gateways,
         roles=await _roles(transaction, namespace) if kind == _BINDING else None,
-        scalable=await _scalable(transaction, namespace, document) if kind == _AUTOSCALER else None,
+        scalable=await _scalable(transaction, namespace, document) if kind == AUTOSCALER else None,
         pods=await _pods(transaction, namespace, document) if kind == _BUDGET else None,
         policies_protected=namespace.network_policies == "protected",
         forbid_blocking_budgets=settings.forbid_blocking_budgets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, RBAC_OBJECT, Keys
-from pilothouse_server.objects import messages, operations
+from pilothouse_server.objects import messages, operations, scaling
 from pilothouse_server.objects.rechecking import PERIOD_SECONDS, recheck
 from pilothouse_server.objects.service import ImportObjects, ObjectService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
@@ -38,5 +38,8 @@ def objects_noun(
             held=operations.held,
             refuse_cascade=operations.refuse_cascade,
         ),
-        jobs=(Periodic("compare Roles with permissions", PERIOD_SECONDS, lambda: recheck(store)),),
+        jobs=(
+            Periodic("compare Roles with permissions", PERIOD_SECONDS, lambda: recheck(store)),
+            Periodic("count pods of autoscalers", scaling.PERIOD_SECONDS, lambda: scaling.recount(store)),
+        ),
     )

@@ -17,7 +17,7 @@ from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
-from pilothouse_server.objects import documents, facts, guarding, kinds, masking, repository
+from pilothouse_server.objects import documents, facts, guarding, kinds, masking, repository, scaling
 from pilothouse_server.objects.facts import KindFacts
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
@@ -102,13 +102,14 @@ async def create(
         AlreadyExists: the name, among the objects of its group and kind.
         FailedPrecondition: the namespace is inactive or being deleted, the kind is not open, a host is not allowed.
         PermissionDenied: a part that needs a permission.
-        ResourceExhausted: the quota of the kind.
+        ResourceExhausted: the quota of the kind; for an autoscaler, that of its container's namespace.
     """
     wanted = documents.completed(given, (namespace_name,))
     if default_policy:
         wanted = with_default_policy(wanted)
     namespace = await locate_namespace(transaction, namespace_name, "update")
     refuse_inactive_namespace(namespace)
+    await scaling.lock_quota(transaction, namespace, wanted)
     kind = await facts.of_kind(transaction, namespace, wanted)
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
     guarding.refuse_protecting(namespace.name, wanted, rights.may)
@@ -117,6 +118,7 @@ async def create(
     await refuse_exceeded(transaction, namespace, wanted, kind)
     created = await repository.insert_object(transaction, admitted)
     await changed(transaction, created, "added")
+    await scaling.count(transaction, namespace, created)
     return ObjectMutation(created, kind)
 
 
@@ -138,8 +140,10 @@ async def change(
         FailedPrecondition: it is being deleted, its kind is not open any more, or a host is not allowed.
         Aborted: from `check`, if the etag is not the current one.
         PermissionDenied: a part that needs a permission, or an object that only few may change.
+        ResourceExhausted: an autoscaler allows more pods than the quota.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
+    await scaling.lock_quota(transaction, namespace, key)
     stored = await locate(transaction, namespace_name, key, lock=True)
     check(stored)
     if stored.deletion_requested_at is not None:
@@ -155,6 +159,7 @@ async def change(
     admitted = rights.check(namespace, stored, wanted, kind)
     written = await repository.update_object(transaction, stored, admitted)
     await changed(transaction, written, "modified", stored)
+    await scaling.count(transaction, namespace, stored, written)
     return ObjectMutation(written, kind, stored)
 
 
@@ -172,12 +177,15 @@ async def delete(
         PermissionDenied: an object that only few may delete.
     """
     located = await locate_namespace(transaction, namespace, "share")
+    await scaling.lock_quota(transaction, located, key)
     stored = await locate(transaction, namespace, key, lock=True)
     check(stored)
     guarding.refuse_protected(stored, None, may)
     if located.network_policies == "protected":
         guarding.refuse_protected_policy(stored, may)
-    return await _delete(transaction, stored)
+    marked = await _delete(transaction, stored)
+    await scaling.count(transaction, located, marked)
+    return marked
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:

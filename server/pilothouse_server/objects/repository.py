@@ -139,6 +139,33 @@ WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
 """)
 
 
+# Autoscalers with the container that each targets. Numbers of others are whatever their callers wrote.
+_MISCOUNTED = text("""
+WITH wanted AS (
+    SELECT o.namespace_id, o.document::jsonb #>> '{spec,scaleTargetRef,kind}' AS kind,
+        o.document::jsonb #>> '{spec,scaleTargetRef,name}' AS name,
+        max(CASE WHEN jsonb_typeof(o.document::jsonb #> '{spec,maxReplicas}') = 'number'
+            THEN least(greatest(trunc(CAST(o.document::jsonb #>> '{spec,maxReplicas}' AS numeric)), 0), 2147483647)
+            ELSE 0 END) AS most
+    FROM objects AS o
+    WHERE o.api_group = 'autoscaling' AND o.kind = 'HorizontalPodAutoscaler' AND o.deletion_requested_at IS NULL
+      AND (CAST(:namespace_id AS bigint) IS NULL OR o.namespace_id = CAST(:namespace_id AS bigint))
+    GROUP BY 1, 2, 3),
+targeted AS (
+    SELECT namespace_id, name FROM wanted
+    UNION SELECT CAST(:namespace_id AS bigint), unnest(CAST(:names AS text[])))
+SELECT c.id, CAST(coalesce(w.most, 0) AS integer) AS most
+FROM targeted AS t
+JOIN containers AS c ON c.namespace_id = t.namespace_id AND c.kubernetes_name = t.name
+LEFT JOIN wanted AS w ON w.namespace_id = c.namespace_id AND w.name = c.kubernetes_name
+    AND w.kind = CASE WHEN c.spec -> 'workload' ->> 'type' = 'stateful_set' THEN 'StatefulSet' ELSE 'Deployment' END
+WHERE c.deletion_requested_at IS NULL
+  AND coalesce(c.spec -> 'workload' ->> 'type', 'deployment') IN ('deployment', 'stateful_set')
+  AND coalesce(CAST(c.spec ->> 'most_replicas' AS bigint), 0) <> coalesce(w.most, 0)
+ORDER BY c.id
+""")
+
+
 @lru_cache(maxsize=8)
 def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
     """The stored response of objects, without rendering."""
@@ -309,6 +336,17 @@ async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) 
     """Returns the type and name on the cluster of the containers of a namespace; all of them, or those of a name."""
     found = await transaction.connection.execute(_WORKLOADS, {"namespace_id": namespace_id, "name": name})
     return [(row.type, row.kubernetes_name) for row in found]
+
+
+async def miscounted(
+    transaction: ReadTransaction, namespace_id: int | None = None, names: Sequence[str] = ()
+) -> list[tuple[int, int]]:
+    """Returns the containers that count other pods than their autoscalers allow, with the most that these allow.
+
+    Those of a namespace with autoscalers or these names; None: of all namespaces, those with autoscalers.
+    """
+    keys = {"namespace_id": namespace_id, "names": list(names)}
+    return [(row.id, row.most) for row in await transaction.connection.execute(_MISCOUNTED, keys)]
 
 
 async def selected_pods(

@@ -88,7 +88,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
             *("id", "namespace_ref", "updated_by", "row_version"),
             # Between desired and observed: callers see what becomes of them.
             *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
-            *("spec.rights", "spec.replaced_generation", "spec.run", "revision_number"),
+            *("spec.rights", "spec.replaced_generation", "spec.run", "spec.most_replicas", "revision_number"),
             "observed.conditions",
         ),
         check=_check_choices,

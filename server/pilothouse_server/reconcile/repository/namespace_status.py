@@ -34,9 +34,11 @@ UNION ALL SELECT 1 FROM volumes WHERE namespace_id = :id
 LIMIT 1
 """)
 
-# A Job asks for as many pods as run at a time, so does one run of a CronJob.
+# An autoscaler may make more pods than are wanted now. A Job asks for as many pods as run at a time, so does one run
+# of a CronJob.
 _DEMAND = text("""
-SELECT coalesce(sum(greatest(c.replicas, 1, CAST(c.spec #>> '{workload,parallelism}' AS bigint),
+SELECT coalesce(sum(greatest(c.replicas, 1, CAST(c.spec ->> 'most_replicas' AS bigint),
+        CAST(c.spec #>> '{workload,parallelism}' AS bigint),
         CAST(c.spec #>> '{workload,job,parallelism}' AS bigint))), 0) AS pods,
     coalesce(max(c.quota_cpu_millicores), 0) AS cpu, coalesce(max(c.quota_memory_bytes), 0) AS memory
 FROM containers AS c WHERE c.namespace_id = :id
