@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.app import SEALED
-from pilothouse_server.config.operations import rotation
+from pilothouse_server.config.operations import rotation, secrets
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.revisions.operations import kept_values
 from pilothouse_server.store import encryption_keys
 from tests.conftest import Database
 from tests.harness import Server, running_server
@@ -80,6 +82,47 @@ async def test_every_secret_moves_to_the_new_key_and_the_old_one_may_go(
     # Nothing that a caller wants has changed.
     found = await vault.admin.config.get_secret(namespace=SPACE, name="s0")
     assert (found.etag, found.generation) == (made[0].etag, 1)
+
+
+async def test_former_values_move_to_the_new_key_and_are_purged(vault: Server, tmp_path: Path) -> None:
+    config = vault.admin.config
+    old = (await put(vault, "changing", "first")).key_id
+
+    async def change(value: str) -> None:
+        secret = pb.Secret(name="changing", string_data={"value": value})
+        await config.update_secret(
+            namespace=SPACE, name="changing", secret=secret, update_mask=FieldMask(paths=["string_data"])
+        )
+
+    async def former(number: int) -> tuple[int, bytes | None] | None:
+        store, envelopes = vault.application.store, vault.application.envelopes
+        async with store.system_read() as transaction:
+            found = await secrets.locate(transaction, SPACE, "changing")
+            return await kept_values(transaction, secrets.revised(found), number, "changing", envelopes)
+
+    await change("second")
+    add_key(tmp_path / "master.key")
+    done = await config.rotate_keys()
+    assert (done.rotated, done.remaining) == (2, 0)
+    remove_key(tmp_path / "master.key", old)
+    await config.rotate_keys()
+    values = await former(1)
+    assert values is not None
+    assert b"first" in (values[1] or b"")
+    await change("third")
+    assert await config.purge_secret(namespace=SPACE, name="changing", validate_only=True) == 2
+    assert await config.purge_secret(namespace=SPACE, name="changing") == 2
+    assert await config.purge_secret(namespace=SPACE, name="changing") == 0
+    assert [await former(1), await former(2), await former(3)] == [(1, None), (2, None), None]
+    assert await value_of(vault, "changing") == "third"
+    # A later change keeps the values of the revision that had them.
+    await change("fourth")
+    assert await former(2) == (2, None)
+    assert (await former(3) or (0, None))[0] == 3
+    async with vault.database.system() as sql:
+        assert await sql.fetchval("SELECT count(*) FROM revision_values WHERE ciphertext IS NULL") == 2
+    with pytest.raises(PilothouseError, match='secret "missing"'):
+        await config.purge_secret(namespace=SPACE, name="missing")
 
 
 async def test_watchers_learn_of_the_new_key(vault: Server, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ _CONFIG: dict[str, Fields] = {
     "CreateSecret": {"namespace": OWN, "secret": secret(target("CreateSecret"))},
     **_updating("UpdateConfigMap", "configMap", {"data": {"a.conf": "two"}}, "data"),
     **_updating("UpdateSecret", "secret", {"data": {"key": "b3RoZXI="}}, "data"),
-    **_on_target("DeleteConfigMap", "DeleteSecret"),
+    **_on_target("DeleteConfigMap", "DeleteSecret", "PurgeSecret"),
     **_of_web("GetConfigMap", "GetSecret", "RevealSecret"),
     **_in_namespace("ListConfigMaps", "ListSecrets", "WatchConfigs"),
     **_nothing("RotateKeys"),

@@ -61,6 +61,7 @@ _NEEDS_TARGET = (
     "Resume",
     "Restart",
     "Rollback",
+    "Purge",
     "Attach",
     "Detach",
 )
@@ -69,6 +70,7 @@ _BEFORE = {
     "ResumeContainer": "PauseContainer",
     "DetachVolume": "AttachVolume",
     "RollbackContainer": "UpdateContainer",
+    "PurgeSecret": "UpdateSecret",
 }
 
 

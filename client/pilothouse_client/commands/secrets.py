@@ -30,7 +30,7 @@ from pilothouse_client.commands.options import (
     pairs,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
-from pilothouse_client.commands.terminal import write_exactly
+from pilothouse_client.commands.terminal import say, write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Encrypted configuration that containers read.")
@@ -182,6 +182,19 @@ def delete(
     with connect() as client:
         gone = client.config.delete_secret(namespace=where, name=name, etag=etag, validate_only=validate_only)
     show(gone, COLUMNS, output)
+
+
+@app.command("purge")
+def purge(
+    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, yes: Yes = False
+) -> None:
+    """Remove the former values of a secret, which revisions keep. Its present values stay."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        confirm(f"Remove the former values of the secret {name} of {where}?", yes)
+    with connect() as client:
+        purged = client.config.purge_secret(namespace=where, name=name, validate_only=validate_only)
+    say(f"{purged} former versions purged")
 
 
 @app.command("reveal")

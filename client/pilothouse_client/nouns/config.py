@@ -27,6 +27,7 @@ class Config(NounClient[TransportT]):
     list_secrets = Pages(pb.ListSecretsRequest, pb.ListSecretsResponse, lambda answer: answer.secrets)
     update_secret = Unary(pb.UpdateSecretRequest, pb.UpdateSecretResponse, whole)
     delete_secret = Unary(pb.DeleteSecretRequest, pb.DeleteSecretResponse, lambda answer: answer.secret)
+    purge_secret = Unary(pb.PurgeSecretRequest, pb.PurgeSecretResponse, lambda answer: answer.purged)
     reveal_secret = Unary(pb.RevealSecretRequest, pb.RevealSecretResponse, whole)
     # Each change holds either a config map or a secret.
     watch_configs = Watch(pb.WatchConfigsRequest, pb.WatchConfigsResponse, lambda answer: answer.config)

@@ -185,6 +185,14 @@ class ConfigService:
         shown, _ = await self._secret_answer(call, cast("Secret", marked))
         return pb.DeleteSecretResponse(secret=shown)
 
+    async def PurgeSecret(self, request: pb.PurgeSecretRequest, call: Call) -> pb.PurgeSecretResponse:
+        """Removes the former values of a secret."""
+        found, purged = await secrets.purge(await call.transaction(), request.namespace, request.name)
+        if found is not None:
+            call.describe(resource_id=found.id, resource_uid=found.uid, namespace_id=found.namespace_id)
+        call.describe(purged=purged)
+        return pb.PurgeSecretResponse(purged=purged)
+
     async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
         """Returns the values of a secret; the kernel records the call before the answer leaves."""
         async with call.read() as transaction:

@@ -23,7 +23,7 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.revisions.model import RevisedResource
-from pilothouse_server.revisions.operations import keep_values, newest_revision
+from pilothouse_server.revisions.operations import keep_values, newest_revision, purge_values
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -159,6 +159,23 @@ async def change(
     removed = stored.key_sizes.keys() - written.key_sizes.keys()
     changed = await configs.changed_data(transaction, "secret", written, effect, removed=removed)
     return msgspec.structs.replace(changed, secret_keys=_changed_keys(former or {}, values or {}))
+
+
+async def purge(transaction: Transaction, namespace: str, name: str) -> tuple[Secret | None, int]:
+    """Removes the former values of a secret from all revisions; returns the secret, and how many versions had some.
+
+    The secret is None where only revisions of applications have it.
+
+    Raises:
+        NotFound: the namespace, or neither a secret nor former values of this name.
+    """
+    home = await locate_namespace(transaction, namespace, "share")
+    # Locked, so that no change adds a former version.
+    found = await repository.find(transaction, "secret", namespace, name, lock=True)
+    purged = await purge_values(transaction, home.id, name)
+    if found is None and not purged:
+        raise not_found("secret", name)
+    return cast("Secret | None", found), purged
 
 
 async def reveal(

@@ -1228,6 +1228,62 @@ class DeleteSecretResponse(_message.Message):
 Global___DeleteSecretResponse: _TypeAlias = DeleteSecretResponse  # noqa: Y015
 
 @_typing.final
+class PurgeSecretRequest(_message.Message):
+    """Names a secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Required."""
+    name: _builtins.str
+    """Required."""
+    request_id: _builtins.str
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
+    validate_only: _builtins.bool
+    """Makes all checks, and writes nothing except the audit record."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeSecretRequest: _TypeAlias = PurgeSecretRequest  # noqa: Y015
+
+@_typing.final
+class PurgeSecretResponse(_message.Message):
+    """The former values are gone from the database; backups may still have them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_FIELD_NUMBER: _builtins.int
+    purged: _builtins.int
+    """Number of former versions whose values were removed."""
+    def __init__(
+        self,
+        *,
+        purged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purged", b"purged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeSecretResponse: _TypeAlias = PurgeSecretResponse  # noqa: Y015
+
+@_typing.final
 class RevealSecretRequest(_message.Message):
     """Names a secret."""
 

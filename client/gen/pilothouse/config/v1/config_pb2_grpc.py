@@ -88,6 +88,11 @@ class ConfigServiceStub:
                 request_serializer=pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretResponse.FromString,
                 _registered_method=True)
+        self.PurgeSecret = channel.unary_unary(
+                '/pilothouse.config.v1.ConfigService/PurgeSecret',
+                request_serializer=pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretResponse.FromString,
+                _registered_method=True)
         self.RevealSecret = channel.unary_unary(
                 '/pilothouse.config.v1.ConfigService/RevealSecret',
                 request_serializer=pilothouse_dot_config_dot_v1_dot_config__pb2.RevealSecretRequest.SerializeToString,
@@ -184,6 +189,15 @@ class ConfigServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeSecret(self, request, context):
+        """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
+        name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
+        was deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevealSecret(self, request, context):
         """Returns the values of a secret. The audit record, without the values, is committed before the response is sent.
         """
@@ -261,6 +275,11 @@ def add_ConfigServiceServicer_to_server(servicer, server):
                     servicer.DeleteSecret,
                     request_deserializer=pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretRequest.FromString,
                     response_serializer=pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretResponse.SerializeToString,
+            ),
+            'PurgeSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeSecret,
+                    request_deserializer=pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretRequest.FromString,
+                    response_serializer=pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretResponse.SerializeToString,
             ),
             'RevealSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.RevealSecret,
@@ -552,6 +571,33 @@ class ConfigService:
             '/pilothouse.config.v1.ConfigService/DeleteSecret',
             pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretRequest.SerializeToString,
             pilothouse_dot_config_dot_v1_dot_config__pb2.DeleteSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.config.v1.ConfigService/PurgeSecret',
+            pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretRequest.SerializeToString,
+            pilothouse_dot_config_dot_v1_dot_config__pb2.PurgeSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

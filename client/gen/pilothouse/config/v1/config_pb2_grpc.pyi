@@ -60,6 +60,11 @@ class ConfigServiceStub:
     """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+    PurgeSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]
+    """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
+    name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
+    was deleted.
+    """
     RevealSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _grpc.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]
@@ -105,6 +110,11 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]  # type: ignore[assignment]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+    PurgeSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]  # type: ignore[assignment]
+    """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
+    name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
+    was deleted.
+    """
     RevealSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]  # type: ignore[assignment]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _aio.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]  # type: ignore[assignment]
@@ -207,6 +217,17 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.DeleteSecretResponse, _abc.Awaitable[_config_pb2.DeleteSecretResponse]]:
         """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+
+    @_abc_1.abstractmethod
+    def PurgeSecret(
+        self,
+        request: _config_pb2.PurgeSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_config_pb2.PurgeSecretResponse, _abc.Awaitable[_config_pb2.PurgeSecretResponse]]:
+        """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
+        name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
+        was deleted.
+        """
 
     @_abc_1.abstractmethod
     def RevealSecret(
