@@ -58,6 +58,7 @@ VERBS = {
     "configs": ("configs:app", "Configuration that containers read."),
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),
     "images": ("images:app", "Images that containers use."),
+    "describe": ("describe:describe", "All about a resource: wanted and observed, events, changes."),
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
     "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),

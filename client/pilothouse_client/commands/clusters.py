@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.cluster_credentials import (
     ApiServer,
     CaFile,
@@ -43,6 +43,7 @@ from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
 
 app = verbs.VerbGroup(no_args_is_help=True, help="The Kubernetes clusters.")
+app.command("describe")(describe.of("clusters"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda cluster: cluster.name),
     OutputColumn("STATUS", lambda cluster: enum_label(cluster, "status")),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values, verbs
+from pilothouse_client.commands import config_values, describe, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -35,6 +35,7 @@ from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Configuration that containers read.")
+app.command("describe")(describe.of("configs"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda config_map: config_map.namespace),
     OutputColumn("NAME", lambda config_map: config_map.name),

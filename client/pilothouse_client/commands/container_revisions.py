@@ -47,7 +47,8 @@ def _words(change: Any) -> str:
     return f"{change.path} {_value(change.before)} -> {_value(change.after)}"
 
 
-def _summary(revision: Any) -> str:
+def summary(revision: Any) -> str:
+    """Returns the changes of a revision, in one line."""
     shown = [_words(change) for change in revision.changes[:_SHOWN]]
     if (more := len(revision.changes) - len(shown)) > 0:
         shown.append(f"and {more} more")
@@ -60,7 +61,7 @@ _COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
     OutputColumn("TIME", lambda revision: moment(revision.create_time)),
     OutputColumn("BY", lambda revision: revision.created_by),
-    OutputColumn("CHANGES", _summary),
+    OutputColumn("CHANGES", summary),
 ]
 _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("FIELD", lambda change: change.path),

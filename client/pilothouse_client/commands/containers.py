@@ -18,6 +18,7 @@ from pilothouse_client.commands import (
     container_pods,
     container_revisions,
     container_spec,
+    describe,
     verbs,
 )
 from pilothouse_client.commands.container_columns import (
@@ -60,6 +61,7 @@ from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.waiting import Goal
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Workloads: create, change, start, stop, watch.")
+app.command("describe")(describe.of("containers"))
 container_actions.add_to(app)
 container_revisions.add_to(app)
 app.command("import")(container_import.import_deployments)

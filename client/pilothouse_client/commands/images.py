@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -21,6 +21,7 @@ from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import enum_label, size
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Images that containers use.")
+app.command("describe")(describe.of("images"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMAGE", lambda image: image.image),
     OutputColumn("STATUS", lambda image: enum_label(image, "status")),

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.network.v1 import network_pb2
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -35,6 +35,7 @@ from pilothouse_client.commands.values import enum_label, labels, size
 from pilothouse_client.waiting import wait_for_namespace
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Units of tenancy, with quotas.")
+app.command("describe")(describe.of("namespaces"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda namespace: namespace.name),
     OutputColumn("STATUS", lambda namespace: enum_label(namespace, "status")),

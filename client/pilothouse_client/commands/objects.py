@@ -10,9 +10,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.object_kinds import kind_of
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -37,9 +38,9 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
-from pilothouse_manifests.carried import CARRIED
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Ingresses, policies, roles and other objects.")
+app.command("describe")(describe.describe_objects)
 
 _WRONG_COMMAND_LINE = 2
 _EXIT_NOT_ALL = 1
@@ -86,22 +87,6 @@ _Protected = Annotated[
     bool | None,
     verbs.Option("--protected/--no-protected", help="Whether only privileged callers may change it."),
 ]
-
-
-def _kind(text: str) -> tuple[str, str]:
-    """Returns version and kind: of a kind that is open by default by its name, of others by both."""
-    if "/" in text:
-        version, _, kind = text.rpartition("/")
-        return version, kind
-    word = text.lower()
-    names = {word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y"}
-    found = sorted((version, kind) for version, kind in CARRIED if kind.lower() in names)
-    if not found:
-        known = ", ".join(sorted({kind.lower() for _, kind in CARRIED}))
-        words = f"KIND {text}: give {known}, or VERSION/KIND such as postgresql.cnpg.io/v1/Cluster"
-        raise CommandError(words, _WRONG_COMMAND_LINE)
-    # The stable version: v2 of autoscalers, v1 of routes.
-    return max(found, key=lambda each: ("beta" not in each[0], each[0]))
 
 
 def _document(file: str) -> str:
@@ -153,7 +138,7 @@ def get(
     output: Output = Format.TABLE,
 ) -> None:
     """Show an object."""
-    version, of_kind = _kind(kind)
+    version, of_kind = kind_of(kind)
     with connect() as client:
         found = client.objects.get(
             namespace=namespace_or_default(namespace), api_version=version, kind=of_kind, name=name
@@ -222,7 +207,7 @@ def update(
     output: Output = Format.TABLE,
 ) -> None:
     """Change an object. A document replaces all it has."""
-    version, of_kind = _kind(kind)
+    version, of_kind = kind_of(kind)
     wanted = pb.Object(
         document=_document(file) if file else "",
         drift_policy=_policy(drift_policy),
@@ -263,7 +248,7 @@ def import_objects(
 
     Exits 1 if one that was named is not taken over.
     """
-    version, of_kind = _kind(kind)
+    version, of_kind = kind_of(kind)
     with connect() as client:
         answer = client.objects.import_(
             namespace=namespace_or_default(namespace),
@@ -297,7 +282,7 @@ def delete(
 ) -> None:
     """Delete an object."""
     where = namespace_or_default(namespace)
-    version, of_kind = _kind(kind)
+    version, of_kind = kind_of(kind)
     if not validate_only:
         confirm(f"Delete the {of_kind} {name} of {where}?", yes)
     with connect() as client:

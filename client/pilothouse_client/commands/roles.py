@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -24,6 +24,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Named sets of permissions.")
+app.command("describe")(describe.of("roles"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda role: role.name),
     OutputColumn("SYSTEM", lambda role: "yes" if role.is_system else ""),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values, verbs
+from pilothouse_client.commands import config_values, describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -34,6 +34,7 @@ from pilothouse_client.commands.terminal import say, write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Encrypted configuration that containers read.")
+app.command("describe")(describe.of("secrets"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda secret: secret.namespace),
     OutputColumn("NAME", lambda secret: secret.name),

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.network.v1 import network_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -39,6 +39,7 @@ from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Stable addresses in front of pods.")
+app.command("describe")(describe.of("services"))
 
 _WRONG_COMMAND_LINE = 2
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
@@ -28,6 +28,7 @@ from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 
 app = verbs.VerbGroup(no_args_is_help=True, help="People and programs that use the platform.")
+app.command("describe")(describe.of("users"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda user: user.username),
     OutputColumn("STATUS", lambda user: enum_label(user, "status")),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note, show_with_events
 from pilothouse_client.commands.options import (
@@ -41,6 +41,7 @@ from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Storage that containers mount: claims, files, folders.")
+app.command("describe")(describe.of("volumes"))
 
 
 def _size(volume: Any) -> str:

@@ -1,0 +1,271 @@
+"""`pilothouse describe NOUN NAME …`, and `describe` of each noun: all about a resource on one page, for people.
+
+The page ends with the last calls that changed the resource, from the audit log, where the caller may read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pilothouse_client.commands import verbs
+from pilothouse_client.commands.description import (
+    APART,
+    Description,
+    describe_conditions,
+    describe_events,
+    describe_message,
+    describe_state,
+    shortened,
+    when,
+    yaml_lines,
+)
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import Namespace, namespace_or_default
+from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.values import age
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
+_WRONG_COMMAND_LINE = 2
+_MOST_CHANGES, _MOST_REVISIONS, _MOST_PODS = 3, 5, 1000
+# Those that change nothing are left out.
+_READING = ("get", "list", "watch", "logs", "exec", "query", "reveal")
+_Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Noun:
+    """`describe` adds the page of one; `resource_type`: its word in the audit log."""
+
+    describe: Callable[[Client, Description, str, str], None]
+    resource_type: str
+    in_namespace: bool = True
+
+
+def _container(client: Client, page: Description, namespace: str, name: str) -> None:
+    from pilothouse.container.v1 import container_pb2 as pb
+    from pilothouse_client.commands.container_description import describe_container
+    from pilothouse_client.commands.container_revisions import summary
+
+    answer = client.containers.get.send(
+        pb.GetContainerRequest(namespace=namespace, name=name, include_events=True)
+    )
+    pods = list(islice(client.containers.list_pods(namespace=namespace, name=name), _MOST_PODS))
+    describe_container(page, answer.container, pods)
+    describe_events(page, answer)
+    revisions = islice(
+        client.containers.list_revisions(namespace=namespace, name=name, page_size=_MOST_REVISIONS),
+        _MOST_REVISIONS,
+    )
+    lines = (
+        (1, f"{each.number:<4} {age(each.create_time):<5} {each.created_by}  {summary(each) or 'the first'}")
+        for each in revisions
+    )
+    page.block("Revisions", lines)
+
+
+def _service(client: Client, page: Description, namespace: str, name: str) -> None:
+    _plain(page, client.network.get_service(namespace=namespace, name=name))
+
+
+def _volume(client: Client, page: Description, namespace: str, name: str) -> None:
+    from pilothouse.storage.v1 import storage_pb2 as pb
+
+    answer = client.storage.get_volume.send(
+        pb.GetVolumeRequest(namespace=namespace, name=name, include_events=True)
+    )
+    _plain(page, answer.volume)
+    describe_events(page, answer)
+
+
+def _config_map(client: Client, page: Description, namespace: str, name: str) -> None:
+    _plain(page, client.config.get_config_map(namespace=namespace, name=name))
+
+
+def _secret(client: Client, page: Description, namespace: str, name: str) -> None:
+    found = client.config.get_secret(namespace=namespace, name=name)
+    _plain(page, found, "key_sizes")
+    page.field("Keys", [f"{key}: {size} bytes" for key, size in sorted(found.key_sizes.items())])
+
+
+def _namespace(client: Client, page: Description, _namespace: str, name: str) -> None:
+    _plain(page, client.namespaces.get(name=name))
+    with _if_permitted():
+        usage = client.namespaces.get_quota_usage(name=name)
+        describe_message(page, usage)
+
+
+def _cluster(client: Client, page: Description, _namespace: str, name: str) -> None:
+    _plain(page, client.namespaces.get_cluster(name=name))
+
+
+def _user(client: Client, page: Description, _namespace: str, name: str) -> None:
+    _plain(page, client.identity.get_user(username=name))
+    with _if_permitted():
+        grants = client.identity.list_role_grants(filter=f"username = {json.dumps(name)}")
+        page.field(
+            "Grants",
+            [f"{each.role} in {each.namespace or 'all namespaces'}{_until(each)}" for each in grants],
+        )
+
+
+def _until(grant: Any) -> str:
+    return f" until {when(grant.expire_time)}" if grant.HasField("expire_time") else ""
+
+
+def _role(client: Client, page: Description, _namespace: str, name: str) -> None:
+    _plain(page, client.identity.get_role(name=name))
+
+
+def _image(client: Client, page: Description, _namespace: str, name: str) -> None:
+    _plain(page, client.containers.get_image(image=name))
+
+
+def _plain(page: Description, message: Any, *apart: str) -> None:
+    """Adds a resource as its message describes itself."""
+    for field in ("name", "namespace"):
+        page.field(field.capitalize(), getattr(message, field, ""))
+    describe_state(page, message)
+    describe_message(page, message, apart)
+    describe_conditions(page, getattr(message, "conditions", ()))
+
+
+NOUNS = {
+    "containers": _Noun(_container, "container"),
+    "services": _Noun(_service, "service"),
+    "volumes": _Noun(_volume, "volume"),
+    "configs": _Noun(_config_map, "config_map"),
+    "secrets": _Noun(_secret, "secret"),
+    "namespaces": _Noun(_namespace, "namespace", in_namespace=False),
+    "clusters": _Noun(_cluster, "cluster", in_namespace=False),
+    "images": _Noun(_image, "image", in_namespace=False),
+    "users": _Noun(_user, "user", in_namespace=False),
+    "roles": _Noun(_role, "role", in_namespace=False),
+}
+
+
+def describe(
+    noun: Annotated[str, verbs.Argument(help="Such as container, service, volume, ingress.", metavar="NOUN")],
+    names: _Names,
+    namespace: Namespace = "",
+) -> None:
+    """Show all about resources: wanted and observed, conditions, events, changes."""
+    word = noun.lower()
+    found = next((each for each in (word, f"{word}s", verbs.SYNONYMS.get(word)) if each in NOUNS), None)
+    if found is None:
+        describe_objects(noun, names, namespace)
+    else:
+        _describe(found, names, namespace)
+
+
+def of(noun: str) -> Callable[..., None]:
+    """Returns the verb `describe` of a noun."""
+
+    def command(names: _Names, namespace: Namespace = "") -> None:
+        _describe(noun, names, namespace)
+
+    def without_namespace(names: _Names) -> None:
+        _describe(noun, names, "")
+
+    chosen = command if NOUNS[noun].in_namespace else without_namespace
+    chosen.__doc__ = "Show all about it: wanted and observed, conditions, events, changes."
+    return chosen
+
+
+def _describe(noun: str, names: list[str], namespace: str) -> None:
+    chosen = NOUNS[noun]
+    where = namespace_or_default(namespace) if chosen.in_namespace else ""
+    with connect() as client:
+        for number, name in enumerate(names):
+            page = Description()
+            chosen.describe(client, page, where, name)
+            _describe_changes(client, page, chosen.resource_type, where, name)
+            _write(page, number)
+
+
+def describe_objects(
+    kind: Annotated[
+        str, verbs.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND")
+    ],
+    names: _Names,
+    namespace: Namespace = "",
+) -> None:
+    """Show all about objects: wanted and observed, conditions, events, changes."""
+    from pilothouse.object.v1 import object_pb2 as pb
+    from pilothouse_client.commands.object_kinds import kind_of
+
+    try:
+        api_version, of_kind = kind_of(kind)
+    except CommandError as error:
+        known = ", ".join(NOUNS)
+        raise CommandError(
+            f"there is no noun {kind!r}: give one of {known}, or the KIND of an object", _WRONG_COMMAND_LINE
+        ) from error
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        for number, name in enumerate(names):
+            answer = client.objects.get.send(
+                pb.GetObjectRequest(
+                    namespace=where, api_version=api_version, kind=of_kind, name=name, include_events=True
+                )
+            )
+            page = Description()
+            _plain(page, answer.object)
+            page.block("Document", yaml_lines(answer.object.document))
+            page.block("Observed status", yaml_lines(answer.object.observed_status))
+            describe_events(page, answer)
+            _describe_changes(client, page, "object", where, name)
+            _write(page, number)
+
+
+def _write(page: Description, number: int) -> None:
+    if number:
+        say()
+    page.write()
+
+
+def _if_permitted() -> AbstractContextManager[None]:
+    """Leaves a part out that the caller may not see."""
+    from pilothouse_client import errors
+
+    return suppress(errors.PermissionDeniedError)
+
+
+def _describe_changes(
+    client: Client, page: Description, resource_type: str, namespace: str, name: str
+) -> None:
+    """Adds the newest calls that changed it."""
+    chosen = [f"resource_type = {json.dumps(resource_type)}", f"resource_name = {json.dumps(name)}"]
+    chosen += ["result = SUCCESS", "validate_only = false", *(f"action != {word}" for word in _READING)]
+    with _if_permitted():
+        found = client.audit.list_operations(
+            namespace=namespace, filter=" AND ".join(chosen), page_size=_MOST_CHANGES
+        )
+        lines: list[tuple[int, str]] = []
+        for each in islice(found, _MOST_CHANGES):
+            lines.append(
+                (1, f"{age(each.start_time):<5} {each.username or '-'}  {each.action}  {each.operation_id}")
+            )
+            lines += [
+                (3, f"{change.path} {_value(change.before)} -> {_value(change.after)}")
+                for change in each.changes
+                if change.path not in APART
+            ]
+        page.block("Changed by", lines)
+
+
+def _value(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    if value is None:
+        return "none"
+    return shortened(value if isinstance(value, str) else json.dumps(value))

@@ -1,0 +1,24 @@
+"""The kinds of objects, as people write them."""
+
+from __future__ import annotations
+
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_manifests.carried import CARRIED
+
+_WRONG_COMMAND_LINE = 2
+
+
+def kind_of(text: str) -> tuple[str, str]:
+    """Returns version and kind: of a kind that is open by default by its name, of others by both."""
+    if "/" in text:
+        version, _, kind = text.rpartition("/")
+        return version, kind
+    word = text.lower()
+    names = {word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y"}
+    found = sorted((version, kind) for version, kind in CARRIED if kind.lower() in names)
+    if not found:
+        known = ", ".join(sorted({kind.lower() for _, kind in CARRIED}))
+        words = f"KIND {text}: give {known}, or VERSION/KIND such as postgresql.cnpg.io/v1/Cluster"
+        raise CommandError(words, _WRONG_COMMAND_LINE)
+    # The stable version: v2 of autoscalers, v1 of routes.
+    return max(found, key=lambda each: ("beta" not in each[0], each[0]))
