@@ -157,6 +157,25 @@ async def test_a_changed_job_runs_only_when_it_is_told_to(demo: Server) -> None:
     await poll_until(gone)
 
 
+async def test_a_rollback_runs_a_job_again_only_when_it_is_told_to(demo: Server) -> None:
+    containers = demo.admin.containers
+    await containers.create(namespace="jobs", container=job("back"))
+    await until(demo, "back", SUCCEEDED)
+    mask = FieldMask(paths=["image"])
+    newer = pb.Container(image="busybox:1.38")
+    await containers.update(namespace="jobs", name="back", container=newer, update_mask=mask)
+    answer = await containers.rollback(namespace="jobs", name="back")
+    assert (answer.container.image, answer.container.status) == ("busybox:1.37", SUCCEEDED)
+    await until(demo, "back", SUCCEEDED)
+    assert [run.number for run in await runs(demo, "back")] == [1]
+    answer = await containers.rollback(namespace="jobs", name="back", revision=2, rerun_jobs=True)
+    assert (answer.container.image, answer.container.kubernetes_name) == ("busybox:1.38", "back-2")
+    await until(demo, "back", SUCCEEDED)
+    assert [run.number for run in await runs(demo, "back")] == [2, 1]
+    found = jobs_of(demo, "back")["back-2"]
+    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "busybox:1.38"
+
+
 async def test_a_job_that_its_ttl_removed_is_not_made_again(demo: Server) -> None:
     settings = pb.JobSettings(ttl_seconds=0)
     await demo.admin.containers.create(namespace="jobs", container=job("fleeting", settings=settings))

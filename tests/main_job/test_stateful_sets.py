@@ -218,6 +218,18 @@ async def test_a_fixed_setting_changes_by_replace_around_the_pods(sets: Sets) ->
     ]
     assert "Replaced" in {each.reason for each in history}
     assert "Recreated" not in {each.reason for each in history}
+    # A rollback needs the same, and leaves the pods as well.
+    with pytest.raises(PilothouseError, match="immutable in a StatefulSet that exists; set `replace`"):
+        await sets.containers.rollback(namespace=sets.namespace, name="db")
+    answer = await sets.containers.rollback(namespace=sets.namespace, name="db", replace=True)
+    assert answer.container.stateful_set.claim_templates[0].size == CLAIM.size
+    assert list(answer.not_restored) == ["data of the claims data"]
+    uid = made["metadata"]["uid"]
+    made = await sets.until_live("db", lambda each: each["metadata"]["uid"] != uid)
+    size = made["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+    assert size == CLAIM.size
+    await sets.until("db", lambda row: row.status == pb.CONTAINER_STATUS_RUNNING and row.ready_replicas == 2)
+    assert sets.pods("db") == before
     with pytest.raises(PilothouseError) as refused:
         await sets.change("db", pb.Container(deployment=pb.DeploymentSettings()), "deployment")
     assert "its kind is immutable (stateful_set)" in refused.value.message

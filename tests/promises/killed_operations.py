@@ -178,6 +178,17 @@ async def hold(server: Server) -> None:
     )
 
 
+async def roll_back(server: Server) -> None:
+    """Changed, and brought back before the change has reached the cluster everywhere."""
+    await server.admin.containers.update(
+        namespace=SPACE,
+        name="web",
+        container=container_pb2.Container(image="nginx:1.28", labels={"app": "web", "tier": "front"}),
+        update_mask=FieldMask(paths=["image", "labels"]),
+    )
+    await server.admin.containers.rollback(namespace=SPACE, name="web")
+
+
 async def resume(server: Server) -> None:
     await server.admin.containers.resume(namespace=SPACE, name="web")
 
@@ -259,6 +270,7 @@ OPERATIONS = {
         1,
         lambda seen: "1.28" in seen.cluster["Deployment/web"] and "1.27" in pods(seen),
     ),
+    "roll back": Operation((make_filled,), roll_back, 1, lambda seen: "1.27" in pods(seen)),
     "resume a rollout": Operation((make_filled, hold), resume, 1, lambda seen: "1.28" in pods(seen)),
     "repair drift": Operation(
         (make_filled,),
