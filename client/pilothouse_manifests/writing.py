@@ -47,9 +47,12 @@ def chosen_attribute(entry: OneOf, value: Any) -> tuple[str, Any]:
     return name, getattr(value, name)
 
 
-def writer(part: FieldPart, *, place: Place = str, choose: Choose = chosen_attribute) -> Write:
-    """The function that writes this part of a value with attributes of our names."""
-    return _Compiler(place, choose).function(part.entries)
+def writer(
+    part: FieldPart, *, place: Place = str, inner_place: Place = str, choose: Choose = chosen_attribute
+) -> Write:
+    """The function that writes this part of a value with attributes of our names. `inner_place`: `place` of the values
+    in it."""
+    return _Compiler(place, inner_place, choose).function(part.entries)
 
 
 def _encoded(values: Mapping[str, bytes]) -> dict[str, str]:
@@ -61,8 +64,9 @@ class _Compiler:
     choices.
     """
 
-    def __init__(self, place: Place, choose: Choose) -> None:
+    def __init__(self, place: Place, inner_place: Place, choose: Choose) -> None:
         self._place = place
+        self._inner_place = inner_place
         self._choose = choose
         self._known: dict[str, Any] = {"choose": choose}
         self._lines: list[str] = []
@@ -83,8 +87,8 @@ class _Compiler:
         self._known[name] = known
         return name
 
-    def _inner(self, part: FieldPart, place: Place = str) -> Write:
-        return _Compiler(place, self._choose).function(part.entries)
+    def _inner(self, part: FieldPart) -> Write:
+        return _Compiler(self._inner_place, self._inner_place, self._choose).function(part.entries)
 
     def _add(self, entry: Entry, into: str) -> None:
         match entry:

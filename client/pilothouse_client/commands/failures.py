@@ -113,7 +113,7 @@ def report(error: Exception) -> int | None:
 
 
 def failure_of(error: Exception) -> _Failure | None:
-    """Returns what is written of one of our errors; None of any other error."""
+    """Returns the text and the exit code of one of our errors; None of any other error."""
     if isinstance(error, CommandError):
         reason = "WRONG_COMMAND_LINE" if error.exit_code == _WRONG_COMMAND_LINE else error.reason
         return _Failure(str(error), error.exit_code, reason)

@@ -43,6 +43,8 @@ class Invocation:
 
 _NOTHING_GIVEN = Invocation()
 current: ContextVar[Invocation] = ContextVar("invocation", default=_NOTHING_GIVEN)
+# The client of the verb in progress.
+connected: ContextVar[Client | None] = ContextVar("connected", default=None)
 
 
 def config_file() -> ConfigFile:
@@ -130,7 +132,11 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     except ValueError as error:
         raise CommandError(str(error), 2) from error
     with client:
-        yield client
+        given = connected.set(client)
+        try:
+            yield client
+        finally:
+            connected.reset(given)
 
 
 def secured(context: Context | None, ca_file: str) -> Tls | None:

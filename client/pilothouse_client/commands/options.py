@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import click
+from click.shell_completion import CompletionItem
 
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
@@ -14,19 +17,58 @@ from pilothouse_client.commands.values import enum_prefix, enum_words
 _WRONG_COMMAND_LINE = 2
 
 
-class Format(enum.StrEnum):
-    """How results are written."""
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How results are written. `expression` is that of `jsonpath` and `custom-columns`."""
 
-    TABLE = "table"
-    WIDE = "wide"
-    NAME = "name"
-    JSON = "json"
-    YAML = "yaml"
+    word: str
+    expression: str = ""
+
+    TABLE: ClassVar[Format]
+    WIDE: ClassVar[Format]
+    NAME: ClassVar[Format]
+    JSON: ClassVar[Format]
+    YAML: ClassVar[Format]
+    MANIFEST: ClassVar[Format]
 
     @property
     def is_table(self) -> bool:
         """Whether it is for people: lines of text, and remarks next to them."""
-        return self not in (Format.JSON, Format.YAML)
+        return self.word in ("table", "wide", "name")
+
+    def __str__(self) -> str:
+        return self.word
+
+
+_FORMATS = {word: Format(word) for word in ("table", "wide", "name", "json", "yaml", "manifest")}
+for _word, _format in _FORMATS.items():
+    setattr(Format, _word.upper(), _format)
+JSONPATH, CUSTOM_COLUMNS = "jsonpath", "custom-columns"
+_WITH_EXPRESSION = (JSONPATH, CUSTOM_COLUMNS)
+
+
+class _FormatWord(click.ParamType[Format]):
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "FORMAT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Format:
+        if isinstance(value, Format):
+            return value
+        word, equals, expression = str(value).partition("=")
+        if word in _WITH_EXPRESSION and expression:
+            return Format(word, expression)
+        if word in _FORMATS and not equals:
+            return _FORMATS[word]
+        known = ", ".join([*_FORMATS, "jsonpath=PATH, custom-columns=HEADING:PATH,…"])
+        raise click.BadParameter(f"{value!r} is none of {known}.", ctx, param)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        words = [*_FORMATS, *(f"{word}=" for word in _WITH_EXPRESSION)]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[str]]:
@@ -69,7 +111,26 @@ def _note_dry_run(given: bool) -> bool:
     return given
 
 
-Output = Annotated[Format, verbs.Option("-o", "--output", help="How to write the result.")]
+# Whether tables are written without their headings.
+no_headers: ContextVar[bool] = ContextVar("no_headers", default=False)
+Output = Annotated[
+    Format,
+    verbs.Option(
+        "-o",
+        "--output",
+        type=_FormatWord(),
+        help="table, wide, name, json, yaml, manifest, jsonpath=PATH or custom-columns=HEADING:PATH,….",
+        beside=(
+            click.Option(
+                ["--no-headers"],
+                is_flag=True,
+                expose_value=False,
+                callback=lambda _context, _param, given: no_headers.set(given),
+                help="Write tables without their headings.",
+            ),
+        ),
+    ),
+]
 Namespace = Annotated[
     str,
     verbs.Option(

@@ -8,6 +8,7 @@ as one JSON object a line, or one YAML document each.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +17,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pilothouse_client.commands.failures import reading_answers
-from pilothouse_client.commands.options import Format, dry_run, one_namespace
-from pilothouse_client.commands.terminal import CONTROLS, console, say, write_data
+from pilothouse_client.commands.json_paths import JsonTemplate, custom_columns, written
+from pilothouse_client.commands.options import (
+    CUSTOM_COLUMNS,
+    JSONPATH,
+    Format,
+    dry_run,
+    no_headers,
+    one_namespace,
+)
+from pilothouse_client.commands.terminal import CONTROLS, console, plain, say, write_data, write_pages
 from pilothouse_client.commands.values import age, moment
 
 if TYPE_CHECKING:
@@ -76,12 +85,20 @@ AGE_COLUMNS: Columns = (
 DataOf = Callable[[Any], Any]
 
 
-def as_data(message: Message) -> Any:
-    """Returns a message as JSON data: every field, with or without a value, by its name in the API and in its order."""
+def as_data(message: Message, *, whole: bool = True) -> Any:
+    """Returns a message as JSON data: every field by its name in the API and in its order; those without a value only
+    if it shall be `whole`."""
     from google.protobuf.json_format import MessageToDict
 
-    data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    data = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=whole
+    )
     return _in_order(message.DESCRIPTOR, data)
+
+
+def _for_file(data_of: DataOf) -> DataOf:
+    """Returns the form for YAML, which people read and change: without fields that have no value."""
+    return functools.partial(as_data, whole=False) if data_of is as_data else data_of
 
 
 def _in_order(descriptor: Any, data: Any) -> Any:
@@ -112,13 +129,29 @@ def show(
     beside: Mapping[str, Any] | None = None,
     data_of: DataOf = as_data,
 ) -> None:
-    """Writes one result; `beside` is written after its fields, to programs only. The result of a dry run is
-    marked.
+    """Writes one result; `beside` is written after its fields, to programs only, and not in YAML, which is for files.
+    The result of a dry run is marked.
     """
-    if form.is_table:
-        show_all([message], columns, form)
+    if form.is_table or form.word == CUSTOM_COLUMNS:
+        show_all([message], columns, form, data_of=data_of)
+    elif form is Format.MANIFEST:
+        _write_manifests([message])
+    elif form is Format.YAML:
+        _write_data(_marked_data(message, _for_file(data_of)), form)
     else:
-        _write_data(_marked_data(message, data_of) | dict(beside or {}), form)
+        data = _marked_data(message, data_of) | dict(beside or {})
+        if form.word == JSONPATH:
+            say(JsonTemplate(form.expression).text(data))
+        else:
+            _write_data(data, form)
+
+
+def _write_manifests(messages: Iterable[Message]) -> None:
+    from pilothouse_client.commands.manifests import manifests_of
+
+    for message in messages:
+        for manifest in manifests_of(message):
+            _write_data(manifest, Format.YAML, one_of_many=True)
 
 
 def _json(data: Any, indent: int | None = None) -> str:
@@ -184,14 +217,31 @@ def show_all(
             return
         columns = _shown(_marked(columns) if dry_run.get() else columns, form)
         _write_table([[column.text(row) for column in columns] for row in table], columns)
+    elif form.word == CUSTOM_COLUMNS:
+        _write_custom(chosen, form.expression, data_of)
+    elif form is Format.MANIFEST:
+        _write_manifests(chosen)
     elif form is Format.YAML:
-        _write_data([_marked_data(row, data_of) for row in chosen], form)
+        _write_data([_marked_data(row, _for_file(data_of)) for row in chosen], form)
+    elif form.word == JSONPATH:
+        items = [_marked_data(row, data_of) for row in chosen]
+        say(JsonTemplate(form.expression).text({"items": items}))
     else:
         separator = "["
         for row in chosen:
             write_data(f"{separator}\n  " + _json(_marked_data(row, data_of)), nl=False)
             separator = ","
         say("[]" if separator == "[" else "\n]")
+
+
+def _write_custom(rows: Iterable[Any], expression: str, data_of: DataOf) -> None:
+    """Writes the columns that a user names, as any table; a path that leads nowhere gives `<none>`, as in kubectl."""
+    columns = custom_columns(expression)
+    cells = [
+        [plain(",".join(map(written, path.values(data)))) or "<none>" for _, path in columns]
+        for data in (_marked_data(row, data_of) for row in rows)
+    ]
+    _write_table(cells, [OutputColumn(heading, str) for heading, _ in columns])
 
 
 def done(message: str, form: Format = Format.TABLE) -> None:
@@ -213,13 +263,17 @@ def show_changes(
         [OutputColumn("CHANGE", lambda change: change.kind.name), *map(_of_resource, shown)]
     )
     for change in changes:
-        if not form.is_table:
+        has_resource = change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED)
+        if form.word in (JSONPATH, CUSTOM_COLUMNS, "name", "manifest"):
+            if has_resource:
+                show(change.resource, columns, form, data_of=data_of)
+        elif not form.is_table:
             data = {
                 "change": change.kind.name,
                 "revision": change.revision,
                 "resume_token": change.resume_token,
             }
-            if change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED):
+            if has_resource:
                 with reading_answers():
                     data["resource"] = data_of(change.resource)
             _write_data(data, form, one_of_many=True)
@@ -260,7 +314,8 @@ class _GrowingTable:
         if not self._rows:
             return
         if self._widths is None:
-            self._rows.insert(0, [column.heading for column in self._columns])
+            if not no_headers.get():
+                self._rows.insert(0, [column.heading for column in self._columns])
             # The width of the first column's values is known in advance.
             self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
         self._widths = _widths([[" " * width for width in self._widths], *self._rows])
@@ -341,10 +396,13 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     headings = [column.heading for column in columns]
     width = _terminal_width()
     if width is None:
-        for row in [headings, *rows]:
+        for row in rows if no_headers.get() else [headings, *rows]:
             say("\t".join(row))
         return
-    console().print(rich_table(headings, rows, _narrowed(_widths([headings, *rows]), columns, width)))
+    widths = _narrowed(_widths([headings, *rows]), columns, width)
+    table = rich_table(headings, rows, widths)
+    table.show_header = not no_headers.get()
+    write_pages(table, lines=len(rows) + 1)
 
 
 def rich_table(

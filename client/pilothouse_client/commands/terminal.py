@@ -8,6 +8,7 @@ a container's own program, as `kubectl logs` and `kubectl exec` do.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,20 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=err)
+
+
+def write_pages(table: Any, *, lines: int) -> None:
+    """Writes a table whose cells have passed `plain`, by the program that PAGER names where the screen has fewer lines.
+
+    `less` is asked to keep colours.
+    """
+    shown = console()
+    if os.environ.get("PAGER") in (None, "", "cat") or lines < shown.height:
+        shown.print(table)
+        return
+    os.environ.setdefault("LESS", "FRX")
+    with shown.pager(styles=True):
+        shown.print(table)
 
 
 def live(waiting: str, **options: Any) -> Any:

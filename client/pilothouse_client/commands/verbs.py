@@ -58,7 +58,8 @@ SYNONYMS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class _Declared:
     """`names`: `--image`, or `-n` and `--namespace`; without any, the name of the parameter. `type`: one of click's,
-    where the annotation does not say all. `complete` returns the values that begin with a text."""
+    where the annotation does not say all. `complete` returns the values that begin with a text. `beside` are options
+    that come with this one; their callbacks take the values, and the function is not handed them."""
 
     names: tuple[str, ...] = ()
     help: str = ""
@@ -71,6 +72,7 @@ class _Declared:
     hidden: bool = False
     complete: Complete | None = None
     type: click.ParamType[Any] | None = None
+    beside: tuple[click.Option, ...] = ()
     path: Mapping[str, bool] = field(default_factory=dict)
 
 
@@ -98,7 +100,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Words(click.ParamType[Any]):
-    """The values of an enum, whose values are words."""
+    """A value of an enum, by its word."""
 
     name = "word"
 
@@ -225,7 +227,7 @@ def _summary(text: str) -> str:
 
 
 class Verb(click.Command):
-    """A verb, whose parameters are read from its function at their first use.
+    """A verb. Its parameters are read from its function at their first use.
 
     `ALSO` are options that every verb takes and none is handed: those of the whole command.
     """
@@ -248,11 +250,13 @@ class Verb(click.Command):
 
 def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:
     annotations = typing.get_type_hints(function, include_extras=True)
-    return [
-        _parameter(each, annotations[name])
-        for name, each in inspect.signature(function).parameters.items()
-        if annotations[name] is not Context
-    ]
+    made: list[click.Parameter] = []
+    for name, each in inspect.signature(function).parameters.items():
+        if annotations[name] is not Context:
+            made.append(_parameter(each, annotations[name]))
+            declared = _parts(annotations[name])[2]
+            made += declared.beside if declared is not None else ()
+    return made
 
 
 class VerbGroup(click.Group):
@@ -272,7 +276,7 @@ class VerbGroup(click.Group):
         return declare
 
     def main_verb(self, *, epilog: str | None = None) -> Callable[..., Any]:
-        """Declares what the group does without a verb of its own; its function may take the context."""
+        """Declares the action of a group without a verb; its function may take the context."""
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             of_context = any(
