@@ -98,6 +98,9 @@ async def test_lines_of_several_pods_say_whose_they_are(demo: Server, tmp_path: 
     assert len(pods) == len(lines) == 2
     assert all(pod.startswith("two/two-") for pod in pods)
     assert await shell.succeed(*LOGS, "two", "--no-prefix") == "this is two\n" * 2
+    # It may have two pods soon: the first line has a prefix.
+    await demo.admin.containers.scale(namespace="demo", name="one", replicas=2)
+    assert (await shell.succeed(*LOGS, "one")).startswith("one/one-")
     pod = pods.pop().partition("/")[2]
     assert await shell.succeed(*LOGS, "two", "--pod", pod) == "this is two\n"
     missing = await shell.run(*LOGS, "two", "--pod", "nobody")

@@ -66,10 +66,10 @@ async def test_list_pods_shows_node_and_programs_of_each_pod_also_while_the_clus
         [pod.name, "2/2", "Running", "0"] for pod in found
     ]
     lines = (await shell.succeed("containers", "pods", "web", "-n", NAMESPACE, "--programs")).splitlines()
-    assert [line.split("\t")[:5] for line in lines[1:4]] == [
-        [found[0].name, "prepare", "init container", "yes", "Completed"],
-        [found[0].name, "main", "main program", "yes", "running"],
-        [found[0].name, "exporter", "sidecar", "yes", "running"],
+    assert [line.split("\t")[:4] for line in lines[1:4]] == [
+        [found[0].name, "prepare", "yes", "Completed"],
+        [found[0].name, "main", "yes", "running"],
+        [found[0].name, "exporter", "yes", "running"],
     ]
 
     assert server.cluster is not None

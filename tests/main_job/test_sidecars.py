@@ -296,6 +296,41 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     outcome = await shell.run("containers", "logs", "web", "-n", "demo")
     assert outcome.code == 0
     assert outcome.errors == 'defaulted to program "main" out of: main, teller, first\n'
+    [pod] = [each async for each in demo.admin.containers.list_pods(namespace="demo", name="web")]
+    told = await shell.succeed("containers", "logs", "web", "-n", "demo", "-c", "teller", "-c", "first")
+    assert sorted(told.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    told = await shell.succeed(
+        "containers", "logs", "web", "-n", "demo", "--all-programs", "--grep", "^(to|be)"
+    )
+    assert sorted(told.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    outcome = await shell.run("containers", "logs", "web", "-n", "demo", "--grep", "(")
+    assert (outcome.code, outcome.errors.startswith("error: --grep '(' is no regular expression: ")) == (
+        2,
+        True,
+    )
+    answers = [
+        answer
+        async for answer in demo.admin.containers.stream_logs(
+            namespace="demo", name="web", programs=["teller", "first"]
+        )
+    ]
+    again = [
+        answer
+        async for answer in demo.admin.containers.stream_logs(
+            namespace="demo",
+            name="web",
+            programs=["teller", "first"],
+            resume_token=answers[-1].resume_token,
+        )
+    ]
+    assert all(answer.several for answer in answers)
+    assert {entry.program for answer in answers for entry in answer.entries} == {"teller", "first"}
+    assert [entry.line for answer in again for entry in answer.entries] == []
+    with pytest.raises(PilothouseError, match="program: does not go with all_programs"):
+        async for _ in demo.admin.containers.stream_logs(
+            namespace="demo", name="web", program="main", all_programs=True
+        ):
+            pass
     await demo.admin.containers.create(namespace="demo", container=web(name="alone"))
     await running(demo, "alone")
     assert (await shell.run("containers", "logs", "alone", "-n", "demo")).errors == ""

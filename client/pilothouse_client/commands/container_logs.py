@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
-from pilothouse_client.commands.container_columns import ProgramName
-from pilothouse_client.commands.failures import exit_code_of
+from pilothouse_client.commands.failures import CommandError, exit_code_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
 from pilothouse_client.commands.terminal import plain, say, write_program_output
@@ -35,16 +35,30 @@ def logs(
     run: Annotated[
         int, verbs.Option("--run", min=0, help="Only of this run of a Job or CronJob, by its number.")
     ] = 0,
-    program: ProgramName = "",
+    program: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "-c",
+            "--container",
+            help="Sidecar or init container of the pods; default the main program; repeat for more.",
+        ),
+    ] = None,
+    all_programs: Annotated[
+        bool, verbs.Option("--all-programs", "--all-containers", help="Of all programs of the pods.")
+    ] = False,
     init_container: Annotated[
         str, verbs.Option("--init-container", help="The same as --container.", hidden=True)
+    ] = "",
+    grep: Annotated[
+        str, verbs.Option("--grep", metavar="REGEX", help="Only lines in which this is found.")
     ] = "",
     prefix: Annotated[
         bool | None,
         verbs.Option(
             "--prefix/--no-prefix",
             help=(
-                "Begin each line with CONTAINER/POD; default with --selector, and if there are several pods."
+                "Begin each line with CONTAINER/POD, and with the program if there are several; default if "
+                "lines of several logs may come."
             ),
         ),
     ] = None,
@@ -62,8 +76,12 @@ def logs(
         "previous": previous,
         "pod": pod,
         "run": run,
-        "program": program or init_container,
+        "all_programs": all_programs,
     }
+    chosen = [*(program or []), *([init_container] if init_container else [])]
+    # Servers before 0.3 know one.
+    request |= {"program": chosen[0]} if len(chosen) == 1 else {"programs": chosen}
+    pattern, programs = _pattern(grep), all_programs or len(chosen) > 1
     if tail >= 0:
         request["tail_lines"] = tail
     if since:
@@ -71,23 +89,41 @@ def logs(
     many, exit_code, said = bool(selector), 0, False
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:
-            many = many or answer.pods > 1
+            # A server before 0.3 does not say it.
+            many = many or answer.several or answer.pods > 1
             if answer.programs and not said:
                 # Once, although a stream that continues after a cut has a first response again.
                 said, names = True, ", ".join(answer.programs)
                 say(plain(f'defaulted to program "{answer.programs[0]}" out of: {names}'), err=True)
             named = many if prefix is None else prefix
-            lines = (_line(entry, timestamps=timestamps, named=named) for entry in answer.entries)
-            write_program_output(b"".join(lines))
+            write_program_output(
+                b"".join(
+                    _line(entry, timestamps=timestamps, named=named, programs=programs)
+                    for entry in answer.entries
+                    if pattern is None or pattern.search(entry.line)
+                )
+            )
             for problem in answer.problems:
                 does = "waiting for" if follow else "error:"
-                words = f"{does} {problem.container}/{problem.pod}: {problem.message}"
+                words = f"{does} {_name(problem, programs=programs)}: {problem.message}"
                 say(words, err=True)
                 exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
     raise verbs.Exit(0 if follow else exit_code)
 
 
-def _line(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:
-    parts = [plain(f"{entry.container}/{entry.pod}").encode()] if named else []
+def _pattern(text: str) -> re.Pattern[bytes] | None:
+    try:
+        return re.compile(text.encode()) if text else None
+    except re.error as error:
+        raise CommandError(f"--grep {text!r} is no regular expression: {error}", 2) from error
+
+
+def _name(origin: pb.LogEntry | pb.LogProblem, *, programs: bool) -> str:
+    of_program = f"/{origin.program}" if programs else ""
+    return plain(f"{origin.container}/{origin.pod}{of_program}")
+
+
+def _line(entry: pb.LogEntry, *, timestamps: bool, named: bool, programs: bool) -> bytes:
+    parts = [_name(entry, programs=programs).encode()] if named else []
     parts += [entry.timestamp.ToJsonString().encode()] if timestamps else []
     return b" ".join([*parts, entry.line]) + b"\n"

@@ -55,11 +55,11 @@ class _PodProgram:
 _PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("POD", lambda row: row.pod),
     OutputColumn("PROGRAM", lambda row: row.program.name),
-    OutputColumn("KIND", lambda row: program_kind(row.program)),
     OutputColumn("READY", lambda row: "yes" if row.program.ready_pods else "no"),
     OutputColumn("STATE", lambda row: program_state(row.program)),
     OutputColumn("RESTARTS", lambda row: row.program.restart_count),
     OutputColumn("LAST EXIT", lambda row: last_exit(row.program)),
+    OutputColumn("KIND", lambda row: program_kind(row.program), wide=True),
     OutputColumn("IMAGE", lambda row: row.program.image, wide=True),
     OutputColumn("IMAGE ID", lambda row: row.program.image_id, wide=True),
 ]

@@ -1,7 +1,7 @@
 """The logs of one or several containers, joined, as the cluster returns them.
 
-Each pod has a reader of its own and a position: the time of its last line and how many lines of that very time were
-passed on. While following, pods that come are joined and pods that go are finished.
+Each log, which is that of a program of a pod, has a reader of its own and a position: the time of its last line and how
+many lines of that very time were passed on. While following, pods that come are joined and pods that go are finished.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
 
 MOST_CONTAINERS = 50
-MOST_PODS = 100
+MOST_LOGS = 100
 _QUEUE_LINES = 2000
 _BATCH_LINES = 500
 _BATCH_BYTES = 256 * 1024
@@ -45,13 +45,10 @@ class LogStream:
     query: LogQuery
     positions: dict[PodKey, LogPosition] = field(default_factory=dict)
     _lines: asyncio.Queue[Entry | Problem | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
-    _following: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _following: dict[PodKey, asyncio.Task[None]] = field(default_factory=dict)
     _present: set[PodKey] = field(default_factory=set)
-
-    @property
-    def pods(self) -> int:
-        """How many pods are read."""
-        return len(self._present)
+    # How many pods are read.
+    pods: int = 0
 
     async def batches(self) -> AsyncGenerator[list[Entry | Problem], None]:
         """Lines as they come, some at a time, and why others do not. Ends when every log has ended; with `follow` not
@@ -105,34 +102,44 @@ class LogStream:
 
     async def _watch_pods(self) -> None:
         """Keeps a reader for each pod; ends when the readers have ended, unless following."""
-        pods = await self._pods_to_read()
+        logs = await self._logs_to_read()
         if not self.query.follow:
-            for container, pod in pods:
-                await self._read_once(container, pod, alone=len(pods) == 1)
+            for log in logs:
+                await self._read_once(*log, alone=len(logs) == 1)
             await self._lines.put(None)
             return
         # Of a pod that comes later, or of one that had no log when the stream that this one resumes ended, every line
         # is new.
         tail_lines = None if self.positions else self.query.tail_lines
         while True:
-            for container, pod in pods:
-                if pod.name not in self._following:
-                    following = self._reader(container, pod).follow(tail_lines)
-                    self._following[pod.name] = asyncio.create_task(following, name=f"log {pod.name}")
+            for container, pod, program in logs:
+                if (key := self._key(pod.name, program)) not in self._following:
+                    following = self._reader(container, pod, program).follow(tail_lines)
+                    self._following[key] = asyncio.create_task(following, name=f"log {pod.name}")
             tail_lines = None
             for task in [task for task in self._following.values() if task.done()]:
                 task.result()
             await asyncio.sleep(PAUSE_SECONDS)
-            pods = await self._pods_to_read()
+            logs = await self._logs_to_read()
 
-    async def _pods_to_read(self) -> Sequence[tuple[Container, Pod]]:
-        pods = (await self.find_pods())[:MOST_PODS]
-        self._present = {pod_key(pod.name) for _, pod in pods}
-        return pods
+    async def _logs_to_read(self) -> Sequence[tuple[Container, Pod, str]]:
+        found = await self.find_pods()
+        logs = [
+            (container, pod, program)
+            for container, pod in found
+            for program in self.query.programs_of(container)
+        ][:MOST_LOGS]
+        self._present = {self._key(pod.name, program) for _, pod, program in logs}
+        self.pods = len({pod.name for _, pod, _ in logs})
+        return logs
 
-    async def _read_once(self, container: Container, pod: Pod, *, alone: bool) -> None:
+    def _key(self, pod: str, program: str) -> PodKey:
+        # Tokens of one program are those of earlier releases.
+        return pod_key(f"{pod}/{program}" if self.query.several_programs else pod)
+
+    async def _read_once(self, container: Container, pod: Pod, program: str, *, alone: bool) -> None:
         """Reads a log to its end; of several one that cannot be read is reported, and the others are read."""
-        reader = self._reader(container, pod)
+        reader = self._reader(container, pod, program)
         try:
             await reader.read_to_end()
         except PilothouseError as error:
@@ -141,11 +148,11 @@ class LogStream:
                 raise
             await reader.report(error)
 
-    def _reader(self, container: Container, pod: Pod) -> PodLogReader:
+    def _reader(self, container: Container, pod: Pod, program: str) -> PodLogReader:
         # Its position is its own; `positions` follows when a line is passed on.
-        begun = self.positions.get(pod_key(pod.name), LogPosition())
+        begun = self.positions.get(self._key(pod.name, program), LogPosition())
         position = LogPosition(begun.nanoseconds, begun.lines)
-        return PodLogReader(self.connect, self.query, container, pod, position, self._put)
+        return PodLogReader(self.connect, self.query, container, pod, program, position, self._put)
 
     async def _put(self, item: Entry | Problem) -> None:
         if isinstance(item, Entry) and not item.shown:
@@ -154,7 +161,8 @@ class LogStream:
             await self._lines.put(item)
 
     def _advance(self, entry: Entry) -> None:
-        self.positions.setdefault(pod_key(entry.pod), LogPosition()).advance(entry.line.nanoseconds)
+        key = self._key(entry.pod, entry.program)
+        self.positions.setdefault(key, LogPosition()).advance(entry.line.nanoseconds)
 
 
 def _size(item: Entry | Problem) -> int:

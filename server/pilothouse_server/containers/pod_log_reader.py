@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
@@ -33,21 +33,33 @@ _LONGEST_PAUSE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """The requested part of the logs. `program` is '' for the main one."""
+    """The requested part of the logs. Without `programs` it is the main one's, or that of `every_program`."""
 
-    program: str = ""
+    programs: tuple[str, ...] = ()
+    every_program: bool = False
     follow: bool = False
     previous: bool = False
     since: datetime | None = None
     tail_lines: int | None = None
 
+    @property
+    def several_programs(self) -> bool:
+        return self.every_program or len(self.programs) > 1
+
+    def programs_of(self, container: Container) -> Sequence[str]:
+        """Returns the programs of a container's pods whose logs are requested."""
+        if self.every_program:
+            return program_names(container)
+        return self.programs or (container.spec.pod_container_name,)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of one pod of one container. One that is not `shown` only moves the position."""
+    """One line of a program of a pod of a container. One that is not `shown` only moves the position."""
 
     container: str
     pod: str
+    program: str
     line: LogLine
     shown: bool = True
 
@@ -58,18 +70,20 @@ class Problem:
 
     container: str
     pod: str
+    program: str
     reason: str
     message: str
 
 
 @dataclass(slots=True)
 class PodLogReader:
-    """Reads one pod's log and passes lines and problems to `put`. `position` is its progress."""
+    """Reads the log of one program of a pod, and passes lines and problems to `put`. `position` is its progress."""
 
     connect: Connect
     query: LogQuery
     container: Container
     pod: Pod
+    program: str
     position: LogPosition
     put: Callable[[Entry | Problem], Awaitable[None]]
     # The last report about a log that is waited for.
@@ -128,7 +142,9 @@ class PodLogReader:
         """Hands on why the log is not read, once as long as that does not change."""
         if self._reported != error.message:
             self._reported = error.message
-            await self.put(Problem(self.container.name, self.pod.name, error.reason, error.message))
+            await self.put(
+                Problem(self.container.name, self.pod.name, self.program, error.reason, error.message)
+            )
 
     async def _try_to_read(
         self,
@@ -171,7 +187,7 @@ class PodLogReader:
             await self._connected(),
             self.container.kubernetes_namespace,
             self.pod.name,
-            container=self.query.program or self.container.spec.pod_container_name,
+            container=self.program,
             options=LogOptions(
                 follow=follow,
                 previous=self.query.previous or previous,
@@ -185,7 +201,7 @@ class PodLogReader:
             async for line in reading:
                 self.position.advance(line.nanoseconds)
                 self._reported = ""
-                await self.put(Entry(self.container.name, self.pod.name, line, shown))
+                await self.put(Entry(self.container.name, self.pod.name, self.program, line, shown))
 
     async def _connected(self) -> ClusterClient:
         try:
@@ -195,8 +211,8 @@ class PodLogReader:
 
     def _caller_error(self, error: ClusterError) -> PilothouseError:
         found = caller_error(error, self.container.cluster_name)
-        names, program = program_names(self.container), self.query.program
-        if program and program not in names and isinstance(error, Refused):
+        names, program = program_names(self.container), self.program
+        if program not in names and isinstance(error, Refused):
             # The cluster is asked nevertheless: a pod of an older template may have it.
             words = f'container "{self.container.name}" has no program "{program}": it has {", ".join(names)}'
             return FailedPrecondition(words, reason=found.reason, metadata=found.metadata)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers import guarding, messages, operations
+from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.changes import refuse_without_runs, starting_run
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.job_status import newest_run
-from pilothouse_server.containers.log_positions import position_token, positions_of
-from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
-from pilothouse_server.containers.model import Container, Pod
+from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_change, fate_of_deletion
-from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
-from pilothouse_server.containers.program_status import program_names
+from pilothouse_server.containers.pods.service import PodCalls, describe
 from pilothouse_server.containers.revisions import DesiredFields, RollbackChoice, not_restored, revised
 from pilothouse_server.containers.workload_rules import replacing, scaled
-from pilothouse_server.errors import invalid, missing, not_found
+from pilothouse_server.errors import missing, not_found
 from pilothouse_server.guard.model import Keys
-from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.revisions.operations import list_revisions
-from pilothouse_server.rpc import redaction, wire
+from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
@@ -88,7 +82,7 @@ _RUNS = ListAnswer(pb.ListRunsResponse, "runs")
 _IMAGES = ListAnswer(pb.ListImagesResponse, "images")
 
 
-class ContainerService:
+class ContainerService(PodCalls):
     """Serves `pilothouse.container.v1.ContainerService`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ContainerService"]
@@ -101,11 +95,9 @@ class ContainerService:
         import_containers: ImportContainers,
         keys: Keys,
     ) -> None:
+        super().__init__(page_key, connect, keys)
         self._watches = watches
-        self._page_key = page_key
-        self._connect = connect
         self._import_containers = import_containers
-        self._keys = keys
         self._facts = FactsCache()
 
     async def CreateContainer(
@@ -301,7 +293,7 @@ class ContainerService:
         """Lists the runs of a Job."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-            _describe(call, found)
+            describe(call, found)
             refuse_without_runs(found)
             page = wire.page_request(call, self._page_key, found.uid)
             runs, next_page = await operations.list_runs(transaction, found, page)
@@ -311,7 +303,7 @@ class ContainerService:
         """Lists the pods of a container."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-            _describe(call, found)
+            describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid)
             pods, next_page = await operations.list_observed_pods(transaction, found.id, page)
         return await _PODS.rendered(pods, messages.pod_to_proto(found), next_page)
@@ -320,7 +312,7 @@ class ContainerService:
         """Lists the revisions of a container."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-            _describe(call, found)
+            describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid, str(request.number))
             revisions, next_page = await list_revisions(
                 transaction, revised(found), DesiredFields, page, request.number
@@ -366,114 +358,10 @@ class ContainerService:
         """Lists the history of a container's status."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
-            _describe(call, found)
+            describe(call, found)
             page = wire.page_request(call, self._page_key, found.uid)
             changes, next_page = await operations.list_history(transaction, found.id, page)
         return await _HISTORY.rendered(changes, messages.STATUS_CHANGE.to_proto, next_page)
-
-    async def StreamLogs(
-        self, request: pb.StreamLogsRequest, call: Call
-    ) -> AsyncIterator[pb.StreamLogsResponse]:
-        """Streams the logs of one container or of several."""
-        if bool(request.name) == bool(request.label_selector):
-            raise invalid("name", "exactly one of name and label_selector must be set", reason="REQUIRED")
-        if request.previous and request.follow:
-            raise invalid("previous", "is not allowed with follow: that log has ended")
-        if request.init_container and request.program:
-            raise invalid("program", "takes the place of init_container: give one of them")
-        of_program = request.program or request.init_container
-        bound_to = "\x00".join(
-            (
-                str(call.user_id),
-                request.namespace,
-                request.name,
-                request.label_selector,
-                request.pod,
-                of_program,
-                str(request.previous),
-                *([str(request.run)] if request.run else []),
-            )
-        )
-        positions = positions_of(self._page_key, bound_to, request.resume_token)
-
-        async def find_pods() -> Sequence[tuple[Container, Pod]]:
-            async with call.read() as transaction:
-                found = await _containers_of(call, transaction, request)
-                if len(found) == 1:
-                    _describe(call, found[0])
-                pairs = await _pods_of(transaction, found, request.run)
-            return [pair for pair in pairs if request.pod in ("", pair[1].name)]
-
-        pods = await find_pods()
-        if request.pod and not pods:
-            raise not_found("pod", request.pod)
-        query = LogQuery(
-            program=of_program,
-            follow=request.follow,
-            previous=request.previous,
-            since=wire.moment(request.since_time) if request.HasField("since_time") else None,
-            tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
-        )
-        stream = LogStream(self._connect, find_pods, query, positions)
-        choice = _choice(request, pods)
-        if request.follow or choice:
-            # It may be long until there is a line, and a caller wants to know that the stream is there.
-            call.resume_token = position_token(self._page_key, bound_to, positions)
-            yield messages.log_answer((), pods=len(pods), resume_token=call.resume_token, programs=choice)
-        async with contextlib.aclosing(stream.batches()) as batches:
-            async for batch in batches:
-                call.resume_token = position_token(self._page_key, bound_to, stream.positions)
-                yield messages.log_answer(batch, pods=stream.pods, resume_token=call.resume_token)
-
-    async def Exec(
-        self, requests: AsyncIterator[pb.ExecRequest], call: Call
-    ) -> AsyncIterator[pb.ExecResponse]:
-        """Runs a program in a container."""
-        start: pb.ExecStart = call.request.start
-        messages.check_start(start)
-        async with call.read() as transaction:
-            found = await operations.locate(transaction, start.namespace, start.name)
-            pods = await operations.list_pods(transaction, found.id)
-        _describe(call, found)
-        call.describe(command=redaction.arguments(start.command))
-        if start.program and not any(each.name == start.program for _, each in found.programs()):
-            # A program of others may have rights that nobody was allowed.
-            own = ", ".join(each.name for _, each in found.programs())
-            raise invalid(
-                "start.program",
-                f'container "{found.name}" has no program "{start.program}": it has {own}',
-            )
-
-        def check_power() -> None:
-            """A program has the rights of its container."""
-            guarding.refuse_power(found, self._keys.guarded, call.may(start.namespace))
-
-        check_power()
-        call.on_renewed = check_power
-        pod = operations.ready_pod(pods, start.pod, start.name)
-        call.describe(pod=pod.name)
-        try:
-            running = program(
-                await self._connect(found.cluster_name),
-                found.kubernetes_namespace,
-                pod.name,
-                container=start.program or found.spec.pod_container_name,
-                command=list(start.command),
-                stdin=start.stdin,
-                tty=start.tty,
-            )
-            async with running as opened:
-                if start.HasField("terminal_size"):
-                    # Before all else, or the program would begin without.
-                    await opened.resize(start.terminal_size.width, start.terminal_size.height)
-                yield pb.ExecResponse(started=pb.ExecStarted(pod=pod.name))
-                async with contextlib.aclosing(
-                    messages.exec_answers(call, start, requests, opened)
-                ) as outputs:
-                    async for output in outputs:
-                        yield output
-        except ClusterError as error:
-            raise caller_error(error, found.cluster_name) from None
 
     async def _answer(
         self, call: Call, container: Container, collected: list[ObjectWarning] | None = None
@@ -534,48 +422,6 @@ async def _target(call: Call) -> operations.Target:
     return await call.transaction() if call.validate_only else call.draft()
 
 
-def _describe(call: Call, container: Container) -> None:
-    call.describe(resource_id=container.id, resource_uid=container.uid, namespace_id=container.namespace_id)
-
-
 def _described(call: Call, container: Container) -> pb.Container:
-    _describe(call, container)
+    describe(call, container)
     return messages.CACHE.rendered_message(container)
-
-
-def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]) -> list[str]:
-    """Returns the programs that a log could be of, the one that is read first; empty if there is no choice."""
-    if not pods or not request.name or request.program or request.init_container:
-        return []
-    names = program_names(pods[0][0])
-    return names if len(names) > 1 else []
-
-
-async def _pods_of(
-    transaction: ReadTransaction, found: Sequence[Container], run: int
-) -> Sequence[tuple[Container, Pod]]:
-    """The pods of containers, of a run alone if it is not 0. Raises NotFound if none has such a run."""
-    pairs = [(item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)]
-    if not run:
-        return pairs
-    names = {item.id: await operations.find_run_name(transaction, item, run) for item in found}
-    if not any(names.values()):
-        raise not_found("run", str(run))
-    return [(item, pod) for item, pod in pairs if pod.revision == names[item.id]]
-
-
-async def _containers_of(
-    call: Call, transaction: ReadTransaction, request: pb.StreamLogsRequest
-) -> Sequence[Container]:
-    """The containers whose logs are asked for."""
-    if request.name:
-        return [await operations.locate(transaction, request.namespace, request.name)]
-    namespace_id = await named_namespace(call, transaction, request.namespace)
-    found: list[Container] = []
-    async for item in operations.stream(
-        transaction, namespace_id=namespace_id, selector=wire.label_selector(request.label_selector)
-    ):
-        found.append(item)
-        if len(found) > MOST_CONTAINERS:
-            raise invalid("label_selector", f"selects over {MOST_CONTAINERS} containers: select fewer")
-    return found

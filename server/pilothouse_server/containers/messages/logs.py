@@ -16,23 +16,36 @@ def log_entry(entry: Entry) -> pb.LogEntry:
     return pb.LogEntry(
         container=entry.container,
         pod=entry.pod,
+        program=entry.program,
         timestamp=Timestamp(seconds=seconds, nanos=nanos) if entry.line.nanoseconds else None,
         line=entry.line.text,
     )
 
 
 def log_answer(
-    batch: Sequence[Entry | Problem], *, pods: int, resume_token: str, programs: Sequence[str] = ()
+    batch: Sequence[Entry | Problem],
+    *,
+    pods: int,
+    resume_token: str,
+    several: bool,
+    programs: Sequence[str] = (),
 ) -> pb.StreamLogsResponse:
     """Returns some lines, and the problems that keep others from coming."""
     return pb.StreamLogsResponse(
         entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
         problems=[
-            pb.LogProblem(container=item.container, pod=item.pod, reason=item.reason, message=item.message)
+            pb.LogProblem(
+                container=item.container,
+                pod=item.pod,
+                program=item.program,
+                reason=item.reason,
+                message=item.message,
+            )
             for item in batch
             if isinstance(item, Problem)
         ],
         pods=pods,
         resume_token=resume_token,
         programs=programs,
+        several=several or pods > 1,
     )

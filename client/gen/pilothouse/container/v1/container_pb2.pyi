@@ -5163,6 +5163,8 @@ class StreamLogsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    PROGRAMS_FIELD_NUMBER: _builtins.int
+    ALL_PROGRAMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -5178,7 +5180,7 @@ class StreamLogsRequest(_message.Message):
     previous: _builtins.bool
     """Returns the log of the run before the last restart; not with `follow`."""
     tail_lines: _builtins.int
-    """Returns only the last lines of each pod; unset means all."""
+    """Returns only the last lines of each log; unset means all."""
     resume_token: _builtins.str
     """Token of an earlier response. The stream continues exactly after it; the other fields except `since_time` and
     `tail_lines` must be unchanged.
@@ -5187,9 +5189,15 @@ class StreamLogsRequest(_message.Message):
     """Name of one program of the pods: a sidecar, an init container, or the main one, which is the default."""
     run: _builtins.int
     """Number of a run of the Job: only the logs of its pods. Default all that are there."""
+    all_programs: _builtins.bool
+    """The logs of all programs of the pods. It takes the place of `program` and `programs`."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """Returns only lines written since then, to the second."""
+
+    @_builtins.property
+    def programs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of several programs of the pods, whose lines are interleaved. It takes the place of `program`."""
 
     def __init__(
         self,
@@ -5206,10 +5214,12 @@ class StreamLogsRequest(_message.Message):
         resume_token: _builtins.str = ...,
         program: _builtins.str = ...,
         run: _builtins.int = ...,
+        programs: _abc.Iterable[_builtins.str] | None = ...,
+        all_programs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "resume_token", b"resume_token", "run", b"run", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "all_programs", b"all_programs", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "programs", b"programs", "resume_token", b"resume_token", "run", b"run", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
@@ -5227,12 +5237,15 @@ class LogEntry(_message.Message):
     POD_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Name of the container."""
     pod: _builtins.str
     """Name of the pod."""
     line: _builtins.bytes
     """The line without its end; at most 256 KiB, longer ones are cut."""
+    program: _builtins.str
+    """Name of the program."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """Time when the line was written by the node's clock, to the nanosecond."""
@@ -5244,10 +5257,11 @@ class LogEntry(_message.Message):
         pod: _builtins.str = ...,
         timestamp: _timestamp_pb2.Timestamp | None = ...,
         line: _builtins.bytes = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "line", b"line", "pod", b"pod", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "line", b"line", "pod", b"pod", "program", b"program", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5263,6 +5277,7 @@ class LogProblem(_message.Message):
     POD_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Name of the container."""
     pod: _builtins.str
@@ -5271,6 +5286,8 @@ class LogProblem(_message.Message):
     """`CLUSTER_REFUSED`: there is no such log, or not yet. `CLUSTER_UNAVAILABLE`: the cluster does not respond."""
     message: _builtins.str
     """The cluster's own words."""
+    program: _builtins.str
+    """Name of the program."""
     def __init__(
         self,
         *,
@@ -5278,10 +5295,11 @@ class LogProblem(_message.Message):
         pod: _builtins.str = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "message", b"message", "pod", b"pod", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "message", b"message", "pod", b"pod", "program", b"program", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5298,10 +5316,15 @@ class StreamLogsResponse(_message.Message):
     PROBLEMS_FIELD_NUMBER: _builtins.int
     PODS_FIELD_NUMBER: _builtins.int
     PROGRAMS_FIELD_NUMBER: _builtins.int
+    SEVERAL_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Token to continue after these lines."""
     pods: _builtins.int
     """Number of pods that are read at present."""
+    several: _builtins.bool
+    """Whether lines of several logs may come: of several containers, programs or pods, also of pods that are still to be
+    made. The same in each response.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """Lines of each pod in their order; pods are interleaved."""
@@ -5326,10 +5349,11 @@ class StreamLogsResponse(_message.Message):
         problems: _abc.Iterable[Global___LogProblem] | None = ...,
         pods: _builtins.int = ...,
         programs: _abc.Iterable[_builtins.str] | None = ...,
+        several: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "pods", b"pods", "problems", b"problems", "programs", b"programs", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "pods", b"pods", "problems", b"problems", "programs", b"programs", "resume_token", b"resume_token", "several", b"several"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Calls that reach into the pods of a container."""
