@@ -117,6 +117,29 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     assert step >= least
 
 
+async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here: World) -> None:
+    """Nothing observes here, so each request is accepted."""
+    client = await here.connect("local")
+    await here.namespace()
+    settings = CronJobSettings(schedule="0 0 1 1 *", max_concurrent=2)
+    behavior = {"simulate.pilothouse.dev/behavior": "run"}
+
+    def jobs() -> set[str]:
+        return {job["metadata"]["name"] for job in here.cluster.store.list(JOBS, "shop")}
+
+    async with next_server(here, client):
+        await here.create(spec=ContainerSpec(workload=settings, pod_annotations=behavior))
+        await settled(here)
+        for _ in range(3):
+            await ran(here)
+        await settled(here)
+        assert jobs() == {"web-run-1", "web-run-2"}
+        here.cluster.store.delete(JOBS, "shop", "web-run-1")
+        await here.update(image="busybox:1.38")
+        await poll_until(here.seen, lambda row: row is not None and not row.reconciling)
+        assert jobs() == {"web-run-2", "web-run-3"}
+
+
 async def test_a_job_that_its_ttl_removed_unseen_has_failed_and_is_not_made_again(here: World) -> None:
     """Nothing observes here; that the Job was there is all that an observer has written."""
     client = await here.connect("local")

@@ -24,11 +24,12 @@ from pilothouse_server.containers.job_status import (
     ContainerRun,
     RunState,
     most_concurrent,
+    run_name,
     run_of,
 )
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import CronJobSettings
-from pilothouse_server.kubernetes.objects import Job
+from pilothouse_server.kubernetes.objects import Job, KubernetesObject
 from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.kubernetes.set_objects import CronJob
 from pilothouse_server.values import InvalidValueError
@@ -69,6 +70,23 @@ def is_full(settings: CronJobSettings, jobs: Iterable[Job]) -> bool:
     if settings.concurrency in ("", ALLOW):
         return len(active) >= most_concurrent(settings)
     return any(job.metadata.annotation(RUN) for job in active)
+
+
+def runs_to_begin(container: Container, cron_job: KubernetesObject, jobs: Iterable[Job]) -> range:
+    """Returns the numbers of requested runs that begin now: those that fit next to the runs that are active.
+
+    A request is accepted by what was observed last, so two in quick succession may be one more than are allowed. The
+    rest waits until a run has ended. With `Replace` none waits.
+    """
+    settings = container.spec.workload
+    assert isinstance(settings, CronJobSettings)
+    met = cron_job.metadata.annotation(RUN)
+    requested = range((int(met) if met.isdecimal() else 1) + 1, container.spec.run + 1)
+    if settings.concurrency == REPLACE or not requested:
+        return requested
+    names = {run_name(container, number) for number in requested}
+    others = [job for job in active_jobs(jobs) if job.metadata.name not in names]
+    return requested[: max(most_concurrent(settings) - len(others), 0)]
 
 
 def refusal_of_run(container: Container) -> str:

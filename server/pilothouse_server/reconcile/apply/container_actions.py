@@ -287,7 +287,7 @@ async def _as_wanted(
             return None
     manifest = manifests.workload(container, replicas_set=_replicas_set(container))
     if type_.scheduled:
-        manifest = await cron_jobs.manifest_now(client, container)
+        manifest = await cron_jobs.manifest_now(client, container, workload)
     if type_.states_replicas:
         manifest = await stateful_sets.own_replicas(client, container, manifest)
     if not await drift.is_untouched(client, type_.resource, manifest):

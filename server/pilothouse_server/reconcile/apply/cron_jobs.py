@@ -8,7 +8,8 @@ were met. So that no request is met twice and none is lost, whichever step is th
     2  the CronJob is applied, with the new number
     3  the Job gets its owner, and begins
 
-While as many runs are active as are allowed, the CronJob is suspended (`schedule_status.is_full`).
+While as many runs are active as are allowed, the CronJob is suspended (`schedule_status.is_full`), and requests wait
+(`runs_to_begin`).
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ from pilothouse_manifests.cron_jobs import REPLACE
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.job_status import RUN, run_name
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.schedule_status import active_jobs, is_full
+from pilothouse_server.containers.schedule_status import active_jobs, is_full, runs_to_begin
 from pilothouse_server.containers.workload_settings import CronJobSettings
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict
-from pilothouse_server.kubernetes.objects import JOBS, Job, Manifest, WorkloadObject
+from pilothouse_server.kubernetes.objects import JOBS, Job, KubernetesObject, Manifest, WorkloadObject
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.set_objects import CRON_JOBS
 from pilothouse_server.reconcile.apply.drift import Drift
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 
 
-async def manifest_now(client: LeasedClient, container: Container) -> Manifest:
+async def manifest_now(
+    client: LeasedClient, container: Container, present: KubernetesObject | None
+) -> Manifest:
     """Returns the CronJob as it shall be, by the Jobs that are there. Raises ClusterError."""
-    settings = container.spec.workload
-    assert isinstance(settings, CronJobSettings)
-    return manifests.workload(container, held=is_full(settings, await _jobs(client, container)))
+    jobs = await _jobs(client, container)
+    begun = container.spec.run if present is None else _begun(container, present, jobs)
+    return _manifest(container, jobs, begun)
 
 
 async def write(
@@ -39,28 +42,46 @@ async def write(
 ) -> WorkloadObject:
     """Brings the CronJob to the desired state, and starts the requested runs. Raises ClusterError, LeaseLost."""
     if present is None:
-        manifest = await manifest_now(client, container)
+        manifest = await manifest_now(client, container, None)
         if not container.observed.deployment_name:
             # It was not there before, so no request was met.
             manifest["metadata"]["annotations"][RUN] = "1"
         present = await drift.apply(client, CRON_JOBS, manifest, present=False)
-    met = present.metadata.annotation(RUN)
-    requested = range((int(met) if met.isdecimal() else 1) + 1, container.spec.run + 1)
-    if requested:
+    jobs = await _jobs(client, container)
+    begun = _begun(container, present, jobs)
+    if requested := runs_to_begin(container, present, jobs):
         await _prepare(client, container, requested, drift)
-    manifest = await manifest_now(client, container)
-    written = await drift.apply(client, CRON_JOBS, manifest, present=True)
-    for job in await _jobs(client, container):
-        if job.metadata.annotation(RUN) and not job.metadata.owner_references:
+        jobs = await _jobs(client, container)
+    written = await drift.apply(client, CRON_JOBS, _manifest(container, jobs, begun), present=True)
+    for job in jobs:
+        number = job.metadata.annotation(RUN)
+        if number.isdecimal() and int(number) <= begun and not job.metadata.owner_references:
             await _begin(client, container, job, written)
     return written
 
 
-async def _prepare(client: LeasedClient, container: Container, requested: range, drift: Drift) -> None:
-    """Makes the Jobs of requested runs, suspended. With `Replace` they take the place of those that are active."""
+def _manifest(container: Container, jobs: tuple[Job, ...], begun: int) -> Manifest:
     settings = container.spec.workload
+    assert isinstance(settings, CronJobSettings)
+    manifest = manifests.workload(container, held=is_full(settings, jobs))
+    manifest["metadata"]["annotations"][RUN] = str(begun)
+    return manifest
+
+
+def _begun(container: Container, present: KubernetesObject, jobs: tuple[Job, ...]) -> int:
+    """Returns the number up to which requests are met, with those that begin now."""
+    met = present.metadata.annotation(RUN)
+    return max(runs_to_begin(container, present, jobs), default=int(met) if met.isdecimal() else 1)
+
+
+async def _prepare(client: LeasedClient, container: Container, requested: range, drift: Drift) -> None:
+    """Makes the Jobs of requested runs, suspended; with `Replace` that of the newest, in place of the active ones."""
+    settings = container.spec.workload
+    replaces = isinstance(settings, CronJobSettings) and settings.concurrency == REPLACE
+    if replaces:
+        requested = requested[-1:]
     names = {run_name(container, number) for number in requested}
-    if isinstance(settings, CronJobSettings) and settings.concurrency == REPLACE:
+    if replaces:
         for job in active_jobs(await _jobs(client, container)):
             if job.metadata.name not in names:
                 await client.delete(JOBS, container.namespace_ref, job.metadata.name, uid=job.metadata.uid)

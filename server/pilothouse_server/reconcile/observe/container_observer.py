@@ -24,7 +24,12 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.job_status import ContainerRun, run_end, runs_of
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
-from pilothouse_server.containers.schedule_status import in_order, runs_of_schedule, shall_be_suspended
+from pilothouse_server.containers.schedule_status import (
+    in_order,
+    runs_of_schedule,
+    runs_to_begin,
+    shall_be_suspended,
+)
 from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, lists_runs, workload_type
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
@@ -264,11 +269,16 @@ class ContainerObserver(StatusObserver):
         return found
 
     def _is_suspended_wrongly(self, container: Container) -> bool:
-        """Whether as many runs of a CronJob are active as may be, and its schedule goes on; or the other way round."""
+        """Whether as many runs of a CronJob are active as may be, and its schedule goes on; or the other way round.
+
+        Then a run that was requested may begin, too.
+        """
         found = self._workload(container)
         if not isinstance(found, CronJob) or container.observed_generation < container.generation:
             return False
-        return found.spec.suspend != shall_be_suspended(container, found.jobs)
+        return found.spec.suspend != shall_be_suspended(container, found.jobs) or bool(
+            runs_to_begin(container, found, found.jobs)
+        )
 
     async def _write_runs(
         self,
