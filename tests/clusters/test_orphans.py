@@ -311,6 +311,60 @@ async def test_a_service_of_its_own_is_imported_kept_or_deleted(restored: Restor
     assert (dict(front.labels), dict(front.selector)) == ({"tier": "front"}, {"app": "web"})
 
 
+@pytest.mark.full
+async def test_jobs_and_cron_jobs_are_imported_with_their_runs(restored: Restored) -> None:
+    calls = restored.server.admin.containers
+    job = container_pb2.JobSettings(backoff_limit=0)
+    schedule = container_pb2.CronJobSettings(schedule="0 0 1 1 *", job=job)
+    given: dict[str, dict[str, Any]] = {"once": {"job": job}, "nightly": {"cron_job": schedule}}
+    uids = {}
+
+    async def ran(name: str, *runs: str) -> None:
+        async def ended() -> list[str]:
+            found = [run async for run in calls.list_runs(namespace="shop", name=name)]
+            return [run.name for run in found if run.status == container_pb2.CONTAINER_STATUS_SUCCEEDED]
+
+        await poll_until(ended, lambda names: names == list(runs), what=f"the runs of {name}")
+
+    for name, kind in given.items():
+        container = container_pb2.Container(
+            name=name,
+            image="busybox:1.37",
+            pod_annotations={"simulate.pilothouse.dev/behavior": "exit:0"},
+            **kind,
+        )
+        uids[name] = (await calls.create(namespace="shop", container=container)).uid
+    await ran("once", "once")
+    await calls.run(namespace="shop", name="once")
+    await ran("once", "once-2", "once")
+    await calls.run(namespace="shop", name="nightly")
+    await ran("nightly", "nightly-run-1")
+    await restored.go_back()
+
+    async def listed() -> set[tuple[str, str]]:
+        found = restored.namespaces.list_orphans(cluster_name="local")
+        return {(orphan.kind, orphan.name) async for orphan in found}
+
+    jobs = {("Job", "once"), ("Job", "once-2"), ("Job", "nightly-run-1"), ("CronJob", "nightly")}
+    await poll_until(listed, lambda found: jobs <= found, what="the Jobs as orphans")
+    answer = await restored.resolve(pb.ORPHAN_ACTION_IMPORT, all=True)
+    imported = {each.imported_as: list(each.problems) for each in answer.results}
+    assert imported["container shop/once"] == imported["container shop/nightly"] == []
+    assert not any(imported.values()), imported
+    assert (answer.undecided, answer.deletion_held) == (0, False)
+    for name, uid in uids.items():
+        assert (await calls.get(namespace="shop", name=name)).uid == uid
+    await ran("once", "once-2", "once")
+    await ran("nightly", "nightly-run-1")
+    for name, runs in (
+        ("once", ("once-3", "once-2", "once")),
+        ("nightly", ("nightly-run-2", "nightly-run-1")),
+    ):
+        await calls.run(namespace="shop", name=name)
+        await ran(name, *runs)
+    assert await listed() == set()
+
+
 async def test_a_service_that_selects_by_our_label_names_its_container_again(restored: Restored) -> None:
     assert restored.server.cluster is not None
     store, uids = restored.server.cluster.store, {name: str(uuid4()) for name in ("named", "lost")}

@@ -30,6 +30,7 @@ from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, service_type
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
 from pilothouse_manifests.table import SERVICE_PORT, key_of
 from pilothouse_manifests.volumes import DNS_LABEL
+from pilothouse_server.containers.job_status import RUN
 from pilothouse_server.containers.manifests import NO_NODE, is_platforms
 from pilothouse_server.containers.model import (
     Container,
@@ -127,10 +128,12 @@ def convert(
     described = msgspec.convert({**_NOBODYS, **main.values, "spec": main.values}, Container)
     taken_over, ports, left_alone = _services(services, pod_labels, described.ports, orphans)
     is_orphan = metadata.get("uid") in orphans
+    run = int((metadata.get("annotations") or {}).get(RUN, 1)) if is_orphan else 1
+    name = kubernetes_name.removesuffix(f"-{run}") if type_.runs and run > 1 else kubernetes_name
     container = msgspec.structs.replace(
         described,
         uid=str((metadata.get("labels") or {}).get(CONTAINER_UID, "")) if is_orphan else "",
-        name=_name(kubernetes_name, problems),
+        name=_name(name, problems),
         namespace_ref=NamespaceRef(kubernetes_name=str(metadata.get("namespace", ""))),
         kubernetes_name=kubernetes_name,
         ports=(*described.ports, *ports),
@@ -147,6 +150,7 @@ def convert(
             pod_annotations=_without_platforms(pod_annotations),
             selector=_without_platforms(selector.get("matchLabels") or {}),
             workload=msgspec.convert({"type": type_.name, **rollout.get(type_.name, {})}, type_.settings),
+            run=run,
             empty_dirs=main.empty_dirs,
             pod_volumes=main.pod_volumes,
             extra_fields=extra_fields,

@@ -81,7 +81,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """A workload that was examined. `container` None: it is not imported, `problems` are the reasons.
 
     `deployment`: its name on the cluster. `notes`: remarks on a workload that is imported. `created`: the objects of
-    `discovered` that were created with it. `uid`: that of an orphan, which keeps it; empty: a new one.
+    `discovered` that were created with it. `uid`: that of an orphan, which keeps it; empty: a new one. `runs_of`: the
+    name of the CronJob whose run it is.
     """
 
     deployment: str
@@ -92,6 +93,7 @@ class Candidate(msgspec.Struct, frozen=True):
     created: Created = Created()
     uid: str = ""
     kind: WorkloadKind = "deployment"
+    runs_of: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -350,7 +352,7 @@ async def _candidate(
     owners = msgspec.convert(live["metadata"].get("ownerReferences") or [], list[OwnerReference])
     if _is_run(owners):
         words = f"it is a run of CronJob {owners[0].name}: import that"
-        return Candidate(name, problems=(f"metadata.ownerReferences: {words}",))
+        return Candidate(name, problems=(f"metadata.ownerReferences: {words}",), runs_of=owners[0].name)
     converted = convert(live, services, theirs.orphans)
     if converted.problems:
         return Candidate(name, problems=converted.problems)

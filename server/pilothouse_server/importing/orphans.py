@@ -53,7 +53,8 @@ class FoundConfig(msgspec.Struct, frozen=True):
 class FoundInNamespace(msgspec.Struct, frozen=True):
     """The orphans in one namespace: workloads, then config maps and secrets, then Services of their own.
 
-    `services`: those that are imported by themselves; `others`: the rest, with the reasons.
+    `services`: those that are imported by themselves; `others`: the rest, with the reasons. `runs`: those of the
+    others that come along with a workload, as its runs.
     """
 
     namespace: Namespace
@@ -62,6 +63,7 @@ class FoundInNamespace(msgspec.Struct, frozen=True):
     services: tuple[tuple[OrphanedObject, ServiceCandidate], ...]
     others: tuple[Resolved, ...]
     may: May
+    runs: tuple[tuple[OrphanedObject, Candidate], ...] = ()
 
 
 class FoundOrphans:
@@ -96,11 +98,11 @@ class FoundOrphans:
                 item.may,
             )
             imported = [
-                _resolved(item.namespace, orphan, candidate)
+                _resolved(item.namespace, orphan, candidate, item.runs)
                 for (orphan, _), candidate in zip(item.workloads, taken, strict=True)
             ]
             resolved += imported
-            # The Services of a container come with it.
+            # The Services and the runs of a container come with it.
             came_along = {key for each in imported for key in each.taken}
             resolved += [each for each in item.others if _key(each.orphan) not in came_along]
             resolved += [await self._config(transaction, item.namespace, each) for each in item.configs]
@@ -199,12 +201,14 @@ class OrphanImports:
             candidates = await operations.discover(self._connect, namespace, wanted, existing, may, listed)
             shown = [messages.shown(operations.without_guarded(each, self._keys)) for each in candidates]
             workloads += zip(of_kind, shown, strict=True)
+        workloads, runs = _without_runs(workloads)
         configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
         found = await self._configs(namespace, configs, existing, may, listed)
         here = {each.uid: each.container.name for _, each in workloads if each.container is not None}
         known = services.Orphans(listed, existing.containers | here)
         standing, others = await self._standing(namespace, orphans, may, known)
-        return FoundInNamespace(namespace, tuple(workloads), found, standing, others, may)
+        others += tuple(Resolved(orphan, problems=each.problems) for orphan, each in runs)
+        return FoundInNamespace(namespace, tuple(workloads), found, standing, others, may, tuple(runs))
 
     async def _standing(
         self,
@@ -274,7 +278,35 @@ def _needs(permission: str, namespace: Namespace) -> str:
     return f'permission {permission} is needed in namespace "{namespace.name}" to import it'
 
 
-def _resolved(namespace: Namespace, orphan: OrphanedObject, candidate: Candidate) -> Resolved:
+def _without_runs(
+    workloads: Sequence[tuple[OrphanedObject, Candidate]],
+) -> tuple[list[tuple[OrphanedObject, Candidate]], list[tuple[OrphanedObject, Candidate]]]:
+    """Returns the workloads, and the Jobs that are runs of another one: of a CronJob, or former ones of a Job."""
+    newest: dict[str, int] = {}
+    for _, each in workloads:
+        if each.container is not None and each.kind == "job":
+            newest[each.uid] = max(newest.get(each.uid, 0), each.container.spec.run)
+    kept, runs = [], []
+    for orphan, each in workloads:
+        if each.runs_of:
+            runs.append((orphan, each))
+        elif each.kind == "job" and each.container is not None and each.container.spec.run < newest[each.uid]:
+            words = f"it is a former run of {each.container.name}: import the newest"
+            former = msgspec.structs.replace(
+                each, container=None, problems=(words,), runs_of=each.container.name
+            )
+            runs.append((orphan, former))
+        else:
+            kept.append((orphan, each))
+    return kept, runs
+
+
+def _resolved(
+    namespace: Namespace,
+    orphan: OrphanedObject,
+    candidate: Candidate,
+    runs: Sequence[tuple[OrphanedObject, Candidate]],
+) -> Resolved:
     container = candidate.container
     if container is None:
         return Resolved(orphan, problems=candidate.problems)
@@ -289,6 +321,7 @@ def _resolved(namespace: Namespace, orphan: OrphanedObject, candidate: Candidate
         "ServiceAccount": [container.spec.service_account] if container.spec.service_account else [],
     }
     taken = [(kind, where, name) for kind, names in named.items() for name in names]
+    taken += [_key(each) for each, run in runs if run.runs_of in (container.kubernetes_name, container.name)]
     return Resolved(
         orphan,
         imported_as=f"container {namespace.name}/{container.name}",

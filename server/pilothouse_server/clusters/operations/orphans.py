@@ -26,7 +26,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
 # Kinds that can be imported by themselves; all others come with a workload that needs them.
-IMPORTABLE = ("Deployment", "StatefulSet", "DaemonSet", "ConfigMap", "Secret", "Service")
+IMPORTABLE = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ConfigMap", "Secret", "Service")
 MOST_IMPORTED = 100
 
 _NOT_DELETED: Mapping[str, str] = {
@@ -41,6 +41,8 @@ _NOT_IMPORTED: Mapping[str, str] = {
     "PersistentVolumeClaim": "it is imported with the workload that mounts it",
     "ServiceAccount": "it is imported with the workload that names it",
 }
+
+_CARRIED = "a carried object is not imported with its uid: delete it, and create it again with CreateObject"
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -129,7 +131,7 @@ def not_importable(orphan: OrphanedObject) -> Resolved | None:
     """Why an orphan is not imported by itself; None where it may be."""
     if orphan.kind in IMPORTABLE:
         return None
-    return Resolved(orphan, problems=(_NOT_IMPORTED[orphan.kind],))
+    return Resolved(orphan, problems=(_NOT_IMPORTED.get(orphan.kind, _CARRIED),))
 
 
 async def take(transaction: Transaction, cluster: Cluster, resolved: Sequence[Resolved]) -> None:

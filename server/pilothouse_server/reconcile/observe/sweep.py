@@ -187,8 +187,9 @@ class Sweep:
         async with self._cluster.store.system_read() as transaction:
             ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
             used = await container_status.service_accounts(transaction, self._cluster.name)
+            unknown = await _unknown(transaction, container_status.known_uids, CONTAINER_UID, workloads)
             found = [
-                *await _unknown(transaction, container_status.known_uids, CONTAINER_UID, workloads),
+                *unknown,
                 *await _unknown(
                     transaction,
                     service_status.known_service_uids,
@@ -212,6 +213,12 @@ class Sweep:
                 NAMESPACE_UID,
                 [(NAMESPACES, each) for each in self._observer.namespaces.values()],
             )
+        for uid in {container_uid(each) for _, each in workloads} - {
+            container_uid(each) for _, each in unknown
+        }:
+            if uid in self._observer.unknown:
+                # It was imported since, and nothing on the cluster may have changed.
+                self._observer.mark(uid)
         orphans = {
             self._orphan(resource, item, ours): resource
             for resource, item in found
