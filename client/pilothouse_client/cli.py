@@ -59,6 +59,8 @@ VERBS = {
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),
     "images": ("images:app", "Images that containers use."),
     "describe": ("describe:describe", "All about a resource: wanted and observed, events, changes."),
+    "wait": ("wait:wait", "Wait until resources are in a state."),
+    "rollout": ("rollout:app", "The newest change of a container: status, history, undo."),
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
     "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),

@@ -17,6 +17,8 @@ from pilothouse_client.commands.description import (
     describe_events,
     describe_message,
 )
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.wait import wish_of
 
 DIGEST = "docker.io/library/nginx@sha256:" + "0123456789abcdef" * 4
 
@@ -145,6 +147,26 @@ def test_a_condition_without_a_message_has_one_line() -> None:
 
 def test_each_noun_of_the_command_can_be_described() -> None:
     # They have no page of their own: a list says all of them.
-    without = {"contexts", "grants", "api-keys", "service-accounts", "audit", "token", "totp"}
+    without = {"contexts", "grants", "api-keys", "service-accounts", "audit", "token", "totp", "rollout"}
     groups = {verb for verb, (place, _) in VERBS.items() if place.endswith(":app")}
     assert groups - without - {"objects"} == set(NOUNS)
+
+
+def test_a_wish_is_read_in_kubectls_words_too_and_met_once_the_cluster_has_the_generation() -> None:
+    found = container()
+    for text, met in (
+        ("condition=RolledOut=false", True),
+        ("condition=rolledout", False),
+        ("status=crash-loop-back-off", True),
+        ("CRASH_LOOP_BACK_OFF", True),
+        ("running", False),
+        ("create", True),
+        ("delete", False),
+    ):
+        found.observed_generation = found.generation
+        assert wish_of(text).is_met(found) is met, text
+        found.observed_generation = found.generation - 1
+        assert wish_of(text).is_met(found) is (text == "create"), text
+    for text in ("", "condition=", "status=", "jsonpath={.a}=b"):
+        with pytest.raises(CommandError, match="--for takes status=STATUS"):
+            wish_of(text)

@@ -1,4 +1,4 @@
-"""`describe` against a server: each noun, with its events, its revisions and the calls that changed it."""
+"""`describe`, `wait`, `rollout` and what `update` prints, against a server."""
 
 from __future__ import annotations
 
@@ -73,3 +73,54 @@ async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
         True,
     )
     assert (await shell.run("describe", "container", "missing", "-n", namespace)).code == 6
+
+
+async def test_update_prints_what_it_changes_and_rollout_follows_it_and_takes_it_back(
+    shared_server: Server, tmp_path: Path
+) -> None:
+    admin, namespace = shared_server.admin, "rolled"
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
+    await admin.containers.create(
+        namespace=namespace, container=pb.Container(name="menu", image="cafe/menu:2.53")
+    )
+    shell = await logged_in(shared_server, tmp_path)
+    here = ("-n", namespace)
+    waited = await shell.run("wait", "deploy", "menu", "--for=running", *here)
+    assert (waited.code, waited.output) == (0, "container/menu: running\n")
+    dry = await shell.run(
+        "containers", "update", "menu", "--image", "cafe/menu:2.99", "--validate-only", *here
+    )
+    assert dry.errors.splitlines()[:2] == ["menu: image 2.53 -> 2.99", "menu: would roll out"]
+    done = await shell.run("containers", "update", "menu", "--image", "cafe/menu:2.99", *here)
+    assert done.errors.splitlines() == [
+        "menu: image 2.53 -> 2.99",
+        "menu: rolls out; to follow it: pilothouse rollout status menu",
+    ]
+    status = await shell.run("rollout", "status", "deployment/menu", "--stable-for", "0", *here)
+    assert (status.code, status.output) == (0, "menu: rolled out, running, 1 of 1 pods ready\n")
+    # No pod is replaced.
+    labelled = await shell.run("containers", "update", "menu", "--label", "a=b", *here)
+    assert labelled.errors.splitlines() == ['menu: labels none -> {"a":"b"}']
+    same = await shell.run("rollout", "status", "menu", "--no-watch", *here)
+    assert same.code in (0, 10)
+    history = (await shell.succeed("rollout", "history", "menu", *here)).splitlines()
+    assert [line.split("\t")[0] for line in history] == ["REVISION", "3", "2", "1"]
+    undone = await shell.run(
+        "rollout", "undo", "menu", "--to-revision", "1", "--wait", "--stable-for", "0", *here
+    )
+    assert undone.code == 0
+    assert undone.errors.splitlines()[:3] == [
+        "menu: image 2.99 -> 2.53",
+        'menu: labels {"a":"b"} -> none',
+        "menu: rolls out",
+    ]
+    waited = await shell.run("wait", "containers", "menu", "--for", "condition=RolledOut", *here)
+    assert waited.code == 0
+    missing = await shell.run("wait", "svc", "nobody", "--for=condition=Applied", *here)
+    assert (missing.code, missing.errors) == (6, "error: there is no service/nobody\n")
+    assert (await shell.run("wait", "svc", "nobody", "--for=delete", *here)).code == 0
+    late = await shell.run("wait", "container", "menu", "--for=stopped", "--wait-timeout", "0.3", *here)
+    assert late.code == 10
+    assert late.errors.startswith("error: container/menu is not stopped after 0.3 s: it is running")
+    wrong = await shell.run("wait", "container", "menu", "--for=runing", *here)
+    assert (wrong.code, wrong.errors.startswith("error: --for runing: give one of pending, ")) == (2, True)

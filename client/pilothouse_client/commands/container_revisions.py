@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import verbs
+from pilothouse_client.commands.change_report import change_value, change_words, report_changes
 from pilothouse_client.commands.container_actions import goal_of_change
 from pilothouse_client.commands.container_columns import ContainerName, Times, wait_and_show
 from pilothouse_client.commands.invocation import connect
@@ -31,25 +30,9 @@ from pilothouse_client.commands.values import moment
 _SHOWN = 3
 
 
-def _value(text: str) -> str:
-    """Returns a value as people write it: a string without quotes, `none` where there is none."""
-    if not text:
-        return "none"
-    try:
-        value = json.loads(text)
-    except ValueError:
-        # A long one, which the server has cut.
-        return text
-    return value if isinstance(value, str) and value else text
-
-
-def _words(change: Any) -> str:
-    return f"{change.path} {_value(change.before)} -> {_value(change.after)}"
-
-
 def summary(revision: Any) -> str:
     """Returns the changes of a revision, in one line."""
-    shown = [_words(change) for change in revision.changes[:_SHOWN]]
+    shown = [change_words(change) for change in revision.changes[:_SHOWN]]
     if (more := len(revision.changes) - len(shown)) > 0:
         shown.append(f"and {more} more")
     if revision.origin:
@@ -65,8 +48,8 @@ _COLUMNS: list[OutputColumn[Any]] = [
 ]
 _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("FIELD", lambda change: change.path),
-    OutputColumn("BEFORE", lambda change: _value(change.before)),
-    OutputColumn("AFTER", lambda change: _value(change.after)),
+    OutputColumn("BEFORE", lambda change: change_value(change.before)),
+    OutputColumn("AFTER", lambda change: change_value(change.after)),
 ]
 
 
@@ -137,16 +120,8 @@ def rollback(
             etag=etag,
             validate_only=validate_only,
         )
-        _report(answer.revision, answer.changes, answer.not_restored)
+        report_changes(answer, name, waits=wait)
+        if kept := ", ".join(answer.not_restored):
+            say(f"not brought back: {kept}", err=True)
         goal = goal_of_change(answer.container) if wait and not validate_only else None
         wait_and_show(client, answer.container, goal, Times(wait_timeout, stable_for), output)
-
-
-def _report(revision: int, changes: Iterable[resource_pb2.FieldChange], not_restored: Iterable[str]) -> None:
-    found = [_words(change) for change in changes]
-    if not found:
-        say(f"nothing differs from revision {revision}", err=True)
-    for words in found:
-        say(words, err=True)
-    if kept := ", ".join(not_restored):
-        say(f"not brought back: {kept}", err=True)

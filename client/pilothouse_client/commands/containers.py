@@ -21,6 +21,7 @@ from pilothouse_client.commands import (
     describe,
     verbs,
 )
+from pilothouse_client.commands.change_report import report_changes
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
     DETAILS_COLUMNS,
@@ -289,9 +290,12 @@ def update(
                 etag=etag,
                 replace=replace,
                 validate_only=validate_only,
+                include_changes=True,
             )
         )
         changed = response.container
+        if output.is_table:
+            report_changes(response, name, waits=wait)
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
         note(changed, response.warnings)
         container_actions.show_claims(response)

@@ -165,6 +165,16 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
     return _of_run(container, manifest) if type_.runs else manifest
 
 
+def replaces_pods(before: Container, after: Container) -> bool:
+    """Returns whether pods that shall run are replaced between two states: the template differs, and no rollout is
+    held.
+    """
+    if not workload_type(after).rolls_out or after.hold_rollout or not after.wanted_replicas:
+        return False
+    templates = [workload(each)["spec"]["template"] for each in (before, after)]
+    return bool(templates[0] != templates[1])
+
+
 def _to_jobs(container: Container, manifest: Manifest) -> None:
     """Moves the template of the pods to that of the Jobs, and adds the fields of each Job."""
     settings = container.spec.workload

@@ -14,6 +14,7 @@ from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.job_status import newest_run
+from pilothouse_server.containers.manifests import replaces_pods
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_change, fate_of_deletion
@@ -194,12 +195,14 @@ class ContainerService(PodCalls):
             may=call.may(request.namespace),
             collected=collected,
         )
-        fate = fate_of_change(seen[-1], changed)
+        fate, shows = fate_of_change(seen[-1], changed), request.include_changes
         return pb.UpdateContainerResponse(
             container=await self._answer(call, changed, collected),
             warnings=map(wire.WARNING.to_proto, collected),
             kept_claims=fate.kept,
             deleted_claims=fate.deleted,
+            changes=messages.changes_between(seen[-1], changed) if shows else (),
+            rolls_out=shows and replaces_pods(seen[-1], changed),
         )
 
     async def DeleteContainer(
@@ -344,6 +347,7 @@ class ContainerService(PodCalls):
             not_restored=not_restored(done.container),
             warnings=map(wire.WARNING.to_proto, collected),
             changes=messages.changes_between(done.before, done.container),
+            rolls_out=replaces_pods(done.before, done.container),
         )
 
     def WatchRuns(self, _request: pb.WatchRunsRequest, call: Call) -> AsyncIterator[bytes]:

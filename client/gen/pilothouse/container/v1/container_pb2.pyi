@@ -3714,6 +3714,7 @@ class UpdateContainerRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    INCLUDE_CHANGES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -3731,6 +3732,8 @@ class UpdateContainerRequest(_message.Message):
     """
     run: _builtins.bool
     """Starts a new run with the new values. Only of a Job whose newest run has ended."""
+    include_changes: _builtins.bool
+    """Whether the response has `changes` and `rolls_out`."""
     @_builtins.property
     def container(self) -> Global___Container:
         """New values."""
@@ -3753,10 +3756,11 @@ class UpdateContainerRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         replace: _builtins.bool = ...,
         run: _builtins.bool = ...,
+        include_changes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "run", b"run", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "etag", b"etag", "include_changes", b"include_changes", "name", b"name", "namespace", b"namespace", "replace", b"replace", "request_id", b"request_id", "run", b"run", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3772,6 +3776,10 @@ class UpdateContainerResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     KEPT_CLAIMS_FIELD_NUMBER: _builtins.int
     DELETED_CLAIMS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    ROLLS_OUT_FIELD_NUMBER: _builtins.int
+    rolls_out: _builtins.bool
+    """If requested: whether the change replaces pods."""
     @_builtins.property
     def container(self) -> Global___Container:
         """The stored resource."""
@@ -3790,6 +3798,10 @@ class UpdateContainerResponse(_message.Message):
     def deleted_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Claims that the cluster deletes after their pods, by the retention policy; the first 1,000."""
 
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.FieldChange]:
+        """If requested: differences from the state before, at most 100."""
+
     def __init__(
         self,
         *,
@@ -3797,10 +3809,12 @@ class UpdateContainerResponse(_message.Message):
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         kept_claims: _abc.Iterable[_builtins.str] | None = ...,
         deleted_claims: _abc.Iterable[_builtins.str] | None = ...,
+        changes: _abc.Iterable[_resource_pb2.FieldChange] | None = ...,
+        rolls_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "deleted_claims", b"deleted_claims", "kept_claims", b"kept_claims", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "container", b"container", "deleted_claims", b"deleted_claims", "kept_claims", b"kept_claims", "rolls_out", b"rolls_out", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4715,8 +4729,11 @@ class RollbackContainerResponse(_message.Message):
     NOT_RESTORED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    ROLLS_OUT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Number of the revision that was brought back."""
+    rolls_out: _builtins.bool
+    """Whether the change replaces pods."""
     @_builtins.property
     def container(self) -> Global___Container:
         """The stored resource."""
@@ -4741,10 +4758,11 @@ class RollbackContainerResponse(_message.Message):
         not_restored: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_resource_pb2.Warning] | None = ...,
         changes: _abc.Iterable[_resource_pb2.FieldChange] | None = ...,
+        rolls_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "container", b"container", "not_restored", b"not_restored", "revision", b"revision", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "container", b"container", "not_restored", b"not_restored", "revision", b"revision", "rolls_out", b"rolls_out", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

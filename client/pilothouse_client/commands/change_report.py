@@ -1,0 +1,53 @@
+"""The lines that say what a change has changed: `menu: image 2.53 -> 2.99`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pilothouse_client.commands.options import dry_run
+from pilothouse_client.commands.terminal import say
+
+
+def change_value(text: str) -> str:
+    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    if not text:
+        return "none"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # A long one, which the server has cut.
+        return text
+    return value if isinstance(value, str) and value else text
+
+
+def change_words(change: Any) -> str:
+    """Returns a difference in words."""
+    return f"{change.path} {change_value(change.before)} -> {change_value(change.after)}"
+
+
+def _in_short(change: Any) -> str:
+    """Returns a difference in words; of an image that stays in its repository the tags alone."""
+    if change.path == "image":
+        before, after = change_value(change.before), change_value(change.after)
+        repository, mark, tag = after.rpartition("@" if "@" in after else ":")
+        if mark and "/" not in tag and before.startswith(f"{repository}{mark}"):
+            return f"image {before.removeprefix(repository + mark)} -> {tag}"
+    return change_words(change)
+
+
+def report_changes(answer: Any, name: str, *, waits: bool) -> None:
+    """Writes, for people, the differences that an update or a rollback has made, and whether pods are replaced.
+
+    `waits`: the command itself follows the rollout.
+    """
+    for change in answer.changes:
+        say(f"{name}: {_in_short(change)}", err=True)
+    # A server before 0.3 names no changes, but a changed container is on its way.
+    if not answer.changes and not answer.container.reconciling:
+        say(f"{name}: nothing differs", err=True)
+    if answer.rolls_out and dry_run.get():
+        say(f"{name}: would roll out", err=True)
+    elif answer.rolls_out:
+        follow = "" if waits else f"; to follow it: pilothouse rollout status {name}"
+        say(f"{name}: rolls out{follow}", err=True)
