@@ -23,13 +23,13 @@ from tests.main_job.test_created_at_once import Meanwhile, by_sql
 _NAMED: dict[str, Any] = {"namespace": "shop", "name": "web"}
 
 
-async def furnished(server: Server) -> None:
+async def furnished(server: Server, namespace: str = "shop") -> None:
     """A namespace with a secret and a container that does not read it."""
     admin = server.admin
-    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
-    await admin.config.create_secret(namespace="shop", secret=config_pb2.Secret(name="login"))
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
+    await admin.config.create_secret(namespace=namespace, secret=config_pb2.Secret(name="login"))
     container = container_pb2.Container(name="web", image="nginx:1.27")
-    await admin.containers.create(namespace="shop", container=container)
+    await admin.containers.create(namespace=namespace, container=container)
 
 
 async def counts(database: Database) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ async def test_a_change_whose_caller_goes_away_happens_once_when_it_is_repeated(
         assert (await server.admin.containers.restart(**_NAMED)).generation == 3
 
 
-def update(client: AsyncClient) -> Awaitable[object]:
+def update(client: AsyncClient, namespace: str = "shop") -> Awaitable[object]:
     """An update that begins to read the secret."""
     wanted = container_pb2.Container(
         env=[
@@ -115,32 +115,36 @@ def update(client: AsyncClient) -> Awaitable[object]:
             )
         ]
     )
-    return client.containers.update(**_NAMED, container=wanted, update_mask=FieldMask(paths=["env"]))
+    return client.containers.update(
+        namespace=namespace, name="web", container=wanted, update_mask=FieldMask(paths=["env"])
+    )
 
 
-_CALLS: Mapping[str, Callable[[AsyncClient], Awaitable[object]]] = {
+_CALLS: Mapping[str, Callable[[AsyncClient, str], Awaitable[object]]] = {
     "update": update,
-    "stop": lambda client: client.containers.stop(**_NAMED),
-    "restart": lambda client: client.containers.restart(**_NAMED),
-    "delete": lambda client: client.containers.delete(**_NAMED),
+    "stop": lambda client, namespace: client.containers.stop(namespace=namespace, name="web"),
+    "restart": lambda client, namespace: client.containers.restart(namespace=namespace, name="web"),
+    "delete": lambda client, namespace: client.containers.delete(namespace=namespace, name="web"),
 }
 
 
-@pytest.mark.parametrize("call", _CALLS)
 async def test_a_caller_whose_grant_is_revoked_before_the_write_changes_nothing(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
-        dora = await server.user("dora", {"shop": "admin"})
-        revoked = by_sql(
-            database, "DELETE FROM user_roles USING users AS u WHERE u.id = user_id AND username = 'dora'"
-        )
-        Meanwhile(monkeypatch, revoked)
-        # By the grants that its server still knows, or by those there are.
-        assert await outcome(_CALLS[call](dora)) in ("NAMESPACE_NOT_FOUND", "PERMISSION_DENIED")
-        stored = await server.admin.containers.get(**_NAMED)
-        assert stored.generation == 1
+        for name, call in _CALLS.items():
+            await furnished(server, name)
+            user = await server.user(f"dora-{name}", {name: "admin"})
+            revoked = by_sql(
+                database,
+                f"DELETE FROM user_roles USING users AS u WHERE u.id = user_id AND username = 'dora-{name}'",
+            )
+            with monkeypatch.context() as patched:
+                Meanwhile(patched, revoked)
+                # By the grants that its server still knows, or by those there are.
+                assert await outcome(call(user, name)) in ("NAMESPACE_NOT_FOUND", "PERMISSION_DENIED"), name
+            stored = await server.admin.containers.get(namespace=name, name="web")
+            assert stored.generation == 1, name
 
 
 async def test_a_secret_that_is_deleted_before_the_write_is_not_read(
@@ -152,15 +156,20 @@ async def test_a_secret_that_is_deleted_before_the_write_is_not_read(
         assert await outcome(update(server.admin)) == "INVALID_CONTAINER"
 
 
-@pytest.mark.parametrize("call", ["stop", "restart"])
 async def test_a_container_whose_namespace_is_deleted_before_the_write_is_left_alone(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
-        Meanwhile(monkeypatch, lambda: server.admin.namespaces.delete(name="shop", cascade=True))
-        assert await outcome(_CALLS[call](server.admin)) in (
-            "CONTAINER_TERMINATING",
-            "CONTAINER_NOT_FOUND",
-            "NAMESPACE_NOT_FOUND",
-        )
+        for name in ("stop", "restart"):
+            await furnished(server, name)
+            with monkeypatch.context() as patched:
+
+                def deleted(name: str = name) -> Awaitable[object]:
+                    return server.admin.namespaces.delete(name=name, cascade=True)
+
+                Meanwhile(patched, deleted)
+                assert await outcome(_CALLS[name](server.admin, name)) in (
+                    "CONTAINER_TERMINATING",
+                    "CONTAINER_NOT_FOUND",
+                    "NAMESPACE_NOT_FOUND",
+                ), name
