@@ -31,7 +31,7 @@ T = TypeVar("T")
 PATIENCE = float(os.environ.get("PILOTHOUSE_TEST_PATIENCE", "6"))
 # The first looks come soon after each other, and later ones cost a busy machine less: most looks are calls of the API,
 # which take 2 to 4 ms of a core. Dear ones take half of the time at most: after each comes a pause as long as it took.
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _GROWTH = 0.005, 0.1, 1.3
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _GROWTH = 0.01, 0.1, 1.5
 _LONGEST_REST_SECONDS = 0.5
 # A deadline that is taken after the limit has passed still lets a test put away what it began.
 _SHORTEST_DEADLINE_SECONDS = 1.0

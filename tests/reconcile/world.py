@@ -297,6 +297,8 @@ async def world(database: Database, *, speed: float = 10.0, tls: bool = False) -
         database_url=database.app_dsn,
         system_database_url=database.system_dsn,
         maintenance_database_url=database.maintenance_dsn,
+        # As of `tests.harness`.
+        pool_working_connections=2,
     )
     engines = engine.Database.connect(settings)
     store = Store(engines)
