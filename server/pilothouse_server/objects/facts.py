@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_manifests.carried import RBAC
+from pilothouse_manifests.carried import GATEWAY, RBAC
 from pilothouse_server.clusters.model import ObjectKind
 from pilothouse_server.containers.workloads import WORKLOADS
 from pilothouse_server.guard.model import CarriedFacts, OpenedKind
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.objects import documents, repository
+from pilothouse_server.objects import documents, kinds, repository
 from pilothouse_server.objects.kinds import MOST_PER_NAMESPACE
 from pilothouse_server.objects.model import CarriedObject
 from pilothouse_server.objects.scaling import AUTOSCALER
@@ -22,6 +22,8 @@ from pilothouse_server.values.document_paths import parsed
 
 _BINDING: Final = (RBAC, "RoleBinding")
 _BUDGET: Final = ("policy", "PodDisruptionBudget")
+# Groups of kinds that are open by default and are compared with settings of the cluster.
+_COMPARED_WITH_CLUSTER: Final = frozenset({GATEWAY, "policy"})
 # Steps of each secret path of a kind.
 SecretPaths = tuple[tuple[str, ...], ...]
 
@@ -68,7 +70,8 @@ async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> Cluster
 
 async def of_kind(transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject) -> KindFacts:
     """Returns the facts for an object that is made or changed in a namespace."""
-    settings = await of_cluster(transaction, namespace.cluster_name)
+    needed = kinds.is_custom(wanted.api_version, wanted.kind) or wanted.api_group in _COMPARED_WITH_CLUSTER
+    settings = await of_cluster(transaction, namespace.cluster_name) if needed else ClusterSettings()
     opened = settings.of(wanted.api_version, wanted.kind)
     kind, document = (wanted.api_group, wanted.kind), _document(wanted)
     compared = CarriedFacts(

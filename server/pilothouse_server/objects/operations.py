@@ -114,8 +114,7 @@ async def create(
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
     guarding.refuse_protecting(namespace.name, wanted, rights.may)
     admitted = rights.check(namespace, None, wanted, kind)
-    await refuse_taken(transaction, namespace.name, wanted)
-    await refuse_exceeded(transaction, namespace, wanted, kind)
+    await _refuse_taken_or_exceeded(transaction, namespace, wanted, kind)
     created = await repository.insert_object(transaction, admitted)
     await changed(transaction, created, "added")
     await scaling.count(transaction, namespace, created)
@@ -238,18 +237,16 @@ def with_default_policy(wanted: CarriedObject) -> CarriedObject:
     return msgspec.structs.replace(wanted, drift_policy="report" if custom else "repair")
 
 
-async def refuse_taken(transaction: ReadTransaction, namespace: str, wanted: CarriedObject) -> None:
-    """Raises AlreadyExists if the namespace has an object of this kind and name."""
-    key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
-    if (taken := await repository.find(transaction, namespace, key)) is not None:
-        raise already_exists("object", str(key), being_deleted=taken.deletion_requested_at is not None)
-
-
-async def refuse_exceeded(
+async def _refuse_taken_or_exceeded(
     transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject, kind: KindFacts
 ) -> None:
-    """Raises ResourceExhausted if the namespace has as many objects of the kind as it may."""
-    used = await repository.count(transaction, namespace.id, wanted.api_group, wanted.kind)
+    """Raises AlreadyExists if the namespace has an object of this kind and name, ResourceExhausted if it has as many of
+    the kind as it may.
+    """
+    key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
+    used, taken = await repository.count(transaction, namespace.id, key)
+    if taken is not None:
+        raise already_exists("object", str(key), being_deleted=taken == "being_deleted")
     if used >= kind.most:
         raise ResourceExhausted(
             f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -131,6 +131,24 @@ FROM clusters AS c
 CROSS JOIN LATERAL jsonb_to_recordset(c.object_kinds) AS k (api_version text, kind text, secret_paths jsonb)
 WHERE k.secret_paths IS NOT NULL
 """)
+_USED = text("""
+SELECT count(*) AS used, bool_or(deletion_requested_at IS NOT NULL) FILTER (WHERE name = :name) AS deleting
+FROM objects WHERE namespace_id = :namespace_id AND api_group = :api_group AND kind = :of_kind
+""")
+_INSERT = (
+    insert(OBJECTS)
+    .values(
+        {
+            name: bindparam(name, type_=OBJECTS.c[name].type)
+            for name in (
+                *("name", "namespace_id", "api_group", "kind", "taken_over", "created_by", "updated_by"),
+                *("api_version", "labels", "annotations", "document", "drift_policy", "protected"),
+                *("privileged", "rights"),
+            )
+        }
+    )
+    .returning(OBJECTS.c.id, OBJECTS.c.uid, OBJECTS.c.created_at, OBJECTS.c.updated_at)
+)
 # The pods of a container have its labels and those that it gives them alone.
 _SELECTED = text("""
 SELECT CAST(sum(replicas) AS bigint) FROM containers
@@ -360,21 +378,32 @@ async def selected_pods(
 
 async def insert_object(transaction: Transaction, wanted: CarriedObject) -> CarriedObject:
     """Adds an object and returns it as stored."""
-    statement = (
-        insert(OBJECTS)
-        .values(
-            name=wanted.name,
-            namespace_id=wanted.namespace_id,
-            api_group=wanted.api_group,
-            kind=wanted.kind,
-            taken_over=wanted.taken_over or None,
-            created_by=transaction.actor.user_id,
-            updated_by=transaction.actor.user_id,
-            **_changeable(wanted),
-        )
-        .returning(OBJECTS.c.id)
+    actor = transaction.actor
+    values = {
+        "name": wanted.name,
+        "namespace_id": wanted.namespace_id,
+        "api_group": wanted.api_group,
+        "kind": wanted.kind,
+        "taken_over": wanted.taken_over or None,
+        "created_by": actor.user_id,
+        "updated_by": actor.user_id,
+        **_changeable(wanted),
+    }
+    row = (await transaction.connection.execute(_INSERT, values)).one()
+    # A query of the row would cost as much as its insertion.
+    return msgspec.structs.replace(
+        wanted,
+        id=row.id,
+        uid=str(row.uid),
+        observed=ObservedObject(),
+        generation=1,
+        observed_generation=0,
+        resource_version=1,
+        row_version=1,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by="" if actor.user_id is None else actor.username,
     )
-    return await _stored(transaction, (await transaction.connection.execute(statement)).scalar_one())
 
 
 async def update_object(
@@ -399,12 +428,22 @@ async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> 
     return await _update(transaction, stored, values)
 
 
-async def count(transaction: ReadTransaction, namespace_id: int, api_group: str, kind: str) -> int:
-    """Returns how many objects of a kind a namespace holds, those being deleted included."""
-    query = select(func.count()).where(
-        OBJECTS.c.namespace_id == namespace_id, OBJECTS.c.api_group == api_group, OBJECTS.c.kind == kind
-    )
-    return int((await transaction.connection.execute(query)).scalar_one())
+async def count(
+    transaction: ReadTransaction, namespace_id: int, key: ObjectKey
+) -> tuple[int, Literal["taken", "being_deleted"] | None]:
+    """Returns how many objects of a kind a namespace holds, those being deleted included, and whether one has this
+    name.
+    """
+    named = {
+        "namespace_id": namespace_id,
+        "api_group": key.api_group,
+        "of_kind": key.kind,
+        "name": key.name,
+    }
+    row = (await transaction.connection.execute(_USED, named)).one()
+    if row.deleting is None:
+        return row.used, None
+    return row.used, "being_deleted" if row.deleting else "taken"
 
 
 async def first_protected(transaction: ReadTransaction, namespace_id: int) -> CarriedObject | None:

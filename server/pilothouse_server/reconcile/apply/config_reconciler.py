@@ -79,7 +79,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         if self._kind == "secret" and config.deletion_requested_at is None:
             sealed = await config_status.find_sealed(transaction, config.id)
         going = config.deletion_requested_at is not None
-        homeless = await missing_home(transaction, int(config.namespace_id), going=going)
+        homeless = await missing_home(transaction, config.namespace_id, going=going)
         return LoadedConfig(config, homeless, sealed)
 
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:

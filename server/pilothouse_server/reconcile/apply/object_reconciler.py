@@ -120,7 +120,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
                 continue
             home = int(wanted.namespace_id), wanted.deletion_requested_at is not None
             if home not in homes:
-                homes[home] = await missing_home(transaction, home[0], going=home[1])
+                homes[home] = await missing_home(transaction, namespace, going=home[1])
             kind = await facts.of_kind(transaction, namespace, wanted)
             marked = noted.get(wanted.id, NOTHING)
             loaded[work] = LoadedObject(wanted, namespace, kind, homes[home], marked)
@@ -225,8 +225,9 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         found = await client.find(resource, carried.kubernetes_namespace, carried.name)
         manifests.check_ours(carried, found)
         if found is None:
-            # Another installation may own the namespace by now.
-            await client.check_home(carried.namespace_ref)
+            if carried.observed_generation > 0:
+                # It was there: what has gone with its namespace is not put into another one of that name.
+                await client.check_home(carried.namespace_ref)
         elif found.metadata.deletion_timestamp is not None:
             # Somebody deletes it behind our back; an apply would succeed and be lost.
             words = await _finalizing(client, resource, carried)

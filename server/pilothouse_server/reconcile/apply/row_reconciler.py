@@ -17,6 +17,8 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.repository import get as get_namespace
 from pilothouse_server.reconcile.queue.resource_reconciler import (
     LOST,
     Acted,
@@ -28,7 +30,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import (
 from pilothouse_server.reconcile.repository import namespace_status, work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
-from pilothouse_server.values.resources import Condition
+from pilothouse_server.values.resources import Condition, NamespaceId
 
 # How soon to check whether the cluster has finished the request; its observer mostly reports it earlier.
 AGAIN_SECONDS = 0.5
@@ -168,17 +170,22 @@ def waiting(reason: str, message: str) -> Condition:
     return Condition(APPLIED, "Unknown", reason, message)
 
 
-async def missing_home(transaction: ReadTransaction, namespace_id: int, *, going: bool) -> Condition | None:
+async def missing_home(
+    transaction: ReadTransaction, home: NamespaceId | Namespace, *, going: bool
+) -> Condition | None:
     """Returns the condition of a resource that waits for its namespace, in the cluster's words if it refuses it.
 
     None if the namespace was applied before and is still ours. For a resource that is `going`: if some of it may be
     there.
     """
-    look = namespace_status.may_hold_ours if going else namespace_status.is_on_cluster
-    if await look(transaction, namespace_id):
+    namespace = home if isinstance(home, Namespace) else await get_namespace(transaction, home)
+    if namespace is None:
+        return WAITING_FOR_NAMESPACE
+    is_there = namespace_status.may_hold_ours if going else namespace_status.is_on_cluster
+    if is_there(namespace):
         return None
-    refusals = await namespace_status.refusals(transaction, {namespace_id})
-    return refusals.get(namespace_id, WAITING_FOR_NAMESPACE)
+    refusals = await namespace_status.refusals(transaction, {namespace.id})
+    return refusals.get(namespace.id, WAITING_FOR_NAMESPACE)
 
 
 def home_again_seconds(condition: Condition) -> float:

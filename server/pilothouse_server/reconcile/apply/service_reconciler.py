@@ -79,11 +79,11 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         if service is None or service.owner:
             return None
         going = service.deletion_requested_at is not None
-        homeless = await missing_home(transaction, int(service.namespace_id), going=going)
-        noted = await applied_objects.of_resources(transaction, "service", [service.id])
         namespace = await get_namespace(transaction, service.namespace_id)
         if namespace is None:
             return None
+        homeless = await missing_home(transaction, namespace, going=going)
+        noted = await applied_objects.of_resources(transaction, "service", [service.id])
         return LoadedService(service, namespace, homeless, noted.get(service.id, NOTHING))
 
     async def act(self, client: LeasedClient, loaded: LoadedService) -> ServiceProgress:

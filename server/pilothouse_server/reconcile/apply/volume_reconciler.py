@@ -82,7 +82,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         if volume is None:
             return None
         going = volume.deletion_requested_at is not None
-        homeless = await missing_home(transaction, int(volume.namespace_id), going=going)
+        homeless = await missing_home(transaction, volume.namespace_id, going=going)
         return LoadedVolume(volume, homeless)
 
     async def act(self, client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:

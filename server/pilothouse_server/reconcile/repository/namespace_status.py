@@ -66,21 +66,17 @@ async def find(transaction: ReadTransaction, namespace_id: int) -> Namespace | N
     return await repository.get(transaction, namespace_id)
 
 
-async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool:
+def is_on_cluster(namespace: Namespace) -> bool:
     """Returns whether the namespace was applied to its cluster before, and is ours there as far as is known."""
-    namespace = await repository.get(transaction, namespace_id)
-    return (
-        namespace is not None and namespace.observed_generation > 0 and not operations.is_foreign(namespace)
-    )
+    return namespace.observed_generation > 0 and not operations.is_foreign(namespace)
 
 
-async def may_hold_ours(transaction: ReadTransaction, namespace_id: int) -> bool:
+def may_hold_ours(namespace: Namespace) -> bool:
     """Returns whether our objects may be in the Kubernetes namespace: it was applied now or before.
 
     A namespace to be taken over may have been ours and lost, and its generations begin again.
     """
-    namespace = await repository.get(transaction, namespace_id)
-    return namespace is not None and (namespace.observed_generation > 0 or namespace.adopted)
+    return namespace.observed_generation > 0 or namespace.adopted
 
 
 async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
