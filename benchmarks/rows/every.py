@@ -50,6 +50,7 @@ ROWS: Mapping[str, Row] = {
     "6": Row("usage samples stored", usage.record_usage),
     "7": Row("first look at a cluster", clusters.observation),
     "pods": Row("a whole server with 5,000 pods", whole.whole_server, printed="7"),
+    "kinds": Row("a whole server with 1,000 finished runs and 200 StatefulSets", whole.other_kinds),
     "8": Row("late pages of lists", listing.lists),
     "9": Row("a month of usage", usage.query_usage),
     "10": Row("two server processes", standing.processes),

@@ -1,4 +1,6 @@
-"""Row 7, of a whole server: one that brings up 5,000 pods, and one that finds them there and writes what they do."""
+"""Row 7, of a whole server: one that brings up 5,000 pods, and one that finds them there and writes what they do; row
+`kinds`: the same of 1,000 finished runs of Jobs and 200 StatefulSets.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -36,13 +39,56 @@ _UNSEEN = """
 UPDATE containers SET status = 'pending', phase = NULL, ready_replicas = 0, observed_replicas = 0,
     pod_name = NULL, pod_ip = NULL, host_ip = NULL, started_at = NULL, conditions = '[]'::jsonb;
 DELETE FROM container_pods;
+DELETE FROM container_runs;
 """
 _SEEN = "SELECT count(*) FROM container_pods WHERE ready"
+# A finished run for five pods of row 7, and a StatefulSet for five runs.
+_PODS_OF_A_RUN, _RUNS_OF_A_SET = 5, 5
+_KINDS_SEEN = """
+SELECT (SELECT count(*) FROM container_runs WHERE status = 'succeeded')
+    + (SELECT count(*) FROM containers WHERE spec #>> '{workload,type}' = 'stateful_set' AND status = 'running')
+"""
+_ENDS = {"simulate.pilothouse.dev/behavior": "exit:0"}
 
 
 async def whole_server(world: World) -> AsyncIterator[Figure]:
-    """Bring up, then look at them by a server that was started after; the longest hold of each server's loop."""
+    """Bring up pods, then look at them by a server that was started after."""
     pods = world.scale.pods
+    given = _Load(
+        "7",
+        f"{pods:,} pods of {pods // _REPLICAS} containers",
+        f"the statuses of {pods:,} pods",
+        [_web(number) for number in range(pods // _REPLICAS)],
+        _SEEN,
+        pods,
+    )
+    async for figure in _both(world, given):
+        yield figure
+
+
+async def other_kinds(world: World) -> AsyncIterator[Figure]:
+    """The same of Jobs that end, and of StatefulSets."""
+    runs = world.scale.pods // _PODS_OF_A_RUN
+    sets = runs // _RUNS_OF_A_SET
+    what = f"{runs:,} finished runs of Jobs and {sets} StatefulSets"
+    containers = [*map(_set, range(sets)), *map(_job, range(runs))]
+    async for figure in _both(world, _Load("kinds", what, what, containers, _KINDS_SEEN, runs + sets)):
+        yield figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """The containers of a row. `seen`: the query that counts to `count` once all were observed."""
+
+    row: str
+    brought_up: str
+    written: str
+    containers: Sequence[pb.Container]
+    seen: str
+    count: int
+
+
+async def _both(world: World, load: _Load) -> AsyncIterator[Figure]:
     # The calls come from this very process, which must not take the server's core from it.
     pin(os.getpid(), world.cores.asking)
     async with (
@@ -57,7 +103,7 @@ async def whole_server(world: World) -> AsyncIterator[Figure]:
         async with _watched(world, database, kubeconfig, held_bringing_up) as product:
             client = await product.administrator()
             try:
-                brought_up = await _bring_up(client, database, pods)
+                brought_up = await _bring_up(client, database, load)
             finally:
                 await client.close()
         seconds, files = [], []
@@ -66,31 +112,33 @@ async def whole_server(world: World) -> AsyncIterator[Figure]:
                 await connection.execute(_UNSEEN)
             file = world.directory / f"held_{number}"
             async with _watched(world, database, kubeconfig, file) as product:
-                await _all_seen(database, pods)
+                await _all_seen(database, load)
                 seconds.append(time.monotonic() - product.spawned)
             files.append(file)
     yield Figure(
-        "7",
-        f"{pods:,} pods of {pods // _REPLICAS} containers, from the first call until all are ready",
+        load.row,
+        f"{load.brought_up}, from the first call until all are there",
         "s",
         brought_up,
         notes=("the simulated cluster, which has a core with PostgreSQL, takes most of it",),
     )
-    yield _hold("longest that bringing them up held the server's event loop", [held_bringing_up])
+    yield _hold(load.row, "longest that bringing them up held the server's event loop", [held_bringing_up])
     yield Figure(
-        "7",
-        f"start of a server until it has written the statuses of {pods:,} pods",
+        load.row,
+        f"start of a server until it has written {load.written}",
         "s",
         median(seconds),
-        notes=(f"medians of {world.scale.bring_ups}; the database had forgotten all statuses and pods",),
+        notes=(
+            f"medians of {world.scale.bring_ups}; the database had forgotten all statuses, pods and runs",
+        ),
     )
-    yield _hold("longest that this held its event loop", files)
+    yield _hold(load.row, "longest that this held its event loop", files)
 
 
-def _hold(what: str, files: Sequence[Path]) -> Figure:
+def _hold(row: str, what: str, files: Sequence[Path]) -> Figure:
     holds, works = zip(*(map(float, file.read_text().split()) for file in files), strict=True)
     return Figure(
-        "7",
+        row,
         what,
         "ms",
         median(holds),
@@ -107,31 +155,52 @@ async def _watched(world: World, database: Database, kubeconfig: Path, file: Pat
         yield product
 
 
-async def _bring_up(client: AsyncClient, database: Database, pods: int) -> float:
+def _web(number: int) -> pb.Container:
+    return pb.Container(
+        name=f"web-{number}",
+        image="nginx:1.27",
+        replicas=_REPLICAS,
+        ports=[pb.Port(name="http", container_port=80)],
+        resources=pb.Resources(cpu_request="1m", memory_request="1Mi"),
+    )
+
+
+def _set(number: int) -> pb.Container:
+    return pb.Container(
+        name=f"set-{number}",
+        image="nginx:1.27",
+        ports=[pb.Port(name="http", container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)],
+        stateful_set=pb.StatefulSetSettings(),
+    )
+
+
+def _job(number: int) -> pb.Container:
+    return pb.Container(
+        name=f"job-{number}",
+        image="busybox:1.37",
+        pod_annotations=_ENDS,
+        job=pb.JobSettings(backoff_limit=0),
+    )
+
+
+async def _bring_up(client: AsyncClient, database: Database, load: _Load) -> float:
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name=_NAMESPACE))
-    numbers = iter(range(pods // _REPLICAS))
+    containers = iter(load.containers)
     began = time.monotonic()
 
     async def create() -> None:
-        for number in numbers:
-            container = pb.Container(
-                name=f"web-{number}",
-                image="nginx:1.27",
-                replicas=_REPLICAS,
-                ports=[pb.Port(name="http", container_port=80)],
-                resources=pb.Resources(cpu_request="1m", memory_request="1Mi"),
-            )
+        for container in containers:
             await client.containers.create(namespace=_NAMESPACE, container=container)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_AT_ONCE):
             group.create_task(create())
-    await _all_seen(database, pods)
+    await _all_seen(database, load)
     return time.monotonic() - began
 
 
-async def _all_seen(database: Database, pods: int) -> None:
+async def _all_seen(database: Database, load: _Load) -> None:
     async with asyncio.timeout(_LIMIT_SECONDS), connected(database.superuser) as connection:
         # Whoever asks has no other way to know: the table is looked at.
-        while await connection.fetchval(_SEEN) < pods:  # noqa: ASYNC110
+        while await connection.fetchval(load.seen) < load.count:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
