@@ -104,8 +104,8 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
             maintenance_database_url=database.maintenance_dsn,
             pool_open_connections=20,
             pool_idle_connections=4,
-            # Each session plans what it runs anew. With the usual eight at work, a start of a server opens five sessions
-            # more, and PostgreSQL needs a sixth more of a processor for a short test.
+            # Each session plans its own statements. With the usual eight at work, a start of a server opens five
+            # sessions more, and PostgreSQL needs a sixth more of a processor for a short test.
             pool_working_connections=2,
             grace_seconds=5.0,
             # Tests have their clusters on this machine.

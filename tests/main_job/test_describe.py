@@ -1,4 +1,4 @@
-"""`describe`, `wait`, `rollout` and what `update` prints, against a server."""
+"""`describe`, `wait`, `rollout` and the answer of `update`, against a server."""
 
 from __future__ import annotations
 

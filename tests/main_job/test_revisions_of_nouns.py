@@ -1,4 +1,4 @@
-"""Revisions of Services, objects, volumes, config maps and secrets: each change of fields that callers set makes one."""
+"""Revisions of Services, objects, volumes, config maps and secrets: each change of fields of callers makes one."""
 
 from __future__ import annotations
 

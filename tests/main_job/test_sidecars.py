@@ -297,12 +297,12 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     assert outcome.code == 0
     assert outcome.errors == 'defaulted to program "main" out of: main, teller, first\n'
     [pod] = [each async for each in demo.admin.containers.list_pods(namespace="demo", name="web")]
-    told = await shell.succeed("containers", "logs", "web", "-n", "demo", "-c", "teller", "-c", "first")
-    assert sorted(told.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
-    told = await shell.succeed(
+    shown = await shell.succeed("containers", "logs", "web", "-n", "demo", "-c", "teller", "-c", "first")
+    assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    shown = await shell.succeed(
         "containers", "logs", "web", "-n", "demo", "--all-programs", "--grep", "^(to|be)"
     )
-    assert sorted(told.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
     outcome = await shell.run("containers", "logs", "web", "-n", "demo", "--grep", "(")
     assert (outcome.code, outcome.errors.startswith("error: --grep '(' is no regular expression: ")) == (
         2,

@@ -34,6 +34,8 @@ COMMAND = (
     ("pilothouse top --namespace cafe --once", "storefront"),
     ("pilothouse audit list --namespace cafe --limit 5", "admin"),
     ("pilothouse containers get storefront --namespace cafe", "storefront"),
+    ("pilothouse containers pods storefront --namespace cafe", "storefront"),
+    ("pilothouse describe container storefront --namespace cafe", "storefront"),
     ("pilothouse containers logs storefront --namespace cafe --tail 3", ""),
     ("pilothouse containers pause storefront --namespace cafe", "PAUSED"),
     ("pilothouse containers resume storefront --namespace cafe --wait", "RUNNING"),

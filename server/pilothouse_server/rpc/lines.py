@@ -153,10 +153,10 @@ def _program(processes: int) -> bytes:
     """A classic BPF program that returns the number of a listener for a packet's source.
 
     That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them. Of several
-    processes one is drawn by lot: the kernel numbers listeners in the order in which they began to listen, and processes
-    begin one after the other (`launch.processes`). If two began together, both listeners of an address could belong to
-    the same process, and the other would get none of its connections. Where one is missing, since its process is away,
-    the kernel chooses by both ends of the connection.
+    processes one is drawn by lot: the kernel numbers listeners in the order in which they began to listen,
+    and processes begin one after the other (`launch.processes`). If two began together, both listeners of
+    an address could belong to the same process, and the other would get none of its connections. Where one is
+    missing, since its process is away, the kernel chooses by both ends of the connection.
     """
 
     def step(code: int, value: int = 0, then: int = 0, otherwise: int = 0) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 ACTIONS = frozenset({
     "attach", "authenticate", "check", "create", "delete", "deregister", "detach", "exec", "explain", "export", "get",
     "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause", "purge", "query",
-    "reconcile", "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback", "rotate",
-    "run", "scale", "seal", "start", "stop", "stream", "update", "verify", "watch",
+    "reconcile", "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback",
+    "rotate", "run", "scale", "seal", "start", "stop", "stream", "update", "verify", "watch",
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
     "api_key", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
