@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -36,6 +37,7 @@ NOWHERE: Mapping[str, Any] = {
     "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere"}}],
     "current-context": "nowhere",
 }
+_numbers = count(1)
 QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.25)
 
 
@@ -48,8 +50,17 @@ class Server:
     database: Database
     cluster: SimulatedCluster | None
     admin: AsyncClient
+    # The name that a test gives its namespace.
+    namespace: str = "demo"
+    # Of the names of users.
+    _suffix: str = ""
     _clients: list[AsyncClient] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def for_one_test(self) -> Server:
+        """The same server, with a name for a namespace that no other test has."""
+        number = next(_numbers)
+        return replace(self, namespace=f"demo-{number}", _suffix=f"-{number}")
 
     def client(self, username: str, password: str = PASSWORD) -> AsyncClient:
         """A client that logs in as another user."""
@@ -76,6 +87,7 @@ class Server:
 
     async def user(self, username: str, grants: Mapping[str, str]) -> AsyncClient:
         """A new user with roles by namespace ('' is everywhere), and a client of theirs."""
+        username += self._suffix
         await self.admin.identity.create_user(
             user=identity_pb2.User(username=username, email=f"{username}@example.org"), password=PASSWORD
         )

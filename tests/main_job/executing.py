@@ -1,4 +1,4 @@
-"""Programs run in the one container `web` of the namespace `demo`."""
+"""Programs run in the one container `web` of a namespace."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from tests.waiting import poll_until, within
 
 async def make_web(server: Server) -> None:
     """Makes both, and waits until it runs."""
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     await server.admin.containers.create(
-        namespace="demo", container=pb.Container(name="web", image="busybox:1.37", command=["sleep", "3600"])
+        namespace=server.namespace,
+        container=pb.Container(name="web", image="busybox:1.37", command=["sleep", "3600"]),
     )
 
     async def runs() -> bool:
-        found = await server.admin.containers.get(namespace="demo", name="web")
+        found = await server.admin.containers.get(namespace=server.namespace, name="web")
         return found.status == pb.CONTAINER_STATUS_RUNNING
 
     await poll_until(runs)

@@ -22,6 +22,13 @@ from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 MANIFEST = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -79,14 +86,16 @@ def good(**fields: Any) -> pb.Container:
 
 
 async def restricted(server: Server) -> None:
-    """Makes the namespace `demo`; its own labels set the level."""
+    """Makes the test's namespace; its own labels set the level."""
     labels = {ENFORCE: "restricted", WARN: "restricted"}
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", labels=labels))
+    await server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name=server.namespace, labels=labels)
+    )
 
 
 async def shown(server: Server, holds: Callable[[pb.Container], bool]) -> pb.Container:
     async def look() -> pb.Container | None:
-        found = await server.admin.containers.get(namespace="demo", name="web")
+        found = await server.admin.containers.get(namespace=server.namespace, name="web")
         return found if holds(found) else None
 
     found = await poll_until(look, seconds=20.0)
@@ -105,14 +114,14 @@ def condition(container: pb.Container, kind: str) -> Any:
 def pod_spec(server: Server) -> Any:
     """The spec of the pods as the cluster has it."""
     assert server.cluster is not None
-    deployment = server.cluster.store.get(resources.DEPLOYMENTS, "demo", "web")
+    deployment = server.cluster.store.get(resources.DEPLOYMENTS, server.namespace, "web")
     assert deployment is not None
     return deployment["spec"]["template"]["spec"]
 
 
 async def test_a_container_that_gives_up_its_rights_is_taken_and_runs(server: Server) -> None:
     await restricted(server)
-    await server.admin.containers.create(namespace="demo", container=good())
+    await server.admin.containers.create(namespace=server.namespace, container=good())
     found = await shown(server, running)
     assert condition(found, "ReplicaFailure") is None
     assert found.security_context == good().security_context
@@ -150,7 +159,7 @@ async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recov
     bad = good()
     for field, value in lacking.items():
         getattr(bad, field).CopyFrom(value)
-    await server.admin.containers.create(namespace="demo", container=bad)
+    await server.admin.containers.create(namespace=server.namespace, container=bad)
     # Applying and watching tell the container of their own accord, in either order.
     found = await shown(
         server, lambda seen: seen.reason == "FailedCreate" and condition(seen, "Applied") is not None
@@ -162,7 +171,7 @@ async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recov
     # The cluster took the Deployment; it is the pods that it does not take.
     assert condition(found, "Applied").status == resource_pb2.CONDITION_STATUS_TRUE
     await server.admin.containers.update(
-        namespace="demo", name="web", container=good(), update_mask=FieldMask(paths=list(lacking))
+        namespace=server.namespace, name="web", container=good(), update_mask=FieldMask(paths=list(lacking))
     )
     # The failure is that of the old ReplicaSet, which stays until the new one's pod is there.
     found = await shown(server, lambda seen: running(seen) and condition(seen, "ReplicaFailure") is None)
@@ -174,7 +183,7 @@ async def test_profiles_and_rights_that_make_no_sense_are_refused_by_name(server
 
     async def refused(bad: pb.Container) -> set[str]:
         with pytest.raises(PilothouseError) as refused:
-            await server.admin.containers.create(namespace="demo", container=bad)
+            await server.admin.containers.create(namespace=server.namespace, container=bad)
         assert refused.value.code.name == "INVALID_ARGUMENT"
         return {violation.field for violation in refused.value.violations}
 
@@ -206,18 +215,20 @@ async def test_profiles_and_rights_that_make_no_sense_are_refused_by_name(server
 async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
     await restricted(server)
     shell = await logged_in(server, tmp_path)
-    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", "--stable-for", "0.3", given=MANIFEST)
+    await shell.succeed(
+        "apply", "-f", "-", "-n", server.namespace, "--wait", "--stable-for", "0.3", given=MANIFEST
+    )
     found = await shown(server, running)
     assert found.security_context.seccomp_profile == profile("Localhost", "profiles/web.json")
     assert found.pod_security_context.seccomp_profile == profile("RuntimeDefault")
     given = {"type": "Localhost", "localhostProfile": "profiles/web.json"}
     assert pod_spec(server)["containers"][0]["securityContext"]["seccompProfile"] == given
-    again = await shell.succeed("apply", "-f", "-", "-n", "demo", given=MANIFEST)
+    again = await shell.succeed("apply", "-f", "-", "-n", server.namespace, given=MANIFEST)
     assert "container/web unchanged" in again
     # A field that the manifest no longer has is taken back.
     lines = [line for line in MANIFEST.splitlines() if "Localhost" not in line]
     await shell.succeed(
-        "apply", "-f", "-", "-n", "demo", "--wait", "--stable-for", "0.3", given="\n".join(lines)
+        "apply", "-f", "-", "-n", server.namespace, "--wait", "--stable-for", "0.3", given="\n".join(lines)
     )
     assert "seccompProfile" not in pod_spec(server)["containers"][0]["securityContext"]
 
@@ -226,9 +237,9 @@ async def test_a_profile_that_somebody_takes_away_is_put_back(server: Server) ->
     await restricted(server)
     assert server.cluster is not None
     store = server.cluster.store
-    await server.admin.containers.create(namespace="demo", container=good())
+    await server.admin.containers.create(namespace=server.namespace, container=good())
     await shown(server, running)
-    theirs = copy_json(store.get(resources.DEPLOYMENTS, "demo", "web"))
+    theirs = copy_json(store.get(resources.DEPLOYMENTS, server.namespace, "web"))
     assert theirs is not None
     del theirs["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
     store.update(resources.DEPLOYMENTS, theirs, manager="them")

@@ -19,6 +19,13 @@ from tests.main_job.executing import make_web
 from tests.main_job.legacy import DEPLOYMENTS, Kubectl
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 FILES = pb.SourceFiles(source_name="keys", items=[pb.KeyFile(key="TOKEN", path="a/token", mode=0o400)])
 KEYS = pb.PodVolume(name="keys", secret=FILES)
 CLAIM = storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
@@ -46,7 +53,8 @@ def other(*volumes: pb.PodVolume, **more: Any) -> pb.Container:
 async def with_keys(server: Server) -> None:
     await make_web(server)
     await server.admin.config.create_secret(
-        namespace="demo", secret=config_pb2.Secret(name="keys", data={"TOKEN": b"hunter2", "OLD": b"1"})
+        namespace=server.namespace,
+        secret=config_pb2.Secret(name="keys", data={"TOKEN": b"hunter2", "OLD": b"1"}),
     )
 
 
@@ -54,7 +62,7 @@ async def test_a_volume_of_chosen_keys_is_sent_and_its_source_is_in_use(server: 
     await with_keys(server)
     containers, config = server.admin.containers, server.admin.config
     changed = await containers.update(
-        namespace="demo",
+        namespace=server.namespace,
         name="web",
         container=pb.Container(pod_volumes=[KEYS], volume_mounts=[MOUNT]),
         update_mask=FieldMask(paths=["pod_volumes", "volume_mounts"]),
@@ -63,7 +71,7 @@ async def test_a_volume_of_chosen_keys_is_sent_and_its_source_is_in_use(server: 
     kubectl = Kubectl(server)
 
     async def sent() -> list[Any]:
-        found = await kubectl.ask("GET", DEPLOYMENTS.replace("legacy", "demo"))
+        found = await kubectl.ask("GET", DEPLOYMENTS.replace("legacy", server.namespace))
         return [
             volume
             for each in found["items"]
@@ -77,7 +85,7 @@ async def test_a_volume_of_chosen_keys_is_sent_and_its_source_is_in_use(server: 
     }
     assert await poll_until(sent, bool) == [{"name": "keys", "secret": expected}]
     with pytest.raises(PilothouseError, match="web") as refused:
-        await config.delete_secret(namespace="demo", name="keys")
+        await config.delete_secret(namespace=server.namespace, name="keys")
     assert refused.value.code.name == "FAILED_PRECONDITION"
 
 
@@ -86,12 +94,14 @@ async def test_a_change_names_the_containers_that_show_a_removed_key(
     server: Server, volume: pb.PodVolume
 ) -> None:
     await with_keys(server)
-    await server.admin.containers.create(namespace="demo", container=other(volume))
+    await server.admin.containers.create(namespace=server.namespace, container=other(volume))
     with pytest.raises(PilothouseError, match="other"):
-        await server.admin.config.delete_secret(namespace="demo", name="keys")
+        await server.admin.config.delete_secret(namespace=server.namespace, name="keys")
 
     async def missing(key: str) -> list[str]:
-        answer = await server.admin.config.update_secret(namespace="demo", name="keys", remove_keys=[key])
+        answer = await server.admin.config.update_secret(
+            namespace=server.namespace, name="keys", remove_keys=[key]
+        )
         return list(answer.missing_keys)
 
     assert await missing("OLD") == []
@@ -147,21 +157,21 @@ REFUSED = {
 async def test_a_volume_that_breaks_a_rule_is_refused(server: Server) -> None:
     await with_keys(server)
     await server.admin.storage.create_volume(
-        namespace="demo", volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
+        namespace=server.namespace, volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
     )
     for words, container in REFUSED.items():
         with pytest.raises(PilothouseError) as refused:
-            await server.admin.containers.create(namespace="demo", container=container)
+            await server.admin.containers.create(namespace=server.namespace, container=container)
         assert refused.value.message.startswith(words)
 
 
 async def test_an_optional_source_may_be_missing(server: Server) -> None:
     await with_keys(server)
-    made = await server.admin.containers.create(namespace="demo", container=other(WHOLE))
+    made = await server.admin.containers.create(namespace=server.namespace, container=other(WHOLE))
     assert list(made.pod_volumes) == [WHOLE]
 
 
-CLAIMS = "/api/v1/namespaces/demo/persistentvolumeclaims"
+CLAIMS = "/api/v1/namespaces/{}/persistentvolumeclaims"
 MANIFEST = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -189,17 +199,19 @@ async def test_a_claim_that_only_the_cluster_has_is_mounted_and_never_deleted(
     await with_keys(server)
     kubectl, shell = Kubectl(server), await logged_in(server, tmp_path)
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    await kubectl.ask("POST", CLAIMS, {"metadata": {"name": "restored"}, "spec": spec})
+    await kubectl.ask(
+        "POST", CLAIMS.format(server.namespace), {"metadata": {"name": "restored"}, "spec": spec}
+    )
     await server.admin.storage.create_volume(
-        namespace="demo", volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
+        namespace=server.namespace, volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
     )
     file = tmp_path / "database.yaml"
     file.write_text(MANIFEST)
-    applied = await shell.run("apply", "-f", str(file), "--namespace", "demo", "--wait")
+    applied = await shell.run("apply", "-f", str(file), "--namespace", server.namespace, "--wait")
     assert applied.code == 0, applied.errors
     assert "claim 'restored' is no volume of the namespace" in applied.errors
     assert "'data'" not in applied.errors
-    made = await server.admin.containers.get(namespace="demo", name="database")
+    made = await server.admin.containers.get(namespace=server.namespace, name="database")
     claim = pb.ExistingClaim(claim_name="restored", read_only=True)
     assert list(made.pod_volumes) == [pb.PodVolume(name="restored", existing_claim=claim)]
     # The claim as a whole is read-only there; here the mounts of a volume are.
@@ -207,15 +219,18 @@ async def test_a_claim_that_only_the_cluster_has_is_mounted_and_never_deleted(
         ("restored", False),
         ("data", True),
     ]
-    again = await shell.run("apply", "-f", str(file), "--namespace", "demo")
+    again = await shell.run("apply", "-f", str(file), "--namespace", server.namespace)
     assert "container/database unchanged" in again.output
-    await server.admin.containers.delete(namespace="demo", name="database")
+    await server.admin.containers.delete(namespace=server.namespace, name="database")
 
     async def gone() -> bool:
-        return [each.name async for each in server.admin.containers.list(namespace="demo")] == ["web"]
+        return [each.name async for each in server.admin.containers.list(namespace=server.namespace)] == [
+            "web"
+        ]
 
     await poll_until(gone)
-    assert "restored" in [each["metadata"]["name"] for each in (await kubectl.ask("GET", CLAIMS))["items"]]
+    claims = (await kubectl.ask("GET", CLAIMS.format(server.namespace)))["items"]
+    assert "restored" in [each["metadata"]["name"] for each in claims]
 
 
 async def test_a_claim_of_the_cluster_needs_the_permission_to_import_it(server: Server) -> None:
@@ -223,30 +238,30 @@ async def test_a_claim_of_the_cluster_needs_the_permission_to_import_it(server: 
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="runner", permissions=["container.*", "storage.attach"])
     )
-    runner = await server.user("rob", {"demo": "runner"})
+    runner = await server.user("rob", {server.namespace: "runner"})
     volume = pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="restored"))
     with pytest.raises(PilothouseError, match=r"storage\.create") as refused:
-        await runner.containers.create(namespace="demo", container=other(volume))
+        await runner.containers.create(namespace=server.namespace, container=other(volume))
     assert refused.value.metadata["field"] == "container.pod_volumes[0].existing_claim"
 
 
 async def test_a_volume_whose_claim_a_container_names_itself_is_not_deleted(server: Server) -> None:
     await with_keys(server)
     volume = pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="data"))
-    await server.admin.containers.create(namespace="demo", container=other(volume))
+    await server.admin.containers.create(namespace=server.namespace, container=other(volume))
     storage = server.admin.storage
     await storage.create_volume(
-        namespace="demo", volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
+        namespace=server.namespace, volume=storage_pb2.Volume(name="data", type=CLAIM, size="1Gi")
     )
     with pytest.raises(PilothouseError, match="existing claim of other") as refused:
-        await storage.delete_volume(namespace="demo", name="data")
+        await storage.delete_volume(namespace=server.namespace, name="data")
     assert refused.value.reason == "VOLUME_IN_USE"
     # A change of something else needs no other form of the claim.
     for changed in (pb.Container(replicas=0, pod_volumes=[volume]), pb.Container()):
         await server.admin.containers.update(
-            namespace="demo",
+            namespace=server.namespace,
             name="other",
             container=changed,
             update_mask=FieldMask(paths=["replicas", "pod_volumes"]),
         )
-    await storage.delete_volume(namespace="demo", name="data")
+    await storage.delete_volume(namespace=server.namespace, name="data")

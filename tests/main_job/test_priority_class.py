@@ -17,8 +17,15 @@ from tests.main_job.command import logged_in
 from tests.main_job.legacy import DEPLOYMENTS, Kubectl, deployment, legacy, running
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
-DEMO = "/apis/apps/v1/namespaces/demo/deployments/web"
+DEMO = "/apis/apps/v1/namespaces/{}/deployments"
 
 
 async def make_class(kubectl: Kubectl, name: str, value: int) -> None:
@@ -28,14 +35,14 @@ async def make_class(kubectl: Kubectl, name: str, value: int) -> None:
         "metadata": {"name": name},
         "value": value,
     }
-    await kubectl.ask("POST", CLASSES, made)
+    await kubectl.ask("PATCH", f"{CLASSES}/{name}", made, "apply-patch+yaml")
 
 
 @pytest.fixture
 async def demo(server: Server) -> Kubectl:
     kubectl = Kubectl(server)
     await make_class(kubectl, "gold.shop", 1000)
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     return kubectl
 
 
@@ -44,9 +51,11 @@ def of_pods(found: dict[str, Any]) -> str | None:
     return named
 
 
-async def named_on_the_cluster(kubectl: Kubectl, wanted: str | None) -> None:
+async def named_on_the_cluster(server: Server, wanted: str | None) -> None:
+    kubectl = Kubectl(server)
+
     async def there() -> bool:
-        found = await kubectl.ask("GET", "/apis/apps/v1/namespaces/demo/deployments")
+        found = await kubectl.ask("GET", DEMO.format(server.namespace))
         return [of_pods(each) for each in found["items"]] == [wanted]
 
     await poll_until(there)
@@ -54,34 +63,35 @@ async def named_on_the_cluster(kubectl: Kubectl, wanted: str | None) -> None:
 
 async def test_the_pods_have_it_and_its_number(server: Server, demo: Kubectl, tmp_path: Path) -> None:
     shell = await logged_in(server, tmp_path)
-    where = ("web", "--namespace", "demo")
+    where = ("web", "--namespace", server.namespace)
     await shell.succeed(
         "containers", "create", *where, "--image", "nginx:1.27", "--priority-class", "gold.shop"
     )
     assert (await shell.read("containers", "get", *where))["priority_class"] == "gold.shop"
-    await named_on_the_cluster(demo, "gold.shop")
+    await named_on_the_cluster(server, "gold.shop")
 
     async def numbers() -> bool:
-        pods = await demo.ask("GET", "/api/v1/namespaces/demo/pods")
+        pods = await demo.ask("GET", f"/api/v1/namespaces/{server.namespace}/pods")
         return [pod["spec"]["priority"] for pod in pods["items"]] == [1000]
 
     await poll_until(numbers)
     await shell.succeed("containers", "update", *where, "--priority-class", "")
-    await named_on_the_cluster(demo, None)
+    await named_on_the_cluster(server, None)
     changed = await server.admin.containers.update(
-        namespace="demo",
+        namespace=server.namespace,
         name="web",
         container=pb.Container(priority_class="system-node-critical", image="ignored:1"),
         update_mask=FieldMask(paths=["priority_class"]),
     )
     assert (changed.priority_class, changed.image) == ("system-node-critical", "nginx:1.27")
-    await named_on_the_cluster(demo, "system-node-critical")
+    await named_on_the_cluster(server, "system-node-critical")
 
 
 async def test_a_name_that_is_none_is_refused(server: Server, demo: Kubectl) -> None:
     with pytest.raises(PilothouseError) as refused:
         await server.admin.containers.create(
-            namespace="demo", container=pb.Container(name="web", image="a:1", priority_class="Not a name")
+            namespace=server.namespace,
+            container=pb.Container(name="web", image="a:1", priority_class="Not a name"),
         )
     assert [(each.field, each.reason) for each in refused.value.violations] == [
         ("container.priority_class", "FORMAT_DNS_SUBDOMAIN")
@@ -90,11 +100,11 @@ async def test_a_name_that_is_none_is_refused(server: Server, demo: Kubectl) -> 
 
 async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: Server, demo: Kubectl) -> None:
     await server.admin.containers.create(
-        namespace="demo", container=pb.Container(name="web", image="a:1", priority_class="silver")
+        namespace=server.namespace, container=pb.Container(name="web", image="a:1", priority_class="silver")
     )
 
     async def told() -> bool:
-        found = await server.admin.containers.get(namespace="demo", name="web")
+        found = await server.admin.containers.get(namespace=server.namespace, name="web")
         return "no PriorityClass with name silver was found" in found.message
 
     await poll_until(told)
@@ -102,18 +112,18 @@ async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: S
 
 async def test_a_class_that_others_set_is_reported_and_not_adopted(server: Server, demo: Kubectl) -> None:
     await server.admin.containers.create(
-        namespace="demo",
+        namespace=server.namespace,
         container=pb.Container(
             name="web", image="a:1", priority_class="gold.shop", drift_policy=pb.DRIFT_POLICY_ADOPT
         ),
     )
-    await named_on_the_cluster(demo, "gold.shop")
+    await named_on_the_cluster(server, "gold.shop")
     await make_class(demo, "bronze.shop", 10)
     patch = {"spec": {"template": {"spec": {"priorityClassName": "bronze.shop"}}}}
-    await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
+    await demo.ask("PATCH", f"{DEMO.format(server.namespace)}/web", patch, "merge-patch+json")
 
     async def reported() -> bool:
-        found = await server.admin.containers.get(namespace="demo", name="web")
+        found = await server.admin.containers.get(namespace=server.namespace, name="web")
         drifted = next(each for each in found.conditions if each.type == "Drifted")
         assert found.priority_class == "gold.shop"
         return "priorityClassName" in drifted.message
@@ -124,16 +134,16 @@ async def test_a_class_that_others_set_is_reported_and_not_adopted(server: Serve
 async def test_a_class_needs_a_permission_and_a_change_of_other_fields_does_not(
     server: Server, demo: Kubectl
 ) -> None:
-    holder = await server.user("nora", {"demo": "admin"})
+    holder = await server.user("nora", {server.namespace: "admin"})
     wanted = pb.Container(name="web", image="a:1", priority_class="gold.shop")
     with pytest.raises(PilothouseError) as refused:
-        await holder.containers.create(namespace="demo", container=wanted)
+        await holder.containers.create(namespace=server.namespace, container=wanted)
     assert refused.value.metadata["permission"] == "container.privileged"
     assert refused.value.metadata["field"] == "container.priority_class"
-    await server.admin.containers.create(namespace="demo", container=wanted)
+    await server.admin.containers.create(namespace=server.namespace, container=wanted)
     scaled = pb.Container(replicas=2)
     await holder.containers.update(
-        namespace="demo", name="web", container=scaled, update_mask=FieldMask(paths=["replicas"])
+        namespace=server.namespace, name="web", container=scaled, update_mask=FieldMask(paths=["replicas"])
     )
 
 
@@ -148,6 +158,6 @@ async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl
     file = tmp_path / "web.json"
     file.write_text(json.dumps(there | {"metadata": {"name": "web"}}))
     shell = await logged_in(server, tmp_path)
-    await shell.succeed("apply", "-f", str(file), "--namespace", "demo")
-    applied = await server.admin.containers.get(namespace="demo", name="web")
+    await shell.succeed("apply", "-f", str(file), "--namespace", server.namespace)
+    applied = await server.admin.containers.get(namespace=server.namespace, name="web")
     assert applied.priority_class == "gold.shop"

@@ -20,6 +20,13 @@ from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -35,10 +42,10 @@ def of_size(name: str, size: int) -> pb.Container:
 async def demo(server: Server) -> None:
     assert server.cluster is not None
     store = server.cluster.store
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
 
     async def there() -> bool:
-        return store.get(resources.NAMESPACES, None, "demo") is not None
+        return store.get(resources.NAMESPACES, None, server.namespace) is not None
 
     await poll_until(there)
 
@@ -47,7 +54,7 @@ async def shown(
     server: Server, holds: Callable[[pb.Container], bool], name: str = "web", seconds: float = 20.0
 ) -> pb.Container:
     async def look() -> pb.Container | None:
-        found = await server.admin.containers.get(namespace="demo", name=name)
+        found = await server.admin.containers.get(namespace=server.namespace, name=name)
         return found if holds(found) else None
 
     found = await poll_until(look, seconds=seconds)
@@ -79,11 +86,11 @@ async def enforced(server: Server, level: str) -> None:
     store = server.cluster.store
     labels = namespace_pb2.Namespace(labels={ENFORCE: level})
     await server.admin.namespaces.update(
-        name="demo", namespace=labels, update_mask=FieldMask(paths=["labels"])
+        name=server.namespace, namespace=labels, update_mask=FieldMask(paths=["labels"])
     )
 
     async def on_cluster() -> str:
-        namespace = store.get(resources.NAMESPACES, None, "demo")
+        namespace = store.get(resources.NAMESPACES, None, server.namespace)
         assert namespace is not None
         return str(namespace["metadata"]["labels"].get(ENFORCE))
 
@@ -101,11 +108,13 @@ async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outag
         "hugest": (3_300_000, "Request entity too large: limit is 3145728"),
     }.items():
         with pytest.raises(PilothouseError) as refused:
-            await containers.create(namespace="demo", container=of_size(name, size), validate_only=True)
+            await containers.create(
+                namespace=server.namespace, container=of_size(name, size), validate_only=True
+            )
         assert (refused.value.code.name, refused.value.reason) == ("INVALID_ARGUMENT", "CLUSTER_REFUSED")
         assert words in str(refused.value)
         assert refused.value.metadata["cluster_reason"] == "TooLarge"
-        await containers.create(namespace="demo", container=of_size(name, size))
+        await containers.create(namespace=server.namespace, container=of_size(name, size))
         found = await shown(server, lambda seen: applied(seen) is not None, name)
         assert (found.status, found.reason) == (pb.CONTAINER_STATUS_FAILED, "TooLarge")
         assert words in found.message
@@ -119,7 +128,7 @@ async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outag
         # A container that fits is applied immediately.
         small = web(name, env=[pb.EnvVar(name="LONG_0", value="x")])
         await containers.update(
-            namespace="demo", name=name, container=small, update_mask=FieldMask(paths=["env"])
+            namespace=server.namespace, name=name, container=small, update_mask=FieldMask(paths=["env"])
         )
         assert (await shown(server, running, name)).ready_replicas == 1
 
@@ -132,10 +141,10 @@ async def test_a_webhook_that_denies_is_told_in_its_words_until_it_relents(serve
     )
     words = 'admission webhook "policy.example.org" denied the request: images must come from registry.example.org'
     with pytest.raises(PilothouseError) as refused:
-        await server.admin.containers.create(namespace="demo", container=web(), validate_only=True)
+        await server.admin.containers.create(namespace=server.namespace, container=web(), validate_only=True)
     assert (refused.value.code.name, refused.value.reason) == ("FAILED_PRECONDITION", "CLUSTER_REFUSED")
     assert words in str(refused.value)
-    await server.admin.containers.create(namespace="demo", container=web())
+    await server.admin.containers.create(namespace=server.namespace, container=web())
     found = await shown(server, lambda seen: seen.status == pb.CONTAINER_STATUS_FAILED)
     assert (found.reason, found.message) == ("Forbidden", words)
     assert applied(found).status == resource_pb2.CONDITION_STATUS_FALSE
@@ -147,15 +156,15 @@ async def test_a_webhook_that_denies_is_told_in_its_words_until_it_relents(serve
 async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
-    await server.admin.containers.create(namespace="demo", container=web("other"))
+    await server.admin.containers.create(namespace=server.namespace, container=web("other"))
     await shown(server, running, "other")
     server.cluster.faults.webhooks.append(Webhook("policy.example.org", ("deployments",), fails=True))
     once = server.admin.with_options(retry=RetryPolicy(attempts=1))
     with pytest.raises(PilothouseError) as failed:
-        await once.containers.create(namespace="demo", container=web(), validate_only=True)
+        await once.containers.create(namespace=server.namespace, container=web(), validate_only=True)
     assert (failed.value.code.name, failed.value.metadata["cluster"]) == ("UNAVAILABLE", "local")
     assert 'cluster "local" fails: Internal error occurred: failed calling webhook' in str(failed.value)
-    await server.admin.containers.create(namespace="demo", container=web())
+    await server.admin.containers.create(namespace=server.namespace, container=web())
     found = await shown(server, lambda seen: applied(seen) is not None)
     assert (found.status, found.reason) == (pb.CONTAINER_STATUS_PENDING, "InternalError")
     assert 'failed calling webhook "policy.example.org"' in found.message
@@ -163,7 +172,7 @@ async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server
         resource_pb2.CONDITION_STATUS_UNKNOWN,
         "InternalError",
     )
-    other = await server.admin.containers.get(namespace="demo", name="other")
+    other = await server.admin.containers.get(namespace=server.namespace, name="other")
     assert not other.HasField("stale_since")
     assert running(other)
     server.cluster.faults.clear()
@@ -193,8 +202,8 @@ async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(se
         ),
     }
     for container in (*(each for each, _ in kinds.values()), *runs.values()):
-        await server.admin.containers.create(namespace="demo", container=container)
-    await server.admin.containers.run(namespace="demo", name="nightly")
+        await server.admin.containers.create(namespace=server.namespace, container=container)
+    await server.admin.containers.run(namespace=server.namespace, name="nightly")
     told = f"Error creating: {denied}"
     await shown(server, lambda seen: (seen.reason, seen.message) == ("FailedCreate", told), name="once")
     await shown(server, lambda seen: seen.message.endswith(f"FailedCreate {told}"), name="nightly")
@@ -210,7 +219,7 @@ async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(se
 async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: Server) -> None:
     await demo(server)
     await enforced(server, "restricted")
-    await server.admin.containers.create(namespace="demo", container=web())
+    await server.admin.containers.create(namespace=server.namespace, container=web())
     found = await shown(server, lambda seen: seen.reason == "FailedCreate")
     assert found.status == pb.CONTAINER_STATUS_FAILED
     assert (
@@ -229,16 +238,16 @@ async def test_a_limit_range_is_told_until_the_container_keeps_to_it(server: Ser
     await demo(server)
     assert server.cluster is not None
     limits = {"limits": [{"type": "Container", "max": {"memory": "128Mi"}}]}
-    metadata = {"name": "small", "namespace": "demo"}
+    metadata = {"name": "small", "namespace": server.namespace}
     server.cluster.store.create(resources.LIMIT_RANGES, {"metadata": metadata, "spec": limits})
     big = pb.Resources(memory_request="256Mi", memory_limit="256Mi")
-    await server.admin.containers.create(namespace="demo", container=web(resources=big))
+    await server.admin.containers.create(namespace=server.namespace, container=web(resources=big))
     found = await shown(server, lambda seen: seen.reason == "FailedCreate")
     assert found.status == pb.CONTAINER_STATUS_FAILED
     assert "maximum memory usage per Container is 128Mi, but limit is 256Mi" in found.message
     small = pb.Resources(memory_request="64Mi", memory_limit="64Mi")
     await server.admin.containers.update(
-        namespace="demo",
+        namespace=server.namespace,
         name="web",
         container=pb.Container(resources=small),
         update_mask=FieldMask(paths=["resources"]),

@@ -22,6 +22,13 @@ from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 PRIVILEGED = pb.Container(
     name="web", image="nginx:1.27", security_context=pb.SecurityContext(privileged=True)
 )
@@ -40,11 +47,11 @@ SAID = 'would violate PodSecurity "baseline:latest": privileged (container "main
 
 
 async def make(server: Server, **fields: object) -> None:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", **fields))  # type: ignore[arg-type]
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace, **fields))  # type: ignore[arg-type]
 
     async def is_there() -> bool:
         assert server.cluster is not None
-        return server.cluster.store.get(resources.NAMESPACES, None, "demo") is not None
+        return server.cluster.store.get(resources.NAMESPACES, None, server.namespace) is not None
 
     await poll_until(is_there)
 
@@ -56,11 +63,11 @@ async def calls(server: Server) -> Any:
 
     class Calls:
         async def create(self, **fields: Any) -> pb.CreateContainerResponse:
-            request = pb.CreateContainerRequest(namespace="demo", **fields)
+            request = pb.CreateContainerRequest(namespace=server.namespace, **fields)
             return cast("pb.CreateContainerResponse", await stub.CreateContainer(request, metadata=metadata))
 
         async def update(self, **fields: Any) -> pb.UpdateContainerResponse:
-            request = pb.UpdateContainerRequest(namespace="demo", name="web", **fields)
+            request = pb.UpdateContainerRequest(namespace=server.namespace, name="web", **fields)
             return cast("pb.UpdateContainerResponse", await stub.UpdateContainer(request, metadata=metadata))
 
     return Calls()
@@ -69,7 +76,7 @@ async def calls(server: Server) -> Any:
 async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Server) -> None:
     await make(server)
     assert server.cluster is not None
-    labels = server.cluster.store.get(resources.NAMESPACES, None, "demo")["metadata"]["labels"]  # type: ignore[index]
+    labels = server.cluster.store.get(resources.NAMESPACES, None, server.namespace)["metadata"]["labels"]  # type: ignore[index]
     assert (labels[ENFORCE], labels[WARN]) == ("baseline", "baseline")
     containers, bare = server.admin.containers, await calls(server)
     tried = await bare.create(container=PRIVILEGED, validate_only=True)
@@ -80,7 +87,7 @@ async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Ser
     assert not made.warnings
 
     async def shown(warned: bool) -> bool:
-        found = await containers.get(namespace="demo", name="web")
+        found = await containers.get(namespace=server.namespace, name="web")
         assert all(each.type != "Warned" for each in found.conditions)
         # An observation came after the apply, and keeps what it said.
         observed = not found.reconciling and any(each.type == "Available" for each in found.conditions)
@@ -90,7 +97,9 @@ async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Ser
 
     await poll_until(lambda: shown(True))
     mask = FieldMask(paths=["security_context"])
-    await containers.update(namespace="demo", name="web", container=pb.Container(), update_mask=mask)
+    await containers.update(
+        namespace=server.namespace, name="web", container=pb.Container(), update_mask=mask
+    )
     await poll_until(lambda: shown(False))
 
 
@@ -98,11 +107,11 @@ async def test_the_command_prints_the_warnings(server: Server, tmp_path: Path) -
     await make(server, resource_quota=namespace_pb2.ResourceQuota(cpu="2"))
     shell = await logged_in(server, tmp_path)
     missing = "container.resources.cpu_request"
-    made = await shell.run("containers", "create", "plain", "-n", "demo", "--image", "nginx:1.27")
+    made = await shell.run("containers", "create", "plain", "-n", server.namespace, "--image", "nginx:1.27")
     assert f"warning: plain: {missing}:" in made.errors, made
     file = tmp_path / "web.yaml"
     file.write_text(MANIFEST)
-    tried = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
+    tried = await shell.run("apply", "-f", str(file), "-n", server.namespace, "--dry-run")
     assert f"warning: {file}:2: container/web: {missing}:" in tried.errors, tried
     assert f"warning: {file}:2: container/web: {SAID}" in tried.errors, tried
 
@@ -138,7 +147,7 @@ async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Serve
     secret = config_pb2.Secret(name="k", data={"k": b"hunter2-value"})
     volume = storage_pb2.Volume(name="v", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi")
     for again in (True, False):
-        where: dict[str, Any] = {"namespace": "demo", "validate_only": again}
+        where: dict[str, Any] = {"namespace": server.namespace, "validate_only": again}
         answers: list[Any] = [
             await network.create_service.send(network_pb2.CreateServiceRequest(service=service, **where)),
             await config.create_config_map.send(
@@ -154,7 +163,7 @@ async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Serve
         assert told == (expected if again else [[]] * len(kinds))
     changed = await network.update_service.send(
         network_pb2.UpdateServiceRequest(
-            namespace="demo",
+            namespace=server.namespace,
             name="s",
             service=network_pb2.Service(labels={"a": "c"}),
             update_mask=FieldMask(paths=["labels"]),
@@ -165,7 +174,7 @@ async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Serve
     shell = await logged_in(server, tmp_path)
     file = tmp_path / "c.yaml"
     file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {a: b}\n")
-    tried = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
+    tried = await shell.run("apply", "-f", str(file), "-n", server.namespace, "--dry-run")
     assert f"warning: {file}:1: configmap/d: configmaps: old" in tried.errors, tried
 
 
