@@ -58,6 +58,7 @@ _MORE = {
     "objects update": ["--protected"],
     "roles update": ["--display-name", "shop"],
     "secrets update": ["--remove", "a"],
+    "containers scale": ["2"],
     "services create": ["--container", "web"],
     "services update": ["--label", "a=b"],
     "totp confirm": ["--code", "123456"],

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.container_columns import (
-    COLUMNS,
     RUN_COLUMNS,
     ContainerName,
     Times,
     wait_and_show,
-    wait_until,
 )
+from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.many import (
+    ByLabels,
+    ContainerNames,
+    Everything,
+    act_on,
+    chosen,
+    in_words,
+)
 from pilothouse_client.commands.options import (
     Etag,
     Format,
@@ -29,20 +36,26 @@ from pilothouse_client.commands.options import (
     Watch,
     Yes,
     check_watch,
+    complete_container,
     confirm,
     enum_number,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import done, show, show_all, show_changes
+from pilothouse_client.commands.output import show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.waiting import Goal, starts_from_nothing, wait_for_run
 
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
+# Names, a label selector, and whether all are meant.
+_Meant = tuple[list[str] | None, str, bool]
 # So many claims are named.
 _CLAIMS = 20
 # Verb -> what it does, and what `--wait` waits for.
 _ACTIONS = {
-    "start": ("Start a stopped container with the replicas it had.", Goal.RUNNING),
-    "stop": ("Stop a container: no pods, the replicas remembered.", Goal.STOPPED),
+    "start": ("Start stopped containers with the replicas they had.", Goal.RUNNING),
+    "stop": ("Stop containers: no pods, the replicas remembered.", Goal.STOPPED),
     "resume": ("End a pause.", Goal.RUNNING),
     "restart": ("Replace every pod, a few at a time.", Goal.RUNNING),
 }
@@ -75,10 +88,16 @@ def add_to(app: verbs.VerbGroup) -> None:
     app.command("delete")(delete)
 
 
+# Verb -> its participle, for the line that sums up.
+_DONE = {"start": "started", "stop": "stopped", "resume": "resumed", "restart": "restarting"}
+
+
 def _action(verb: str, goal: Goal) -> Callable[..., None]:
     def act(
-        name: ContainerName,
+        names: ContainerNames = None,
         namespace: Namespace = "",
+        selector: ByLabels = "",
+        everything: Everything = False,
         validate_only: ValidateOnly = False,
         wait: Wait = False,
         wait_timeout: WaitSeconds = 300.0,
@@ -86,62 +105,106 @@ def _action(verb: str, goal: Goal) -> Callable[..., None]:
         output: Output = Format.TABLE,
     ) -> None:
         times = Times(wait_timeout, stable_for)
-        _act(verb, name, namespace, validate_only, goal if wait else None, times, output)
+        _act(
+            verb,
+            (names, selector, everything),
+            namespace,
+            validate_only,
+            goal if wait else None,
+            times,
+            output,
+        )
 
     def stop(
-        name: ContainerName,
+        names: ContainerNames = None,
         namespace: Namespace = "",
+        selector: ByLabels = "",
+        everything: Everything = False,
         validate_only: ValidateOnly = False,
         wait: Wait = False,
         wait_timeout: WaitSeconds = 300.0,
         output: Output = Format.TABLE,
     ) -> None:
-        _act(verb, name, namespace, validate_only, goal if wait else None, Times(wait_timeout), output)
+        times = Times(wait_timeout)
+        _act(
+            verb,
+            (names, selector, everything),
+            namespace,
+            validate_only,
+            goal if wait else None,
+            times,
+            output,
+        )
 
     return act if goal is Goal.RUNNING else stop
 
 
 def _act(
     verb: str,
-    name: str,
+    meant: _Meant,
     namespace: str,
     validate_only: bool,
     goal: Goal | None,
     times: Times,
     output: Format,
 ) -> None:
-    with connect() as client:
+    where = namespace_or_default(namespace)
+
+    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         call: Any = getattr(client.containers, verb)
-        container = call(namespace=namespace_or_default(namespace), name=name, validate_only=validate_only)
-        wait_and_show(client, container, None if validate_only else goal, times, output)
+        container = call(namespace=where, name=name, validate_only=validate_only)
+        return container, None if validate_only else goal
+
+    with connect() as client:
+        names = chosen(client, where, *meant)
+        act_on(client, names, act, times, output, is_batch=_is_batch(meant), done=_DONE[verb])
+
+
+def _is_batch(meant: _Meant) -> bool:
+    names, _, _ = meant
+    return not names or len(names) > 1
 
 
 def pause(
-    name: ContainerName,
+    names: ContainerNames = None,
     namespace: Namespace = "",
+    selector: ByLabels = "",
+    everything: Everything = False,
     mode: Annotated[str, verbs.Option("--mode", help="suspend (default), hold_rollout or freeze.")] = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Pause a container, and print which data and connections are lost."""
+    """Pause containers, and print which data and connections are lost."""
     number = pb.PauseMode.ValueType(enum_number(pb.PauseMode, mode, "--mode"))
-    with connect() as client:
-        answer = client.containers.pause(
-            namespace=namespace_or_default(namespace), name=name, mode=number, validate_only=validate_only
-        )
+    where, meant = namespace_or_default(namespace), (names, selector, everything)
+    reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
+
+    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
+        answer = client.containers.pause(namespace=where, name=name, mode=number, validate_only=validate_only)
         if answer.losses:
-            say(f"lost: {', '.join(answer.losses)}", err=True)
-        reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
-        goal = reached if wait and not validate_only else None
-        wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
+            of_it = f"{name}: " if _is_batch(meant) else ""
+            say(plain(f"{of_it}lost: {', '.join(answer.losses)}"), err=True)
+        return answer.container, reached if wait and not validate_only else None
+
+    with connect() as client:
+        names = chosen(client, where, *meant)
+        act_on(client, names, act, Times(wait_timeout), output, is_batch=_is_batch(meant), done="paused")
 
 
 def scale(
-    name: ContainerName,
-    replicas: Annotated[int, verbs.Argument(min=0, help="Number of pods.")],
+    replicas: Annotated[
+        list[str],
+        verbs.Argument(
+            metavar="[NAME]... REPLICAS",
+            complete=complete_container,
+            help="Containers, and the number of pods.",
+        ),
+    ],
     namespace: Namespace = "",
+    selector: ByLabels = "",
+    everything: Everything = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
@@ -150,20 +213,24 @@ def scale(
     output: Output = Format.TABLE,
 ) -> None:
     """Set the number of pods; of a stopped or paused container those that it gets when it goes on."""
-    with connect() as client:
+    *names, last = replicas
+    if not (last.isascii() and last.isdecimal()):
+        raise CommandError(f"the last argument is the number of pods, not {last!r}", 2)
+    where, meant = namespace_or_default(namespace), (names, selector, everything)
+
+    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         answer = client.containers.scale.send(
             pb.ScaleContainerRequest(
-                namespace=namespace_or_default(namespace),
-                name=name,
-                replicas=replicas,
-                etag=etag,
-                validate_only=validate_only,
+                namespace=where, name=name, replicas=int(last), etag=etag, validate_only=validate_only
             )
         )
-        changed = answer.container
         show_claims(answer)
-        goal = goal_of_change(changed) if wait and not validate_only else None
-        wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
+        waits = wait and not validate_only
+        return answer.container, goal_of_change(answer.container) if waits else None
+
+    with connect() as client:
+        found, times = chosen(client, where, *meant), Times(wait_timeout, stable_for)
+        act_on(client, found, act, times, output, is_batch=_is_batch(meant), done="scaled")
 
 
 def run(
@@ -211,8 +278,10 @@ def runs(
 
 
 def delete(
-    name: ContainerName,
+    names: ContainerNames = None,
     namespace: Namespace = "",
+    selector: ByLabels = "",
+    everything: Everything = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     yes: Yes = False,
@@ -220,22 +289,20 @@ def delete(
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete a container; it is listed until its cluster has let it go."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Delete the container {where}/{name}?", yes)
-    with connect() as client:
+    """Delete containers; each is listed until its cluster has let it go."""
+    where, meant = namespace_or_default(namespace), (names, selector, everything)
+
+    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         answer = client.containers.delete.send(
             pb.DeleteContainerRequest(namespace=where, name=name, etag=etag, validate_only=validate_only)
         )
-        container = answer.container
         show_claims(answer)
-        if not wait or validate_only:
-            show(container, COLUMNS, output)
-            return
-        last = wait_until(client, container, Goal.DELETED, Times(wait_timeout))
-    if output.is_table:
-        # A row would show the last state of what is no more.
-        done(f"container {where}/{name} deleted")
-    else:
-        show(last, COLUMNS, output)
+        return answer.container, Goal.DELETED if wait and not validate_only else None
+
+    if names and not validate_only:
+        confirm(f"Delete {in_words(where, names)}?", yes)
+    with connect() as client:
+        found = chosen(client, where, *meant)
+        if not names and not validate_only:
+            confirm(f"Delete {in_words(where, found)}?", yes)
+        act_on(client, found, act, Times(wait_timeout), output, is_batch=_is_batch(meant), done="deleted")

@@ -197,15 +197,15 @@ def wait_and_show(
     """Shows a container, after it has reached the goal if there is one."""
     if goal is not None:
         container = wait_until(client, container, goal, times)
-        if goal.value == "running" and container.HasField("replicas") and not container.replicas:
-            words = "has no replicas, so no pod runs"
-            say(
-                plain(
-                    f"{container.name} {words}: pilothouse containers update {container.name} --replicas N"
-                ),
-                err=True,
-            )
+        with_no_pods(container, goal)
     show(container, COLUMNS, form)
+
+
+def with_no_pods(container: pb.Container, goal: Goal) -> None:
+    """Says that a container that shall run has no pods."""
+    if goal.value == "running" and container.HasField("replicas") and not container.replicas:
+        words = f"{container.name} has no replicas, so no pod runs"
+        say(plain(f"{words}: pilothouse containers scale {container.name} N"), err=True)
 
 
 def wait_until(client: Client, container: pb.Container, goal: Goal, times: Times) -> pb.Container:

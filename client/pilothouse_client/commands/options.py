@@ -157,7 +157,9 @@ StableSeconds = Annotated[
 ]
 ValidateOnly = Annotated[
     bool,
-    verbs.Option("--validate-only", callback=_note_dry_run, help="Check everything, change nothing."),
+    verbs.Option(
+        "--validate-only", "--dry-run", callback=_note_dry_run, help="Check everything, change nothing."
+    ),
 ]
 Etag = Annotated[str, verbs.Option("--etag", help="Refuse if it has changed since this etag.")]
 Yes = Annotated[bool, verbs.Option("-y", "--yes", help="Do not ask.")]
