@@ -62,6 +62,8 @@ VERBS = {
     "wait": ("wait:wait", "Wait until resources are in a state."),
     "rollout": ("rollout:app", "The newest change of a container: status, history, undo."),
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
+    "diff": ("files:diff", "Show what apply would change."),
+    "delete": ("files:delete", "Delete the objects of Kubernetes YAML."),
     "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),
     "completion": ("completion:command", "Write the completion of a shell: bash, zsh or fish."),

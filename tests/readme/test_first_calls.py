@@ -40,6 +40,20 @@ COMMAND = (
     ("pilothouse containers pause storefront --namespace cafe", "PAUSED"),
     ("pilothouse containers resume storefront --namespace cafe --wait", "RUNNING"),
     ("pilothouse containers history storefront --namespace cafe", "PAUSED"),
+    (
+        "pilothouse containers set image menu registry.k8s.io/e2e-test-images/agnhost:2.54 --namespace cafe --dry-run",
+        "+image: registry.k8s.io/e2e-test-images/agnhost:2.54",
+    ),
+    ("pilothouse containers set env menu LOG=debug --namespace cafe --dry-run", "LOG"),
+    ("pilothouse containers set resources menu --limits memory=96Mi --namespace cafe --dry-run", "96Mi"),
+    ("pilothouse diff -f deploy/examples/harbor-cafe.yaml --namespace cafe", ""),
+    ("pilothouse delete -f deploy/examples/harbor-cafe.yaml --namespace cafe --dry-run", "22 deleted (dry run)"),
+    ("pilothouse containers stop menu orders --namespace cafe", "STOPPED"),
+    (
+        "pilothouse containers start -l app.kubernetes.io/part-of=harbor-cafe --namespace cafe --dry-run",
+        "(dry run)",
+    ),
+    ("pilothouse containers scale menu orders 2 --namespace cafe --dry-run", "(dry run)"),
     ("pilothouse can-i container.delete --namespace cafe", "yes"),
 )
 SECURITY = (

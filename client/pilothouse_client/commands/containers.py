@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from google.protobuf.field_mask_pb2 import FieldMask
-
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import (
     container_actions,
+    container_changes,
     container_exec,
     container_import,
     container_logs,
     container_pods,
     container_revisions,
+    container_set,
     container_spec,
     describe,
     verbs,
 )
-from pilothouse_client.commands.change_report import report_changes
 from pilothouse_client.commands.container_columns import (
     COLUMNS,
     DETAILS_COLUMNS,
@@ -65,6 +64,7 @@ app = verbs.VerbGroup(no_args_is_help=True, help="Workloads: create, change, sta
 app.command("describe")(describe.of("containers"))
 container_actions.add_to(app)
 container_revisions.add_to(app)
+container_set.add_to(app)
 app.command("import")(container_import.import_deployments)
 app.command("logs")(container_logs.logs)
 app.command("pods")(container_pods.list_pods)
@@ -178,6 +178,7 @@ def update(
     args: _Args = None,
     image: container_spec.Image = None,
     namespace: Namespace = "",
+    from_file: container_spec.FromFile = "",
     display_name: container_spec.DisplayName = None,
     command: container_spec.Command = None,
     env: container_spec.Env = None,
@@ -233,7 +234,8 @@ def update(
 ) -> None:
     """Change a container.
 
-    Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has.
+    Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has. A file has all
+    fields that it shall have, as `containers get -o yaml` writes them.
     """
     specification = container_spec.Specification(
         image=image,
@@ -273,29 +275,40 @@ def update(
     )
     where = namespace_or_default(namespace)
     with connect() as client:
-        container = pb.Container(name=name)
+        container, paths = pb.Container(name=name), []
+        before = pb.Container()
+        quiet = not output.is_table
+        needs = specification.merges or remove_env or remove_label or from_file
+        if needs or (validate_only and not quiet):
+            before = client.containers.get(namespace=where, name=name)
         if specification.merges or remove_env or remove_label:
             # The etag prevents this update from undoing another client's change between reading and writing.
-            container = client.containers.get(namespace=where, name=name)
-            etag = etag or container.etag
-        paths = specification.write_to(container)
+            container.CopyFrom(before)
+            etag = etag or before.etag
+        if from_file:
+            container = container_spec.container_from_file(from_file)
+            etag = etag or container.etag or before.etag
+            paths += container_changes.changed_fields(before, container)
+        paths += specification.write_to(container)
         paths += _remove(container, remove_env or [], remove_label or [])
-        check_changes(paths, replace)
-        response = client.containers.update.send(
-            pb.UpdateContainerRequest(
-                namespace=where,
-                name=name,
-                container=container,
-                update_mask=FieldMask(paths=sorted(set(paths))),
-                etag=etag,
-                replace=replace,
-                validate_only=validate_only,
-                include_changes=True,
-            )
+        check_changes(paths, replace, from_file)
+        if from_file and not paths and not replace:
+            say(f"{name}: nothing changed", err=True)
+            show(before, COLUMNS, output)
+            return
+        before.namespace, before.name = where, name
+        response = container_changes.send(
+            client,
+            before,
+            container,
+            paths,
+            etag=etag,
+            replace=replace,
+            validate_only=validate_only,
+            quiet=quiet,
+            waits=wait,
         )
         changed = response.container
-        if output.is_table:
-            report_changes(response, name, waits=wait)
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
         note(changed, response.warnings)
         container_actions.show_claims(response)

@@ -159,7 +159,7 @@ def _json(data: Any, indent: int | None = None) -> str:
     return json.dumps(data, ensure_ascii=False, indent=indent)
 
 
-def _yaml(data: Any) -> str:
+def as_yaml(data: Any) -> str:
     """Returns YAML, in which the control characters that `write_data` escapes stand between double quotes."""
     import yaml
 
@@ -425,5 +425,5 @@ def _write_data(data: Any, form: Format, *, one_of_many: bool = False) -> None:
     if form is Format.JSON:
         write_data(_json(data, indent=None if one_of_many else 2))
         return
-    text = _yaml(data)
+    text = as_yaml(data)
     write_data(f"---\n{text}" if one_of_many else text, nl=False)

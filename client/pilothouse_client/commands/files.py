@@ -1,0 +1,154 @@
+"""`pilothouse diff -f` and `pilothouse delete -f`: the effect of Kubernetes YAML, and the end of its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.run import ApplyResult, Options, apply
+from pilothouse_client.commands import verbs
+from pilothouse_client.commands.failures import CommandError, failure_of
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Namespace,
+    ValidateOnly,
+    Yes,
+    confirm,
+    namespace_or_default,
+)
+from pilothouse_client.commands.options import dry_run as is_dry_run
+from pilothouse_client.commands.terminal import say
+from pilothouse_client.errors import NotFoundError
+from pilothouse_manifests.translator.nodes import Document, Mapping, Node, ScalarNode
+from pilothouse_manifests.translator.problems import Problems, listed
+from pilothouse_manifests.workloads import WORKLOAD_PARTS
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
+_DIFFERENT, _WRONG_COMMAND_LINE, _REFUSED = 1, 2, 3
+Files = Annotated[
+    list[str] | None,
+    verbs.Option("-f", "--filename", metavar="FILE", help="File, folder, or - for standard input; repeat."),
+]
+MoreFiles = Annotated[
+    list[str] | None, verbs.Argument(metavar="FILE", help="Further files, so that -f *.yaml works.")
+]
+
+
+def _sources(files: Sequence[str] | None, more: Sequence[str] | None) -> list[str]:
+    found = [*(files or ()), *(more or ())]
+    if not found:
+        raise CommandError("name the manifests with -f FILE", _WRONG_COMMAND_LINE)
+    return found
+
+
+def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace = "") -> None:
+    """Show what `apply` would change, as a diff; the exit code is 1 if anything would, else 0."""
+    differs = False
+
+    def show(line: str) -> None:
+        nonlocal differs
+        # The last lines are those of a dry run, which says how many objects it has seen.
+        if line.startswith("--- "):
+            differs = True
+            say(line)
+
+    options = Options(
+        sources=_sources(files, more_files), namespace=namespace_or_default(namespace), dry_run=True
+    )
+    with connect() as client:
+        result = apply(client, options, say=show, complain=lambda line: say(line, err=True))
+    if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
+        raise verbs.Exit(_REFUSED)
+    if differs:
+        raise verbs.Exit(_DIFFERENT)
+
+
+# Kind -> the word of its lines, and the call. Workloads go first: they use all others.
+_DELETIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **{kind: ("container", lambda client: client.containers.delete) for kind in WORKLOAD_PARTS},
+    "Service": ("service", lambda client: client.network.delete_service),
+    "PersistentVolumeClaim": ("volume", lambda client: client.storage.delete_volume),
+    "ConfigMap": ("config", lambda client: client.config.delete_config_map),
+    "Secret": ("secret", lambda client: client.config.delete_secret),
+}
+_ORDER = [*WORKLOAD_PARTS, "Service", "", "PersistentVolumeClaim", "ConfigMap", "Secret"]
+
+
+def delete(
+    files: Files = None,
+    more_files: MoreFiles = None,
+    namespace: Namespace = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+) -> None:
+    """Delete the objects of Kubernetes YAML; those that are not there are passed over."""
+    problems = Problems()
+    documents = load(_sources(files, more_files), problems)
+    for line in listed(problems.all):
+        say(line, err=True)
+    if problems.all:
+        raise verbs.Exit(_REFUSED)
+    meant = sorted(filter(None, map(_meant, documents)), key=lambda each: _ORDER.index(_place(each[1])))
+    where = namespace_or_default(namespace)
+    if not meant:
+        raise CommandError("the files hold no object", _WRONG_COMMAND_LINE)
+    if not validate_only:
+        shown = ", ".join(f"{kind.lower()}/{name}" for _, kind, name in meant[:10])
+        more = f" and {len(meant) - 10} more" if len(meant) > 10 else ""
+        confirm(f"Delete {shown}{more} in {where}?", yes)
+    codes, gone = [], 0
+    with connect() as client:
+        for api_version, kind, name in meant:
+            code = _delete(client, where, (api_version, kind, name), validate_only)
+            gone += code == 0
+            codes.append(code or 0)
+    missing = codes.count(0) - gone
+    failed = sum(map(bool, codes))
+    words = [f"{gone} deleted{' (dry run)' if is_dry_run.get() else ''}"]
+    words += [f"{missing} not there"] if missing else []
+    words += [f"{failed} failed"] if failed else []
+    say(", ".join(words))
+    if failed:
+        raise verbs.Exit(max(codes))
+
+
+def _place(kind: str) -> str:
+    return kind if kind in _DELETIONS else ""
+
+
+def _delete(client: Client, namespace: str, meant: tuple[str, str, str], validate_only: bool) -> int | None:
+    """Returns 0, None where it is not there, or the exit code of a failure."""
+    api_version, kind, name = meant
+    word, call_of = _DELETIONS.get(kind, ("object", lambda client: client.objects.delete))
+    of_kind = {} if kind in _DELETIONS else {"api_version": api_version, "kind": kind}
+    subject = f"{word}/{name}" if kind in _DELETIONS else f"{kind.lower()}/{name}"
+    try:
+        call_of(client)(namespace=namespace, name=name, validate_only=validate_only, **of_kind)
+    except NotFoundError:
+        say(f"{subject} is not there", err=True)
+        return None
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        failure.message = f"{subject}: {failure.message}"
+        failure.write()
+        return failure.exit_code
+    say(f"{subject} deleted{' (dry run)' if validate_only else ''}")
+    return 0
+
+
+def _meant(document: Document) -> tuple[str, str, str] | None:
+    """Returns version, kind and name of a document; None if it has none."""
+    found = tuple(_text(document.root, *keys) for keys in (("apiVersion",), ("kind",), ("metadata", "name")))
+    return found if all(found) else None  # type: ignore[return-value]
+
+
+def _text(node: Node | None, *keys: str) -> str:
+    for key in keys:
+        entry = node.entries.get(key) if isinstance(node, Mapping) else None
+        node = None if entry is None else entry.value
+    return node.text if isinstance(node, ScalarNode) else ""
