@@ -295,7 +295,7 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _end_when_told_to()
     if not _ran_as_program(sys.argv[1:]):
-        app()
+        app(prog_name="pilothouse")
 
 
 def _ran_as_program(words: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse.container.v1 import container_pb2
 from pilothouse_client.commands import completion
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
@@ -51,7 +53,7 @@ async def test_errors_for_programs(
         assert (ended.code, error["exit_code"], error["code"]) == (6, 6, "NOT_FOUND")
         assert {"reason", "message", "violations", "fix", "operation_id"} <= set(error)
     monkeypatch.setenv("PILOTHOUSE_JSON_ERRORS", "1")
-    wrong = json.loads((await logged_in("containers", "scale", "web", "many")).err)
+    wrong = json.loads((await logged_in("containers", "list", "--limit", "many")).err)
     assert wrong["reason"] == "WRONG_COMMAND_LINE"
     assert "'many' is not a valid whole number" in wrong["message"]
 
@@ -84,3 +86,47 @@ def test_a_verb_loads_no_library_for_parsing_beyond_the_parser(tmp_path: Path) -
         check=True,
     )
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+async def test_completion_of_names_values_and_enums(
+    fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are of the namespace on the line, from the server of the context."""
+    for namespace, name in (("shop", "web"), ("shop", "worker"), ("test", "probe")):
+        await fake.commit(
+            "container", (namespace, name), container_pb2.Container(namespace=namespace, name=name)
+        )
+
+    async def completed(line: str) -> list[str]:
+        words = line.split(" ")
+        variables = {
+            "_PILOTHOUSE_COMPLETE": "bash_complete",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        with monkeypatch.context() as patched:
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "pilothouse_client", stdout=subprocess.PIPE
+            )
+            out, _ = await process.communicate()
+        return [each.partition(",")[2] for each in out.decode().splitlines() if each]
+
+    assert await completed("pilothouse containers get w") == ["web", "worker"]
+    assert await completed("pilothouse containers get -n test ") == ["probe"]
+    assert await completed("pilothouse --context nobody containers get ") == []
+    assert await completed("pilothouse containers list --status c") == ["crash_loop_back_off"]
+    assert "custom-columns=" in await completed("pilothouse containers list -o c")
+    assert await completed("pilothouse contain") == ["containers"]
+    assert (await completed("pilothouse containers list --context ad"))[0].startswith("admin@")
+
+
+async def test_the_variable_of_the_namespace_is_a_default(
+    fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/ci.md tells everybody to set it, so it is no conflict with -A."""
+    monkeypatch.setenv("PILOTHOUSE_NAMESPACE", "shop")
+    assert (await logged_in("containers", "list", "-A")).code == 0
+    assert fake.calls_of("ListContainers")[-1].request.namespace == ""
+    assert (await logged_in("containers", "list", "-A", "-n", "shop")).code == 2

@@ -47,7 +47,10 @@ COMMAND = (
     ("pilothouse containers set env menu LOG=debug --namespace cafe --dry-run", "LOG"),
     ("pilothouse containers set resources menu --limits memory=96Mi --namespace cafe --dry-run", "96Mi"),
     ("pilothouse diff -f deploy/examples/harbor-cafe.yaml --namespace cafe", ""),
-    ("pilothouse delete -f deploy/examples/harbor-cafe.yaml --namespace cafe --dry-run", "22 deleted (dry run)"),
+    (
+        "pilothouse delete -f deploy/examples/harbor-cafe.yaml --namespace cafe --dry-run",
+        "22 deleted (dry run)",
+    ),
     ("pilothouse containers stop menu orders --namespace cafe", "STOPPED"),
     (
         "pilothouse containers start -l app.kubernetes.io/part-of=harbor-cafe --namespace cafe --dry-run",

@@ -17,6 +17,7 @@ from pilothouse_client.commands.options import (
     Output,
     ValidateOnly,
     Yes,
+    complete_words,
     confirm,
     enum_number,
 )
@@ -41,11 +42,17 @@ _Name = Annotated[str, verbs.Argument(help="Name of the sink.")]
 @app.command("create")
 def create(
     name: _Name,
-    kind: Annotated[str, verbs.Option("--kind", help="file, http, syslog or otlp.")],
+    kind: Annotated[
+        str,
+        verbs.Option("--kind", complete=complete_words(pb.AuditSinkKind), help="file, http, syslog or otlp."),
+    ],
     address: Annotated[
         str, verbs.Option("--address", help="https://…, tls://host:port, or the plain name of a file.")
     ],
-    form: Annotated[str, verbs.Option("--format", help="ocsf or cloudevents.")] = "",
+    form: Annotated[
+        str,
+        verbs.Option("--format", complete=complete_words(pb.AuditSinkFormat), help="ocsf or cloudevents."),
+    ] = "",
     required: Annotated[
         bool, verbs.Option("--required", help="Keep records for as long as this sink does not have them.")
     ] = False,

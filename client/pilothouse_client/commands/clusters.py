@@ -32,6 +32,7 @@ from pilothouse_client.commands.options import (
     WaitSeconds,
     Yes,
     check_changes,
+    complete_cluster,
     confirm,
     enum_number,
     pairs,
@@ -80,7 +81,7 @@ _RESOLVED: list[OutputColumn[Any]] = [
 # A cluster that does not answer is reported immediately: the user who typed its address waits for the answer, and may
 # correct it.
 _ONCE = RetryPolicy(attempts=1)
-_Name = Annotated[str, verbs.Argument(help="Name of the cluster.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the cluster.", complete=complete_cluster)]
 _DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
 _ObjectKinds = Annotated[
     list[str] | None,
@@ -338,7 +339,8 @@ def _warn(missing: Any) -> None:
 
 @app.command("get")
 def get(
-    name: Annotated[str, verbs.Argument(help="Name of the cluster.")], output: Output = Format.TABLE
+    name: Annotated[str, verbs.Argument(help="Name of the cluster.", complete=complete_cluster)],
+    output: Output = Format.TABLE,
 ) -> None:
     """Show a cluster."""
     with connect() as client:

@@ -25,6 +25,7 @@ from pilothouse_client.commands.options import (
     Yes,
     check_changes,
     check_watch,
+    complete_config,
     confirm,
     namespace_or_all,
     namespace_or_default,
@@ -45,7 +46,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("LABELS", lambda config_map: labels(config_map.labels)),
     *AGE_COLUMNS,
 ]
-_Name = Annotated[str, verbs.Argument(help="Name of the config map.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the config map.", complete=complete_config)]
 _Key = Annotated[str, verbs.Option("--key", help="Write the value of this key, as it is.")]
 
 

@@ -37,6 +37,7 @@ from pilothouse_client.commands.options import (
     Yes,
     check_watch,
     complete_container,
+    complete_words,
     confirm,
     enum_number,
     namespace_or_default,
@@ -170,7 +171,12 @@ def pause(
     namespace: Namespace = "",
     selector: ByLabels = "",
     everything: Everything = False,
-    mode: Annotated[str, verbs.Option("--mode", help="suspend (default), hold_rollout or freeze.")] = "",
+    mode: Annotated[
+        str,
+        verbs.Option(
+            "--mode", complete=complete_words(pb.PauseMode), help="suspend (default), hold_rollout or freeze."
+        ),
+    ] = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,

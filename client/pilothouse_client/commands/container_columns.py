@@ -137,7 +137,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STATUS", lambda container: enum_label(container, "status")),
     OutputColumn("READY", _ready),
     OutputColumn("RESTARTS", lambda container: container.restart_count),
-    OutputColumn("IMAGE", lambda container: container.image),
+    OutputColumn("IMAGE", lambda container: container.image, by_end=True),
     OutputColumn("REASON", _why),
     *AGE_COLUMNS,
 ]
@@ -148,7 +148,7 @@ PROGRAM_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("RESTARTS", lambda program: program.restart_count if program.pods else ""),
     OutputColumn("STATE", program_state),
     OutputColumn("LAST EXIT", last_exit),
-    OutputColumn("IMAGE", lambda program: program.image),
+    OutputColumn("IMAGE", lambda program: program.image, by_end=True),
 ]
 RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NUMBER", lambda run: run.number or ""),

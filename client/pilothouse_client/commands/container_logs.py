@@ -9,7 +9,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, exit_code_of
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
+from pilothouse_client.commands.options import Namespace, Selector, complete_container, namespace_or_default
 from pilothouse_client.commands.terminal import plain, say, write_program_output
 from pilothouse_client.commands.times import parse_time, to_timestamp
 
@@ -17,7 +17,9 @@ _CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILAB
 
 
 def logs(
-    name: Annotated[str, verbs.Argument(help="Name of the container; or use --selector.")] = "",
+    name: Annotated[
+        str, verbs.Argument(help="Name of the container; or use --selector.", complete=complete_container)
+    ] = "",
     namespace: Namespace = "",
     selector: Selector = "",
     follow: Annotated[bool, verbs.Option("-f", "--follow", help="Continue with new lines.")] = False,

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import kind_settings, verbs
 from pilothouse_client.commands.failures import CommandError
-from pilothouse_client.commands.options import enum_number, pairs
+from pilothouse_client.commands.options import complete_words, enum_number, pairs
 
 Image = Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")]
 FromFile = Annotated[
@@ -39,7 +39,12 @@ PortOption = Annotated[
     ),
 ]
 ServiceTypeOption = Annotated[
-    str, verbs.Option("--service-type", help="cluster_ip, node_port, load_balancer, headless or none.")
+    str,
+    verbs.Option(
+        "--service-type",
+        complete=complete_words(pb.ServiceType),
+        help="cluster_ip, node_port, load_balancer, headless or none.",
+    ),
 ]
 CpuRequest = Annotated[str | None, verbs.Option("--cpu-request", help="Such as 100m.")]
 CpuLimit = Annotated[str | None, verbs.Option("--cpu-limit", help="Such as 1.")]
@@ -86,7 +91,11 @@ MaxUnavailable = Annotated[
 ]
 Kind = Annotated[
     str,
-    verbs.Option("--kind", help="deployment, stateful-set, daemon-set, job or cron-job; default deployment."),
+    verbs.Option(
+        "--kind",
+        complete=complete_words(pb.WorkloadKind),
+        help="deployment, stateful-set, daemon-set, job or cron-job; default deployment.",
+    ),
 ]
 Setting = Annotated[
     list[str] | None,
@@ -112,7 +121,10 @@ Mount = Annotated[
     list[str] | None,
     verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
 ]
-DriftPolicyOption = Annotated[str | None, verbs.Option("--drift-policy", help="repair, report or adopt.")]
+DriftPolicyOption = Annotated[
+    str | None,
+    verbs.Option("--drift-policy", complete=complete_words(pb.DriftPolicy), help="repair, report or adopt."),
+]
 ServiceAccount = Annotated[str | None, verbs.Option("--service-account", help="Kubernetes service account.")]
 PriorityClass = Annotated[
     str | None, verbs.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")

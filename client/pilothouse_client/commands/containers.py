@@ -51,6 +51,7 @@ from pilothouse_client.commands.options import (
     Watch,
     check_changes,
     check_watch,
+    complete_words,
     enum_number,
     namespace_or_all,
     namespace_or_default,
@@ -354,7 +355,9 @@ def list_containers(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, verbs.Option("--status", help="Such as running.")] = "",
+    status: Annotated[
+        str, verbs.Option("--status", complete=complete_words(pb.ContainerStatus), help="Such as running.")
+    ] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output, ValidateOnly
+from pilothouse_client.commands.options import (
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    complete_role,
+    complete_user,
+)
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
@@ -24,8 +34,8 @@ COLUMNS: list[OutputColumn[Any]] = [
         "ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")
     ),
 ]
-_Username = Annotated[str, verbs.Argument(help="User who holds the role.")]
-_Role = Annotated[str, verbs.Argument(help="Name of the role.")]
+_Username = Annotated[str, verbs.Argument(help="User who holds the role.", complete=complete_user)]
+_Role = Annotated[str, verbs.Argument(help="Name of the role.", complete=complete_role)]
 _Where = Annotated[str, verbs.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
 _ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
 

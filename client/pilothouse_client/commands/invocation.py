@@ -20,6 +20,8 @@ from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
 
 if TYPE_CHECKING:
+    import click
+
     from pilothouse_client import Client, PilothouseError, RetryPolicy, Tls
 
 _NOT_LOGGED_IN = 4
@@ -45,6 +47,20 @@ _NOTHING_GIVEN = Invocation()
 current: ContextVar[Invocation] = ContextVar("invocation", default=_NOTHING_GIVEN)
 # The client of the verb in progress.
 connected: ContextVar[Client | None] = ContextVar("connected", default=None)
+
+
+def invocation_of(context: click.Context) -> Invocation:
+    """Returns the options before the verb of a line that is being completed, and a context after it."""
+    given = context.find_root().params
+    return Invocation(
+        context=current.get().context or given.get("context") or "",
+        server=given.get("server") or "",
+        token=given.get("token") or "",
+        insecure=given.get("insecure"),
+        ca_file=given.get("ca_file") or "",
+        client_certificate_file=given.get("client_cert") or "",
+        client_key_file=given.get("client_key") or "",
+    )
 
 
 def config_file() -> ConfigFile:

@@ -26,6 +26,7 @@ from pilothouse_client.commands.options import (
     check_changes,
     check_watch,
     complete_namespace,
+    complete_words,
     confirm,
     enum_number,
     pairs,
@@ -62,7 +63,10 @@ _SUMMARIES: list[OutputColumn[Any]] = [
 _Name = Annotated[str, verbs.Argument(help="Name of the namespace.", complete=complete_namespace)]
 _DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
 _Description = Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")]
-_Status = Annotated[str | None, verbs.Option("--status", help="active or inactive.")]
+_Status = Annotated[
+    str | None,
+    verbs.Option("--status", complete=complete_words(pb.NamespaceStatus), help="active or inactive."),
+]
 _Labels = Annotated[list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
 _QuotaContainers = Annotated[
     int | None, verbs.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
@@ -343,7 +347,9 @@ def quota(name: _Name, output: Output = Format.TABLE) -> None:
 
 @app.command("summary")
 def summary(
-    name: Annotated[str, verbs.Argument(help="Name of the namespace; not given: all.")] = "",
+    name: Annotated[
+        str, verbs.Argument(help="Name of the namespace; not given: all.", complete=complete_namespace)
+    ] = "",
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:

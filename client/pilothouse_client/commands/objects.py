@@ -29,6 +29,7 @@ from pilothouse_client.commands.options import (
     Yes,
     check_changes,
     check_watch,
+    complete_words,
     confirm,
     enum_number,
     namespace_or_all,
@@ -156,7 +157,9 @@ def list_objects(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, verbs.Option("--status", help="Such as active.")] = "",
+    status: Annotated[
+        str, verbs.Option("--status", complete=complete_words(pb.ObjectStatus), help="Such as active.")
+    ] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,

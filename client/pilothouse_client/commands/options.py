@@ -71,20 +71,30 @@ class _FormatWord(click.ParamType[Format]):
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
-def _names(list_names: Callable[[Any, str], list[str]]) -> Callable[[str], list[str]]:
-    """Completes from the server's answer; never fails and never keeps the shell waiting."""
+def _names(list_names: Callable[[Any, str], list[str]]) -> verbs.Complete:
+    """Completes from the server's answer, of the namespace and the context on the line; never fails, and waits for a
+    second at most."""
 
-    def complete(incomplete: str) -> list[str]:
+    def complete(context: click.Context, _incomplete: str) -> list[str]:
         from contextlib import suppress
 
-        from pilothouse_client.commands.invocation import connect, default_namespace
+        from pilothouse_client.commands.invocation import (
+            connect,
+            current,
+            default_namespace,
+            invocation_of,
+        )
         from pilothouse_client.config_file import ConfigError
         from pilothouse_client.errors import PilothouseError
+        from pilothouse_client.retry import RetryPolicy
 
         names: list[str] = []
-        with suppress(CommandError, ConfigError, PilothouseError), connect() as client:
-            names = list_names(client.with_options(timeout=1.0), default_namespace())
-        return [name for name in names if name.startswith(incomplete)]
+        with suppress(CommandError, ConfigError, PilothouseError):
+            current.set(invocation_of(context))
+            namespace = context.params.get("namespace") or default_namespace()
+            with connect(RetryPolicy(attempts=1)) as client:
+                names = list_names(client.with_options(timeout=1.0), namespace)
+        return names
 
     return complete
 
@@ -98,7 +108,24 @@ complete_service = _names(
 complete_volume = _names(
     lambda client, namespace: [each.name for each in client.storage.list_volumes(namespace=namespace)]
 )
+complete_config = _names(
+    lambda client, namespace: [each.name for each in client.config.list_config_maps(namespace=namespace)]
+)
+complete_secret = _names(
+    lambda client, namespace: [each.name for each in client.config.list_secrets(namespace=namespace)]
+)
+complete_cluster = _names(
+    lambda client, _namespace: [each.name for each in client.namespaces.list_clusters()]
+)
+complete_role = _names(lambda client, _namespace: [each.name for each in client.identity.list_roles()])
+complete_user = _names(lambda client, _namespace: [each.username for each in client.identity.list_users()])
 complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
+
+
+def complete_words(enum_type: Any) -> verbs.Complete:
+    """Completes the words of an enum."""
+    return lambda _context, _text: list(enum_words(enum_type.DESCRIPTOR))
+
 
 # Whether the command in progress was given --validate-only, so that nothing is changed by it.
 dry_run: ContextVar[bool] = ContextVar("dry_run", default=False)
@@ -183,7 +210,9 @@ def namespace_or_all(given: str, everywhere: bool) -> str:
     """Returns the namespace to list: the one given or the context's; empty, that is all, if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
-    if given and everywhere:
+    # The variable is a default, which -A overrides as it does that of the context.
+    context = click.get_current_context(silent=True)
+    if given and everywhere and (context is None or verbs.is_given(context, "namespace")):
         raise CommandError("-n and -A exclude each other", _WRONG_COMMAND_LINE)
     found = "" if everywhere else given or default_namespace()
     one_namespace.set(found)

@@ -12,7 +12,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -60,13 +60,14 @@ _STYLES = {
 @dataclass(frozen=True, slots=True)
 class OutputColumn(Generic[Row]):
     """A heading and the values under it. `whole`: values are copied, so they are never cut, however narrow the terminal
-    is. `wide`: only shown with `-o wide`.
+    is. `wide`: only shown with `-o wide`. `by_end`: a value is known by its end, so it is cut at its beginning.
     """
 
     heading: str
     cell: Callable[[Row], object]
     whole: bool = False
     wide: bool = False
+    by_end: bool = False
 
     def text(self, row: Row) -> str:
         # A value with line breaks or control characters must not take the table, or the terminal, apart.
@@ -288,7 +289,7 @@ def show_changes(
 
 
 def _of_resource(column: OutputColumn[Any]) -> OutputColumn[Any]:
-    return OutputColumn(column.heading, lambda change: column.cell(change.resource), column.whole)
+    return replace(column, cell=lambda change: column.cell(change.resource))
 
 
 class _GrowingTable:
@@ -322,7 +323,7 @@ class _GrowingTable:
         width = _terminal_width()
         shown = self._widths if width is None else _narrowed(self._widths, self._columns, width)
         for row in self._rows:
-            say("\t".join(row) if width is None else _line(row, shown))
+            say("\t".join(row) if width is None else _line(row, shown, self._columns))
         self._rows.clear()
 
 
@@ -330,13 +331,18 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(cell) for cell in cells) for cells in zip(*rows, strict=True)]
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+def _line(row: Sequence[str], widths: Sequence[int], columns: Columns) -> str:
+    cells = (
+        _cut(cell, width, by_end=column.by_end).ljust(width)
+        for cell, width, column in zip(row, widths, columns, strict=True)
+    )
     return "  ".join(cells).rstrip()
 
 
-def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 1] + "…"
+def _cut(cell: str, width: int, *, by_end: bool = False) -> str:
+    if len(cell) <= width:
+        return cell
+    return "…" + cell[len(cell) - width + 1 :] if by_end else cell[: width - 1] + "…"
 
 
 def _terminal_width() -> int | None:
@@ -400,7 +406,14 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
             say("\t".join(row))
         return
     widths = _narrowed(_widths([headings, *rows]), columns, width)
-    table = rich_table(headings, rows, widths)
+    cells = [
+        [
+            _cut(cell, width, by_end=column.by_end)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        for row in rows
+    ]
+    table = rich_table(headings, cells, widths)
     table.show_header = not no_headers.get()
     write_pages(table, lines=len(rows) + 1)
 

@@ -19,6 +19,7 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Yes,
     check_changes,
+    complete_role,
     confirm,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
@@ -34,7 +35,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     ),
     OutputColumn("DESCRIPTION", lambda role: role.description),
 ]
-_Name = Annotated[str, verbs.Argument(help="Name of the role.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the role.", complete=complete_role)]
 _Permissions = Annotated[
     list[str] | None,
     verbs.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat for more."),

@@ -24,6 +24,7 @@ from pilothouse_client.commands.options import (
     Yes,
     check_changes,
     check_watch,
+    complete_secret,
     confirm,
     namespace_or_all,
     namespace_or_default,
@@ -49,7 +50,7 @@ _REVEALED: list[OutputColumn[Any]] = [
     OutputColumn("KEY", lambda row: row[0]),
     OutputColumn("VALUE", lambda row: row[1]),
 ]
-_Name = Annotated[str, verbs.Argument(help="Name of the secret.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the secret.", complete=complete_secret)]
 
 
 @app.command("create")

@@ -27,6 +27,7 @@ from pilothouse_client.commands.options import (
     check_changes,
     check_watch,
     complete_service,
+    complete_words,
     confirm,
     enum_number,
     namespace_or_all,
@@ -157,7 +158,12 @@ def _given(
 def create(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, verbs.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
+    type_: Annotated[
+        str,
+        verbs.Option(
+            "--type", complete=complete_words(pb.ServiceType), help="cluster_ip, node_port or load_balancer."
+        ),
+    ] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",
@@ -204,7 +210,9 @@ def list_services(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, verbs.Option("--status", help="Such as active.")] = "",
+    status: Annotated[
+        str, verbs.Option("--status", complete=complete_words(pb.ServiceStatus), help="Such as active.")
+    ] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -251,7 +259,12 @@ def watch_services(
 def update(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[str, verbs.Option("--type", help="cluster_ip, node_port or load_balancer.")] = "",
+    type_: Annotated[
+        str,
+        verbs.Option(
+            "--type", complete=complete_words(pb.ServiceType), help="cluster_ip, node_port or load_balancer."
+        ),
+    ] = "",
     port: _Ports = None,
     select: _Selector = None,
     container: _Container = "",

@@ -12,6 +12,7 @@ from pilothouse_client.commands.options import (
     Limit,
     Namespace,
     Output,
+    complete_container,
     namespace_or_all,
 )
 from pilothouse_client.commands.output import OutputColumn, show_all
@@ -35,7 +36,9 @@ _OF_PROGRAMS = 7
 
 
 def command(
-    container: Annotated[str, verbs.Argument(help="Name of the container; not given: all.")] = "",
+    container: Annotated[
+        str, verbs.Argument(help="Name of the container; not given: all.", complete=complete_container)
+    ] = "",
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     since: Annotated[

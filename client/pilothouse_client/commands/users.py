@@ -19,6 +19,8 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Yes,
     check_changes,
+    complete_user,
+    complete_words,
     confirm,
     enum_number,
 )
@@ -37,12 +39,15 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time)),
     OutputColumn("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
-_Username = Annotated[str, verbs.Argument(help="User name.")]
+_Username = Annotated[str, verbs.Argument(help="User name.", complete=complete_user)]
 EndKeys = Annotated[bool, verbs.Option("--end-keys", help="End all API keys of the user, too.")]
 _Email = Annotated[str | None, verbs.Option("--email", help="E-mail address.")]
 _FullName = Annotated[str | None, verbs.Option("--full-name", help="Full name.")]
 _AvatarUrl = Annotated[str | None, verbs.Option("--avatar-url", help="Address of a picture.")]
-_Status = Annotated[str | None, verbs.Option("--status", help="active, inactive or locked.")]
+_Status = Annotated[
+    str | None,
+    verbs.Option("--status", complete=complete_words(pb.UserStatus), help="active, inactive or locked."),
+]
 
 
 def _user(username: str, values: dict[str, str | None]) -> tuple[pb.User, list[str]]:

@@ -28,6 +28,7 @@ from pilothouse_client.commands.options import (
     check_watch,
     complete_container,
     complete_volume,
+    complete_words,
     confirm,
     enum_number,
     namespace_or_all,
@@ -88,7 +89,11 @@ def create(
     namespace: Namespace = "",
     type_: Annotated[
         str,
-        verbs.Option("--type", help="persistent-volume-claim, config-map, secret, empty-dir or host-path."),
+        verbs.Option(
+            "--type",
+            complete=complete_words(pb.VolumeType),
+            help="persistent-volume-claim, config-map, secret, empty-dir or host-path.",
+        ),
     ] = "persistent-volume-claim",
     size: _Size = "",
     storage_class: Annotated[str, verbs.Option("--storage-class", help="Of a claim.")] = "",
@@ -156,7 +161,9 @@ def list_volumes(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
-    status: Annotated[str, verbs.Option("--status", help="Such as bound.")] = "",
+    status: Annotated[
+        str, verbs.Option("--status", complete=complete_words(pb.VolumeStatus), help="Such as bound.")
+    ] = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
