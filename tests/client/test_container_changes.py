@@ -68,7 +68,7 @@ async def test_set_resources(fake: FakeServer, logged_in: Command) -> None:
 async def test_a_file_has_all_that_it_shall_have(
     fake: FakeServer, logged_in: Command, tmp_path: Path
 ) -> None:
-    """What `get -o yaml` wrote, changed: fields that are gone from it are cleared; its etag guards."""
+    """A file that `get -o yaml` wrote: fields that are gone from it are cleared; its etag guards."""
     await _made(fake)
     file = tmp_path / "web.yaml"
     file.write_text((await logged_in("containers", "get", "web", "-o", "yaml")).out)
@@ -92,7 +92,7 @@ async def test_validate_only_prints_a_diff(fake: FakeServer, logged_in: Command)
 
 
 def _editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
-    """An editor that runs Python over `text`, `number` (of the call) and keeps what it was shown."""
+    """An editor that runs Python over `text` and `number` (of the call), and keeps each text that it got."""
     program = tmp_path / "editor.py"
     program.write_text(
         "import pathlib, sys\n"
@@ -141,7 +141,7 @@ async def test_edit_sends_only_fields_of_ones_own_after_a_change_of_others(
     assert [list(call.request.update_mask.paths) for call in fake.calls_of("UpdateContainer")] == [
         ["image"]
     ] * 2
-    assert "changed meanwhile" in (tmp_path / "shown1").read_text()
+    assert "changed by others" in (tmp_path / "shown1").read_text()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ metadata: {name: nobody}
 
 
 async def test_delete_by_file(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
-    """Workloads go first; what is not there is passed over; a failure stops none of the others."""
+    """Workloads go first; missing objects are passed over; a failure stops none of the others."""
     await _made(fake)
     file = tmp_path / "all.yaml"
     file.write_text(_FILE)

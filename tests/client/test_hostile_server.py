@@ -45,6 +45,8 @@ _GIVEN = {
     "kind": "ingress",
     "replicas": "2",
     "shell": "bash",
+    "noun": "container",
+    "variables": "A=1",
 }
 
 
@@ -59,6 +61,7 @@ _MORE = {
     "roles update": ["--display-name", "shop"],
     "secrets update": ["--remove", "a"],
     "containers scale": ["2"],
+    "containers set resources": ["--limits", "cpu=1"],
     "services create": ["--container", "web"],
     "services update": ["--label", "a=b"],
     "totp confirm": ["--code", "123456"],

@@ -1,4 +1,4 @@
-"""One verb for several containers: how they are named, what is written, and how it ends."""
+"""One verb for several containers: how they are named, the output, and the exit code."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def _edited(
             # Only fields that the user has changed are sent, so changes of others to other fields stay.
             now = client.containers.get(namespace=before.namespace, name=before.name)
             others = ", ".join(container_changes.changed_fields(before, now)) or "its state"
-            why = f"{error.message}; changed meanwhile: {others}. Save it again to send your fields."
+            why = f"{error.message}; changed by others: {others}. Save it again to send your fields."
             head, etag, may_repeat = _refused(before.name, why), now.etag, True
         except (PilothouseError, CommandError) as error:
             head = _refused(before.name, str(error).replace(str(path), "the file"))

@@ -101,7 +101,7 @@ def act_on(
 
 @contextmanager
 def _noted(name: str, codes: list[int]) -> Iterator[None]:
-    """Writes an error of ours in the block with the name that it is about, and adds its exit code."""
+    """Writes our error in the block with the name that it is about, and adds its exit code."""
     try:
         yield
     except Exception as error:
