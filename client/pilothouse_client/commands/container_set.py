@@ -62,6 +62,7 @@ def _change(
             etag=before.etag,
             validate_only=validate_only,
             quiet=not output.is_table,
+            waits=wait,
         )
         _show(client, response, wait and not validate_only, times, output)
 
