@@ -1679,28 +1679,52 @@ COMMENT ON FUNCTION public.note_given_up_grant() IS 'Notes for the transaction t
 CREATE FUNCTION public.note_revision() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
-    desired_fields CONSTANT text :=
-        format('SELECT to_jsonb(d) FROM (SELECT %s FROM (SELECT ($1).*) AS r) AS d', TG_ARGV[1]);
+    r record;
+    fields jsonb;
     desired jsonb;
-    former jsonb;
     added jsonb;
 BEGIN
-    EXECUTE desired_fields INTO desired USING new;
+    r := new;
+    LOOP
+        CASE TG_ARGV[0]
+        WHEN 'service' THEN
+            fields := jsonb_build_object('type', r.type, 'spec', r.spec - 'rights', 'labels', r.labels,
+                'annotations', r.annotations, 'drift_policy', r.drift_policy);
+        WHEN 'object' THEN
+            fields := jsonb_build_object('api_version', r.api_version, 'document', r.document,
+                'drift_policy', r.drift_policy, 'protected', r.protected);
+        WHEN 'volume' THEN
+            fields := jsonb_build_object('type', r.type, 'storage_class', r.storage_class, 'size', r.size,
+                'access_mode', r.access_mode, 'mount_path', r.mount_path, 'host_path', r.host_path,
+                'source_name', r.source_name, 'spec', r.spec - 'ends_with_claim', 'labels', r.labels,
+                'annotations', r.annotations);
+        WHEN 'config_map' THEN
+            fields := jsonb_build_object('data', r.data, 'binary_data', r.binary_data, 'immutable', r.immutable,
+                'labels', r.labels, 'annotations', r.annotations);
+        WHEN 'secret' THEN
+            fields := jsonb_build_object('type', r.type, 'sizes', r.data, 'immutable', r.immutable,
+                'labels', r.labels, 'annotations', r.annotations,
+                'ciphertext_digest', encode(sha256(r.ciphertext), 'hex'));
+        END CASE;
+        EXIT WHEN desired IS NOT NULL;
+        desired := fields;
+        EXIT WHEN TG_OP = 'INSERT';
+        r := old;
+    END LOOP;
     added := jsonb_build_object(
         'document', desired, 'operation_id', nullif(current_setting('app.operation_id', true), ''), 'kept', 20);
     IF TG_OP = 'UPDATE' THEN
-        EXECUTE desired_fields INTO former USING old;
-        IF desired = former THEN
+        IF desired = fields THEN
             RETURN NULL;
         END IF;
-        added := added || jsonb_build_object('before', former, 'before_at', old.updated_at);
+        added := added || jsonb_build_object('before', fields, 'before_at', old.updated_at);
     END IF;
     PERFORM public.write_revision(TG_ARGV[0], new.id, new.namespace_id, added);
     RETURN NULL;
 END
-$_$;
+$$;
 
 
 --
@@ -3485,6 +3509,8 @@ CREATE FUNCTION public.write_revision(p_type text, p_id bigint, p_namespace_id b
 DECLARE
     newest integer := (p_revision ->> 'number')::integer;
     last integer;
+    bytes bigint;
+    most_bytes CONSTANT bigint := 4 * 1024 * 1024;
 BEGIN
     IF newest IS NULL THEN
         SELECT max(r.number) INTO last FROM public.revisions AS r WHERE r.resource_type = p_type AND r.resource_id = p_id;
@@ -3508,15 +3534,26 @@ BEGIN
         RETURN;
     END IF;
     DELETE FROM public.revisions AS r
-    USING (
-        SELECT k.id, k.number, sum(pg_column_size(k.document) + v.bytes) OVER (ORDER BY k.number DESC) AS bytes
-        FROM public.revisions AS k
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sum(length(w.ciphertext)), 0) AS bytes
-            FROM public.revision_values AS w WHERE w.revision_id = k.id) AS v
-        WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
-    WHERE r.id = o.id AND o.number < newest
-        AND (o.number <= newest - (p_revision ->> 'kept')::integer OR o.bytes > 4 * 1024 * 1024);
+    WHERE r.resource_type = p_type AND r.resource_id = p_id AND r.number <= newest - (p_revision ->> 'kept')::integer;
+    -- Few have large documents: what each has is summed up only where all together are too large.
+    SELECT sum(pg_column_size(r.document)) INTO bytes
+    FROM public.revisions AS r WHERE r.resource_type = p_type AND r.resource_id = p_id;
+    IF p_type IN ('secret', 'application') THEN
+        SELECT bytes + coalesce(sum(length(v.ciphertext)), 0) INTO bytes
+        FROM public.revisions AS r JOIN public.revision_values AS v ON v.revision_id = r.id
+        WHERE r.resource_type = p_type AND r.resource_id = p_id;
+    END IF;
+    IF bytes > most_bytes THEN
+        DELETE FROM public.revisions AS r
+        USING (
+            SELECT k.id, k.number, sum(pg_column_size(k.document) + v.bytes) OVER (ORDER BY k.number DESC) AS bytes
+            FROM public.revisions AS k
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(length(w.ciphertext)), 0) AS bytes
+                FROM public.revision_values AS w WHERE w.revision_id = k.id) AS v
+            WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
+        WHERE r.id = o.id AND o.number < newest AND o.bytes > most_bytes;
+    END IF;
 END
 $$;
 

@@ -35,6 +35,7 @@ CHECKSUMS: Final = {
     "0122": "8ef01d4446aecd632e1cee60d3cbe156bc9ea78001ba0321f5b9621dc77ccd97",
     "0123": "cb2ab01c9a0d95066d421af06868d75e09ce09918cd9772d55d04f1849ae8a31",
     "0124": "3dcb12777978fd5aa5704348ad49cbc6d984e3d6c599324c249e8ea202bd3888",
+    "0125": "f343c817acba7536eba712e5ac55d762a3ceb00d692332007faf9154bb37bab9",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -85,7 +86,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "missing_claims": ("5ece99651d3edcc5dc02a7cc5b58bdae50568a81e56ba02c08ed905080cddd96", "0118"),
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
-    "note_revision": ("8bcfed064960fb9e864e70b87dd7f779d3967173ae52c3bc9b17ab429dfa8c7e", "0123"),
+    "note_revision": ("379da9c4e2224d8f1762be05b4408cf8c064641849742483728d3b5792ca166c", "0125"),
     "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),
     "number_visible": ("936b1609df35143c6a3daad48310de9a86484be95bbe57663d92568c935c394a", "0101"),
     "old_partitions": ("5a6109a34089d29d847d8fe500fb7a9335841fa1f58a7f15b09ae9bc7b0e1fd0", "0101"),
@@ -127,5 +128,5 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "write_container_parts": ("bfdc1f5a315bc64aa844d0ebc8eab30604c500b958b77d9b9dddadb8bdef407e", "0107"),
     "write_observed": ("79e0bab3dae485eccbe5278c1dff5312801de7b9bf27b19efb3c71b08555983a", "0109"),
     "write_program_images": ("feadc1cd91c6cd769664c536c51372177f4cf8c0df7c6e0274dedd776244b25f", "0114"),
-    "write_revision": ("fcbd5424b7712b6e6977d691d3fd3c81a02968605332e80cd1c3012ea456a362", "0123"),
+    "write_revision": ("0af6a211c136fbeec2124e4dcbe9a7969cbfff08503844c5a8276e1372ece143", "0125"),
 }

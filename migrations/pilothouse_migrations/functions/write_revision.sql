@@ -11,6 +11,8 @@ AS $$
 DECLARE
     newest integer := (p_revision ->> 'number')::integer;
     last integer;
+    bytes bigint;
+    most_bytes CONSTANT bigint := 4 * 1024 * 1024;
 BEGIN
     IF newest IS NULL THEN
         SELECT max(r.number) INTO last FROM public.revisions AS r WHERE r.resource_type = p_type AND r.resource_id = p_id;
@@ -34,15 +36,26 @@ BEGIN
         RETURN;
     END IF;
     DELETE FROM public.revisions AS r
-    USING (
-        SELECT k.id, k.number, sum(pg_column_size(k.document) + v.bytes) OVER (ORDER BY k.number DESC) AS bytes
-        FROM public.revisions AS k
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sum(length(w.ciphertext)), 0) AS bytes
-            FROM public.revision_values AS w WHERE w.revision_id = k.id) AS v
-        WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
-    WHERE r.id = o.id AND o.number < newest
-        AND (o.number <= newest - (p_revision ->> 'kept')::integer OR o.bytes > 4 * 1024 * 1024);
+    WHERE r.resource_type = p_type AND r.resource_id = p_id AND r.number <= newest - (p_revision ->> 'kept')::integer;
+    -- Few have large documents: what each has is summed up only where all together are too large.
+    SELECT sum(pg_column_size(r.document)) INTO bytes
+    FROM public.revisions AS r WHERE r.resource_type = p_type AND r.resource_id = p_id;
+    IF p_type IN ('secret', 'application') THEN
+        SELECT bytes + coalesce(sum(length(v.ciphertext)), 0) INTO bytes
+        FROM public.revisions AS r JOIN public.revision_values AS v ON v.revision_id = r.id
+        WHERE r.resource_type = p_type AND r.resource_id = p_id;
+    END IF;
+    IF bytes > most_bytes THEN
+        DELETE FROM public.revisions AS r
+        USING (
+            SELECT k.id, k.number, sum(pg_column_size(k.document) + v.bytes) OVER (ORDER BY k.number DESC) AS bytes
+            FROM public.revisions AS k
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(length(w.ciphertext)), 0) AS bytes
+                FROM public.revision_values AS w WHERE w.revision_id = k.id) AS v
+            WHERE k.resource_type = p_type AND k.resource_id = p_id) AS o
+        WHERE r.id = o.id AND o.number < newest AND o.bytes > most_bytes;
+    END IF;
 END
 $$;
 
