@@ -8,6 +8,7 @@ import pytest
 
 from tests.nested import pytest_run
 
+_OF_EVERY_CHANGE = "not full and not system and not soak"
 # Each starts a whole run of pytest.
 pytestmark = pytest.mark.full(minutes=5)
 
@@ -55,6 +56,9 @@ def test_a_soak_test_without_a_part_is_refused(tmp_path: Path) -> None:
         ("full", "pytest.mark.full", True),
         ("full", "another", False),
         ("soak(part='a')", "pytest.mark.full", False),
+        (_OF_EVERY_CHANGE, "pytestmark = pytest.mark.full", True),
+        (_OF_EVERY_CHANGE, "\npytestmark = pytest.mark.full(minutes=2)", False),
+        (_OF_EVERY_CHANGE, "\npytestmark = [pytest.mark.full]", True),
     ],
 )
 def test_a_heavy_tier_imports_what_names_it(tmp_path: Path, asked: str, named: str, imported: bool) -> None:

@@ -6,13 +6,15 @@ that a machine lacks: it is skipped there. `.ci/run` installs the programs of th
 of that tier fails the run. The programs of the tier `system` are heavy; one line names those that are missing.
 
 Of a heavy tier only the files are imported that name its marker, about a fourth: each process of a run would import all
-the others for nothing. `make test`, which reads all files, refuses a marker that comes from elsewhere.
+the others for nothing. Likewise `make test` leaves out a file whose tests all have one marker of a heavy tier. It
+refuses a marker that comes from elsewhere.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,9 @@ import pytest
 FULL = "full"
 SYSTEM = "system"
 SOAK = "soak"
+# The expression for tests without a marker, in pyproject.toml.
+_OF_EVERY_CHANGE = f"not {FULL} and not {SYSTEM} and not {SOAK}"
+_OF_THE_FILE = re.compile(rf"^pytestmark = pytest\.mark\.({FULL}|{SYSTEM}|{SOAK})\b", re.MULTILINE)
 
 
 @functools.cache
@@ -29,9 +34,17 @@ def _names(path: Path, tier: str) -> bool:
     return f"pytest.mark.{tier}" in path.read_text(encoding="utf-8")
 
 
+@functools.cache
+def _is_heavy(path: Path) -> bool:
+    """Whether a file gives all its tests one marker of a heavy tier."""
+    return bool(_OF_THE_FILE.search(path.read_text(encoding="utf-8")))
+
+
 def has_nothing(path: Path, config: pytest.Config) -> bool:
-    """Whether a file of tests has nothing of the heavy tier that alone is asked for."""
+    """Whether a file of tests has nothing of the tier that alone is asked for."""
     chosen = config.option.markexpr
+    if chosen == _OF_EVERY_CHANGE:
+        return path.match("test_*.py") and _is_heavy(path)
     tier = SOAK if chosen.startswith(f"{SOAK}(") else chosen if chosen in (FULL, SYSTEM) else ""
     return bool(tier) and path.match("test_*.py") and not _names(path, tier)
 

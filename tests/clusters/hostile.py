@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -97,6 +98,7 @@ async def hostile_server(answer: Answer) -> AsyncIterator[HostileServer]:
         await cancel_and_wait(*tasks)
 
 
+@functools.cache
 def bomb(megabytes: int) -> bytes:
     """Gzip of so many megabytes of blanks, a thousandth of their size."""
     packing = zlib.compressobj(1, zlib.DEFLATED, 31)

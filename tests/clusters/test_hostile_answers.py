@@ -31,7 +31,7 @@ from tests.conftest import Database
 from tests.harness import running_server
 from tests.waiting import poll_until, within
 
-PACKED = hostile.bomb(100)
+PACKED_MEGABYTES = 100
 MOST = 64 * MEGABYTE
 PATIENT = TransportLimits(request_seconds=30.0)
 Ask = Callable[[ClusterClient], Awaitable[Any]]
@@ -94,7 +94,7 @@ def _at_most(most: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("what", ASKED)
 async def test_a_small_answer_that_becomes_large_is_not_taken(what: str) -> None:
-    async with _client(hostile.exploding(PACKED)) as client:
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as client:
         with _at_most(MOST), pytest.raises(AnswerTooLarge, match="sends too much") as refused:
             async with within(30.0):
                 await ASKED[what](client)
@@ -108,7 +108,7 @@ async def test_the_control_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> N
         return await response.read()
 
     monkeypatch.setattr(destinations, "read", unbounded)
-    async with _client(hostile.exploding(PACKED)) as client:
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as client:
         with pytest.raises(AssertionError, match="<"), _at_most(MOST), pytest.raises(ClusterError):
             await client.version()
 
@@ -122,7 +122,10 @@ async def test_an_answer_without_end_is_not_waited_for(what: str) -> None:
 
 
 async def test_words_of_a_refusal_without_end_are_left_out() -> None:
-    for answer in (hostile.endless(b"w" * 65536, 500), hostile.exploding(PACKED, 503)):
+    for answer in (
+        hostile.endless(b"w" * 65536, 500),
+        hostile.exploding(hostile.bomb(PACKED_MEGABYTES), 503),
+    ):
         async with _client(answer) as client:
             with _at_most(MOST), pytest.raises(Unreachable) as refused:
                 await client.version()
@@ -232,7 +235,7 @@ async def test_what_a_refusal_says_is_bounded() -> None:
 async def test_a_cluster_that_sends_too_much_is_unhealthy_and_says_why(
     database: Database, tmp_path: Path
 ) -> None:
-    answer = hostile.alive_but(hostile.exploding(PACKED))
+    answer = hostile.alive_but(hostile.exploding(hostile.bomb(PACKED_MEGABYTES)))
     async with hostile_server(answer) as server:
         cluster: Any = server
         async with running_server(database, tmp_path, cluster=cluster, reconciler=QUICK) as running:

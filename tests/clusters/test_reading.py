@@ -27,7 +27,7 @@ from tests.waiting import poll_until
 
 BOUND = 8 * MEGABYTE
 LIMITS = TransportLimits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
-PACKED = hostile.bomb(32)
+PACKED_MEGABYTES = 32
 # The one piece of each that is there before anybody can be stopped.
 _PIECE = MEGABYTE // 2
 
@@ -95,7 +95,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
     monkeypatch.setattr(transport, "_LONG_BYTES", BOUND * 2)
     if not gives_way:
         monkeypatch.setattr(event_loop.Share, "used", keeps)
-    async with _client(hostile.exploding(PACKED)) as (client, _):
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, _):
         ticking = asyncio.create_task(tick())
         with pytest.raises(AnswerTooLarge):
             await client.version()
@@ -107,7 +107,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
 
 async def test_one_is_found_too_long_for_all(read_bytes: list[int]) -> None:
     kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS) * 3
-    async with _client(hostile.exploding(PACKED)) as (client, _):
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, _):
         outcomes = await asyncio.gather(
             *(client.newest_version(each) for each in kinds), return_exceptions=True
         )
@@ -119,7 +119,7 @@ async def test_one_is_found_too_long_for_all(read_bytes: list[int]) -> None:
 
 async def test_lists_that_are_too_long_together_are_found_so_by_one(read_bytes: list[int]) -> None:
     kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS)
-    async with _client(hostile.exploding(PACKED)) as (client, _):
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, _):
         outcomes = await asyncio.gather(*(client.list(each) for each in kinds), return_exceptions=True)
     assert all(isinstance(each, AnswerTooLarge) for each in outcomes), outcomes
     # Pages of 500, 15 and 1, of one of the lists, the last two half as long.
@@ -149,7 +149,7 @@ async def test_a_list_beside_one_of_large_objects_is_read_to_its_end() -> None:
 
 
 async def test_a_cluster_that_sent_too_much_is_not_asked_for_a_while() -> None:
-    async with _client(hostile.exploding(PACKED)) as (client, server):
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, server):
         with pytest.raises(AnswerTooLarge):
             await client.version()
         server.answer = hostile.saying(b'{"gitVersion": "v1.36.2"}')
@@ -165,7 +165,7 @@ async def test_it_is_asked_again_after_a_longer_while_each_time(monkeypatch: pyt
     monkeypatch.setattr(transport, "_now", lambda: now)
     # The longest that chance makes of a pause.
     monkeypatch.setattr(transport, "uniform", lambda _low, high: high)
-    async with _client(hostile.exploding(PACKED)) as (client, server):
+    async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, server):
         while len(asked_at) < 7:
             with pytest.raises(AnswerTooLarge):
                 await client.version()
