@@ -8,10 +8,9 @@ reconnect elsewhere → calls in flight end within the grace → background work
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -53,6 +52,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.flowcontrol.reservation import before_cluster
+from pilothouse_server.gateway.server import HttpGateway
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
@@ -301,6 +301,8 @@ class Application:
         )
         self._supervisor = Supervisor()
         self._server: GrpcServer | None = None
+        # The HTTP port, if there is one.
+        self.gateway: HttpGateway | None = None
 
     @property
     def password_made(self) -> str | None:
@@ -380,8 +382,7 @@ class Application:
         await self._server.start()
         await self._server.serving(True)
         self._serve_metrics()
-        if self.tiles is not None:
-            await self.tiles.start()
+        await self._serve_http()
         return port
 
     async def stop(self) -> None:
@@ -390,8 +391,10 @@ class Application:
         """
         if self._server is not None:
             await self._server.serving(False)
-            self._authorization.drain(self.settings.grace_seconds)
-            await self._server.stop(self.settings.grace_seconds)
+            grace = self.settings.grace_seconds
+            self._authorization.drain(grace)
+            http = () if self.gateway is None else (self.gateway.close(grace),)
+            await asyncio.gather(self._server.stop(grace), *http)
         if self.tiles is not None:
             await self.tiles.close()
         self.audit.flush()
@@ -472,6 +475,9 @@ class Application:
             trusted_proxies=trusted,
             clients=self._clients,
         )
+        if self.settings.http_listen:
+            name = self._keys.derive("console").hex()[:12]
+            self.gateway = HttpGateway(self.settings, pipeline, rules, name, self.tls)
         return build(self.settings, pipeline, rules, descriptors, self.tls)
 
     @property
@@ -551,28 +557,11 @@ class Application:
 
     def _backups(self) -> list[Periodic]:
         """The backups that are made on schedule, if any are."""
-        settings = self.settings
-        if settings.backup_dir is None:
+        if self.settings.backup_dir is None:
             return []
-        from pilothouse_server.backup.making import Plan
-        from pilothouse_server.backup.schedule import LOOK_SECONDS, BackupSchedule, back_up_if_due
+        from pilothouse_server.backup.schedule import scheduled
 
-        schedule = BackupSchedule(
-            plan=Plan(
-                dsn=settings.maintenance_database_url or settings.database_url,
-                folder=settings.backup_dir,
-                key_file=settings.backup_key_file,
-                sealed=SEALED,
-            ),
-            period=timedelta(hours=settings.backup_period_hours),
-            kept=timedelta(days=settings.backup_retention_days),
-        )
-
-        async def back_up() -> None:
-            now = await earlier_now(self.store)
-            await back_up_if_due(replace(schedule, now=lambda: now))
-
-        return [Periodic("back up", LOOK_SECONDS, back_up)]
+        return [scheduled(self.settings, self.store, SEALED)]
 
     async def _tidy(self) -> None:
         await federated_users.tidy(self.store, await earlier_now(self.store))
@@ -582,6 +571,11 @@ class Application:
             for name, kubeconfig in self._kubeconfigs.items():
                 cluster, _ = connection.select(kubeconfig, None)
                 await registration.put_configured(transaction, name, connection.shown_address(cluster))
+
+    async def _serve_http(self) -> None:
+        for other in (self.tiles, self.gateway):
+            if other is not None:
+                await other.start()
 
     def _serve_metrics(self) -> None:
         if self.settings.metrics_listen:

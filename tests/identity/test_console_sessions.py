@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from tests.identity.console import begin
-from tests.identity.server import Caller, IdentityServer, refused
+from tests.identity.server import Caller, IdentityServer, ended, refused
 from tests.waiting import poll_until
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -63,7 +63,7 @@ async def test_a_console_session_is_listed_and_ended_like_others(
         pb.SESSION_KIND_TOKENS,
     }
     await other.RevokeSession(pb.RevokeSessionRequest(session_id=listed.session_id))
-    assert (await refused(caller, "WhoAmI", pb.WhoAmIRequest())).reason == "INVALID_TOKEN"
+    await poll_until(lambda: ended(caller), seconds=1.0)
 
 
 async def test_the_end_moves_on_with_each_use_to_the_greatest_age(

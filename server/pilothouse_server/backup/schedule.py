@@ -12,8 +12,8 @@ wrong clock, does not prevent others.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,10 @@ from prometheus_client import Gauge
 from pilothouse_server.backup import making, manifests
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.manifests import Backup
+from pilothouse_server.settings.model import Settings
+from pilothouse_server.store.noun_tables import EnvelopeTable
+from pilothouse_server.store.periodic import Periodic, earlier_now
+from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +48,27 @@ class BackupSchedule:
     period: timedelta
     kept: timedelta
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+def scheduled(settings: Settings, store: Store, sealed: Sequence[EnvelopeTable]) -> Periodic:
+    """Returns the job that makes backups as the settings say; `sealed` are the tables with envelopes."""
+    assert settings.backup_dir is not None
+    schedule = BackupSchedule(
+        plan=Plan(
+            dsn=settings.maintenance_database_url or settings.database_url,
+            folder=settings.backup_dir,
+            key_file=settings.backup_key_file,
+            sealed=sealed,
+        ),
+        period=timedelta(hours=settings.backup_period_hours),
+        kept=timedelta(days=settings.backup_retention_days),
+    )
+
+    async def back_up() -> None:
+        now = await earlier_now(store)
+        await back_up_if_due(replace(schedule, now=lambda: now))
+
+    return Periodic("back up", LOOK_SECONDS, back_up)
 
 
 async def back_up_if_due(schedule: BackupSchedule) -> Backup | None:

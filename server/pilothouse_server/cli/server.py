@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from pilothouse_server.app import Application
     from pilothouse_server.launch.processes.supervisor import Processes
 
+# Of `serve --dev` alone, unless it was given another address: then it is not the only one on the machine.
+_DEVELOPMENT_HTTP = "127.0.0.1:50080"
 _FAULT = 1
 _USAGE = 2
 
@@ -136,6 +138,8 @@ def serve_plainly(words: Sequence[str]) -> bool:
 def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
     """Serves until it gets a signal to end. `processes`, if given, overrides the setting."""
     settings = _settings(PROCESSES=processes) if processes else _settings()
+    if dev and not settings.http_listen and settings.listen == Settings().listen:
+        settings = msgspec.structs.replace(settings, http_listen=_DEVELOPMENT_HTTP)
     if self_signed:
         settings = _with_certificate(settings, dev=dev)
     try:
@@ -238,7 +242,7 @@ def _free_addresses(settings: Settings) -> contextlib.ExitStack:
         SettingsError: something else listens on one, or it is no address of this machine.
     """
     with contextlib.ExitStack() as held:
-        for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen"):
+        for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen", "http_listen"):
             address: str = getattr(settings, name)
             if listening.unix_problem(address):
                 raise address_refused(address, name.upper())
@@ -272,6 +276,9 @@ def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) 
     host = settings.listen.rpartition(":")[0]
     address = settings.listen if listening.is_unix(settings.listen) else f"{host}:{port}"
     lines = [f"Pilothouse serves gRPC on {address}"]
+    if settings.http_listen:
+        scheme = "http" if settings.tls_certificate_file is None else "https"
+        lines.append(f"It serves HTTP/JSON and browsers on {scheme}://{settings.http_listen}")
     if dev and settings.tls_certificate_file is not None:
         lines += ["", f"  certificate    {_fingerprint(settings.tls_certificate_file)}"]
     if password is not None:

@@ -25,9 +25,16 @@ def check_transport(settings: Settings) -> None:
             from pilothouse_server.rpc.tls.clients import ClientTrust
 
             ClientTrust(settings)
-    elif not settings.insecure and listening.is_reached_by_others(settings.listen):
+    elif not settings.insecure:
+        _check_local("LISTEN", settings.listen)
+        if settings.http_listen:
+            _check_local("HTTP_LISTEN", settings.http_listen)
+
+
+def _check_local(name: str, address: str) -> None:
+    if listening.is_reached_by_others(address):
         raise SettingsError(
-            f"{PREFIX}LISTEN: other machines reach {settings.listen}, and without TLS passwords and "
+            f"{PREFIX}{name}: other machines reach {address}, and without TLS passwords and "
             f"tokens would be sent as plain text: set {PREFIX}TLS_CERTIFICATE_FILE and "
             f"{PREFIX}TLS_KEY_FILE (serve --dev --tls-self-signed makes a certificate), or "
             f"{PREFIX}INSECURE=true if a proxy in front of the server terminates TLS"

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import FieldInfo
@@ -35,6 +36,7 @@ _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys
 _MAY_BE_NONE = (*_KEY_LISTS, "namespace_pod_security")
 _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
 _ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
+_ORIGIN_FAULT = "no origin such as https://tools.example.com, in lower case and without a path"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
 T = TypeVar("T")
 # Variables with the prefix that are no settings: the client command and `migrate init` read them, and a server that is
@@ -115,6 +117,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "True also serves plain text to other machines, for a server behind a proxy that terminates TLS; passwords and"
         " tokens are then sent as plain text.",
     ] = False
+    http_listen: Annotated[
+        str,
+        "HOST:PORT to serve browsers and HTTP/JSON on; empty: nowhere, and 127.0.0.1:50080 with --dev on the default"
+        " LISTEN.",
+    ] = ""
+    http_allowed_origins: Annotated[
+        str,
+        "Origins, separated by commas, such as https://tools.example.com, whose pages may call that port by"
+        " tokens.",
+    ] = ""
     metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
     log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     log_format: Annotated[str, "text for people, json for programs."] = "text"
@@ -351,6 +363,22 @@ def allowed_hosts(text: str) -> tuple[str, ...]:
     return _listed(text, "NAMESPACE_ALLOWED_HOSTS", "no host and no *.HOST", hosts.normalised)
 
 
+def origins(text: str) -> tuple[str, ...]:
+    """The origins that `http_allowed_origins` lists. Raises SettingsError."""
+    return _listed(text, "HTTP_ALLOWED_ORIGINS", _ORIGIN_FAULT, _origin)
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or text != f"{parts.scheme}://{parts.netloc}"
+        or text != text.lower()
+    ):
+        raise ValueError
+    return text
+
+
 def header_names(text: str) -> tuple[str, ...]:
     """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
     return _listed(
@@ -448,7 +476,7 @@ def database_secured(name: str, url: str, ca_file: Path | None, environment: Map
 
 def _wrong_addresses(settings: Settings) -> list[str]:
     problems = []
-    for name in ("listen", "metrics_listen", "tls_client_listen", "audit_tiles_listen"):
+    for name in ("listen", "metrics_listen", "tls_client_listen", "audit_tiles_listen", "http_listen"):
         address = getattr(settings, name)
         by_grpc = name in ("listen", "tls_client_listen")
         try:
@@ -463,6 +491,7 @@ def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
     header_names(settings.audit_headers)
+    origins(settings.http_allowed_origins)
     allowed_hosts(settings.namespace_allowed_hosts)
     _listed(settings.drift_additions, "DRIFT_ADDITIONS", _ADDITION, permitted_additions.checked)
     for name in _KEY_LISTS:

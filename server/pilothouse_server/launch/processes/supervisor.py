@@ -37,14 +37,15 @@ _SUPERVISOR = "supervisor"
 log = structlog.get_logger(__name__)
 
 
-def of_one_process(settings: Settings, listen: str, asking: str = "") -> Settings:
-    """Returns the settings of each process: the pools are for all together, and the addresses are `listen` and
-    `asking`, which asks for certificates.
+def of_one_process(settings: Settings, listen: str, asking: str = "", http: str = "") -> Settings:
+    """Returns the settings of each process: the pools are for all together, and the addresses are `listen`, `asking`,
+    which asks for certificates, and `http`.
     """
     return msgspec.structs.replace(
         settings,
         listen=listen,
         tls_client_listen=asking,
+        http_listen=http,
         metrics_listen="",
         pool_open_connections=settings.pool_open_connections // settings.processes,
         pool_idle_connections=settings.pool_idle_connections // settings.processes,
@@ -66,6 +67,7 @@ class Processes:
         self._kubeconfigs = kubeconfigs
         self._port: ReservedPort | None = None
         self._asking: ReservedPort | None = None
+        self._http: ReservedPort | None = None
         self._metrics: MetricsServer | None = None
         self._running: dict[int, ServerProcess] = {}
         self._serving: set[int] = set()
@@ -86,6 +88,8 @@ class Processes:
         self._port = reserve(self.settings.listen)
         if self.settings.tls_client_listen:
             self._asking = reserve(self.settings.tls_client_listen, "TLS_CLIENT_LISTEN")
+        if self.settings.http_listen:
+            self._http = reserve(self.settings.http_listen, "HTTP_LISTEN")
         if self.settings.metrics_listen:
             self._metrics = MetricsServer(self.settings.metrics_listen, self._figures)
             log.info("metrics are served", port=self._metrics.port)
@@ -114,7 +118,7 @@ class Processes:
         await self._end_all()
         if self._metrics is not None:
             await self._metrics.close()
-        for port in (self._port, self._asking):
+        for port in (self._port, self._asking, self._http):
             if port is not None:
                 port.close()
 
@@ -146,8 +150,9 @@ class Processes:
     async def _begin(self, number: int) -> None:
         assert self._port is not None
         asking = "" if self._asking is None else self._asking.listen
+        http = "" if self._http is None else self._http.listen
         process = self._running[number] = await ServerProcess.launch(
-            number, of_one_process(self.settings, self._port.listen, asking), self._kubeconfigs
+            number, of_one_process(self.settings, self._port.listen, asking, http), self._kubeconfigs
         )
         try:
             await process.serving(self._listening)

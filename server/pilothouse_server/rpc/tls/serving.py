@@ -11,6 +11,7 @@ A whole port either asks clients for certificates or not: gRPC for Python asks n
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,8 @@ class Serving:
         self._pair = Reloaded("certificate", (certificate, key), partial(pair.load, certificate, key))
         self._expiry = Expiry("certificate")
         self._ports: list[_Port] = []
+        self._files = (certificate, key)
+        self._contexts: list[ssl.SSLContext] = []
 
     @classmethod
     def of(cls, settings: Settings) -> Serving | None:
@@ -68,6 +71,14 @@ class Serving:
         fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", port.fetch)
         return grpc.dynamic_ssl_server_credentials(port.newest, fetch, asking)
 
+    def http_context(self) -> ssl.SSLContext:
+        """Returns the context of a port that serves HTTP/1.1, and asks no client for a certificate."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*self._files)
+        self._contexts.append(context)
+        return context
+
     async def run(self) -> None:
         """Looks whether the files have changed, until cancelled."""
         while True:
@@ -79,6 +90,8 @@ class Serving:
         renewed = self._pair.look()
         if renewed:
             log.info("the certificate was renewed", fingerprint=self._pair.value.fingerprint)
+            for context in self._contexts:
+                context.load_cert_chain(*self._files)
         others = self.clients is not None and self.clients.look()
         if renewed or others:
             newest = self._configuration()

@@ -1,0 +1,191 @@
+"""The connections of the HTTP port: how many there are, and which of them are ended.
+
+aiohttp has no limit for a client that sends nothing, or half of a header, nor for one that takes no answer: a socket
+whose peer is gone stays open as long as the peer likes, because closing it waits until everything is sent. So each
+connection passes through a `Guard` here, and one timer for all ends those that are late (`transport.abort`, which waits
+for nobody). While a handler has the request, the pipeline's own bounds apply to its body.
+
+If all places are taken, the connection that has been idle for longest makes room. Connections of one address are
+bounded, too; those of a trusted proxy are not, because it has the callers of many addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pilothouse_server.rpc.addresses import address_group
+from pilothouse_server.settings.model import TrustedPeer
+
+# The kernel stores so much for a reader that takes nothing, in addition to the buffer of asyncio.
+_SEND_BUFFER_BYTES = 128 * 1024
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Bounds of the connections of a process.
+
+    `head_seconds`: from the first byte of a request, or from the connection, to the end of its header.
+    `stalled_seconds`: for which a client may take no byte that is sent.
+    """
+
+    most: int = 4096
+    most_of_address: int = 512
+    head_seconds: float = 10.0
+    stalled_seconds: float = 30.0
+    look_seconds: float = 1.0
+
+
+class HttpConnections:
+    """All connections of the port. `protocol` makes one; `began` and `ended` enclose the handling of a request."""
+
+    def __init__(
+        self, trusted_proxies: Sequence[TrustedPeer] = (), limits: ConnectionLimits = ConnectionLimits()
+    ) -> None:
+        self.limits = limits
+        self._trusted = [each for each in trusted_proxies if not isinstance(each, str)]
+        self._guards: dict[asyncio.BaseTransport, Guard] = {}
+        # Those without a request in hand, the longest idle first.
+        self._idle: dict[Guard, None] = {}
+        self._of: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def open(self) -> int:
+        """The number of connections."""
+        return len(self._guards)
+
+    def protocol(self, make: Callable[[], asyncio.Protocol]) -> Guard:
+        """Returns the protocol of a new connection, around one that `make` returns."""
+        return Guard(self, make())
+
+    def began(self, transport: asyncio.BaseTransport | None) -> None:
+        """A handler has a request of this connection."""
+        if transport is not None and (guard := self._guards.get(transport)) is not None:
+            guard.late_at = None
+            self._idle.pop(guard, None)
+
+    def ended(self, transport: asyncio.BaseTransport | None) -> None:
+        """The request is answered."""
+        if transport is not None and (guard := self._guards.get(transport)) is not None:
+            self._idle[guard] = None
+
+    def close(self) -> None:
+        """Ends the timer, once no connection is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def admit(self, guard: Guard, transport: asyncio.Transport) -> bool:
+        """Takes a new connection in; returns False if there is no place for it."""
+        address = guard.address
+        if self._of[address] >= self.limits.most_of_address and not self._is_trusted(address):
+            return False
+        if len(self._guards) >= self.limits.most:
+            if not self._idle:
+                return False
+            next(iter(self._idle)).abort()
+        self._guards[transport] = guard
+        self._idle[guard] = None
+        self._of[address] += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.limits.look_seconds, self._look)
+        return True
+
+    def forget(self, guard: Guard, transport: asyncio.BaseTransport) -> None:
+        """A connection that was admitted is gone, or is about to be."""
+        if self._guards.pop(transport, None) is None:
+            return
+        self._idle.pop(guard, None)
+        self._of[guard.address] -= 1
+        if not self._of[guard.address]:
+            del self._of[guard.address]
+
+    def is_idle(self, guard: Guard) -> bool:
+        """Whether no handler has a request of the connection."""
+        return guard in self._idle
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        for guard in list(self._guards.values()):
+            if guard.is_late(loop.time(), self.limits.stalled_seconds):
+                guard.abort()
+        self._timer = loop.call_later(self.limits.look_seconds, self._look) if self._guards else None
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_network(address)
+        except ValueError:
+            return False
+        return any(parsed.version == each.version and parsed.subnet_of(each) for each in self._trusted)  # type: ignore[arg-type]
+
+
+class Guard(asyncio.Protocol):
+    """One connection: passes everything on to aiohttp's protocol, and notes when it is late."""
+
+    def __init__(self, connections: HttpConnections, inner: asyncio.Protocol) -> None:
+        self._connections = connections
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+        self.address = ""
+        # When the header that is awaited is late; None while none is.
+        self.late_at: float | None = None
+        self._unsent, self._unsent_since = 0, 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("peername")
+        self.address = address_group(peer[0]) if peer else "unix"
+        if not self._connections.admit(self, transport):
+            transport.abort()
+            return
+        own: socket.socket | None = transport.get_extra_info("socket")
+        if own is not None:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._transport = transport
+        self._expect_header()
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self.late_at is None and self._connections.is_idle(self):
+            self._expect_header()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._transport is not None else None
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is not None:
+            self._connections.forget(self, self._transport)
+            self._inner.connection_lost(error)
+
+    def is_late(self, now: float, stalled_seconds: float) -> bool:
+        """Whether its header is late, or its client has taken no byte for so long."""
+        assert self._transport is not None
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent or not unsent:
+            self._unsent, self._unsent_since = unsent, now
+        return (
+            self.late_at is not None and now >= self.late_at
+        ) or now - self._unsent_since >= stalled_seconds
+
+    def abort(self) -> None:
+        """Ends it without waiting until everything is sent."""
+        assert self._transport is not None
+        self._connections.forget(self, self._transport)
+        self._transport.abort()
+
+    def _expect_header(self) -> None:
+        self.late_at = asyncio.get_running_loop().time() + self._connections.limits.head_seconds

@@ -1,0 +1,123 @@
+"""A stand-in for gRPC's context of a call, by which the pipeline serves calls that came by HTTP.
+
+The pipeline asks it for the address of the caller, the deadline and the requests, and sends answers by it. A call
+ends as gRPC's do: with a status and trailing metadata, which the caller of `run` sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, cast
+
+import grpc
+import grpc.aio
+
+from pilothouse_server.rpc.pipeline import Pipeline
+
+# Of the metadata that a call ends with; others do not leave the server.
+_SENT: Final = ("grpc-status-details-bin", "pilothouse-")
+
+Receive = Callable[[], Awaitable[bytes | None]]
+Send = Callable[[bytes], Awaitable[None]]
+Metadata = tuple[tuple[str, str], ...]
+
+
+class _Ended(Exception):
+    """A call ended with an error, which its context has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """A call as gRPC hands it to an interceptor."""
+
+    method: str
+    invocation_metadata: Metadata
+
+
+class CallContext:
+    """The context of one call.
+
+    Args:
+        peer: the address of the connection, '' of a Unix socket.
+        seconds: until the deadline, None without one.
+        receive: returns the next request; None after the last.
+        send: takes an answer of a stream.
+    """
+
+    def __init__(self, peer: str, seconds: float | None, receive: Receive, send: Send) -> None:
+        self._peer = peer
+        self._deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        self._receive = receive
+        self._send = send
+        self.code = grpc.StatusCode.OK
+        self.message = ""
+        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+    @property
+    def trailing(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The metadata that goes with the status."""
+        return tuple(pair for pair in self._trailing if pair[0].startswith(_SENT))
+
+    def peer(self) -> str:
+        """The address in gRPC's form."""
+        if not self._peer:
+            return "unix:"
+        return f"ipv6:[{self._peer}]:0" if ":" in self._peer else f"ipv4:{self._peer}:0"
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return (
+            None if self._deadline is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
+        )
+
+    def auth_context(self) -> Mapping[str, Any]:
+        """Facts about the client's certificate: this port asks for none."""
+        return {}
+
+    async def read(self) -> Any:
+        """Returns the next request, EOF after the last."""
+        found = await self._receive()
+        return grpc.aio.EOF if found is None else found
+
+    async def send_initial_metadata(self, _metadata: object) -> None:
+        """The headers go with the first answer."""
+
+    async def write(self, answer: bytes) -> None:
+        """Sends an answer of a stream."""
+        await self._send(answer)
+
+    def set_trailing_metadata(self, pairs: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Stores the metadata that the call ends with."""
+        self._trailing = pairs
+
+    async def abort(self, code: grpc.StatusCode, message: str) -> NoReturn:
+        """Ends the call with an error."""
+        self.code, self.message = code, message
+        raise _Ended
+
+    async def run(self, pipeline: Pipeline, method: str, metadata: Metadata) -> bytes | None:
+        """Serves the call; returns the answer of a unary one. `code` and `trailing` tell how it ended.
+
+        Raises CancelledError if its client is gone.
+        """
+        details = cast("grpc.HandlerCallDetails", _Details(method, metadata))
+        handler: Any = await pipeline.intercept_service(_no_other_service, details)
+        serve = handler.stream_stream if handler.response_streaming else handler.stream_unary
+        limit = asyncio.timeout(self.time_remaining())
+        try:
+            async with limit:
+                answer: bytes | None = await serve(None, self)
+                return answer
+        except _Ended:
+            return None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.code, self.message = grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed"
+            return None
+
+
+async def _no_other_service(_details: object) -> None:
+    """Services without rules, such as health and reflection, are served by gRPC alone."""

@@ -1,0 +1,181 @@
+"""A client of the HTTP port, as a browser or a program is one: by gRPC-Web, JSON and WebSockets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+import aiohttp
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from pilothouse_server.rpc import method_rules
+from tests.harness import Server
+from tests.services import SERVICES
+from tests.waiting import patient
+
+RULES = {rule.name: rule for rule in method_rules.load(SERVICES).values()}
+_PREFIX = struct.Struct(">BI")
+
+
+@dataclass
+class Ended:
+    """How a call ended, with its answers."""
+
+    code: int
+    message: str = ""
+    details: bytes = b""
+    trailers: Mapping[str, str] = field(default_factory=dict)
+    answers: list[Any] = field(default_factory=list)
+    http: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """The reason of the error."""
+        info = error_details_pb2.ErrorInfo()
+        for each in status_pb2.Status.FromString(self.details).details:
+            if each.Unpack(info):
+                return str(info.reason)
+        return ""
+
+
+def framed(message: bytes, flags: int = 0) -> bytes:
+    """A message, or metadata, behind its prefix."""
+    return _PREFIX.pack(flags, len(message)) + message
+
+
+class Browser:
+    """Calls the port at `url` from a page of `origin` ('' is a program), by `token` if it has one.
+
+    Cookies are kept as a browser keeps them, without regard to the scheme.
+    """
+
+    def __init__(self, port: int, *, origin: str = "own", token: str = "") -> None:
+        self.host = f"127.0.0.1:{port}"
+        self.url = f"http://{self.host}"
+        own = {"origin": self.url} if origin == "own" else {"origin": origin} if origin else {}
+        self.headers = own | ({"authorization": f"Bearer {token}"} if token else {})
+        self.session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.CookieJar(unsafe=True), timeout=aiohttp.ClientTimeout(patient(20.0))
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.session.close()
+
+    async def call(
+        self, method: str, fields: Message | Mapping[str, Any] | None = None, **headers: str
+    ) -> Ended:
+        """A call by gRPC-Web; the answers of a stream are those until its end."""
+        rule = RULES[method]
+        request = fields if isinstance(fields, Message) else rule.request_class(**(fields or {}))
+        sent = {**self.headers, "content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.post(
+            self.url + rule.method, data=framed(request.SerializeToString()), headers=sent
+        ) as response:
+            body = await response.read()
+            if not response.content_type.startswith("application/grpc-web"):
+                return Ended(-1, body.decode(), http=response.status, headers=response.headers)
+            ended = read_all(body, rule.response_class)
+            ended.http, ended.headers = response.status, response.headers
+            return ended
+
+    async def json(
+        self, method: str, fields: Mapping[str, Any] | None = None, **headers: str
+    ) -> tuple[int, Any]:
+        """A call by JSON: the HTTP status and the body."""
+        sent = {**self.headers, "connect-protocol-version": "1"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.post(
+            self.url + RULES[method].method, json=fields or {}, headers=sent
+        ) as response:
+            return response.status, json.loads(await response.read())
+
+    @asynccontextmanager
+    async def stream(self, method: str, **metadata: str) -> AsyncIterator[Conversation]:
+        """A call by a WebSocket, which has sent its metadata."""
+        rule = RULES[method]
+        headers = {name: value for name, value in self.headers.items() if name == "origin"}
+        own = {name: value for name, value in self.headers.items() if name == "authorization"}
+        async with self.session.ws_connect(f"{self.url}/ws{rule.method}", headers=headers) as socket:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in {**own, **metadata}.items())
+            await socket.send_bytes(framed(lines.encode(), 0x80))
+            yield Conversation(socket, rule.response_class)
+
+
+class Conversation:
+    """A stream over a WebSocket."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, kind: type[Message]) -> None:
+        self.socket = socket
+        self._kind = kind
+
+    async def send(self, request: Message) -> None:
+        """Sends a request."""
+        await self.socket.send_bytes(framed(request.SerializeToString()))
+
+    async def done(self) -> None:
+        """Sends no more requests."""
+        await self.socket.send_bytes(framed(b"", 0x80))
+
+    async def read(self) -> Any:
+        """The next answer, or how the call ended."""
+        frame: bytes = await self.socket.receive_bytes(timeout=patient(20.0))
+        flags, length = _PREFIX.unpack_from(frame)
+        body = frame[5:]
+        while len(body) < length:
+            body += await self.socket.receive_bytes(timeout=patient(20.0))
+        return _ended(body) if flags else self._kind.FromString(body)
+
+    async def end(self) -> Ended:
+        """How the call ended, after answers that are left out."""
+        while not isinstance(found := await self.read(), Ended):
+            pass
+        return found
+
+
+def read_all(body: bytes, kind: type[Message]) -> Ended:
+    """The answers and the end in the body of a call by gRPC-Web."""
+    answers: list[Any] = []
+    while body:
+        flags, length = _PREFIX.unpack_from(body)
+        contents, body = body[5 : 5 + length], body[5 + length :]
+        if flags & 0x80:
+            ended = _ended(contents)
+            ended.answers = answers
+            return ended
+        answers.append(kind.FromString(contents))
+    raise AssertionError("the call has no end")
+
+
+def _ended(text: bytes) -> Ended:
+    trailers = dict(line.split(": ", 1) for line in text.decode().split("\r\n") if line)
+    details = trailers.get("grpc-status-details-bin", "")
+    return Ended(
+        int(trailers["grpc-status"]),
+        unquote(trailers.get("grpc-message", "")),
+        base64.b64decode(details + "=" * (-len(details) % 4)),
+        trailers,
+    )
+
+
+def port_of(server: Server) -> int:
+    """The HTTP port."""
+    assert server.application.gateway is not None
+    return server.application.gateway.port

@@ -1,0 +1,149 @@
+"""Connections that a client leaves half open: each is really closed, and its bounds keep places for others."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+from aiohttp import web
+
+from pilothouse_server.gateway.connections import ConnectionLimits, HttpConnections
+from pilothouse_server.settings.model import trusted_peers
+from tests.waiting import Stopwatch, poll_until, runs_out, within
+
+QUICK = ConnectionLimits(
+    most=4,
+    most_of_address=3,
+    head_seconds=runs_out(0.2),
+    stalled_seconds=runs_out(0.3),
+    look_seconds=runs_out(0.05),
+)
+SLOW = ConnectionLimits(most=4, most_of_address=3)
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="ok")
+
+
+async def _much(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(body=bytes(32 * 1024 * 1024))
+
+
+@asynccontextmanager
+async def serving(
+    limits: ConnectionLimits, handler: Handler = _answer, trusted: str = ""
+) -> AsyncIterator[tuple[HttpConnections, int]]:
+    """A port of aiohttp behind connections with these limits."""
+    connections = HttpConnections(trusted_peers(trusted), limits)
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        connections.began(request.transport)
+        try:
+            return await handler(request)
+        finally:
+            connections.ended(request.transport)
+
+    server = web.Server(handle, access_log=None)
+    listener = await asyncio.get_running_loop().create_server(
+        partial(connections.protocol, server), "127.0.0.1", 0
+    )
+    try:
+        yield connections, listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        await server.shutdown(0.0)
+        connections.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Returns once the server has ended the connection; answers before are left out."""
+    async with within(5.0):
+        try:
+            while await reader.read(65536):
+                pass
+        except ConnectionResetError:
+            return
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le"])
+async def test_a_header_that_does_not_end_ends_its_connection(sent: bytes) -> None:
+    async with serving(QUICK) as (_, port):
+        began = Stopwatch()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        await ended(reader)
+        assert began.passed() >= QUICK.head_seconds
+        writer.close()
+
+
+async def test_half_a_header_on_a_kept_connection_ends_it() -> None:
+    async with serving(QUICK) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            async with within(5.0):
+                while await reader.readline() != b"ok":
+                    if await reader.readline() == b"\r\n":
+                        assert await reader.readexactly(2) == b"ok"
+                        break
+        writer.write(b"GET / HT")
+        await ended(reader)
+        writer.close()
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
+    async with serving(QUICK, _much) as (connections, port):
+        stalled = socket.create_connection(("127.0.0.1", port))
+        with stalled:
+            stalled.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+
+            async def left() -> int:
+                return connections.open
+
+            await poll_until(left, lambda count: count == 1)
+            await poll_until(left, lambda count: count == 0, seconds=5.0)
+
+
+async def test_an_address_has_only_so_many_connections() -> None:
+    async with serving(SLOW) as (connections, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ended(reader)
+        assert connections.open == 3
+        held[0][1].close()
+        await poll_until(_count(connections), lambda count: count == 2)
+        reader, again = await asyncio.open_connection("127.0.0.1", port)
+        again.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with within(5.0):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        for other in (writer, again, *(each[1] for each in held)):
+            other.close()
+
+
+async def test_the_longest_idle_makes_room_where_all_places_are_taken() -> None:
+    async with serving(SLOW, trusted="127.0.0.0/8") as (connections, port):
+        held = []
+        for count in range(1, 5):
+            held.append(await asyncio.open_connection("127.0.0.1", port))
+            await poll_until(_count(connections), partial(operator.eq, count))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ended(held[0][0])
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with within(5.0):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert connections.open == 4
+        for other in (writer, *(each[1] for each in held)):
+            other.close()
+
+
+def _count(connections: HttpConnections) -> Callable[[], Awaitable[int]]:
+    async def count() -> int:
+        return connections.open
+
+    return count
