@@ -249,8 +249,7 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
     with pytest.raises(ResourceExhaustedError, match="1 allowed"):
         await place.make(STORE, document, "second")
     place.store.create(CUSTOM_RESOURCE_DEFINITIONS, DEFINITION)
-    # Its definition is there: the worker looks again in a moment.
-    await place.change(STORE, labels={"a": "b"})
+    # Its definition is there: the observer looks for it, at ever longer intervals.
     carried = await place.settled(STORE)
     assert json.loads(carried.document)["spec"] == document["spec"]
     kinds = {each.kind: each for each in await place.client.objects.kinds(namespace=place.name)}

@@ -60,8 +60,10 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _GONE_AGAIN_SECONDS = 0.05
-# Somebody else acts: a finalizer, an installation of a kind, a certificate that is issued.
+# Somebody else acts: a finalizer, a certificate that is issued.
 _OTHERS_SECONDS = 10.0
+# The observer notices a kind that is installed, and enqueues the objects that wait for it.
+_KIND_SECONDS = 300.0
 _DETAILS_SECONDS = 30.0
 
 
@@ -306,7 +308,7 @@ def _policy(carried: CarriedObject) -> ObjectDriftPolicy:
 
 def _without_kind(missing: NotFound) -> ObjectProgress:
     condition = waiting(missing.reason, missing.message)
-    return ObjectProgress(conditions=(condition,), again_seconds=_OTHERS_SECONDS)
+    return ObjectProgress(conditions=(condition,), again_seconds=_KIND_SECONDS)
 
 
 def _same(wanted: Manifest, live: Manifest, path: str) -> bool:

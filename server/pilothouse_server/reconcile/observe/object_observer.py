@@ -46,13 +46,15 @@ class ObjectObserverSettings(msgspec.Struct, frozen=True):
     """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
 
     `compare_seconds`: the same before the worker compares an object; `again_seconds`: how soon it compares one again.
-    `kinds_seconds`: how often the used kinds are read. `most_kinds`: watches on a cluster.
+    `kinds_seconds`: how often the used kinds are read; one that the cluster does not have is asked for half as often
+    each time, down to once in `absent_seconds`. `most_kinds`: watches on a cluster.
     """
 
     batch: int = 100
     gather_seconds: float = 0.05
     compare_seconds: float = 0.5
     kinds_seconds: float = 3.0
+    absent_seconds: float = 30.0
     again_seconds: float = 5.0
     locked_again_seconds: float = 0.2
     most_kinds: int = 40
@@ -80,6 +82,8 @@ class ObjectObserver(StatusObserver):
         self._settings = settings
         self._discovery = KindDiscovery()
         self._watched: dict[UsedKind, _WatchedKind] = {}
+        # Used kinds that the cluster does not have: when each is asked for again, and the pause before that.
+        self._absent: dict[UsedKind, tuple[float, float]] = {}
         self._schedule = Schedule(self._wake.set)
         # Objects that the worker is to compare, and when it was asked for each lately.
         self._repairs = Schedule(self._wake.set)
@@ -200,13 +204,18 @@ class ObjectObserver(StatusObserver):
         """Begins the watches of kinds that are used now, and ends those of others. Raises ClusterError."""
         for kind in [kind for kind in self._watched if kind not in used]:
             await cancel_and_wait(self._watched.pop(kind).task)
+        self._absent = {kind: asked for kind, asked in self._absent.items() if kind in used}
         for kind in used:
-            if kind in self._watched:
+            asked_at, pause = self._absent.get(kind, (0.0, self._settings.kinds_seconds / 2))
+            if kind in self._watched or monotonic() < asked_at:
                 continue
             known = await self._discovery.find(self.cluster.client, kind.api_version, kind.kind)
             if known is None or not known.namespaced:
-                # Asked for again in a moment: it may be installed.
+                # It may be installed later.
+                pause = min(2 * pause, self._settings.absent_seconds)
+                self._absent[kind] = monotonic() + pause, pause
                 continue
+            self._absent.pop(kind, None)
             resource = kinds.resource_of(kind.api_version, kind.kind, known.plural)
             informer = self.informer(resource, self._changed, OBJECT_UID)
             informer.on_listed = partial(self._look_again, group, kind)
@@ -219,7 +228,9 @@ class ObjectObserver(StatusObserver):
         group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
 
     async def _compare(self, kind: UsedKind) -> None:
-        """Has the worker look at objects that a list did not show, or not as they were applied."""
+        """Has the worker look at objects that a list did not show, or not as they were applied, and at those that
+        waited for the kind.
+        """
         watched = self._watched.get(kind)
         if watched is None:
             return
@@ -232,7 +243,7 @@ class ObjectObserver(StatusObserver):
             log.info("objects cannot be read", cluster=self.cluster.name, reason=error.reason)
             return
         for uid, noted in wanted.items():
-            if not marks.same(shown.get(uid, ""), noted):
+            if uid not in shown or not marks.same(shown[uid], noted):
                 self._ask(uid)
 
     def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:

@@ -78,7 +78,8 @@ _APPLIED = text("""
 SELECT o.uid::text AS uid, w.applied_objects ->> (o.kind || '/' || o.name) AS mark
 FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
 LEFT JOIN reconcile_work AS w ON w.resource_type = 'object' AND w.resource_id = o.id
-WHERE n.cluster_name = :cluster_name AND o.api_group = :api_group AND o.kind = :kind AND o.observed_generation > 0
+WHERE n.cluster_name = :cluster_name AND o.api_group = :api_group AND o.kind = :kind
+  AND (o.observed_generation > 0 OR o.reason = 'KindNotFound')
   AND o.deletion_requested_at IS NULL
 """)
 _IDS = text("""
@@ -186,7 +187,10 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
 async def applied(
     transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str
 ) -> dict[str, str]:
-    """Returns the objects of a kind that a cluster must have: uid → mark of the last apply, '' where none is noted."""
+    """Returns the objects of a kind that a cluster must have: uid → mark of the last apply, '' where none is noted.
+
+    Those that wait for the kind are among them.
+    """
     keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
     return {row.uid: row.mark or "" for row in await transaction.connection.execute(_APPLIED, keys)}
 
