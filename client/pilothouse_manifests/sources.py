@@ -20,13 +20,14 @@ NOT_REPRESENTED = "cannot be represented"
 # A false that nobody reads is what the API says of what is not asked for, unless the default of the key is true: then
 # somebody chose it, and an object that is made again without it does more than before.
 FALSE_BY_CHOICE = f"{NOT_REPRESENTED}: false, where Kubernetes' default is true"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # Annotations that the cluster or kubectl writes, and `kubectl get -o yaml` shows. They state nothing about the
 # desired state, so they are skipped, as kubectl does; on the pods they would only mislead.
 FOREIGN_ANNOTATIONS = (
     "deployment.kubernetes.io/revision",
     "deprecated.daemonset.template.generation",
     "endpoints.kubernetes.io/last-change-trigger-time",
-    "kubectl.kubernetes.io/last-applied-configuration",
+    LAST_APPLIED,
     "pv.kubernetes.io/bind-completed",
     "pv.kubernetes.io/bound-by-controller",
     "volume.beta.kubernetes.io/storage-provisioner",

@@ -149,7 +149,7 @@ def test_what_the_server_sets_is_dropped_with_one_note_for_each_document() -> No
     problems = Problems()
     convert(documents(yaml.safe_dump(recorded), SERVICE, CONFIG_MAP), NAMESPACE, problems)
     assert not problems.all, [str(each) for each in problems.all]
-    (note,) = problems.notes
+    (note,) = map(str, problems.notes)
     subject = f"deployment/{recorded['metadata']['name']}"
     assert f"{subject}: leaves out what the cluster sets: metadata.creationTimestamp, " in note
     for name in ("generation", "managedFields", "resourceVersion", "uid"):

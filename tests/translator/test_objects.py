@@ -72,7 +72,7 @@ def test_a_helm_test_is_left_out_with_a_line() -> None:
     manifest = convert(documents(pod), "cafe", problems)
     assert not problems.all
     assert not manifest.objects
-    assert problems.notes == [
+    assert [str(each) for each in problems.notes] == [
         "web.yaml:1: pod/t: is left out: it is a Helm hook (test), which runs on demand only"
     ]
 

@@ -19,7 +19,6 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
-from pilothouse_client.apply.externals import mark_external
 from pilothouse_client.apply.messages import values
 from pilothouse_client.apply.objects import ObjectExecutor, ObjectStep, plan_objects
 from pilothouse_client.apply.plan import Step, plan
@@ -30,12 +29,13 @@ from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_
 from pilothouse_client.apply.trial import ApplySteps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
 from pilothouse_client.client import Nouns
-from pilothouse_client.errors import PermissionDeniedError, PilothouseError
+from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 from pilothouse_manifests.translator.attach import attach, owned_services
 from pilothouse_manifests.translator.convert import convert, unknown_kinds
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
+from pilothouse_manifests.translator.externals import mark_external
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest, ManifestService
 from pilothouse_manifests.translator.nodes import Document
@@ -171,7 +171,12 @@ def _planned(
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in there if not container.HasField("delete_time")]
     described = [values(each) for each in existing]
-    mark_external(client, manifest, options.namespace, namespace.external_sources, described)
+    mark_external(
+        manifest,
+        namespace.external_sources,
+        described,
+        lambda kind, name: _is_missing(client, options.namespace, kind, name),
+    )
     owned = owned_services(described)
     joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
     volumes = _existing_volumes(client, manifest, options)
@@ -206,6 +211,20 @@ def _planned_configs(
     if "secret" in kinds:
         secrets = config.list_secrets(namespace=where, page_size=_PAGE_SIZE)
     return plan_configs(manifest.configs, config_maps, secrets, problems)
+
+
+def _is_missing(client: Nouns[BlockingTransport], namespace: str, kind: str, name: str) -> bool:
+    """Whether the platform does not have it; a caller who may not see it leaves the reference the platform's."""
+    try:
+        if kind == "config_map":
+            client.config.get_config_map(namespace=namespace, name=name)
+        else:
+            client.config.get_secret(namespace=namespace, name=name)
+    except NotFoundError:
+        return True
+    except PermissionDeniedError:
+        return False
+    return False
 
 
 def _existing_volumes(

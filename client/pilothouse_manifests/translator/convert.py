@@ -53,34 +53,55 @@ def convert(
     problems: Problems,
     opened: Collection[tuple[str, str]] = (),
 ) -> Manifest:
-    """The documents as values, for the platform's `namespace`. Each field that has no place becomes a problem.
+    """Returns the manifest of all documents: see `ManifestConversion`."""
+    conversion = ManifestConversion(namespace, problems, opened)
+    for document in documents:
+        conversion.add(document)
+    return conversion.completed()
 
-    `opened`: version and kind of custom resources that the cluster opens. Documents with a problem that leaves nothing
-    of them to apply are not in the answer.
+
+class ManifestConversion:
+    """Turns documents into values, one after the other, for the platform's `namespace`.
+
+    Each field that has no place becomes a problem. `opened`: version and kind of custom resources that the cluster
+    opens.
     """
-    manifest = Manifest()
-    seen: dict[str, InputPosition] = {}
-    for document in _expanded(documents, problems):
-        identity = _text(document, "apiVersion"), _text(document, "kind")
-        carries = document if identity in WORKLOADS else None
-        reporter = Reporter(problems, _subject(document), identity, carries)
-        with Fields(document, "", reporter) as root:
-            _convert_one(root, namespace, manifest, seen, opened)
-        reporter.note_dropped(document.place)
-        if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:
-            manifest.refused.append(refused)
-    for workload in manifest.workloads:
-        if workload.reporter.carried:
-            workload.values["extra_fields"] = workload.reporter.carried
-    manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
-    manifest.services = [each for each in manifest.services if each.reporter.usable]
-    used = {each.values.get("service_account") for each in manifest.workloads}
-    manifest.objects += map(object_of_account, (each for each in manifest.accounts if each.name not in used))
-    manifest.objects = [each for each in manifest.objects if each.reporter.usable]
-    manifest.accounts = [each for each in manifest.accounts if each.reporter.usable and each.name in used]
-    manifest.configs = [each for each in manifest.configs if each.reporter.usable]
-    manifest.claims = [each for each in manifest.claims if each.reporter.usable]
-    return manifest
+
+    def __init__(self, namespace: str, problems: Problems, opened: Collection[tuple[str, str]] = ()) -> None:
+        self._namespace = namespace
+        self._problems = problems
+        self._opened = opened
+        self._seen: dict[str, InputPosition] = {}
+        self._manifest = Manifest()
+
+    def add(self, document: Document) -> None:
+        """Converts a document, or the items of a List."""
+        for each in _expanded([document], self._problems):
+            identity = _text(each, "apiVersion"), _text(each, "kind")
+            carries = each if identity in WORKLOADS else None
+            reporter = Reporter(self._problems, _subject(each), identity, carries)
+            with Fields(each, "", reporter) as root:
+                _convert_one(root, self._namespace, self._manifest, self._seen, self._opened)
+            reporter.note_dropped(each.place)
+            if not reporter.usable and (refused := _refused(each, reporter.subject)) is not None:
+                self._manifest.refused.append(refused)
+
+    def completed(self) -> Manifest:
+        """Returns the manifest, without the documents of which a problem leaves nothing to apply."""
+        manifest = self._manifest
+        for workload in manifest.workloads:
+            if workload.reporter.carried:
+                workload.values["extra_fields"] = workload.reporter.carried
+        manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
+        manifest.services = [each for each in manifest.services if each.reporter.usable]
+        used = {each.values.get("service_account") for each in manifest.workloads}
+        alone = (each for each in manifest.accounts if each.name not in used)
+        manifest.objects += map(object_of_account, alone)
+        manifest.objects = [each for each in manifest.objects if each.reporter.usable]
+        manifest.accounts = [each for each in manifest.accounts if each.reporter.usable and each.name in used]
+        manifest.configs = [each for each in manifest.configs if each.reporter.usable]
+        manifest.claims = [each for each in manifest.claims if each.reporter.usable]
+        return manifest
 
 
 def unknown_kinds(documents: Iterable[Document]) -> set[tuple[str, str]]:

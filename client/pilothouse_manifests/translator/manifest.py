@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, TYPES
-from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
+from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, LAST_APPLIED
 from pilothouse_manifests.translator.fields import Fields, TextEntry
 from pilothouse_manifests.translator.nodes import InputPosition
 from pilothouse_manifests.translator.problems import Reporter
@@ -219,5 +219,7 @@ def metadata(fields: Fields, namespace: str) -> Metadata:
         fields.reporter.invalid(place, path, message, group=f"namespace {stated}")
     annotations = fields.text_map("annotations")
     for key in FOREIGN_ANNOTATIONS:
-        annotations.pop(key, None)
+        if annotations.pop(key, None) is not None and key == LAST_APPLIED:
+            # It repeats the whole document, the values of a secret among them.
+            fields.reporter.dropped.append(f"{fields.path_of('annotations')}[{key}]")
     return Metadata(fields.text("name"), fields.text_map("labels"), annotations, exported)

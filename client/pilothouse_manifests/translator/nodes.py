@@ -45,6 +45,11 @@ class ScalarNode:
 
 
 @dataclass(frozen=True, slots=True)
+class HiddenScalar(ScalarNode):
+    """A value that is in no message."""
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceNode:
     """A list."""
 
@@ -88,7 +93,8 @@ def describe(node: Node) -> str:
     if node.kind == "null":
         return "nothing"
     article = "an" if node.kind == "integer" else "a"
-    return f"the {node.kind} {node.text!r}" if len(node.text) <= 40 else f"{article} {node.kind}"
+    hidden = isinstance(node, HiddenScalar) or len(node.text) > 40
+    return f"{article} {node.kind}" if hidden else f"the {node.kind} {node.text!r}"
 
 
 def says_nothing(node: Node) -> bool:

@@ -73,8 +73,8 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[InputProblem] = []
-        # Lines about fields that are left out without a loss.
-        self.notes: list[str] = []
+        # Remarks on fields that are left out without a loss.
+        self.notes: list[InputProblem] = []
 
     def add(self, problem: InputProblem) -> None:
         """Adds a problem; a repetition about the same place (an anchor used twice) is dropped."""
@@ -196,12 +196,11 @@ class Reporter:
     def note_dropped(self, place: InputPosition) -> None:
         """Notes the fields that a server sets, once for the document; an object that a cluster shows has them."""
         if self.dropped:
-            paths = ", ".join(self.dropped)
-            self._problems.notes.append(f"{place}: {self.subject}: leaves out what the cluster sets: {paths}")
+            self.note(place, f"leaves out what the cluster sets: {', '.join(self.dropped)}")
 
     def note(self, place: InputPosition, words: str) -> None:
         """Notes something about the document that is no problem."""
-        self._problems.notes.append(f"{place}: {self.subject}: {words}")
+        self._problems.notes.append(InputProblem(place, self.subject, "", words))
 
     def faults(self, path: str, node: Node) -> list[tuple[str, str]]:
         """The faults of a value by Kubernetes' own schema: the path and the rule of each."""
