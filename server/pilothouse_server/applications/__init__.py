@@ -1,0 +1,1 @@
+"""Applications: objects that change together, and go back together."""

@@ -1,0 +1,293 @@
+"""From documents to the objects that they ask for, by the translator that the command and the imports use.
+
+    translated   JSON texts → the manifest: what each document says, without a look at the namespace
+    settled      the manifest and what the namespace has → objects in the form of their nouns
+
+Between the two the caller reads what `TranslatedDocuments` names: containers that own Services, volumes of claims, and
+config maps and secrets that documents refer to. All faults are found, and each is a problem with its document and path.
+No problem repeats a value of a document. Both parts yield to the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_manifests.carried import CARRIED, group_of
+from pilothouse_manifests.fields import Values
+from pilothouse_manifests.translator.attach import WantedContainer, attach, owned_services
+from pilothouse_manifests.translator.convert import ManifestConversion
+from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
+from pilothouse_manifests.translator.externals import SourceName, mark_external, sources_elsewhere
+from pilothouse_manifests.translator.json_documents import DocumentError, DocumentPosition, read_document
+from pilothouse_manifests.translator.manifest import Manifest, ManifestObject, VolumeObject
+from pilothouse_manifests.translator.nodes import InputPosition
+from pilothouse_manifests.translator.problems import InputProblem, ProblemReach, Problems
+from pilothouse_server.applications.model import (
+    ApplicationProblem,
+    GivenDocument,
+    MemberKey,
+    ProblemWeight,
+    ReadDocuments,
+    WantedObject,
+)
+from pilothouse_server.applications.translation.messages import forms
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workloads import WORKLOADS
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.objects import documents
+from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.values.resources import ObjectWarning
+
+# The reason of a warning about something that is left out without a loss.
+LEFT_OUT: Final = "LEFT_OUT"
+_EXISTING_CLAIM: Final = "EXISTING_CLAIM"
+_UNSUPPORTED, _INVALID, _MALFORMED = "UNSUPPORTED", "INVALID_DOCUMENT", "MALFORMED_DOCUMENT"
+_CORE: Final = "v1"
+_VERSION_OF: Final[Mapping[str, str]] = {
+    each.kind: "batch/v1" if each.kind in ("Job", "CronJob") else "apps/v1" for each in WORKLOADS.values()
+}
+# Labels, annotations and size are all that changes of a claim.
+_CLAIM_FIELDS: Final = frozenset({"labels", "annotations", "size"})
+_EXTRA_FIELDS: Final = "container.extra_fields"
+# The kinds of documents, whose subjects have them in lower case.
+_KINDS: Final[Mapping[str, str]] = {
+    each.lower(): each
+    for each in (
+        *_VERSION_OF,
+        *("Service", "ServiceAccount", "ConfigMap", "Secret", "PersistentVolumeClaim"),
+        *(kind for _, kind in CARRIED),
+    )
+}
+
+
+@dataclass(slots=True)
+class TranslatedDocuments:
+    """Documents as far as they are understood by themselves."""
+
+    given: Sequence[GivenDocument]
+    namespace: str
+    manifest: Manifest
+    problems: Problems
+
+    @property
+    def services(self) -> frozenset[str]:
+        """Names of the Services. Where a container owns one of them, all containers of the namespace are needed."""
+        return frozenset(each.name for each in self.manifest.services)
+
+    @property
+    def containers(self) -> frozenset[str]:
+        """Names of the containers."""
+        return frozenset(each.name for each in self.manifest.workloads)
+
+    @property
+    def sources(self) -> frozenset[SourceName]:
+        """Kind and name of the config maps and secrets that the documents refer to and do not bring."""
+        return frozenset(sources_elsewhere(self.manifest))
+
+
+class PresentObjects(msgspec.Struct, frozen=True):
+    """What a namespace has, as far as documents are understood by it.
+
+    `containers`: those with the documents' names, or all; `volumes`: names of volumes by those of their claims on the
+    cluster; `sources`: those of `TranslatedDocuments.sources` that are there. `external_sources`: the namespace's.
+    """
+
+    containers: tuple[Container, ...] = ()
+    volumes: Mapping[str, str] = {}
+    sources: frozenset[SourceName] = frozenset()
+    external_sources: tuple[str, ...] = ()
+
+
+async def translated(
+    given: Sequence[GivenDocument], namespace: str, opened: Collection[tuple[str, str]] = ()
+) -> TranslatedDocuments:
+    """Returns the manifest of documents. `opened`: version and kind of custom resources that the cluster opens."""
+    problems = Problems()
+    conversion = ManifestConversion(namespace, problems, opened)
+    async for number, document in cooperatively(enumerate(given)):
+        place = DocumentPosition(document.source, number + 1, 1)
+        try:
+            read = read_document(document.json, place)
+        except DocumentError as error:
+            problems.add(InputProblem(place, "", "", error.words))
+            continue
+        conversion.add(read)
+    return TranslatedDocuments(given, namespace, conversion.completed(), problems)
+
+
+async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDocuments:
+    """Returns the objects that the documents ask for in a namespace, with all problems and warnings."""
+    manifest, problems = read.manifest, read.problems
+    described = [forms.container_values(each) for each in present.containers]
+    mark_external(
+        manifest,
+        present.external_sources,
+        described,
+        lambda kind, name: (kind, name) not in present.sources,
+    )
+    warnings = _use_claims(manifest, present.volumes)
+    owned = owned_services(described)
+    joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
+    containers = attach(joined, described)
+    wanted = WantedObjects(read)
+    for config in manifest.configs:
+        make = forms.config_map_of if config.kind == "config_map" else forms.secret_of
+        kind = "ConfigMap" if config.kind == "config_map" else "Secret"
+        key = MemberKey(config.kind, config.name)
+        await wanted.add(key, _CORE, kind, config.place, make(read.namespace, config.values))
+    for volume in _distinct(manifest.volumes, problems):
+        fields = frozenset[str]() if volume.implied else _CLAIM_FIELDS
+        kind = "Volume" if volume.implied else "PersistentVolumeClaim"
+        key = MemberKey("volume", volume.name)
+        made = forms.volume_of(read.namespace, volume.values)
+        await wanted.add(key, _CORE, kind, volume.place, made, fields)
+    for service in manifest.services:
+        if service.name not in owned:
+            key = MemberKey("service", service.name)
+            made_service = forms.service_of(read.namespace, service.values)
+            await wanted.add(key, _CORE, "Service", service.place, made_service)
+    for carried in manifest.objects:
+        key = MemberKey("object", carried.name, group_of(carried.api_version), carried.kind)
+        made_object = _carried(read.namespace, carried)
+        await wanted.add(key, carried.api_version, carried.kind, carried.place, made_object)
+    stored = {each.name: each for each in present.containers}
+    for container in containers:
+        await wanted.add_container(container, stored.get(container.name))
+    translation_problems = (problem_of(each) for each in problems.all)
+    found = (*translation_problems, *wanted.problems)
+    notes = (
+        ObjectWarning(LEFT_OUT, each.located, f"{each.place}: {each.message}") for each in problems.notes
+    )
+    return ReadDocuments(tuple(wanted.found), in_order(found), tuple(chain(notes, warnings)))
+
+
+class WantedObjects:
+    """Collects objects, and the problems of those whose fields break a rule."""
+
+    def __init__(self, read: TranslatedDocuments) -> None:
+        self._namespace = read.namespace
+        self.found: list[WantedObject] = []
+        self.problems: list[ApplicationProblem] = []
+
+    async def add(
+        self,
+        key: MemberKey,
+        api_version: str,
+        kind: str,
+        place: InputPosition,
+        made: Awaitable[Any],
+        fields: frozenset[str] | None = None,
+    ) -> None:
+        """Adds an object, or the problems of making it."""
+        wanted = WantedObject(key, api_version, kind, None, place.line - 1, place.file, fields)
+        try:
+            self.found.append(msgspec.structs.replace(wanted, value=await made))
+        except PilothouseError as error:
+            self.problems += problems_of(error, wanted)
+
+    async def add_container(self, container: WantedContainer, stored: Container | None) -> None:
+        """Adds a container; one without a document of its own is the stored one with other ports."""
+        values: Values = container.values
+        if container.fields is not None and stored is not None:
+            values = {**forms.container_values(stored), **values}
+        fields = forms.decided_fields(values) if container.fields is None else container.fields
+        key = MemberKey("container", container.name)
+        kind = _kind(values)
+        made = forms.container_of(self._namespace, values)
+        await self.add(key, _VERSION_OF[kind], kind, container.place, made, fields)
+
+
+def problem_of(found: InputProblem) -> ApplicationProblem:
+    """Returns a problem of the translator. That of a Secret names no key, because a caller may confuse the two."""
+    kind, _, name = found.subject.partition("/")
+    path = found.path.partition("[")[0] if kind == "secret" else found.path
+    weight: ProblemWeight = "unspecified"
+    if found.weight is not None:
+        weight = msgspec.convert(found.weight.word, ProblemWeight)
+    reason = _UNSUPPORTED if found.reach is not ProblemReach.INVALID else _INVALID
+    return ApplicationProblem(
+        document=found.place.line - 1,
+        reason=reason if found.subject else _MALFORMED,
+        message=found.message,
+        kind=_KINDS.get(kind, kind),
+        name=name,
+        path=path,
+        weight=weight,
+        source=found.place.file,
+    )
+
+
+def problems_of(error: PilothouseError, wanted: WantedObject) -> list[ApplicationProblem]:
+    """Returns the problems that an operation of a noun has with an object, one for each field."""
+    problem = ApplicationProblem(
+        document=wanted.document,
+        reason=error.reason,
+        message=error.message,
+        kind=wanted.kind,
+        name=wanted.key.name,
+        permission=error.metadata.get("permission", ""),
+        source=wanted.source,
+    )
+    if not error.violations:
+        return [problem]
+    return [
+        msgspec.structs.replace(
+            problem, path=_path(each.field), message=each.description if each.field else error.message
+        )
+        for each in error.violations
+    ]
+
+
+def in_order(problems: Collection[ApplicationProblem]) -> tuple[ApplicationProblem, ...]:
+    """Returns problems in the order of the documents; those of no document last."""
+    return tuple(sorted(problems, key=lambda each: (each.document < 0, each.document)))
+
+
+def _path(field: str) -> str:
+    """Returns the path in the document of a field that it has and the API does not name; else the field."""
+    if field.startswith(f'{_EXTRA_FIELDS}["') and field.endswith('"]'):
+        return field[len(_EXTRA_FIELDS) + 2 : -2]
+    return field
+
+
+def _kind(values: Values) -> str:
+    named = (each.kind for name, each in WORKLOADS.items() if name in values)
+    return next(named, "Deployment")
+
+
+async def _carried(namespace: str, carried: ManifestObject) -> Any:
+    given = await forms.object_of(namespace, json.dumps(carried.document, ensure_ascii=False))
+    return documents.completed(given, (namespace,))
+
+
+def _use_claims(manifest: Manifest, present: Mapping[str, str]) -> list[ObjectWarning]:
+    """Has pods mount claims that are no volumes of the namespace as existing claims, and warns of each."""
+    known = {each.name: each.name for each in manifest.claims} | dict(present)
+    use_present_names(manifest.claims, present)
+    return [
+        ObjectWarning(
+            _EXISTING_CLAIM,
+            workload.reporter.subject,
+            f"{workload.place}: claim {claim!r} is no volume of the namespace: it must exist on the cluster, and is "
+            "not counted and never deleted here",
+        )
+        for workload in manifest.workloads
+        for claim in use_existing_claims(workload, known)
+    ]
+
+
+def _distinct(volumes: Sequence[VolumeObject], problems: Problems) -> list[VolumeObject]:
+    """Returns each volume once: several pods may imply the same one."""
+    first: dict[str, VolumeObject] = {}
+    for each in volumes:
+        other = first.setdefault(each.name, each)
+        if other.values != each.values:
+            words = f"another volume is called {each.name!r}; first at {other.place}"
+            problems.add(InputProblem(each.place, each.reporter.subject, "", words))
+    return list(first.values())

@@ -1,0 +1,88 @@
+"""From YAML to the objects that an apply asks for, as the server does it, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import yaml
+
+from pilothouse_client.apply.documents import parse
+from pilothouse_manifests.translator.json_documents import written
+from pilothouse_manifests.translator.problems import Problems
+from pilothouse_server.applications.documents import PresentObjects, settled, translated
+from pilothouse_server.applications.model import (
+    ApplicationProblem,
+    GivenDocument,
+    ReadDocuments,
+    WantedObject,
+)
+from pilothouse_server.config.model import Secret
+from pilothouse_server.config.operations.secrets import Asked
+from pilothouse_server.containers import rules
+from pilothouse_server.containers.model import Container
+from pilothouse_server.storage import rules as volume_rules
+from pilothouse_server.storage.model import Volume
+
+NAMESPACE = "cafe"
+NOTHING = PresentObjects()
+
+
+def given(text: str, file: str = "web.yaml") -> list[GivenDocument]:
+    """The documents of a YAML text, as the command sends them."""
+    problems = Problems()
+    read = parse(text, file, problems)
+    assert not problems.all, problems.all
+    return [GivenDocument(written(each.root), str(each.place)) for each in read]
+
+
+async def read_texts(*texts: str, present: PresentObjects = NOTHING) -> ReadDocuments:
+    """The objects and problems of YAML texts."""
+    documents = [each for text in texts for each in given(text)]
+    return await read_documents(documents, present)
+
+
+async def read_documents(
+    documents: Sequence[GivenDocument], present: PresentObjects = NOTHING
+) -> ReadDocuments:
+    """The objects and problems of documents."""
+    return await settled(await translated(documents, NAMESPACE), present)
+
+
+async def wanted_of(*texts: str, present: PresentObjects = NOTHING) -> dict[str, WantedObject]:
+    """The objects of YAML texts without a problem, by noun and name."""
+    read = await read_texts(*texts, present=present)
+    assert not read.problems, read.problems
+    return {f"{each.key.noun}/{each.key.name}": each for each in read.wanted}
+
+
+def lines(problems: Sequence[ApplicationProblem]) -> list[str]:
+    """Problems in one line each."""
+    return [
+        ": ".join(part for part in (each.source, f"{each.kind}/{each.name}", each.path, each.message) if part)
+        for each in problems
+    ]
+
+
+def stored(wanted: WantedObject) -> Any:
+    """The object as a create stores it."""
+    match wanted.value:
+        case Container() as container:
+            return rules.checked(rules.with_pod_labels(container))
+        case Volume() as volume:
+            return volume_rules.checked(volume)
+        case Asked() as asked:
+            return stored_secret(asked)
+        case other:
+            return other
+
+
+def stored_secret(asked: Asked) -> Secret:
+    """The secret as a create stores it."""
+    return msgspec.structs.replace(asked.secret, type=asked.secret.type or "Opaque")
+
+
+def yaml_of(*documents: dict[str, Any]) -> str:
+    """Documents as one YAML text."""
+    return yaml.safe_dump_all(documents)
