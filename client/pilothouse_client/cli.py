@@ -11,13 +11,12 @@ keep the memory of a parser.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import click
@@ -25,11 +24,10 @@ import click
 from pilothouse_client.commands import failures
 from pilothouse_client.commands.invocation import Invocation, config_file, current
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.verbs import Context, Exit, Option, Verb, VerbGroup
+from pilothouse_client.commands.verbs import Context, Exit, Option, UnloadedVerb, Verb, VerbGroup
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
 _PROGRAMS = "pilothouse.programs"
-_COMMANDS = "pilothouse_client.commands"
 
 # Verb -> module:object and help.
 VERBS = {
@@ -82,38 +80,21 @@ _SERVER_VERBS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """The origin of a verb: `place`, our module:object, or an entry point."""
+def _entry(entry: Any) -> UnloadedVerb:
+    """Returns the verb of an entry point."""
 
-    verb: str
-    place: str = ""
-    entry: Any = None
+    def load() -> Any:
+        try:
+            return entry.load()
+        except ImportError as error:
+            raise failures.CommandError(
+                f"'{entry.name}' needs the server, which is not installed ({error}); install it from the "
+                "wheel that the command came from: " + failures.INSTALL_SERVER
+            ) from error
 
-    def load(self) -> click.Command:
-        if self.place:
-            module, _, name = self.place.partition(":")
-            made = getattr(importlib.import_module(f"{_COMMANDS}.{module}"), name)
-        else:
-            try:
-                made = self.entry.load()
-            except ImportError as error:
-                raise failures.CommandError(
-                    f"'{self.verb}' needs the server, which is not installed ({error}); install it from the "
-                    "wheel that the command came from: " + failures.INSTALL_SERVER
-                ) from error
-        if isinstance(made, click.Command):
-            made.name = self.verb
-            return made
-        return Verb(self.verb, made)
-
-
-class UnloadedVerb(click.Command):
-    """Stands for a verb in help and completion until it is called."""
-
-    def __init__(self, origin: _Origin, text: str) -> None:
-        super().__init__(origin.verb, help=text, short_help=text)
-        self.origin = origin
+    return UnloadedVerb(
+        entry.name, load, _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}.")
+    )
 
 
 class _Verbs(VerbGroup):
@@ -122,19 +103,24 @@ class _Verbs(VerbGroup):
     def __init__(self, name: str, **attributes: Any) -> None:
         super().__init__(name, **attributes)
         for verb, (place, text) in VERBS.items():
-            self.add_command(UnloadedVerb(_Origin(verb, place=place), text))
+            self.later(verb, place, text)
 
     def list_commands(self, ctx: Context) -> list[str]:
-        return list({**self.commands, **_joined()})
+        self._join()
+        return super().list_commands(ctx)
 
     def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or _joined().get(cmd_name)
+        if cmd_name not in self.commands:
+            self._join()
+        return super().get_command(ctx, cmd_name)
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
-        name, command, rest = super().resolve_command(ctx, args)
-        if isinstance(command, UnloadedVerb):
-            command = command.origin.load()
-        return name, command, rest
+    def _join(self) -> None:
+        """Adds the verbs of the server and of other distributions. Reading them takes a tenth of a call's time."""
+        joined = {entry.name: entry for entry in _entry_points() if entry.name not in VERBS}
+        for name in [each for each in self.commands if each not in VERBS and each not in joined]:
+            del self.commands[name]
+        for name, entry in joined.items():
+            self.add_command(_entry(entry), name)
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         words = args[: args.index("--")] if "--" in args else args
@@ -168,18 +154,6 @@ def _entry_points() -> Sequence[Any]:
     from importlib.metadata import entry_points
 
     return sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry: entry.name)
-
-
-def _joined() -> dict[str, click.Command]:
-    """Returns the verbs of the server and of other distributions. Reading them takes a tenth of a call's time."""
-    return {
-        entry.name: UnloadedVerb(
-            _Origin(entry.name, entry=entry),
-            _SERVER_VERBS.get(entry.name, f"From {entry.value.partition(':')[0]}."),
-        )
-        for entry in _entry_points()
-        if entry.name not in VERBS
-    }
 
 
 app = _Verbs("pilothouse", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -164,6 +163,8 @@ class ConfigFile:
         content = json.dumps(asdict(configuration), indent=2, ensure_ascii=False) + "\n"
         try:
             # mkstemp makes it 0600; the rename keeps that and is atomic within the folder.
+            import tempfile
+
             handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -8,7 +8,6 @@ carries a `request_id`, and how long it may take. Nothing of this is written by 
 from __future__ import annotations
 
 import enum
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -63,6 +62,8 @@ class Method(Generic[Request, Response]):
         prepared = self.request()
         prepared.CopyFrom(request)
         if self.has_request_id and not getattr(prepared, "request_id", ""):
+            import uuid
+
             setattr(prepared, "request_id", str(uuid.uuid4()))  # noqa: B010 - not a field of every message
         return prepared
 

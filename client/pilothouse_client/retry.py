@@ -12,7 +12,6 @@ know that it is away.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,13 @@ SECONDS_FOR_AN_ATTEMPT = 1.0
 # So often a call is sent that waits for a cluster which is away, by the reasons of that answer.
 ATTEMPTS_AT_A_CLUSTER = 3
 _CLUSTER_AWAY = frozenset({"CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE"})
+
+
+def _random_unit() -> float:
+    # Few calls fail, and the module takes as long to load as ten of ours.
+    import random
+
+    return random.random()  # noqa: S311 - no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class RetryPolicy:
                 "attempts >= 1, 0 <= initial_delay <= greatest_delay and multiplier >= 1 are needed"
             )
 
-    def backoff(self, failures: int, random_unit: Callable[[], float] = random.random) -> float:
+    def backoff(self, failures: int, random_unit: Callable[[], float] = _random_unit) -> float:
         """Returns the seconds to wait after the `failures`-th failure in a row (from 1).
 
         It is a random part of the growing ceiling, never less than a tenth of it, so that a server that fails
@@ -103,7 +109,7 @@ class RetryPolicy:
             return delay
         if room <= max(least, self.initial_delay):
             return None
-        return least + (room - least) * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
+        return least + (room - least) * (0.5 + 0.5 * _random_unit())
 
 
 @dataclass(frozen=True, slots=True)

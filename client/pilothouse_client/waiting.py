@@ -19,15 +19,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.namespace.v1.namespace_pb2 import Cluster, Namespace
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError, NotFoundError, PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import BlockingTransport
+
+if TYPE_CHECKING:
+    from pilothouse.namespace.v1.namespace_pb2 import Cluster, Namespace
 
 
 class Goal(enum.Enum):

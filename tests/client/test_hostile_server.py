@@ -75,11 +75,10 @@ _MORE = {
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Yields every verb below a command, by its words."""
-    if isinstance(command, cli.UnloadedVerb):
-        command = command.origin.load()
-    if below := getattr(command, "commands", None):
-        for name, each in below.items():
-            yield from leaves(each, (*words, name))
+    if isinstance(command, verbs.VerbGroup):
+        context = verbs.Context(command)
+        for name in command.list_commands(context):
+            yield from leaves(command.get_command(context, name), (*words, name))
     else:
         yield " ".join(words), command
 

@@ -78,22 +78,13 @@ def goal_of_change(container: pb.Container) -> Goal:
     return Goal.APPLIED if container.status in idle and not starts_from_nothing(container) else Goal.RUNNING
 
 
-def add_to(app: verbs.VerbGroup) -> None:
-    """Adds the verbs to the group."""
-    for verb, (text, goal) in _ACTIONS.items():
-        app.command(verb, help=text)(_action(verb, goal))
-    app.command("pause")(pause)
-    app.command("scale")(scale)
-    app.command("run")(run)
-    app.command("runs")(runs)
-    app.command("delete")(delete)
-
-
 # Verb -> its participle, for the line that sums up.
 _DONE = {"start": "started", "stop": "stopped", "resume": "resumed", "restart": "restarting"}
 
 
-def _action(verb: str, goal: Goal) -> Callable[..., None]:
+def _action(verb: str) -> Callable[..., None]:
+    text, goal = _ACTIONS[verb]
+
     def act(
         names: ContainerNames = None,
         namespace: Namespace = "",
@@ -137,7 +128,12 @@ def _action(verb: str, goal: Goal) -> Callable[..., None]:
             output,
         )
 
-    return act if goal is Goal.RUNNING else stop
+    made = act if goal is Goal.RUNNING else stop
+    made.__doc__ = text
+    return made
+
+
+start, stop, resume, restart = (_action(verb) for verb in ("start", "stop", "resume", "restart"))
 
 
 def _act(

@@ -12,7 +12,6 @@ from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import age, enum_label, moment, optional, short_span, span
-from pilothouse_client.waiting import KINDS_WITH_RUNS
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -40,6 +39,8 @@ def _ready(container: Any) -> str:
 
     Nothing of a run that has ended, and of a CronJob between its runs: no pod shall be ready then.
     """
+    from pilothouse_client.waiting import KINDS_WITH_RUNS
+
     if container.workload_kind in KINDS_WITH_RUNS and not (
         container.status in _GOING and _has_pods(container)
     ):

@@ -53,12 +53,6 @@ _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
 ]
 
 
-def add_to(app: verbs.VerbGroup) -> None:
-    """Adds the verbs to the group."""
-    app.command("revisions")(revisions)
-    app.command("rollback")(rollback)
-
-
 def revisions(
     name: ContainerName,
     namespace: Namespace = "",

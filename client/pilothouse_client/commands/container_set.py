@@ -40,12 +40,6 @@ app = verbs.VerbGroup(no_args_is_help=True, help="Change the image, variables or
 Change = Callable[[pb.Container], Iterable[str]]
 
 
-def add_to(group: verbs.VerbGroup) -> None:
-    """Adds the verbs to the group."""
-    group.add_command(app, "set")
-    group.command("edit")(edit)
-
-
 def _change(
     name: str, namespace: str, change: Change, validate_only: bool, wait: bool, times: Times, output: Format
 ) -> None:

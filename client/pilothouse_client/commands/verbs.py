@@ -13,6 +13,7 @@ not before: `pilothouse --help` reads none. Parsing is click's.
 from __future__ import annotations
 
 import enum
+import importlib
 import inspect
 import types
 import typing
@@ -30,6 +31,7 @@ from click.shell_completion import CompletionItem
 __all__ = ["Argument", "Context", "Exit", "Option", "Verb", "VerbGroup", "confirm", "prompt"]
 
 confirm, prompt = click.confirm, click.prompt
+_COMMANDS = "pilothouse_client.commands"
 # Returns the values that begin with the text, for a line that was read up to there.
 Complete = Callable[[Context, str], Iterable[str]]
 # Words of kubectl, Nomad and flyctl, and ours for each, in any group.
@@ -248,6 +250,35 @@ class Verb(click.Command):
         return super().get_params(ctx)
 
 
+class UnloadedVerb(click.Command):
+    """Stands for a verb in help and completion until it is called."""
+
+    def __init__(
+        self,
+        name: str,
+        place: str | Callable[[], Any],
+        summary: str,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, help=summary, short_help=summary)
+        self.place = place
+        self._settings = dict(settings or {})
+
+    def load(self) -> click.Command:
+        """Returns the verb, or the group of verbs, that it stands for."""
+        assert self.name is not None
+        if isinstance(self.place, str):
+            module, _, attribute = self.place.partition(":")
+            made = getattr(importlib.import_module(f"{_COMMANDS}.{module}"), attribute)
+        else:
+            made = self.place()
+        if isinstance(made, click.Command):
+            made.name = self.name
+            made.short_help = self.short_help
+            return made
+        return Verb(self.name, made, short_help=self.short_help, **self._settings)
+
+
 def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:
     annotations = typing.get_type_hints(function, include_extras=True)
     made: list[click.Parameter] = []
@@ -274,6 +305,24 @@ class VerbGroup(click.Group):
             return function
 
         return declare
+
+    def later(self, name: str, place: str | Callable[[], Any], summary: str, **settings: Any) -> None:
+        """Declares a verb whose module is imported when it is called. `place`: module:object of our commands, or a
+        function that returns the object."""
+        self.add_command(UnloadedVerb(name, place, summary, settings), name)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if isinstance(found, UnloadedVerb):
+            found = found.load()
+            self.add_command(found, cmd_name)
+        return found
+
+    def format_commands(self, ctx: Context, formatter: click.HelpFormatter) -> None:
+        """Writes the verbs with their summaries, and loads none."""
+        rows = [(name, self.commands[name].short_help or "") for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def main_verb(self, *, epilog: str | None = None) -> Callable[..., Any]:
         """Declares the action of a group without a verb; its function may take the context."""
