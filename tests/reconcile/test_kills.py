@@ -19,10 +19,11 @@ from pilothouse_server.containers.operations import restart as restart_container
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
+from pilothouse_server.containers.workload_settings import DaemonSetSettings, JobSettings
 from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
-from pilothouse_server.kubernetes.set_objects import STATEFUL_SETS
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, JOBS, SERVICE_ACCOUNTS, SERVICES, Resource
+from pilothouse_server.kubernetes.set_objects import DAEMON_SETS, STATEFUL_SETS
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
@@ -127,10 +128,17 @@ async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable
 async def on_cluster(client: ClusterClient) -> dict[str, Any]:
     """Returns the compared state on the cluster, without the values that the cluster chooses itself."""
     result: dict[str, Any] = {}
-    kinds: tuple[Resource[Any], ...] = (DEPLOYMENTS, STATEFUL_SETS, SERVICES, SERVICE_ACCOUNTS)
+    kinds: tuple[Resource[Any], ...] = (
+        DEPLOYMENTS,
+        STATEFUL_SETS,
+        DAEMON_SETS,
+        JOBS,
+        SERVICES,
+        SERVICE_ACCOUNTS,
+    )
     for resource in kinds:
         for thing in (await client.list(resource, "shop")).items:
-            if thing.metadata.name == "default":
+            if thing.metadata.name == "default" or thing.metadata.deletion_timestamp is not None:
                 continue
             whole = await client.read(resource, "shop", thing.metadata.name)
             spec = whole.get("spec", {})
@@ -159,6 +167,15 @@ async def make(here: World) -> None:
         ),
         spec=ContainerSpec(service_account="web-account"),
     )
+
+
+async def make_daemon_set(here: World) -> None:
+    await here.create(spec=ContainerSpec(workload=DaemonSetSettings()))
+
+
+async def make_job(here: World) -> None:
+    behavior = {"simulate.pilothouse.dev/behavior": "run"}
+    await here.create(spec=ContainerSpec(workload=JobSettings(), pod_annotations=behavior))
 
 
 async def renamed_port(here: World) -> None:
@@ -210,7 +227,11 @@ OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
     "resume": resumed,
     "restart": restarted,
     "delete": deleted,
+    "stop a daemon set": stopped,
+    "restart a job": restarted,
 }
+# The other operations are those of a Deployment.
+MAKES = {"stop a daemon set": make_daemon_set, "restart a job": make_job}
 
 
 # Operations that need the state after another one.
@@ -246,7 +267,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
 
     async def prepared() -> None:
         if operation != "create":
-            await make(here)
+            await MAKES.get(operation, make)(here)
             async with next_server(here, client):
                 await settled(here)
                 if operation in BEFORE:
@@ -268,7 +289,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     assert bool(undisturbed) == (operation != "delete")
     await cleared()
 
-    least = {"create": 5, "update": 4, "headless": 4, "delete": 3}.get(operation, 2)
+    least = {"create": 5, "update": 4, "headless": 4, "delete": 3, "stop a daemon set": 1}.get(operation, 2)
     step = again = 0
     while True:
         await prepared()
