@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from pilothouse_server.rpc import method_rules
+from pilothouse_server.rpc.method_rules import Rule
 from tests.harness import Server
 from tests.services import SERVICES
 from tests.waiting import patient
@@ -110,11 +111,16 @@ class Browser:
     @asynccontextmanager
     async def stream(self, method: str, **metadata: str) -> AsyncIterator[Conversation]:
         """A call by a WebSocket, which has sent its metadata."""
-        rule = RULES[method]
-        headers = {name: value for name, value in self.headers.items() if name == "origin"}
         own = {name: value for name, value in self.headers.items() if name == "authorization"}
+        async with self.talk(RULES[method], {**own, **metadata}) as talk:
+            yield talk
+
+    @asynccontextmanager
+    async def talk(self, rule: Rule, metadata: Mapping[str, str]) -> AsyncIterator[Conversation]:
+        """The same of any rule, with all its metadata."""
+        headers = {name: value for name, value in self.headers.items() if name == "origin"}
         async with self.session.ws_connect(f"{self.url}/ws{rule.method}", headers=headers) as socket:
-            lines = "".join(f"{name}: {value}\r\n" for name, value in {**own, **metadata}.items())
+            lines = "".join(f"{name}: {value}\r\n" for name, value in metadata.items())
             await socket.send_bytes(framed(lines.encode(), 0x80))
             yield Conversation(socket, rule.response_class)
 

@@ -19,6 +19,7 @@ from pilothouse_server.authorization.access import Principal
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
+from tests.gateway.callers import by_http
 from tests.identity.replica import by_exchanged_token
 from tests.promises.calling import Outcome, put
 from tests.promises.requests import OWN, request_for
@@ -210,7 +211,9 @@ async def tenants_world(
     with pytest.MonkeyPatch.context() as patching:
         async with (
             new_database(postgres, template_database.name) as database,
-            quiet_world(database, tmp_path_factory.mktemp("tenants"), patching) as made,
+            quiet_world(
+                database, tmp_path_factory.mktemp("tenants"), patching, http_listen="127.0.0.1:0"
+            ) as made,
         ):
             await furnished(made, tenants=True)
             yield made
@@ -234,6 +237,14 @@ async def test_a_server_that_tells_them_apart_is_found(
 
 async def test_roles_may_what_the_table_says(tenants_world: World) -> None:
     assert await wrongly_allowed_or_refused(tenants_world, permitted_rules(tenants_world)) == []
+
+
+@pytest.mark.parametrize("part", [6, pytest.param(1, marks=pytest.mark.full)])
+async def test_by_http_the_same_holds(tenants_world: World, part: int) -> None:
+    async with by_http(tenants_world, without=BY_KEY) as world:
+        rules = permitted_rules(world)[::part]
+        assert await told_apart(world, rules, _SOME) == []
+        assert await wrongly_allowed_or_refused(world, rules, _SOME) == []
 
 
 @pytest.mark.full(minutes=10)
