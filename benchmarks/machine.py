@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -108,3 +109,10 @@ def proportional_bytes(process_id: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"process {process_id} does not say how much memory it uses")
+
+
+def free_port() -> int:
+    """Returns a port of the loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
 
-from benchmarks.machine import pin
+from benchmarks.machine import free_port, pin
 
 PUT = "/etcdserverpb.KV/Put"
 WATCH = "/etcdserverpb.Watch/Watch"
@@ -55,7 +54,7 @@ async def running(directory: Path, cores: frozenset[int]) -> AsyncIterator[tuple
     program = shutil.which("etcd")
     if program is None:
         raise RuntimeError("etcd is not installed")
-    client, peer = _free_port(), _free_port()
+    client, peer = free_port(), free_port()
     url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     process = await asyncio.create_subprocess_exec(
         program,
@@ -84,9 +83,3 @@ async def _answers(address: str) -> None:
                 return
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -58,6 +58,8 @@ async def test_what_is_no_call_is_refused(program: Browser) -> None:
         f"{program.url}/pilothouse.namespace.v1.NamespaceService/GetNamespace", data=b"name=demo"
     ) as response:
         assert response.status == 415
+    long = await program.call("GetNamespace", {"name": "x" * 600_000})
+    assert (long.code, long.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "MESSAGE_TOO_LARGE")
     for path in ("/livez", "/readyz", "/healthz"):
         async with program.session.get(program.url + path) as response:
             assert (response.status, await response.text()) == (200, "ok\n")

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from pilothouse_server.errors import InvalidArgument, ResourceExhausted
+from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.gateway import frames
 from pilothouse_server.gateway.context import CallContext
 from pilothouse_server.rpc.method_rules import Rule
@@ -26,6 +26,8 @@ from pilothouse_server.rpc.status import HTTP_STATUS, STATUS_KEY
 # JSON that is longer is read and written in a thread, so that other calls proceed.
 _LONG_BYTES: Final = 32 * 1024
 _MOST_JSON_BYTES: Final = 1024 * 1024
+# The prefix, and the frame of trailers that some clients send.
+_TRAILERS_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,11 @@ class BodyForm(Protocol):
 
     content_type: str
 
+    def most_bytes(self, rule: Rule) -> int:
+        """Returns the greatest length of a body."""
+
     async def request(self, body: bytes, rule: Rule) -> bytes:
-        """Returns the bytes of the request's message. Raises InvalidArgument, ResourceExhausted."""
+        """Returns the bytes of the request's message. Raises InvalidArgument."""
 
     async def answer(self, answer: bytes | None, rule: Rule, context: CallContext) -> HttpAnswer:
         """Returns the body of the answer, or of the error that `context` has."""
@@ -54,6 +59,10 @@ class GrpcWeb:
 
     def __init__(self, content_type: str) -> None:
         self.content_type = content_type
+
+    def most_bytes(self, rule: Rule) -> int:
+        """As `BodyForm.most_bytes`: a longer message is refused when it is parsed, in the same way as by gRPC."""
+        return rule.most_bytes + _TRAILERS_BYTES
 
     async def request(self, body: bytes, rule: Rule) -> bytes:
         """As `BodyForm.request`."""
@@ -70,13 +79,12 @@ class Json:
 
     content_type = "application/json"
 
+    def most_bytes(self, rule: Rule) -> int:
+        """As `BodyForm.most_bytes`: names and quotation marks make it longer than the message."""
+        return min(_MOST_JSON_BYTES, 4 * rule.most_bytes)
+
     async def request(self, body: bytes, rule: Rule) -> bytes:
         """As `BodyForm.request`."""
-        if len(body) > _MOST_JSON_BYTES:
-            raise ResourceExhausted(
-                f"a request as JSON has at most {_MOST_JSON_BYTES} bytes: send it by gRPC or gRPC-Web",
-                reason="MESSAGE_TOO_LARGE",
-            )
         if len(body) > _LONG_BYTES:
             return await asyncio.to_thread(_read, body, rule.request_class)
         return _read(body, rule.request_class)

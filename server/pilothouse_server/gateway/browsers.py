@@ -63,7 +63,7 @@ class Browsers:
         """Whether a page of this very origin calls."""
         parts = urlsplit(request.headers.get("origin", ""))
         site = request.headers.get("sec-fetch-site", "same-origin")
-        return bool(parts.netloc) and parts.netloc.lower() == request.host.lower() and site == "same-origin"
+        return bool(parts.netloc) and parts.netloc.lower() == _host(request) and site == "same-origin"
 
     def metadata(self, request: web.BaseRequest, *, upgrade: bool = False) -> Metadata:
         """Returns the metadata of a call, with the credential of the cookie if there is one.
@@ -107,7 +107,7 @@ class Browsers:
         """
         if not self.is_own(request):
             return False
-        if request.headers["origin"].startswith("http:") and not _is_loopback(request.host):
+        if request.headers["origin"].startswith("http:") and not _is_loopback(_host(request)):
             raise FailedPrecondition(
                 "a browser stores no credential over plain http: open the server by https",
                 reason="PLAIN_HTTP",
@@ -160,7 +160,12 @@ def console_metadata() -> Metadata:
 
 
 def _is_plain_loopback(request: web.BaseRequest) -> bool:
-    return not request.secure and _is_loopback(request.host)
+    return not request.secure and _is_loopback(_host(request))
+
+
+def _host(request: web.BaseRequest) -> str:
+    # aiohttp would look the machine's own name up for a request without the header.
+    return request.headers.get("host", "").lower()
 
 
 def _is_loopback(host: str) -> bool:

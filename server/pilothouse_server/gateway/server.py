@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 _IDLE_SECONDS: Final = 75.0
 _LINGERING_SECONDS: Final = 5.0
 _READ_BYTES: Final = 64 * 1024
+# Each may have 8 KiB.
+_MOST_HEADERS: Final = 48
 # Answers that are longer are sent by gzip to clients that take it, and in pieces.
 _LONG_BYTES: Final = 16 * 1024
 _PIECE_BYTES: Final = 64 * 1024
@@ -89,6 +91,7 @@ class HttpGateway:
             lingering_time=_LINGERING_SECONDS,
             read_bufsize=_READ_BYTES,
             auto_decompress=False,
+            max_headers=_MOST_HEADERS,
         )
         make = partial(self.connections.protocol, self._server)
         host, port = listening.split(self._settings.http_listen)
@@ -166,7 +169,7 @@ class HttpGateway:
         logs_in = _logs_in(rule)
         if logs_in and self._browsers.begins_console(request):
             metadata += console_metadata()
-        body = _Body(request, rule, form, self._pipeline.admission.limits.max_message_bytes)
+        body = _Body(request, rule, form)
         stream = _Stream(request, self._headers(request, form))
         context = CallContext(request.remote or "", _seconds(request), body.read, stream.write)
         answer = await context.run(self._pipeline, method, metadata)
@@ -236,11 +239,11 @@ class HttpGateway:
 class _Body:
     """The request of a call by POST: read once the pipeline asks for it, and it waits only as long as it bids."""
 
-    def __init__(self, request: web.BaseRequest, rule: Rule, form: BodyForm, most_bytes: int) -> None:
+    def __init__(self, request: web.BaseRequest, rule: Rule, form: BodyForm) -> None:
         self._request = request
         self._rule = rule
         self._form = form
-        self._most_bytes = most_bytes + frames.PREFIX_BYTES
+        self._most_bytes = form.most_bytes(rule)
         self._was_read = False
 
     async def read(self) -> bytes | None:
