@@ -1,0 +1,78 @@
+"""The ways by which a guarded path of a carried object comes in without a caller's document: import and ADOPT."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.authorization.access import May
+from pilothouse_server.errors import FailedPrecondition, InvalidArgument, PermissionDenied
+from pilothouse_server.guard.carrying import found_in
+from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.namespaces.guarded import Labelling
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.objects import adoption, documents, guarding
+from pilothouse_server.objects.facts import KindFacts
+from pilothouse_server.objects.model import CarriedObject
+from pilothouse_server.objects.operations import ObjectRights
+from pilothouse_server.values.key_patterns import KeyPatterns
+from pilothouse_server.values.resources import NamespaceId
+from tests.guard.carried import GUARDED, KEYS, NEVER, ORDINARY, Carried, document, place
+from tests.guard.test_carried import CALLERS, HOLDS, asks
+
+SHOP = Namespace(NamespaceId(1), "uid", "shop", "shop", "local")
+
+
+def _carried(found: dict[str, Any]) -> CarriedObject:
+    """An object as its row holds it."""
+    text = json.dumps({key: value for key, value in found.items() if key != "status"})
+    carried = documents.completed(CarriedObject(document=text), ("shop",))
+    return msgspec.structs.replace(carried, namespace_ref=SHOP.ref)
+
+
+def _import_refused(guarded: Carried, caller: str) -> str | None:
+    """The missing permission or the reason, as `test_carried.refused` returns them."""
+    rights = ObjectRights(Labelling(KeyPatterns(""), asks(caller)), KEYS)
+    facts = KindFacts(place(**dict(guarded.facts)).facts)
+    try:
+        rights.check(SHOP, None, _carried(document(guarded)), facts)
+    except PermissionDenied as denied:
+        return str(denied.metadata["permission"])
+    except FailedPrecondition as denied:
+        return denied.reason
+    except InvalidArgument:
+        return NEVER
+    return None
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_an_import_needs_the_permission_of_each_guarded_path(caller: str) -> None:
+    for guarded in GUARDED:
+        if guarded.path == "status":
+            # The cluster's: it is left out.
+            continue
+        needed = None if guarded.needs in HOLDS[caller] else guarded.needs
+        assert _import_refused(guarded, caller) == needed, guarded
+
+
+def _adopted(guarded: Carried, may: May) -> bool:
+    """Whether ADOPT gives the object a right that it did not have, for somebody with these permissions."""
+    stored, home = _carried(ORDINARY[guarded.kind]), place(**dict(guarded.facts))
+
+    def allowed(before: CarriedObject, wanted: CarriedObject) -> None:
+        guarding.admitted(before, wanted, home, may)
+
+    paths = list(field_paths.differing(ORDINARY[guarded.kind], document(guarded), ORDINARY[guarded.kind]))
+    adopted = adoption.adopt(stored, document(guarded), paths, allowed)
+    had = {each.right for each in found_in(documents.manifest(stored), home)}
+    return not {each.right for each in found_in(documents.manifest(adopted), home)} <= had
+
+
+def test_adopt_takes_no_guarded_path_of_a_carried_object_over() -> None:
+    for guarded in GUARDED:
+        assert not _adopted(guarded, lambda _: False), guarded
+    # The control: of somebody who holds everything it would take many.
+    assert sum(_adopted(guarded, lambda _: True) for guarded in GUARDED) > 10
