@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -375,6 +376,33 @@ async def test_a_dry_run_writes_nothing_and_warns_of_a_missing_kind(place: Place
             object=pb.Object(name="web", document=json.dumps(budget(minAvailable="x")), **BUDGET),
             validate_only=True,
         )
+
+
+@pytest.mark.full
+async def test_pages_of_any_size_are_the_whole_list_in_its_order(place: Place) -> None:
+    chosen = random.Random(29)
+    for number in range(12):
+        # Two kinds share their names, so no order is by one field alone.
+        labels = {"tier": chosen.choice(("front", "back"))}
+        await place.make(ACCOUNT, {"automountServiceAccountToken": False}, f"n-{number}", labels=labels)
+        if number % 2:
+            await place.make(BUDGET, budget(), f"n-{number}", labels=labels)
+
+    async def listed(**wanted: Any) -> list[tuple[str, str]]:
+        pages = place.client.objects.list(namespace=place.name, **wanted).pages()
+        found = [each async for page in pages for each in page.objects]
+        full = wanted.get("view") == pb.OBJECT_VIEW_FULL
+        assert all(bool(each.document) == full for each in found)
+        return [(each.kind, each.name) for each in found]
+
+    for order in ("name", "name desc", "kind", "kind desc", "create_time", "create_time desc", ""):
+        for narrowed in ({}, {"filter": 'kind = "ServiceAccount"'}, {"label_selector": "tier=front"}):
+            wanted: dict[str, Any] = {**narrowed, "order_by": order}
+            whole = await listed(page_size=1000, **wanted)
+            assert len(set(whole)) == len(whole)
+            view = chosen.choice((pb.OBJECT_VIEW_BASIC, pb.OBJECT_VIEW_FULL))
+            assert await listed(page_size=chosen.randint(1, 7), view=view, **wanted) == whole, wanted
+    assert len(await listed()) == 18
 
 
 @pytest.mark.full
