@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_migrations import runner
 from pilothouse_simulator.values.resources import DEPLOYMENTS
 from tests.conftest import Database
 from tests.harness import Server, running_server
@@ -87,7 +85,7 @@ async def test_pods_have_labels_of_their_own(server: Server) -> None:
 
 
 async def test_a_row_without_labels_of_pods_restarts_none(database: Database, tmp_path: Any) -> None:
-    """A server of the release before wrote it; the migration, and the reader, take the container's own."""
+    """A server of the release before wrote it; the reader takes the container's own."""
     async with running_server(database, tmp_path) as server:
         await make(server, labels=CHART, annotations={"note": "one"})
         before = await applied(server)
@@ -96,9 +94,3 @@ async def test_a_row_without_labels_of_pods_restarts_none(database: Database, tm
         changed = await change(server, pb.Container(replicas=2), "replicas")
         assert dict(changed.pod_labels) == CHART
         assert (await applied(server))["spec"]["template"] == before["spec"]["template"]
-    async with database.owner() as owner:
-        await owner.execute("UPDATE containers SET spec = spec - 'pod_labels' - 'pod_annotations'")
-        await runner.downgrade(database.maintenance_dsn, "0104")
-        await runner.upgrade(database.maintenance_dsn)
-        spec = json.loads(await owner.fetchval("SELECT spec FROM containers"))
-    assert (spec["pod_labels"], spec["pod_annotations"]) == (CHART, {"note": "one"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
 from tests.migrations.stand_in import StandIn, standing_in
 
-_KEPT = (runner.revisions()[0], "0113")
+_KEPT = (runner.revisions()[0], "0104", "0113")
 
 
 class Ladder:
@@ -95,6 +96,20 @@ async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revisi
 
         assert await runner.upgrade(dsn, revision) == [revision]
         assert as_before(await contents(owner), rows) == rows
+
+
+async def test_pods_take_the_labels_and_annotations_of_the_containers_that_were_there(ladder: Ladder) -> None:
+    async with ladder.database("0104") as database, database.owner() as owner:
+        await fill(owner)
+        await owner.execute(
+            "UPDATE containers SET spec = spec - 'pod_labels' - 'pod_annotations' - 'taken_over', "
+            """labels = '{"app": "web"}', annotations = '{"note": "one"}'"""
+        )
+        await runner.upgrade(database.maintenance_dsn, "0105")
+        specs = [json.loads(row[0]) for row in await owner.fetch("SELECT spec FROM containers")]
+    assert specs
+    for spec in specs:
+        assert (spec["pod_labels"], spec["pod_annotations"]) == ({"app": "web"}, {"note": "one"})
 
 
 async def test_images_of_all_programs_are_found_in_the_containers_that_were_there(ladder: Ladder) -> None:

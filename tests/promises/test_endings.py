@@ -188,7 +188,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
 async def test_a_drain_finishes_calls_and_tells_watchers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch, grace_seconds=patient(5.0)) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, grace_seconds=patient(2.5)) as world:
         assert await faults_of_a_drain(world) == []
 
 
