@@ -47,7 +47,7 @@ from tests.harness import QUICK, Server, running_server
 from tests.main_job.command import logged_in
 from tests.waiting import poll_until
 
-EAGER = msgspec.structs.replace(QUICK, sweep=SweepSettings(period_seconds=0.1, grace_seconds=0.0))
+EAGER = msgspec.structs.replace(QUICK, sweep=SweepSettings(period_seconds=0.4, grace_seconds=0.0))
 TABLES = ("containers", "config_maps", "secrets", "volumes")
 RESOURCES: dict[str, Resource[Any]] = {
     "ConfigMap": CONFIG_MAPS,
