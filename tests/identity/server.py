@@ -202,6 +202,8 @@ def settings_of(database: Database, **changes: Any) -> Settings:
         "direct_database_url": database.system_dsn,
         "pool_idle_connections": 4,
         "pool_open_connections": 12,
+        # As of `tests.harness`.
+        "pool_working_connections": 2,
     }
     return Settings(**(values | changes))
 
