@@ -62,6 +62,15 @@ class Server:
         number = next(_numbers)
         return replace(self, namespace=f"demo-{number}", _suffix=f"-{number}")
 
+    def own(self, username: str) -> str:
+        """The name that `user` gives a user."""
+        return username + self._suffix
+
+    @property
+    def legacy(self) -> str:
+        """The name that a test gives a Kubernetes namespace of others."""
+        return f"legacy{self._suffix}"
+
     def client(self, username: str, password: str = PASSWORD) -> AsyncClient:
         """A client that logs in as another user."""
         made = AsyncClient(self.address, username=username, password=password)
@@ -87,7 +96,7 @@ class Server:
 
     async def user(self, username: str, grants: Mapping[str, str]) -> AsyncClient:
         """A new user with roles by namespace ('' is everywhere), and a client of theirs."""
-        username += self._suffix
+        username = self.own(username)
         await self.admin.identity.create_user(
             user=identity_pb2.User(username=username, email=f"{username}@example.org"), password=PASSWORD
         )

@@ -13,6 +13,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from tests.harness import Server
 from tests.waiting import poll_until
 
+# `Kubectl` puts the name of the test's own in the place of `legacy`.
 DEPLOYMENTS = "/apis/apps/v1/namespaces/legacy/deployments"
 SERVICES = "/api/v1/namespaces/legacy/services"
 PODS = "/api/v1/namespaces/legacy/pods"
@@ -26,12 +27,14 @@ class Kubectl:
         token = server.cluster.kubeconfig()["users"][0]["user"]["token"]
         self._headers = {"Authorization": f"Bearer {token}"}
         self._url = server.cluster.url
+        self._legacy = server.legacy
 
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "json"
     ) -> Any:
         """One request that must succeed."""
         headers = self._headers | {"Content-Type": f"application/{kind}"}
+        path = path.replace("/namespaces/legacy/", f"/namespaces/{self._legacy}/")
         data = None if body is None else json.dumps(body)
         async with (
             aiohttp.ClientSession(headers=headers) as session,
@@ -96,15 +99,15 @@ async def legacy(server: Server) -> Kubectl:
     await kubectl.ask(
         "POST",
         "/api/v1/namespaces",
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "legacy"}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": server.legacy}},
     )
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="legacy"), adopt=True)
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.legacy), adopt=True)
     return kubectl
 
 
 async def running(server: Server, name: str) -> pb.Container:
     async def look() -> pb.Container | None:
-        found = await server.admin.containers.get(namespace="legacy", name=name)
+        found = await server.admin.containers.get(namespace=server.legacy, name=name)
         done = found.status == pb.CONTAINER_STATUS_RUNNING and not found.reconciling
         return found if done else None
 

@@ -102,12 +102,14 @@ async def settled(server: Server) -> None:
     async def look() -> bool:
         config = server.admin.config
         waiting = [
-            item.name async for item in config.list_config_maps(namespace="legacy") if item.reconciling
+            item.name async for item in config.list_config_maps(namespace=server.legacy) if item.reconciling
         ]
-        waiting += [item.name async for item in config.list_secrets(namespace="legacy") if item.reconciling]
+        waiting += [
+            item.name async for item in config.list_secrets(namespace=server.legacy) if item.reconciling
+        ]
         waiting += [
             item.name
-            async for item in server.admin.storage.list_volumes(namespace="legacy")
+            async for item in server.admin.storage.list_volumes(namespace=server.legacy)
             if item.reconciling
         ]
         return not waiting
@@ -117,7 +119,9 @@ async def settled(server: Server) -> None:
 
 async def name_of_claim(server: Server) -> str:
     listed = [
-        item async for item in server.admin.storage.list_volumes(namespace="legacy") if item.kubernetes_name
+        item
+        async for item in server.admin.storage.list_volumes(namespace=server.legacy)
+        if item.kubernetes_name
     ]
     return listed[0].name
 

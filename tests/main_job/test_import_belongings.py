@@ -29,6 +29,12 @@ from tests.main_job.legacy_shop import (
 from tests.waiting import poll_until
 
 
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 @pytest.mark.full
 async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Server, tmp_path: Path) -> None:
     kubectl = await legacy(server)
@@ -43,15 +49,15 @@ async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Se
     before = {path: await kubectl.ask("GET", f"{CORE}/{path}") for path in kinds}
 
     shell = await logged_in(server, tmp_path)
-    said = await shell.succeed("containers", "import", "shop", "-n", "legacy", "--validate-only")
+    said = await shell.succeed("containers", "import", "shop", "-n", server.legacy, "--validate-only")
     made = (
         "volume configmap-shop-config, volume secret-shop-auth, config map shop-config, config map shop-levels, "
         "secret shop-auth, secret shop-db"
     )
     assert all(part in said for part in made.split(", ")), said
-    assert [item async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
-    assert [item async for item in server.admin.config.list_secrets(namespace="legacy")] == []
-    (result,) = await shell.read("containers", "import", "shop", "-n", "legacy")
+    assert [item async for item in server.admin.storage.list_volumes(namespace=server.legacy)] == []
+    assert [item async for item in server.admin.config.list_secrets(namespace=server.legacy)] == []
+    (result,) = await shell.read("containers", "import", "shop", "-n", server.legacy)
     assert result["problems"] == result["notes"] == [], result
     assert sorted(result["config_maps"]) == ["shop-config", "shop-levels"]
     assert sorted(result["secrets"]) == ["shop-auth", "shop-db"]
@@ -74,7 +80,8 @@ async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Se
         assert now.get("immutable") == before[path].get("immutable")
 
     volumes = {
-        item.kubernetes_name: item async for item in server.admin.storage.list_volumes(namespace="legacy")
+        item.kubernetes_name: item
+        async for item in server.admin.storage.list_volumes(namespace=server.legacy)
     }
     data = volumes["shop.data"]
     assert data.size == "1Gi"
@@ -83,10 +90,10 @@ async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Se
     assert data.status == storage_pb2.VOLUME_STATUS_BOUND
     assert list(data.mounted_by) == ["shop"]
     assert {mount.mount_path: mount.volume for mount in found.volume_mounts}["/data"] == data.name
-    auth = await server.admin.config.get_secret(namespace="legacy", name="shop-auth")
+    auth = await server.admin.config.get_secret(namespace=server.legacy, name="shop-auth")
     assert auth.type == "kubernetes.io/basic-auth"
     assert dict(auth.labels)["team"] == "a"
-    levels = await server.admin.config.get_config_map(namespace="legacy", name="shop-levels")
+    levels = await server.admin.config.get_config_map(namespace=server.legacy, name="shop-levels")
     assert levels.immutable
 
 
@@ -95,7 +102,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     await furnished(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await all_run(kubectl, "shop", 1)
-    await server.admin.containers.import_(namespace="legacy", names=["shop"])
+    await server.admin.containers.import_(namespace=server.legacy, names=["shop"])
     await running(server, "shop")
     await settled(server)
     pods = await kubectl.pods()
@@ -103,7 +110,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     # A new value of the secret reaches the cluster, and on request the pods.
     secret = config_pb2.Secret(name="shop-db", string_data={"password": "another"})
     await server.admin.config.update_secret(
-        namespace="legacy", name="shop-db", secret=secret, update_mask=FieldMask(paths=["string_data"])
+        namespace=server.legacy, name="shop-db", secret=secret, update_mask=FieldMask(paths=["string_data"])
     )
 
     async def told() -> bool:
@@ -115,7 +122,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     # More pods are made by the same template, and what is there stays.
     await server.admin.containers.update(
-        namespace="legacy",
+        namespace=server.legacy,
         name="shop",
         container=pb.Container(replicas=2),
         update_mask=FieldMask(paths=["replicas"]),
@@ -129,9 +136,9 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     # A volume with the name of one in its pods finds another name there.
     volume = storage_pb2.Volume(name="config", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
-    await server.admin.storage.create_volume(namespace="legacy", volume=volume)
+    await server.admin.storage.create_volume(namespace=server.legacy, volume=volume)
     await server.admin.storage.attach_volume(
-        namespace="legacy", name="config", container="shop", mount_path="/more"
+        namespace=server.legacy, name="config", container="shop", mount_path="/more"
     )
 
     async def mounted() -> bool:
@@ -141,7 +148,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     await poll_until(mounted)
     await server.admin.containers.update(
-        namespace="legacy",
+        namespace=server.legacy,
         name="shop",
         container=pb.Container(image="nginx:2"),
         update_mask=FieldMask(paths=["image"]),
@@ -156,13 +163,13 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     # While it is mounted, nothing of it can be deleted.
     for deleting in (
-        server.admin.storage.delete_volume(namespace="legacy", name=await name_of_claim(server)),
-        server.admin.config.delete_secret(namespace="legacy", name="shop-db"),
+        server.admin.storage.delete_volume(namespace=server.legacy, name=await name_of_claim(server)),
+        server.admin.config.delete_secret(namespace=server.legacy, name="shop-db"),
     ):
         with pytest.raises(PilothouseError) as refused:
             await deleting
         assert refused.value.code.name == "FAILED_PRECONDITION"
-    await server.admin.containers.delete(namespace="legacy", name="shop")
+    await server.admin.containers.delete(namespace=server.legacy, name="shop")
 
     async def gone() -> bool:
         return not (await kubectl.ask("GET", DEPLOYMENTS))["items"]
@@ -171,16 +178,16 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     # The claim was somebody's before: it is given back, with its data. A secret is deleted like any other.
     there = await kubectl.ask("GET", f"{CORE}/persistentvolumeclaims/shop.data")
-    await server.admin.storage.delete_volume(namespace="legacy", name=await name_of_claim(server))
-    await server.admin.config.delete_secret(namespace="legacy", name="shop-db")
+    await server.admin.storage.delete_volume(namespace=server.legacy, name=await name_of_claim(server))
+    await server.admin.config.delete_secret(namespace=server.legacy, name="shop-db")
 
     async def given_back() -> bool:
         claims = [
             item
-            async for item in server.admin.storage.list_volumes(namespace="legacy")
+            async for item in server.admin.storage.list_volumes(namespace=server.legacy)
             if item.kubernetes_name
         ]
-        secrets = [item.name async for item in server.admin.config.list_secrets(namespace="legacy")]
+        secrets = [item.name async for item in server.admin.config.list_secrets(namespace=server.legacy)]
         return not claims and "shop-db" not in secrets
 
     await poll_until(given_back)
@@ -194,7 +201,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     # And it can be taken over once more.
     await furnished_secret(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
-    answer = await server.admin.containers.import_(namespace="legacy", names=["shop"])
+    answer = await server.admin.containers.import_(namespace=server.legacy, names=["shop"])
     assert list(answer.results[0].problems) == []
 
 
@@ -208,7 +215,7 @@ async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -
     ]
     wanted["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/d"}]
     await kubectl.ask("POST", DEPLOYMENTS, wanted)
-    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    (result,) = (await server.admin.containers.import_(namespace=server.legacy)).results
     assert list(result.volumes) == ["data"]
     await settled(server)
     former = await kubectl.ask("DELETE", f"{CORE}/persistentvolumeclaims/data")
@@ -221,8 +228,8 @@ async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -
         return bool(uids := await claims()) and former["metadata"]["uid"] not in uids
 
     await poll_until(made_anew)
-    await server.admin.containers.delete(namespace="legacy", name="one")
-    await server.admin.storage.delete_volume(namespace="legacy", name="data")
+    await server.admin.containers.delete(namespace=server.legacy, name="one")
+    await server.admin.storage.delete_volume(namespace=server.legacy, name="data")
 
     async def gone() -> bool:
         return not await claims()
@@ -235,15 +242,17 @@ async def test_what_several_share_is_made_once_and_a_second_import_finds_it(serv
     await furnished(kubectl)
     for name in ("one", "two", "three"):
         await kubectl.ask("POST", DEPLOYMENTS, shop(name))
-    answer = await server.admin.containers.import_(namespace="legacy", names=["one", "two"])
+    answer = await server.admin.containers.import_(namespace=server.legacy, names=["one", "two"])
     assert [list(item.problems) for item in answer.results] == [[], []]
     assert "shop-db" in answer.results[0].secrets
     assert not answer.results[1].secrets
     assert not answer.results[1].volumes
-    later = await server.admin.containers.import_(namespace="legacy", names=["three"])
+    later = await server.admin.containers.import_(namespace=server.legacy, names=["three"])
     assert (list(later.results[0].problems), list(later.results[0].volumes)) == ([], [])
     claims = [
-        item async for item in server.admin.storage.list_volumes(namespace="legacy") if item.kubernetes_name
+        item
+        async for item in server.admin.storage.list_volumes(namespace=server.legacy)
+        if item.kubernetes_name
     ]
     assert [list(item.mounted_by) for item in claims] == [["one", "three", "two"]]
 
@@ -260,7 +269,7 @@ async def test_a_drifted_one_is_left_and_reported_with_its_volumes(server: Serve
     ]
     await kubectl.ask("POST", DEPLOYMENTS, wanted)
     there = await kubectl.ask("GET", f"{DEPLOYMENTS}/reader")
-    answer = await server.admin.containers.import_(namespace="legacy", names=["reader"])
+    answer = await server.admin.containers.import_(namespace=server.legacy, names=["reader"])
     (result,) = answer.results
     assert list(result.problems) == []
     assert result.container.drift_policy == pb.DRIFT_POLICY_REPORT

@@ -15,6 +15,13 @@ from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, all_run, deployment, legacy, running, service
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 PRIVILEGED = pb.SecurityContext(privileged=True)
 UNFILTERED = pb.SeccompProfile(type="Unconfined")
 
@@ -35,8 +42,8 @@ async def refused(made: object) -> PilothouseError:
 
 @pytest.fixture
 async def developer(server: Server) -> AsyncClient:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-    return await server.user("dora", {"demo": "developer"})
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
+    return await server.user("dora", {server.namespace: "developer"})
 
 
 RIGHTS: dict[str, dict[str, object]] = {
@@ -130,10 +137,12 @@ RIGHTS: dict[str, dict[str, object]] = {
 async def test_only_an_administrator_makes_one(server: Server, developer: AsyncClient) -> None:
     for number, (field, fields) in enumerate(RIGHTS.items()):
         told = await refused(
-            developer.containers.create(namespace="demo", container=container("web", **fields))
+            developer.containers.create(namespace=server.namespace, container=container("web", **fields))
         )
         assert told.metadata["field"] == field
-        await server.admin.containers.create(namespace="demo", container=container(f"web-{number}", **fields))
+        await server.admin.containers.create(
+            namespace=server.namespace, container=container(f"web-{number}", **fields)
+        )
     # A right that every container has anyway needs no permission.
     usual = pb.SecurityContext(
         privileged=False,
@@ -143,9 +152,11 @@ async def test_only_an_administrator_makes_one(server: Server, developer: AsyncC
     )
     ports = [pb.Port(container_port=80)]
     await developer.containers.create(
-        namespace="demo", container=container("web", security_context=usual, ports=ports)
+        namespace=server.namespace, container=container("web", security_context=usual, ports=ports)
     )
-    assert not await developer.identity.check_permission(permission="container.privileged", namespace="demo")
+    assert not await developer.identity.check_permission(
+        permission="container.privileged", namespace=server.namespace
+    )
 
 
 async def test_annotations_of_services_are_free_or_a_privilege(
@@ -156,31 +167,35 @@ async def test_annotations_of_services_are_free_or_a_privilege(
         return container(name, ports=[pb.Port(container_port=80, service_annotations=keys)])
 
     free, guarded = web("free", prometheus_io__port="80"), web("web", cloud_example__public="true")
-    await developer.containers.create(namespace="demo", container=free)
-    told = await refused(developer.containers.create(namespace="demo", container=guarded))
+    await developer.containers.create(namespace=server.namespace, container=free)
+    told = await refused(developer.containers.create(namespace=server.namespace, container=guarded))
     assert told.metadata["field"] == "container.ports[0].service_annotations"
     assert '"cloud.example/public"' in told.message
     mask = FieldMask(paths=["ports"])
     wanted = web("free", cloud_example__public="true")
     await refused(
-        developer.containers.update(namespace="demo", name="free", container=wanted, update_mask=mask)
+        developer.containers.update(
+            namespace=server.namespace, name="free", container=wanted, update_mask=mask
+        )
     )
     # Its present rights stay, whoever changes it; another value needs the permission.
-    await server.admin.containers.create(namespace="demo", container=guarded)
+    await server.admin.containers.create(namespace=server.namespace, container=guarded)
     wanted = web("web", cloud_example__public="true", prometheus_io__scrape="true")
     changed = await developer.containers.update(
-        namespace="demo", name="web", container=wanted, update_mask=mask
+        namespace=server.namespace, name="web", container=wanted, update_mask=mask
     )
     assert len(changed.ports[0].service_annotations) == 2
     wanted = web("web", cloud_example__public="false")
     await refused(
-        developer.containers.update(namespace="demo", name="web", container=wanted, update_mask=mask)
+        developer.containers.update(
+            namespace=server.namespace, name="web", container=wanted, update_mask=mask
+        )
     )
     assert server.cluster is not None
 
     async def stands_on_the_service() -> bool:
         assert server.cluster is not None
-        found = server.cluster.store.get(resources.SERVICES, "demo", "web")
+        found = server.cluster.store.get(resources.SERVICES, server.namespace, "web")
         return found is not None and found["metadata"].get("annotations") == dict(
             changed.ports[0].service_annotations
         )
@@ -195,19 +210,21 @@ async def test_annotations_of_services_are_free_or_a_privilege(
     for second in (pb.Port(name="more", container_port=81, service_name="bad"), bare):
         ports = [served, second]
         with pytest.raises(PilothouseError) as wrong:
-            await developer.containers.create(namespace="demo", container=container("bad", ports=ports))
+            await developer.containers.create(
+                namespace=server.namespace, container=container("bad", ports=ports)
+            )
         assert wrong.value.violations[0].field == "container.ports[1].service_annotations"
 
 
 async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, developer: AsyncClient) -> None:
     await server.admin.containers.create(
-        namespace="demo", container=container("web", security_context=PRIVILEGED)
+        namespace=server.namespace, container=container("web", security_context=PRIVILEGED)
     )
-    await developer.containers.create(namespace="demo", container=container("plain"))
+    await developer.containers.create(namespace=server.namespace, container=container("plain"))
 
     def update(client: AsyncClient, name: str, mask: str, **fields: object) -> object:
         return client.containers.update(
-            namespace="demo",
+            namespace=server.namespace,
             name=name,
             container=container("", **fields),
             update_mask=FieldMask(paths=[mask]),
@@ -215,7 +232,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
 
     changed = await update(developer, "web", "replicas", replicas=2)  # type: ignore[misc]
     assert changed.replicas == 2
-    await developer.containers.restart(namespace="demo", name="web")
+    await developer.containers.restart(namespace=server.namespace, name="web")
     await refused(update(developer, "web", "args", args=["evil"]))
     await refused(update(developer, "plain", "security_context", security_context=PRIVILEGED))
     await refused(update(developer, "plain", "ports", ports=[pb.Port(container_port=80, host_port=80)]))
@@ -223,17 +240,17 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     for wanted in (unconfined, {"k8s.v1.cni.cncf.io/networks": "storage"}):
         await refused(update(developer, "plain", "pod_annotations", pod_annotations=wanted))
     await server.admin.storage.create_volume(
-        namespace="demo",
+        namespace=server.namespace,
         volume=storage_pb2.Volume(
             name="scratch", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR, mount_path="/scratch"
         ),
     )
-    attach = {"namespace": "demo", "name": "scratch", "container": "web"}
+    attach = {"namespace": server.namespace, "name": "scratch", "container": "web"}
     await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
     await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
     # So do keys that others obey: the pods that obey them would see something else.
     meshed = container("meshed", annotations={"linkerd.io/inject": "enabled"})
-    await server.admin.containers.create(namespace="demo", container=meshed)
+    await server.admin.containers.create(namespace=server.namespace, container=meshed)
     attach |= {"container": "meshed"}
     told = await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
     assert "linkerd.io/inject" in told.message
@@ -250,13 +267,17 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="root", permissions=["container.privileged"])
     )
-    await server.admin.identity.grant_role(username="dora", role="root", namespace="demo")
-    owner = await server.user("olga", {"demo": "admin"})
+    await server.admin.identity.grant_role(
+        username=server.own("dora"), role="root", namespace=server.namespace
+    )
+    owner = await server.user("olga", {server.namespace: "admin"})
     for client in (developer, owner):
-        assert not await client.identity.check_permission(permission="container.privileged", namespace="demo")
+        assert not await client.identity.check_permission(
+            permission="container.privileged", namespace=server.namespace
+        )
         told = await refused(update(client, "plain", "security_context", security_context=PRIVILEGED))
         assert "from a grant over all namespaces" in told.message
-    await server.admin.identity.grant_role(username="dora", role="root")
+    await server.admin.identity.grant_role(username=server.own("dora"), role="root")
 
     async def allowed() -> bool:
         try:
@@ -274,11 +295,11 @@ async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Ser
     manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
     await kubectl.ask("POST", DEPLOYMENTS, manifest)
     await all_run(kubectl, "agent", 1)
-    developer = await server.user("dora", {"legacy": "developer"})
-    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    developer = await server.user("dora", {server.legacy: "developer"})
+    (result,) = (await developer.containers.import_(namespace=server.legacy)).results
     assert not result.HasField("container")
     assert "permission container.privileged is needed" in result.problems[0]
-    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    (result,) = (await server.admin.containers.import_(namespace=server.legacy)).results
     assert result.container.security_context.privileged
     assert not result.problems
 
@@ -288,11 +309,11 @@ async def test_pods_with_identities_or_sidecars_are_not_taken_over_by_everybody(
     manifest = deployment("agent", replicas=1)
     manifest["spec"]["template"]["metadata"]["annotations"] = {"iam.amazonaws.com/role": "root"}
     await kubectl.ask("POST", DEPLOYMENTS, manifest)
-    developer = await server.user("dora", {"legacy": "developer"})
-    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    developer = await server.user("dora", {server.legacy: "developer"})
+    (result,) = (await developer.containers.import_(namespace=server.legacy)).results
     assert not result.HasField("container")
     assert 'container.pod_annotations sets "iam.amazonaws.com/role"' in result.problems[0]
-    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    (result,) = (await server.admin.containers.import_(namespace=server.legacy)).results
     assert result.container.name == "agent"
 
 
@@ -302,8 +323,8 @@ async def test_guarded_annotations_stay_where_they_are_when_others_import(server
     annotations = {"prometheus.io/port": "80", "cloud.example/public": "true"}
     there = service("agent")
     await kubectl.ask("POST", SERVICES, there | {"metadata": {"name": "agent", "annotations": annotations}})
-    developer = await server.user("dora", {"legacy": "developer"})
-    (result,) = (await developer.containers.import_(namespace="legacy")).results
+    developer = await server.user("dora", {server.legacy: "developer"})
+    (result,) = (await developer.containers.import_(namespace=server.legacy)).results
     served = next(port for port in result.container.ports if port.service_name == "agent")
     assert dict(served.service_annotations) == {"prometheus.io/port": "80"}
     await running(server, "agent")

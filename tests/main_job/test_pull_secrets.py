@@ -19,6 +19,13 @@ from tests.main_job.legacy import DEPLOYMENTS, all_run, deployment, legacy, runn
 from tests.main_job.legacy_shop import CORE
 from tests.waiting import poll_until
 
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    return shared_server.for_one_test()
+
+
 LOG_IN = '{"auths": {"registry.example.org": {"auth": "Ym9iOnNlY3JldA=="}}}'
 TYPE = "kubernetes.io/dockerconfigjson"
 MANIFEST = f"""
@@ -43,14 +50,14 @@ spec:
 
 @pytest.fixture
 async def demo(server: Server) -> Server:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     return server
 
 
 async def secret(server: Server, name: str, type_: str = TYPE) -> None:
     key = ".dockerconfigjson" if type_ == TYPE else "key"
     await server.admin.config.create_secret(
-        namespace="demo", secret=config_pb2.Secret(name=name, type=type_, string_data={key: LOG_IN})
+        namespace=server.namespace, secret=config_pb2.Secret(name=name, type=type_, string_data={key: LOG_IN})
     )
 
 
@@ -61,7 +68,7 @@ def pulling(*secrets: str) -> pb.Container:
 def template(server: Server, name: str = "web") -> dict[str, Any]:
     """The spec of the pods as the cluster has it; empty before it has any."""
     assert server.cluster is not None
-    held = server.cluster.store.get(resources.DEPLOYMENTS, "demo", name) or {}
+    held = server.cluster.store.get(resources.DEPLOYMENTS, server.namespace, name) or {}
     found: dict[str, Any] = held.get("spec", {}).get("template", {}).get("spec", {})
     return found
 
@@ -84,34 +91,36 @@ async def test_only_what_the_nodes_can_use_is_taken(demo: Server) -> None:
         (["Not a name"], "container.image_pull_secrets[0]", "FORMAT_DNS_SUBDOMAIN"),
     ):
         with pytest.raises(PilothouseError) as refused:
-            await demo.admin.containers.create(namespace="demo", container=pulling(*named))
+            await demo.admin.containers.create(namespace=demo.namespace, container=pulling(*named))
         assert [(each.field, each.reason) for each in refused.value.violations] == [(field, rule)]
 
 
 async def test_the_pods_name_it_and_it_stays(demo: Server) -> None:
     await secret(demo, "registry")
     await secret(demo, "mirror")
-    made = await demo.admin.containers.create(namespace="demo", container=pulling("registry", "mirror"))
+    made = await demo.admin.containers.create(
+        namespace=demo.namespace, container=pulling("registry", "mirror")
+    )
     assert list(made.image_pull_secrets) == ["registry", "mirror"]
     await named_on_the_cluster(demo, ["registry", "mirror"])
     with pytest.raises(PilothouseError) as refused:
-        await demo.admin.config.delete_secret(namespace="demo", name="mirror")
+        await demo.admin.config.delete_secret(namespace=demo.namespace, name="mirror")
     assert (refused.value.reason, refused.value.metadata["containers"]) == ("CONFIG_IN_USE", "web")
     changed = await demo.admin.containers.update(
-        namespace="demo",
+        namespace=demo.namespace,
         name="web",
         container=pulling("registry"),
         update_mask=FieldMask(paths=["image_pull_secrets"]),
     )
     assert list(changed.image_pull_secrets) == ["registry"]
     await named_on_the_cluster(demo, ["registry"])
-    await demo.admin.config.delete_secret(namespace="demo", name="mirror")
+    await demo.admin.config.delete_secret(namespace=demo.namespace, name="mirror")
 
 
 async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
     await secret(demo, "registry")
     shell = await logged_in(demo, tmp_path)
-    where = ("web", "--namespace", "demo")
+    where = ("web", "--namespace", demo.namespace)
     await shell.succeed("containers", "create", *where, "--image", "a/b:1", "--image-pull-secret", "registry")
     await named_on_the_cluster(demo, ["registry"])
     assert (await shell.read("containers", "get", *where))["image_pull_secrets"] == ["registry"]
@@ -122,11 +131,13 @@ async def test_a_manifest_brings_both(demo: Server, tmp_path: Path) -> None:
     shell = await logged_in(demo, tmp_path)
     file = tmp_path / "web.yaml"
     file.write_text(MANIFEST)
-    tried = await shell.succeed("apply", "-f", str(file), "--namespace", "demo", "--dry-run")
+    tried = await shell.succeed("apply", "-f", str(file), "--namespace", demo.namespace, "--dry-run")
     assert "registry" in tried
-    await shell.succeed("apply", "-f", str(file), "--namespace", "demo", "--wait", "--stable-for", "0.3")
+    await shell.succeed(
+        "apply", "-f", str(file), "--namespace", demo.namespace, "--wait", "--stable-for", "0.3"
+    )
     await named_on_the_cluster(demo, ["registry"])
-    again = await shell.succeed("apply", "-f", str(file), "--namespace", "demo")
+    again = await shell.succeed("apply", "-f", str(file), "--namespace", demo.namespace)
     assert "container/web unchanged" in again
 
 
@@ -147,12 +158,12 @@ async def test_it_is_taken_over_with_what_names_it(server: Server) -> None:
     await kubectl.ask("POST", DEPLOYMENTS, manifest)
     await all_run(kubectl, "web", 1)
     pods = await kubectl.pods()
-    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    (result,) = (await server.admin.containers.import_(namespace=server.legacy)).results
     assert (list(result.problems), list(result.secrets)) == ([], ["registry"])
     found = await running(server, "web")
     assert list(found.image_pull_secrets) == ["registry"]
     assert found.drift_policy == pb.DRIFT_POLICY_REPAIR
     assert await kubectl.pods() == pods
     with pytest.raises(PilothouseError) as refused:
-        await server.admin.config.delete_secret(namespace="legacy", name="registry")
+        await server.admin.config.delete_secret(namespace=server.legacy, name="registry")
     assert refused.value.reason == "CONFIG_IN_USE"
