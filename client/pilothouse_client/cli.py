@@ -50,6 +50,7 @@ VERBS = {
     "namespaces": ("namespaces:app", "Units of tenancy, with quotas."),
     "clusters": ("clusters:app", "The Kubernetes clusters."),
     "containers": ("containers:app", "Workloads: create, change, start, stop, watch."),
+    "applications": ("applications:app", "Objects that change together, and go back together."),
     "services": ("services:app", "Stable addresses in front of pods."),
     "objects": ("objects:app", "Ingresses, policies, roles and other objects."),
     "volumes": ("volumes:app", "Storage that containers mount: claims, files, folders."),

@@ -30,6 +30,7 @@ from pilothouse_client.transport import AsyncTransport, BlockingTransport, Trans
 from pilothouse_client.workloads import Workload
 
 if TYPE_CHECKING:
+    from pilothouse_client.nouns.applications import Applications
     from pilothouse_client.nouns.audit import Audit
     from pilothouse_client.nouns.config import Config
     from pilothouse_client.nouns.containers import Containers
@@ -99,6 +100,12 @@ class Nouns(Generic[TransportT]):
         from pilothouse_client.nouns.objects import CarriedObjects
 
         return CarriedObjects(self._connection)
+
+    @cached_property
+    def applications(self) -> Applications[TransportT]:
+        from pilothouse_client.nouns.applications import Applications
+
+        return Applications(self._connection)
 
     @cached_property
     def storage(self) -> Storage[TransportT]:

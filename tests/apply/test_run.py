@@ -19,7 +19,8 @@ from tests.waiting import within
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import Client, NotFoundError, UnauthenticatedError
-from pilothouse_client.apply.run import ApplyResult, Options, apply
+from pilothouse_client.apply.outcome import ApplyResult, Options
+from pilothouse_client.apply.run import apply
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 

@@ -18,8 +18,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.resource.v1.resource_pb2 import Warning
-from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
+from pilothouse_client.apply.execute import ApplyOutcome, ends_the_run
 from pilothouse_client.apply.messages import config_message
+from pilothouse_client.apply.outcome import Say
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.config import Config

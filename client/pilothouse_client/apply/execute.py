@@ -8,19 +8,18 @@ that makes every further call fail as well (no session, no connection) ends the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1.resource_pb2 import Warning
+from pilothouse_client.apply.outcome import Say
 from pilothouse_client.apply.plan import Action, Step
 from pilothouse_client.errors import PilothouseError, UnauthenticatedError, UnavailableError
 from pilothouse_client.nouns.containers import Containers
 from pilothouse_client.transport import BlockingTransport
-
-Say = Callable[[str], None]
 
 
 @dataclass(slots=True)

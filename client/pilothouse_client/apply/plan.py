@@ -20,7 +20,7 @@ from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, ca
 from pilothouse_client.apply.messages import message
 from pilothouse_manifests.cron_jobs import ALLOW
 from pilothouse_manifests.table import key_of
-from pilothouse_manifests.translator.attach import WantedContainer
+from pilothouse_manifests.translator.attach import WantedContainer, in_order_of_services
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 from pilothouse_manifests.workloads import FIXED_SETTINGS, STATEFUL_SET_SETTINGS, WORKLOAD_PARTS
 
@@ -75,7 +75,10 @@ def plan(
     exchange services have no such order: the server refuses the first update, by name.
     """
     on_server = {container.name: container for container in existing}
-    return _ordered([_step(each, on_server.get(each.name), problems, replace=replace) for each in wanted])
+    return [
+        _step(each, on_server.get(each.name), problems, replace=replace)
+        for each in in_order_of_services(list(wanted))
+    ]
 
 
 def _step(wanted: WantedContainer, before: pb.Container | None, problems: Problems, *, replace: bool) -> Step:
@@ -160,21 +163,6 @@ def _changed_fields(
         elif getattr(old, name) != getattr(new, name):
             paths.append(name)
     return tuple(paths)
-
-
-def _ordered(steps: list[Step]) -> list[Step]:
-    """Returns the steps, each after those that release the names it takes; otherwise in the given order."""
-    ordered: list[Step] = []
-    waiting = list(steps)
-    while waiting:
-        ready = next((each for each in waiting if not _waits(each, waiting)), waiting[0])
-        waiting.remove(ready)
-        ordered.append(ready)
-    return ordered
-
-
-def _waits(step: Step, waiting: Iterable[Step]) -> bool:
-    return any(step.wanted.takes & other.wanted.releases for other in waiting if other is not step)
 
 
 def difference(step: Step) -> str:

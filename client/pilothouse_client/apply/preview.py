@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse_client.apply import configs, objects, plan, services, volumes
-from pilothouse_client.apply.execute import ApplyOutcome, Say, line
+from pilothouse_client.apply.execute import ApplyOutcome, line
+from pilothouse_client.apply.outcome import Say
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.apply.trial import ApplySteps, Trial
 

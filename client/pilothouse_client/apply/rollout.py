@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.execute import Say
+from pilothouse_client.apply.outcome import Say
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError
 from pilothouse_client.streams import Change, ChangeKind

@@ -7,9 +7,8 @@ and secrets first, then volumes, which may show them, then the containers, which
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO
 
 from pilothouse.config.v1 import config_pb2
@@ -18,9 +17,10 @@ from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
-from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
+from pilothouse_client.apply.execute import ApplyOutcome, Executor
 from pilothouse_client.apply.messages import values
 from pilothouse_client.apply.objects import ObjectExecutor, ObjectStep, plan_objects
+from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
 from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.quota import check_quota
@@ -31,7 +31,6 @@ from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from pilothouse_client.transport import BlockingTransport
-from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 from pilothouse_manifests.translator.attach import attach, owned_services
 from pilothouse_manifests.translator.convert import convert, unknown_kinds
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
@@ -40,38 +39,8 @@ from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest, ManifestService
 from pilothouse_manifests.translator.nodes import Document
 from pilothouse_manifests.translator.problems import Problems, counts, listed
-from pilothouse_manifests.translator.weights import ProblemWeight
 
 _PAGE_SIZE = 1000
-DEFAULT_TIMEOUT_SECONDS = 300.0
-
-
-class ApplyResult(enum.Enum):
-    """How it ended: the worst that happened."""
-
-    DONE = "done"
-    NOT_RUNNING = "applied, but not all containers ran in time"
-    LEFT_OUT = "applied, without what cannot be represented"
-    FAILED = "not everything was applied"
-    REFUSED = "nothing was applied"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`. `replace`:
-    make objects again where a setting is immutable.
-
-    `skip`: the greatest weight of a problem to accept.
-    """
-
-    sources: Sequence[str]
-    namespace: str
-    wait: bool = False
-    dry_run: bool = False
-    replace: bool = False
-    skip: ProblemWeight | None = None
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    patience: Patience = DEFAULT_PATIENCE
 
 
 def apply(
@@ -105,7 +74,7 @@ def apply(
     if options.dry_run:
         preview(steps, trial, outcome, say, complain)
     if problems.refused(options.skip):
-        _refuse(problems, options, complain)
+        refuse(problems, options.skip, complain)
         return ApplyResult.REFUSED
     if not options.dry_run:
         _carry_out(client, options.namespace, steps, outcome, say, complain)
@@ -164,7 +133,7 @@ def _planned(
         complain(f"note: {note}")
     # Checks that need only the files, without a call.
     if problems.refused(options.skip):
-        _refuse(problems, options, complain)
+        refuse(problems, options.skip, complain)
         return None
     namespace = client.namespaces.get(name=options.namespace)
     there = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
@@ -191,7 +160,7 @@ def _planned(
         objects=_planned_objects(client, manifest, options),
     )
     if problems.refused(options.skip):
-        _refuse(problems, options, complain)
+        refuse(problems, options.skip, complain)
         return None
     for line in listed(problems.skipped(options.skip)):
         complain(f"left out: {line}")
@@ -317,17 +286,6 @@ def _warn(steps: Iterable[Step], complain: Say) -> None:
                     f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
                     f"to all who may see the container{advice}"
                 )
-
-
-def _refuse(problems: Problems, options: Options, complain: Say) -> None:
-    refused = problems.refused(options.skip)
-    for line in listed(refused):
-        complain(line)
-    count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
-    complain(f"nothing was applied: {count} ({counts(refused)})")
-    weights = [each.weight for each in refused if each.weight is not None]
-    if len(weights) == len(refused):
-        complain(f"--skip-unsupported={max(weights).word} continues without these")
 
 
 def _summary(outcome: ApplyOutcome, options: Options) -> str:

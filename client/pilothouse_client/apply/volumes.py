@@ -19,8 +19,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.resource.v1.resource_pb2 import Warning
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.canonical import amount
-from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
+from pilothouse_client.apply.execute import ApplyOutcome, ends_the_run
 from pilothouse_client.apply.messages import message
+from pilothouse_client.apply.outcome import Say
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.storage import Storage

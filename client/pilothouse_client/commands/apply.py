@@ -5,11 +5,21 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options, apply
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client.apply.application import apply_application
+from pilothouse_client.apply.kustomized import kustomized
+from pilothouse_client.apply.outcome import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options
+from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
+from pilothouse_client.commands.options import (
+    Namespace,
+    StableSeconds,
+    WaitSeconds,
+    complete_application,
+    namespace_or_default,
+)
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
 from pilothouse_manifests.translator.weights import ProblemWeight
@@ -43,12 +53,49 @@ def command(
         verbs.Argument(metavar="FILE", help="Further files, so that -f *.yaml works."),
     ] = None,
     namespace: Namespace = "",
+    application: Annotated[
+        str,
+        verbs.Option(
+            "--application",
+            metavar="NAME",
+            complete=complete_application,
+            help="Make the files the whole of this application: one change, one revision.",
+        ),
+    ] = "",
+    kustomize: Annotated[
+        str, verbs.Option("-k", "--kustomize", metavar="DIR", help="Apply what kustomize makes of a folder.")
+    ] = "",
+    prune: Annotated[
+        bool,
+        verbs.Option("--prune", help="Delete objects of the application that the files lack; volumes stay."),
+    ] = False,
+    take_over: Annotated[
+        bool, verbs.Option("--take-over", help="Take objects that belong to no application.")
+    ] = False,
+    force: Annotated[
+        bool, verbs.Option("--force", help="Overwrite what other calls changed since the last revision.")
+    ] = False,
+    delete_claims: Annotated[
+        bool, verbs.Option("--delete-claims", help="With --prune: delete volumes, too, with their data.")
+    ] = False,
+    rollback_on_failure: Annotated[
+        bool,
+        verbs.Option("--rollback-on-failure", help="Have the server roll back if it is not healthy in time."),
+    ] = False,
+    deadline: Annotated[
+        int,
+        verbs.Option("--progress-deadline", min=0, help="Seconds to become healthy; 0: ten minutes."),
+    ] = 0,
     wait: Annotated[bool, verbs.Option("--wait", help="Wait until every container runs.")] = False,
     wait_timeout: WaitSeconds = DEFAULT_TIMEOUT_SECONDS,
     stable_for: StableSeconds = 10.0,
     dry_run: Annotated[
         bool,
-        verbs.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
+        verbs.Option(
+            "--dry-run",
+            "--validate-only",
+            help="Show what would change: the server checks it and changes nothing.",
+        ),
     ] = False,
     replace: Annotated[
         bool,
@@ -74,11 +121,36 @@ def command(
     file and line before anything is changed. Applying the same again changes nothing.
     """
     sources = [*(files or ()), *(more_files or ())]
-    if not sources:
+    if kustomize and sources:
+        raise CommandError("-k and -f exclude each other", 2)
+    if not sources and not kustomize:
         raise CommandError("name the manifests with -f FILE", 2)
-    options = Options(
-        sources=sources,
+    given = {
+        "--prune": prune,
+        "--take-over": take_over,
+        "--force": force,
+        "--delete-claims": delete_claims,
+        "--rollback-on-failure": rollback_on_failure,
+        "--progress-deadline": deadline,
+    }
+    alone = [name for name, value in given.items() if value]
+    if alone and not application:
+        raise CommandError(f"{alone[0]} needs --application NAME", 2)
+    request = pb.ApplyApplicationRequest(
         namespace=namespace_or_default(namespace),
+        name=application,
+        prune=prune,
+        take_over=take_over,
+        replace=replace,
+        force=force,
+        delete_claims=delete_claims,
+        rollback_on_failure=rollback_on_failure,
+        progress_deadline_seconds=deadline,
+        validate_only=dry_run,
+    )
+    options = Options(
+        sources=sources or ["-"],
+        namespace=request.namespace,
         wait=wait,
         dry_run=dry_run,
         replace=replace,
@@ -86,12 +158,18 @@ def command(
         timeout_seconds=wait_timeout,
         patience=Patience(stable_for=stable_for),
     )
+
+    def complain(line: str) -> None:
+        say(line, err=True)
+
+    standard_input = kustomized(kustomize) if kustomize else None
     with connect() as client:
-        result = apply(
-            client,
-            options,
-            say=lambda line: say(line),
-            complain=lambda line: say(line, err=True),
+        result = (
+            apply_application(
+                client, options, request, say=say, complain=complain, standard_input=standard_input
+            )
+            if application
+            else apply(client, options, say=say, complain=complain, standard_input=standard_input)
         )
     if result is not ApplyResult.DONE:
         raise verbs.Exit(_EXIT_CODE_OF[result])

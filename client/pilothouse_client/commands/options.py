@@ -119,6 +119,9 @@ complete_cluster = _names(
 )
 complete_role = _names(lambda client, _namespace: [each.name for each in client.identity.list_roles()])
 complete_user = _names(lambda client, _namespace: [each.username for each in client.identity.list_users()])
+complete_application = _names(
+    lambda client, namespace: [each.name for each in client.applications.list(namespace=namespace)]
+)
 complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
 
 

@@ -96,6 +96,26 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
     return wanted
 
 
+def in_order_of_services(wanted: Sequence[WantedContainer]) -> list[WantedContainer]:
+    """Returns the containers, each after those that release the Services it takes; otherwise in the given order.
+
+    Two containers that exchange Services have no such order.
+    """
+    ordered: list[WantedContainer] = []
+    waiting = list(wanted)
+    while waiting:
+        ready = next((each for each in waiting if not _waits(each, waiting)), waiting[0])
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def _waits(wanted: WantedContainer, waiting: Iterable[WantedContainer]) -> bool:
+    return bool(wanted.takes) and any(
+        wanted.takes & other.releases for other in waiting if other is not wanted
+    )
+
+
 def owned_services(containers: Iterable[Values]) -> frozenset[str]:
     """Names of the Services that containers on the server own by their ports."""
     return frozenset(name for container in containers for name in _services_of(container))

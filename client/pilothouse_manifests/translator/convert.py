@@ -76,7 +76,7 @@ class ManifestConversion:
 
     def add(self, document: Document) -> None:
         """Converts a document, or the items of a List."""
-        for each in _expanded([document], self._problems):
+        for each in items_of(document, self._problems):
             identity = _text(each, "apiVersion"), _text(each, "kind")
             carries = each if identity in WORKLOADS else None
             reporter = Reporter(self._problems, _subject(each), identity, carries)
@@ -102,6 +102,11 @@ class ManifestConversion:
         manifest.configs = [each for each in manifest.configs if each.reporter.usable]
         manifest.claims = [each for each in manifest.claims if each.reporter.usable]
         return manifest
+
+
+def items_of(document: Document, problems: Problems) -> Iterator[Mapping]:
+    """Yields the object of a document, or those of a List. Anything else becomes a problem."""
+    yield from _expanded([document], problems)
 
 
 def unknown_kinds(documents: Iterable[Document]) -> set[tuple[str, str]]:

@@ -20,7 +20,7 @@ import msgspec
 
 from pilothouse_manifests.carried import CARRIED, group_of
 from pilothouse_manifests.fields import Values
-from pilothouse_manifests.translator.attach import WantedContainer, attach, owned_services
+from pilothouse_manifests.translator.attach import WantedContainer, attach, in_order_of_services, owned_services
 from pilothouse_manifests.translator.convert import ManifestConversion
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.externals import SourceName, mark_external, sources_elsewhere
@@ -29,9 +29,11 @@ from pilothouse_manifests.translator.manifest import Manifest, ManifestObject, V
 from pilothouse_manifests.translator.nodes import InputPosition
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach, Problems
 from pilothouse_server.applications.model import (
+    NOUNS,
     ApplicationProblem,
     GivenDocument,
     MemberKey,
+    MemberNoun,
     ProblemWeight,
     ReadDocuments,
     WantedObject,
@@ -54,6 +56,9 @@ _VERSION_OF: Final[Mapping[str, str]] = {
 }
 # Labels, annotations and size are all that changes of a claim.
 _CLAIM_FIELDS: Final = frozenset({"labels", "annotations", "size"})
+_STAGES: Final[Mapping[MemberNoun, int]] = {noun: number for number, noun in enumerate(NOUNS)}
+# Kinds that containers, or others of these, need; the other kinds come after the containers.
+_BEFORE_CONTAINERS: Final = ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "PodDisruptionBudget")
 _EXTRA_FIELDS: Final = "container.extra_fields"
 # The kinds of documents, whose subjects have them in lower case.
 _KINDS: Final[Mapping[str, str]] = {
@@ -122,7 +127,10 @@ async def translated(
 
 
 async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDocuments:
-    """Returns the objects that the documents ask for in a namespace, with all problems and warnings."""
+    """Returns the objects that the documents ask for in a namespace, with all problems and warnings.
+
+    Each object comes after those that its noun requires: a binding after its Role, an autoscaler after its target.
+    """
     manifest, problems = read.manifest, read.problems
     described = [forms.container_values(each) for each in present.containers]
     mark_external(
@@ -157,14 +165,22 @@ async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDoc
         made_object = _carried(read.namespace, carried)
         await wanted.add(key, carried.api_version, carried.kind, carried.place, made_object)
     stored = {each.name: each for each in present.containers}
-    for container in containers:
+    for container in in_order_of_services(containers):
         await wanted.add_container(container, stored.get(container.name))
     translation_problems = (problem_of(each) for each in problems.all)
     found = (*translation_problems, *wanted.problems)
     notes = (
         ObjectWarning(LEFT_OUT, each.located, f"{each.place}: {each.message}") for each in problems.notes
     )
-    return ReadDocuments(tuple(wanted.found), in_order(found), tuple(chain(notes, warnings)))
+    objects = tuple(sorted(wanted.found, key=writing_order))
+    return ReadDocuments(objects, in_order(found), tuple(chain(notes, warnings)))
+
+
+def writing_order(wanted: WantedObject) -> tuple[int, int]:
+    """Returns the place of an object among those that are written one after the other."""
+    if wanted.kind in _BEFORE_CONTAINERS and wanted.key.noun == "object":
+        return _STAGES["object"], _BEFORE_CONTAINERS.index(wanted.kind)
+    return (_STAGES[wanted.key.noun], 0) if wanted.key.noun != "object" else (len(_STAGES), 0)
 
 
 class WantedObjects:

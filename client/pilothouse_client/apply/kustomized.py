@@ -1,0 +1,46 @@
+"""`apply -k`: the output of kustomize, by the program of that name or by kubectl, which has it built in.
+
+The platform brings no kustomize of its own: overlays are the concern of the program that a team uses already. Lines of
+problems are those of its output.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+from pilothouse_client.commands.failures import CommandError
+
+_PROGRAMS = (("kustomize", "build"), ("kubectl", "kustomize"))
+_SECONDS = 120
+_MOST_BYTES = 64 * 1024 * 1024
+_WRONG_COMMAND_LINE = 2
+
+
+def kustomized(folder: str) -> io.BytesIO:
+    """Returns what kustomize makes of a folder.
+
+    Raises:
+        CommandError: there is no folder, no such program, or it fails.
+    """
+    if not Path(folder).is_dir():
+        raise CommandError(f"-k {folder}: there is no such folder", _WRONG_COMMAND_LINE)
+    found = ((shutil.which(name), verb) for name, verb in _PROGRAMS)
+    program = next(((path, verb) for path, verb in found if path), None)
+    if program is None:
+        raise CommandError(
+            "-k needs kustomize or kubectl in the PATH; install one, or apply the output of kustomize with -f -",
+            _WRONG_COMMAND_LINE,
+        )
+    try:
+        done = subprocess.run([*program, folder], capture_output=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"-k {folder}: kustomize did not end within {_SECONDS} seconds") from None
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip()
+        raise CommandError(f"-k {folder}: {why or 'kustomize failed'}")
+    if len(done.stdout) > _MOST_BYTES:
+        raise CommandError(f"-k {folder}: its output is longer than {_MOST_BYTES // 2**20} MiB")
+    return io.BytesIO(done.stdout)

@@ -1,0 +1,133 @@
+"""Documents of files as the server takes them, and the way back from its problems to file and line.
+
+The server knows a document by its number, and a field by its path. Here each number has the nodes of its document, so
+that a problem is shown where a person finds it. What is left out by request is taken out of the nodes, and the rest is
+sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_manifests.translator.convert import items_of
+from pilothouse_manifests.translator.json_documents import DocumentError, written
+from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, Node, SequenceNode
+from pilothouse_manifests.translator.problems import InputProblem, ProblemReach, Problems
+from pilothouse_manifests.translator.weights import ProblemWeight
+
+_STEP = re.compile(r"([^.\[\]]+)|\[([^\]]*)\]")
+_WEIGHTS = {
+    pb.PROBLEM_WEIGHT_HARMLESS: ProblemWeight.HARMLESS,
+    pb.PROBLEM_WEIGHT_BEHAVIOUR: ProblemWeight.BEHAVIOUR,
+    pb.PROBLEM_WEIGHT_SECURITY: ProblemWeight.SECURITY,
+}
+# Reasons of problems that the translator finds: their words need no reason.
+_TRANSLATORS = ("UNSUPPORTED", "INVALID_DOCUMENT", "MALFORMED_DOCUMENT")
+# Objects of the platform -> their kinds in Kubernetes.
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+
+
+def subject_of(kind: str, name: str) -> str:
+    """Returns the word for an object in the output: `container/web` for a Deployment, `ingress/web`."""
+    if kind in _WORKLOADS:
+        return f"container/{name}"
+    return f"{'volume' if kind == 'PersistentVolumeClaim' else kind.lower()}/{name}"
+
+
+class SentDocuments:
+    """The objects of some files; those of a List are documents of their own."""
+
+    def __init__(self, documents: Iterable[Document], problems: Problems) -> None:
+        self._roots: list[Node] = [item for each in documents for item in items_of(each, problems)]
+        self._texts: list[str] = []
+        for root in self._roots:
+            self._texts.append(self._text(root, problems))
+
+    def __len__(self) -> int:
+        return len(self._roots)
+
+    def messages(self) -> Iterator[pb.ApplicationDocument]:
+        """Yields the documents."""
+        for root, text in zip(self._roots, self._texts, strict=True):
+            yield pb.ApplicationDocument(json=text, source=str(root.place))
+
+    def problem_of(self, found: pb.ApplicationProblem) -> InputProblem:
+        """Returns a problem of the server with the place of its field."""
+        is_here = 0 <= found.document < len(self._roots)
+        place = self._place(self._roots[found.document], found.path) if is_here else InputPosition("", 0, 0)
+        kind = found.kind.lower() if found.reason in _TRANSLATORS else ""
+        subject = f"{kind}/{found.name}" if kind else subject_of(found.kind, found.name)
+        weight = _WEIGHTS.get(found.weight)
+        words = found.message if found.reason in _TRANSLATORS else f"{found.message} [{found.reason}]"
+        reach = ProblemReach.INVALID if weight is None else ProblemReach.FIELD
+        return InputProblem(place, subject, found.path, words, reach, weight=weight)
+
+    def leave_out(self, found: Iterable[pb.ApplicationProblem], problems: Problems) -> bool:
+        """Takes fields, or whole documents, out of what is sent; returns whether there was anything to take out."""
+        paths: dict[int, set[str]] = {}
+        for each in found:
+            paths.setdefault(each.document, set()).add(each.path)
+        kept: list[Node] = []
+        changed = False
+        for number, root in enumerate(self._roots):
+            rest: Node | None = root
+            for path in sorted(paths.get(number, ())):
+                rest = _without(rest, _steps(path)) if rest is not None and path else None
+            changed = changed or rest is not root
+            if rest is not None:
+                kept.append(rest)
+        self._roots = kept
+        self._texts = [self._text(root, problems) for root in kept]
+        return changed
+
+    @staticmethod
+    def _text(root: Node, problems: Problems) -> str:
+        try:
+            return written(root)
+        except DocumentError as error:
+            problems.add(InputProblem(root.place, "", "", error.words))
+            return ""
+
+    @staticmethod
+    def _place(root: Node, path: str) -> InputPosition:
+        """Returns where the field of a path stands, or the nearest part that there is."""
+        place, here = root.place, root
+        for step in _steps(path):
+            if isinstance(here, Mapping) and step in here.entries:
+                entry = here.entries[step]
+                place, here = entry.place, entry.value
+            elif isinstance(here, SequenceNode) and step.isdigit() and int(step) < len(here.items):
+                here = here.items[int(step)]
+                place = here.place
+            else:
+                break
+        return place
+
+
+def _steps(path: str) -> list[str]:
+    return [key or index for key, index in _STEP.findall(path)]
+
+
+def _without(node: Node, steps: list[str]) -> Node | None:
+    """Returns a node without the field that these steps lead to; None where they lead nowhere."""
+    first, *rest = steps
+    if isinstance(node, SequenceNode) and first.isdigit() and int(first) < len(node.items) and rest:
+        inner = _without(node.items[int(first)], rest)
+        if inner is None:
+            return None
+        items = [inner if number == int(first) else item for number, item in enumerate(node.items)]
+        return SequenceNode(node.place, tuple(items))
+    if not isinstance(node, Mapping) or first not in node.entries:
+        return None
+    entries = dict(node.entries)
+    if not rest:
+        del entries[first]
+        return Mapping(node.place, entries)
+    entry = entries[first]
+    inner = _without(entry.value, rest)
+    if inner is None:
+        return None
+    entries[first] = type(entry)(entry.place, inner)
+    return Mapping(node.place, entries)

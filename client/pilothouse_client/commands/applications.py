@@ -1,0 +1,287 @@
+"""`pilothouse applications`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client.commands import verbs
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Etag,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Watch,
+    Yes,
+    check_watch,
+    complete_application,
+    confirm,
+    enum_number,
+    namespace_or_all,
+    namespace_or_default,
+    with_status,
+)
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.terminal import plain, say
+from pilothouse_client.commands.values import enum_label, moment
+
+app = verbs.VerbGroup(no_args_is_help=True, help="Objects that change together, and go back together.")
+
+_Name = Annotated[
+    str,
+    verbs.Argument(help="Name of the application.", metavar="NAME", complete=complete_application),
+]
+_Replace = Annotated[
+    bool,
+    verbs.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
+]
+_DeleteClaims = Annotated[
+    bool, verbs.Option("--delete-claims", help="Delete its volumes, too, with their data.")
+]
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda found: found.namespace),
+    OutputColumn("NAME", lambda found: found.name),
+    OutputColumn("STATUS", lambda found: enum_label(found, "status")),
+    OutputColumn("REVISION", lambda found: found.revision),
+    OutputColumn("OBJECTS", lambda found: len(found.members)),
+    OutputColumn("REASON", lambda found: ": ".join(filter(None, (found.reason, found.message)))),
+    *AGE_COLUMNS,
+]
+_MEMBER_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("KIND", lambda member: member.kind),
+    OutputColumn("NAME", lambda member: member.name),
+    OutputColumn("STATUS", lambda member: enum_label(member, "status")),
+    OutputColumn("REASON", lambda member: ": ".join(filter(None, (member.reason, member.message)))),
+    OutputColumn("MODIFIED", lambda member: (member.modified_by or "yes") if member.modified else ""),
+]
+_REVISION_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("REVISION", lambda revision: revision.number),
+    OutputColumn("TIME", lambda revision: moment(revision.create_time)),
+    OutputColumn("BY", lambda revision: revision.created_by),
+    OutputColumn("ROLLBACK TO", lambda revision: revision.origin or ""),
+    OutputColumn("OPERATION", lambda revision: revision.operation_id, wide=True),
+]
+_CHANGE_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("KIND", lambda change: change.kind),
+    OutputColumn("NAME", lambda change: change.name),
+    OutputColumn("CHANGE", lambda change: enum_label(change, "action")),
+    OutputColumn("FIELDS", lambda change: "; ".join(_lines(change))),
+]
+
+
+def _lines(change: pb.ApplicationChange) -> list[str]:
+    from pilothouse_client.apply.application import difference_lines
+
+    return difference_lines(change)
+
+
+def _say_kept(words: str, kept: Iterable[str]) -> None:
+    if named := ", ".join(kept):
+        say(plain(f"{words}: {named}"), err=True)
+
+
+@app.command("list")
+def list_applications(
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    status: Annotated[str, verbs.Option("--status", help="Such as healthy.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    watch: Watch = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List applications, or watch them. Filter by name, status, reason, revision."""
+    where = namespace_or_all(namespace, all_namespaces)
+    number = pb.ApplicationStatus.ValueType(enum_number(pb.ApplicationStatus, status, "--status"))
+    with connect() as client:
+        if watch:
+            check_watch(filter_, order_by, limit, goes_with="--status")
+            with client.applications.watch(namespace=where, status=number) as changes:
+                show_changes(changes, COLUMNS, output)
+            return
+        found = client.applications.list(
+            namespace=where, filter=with_status(filter_, pb.ApplicationStatus, number), order_by=order_by
+        )
+        show_all(found, COLUMNS, output, limit)
+
+
+@app.command("get")
+def get(name: _Name, namespace: Namespace = "", output: Output = Format.TABLE) -> None:
+    """Show an application with its objects, and what other calls changed of them."""
+    with connect() as client:
+        found = client.applications.get(namespace=namespace_or_default(namespace), name=name)
+    show(found, COLUMNS, output)
+    if output.is_table and found.members:
+        say("")
+        show_all(found.members, _MEMBER_COLUMNS, output)
+
+
+@app.command("watch")
+def watch_applications(
+    name: Annotated[str, verbs.Argument(help="Only this one.", metavar="[NAME]")] = "",
+    namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Watch applications, as `list --watch`."""
+    where = namespace_or_all(namespace, all_namespaces)
+    with connect() as client, client.applications.watch(namespace=where, name=name) as changes:
+        show_changes(changes, COLUMNS, output)
+
+
+@app.command("pause")
+def pause(
+    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, output: Output = Format.TABLE
+) -> None:
+    """Pause all containers of an application."""
+    with connect() as client:
+        answer = client.applications.pause(
+            namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
+        )
+    show(answer.application, COLUMNS, output)
+
+
+@app.command("resume")
+def resume(
+    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, output: Output = Format.TABLE
+) -> None:
+    """Resume all paused containers of an application."""
+    with connect() as client:
+        answer = client.applications.resume(
+            namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
+        )
+    show(answer.application, COLUMNS, output)
+
+
+@app.command("revisions")
+def revisions(
+    name: _Name, namespace: Namespace = "", limit: Limit = 0, output: Output = Format.TABLE
+) -> None:
+    """List the revisions of an application, newest first."""
+    with connect() as client:
+        found = client.applications.list_revisions(namespace=namespace_or_default(namespace), name=name)
+        show_all(found, _REVISION_COLUMNS, output, limit)
+
+
+@app.command("diff")
+def diff(
+    name: _Name,
+    namespace: Namespace = "",
+    before: Annotated[
+        int, verbs.Option("--before", min=0, help="Revision; default the one before --after.")
+    ] = 0,
+    after: Annotated[int, verbs.Option("--after", min=0, help="Revision; default the newest.")] = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what differs between two revisions."""
+    with connect() as client:
+        found = client.applications.diff_revisions(
+            namespace=namespace_or_default(namespace), name=name, before=before, after=after
+        )
+    show_all(found.changes, _CHANGE_COLUMNS, output)
+    if output.is_table and not found.changes:
+        say(f"nothing differs between revisions {found.before} and {found.after}", err=True)
+
+
+@app.command("rollback")
+def rollback(
+    name: _Name,
+    namespace: Namespace = "",
+    revision: Annotated[
+        int,
+        verbs.Option(
+            "--revision", min=0, help="The revision to bring back; default the one before the newest."
+        ),
+    ] = 0,
+    rerun: Annotated[
+        bool, verbs.Option("--rerun", help="Start a new run of each Job whose values are brought back.")
+    ] = False,
+    replace: _Replace = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Bring back all objects of an earlier revision, as a new one, and print what changes and what does not."""
+    with connect() as client:
+        answer = client.applications.rollback(
+            namespace=namespace_or_default(namespace),
+            name=name,
+            revision=revision,
+            rerun_jobs=rerun,
+            replace=replace,
+            etag=etag,
+            validate_only=validate_only,
+        )
+    if not output.is_table:
+        show(answer, COLUMNS, output)
+        return
+    changed = [each for each in answer.changes if each.action != pb.CHANGE_ACTION_UNCHANGED]
+    show_all(changed, _CHANGE_COLUMNS, output)
+    for problem in answer.problems:
+        subject = "/".join(filter(None, (problem.kind, problem.name)))
+        say(plain(": ".join(filter(None, (subject, problem.path, problem.message)))), err=True)
+    for warning in answer.warnings:
+        say(plain(": ".join(filter(None, ("warning", warning.path, warning.message)))), err=True)
+    _say_kept("not brought back", answer.not_restored)
+    if answer.problems:
+        say(f"nothing was rolled back: {answer.problem_count} problems", err=True)
+        raise verbs.Exit(_REFUSED)
+    what = "would be" if validate_only else "is"
+    say(f"revision {answer.revision} of {name} {what} revision {answer.origin} again")
+
+
+_REFUSED = 3
+
+
+@app.command("export")
+def export(
+    name: _Name,
+    namespace: Namespace = "",
+    revision: Annotated[int, verbs.Option("--revision", min=0, help="Default the newest.")] = 0,
+) -> None:
+    """Print an application as Kubernetes YAML, without values of Secrets."""
+    import yaml
+
+    with connect() as client:
+        answer = client.applications.export(
+            namespace=namespace_or_default(namespace), name=name, revision=revision
+        )
+    for document in answer.documents:
+        text = yaml.safe_dump(json.loads(document.json), sort_keys=False, allow_unicode=True, width=100)
+        say(plain("---\n" + text.rstrip("\n")))
+    _say_kept("left out", answer.left_out)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    delete_claims: _DeleteClaims = False,
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Delete an application with its objects. Volumes stay, unless --delete-claims is given."""
+    where = namespace_or_default(namespace)
+    if not validate_only:
+        data = " with the data of its volumes" if delete_claims else ""
+        confirm(f"Delete the application {name} of {where} and all its objects{data}?", yes)
+    with connect() as client:
+        answer = client.applications.delete(
+            namespace=where, name=name, delete_claims=delete_claims, etag=etag, validate_only=validate_only
+        )
+    if output.is_table:
+        show_all(answer.changes, _CHANGE_COLUMNS, output)
+    else:
+        show(answer, COLUMNS, output)
+    _say_kept("volumes that stay", answer.kept_claims)
