@@ -88,7 +88,7 @@ async def test_a_service_whose_container_owns_it_becomes_ports_of_that_container
     wanted = await wanted_of(SERVICE.replace("port: 80", "port: 81"), present=PresentObjects((owner,)))
     (container,) = wanted.values()
     assert container.key == MemberKey("container", "web")
-    assert container.fields == {"ports"}
+    assert container.fields == frozenset({"ports"})
     assert [each.service_port for each in container.value.ports] == [81]
     assert container.value.image == owner.image
 
@@ -125,7 +125,7 @@ async def test_each_problem_names_document_path_and_weight() -> None:
         (each.document, each.kind, each.name, each.path, each.reason, each.weight) for each in read.problems
     ]
     assert found[0] == (1, "Deployment", "web", "spec.paused", "UNSUPPORTED", "behaviour")
-    assert (found[-1][0], found[-1][4]) == (3, "UNSUPPORTED")
+    assert (found[-1][0], found[-1][4]) == (3, "UNSUPPORTED_DOCUMENT")
     assert {each[0] for each in found} == {1, 2, 3}
     assert all(each.source.startswith("web.yaml:") for each in read.problems)
     assert [each.key.name for each in read.wanted] == ["settings", "web"]

@@ -23,8 +23,10 @@ _WEIGHTS = {
     pb.PROBLEM_WEIGHT_BEHAVIOUR: ProblemWeight.BEHAVIOUR,
     pb.PROBLEM_WEIGHT_SECURITY: ProblemWeight.SECURITY,
 }
+# The reason of a problem that leaves nothing of its document.
+_WHOLE = "UNSUPPORTED_DOCUMENT"
 # Reasons of problems that the translator finds: their words need no reason.
-_TRANSLATORS = ("UNSUPPORTED", "INVALID_DOCUMENT", "MALFORMED_DOCUMENT")
+_TRANSLATORS = ("UNSUPPORTED", _WHOLE, "INVALID_DOCUMENT", "MALFORMED_DOCUMENT")
 # Objects of the platform -> their kinds in Kubernetes.
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 
@@ -68,7 +70,7 @@ class SentDocuments:
         """Takes fields, or whole documents, out of what is sent; returns whether there was anything to take out."""
         paths: dict[int, set[str]] = {}
         for each in found:
-            paths.setdefault(each.document, set()).add(each.path)
+            paths.setdefault(each.document, set()).add("" if each.reason == _WHOLE else each.path)
         kept: list[Node] = []
         changed = False
         for number, root in enumerate(self._roots):

@@ -21,6 +21,7 @@ from pilothouse_manifests.translator.nodes import (
     Node,
     ScalarNode,
     SequenceNode,
+    float_value,
     integer_value,
 )
 
@@ -154,7 +155,7 @@ def _scalar(node: ScalarNode) -> str:
         case "integer":
             return str(integer_value(node.text))
         case "float":
-            number = float(node.text.replace("_", ""))
+            number = float_value(node.text)
             if not math.isfinite(number):
                 raise DocumentError("expected a number, found one that JSON does not have")
             return repr(number)

@@ -158,9 +158,14 @@ def plain(node: Node) -> Any:
         case "integer":
             return integer_value(node.text)
         case "float":
-            return float(node.text.replace("_", ""))
+            return float_value(node.text)
         case _:
             return node.text
+
+
+def float_value(text: str) -> float:
+    """The value of a scalar of kind `float`; `.inf` and `.nan`, which JSON does not have, are numbers, too."""
+    return float(re.sub(r"\.(?=[in])", "", text.replace("_", "").lower()))
 
 
 def integer_value(text: str) -> int:

@@ -20,7 +20,12 @@ import msgspec
 
 from pilothouse_manifests.carried import CARRIED, group_of
 from pilothouse_manifests.fields import Values
-from pilothouse_manifests.translator.attach import WantedContainer, attach, in_order_of_services, owned_services
+from pilothouse_manifests.translator.attach import (
+    WantedContainer,
+    attach,
+    in_order_of_services,
+    owned_services,
+)
 from pilothouse_manifests.translator.convert import ManifestConversion
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.externals import SourceName, mark_external, sources_elsewhere
@@ -49,7 +54,13 @@ from pilothouse_server.values.resources import ObjectWarning
 # The reason of a warning about something that is left out without a loss.
 LEFT_OUT: Final = "LEFT_OUT"
 _EXISTING_CLAIM: Final = "EXISTING_CLAIM"
-_UNSUPPORTED, _INVALID, _MALFORMED = "UNSUPPORTED", "INVALID_DOCUMENT", "MALFORMED_DOCUMENT"
+_MALFORMED: Final = "MALFORMED_DOCUMENT"
+# What a caller who goes on leaves out: the field, or the whole document.
+_REASONS: Final[Mapping[ProblemReach, str]] = {
+    ProblemReach.FIELD: "UNSUPPORTED",
+    ProblemReach.DOCUMENT: "UNSUPPORTED_DOCUMENT",
+    ProblemReach.INVALID: "INVALID_DOCUMENT",
+}
 _CORE: Final = "v1"
 _VERSION_OF: Final[Mapping[str, str]] = {
     each.kind: "batch/v1" if each.kind in ("Job", "CronJob") else "apps/v1" for each in WORKLOADS.values()
@@ -226,10 +237,9 @@ def problem_of(found: InputProblem) -> ApplicationProblem:
     weight: ProblemWeight = "unspecified"
     if found.weight is not None:
         weight = msgspec.convert(found.weight.word, ProblemWeight)
-    reason = _UNSUPPORTED if found.reach is not ProblemReach.INVALID else _INVALID
     return ApplicationProblem(
         document=found.place.line - 1,
-        reason=reason if found.subject else _MALFORMED,
+        reason=_REASONS[found.reach] if found.subject else _MALFORMED,
         message=found.message,
         kind=_KINDS.get(kind, kind),
         name=name,
