@@ -1,4 +1,4 @@
-"""`pilothouse apply --application`: the files become the desired state of one application, in one transaction.
+"""`pilothouse apply`: the files become desired state in one transaction, of an application if one is named.
 
 The server translates, compares and writes. A trial comes first, so that every problem is shown with its file and line
 before anything is changed, and the cluster's warnings are seen; nothing of the comparison is done here.
@@ -6,9 +6,13 @@ before anything is changed, and the cluster's warnings are seen; nothing of the 
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import IO
+
+import yaml
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.container.v1 import container_pb2
@@ -18,12 +22,18 @@ from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.literals import literals
+from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.nodes import plain
 from pilothouse_manifests.translator.problems import InputProblem, Problems, counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 # So often documents are sent without what may be left out: a part may be refused only after another one.
 _ROUNDS = 5
 _PAGE_SIZE = 1000
+# Documents that may be a part of a container instead of objects of their own.
+_OF_CONTAINERS = ("Service", "ServiceAccount")
 WORDS = {
     pb.CHANGE_ACTION_CREATE: "created",
     pb.CHANGE_ACTION_UPDATE: "updated",
@@ -58,12 +68,14 @@ def apply_application(
     if problems.all:
         refuse(problems, None, complain)
         return ApplyResult.REFUSED
+    local = convert(sent.documents, request.namespace, Problems())
     trial, left_out = _tried(client, options, request, sent, problems)
     for warning in trial.warnings:
         words = f"{warning.path}: {warning.message}" if warning.path else warning.message
         complain(f"warning: {words}")
+    _warn_of_literals(local, trial.changes, complain)
     if request.validate_only:
-        _say_changes(trial.changes, say, " (dry run)", in_detail=True)
+        _say_changes(trial.changes, sent, say, dry_run=True)
     if problems.refused(options.skip):
         refuse(problems, options.skip, complain)
         return ApplyResult.REFUSED
@@ -72,7 +84,7 @@ def apply_application(
     done = trial
     if not request.validate_only:
         done = client.applications.apply.send(_with_documents(request, sent, validate_only=False))
-        _say_changes(done.changes, say)
+        _say_changes(done.changes, sent, say)
     running = True
     if options.wait and not request.validate_only:
         running = _wait(client, options, request.namespace, done.changes, say, complain)
@@ -80,6 +92,24 @@ def apply_application(
     if not running:
         return ApplyResult.NOT_RUNNING
     return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
+
+
+def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange], complain: Say) -> None:
+    """Writes a line for each value in the clear that a change sets."""
+    by_name = {each.name: each for each in changes if subject_of(each.kind, "") == "container/"}
+    for workload in manifest.workloads:
+        change = by_name.get(workload.name)
+        if change is None or change.action == pb.CHANGE_ACTION_UNCHANGED:
+            continue
+        changed = {re.split(r"[.\[]", each.path)[0] for each in change.fields}
+        for field, name in literals(workload.values):
+            if change.action == pb.CHANGE_ACTION_CREATE or field in changed:
+                # Headers of probes and hooks cannot come from a Secret.
+                advice = "" if name.startswith("header ") else ": put it into a Secret"
+                complain(
+                    f"warning: {workload.place}: container/{workload.name}: {name} is plain text and visible to all "
+                    f"who may see the container{advice}"
+                )
 
 
 def _tried(
@@ -122,29 +152,75 @@ def _with_documents(
 
 
 def _say_changes(
-    changes: Iterable[pb.ApplicationChange], say: Say, suffix: str = "", *, in_detail: bool = False
+    changes: Iterable[pb.ApplicationChange], sent: SentDocuments, say: Say, *, dry_run: bool = False
 ) -> None:
+    shown = set()
     for change in changes:
-        say(f"{subject_of(change.kind, change.name)} {WORDS[change.action]}{suffix}")
-        if in_detail:
-            for line in difference_lines(change):
-                say(f"  {line}")
+        shown.add((change.kind, change.name))
+        if dry_run and change.action != pb.CHANGE_ACTION_UNCHANGED:
+            say(difference(change, sent))
+        say(_line(change) + (" (dry run)" if dry_run else ""))
+    for kind, name in sent.names:
+        if kind in _OF_CONTAINERS and (kind, name) not in shown:
+            say(f"{subject_of(kind, name)} is a part of its container")
+
+
+def _line(change: pb.ApplicationChange) -> str:
+    """Returns the result for an object. A Job's run is as it was made, so that a change waits for the next one."""
+    subject = subject_of(change.kind, change.name)
+    if change.action == pb.CHANGE_ACTION_REPLACE:
+        return f"{subject} replaced: a new StatefulSet around its pods and claims"
+    more = ""
+    if change.kind == "Job" and change.action == pb.CHANGE_ACTION_UPDATE and _changes_runs(change):
+        more = f": starts no run by itself; `pilothouse containers run {change.name}` does"
+    return f"{subject} {WORDS[change.action]}{more}"
+
+
+def _changes_runs(change: pb.ApplicationChange) -> bool:
+    return any(not each.path.startswith(("labels", "annotations")) for each in change.fields)
+
+
+def difference(change: pb.ApplicationChange, sent: SentDocuments) -> str:
+    """Returns how an object differs from the server's: the fields, or the document of one that is created."""
+    subject = subject_of(change.kind, change.name)
+    document = sent.find(change.kind, change.name)
+    after = f"{subject} ({document.place})" if document is not None else subject
+    if change.action == pb.CHANGE_ACTION_PRUNE:
+        return f"--- {subject} (server)\n+++ /dev/null"
+    if change.action == pb.CHANGE_ACTION_CREATE:
+        lines = ["--- /dev/null", f"+++ {after}"]
+        if document is not None and change.kind != "Secret":
+            text = yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=100)
+            lines += [f"+{line}" for line in text.splitlines()]
+        return "\n".join(lines)
+    return "\n".join([f"--- {subject} (server)", f"+++ {after}", *difference_lines(change)])
 
 
 def difference_lines(change: pb.ApplicationChange) -> list[str]:
-    """Returns a line for each field that changes, and for each that another call changed before."""
+    """Returns the lines for the fields that change, and for those that other calls changed before."""
     found = []
     for field in change.fields:
-        values = "(a secret value)" if field.masked else f"{_value(field.before)} -> {_value(field.after)}"
-        found.append(f"{field.path}: {values}")
+        if field.masked:
+            found.append(f"~{field.path}: (a secret value)")
+            continue
+        found += [f"-{field.path}: {value_of(field.before)}"] if field.before else []
+        found += [f"+{field.path}: {value_of(field.after)}"] if field.after else []
     for field in change.modified_fields:
-        now = "a secret value" if field.masked else _value(field.after)
-        found.append(f"changed by another call, {field.path}: now {now}")
+        now = "(a secret value)" if field.masked else value_of(field.after)
+        found.append(f"!{field.path}: {now} now, by another call")
     return found
 
 
-def _value(text: str) -> str:
-    return text or "none"
+def value_of(text: str) -> str:
+    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    if not text:
+        return "none"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # A long one, which the server has cut.
+        return text
+    return value if isinstance(value, str) and value else text
 
 
 def _wait(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_manifests.translator.convert import items_of
 from pilothouse_manifests.translator.json_documents import DocumentError, written
-from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, Node, SequenceNode
+from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, Node, SequenceNode, plain
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach, Problems
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -43,17 +43,30 @@ class SentDocuments:
 
     def __init__(self, documents: Iterable[Document], problems: Problems) -> None:
         self._roots: list[Node] = [item for each in documents for item in items_of(each, problems)]
-        self._texts: list[str] = []
-        for root in self._roots:
-            self._texts.append(self._text(root, problems))
+        self._texts = [self._text(root, problems) for root in self._roots]
+        self._by_name = {_name_of(root): root for root in self._roots}
 
     def __len__(self) -> int:
         return len(self._roots)
+
+    @property
+    def names(self) -> Iterable[tuple[str, str]]:
+        """Kind and name of each document."""
+        return self._by_name
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents, with their places."""
+        return [Document(root.place, root) for root in self._roots]
 
     def messages(self) -> Iterator[pb.ApplicationDocument]:
         """Yields the documents."""
         for root, text in zip(self._roots, self._texts, strict=True):
             yield pb.ApplicationDocument(json=text, source=str(root.place))
+
+    def find(self, kind: str, name: str) -> Node | None:
+        """Returns the document of an object; None for one that pods imply."""
+        return self._by_name.get((kind, name))
 
     def problem_of(self, found: pb.ApplicationProblem) -> InputProblem:
         """Returns a problem of the server with the place of its field."""
@@ -106,6 +119,13 @@ class SentDocuments:
             else:
                 break
         return place
+
+
+def _name_of(root: Node) -> tuple[str, str]:
+    document = plain(root)
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return str(document.get("kind", "")), str(name or "")
 
 
 def _steps(path: str) -> list[str]:

@@ -78,9 +78,14 @@ _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
 
 
 def _lines(change: pb.ApplicationChange) -> list[str]:
-    from pilothouse_client.apply.application import difference_lines
+    from pilothouse_client.apply.application import value_of
 
-    return difference_lines(change)
+    found = []
+    for field in change.fields:
+        values = "secret" if field.masked else f"{value_of(field.before)} -> {value_of(field.after)}"
+        found.append(f"{field.path} {values}")
+    found += [f"{field.path} changed by another call" for field in change.modified_fields]
+    return found
 
 
 def _say_kept(words: str, kept: Iterable[str]) -> None:
