@@ -18,6 +18,9 @@ import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
+from pilothouse_server.applications.noun import applications_noun
+from pilothouse_server.applications.rights import NounRights
+from pilothouse_server.applications.tables import APPLICATION_TABLES
 from pilothouse_server.audit import kept_heads
 from pilothouse_server.audit.kept_heads import KeptHeads
 from pilothouse_server.audit.log_identity import LogIdentity
@@ -29,7 +32,6 @@ from pilothouse_server.audit.sinks.service import SinkRules
 from pilothouse_server.audit.sinks.tables import SINK_TABLES
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.witnesses import Witnessing
-from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
@@ -37,9 +39,7 @@ from pilothouse_server.clusters.tables import CLUSTER_TABLES
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.config.tables import CONFIG_TABLES
-from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.drift_rules import DriftRules
-from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.quota import quota_usage
 from pilothouse_server.containers.service_events import write_owned_services
@@ -53,7 +53,6 @@ from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.flowcontrol.reservation import before_cluster
 from pilothouse_server.gateway.server import HttpGateway
-from pilothouse_server.guard.model import Keys
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.authenticator.certificate_authenticator import (
@@ -79,17 +78,14 @@ from pilothouse_server.metrics.operations import DatabaseGauges, UsageStore
 from pilothouse_server.metrics.tables import METRICS_TABLES
 from pilothouse_server.metrics.usage_stream import UsageStream
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.guarded import Guarded, Labelling
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.noun import namespaces_noun
 from pilothouse_server.namespaces.tables import NAMESPACE_TABLES
 from pilothouse_server.network.noun import network_noun
-from pilothouse_server.network.operations import ServiceRights
 from pilothouse_server.network.operations import count as count_services
 from pilothouse_server.network.tables import NETWORK_TABLES
 from pilothouse_server.objects.noun import objects_noun
-from pilothouse_server.objects.operations import ObjectRights
 from pilothouse_server.objects.tables import OBJECT_TABLES
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
@@ -119,7 +115,6 @@ from pilothouse_server.settings.model import (
     Settings,
     SettingsError,
     address_refused,
-    allowed_hosts,
     header_names,
     outbound_networks,
     trusted_peers,
@@ -157,6 +152,7 @@ _CLUSTER_CONNECTIONS = 128
 
 # Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
+    APPLICATION_TABLES,
     OBJECT_TABLES,
     CONTAINER_TABLES,
     NETWORK_TABLES,
@@ -244,6 +240,7 @@ class Application:
             ),
             reach=self._reach,
         )
+        self._rights = NounRights(settings, self.envelopes)
         self.clusters = ClusterClients(self.cluster_access.connect)
         self.cluster_access.known_away = self.clusters.away
         drift_rules = DriftRules(
@@ -256,8 +253,8 @@ class Application:
             "config_map": ConfigReconciler("config_map", self.envelopes),
             "secret": ConfigReconciler("secret", self.envelopes),
             "volume": VolumeReconciler(),
-            "service": ServiceReconciler(self._service_rights(lambda _: False), drift_rules),
-            "object": ObjectReconciler(self._object_rights(lambda _: False), drift_rules),
+            "service": ServiceReconciler(self._rights.services(lambda _: False), drift_rules),
+            "object": ObjectReconciler(self._rights.objects(lambda _: False), drift_rules),
         }
         self.reconciler = Reconciler(
             self.store,
@@ -492,18 +489,18 @@ class Application:
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """The nouns with their dependencies, in the order in which a namespace's contents are deleted."""
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
-        keys = self._keys_of_objects()
-        objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
+        keys, objects = self._rights.keys, self._rights.guarded
         in_namespaces = [
+            applications_noun(
+                watches, page_key, connect, self._rights, self._keys.derive("application-documents")
+            ),
             objects_noun(watches, page_key, connect, ObjectImportHandler(connect), keys, objects, self.store),
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
             ),
             network_noun(watches, page_key, connect, ServiceImportHandler(connect), keys, objects),
-            storage_noun(watches, page_key, connect, Mounter(keys), objects),
-            config_noun(
-                watches, page_key, connect, self.envelopes, SEALED, ConfigReaders(keys.guarded), objects
-            ),
+            storage_noun(watches, page_key, connect, self._rights.mounter, objects),
+            config_noun(watches, page_key, connect, self.envelopes, SEALED, self._rights.readers, objects),
         ]
         contents = Contents(
             nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],
@@ -516,8 +513,8 @@ class Application:
                 page_key,
                 self.cluster_access,
                 contents,
-                self._guarded(),
-                OrphanImports(connect, self.envelopes, keys, self._service_rights),
+                self._rights.namespaces,
+                OrphanImports(connect, self.envelopes, keys, self._rights.services),
             ),
             audit_noun(
                 watches,
@@ -528,32 +525,6 @@ class Application:
             ),
             metrics_noun(self.store, self.settings, self.usage, self.usage_stream, page_key),
         ]
-
-    def _service_rights(self, may: May) -> ServiceRights:
-        """The rights of a caller with such permissions; ADOPT has those of one without any beyond the method's."""
-        guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
-        return ServiceRights(Labelling(guarded, may), self._keys_of_objects())
-
-    def _object_rights(self, may: May) -> ObjectRights:
-        """The same over carried objects."""
-        guarded = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
-        return ObjectRights(Labelling(guarded, may), self._keys_of_objects())
-
-    def _keys_of_objects(self) -> Keys:
-        """The keys of annotations and labels that the guard goes by."""
-        return Keys(
-            KeyPatterns(self.settings.service_annotations),
-            KeyPatterns(self.settings.guarded_pod_keys, guarding=True),
-        )
-
-    def _guarded(self) -> Guarded:
-        """The parts of a namespace that its own administrators may not change."""
-        settings = self.settings
-        return Guarded(
-            KeyPatterns(settings.guarded_namespace_keys, guarding=True),
-            settings.namespace_pod_security,
-            allowed_hosts(settings.namespace_allowed_hosts),
-        )
 
     def _backups(self) -> list[Periodic]:
         """The backups that are made on schedule, if any are."""

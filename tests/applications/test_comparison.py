@@ -1,4 +1,4 @@
-"""What was applied and read back compares unchanged; a difference names its fields, and masks what is secret."""
+"""An object that was applied and read back compares unchanged; a difference names its fields, and masks secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def values_of(asked: Any) -> dict[str, bytes] | None:
 
 
 async def again(text: str) -> list[ComparedObject]:
-    """A text compared with what the first apply of it stores."""
+    """A text compared with the objects that the first apply of it stores."""
     wanted = await wanted_of(text)
     return [compared(each, stored(each), values=values_of(each.value)) for each in wanted.values()]
 

@@ -22,8 +22,8 @@ from pilothouse_server.config.model import Secret
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.containers import rules
 from pilothouse_server.containers.model import Container
-from pilothouse_server.storage import rules as volume_rules
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.rules import checked as checked_volume
 
 NAMESPACE = "cafe"
 NOTHING = PresentObjects()
@@ -71,7 +71,7 @@ def stored(wanted: WantedObject) -> Any:
         case Container() as container:
             return rules.checked(rules.with_pod_labels(container))
         case Volume() as volume:
-            return volume_rules.checked(volume)
+            return checked_volume(volume)
         case Asked() as asked:
             return stored_secret(asked)
         case other:

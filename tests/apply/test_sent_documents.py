@@ -26,7 +26,13 @@ def problem(
     document: int, path: str, reason: str = "UNSUPPORTED", weight: pb.ProblemWeight.ValueType = _NONE
 ) -> pb.ApplicationProblem:
     return pb.ApplicationProblem(
-        document=document, path=path, kind="Deployment", name="web", reason=reason, message="no", weight=weight
+        document=document,
+        path=path,
+        kind="Deployment",
+        name="web",
+        reason=reason,
+        message="no",
+        weight=weight,
     )
 
 

@@ -108,6 +108,13 @@ _PER_TENANT: dict[str, str] = {
         VALUES ('settings', $1, 'settings', jsonb_build_object('tenant', $2))""",
     "secrets": """INSERT INTO secrets (name, namespace_id, kubernetes_name, data, ciphertext, data_key, key_id)
         VALUES ('password-' || $2, $1, 'password', '{"password": {"size_bytes": 8}}', '\\x01', '\\x02', 'key-1')""",
+    "applications": """INSERT INTO applications (id, name, namespace_id, created_by)
+        VALUES ($1, 'shop-' || $2, $1, 10 + $1)""",
+    "application_members": """INSERT INTO application_members
+        (application_id, namespace_id, resource_type, name, api_version, kind, generation)
+        VALUES ($1, $1, 'container', 'web-' || $2, 'apps/v1', 'Deployment', 1)""",
+    "application_documents": """INSERT INTO application_documents (application_id, namespace_id, digest, document)
+        VALUES ($1, $1, $2, '{}')""",
     "rendered_messages": """INSERT INTO rendered_messages
         (resource_type, resource_id, namespace_id, row_version, format, message)
         VALUES ('container', $1, $1, 1, 1, '\\x01')""",

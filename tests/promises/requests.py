@@ -67,6 +67,17 @@ def secret(name: str) -> Fields:
     return {"name": name, "data": {"key": "dmFsdWU="}}
 
 
+def application(name: str, **data: str) -> Fields:
+    """An application as one is applied: a config map of its name."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-settings"},
+        "data": data,
+    }
+    return {"name": name, "documents": [{"json": json.dumps(document)}]}
+
+
 def role(name: str) -> Fields:
     """A role as one is made."""
     return {"name": name, "displayName": "Some role", "permissions": ["container.get"]}
@@ -226,6 +237,13 @@ _CONFIG: dict[str, Fields] = {
     **_in_namespace("ListConfigMaps", "ListSecrets", "WatchConfigs"),
     **_nothing("RotateKeys"),
 }
+_APPLICATIONS: dict[str, Fields] = {
+    "ApplyApplication": {"namespace": OWN, **application(target("ApplyApplication"))},
+    **_on_target("DeleteApplication", "PauseApplication", "ResumeApplication", "RollbackApplication"),
+    **_of_web("GetApplication", "ListRevisions", "GetRevision", "ExportApplication"),
+    "DiffRevisions": {"namespace": OWN, "name": target("RollbackApplication")},
+    **_in_namespace("ListApplications", "WatchApplications"),
+}
 _AUDIT: dict[str, Fields] = {
     # Filled in by the world with an operation of its own.
     "GetOperation": {"operationId": ""},
@@ -258,6 +276,7 @@ REQUESTS: dict[str, Fields] = {
     **_OBJECTS,
     **_STORAGE,
     **_CONFIG,
+    **_APPLICATIONS,
     **_AUDIT,
     **_METRICS,
 }

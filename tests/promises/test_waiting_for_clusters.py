@@ -27,7 +27,11 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
 # Methods with a dry run that needs no cluster.
-_ASKS_NOBODY = {"DeregisterCluster", "ResolveOrphans"}
+_ASKS_NOBODY = {
+    "DeregisterCluster",
+    "ResolveOrphans",
+    *(f"{verb}Application" for verb in ("Delete", "Pause", "Resume")),
+}
 # Methods that ask a cluster, in addition to all with `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},

@@ -253,6 +253,7 @@ async def furnish(world: World, *namespaces: str) -> None:
                     fields["mountPath"] = "/elsewhere"
                 await world.must(before, {**REQUESTS[before], **fields})
         await _make_ended_job(world, namespace)
+        await _make_applications(world, namespace)
     for namespace in namespaces:
         account = {"namespace": namespace, "serviceAccount": {"name": target("DeleteServiceAccount")}}
         await world.must("CreateServiceAccount", account)
@@ -282,6 +283,18 @@ async def furnish(world: World, *namespaces: str) -> None:
             "SELECT operation_id FROM operation_logs WHERE resource_name = $1 ORDER BY sequence LIMIT 1", OWN
         )
     world.fields["GetOperation"] = {"operationId": str(operation)}
+
+
+async def _make_applications(world: World, namespace: str) -> None:
+    """Applies the applications that calls are tried on; one of them twice, so that it can be rolled back."""
+    if not any(rule.name == "ApplyApplication" for rule in world.rules.values()):
+        return
+    targets = (target(f"{verb}Application") for verb in ("Delete", "Pause", "Resume", "Rollback"))
+    for name in ("web", *targets):
+        fields = {"namespace": namespace, **requests.application(name, level="info")}
+        await world.must("ApplyApplication", fields)
+    changed = requests.application(target("RollbackApplication"), level="debug")
+    await world.must("ApplyApplication", {"namespace": namespace, **changed})
 
 
 async def _make_ended_job(world: World, namespace: str) -> None:

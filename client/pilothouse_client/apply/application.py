@@ -119,7 +119,7 @@ def _tried(
     sent: SentDocuments,
     problems: Problems,
 ) -> tuple[pb.ApplyApplicationResponse, tuple[InputProblem, ...]]:
-    """Returns the trial of all that is not left out, and what is; problems of the trial are added."""
+    """Returns the trial of all that is not left out, and the rest; problems of the trial are added."""
     left_out = Problems()
     for attempts_left in reversed(range(_ROUNDS)):
         trial = client.applications.apply.send(_with_documents(request, sent, validate_only=True))

@@ -1,4 +1,4 @@
-"""What an `apply` is asked for, how it ends, and what it says of an input that it refuses."""
+"""The options of an `apply`, how it ends, and its messages about an input that it refuses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Documents of files as the server takes them, and the way back from its problems to file and line.
 
 The server knows a document by its number, and a field by its path. Here each number has the nodes of its document, so
-that a problem is shown where a person finds it. What is left out by request is taken out of the nodes, and the rest is
-sent.
+that a problem is shown where a person finds it. Fields that are left out by request are taken out of the
+nodes, and the rest is sent.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SentDocuments:
         return InputProblem(place, subject, found.path, words, reach, weight=weight)
 
     def leave_out(self, found: Iterable[pb.ApplicationProblem], problems: Problems) -> bool:
-        """Takes fields, or whole documents, out of what is sent; returns whether there was anything to take out."""
+        """Takes fields or whole documents out of the sent ones; returns whether there was anything to take out."""
         paths: dict[int, set[str]] = {}
         for each in found:
             paths.setdefault(each.document, set()).add("" if each.reason == _WHOLE else each.path)

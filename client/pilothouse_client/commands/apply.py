@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.apply.application import apply_application
-from pilothouse_client.apply.kustomized import kustomized
 from pilothouse_client.apply.outcome import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options
 from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.kustomized import kustomized
 from pilothouse_client.commands.options import (
     Namespace,
     StableSeconds,

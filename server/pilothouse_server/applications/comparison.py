@@ -28,19 +28,19 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import OPAQUE, ConfigMap, Secret
 from pilothouse_server.config.operations.rules import merged as merged_values
 from pilothouse_server.config.operations.secrets import Asked
-from pilothouse_server.containers import rules as container_rules
 from pilothouse_server.containers.model import Container, ContainerSpec
+from pilothouse_server.containers.rules import checked as checked_container
 from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workload_settings import CronJobSettings
 from pilothouse_server.containers.workloads import WORKLOADS, workload_type
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, invalid
-from pilothouse_server.network import rules as service_rules
 from pilothouse_server.network.model import Service
+from pilothouse_server.network.rules import checked as checked_service
 from pilothouse_server.objects import documents
 from pilothouse_server.objects.model import CarriedObject
 from pilothouse_server.rpc.credential_names import reads_like_a_credential
-from pilothouse_server.storage import rules as volume_rules
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.rules import checked as checked_volume
 from pilothouse_server.values.document_paths import selected
 from pilothouse_server.values.field_differences import changed_values
 
@@ -74,7 +74,7 @@ Merge = Callable[[Any], Any]
 
 
 class ComparedObject(msgspec.Struct, frozen=True):
-    """An object, what an apply does with it, and how.
+    """An object, the effect of an apply on it, and how it is written.
 
     `changed`: names of the fields that an update writes. `problems`: why the apply is refused. `merge`: returns the
     stored object with these fields of the document; of a secret `asked` has them. Both are None unless it is updated.
@@ -114,7 +114,7 @@ def compared(
     values: Mapping[str, bytes] | None = None,
     secret_paths: Collection[tuple[str, ...]] = (),
 ) -> ComparedObject:
-    """Returns what an apply does with an object; `stored` is that of the namespace, None if there is none.
+    """Returns the effect of an apply on an object; `stored` is that of the namespace, None if there is none.
 
     `replace`: settings that are immutable on the cluster may change. `values`: those of a stored secret.
     `secret_paths`: fields of a carried object that nobody is shown.
@@ -147,7 +147,7 @@ def _container(wanted: WantedObject, value: Container, stored: Container, *, rep
     merge = replacing(
         lambda before: _merged_container(before, value, names), replace=True, scales="replicas" in names
     )
-    after = container_rules.checked(merge(stored))
+    after = checked_container(merge(stored))
     changed = forms.changed_container_fields(stored, after, names)
     if not changed:
         return ComparedObject(wanted, "unchanged")
@@ -205,7 +205,7 @@ def _refuse_fixed(value: Container, stored: Container) -> None:
 
 def _service(wanted: WantedObject, value: Service, stored: Service) -> ComparedObject:
     value = _with_node_ports(value, stored)
-    after = service_rules.checked(value)
+    after = checked_service(value)
     changed = forms.changed_service_fields(stored, after)
     if not changed:
         return ComparedObject(wanted, "unchanged")
@@ -245,7 +245,7 @@ def _volume(wanted: WantedObject, value: Volume, stored: Volume) -> ComparedObje
     def merge(before: Volume) -> Volume:
         return msgspec.structs.replace(before, **{name: getattr(value, name) for name in names})
 
-    after = volume_rules.checked(merge(stored))
+    after = checked_volume(merge(stored))
     changed = frozenset(name for name in names if getattr(stored, name) != getattr(after, name))
     if not changed:
         return ComparedObject(wanted, "unchanged")

@@ -1,11 +1,11 @@
 """From documents to the objects that they ask for, by the translator that the command and the imports use.
 
-    translated   JSON texts → the manifest: what each document says, without a look at the namespace
-    settled      the manifest and what the namespace has → objects in the form of their nouns
+    translated   JSON texts → the manifest: each document by itself, without a look at the namespace
+    settled      the manifest and the objects of the namespace → objects in the form of their nouns
 
-Between the two the caller reads what `TranslatedDocuments` names: containers that own Services, volumes of claims, and
-config maps and secrets that documents refer to. All faults are found, and each is a problem with its document and path.
-No problem repeats a value of a document. Both parts yield to the event loop.
+Between the two the caller reads the objects that `TranslatedDocuments` names: containers that own Services, volumes of
+claims, and config maps and secrets that documents refer to. All faults are found, and each is a problem with its
+document and path. No problem repeats a value of a document. Both parts yield to the event loop.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from pilothouse_server.values.resources import ObjectWarning
 LEFT_OUT: Final = "LEFT_OUT"
 _EXISTING_CLAIM: Final = "EXISTING_CLAIM"
 _MALFORMED: Final = "MALFORMED_DOCUMENT"
-# What a caller who goes on leaves out: the field, or the whole document.
+# The part that a caller leaves out to continue: the field, or the whole document.
 _REASONS: Final[Mapping[ProblemReach, str]] = {
     ProblemReach.FIELD: "UNSUPPORTED",
     ProblemReach.DOCUMENT: "UNSUPPORTED_DOCUMENT",
@@ -108,7 +108,7 @@ class TranslatedDocuments:
 
 
 class PresentObjects(msgspec.Struct, frozen=True):
-    """What a namespace has, as far as documents are understood by it.
+    """The objects of a namespace by which documents are understood.
 
     `containers`: those with the documents' names, or all; `volumes`: names of volumes by those of their claims on the
     cluster; `sources`: those of `TranslatedDocuments.sources` that are there. `external_sources`: the namespace's.
@@ -234,7 +234,7 @@ def problem_of(found: InputProblem) -> ApplicationProblem:
     """Returns a problem of the translator. That of a Secret names no key, because a caller may confuse the two."""
     kind, _, name = found.subject.partition("/")
     path = found.path.partition("[")[0] if kind == "secret" else found.path
-    weight: ProblemWeight = "unspecified"
+    weight: ProblemWeight | None = None
     if found.weight is not None:
         weight = msgspec.convert(found.weight.word, ProblemWeight)
     return ApplicationProblem(

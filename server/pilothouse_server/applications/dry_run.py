@@ -49,7 +49,7 @@ class TriedObject(msgspec.Struct, frozen=True):
 
 
 class ClusterTrial(msgspec.Struct, frozen=True):
-    """What a cluster says of objects, in their order."""
+    """The remarks of a cluster on objects, in their order."""
 
     problems: tuple[ApplicationProblem, ...] = ()
     warnings: tuple[ObjectWarning, ...] = ()
@@ -93,7 +93,7 @@ class _Trials:
         self._discovery = discovery
 
     async def of(self, tried: TriedObject) -> ClusterTrial:
-        """Returns what the cluster says of an object."""
+        """Returns the remarks of the cluster on an object."""
         try:
             warnings = await self._checked(tried)
         except Unavailable as error:

@@ -87,6 +87,11 @@ class AuditOperation(msgspec.Struct, frozen=True):
         return str(self.metadata.get("trace_id", ""))
 
     @property
+    def parent_operation_id(self) -> str:
+        """The operation that it is a part of; '' for a call."""
+        return str(self.metadata.get("parent_operation_id", ""))
+
+    @property
     def granting_role(self) -> str:
         """The role by which the caller was let in; '' where none was needed."""
         return str(self._grant.get("role", ""))

@@ -75,6 +75,7 @@ _FILTERS = {
     "grant_id": FilterField(_LOG.metadata["grant"]["id"].astext.cast(BigInteger), FilterKind.INTEGER),
     "resource_uid": FilterField(_LOG.metadata["resource_uid"].astext),
     "trace_id": FilterField(_LOG.metadata["trace_id"].astext),
+    "parent_operation_id": FilterField(_LOG.metadata["parent_operation_id"].astext),
     "granting_role": FilterField(_LOG.metadata["grant"]["role"].astext),
     "validate_only": FilterField(
         func.coalesce(_LOG.metadata["validate_only"].astext == "true", false()), FilterKind.BOOLEAN

@@ -33,6 +33,7 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 list_page = repository.list_services
 get_many = repository.get_many
 find_cached = repository.find_cached
+stream = repository.stream_services
 stream_ready = repository.stream_ready
 count = repository.count
 has_service_changes = repository.has_service_changes

@@ -28,6 +28,7 @@ BLOCKING_BUDGET = "BLOCKING_BUDGET"
 
 list_page = repository.list_objects
 get_many = repository.get_many
+stream = repository.stream_objects
 stream_ready = repository.stream_ready
 rests_of = repository.rests_of
 

@@ -7,13 +7,13 @@ stop the server's start. Add a new word here; it needs no migration.
 from __future__ import annotations
 
 ACTIONS = frozenset({
-    "attach", "authenticate", "check", "create", "delete", "deregister", "detach", "exec", "explain", "export", "get",
-    "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause", "purge", "query",
-    "reconcile", "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback",
+    "apply", "attach", "authenticate", "check", "create", "delete", "deregister", "detach", "exec", "explain", "export",
+    "get", "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause", "purge",
+    "query", "reconcile", "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback",
     "rotate", "run", "scale", "seal", "start", "stop", "stream", "update", "verify", "watch",
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
-    "api_key", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
+    "api_key", "application", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
     "encryption_key", "health", "image", "log", "metrics", "namespace", "object", "operation", "permission", "pod",
     "principal", "quota", "reflection", "revision", "role", "role_grant", "run", "second_factor", "secret", "service",
     "service_account", "session", "status_history", "unknown", "usage", "user", "volume",

@@ -190,6 +190,7 @@ class Operation(_message.Message):
     GRANTING_ROLE_FIELD_NUMBER: _builtins.int
     GRANT_ID_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    PARENT_OPERATION_ID_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identifier of the call, also in the trailing metadata `pilothouse-operation-id` of its response."""
     sequence: _builtins.int
@@ -248,6 +249,8 @@ class Operation(_message.Message):
     """Role of the grant that allowed the call; empty if none was needed, or none did."""
     grant_id: _builtins.int
     """Id of the grant that allowed the call: the `resource_id` of the GrantRole record. Unset if no grant did."""
+    parent_operation_id: _builtins.str
+    """Operation that this one is a part of: an apply has a record for each object that it writes. Empty for a call."""
     @_builtins.property
     def request_body(self) -> _struct_pb2.Struct:
         """Request message without secret fields. Numbers of a Struct are floating-point; `request_body_json` has the exact
@@ -277,7 +280,8 @@ class Operation(_message.Message):
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Further facts: `stream_id` and `stream_event` (`opened`, `closed`) of streams, `validate_only`, `replayed`, `reason` of
-        an error, `resource_uid`, `grant` (the id and role of the grant that let the caller in), `trace_id`, `changes`.
+        an error, `resource_uid`, `grant` (the id and role of the grant that let the caller in), `trace_id`, `changes`,
+        `parent_operation_id`.
         """
 
     @_builtins.property
@@ -324,10 +328,11 @@ class Operation(_message.Message):
         granting_role: _builtins.str = ...,
         grant_id: _builtins.int | None = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        parent_operation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "grant_id", b"grant_id", "metadata", b"metadata", "namespace_id", b"namespace_id", "request_body", b"request_body", "request_headers", b"request_headers", "resource_id", b"resource_id", "response_body", b"response_body", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "action", b"action", "changes", b"changes", "client_ip", b"client_ip", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "grant_id", b"grant_id", "granting_role", b"granting_role", "metadata", b"metadata", "metadata_json", b"metadata_json", "namespace", b"namespace", "namespace_id", b"namespace_id", "operation_id", b"operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_body_json", b"request_body_json", "request_headers", b"request_headers", "request_headers_json", b"request_headers_json", "request_method", b"request_method", "request_path", b"request_path", "resource_id", b"resource_id", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "response_body_json", b"response_body_json", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "stream_id", b"stream_id", "trace_id", b"trace_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "action", b"action", "changes", b"changes", "client_ip", b"client_ip", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "grant_id", b"grant_id", "granting_role", b"granting_role", "metadata", b"metadata", "metadata_json", b"metadata_json", "namespace", b"namespace", "namespace_id", b"namespace_id", "operation_id", b"operation_id", "parent_operation_id", b"parent_operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_body_json", b"request_body_json", "request_headers", b"request_headers", "request_headers_json", b"request_headers_json", "request_method", b"request_method", "request_path", b"request_path", "resource_id", b"resource_id", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "response_body_json", b"response_body_json", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "stream_id", b"stream_id", "trace_id", b"trace_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration_ms: _TypeAlias = _typing.Literal["duration_ms"]  # noqa: Y015
     _WhichOneofArgType__duration_ms: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms"]  # noqa: Y015

@@ -1,7 +1,7 @@
 """Values of the translator → values of the nouns, by their messages: a document is checked as a request would be.
 
 Every noun's fields have rules that the proto files declare. A document becomes the message that a caller would send,
-and is checked as the request of `Create…`, so that an apply accepts what the call accepts.
+and is checked as the request of `Create…`, so that an apply accepts the values that the call accepts.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _WRONG_COMMAND_LINE = 2
 
 
 def kustomized(folder: str) -> io.BytesIO:
-    """Returns what kustomize makes of a folder.
+    """Returns the output of kustomize for a folder.
 
     Raises:
         CommandError: there is no folder, no such program, or it fails.

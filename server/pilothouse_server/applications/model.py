@@ -1,0 +1,193 @@
+"""Values of applications, independent of storage, transport and clusters.
+
+GivenDocument   a document as the caller sends it
+WantedObject    an object that the documents ask for, in the form of its noun (`documents`)
+ApplicationPlan the differences between wanted and stored objects, and why an apply is refused (`comparison`)
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pilothouse_server.values.resources import Namespaced, ObjectWarning
+
+ApplicationStatus = Literal["healthy", "progressing", "degraded", "suspended", "missing"]
+ChangeAction = Literal["create", "update", "unchanged", "prune", "replace", "run"]
+ProblemWeight = Literal["harmless", "behaviour", "security"]
+MemberNoun = Literal["config_map", "secret", "volume", "service", "object", "container"]
+
+# Objects are written in this order: a container finds the configuration and the volumes that it names.
+NOUNS: Final[tuple[MemberNoun, ...]] = ("config_map", "secret", "volume", "service", "object", "container")
+
+
+class MemberKey(msgspec.Struct, frozen=True, order=True):
+    """Names an object of a namespace. `api_group` and `kind` are those of a carried object, else empty."""
+
+    noun: MemberNoun
+    name: str
+    api_group: str = ""
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind or self.noun.replace('_', ' ')} {self.name}"
+
+
+class GivenDocument(msgspec.Struct, frozen=True):
+    """A document as the caller sends it: JSON text, and the place that it was read from."""
+
+    json: str
+    source: str = ""
+
+    def __repr__(self) -> str:
+        return f"GivenDocument({self.source!r})"
+
+
+class WantedObject(msgspec.Struct, frozen=True):
+    """An object that documents ask for, in the form of its noun.
+
+    `value`: a `Container`, `Service`, `CarriedObject`, `Volume` or `ConfigMap`, or the `Asked` of a secret. `fields`:
+    names of the fields that the documents decide, where these are not all; the others stay as they are. `document`: the
+    index of its document, -1 for an object that several documents imply.
+    """
+
+    key: MemberKey
+    api_version: str
+    kind: str
+    value: Any
+    document: int = -1
+    source: str = ""
+    fields: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"WantedObject({str(self.key)!r})"
+
+
+class FieldDifference(msgspec.Struct, frozen=True):
+    """A field that differs: both values as JSON, cut after 1,000 characters. `masked`: they are left out as secret."""
+
+    path: str
+    before: str = ""
+    after: str = ""
+    masked: bool = False
+
+
+class ApplicationChange(msgspec.Struct, frozen=True):
+    """The effect of an apply on one object. `fields`: those that an update changes.
+
+    `modified_fields`: those that other calls changed since the newest revision.
+    """
+
+    api_version: str
+    kind: str
+    name: str
+    action: ChangeAction
+    fields: tuple[FieldDifference, ...] = ()
+    modified_fields: tuple[FieldDifference, ...] = ()
+
+
+class ApplicationProblem(msgspec.Struct, frozen=True):
+    """A reason why an apply is refused. `document`: index of the document, -1 for none."""
+
+    document: int
+    reason: str
+    message: str
+    kind: str = ""
+    name: str = ""
+    path: str = ""
+    weight: ProblemWeight | None = None
+    permission: str = ""
+    source: str = ""
+
+
+class ReadDocuments(msgspec.Struct, frozen=True):
+    """The objects that documents ask for, and the problems of the documents."""
+
+    wanted: tuple[WantedObject, ...] = ()
+    problems: tuple[ApplicationProblem, ...] = ()
+    warnings: tuple[ObjectWarning, ...] = ()
+
+
+class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A document of a revision; its text stands under its digest. `secret`: name of the Secret that it is."""
+
+    digest: str
+    kind: str
+    name: str
+    source: str = ""
+    secret: str = ""
+
+
+class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A revision of an application, as it is stored."""
+
+    documents: tuple[RevisionDocument, ...] = ()
+    rollback_on_failure: bool = False
+    progress_deadline_seconds: int = 0
+
+
+class ApplyChoice(msgspec.Struct, frozen=True):
+    """The rights of an apply, and the settings of its revision; None or empty: they stay as they are.
+
+    `origin`: number of the revision that it brings back; None: it is no rollback. `left`: members that stay as they
+    are, although no document names them.
+    """
+
+    name: str = ""
+    prune: bool = False
+    take_over: bool = False
+    replace: bool = False
+    force: bool = False
+    delete_claims: bool = False
+    rollback_on_failure: bool = False
+    progress_deadline_seconds: int = 0
+    revisions_kept: int | None = None
+    labels: dict[str, str] = {}
+    origin: int | None = None
+    rerun_jobs: bool = False
+    left: frozenset[MemberKey] = frozenset()
+
+
+class Member(msgspec.Struct, frozen=True):
+    """An object of an application. `generation`: of its desired state when the newest revision was written.
+
+    `status` and `reason`, `modified` and `modified_by` are as the object is now.
+    """
+
+    key: MemberKey
+    api_version: str
+    kind: str
+    generation: int = 0
+    status: ApplicationStatus = "progressing"
+    reason: str = ""
+    message: str = ""
+    modified: bool = False
+    modified_by: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+
+class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+    """An application as stored. `revision`: number of the newest revision."""
+
+    id: int = 0
+    uid: str = ""
+    name: str
+    labels: dict[str, str] = {}
+    revision: int = 0
+    revisions_kept: int = 20
+    rollback_on_failure: bool = False
+    progress_deadline_seconds: int = 0
+    status: ApplicationStatus = "progressing"
+    reason: str = ""
+    message: str = ""
+    members: tuple[Member, ...] = ()
+    resource_version: int = 1
+    row_version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""

@@ -1,0 +1,502 @@
+"""The rules of applications: apply, prune, roll back, pause, delete.
+
+An apply reads the namespace, plans, and writes every object by the operations of its noun, all in one transaction with
+one revision. It is refused as a whole where one object is. One apply works in a namespace at a time, because two would
+change each other's members; another one is ABORTED immediately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from pilothouse_server.applications import repository
+from pilothouse_server.applications.carrying_out import carried_out
+from pilothouse_server.applications.comparison import ComparedObject
+from pilothouse_server.applications.documents import in_order
+from pilothouse_server.applications.history import revised
+from pilothouse_server.applications.model import (
+    ApplicationChange,
+    ApplicationProblem,
+    ApplicationResource,
+    ApplyChoice,
+    Member,
+    MemberKey,
+    ReadDocuments,
+    RevisionState,
+    WantedObject,
+)
+from pilothouse_server.applications.plan import ApplicationPlan, Present, planned
+from pilothouse_server.applications.present import secret_values, stored_objects
+from pilothouse_server.applications.revisions import KeptDocument
+from pilothouse_server.applications.rights import NounRights
+from pilothouse_server.applications.writing import ObjectWriter, WrittenObject
+from pilothouse_server.authorization.access import May
+from pilothouse_server.containers.operations import pause as pause_container
+from pilothouse_server.containers.operations import resume as resume_container
+from pilothouse_server.errors import (
+    Aborted,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Violation,
+    not_found,
+)
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.objects import facts
+from pilothouse_server.revisions.operations import (
+    keep_values,
+    read_revision,
+    write_revision,
+)
+from pilothouse_server.store.in_namespaces import Matching
+from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.values.document_paths import parsed
+from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
+
+Check = Callable[[ApplicationResource], None]
+
+_MOST_APPLICATIONS: Final = 200
+_MOST_REVISION_BYTES: Final = 16 * 1024 * 1024
+_SHOWN_PROBLEMS: Final = 20
+list_page = repository.list_applications
+stream = repository.stream_applications
+find = repository.find
+
+
+class ApplyingCaller(msgspec.Struct, frozen=True):
+    """The rights of the user who applies."""
+
+    rights: NounRights
+    may: May
+
+
+class AppliedDocuments(msgspec.Struct, frozen=True):
+    """The documents of an apply: the objects that they ask for, and the documents as the revision keeps them.
+
+    `base`: the objects of the newest revision, where other calls changed a member since.
+    """
+
+    read: ReadDocuments
+    kept: tuple[KeptDocument, ...] = ()
+    base: Mapping[MemberKey, WantedObject] = {}
+
+
+class AppliedApplication(msgspec.Struct, frozen=True):
+    """The result of an apply. `application`: None where the request names none, or problems refuse it."""
+
+    application: ApplicationResource | None
+    changes: tuple[ApplicationChange, ...]
+    problems: tuple[ApplicationProblem, ...] = ()
+    warnings: tuple[ObjectWarning, ...] = ()
+    written: tuple[WrittenObject, ...] = ()
+    cluster: str = ""
+
+
+async def locate(
+    transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
+) -> ApplicationResource:
+    """Returns the application of this name.
+
+    Raises:
+        NotFound: the namespace or the application, alike for one that the caller does not reach.
+    """
+    found = await repository.find(transaction, namespace, name, lock=lock)
+    if found is None:
+        await locate_namespace(transaction, namespace)
+        raise not_found("application", name)
+    return found
+
+
+async def apply(
+    transaction: Transaction,
+    namespace_name: str,
+    documents: AppliedDocuments,
+    choice: ApplyChoice,
+    check: Check,
+    caller: ApplyingCaller,
+    *,
+    collecting: bool,
+) -> AppliedApplication:
+    """Writes the objects that documents ask for, and the revision of the application.
+
+    `collecting`: finds every problem and returns them; the transaction is then rolled back.
+
+    Raises:
+        NotFound: the namespace.
+        FailedPrecondition: it is inactive or being deleted.
+        Aborted: another apply of the namespace is in progress, or from `check`, if the etag is not the current one.
+        ResourceExhausted: the namespace has as many applications as it may.
+        InvalidArgument: problems with the documents (reason DOCUMENTS_REFUSED), unless `collecting`.
+        WriteRefused: a noun refuses an object, unless `collecting`.
+    """
+    namespace = await _begun(transaction, namespace_name)
+    application = (
+        await repository.find(transaction, namespace_name, choice.name, lock=True) if choice.name else None
+    )
+    if application is not None:
+        check(application)
+    elif choice.name:
+        await _refuse_exceeded(transaction, namespace)
+    read = documents.read
+    present = await _present(transaction, namespace, application, documents, caller)
+    plan = await planned(read, present, choice, caller.may, namespace.name)
+    if plan.problems and not collecting:
+        raise refused(plan.problems)
+    writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
+    written, problems = await carried_out(writer, plan, present, choice, collecting=collecting)
+    changes = _changes(plan, caller.may)
+    warnings = (*read.warnings, *writer.collected, *_kept_warnings(plan))
+    if plan.problems or problems:
+        found = in_order((*plan.problems, *problems))
+        return AppliedApplication(
+            application, changes, found, warnings, tuple(written), namespace.cluster_name
+        )
+    if choice.name:
+        done = _Done(plan, present, tuple(written))
+        application = await _write_application(transaction, namespace, done, documents.kept, choice, caller)
+    return AppliedApplication(application, changes, (), warnings, tuple(written), namespace.cluster_name)
+
+
+async def delete(
+    transaction: Transaction,
+    namespace_name: str,
+    name: str,
+    check: Check,
+    caller: ApplyingCaller,
+    *,
+    delete_claims: bool,
+) -> tuple[AppliedApplication, tuple[str, ...]]:
+    """Deletes an application with its objects; returns the names of the volumes that stay, too.
+
+    Raises:
+        NotFound: the namespace or the application.
+        Aborted: as `apply`.
+        PermissionDenied: the caller may not delete one of the objects.
+        FailedPrecondition: an object is needed by one that stays.
+    """
+    await locate(transaction, namespace_name, name)
+    namespace = await _begun(transaction, namespace_name, active=False)
+    application = await locate(transaction, namespace_name, name, lock=True)
+    check(application)
+    present = await _present(transaction, namespace, application, AppliedDocuments(ReadDocuments()), caller)
+    choice = ApplyChoice(name, prune=True, delete_claims=delete_claims)
+    plan = await planned(ReadDocuments(), present, choice, caller.may, namespace.name)
+    if plan.problems:
+        problem = plan.problems[0]
+        raise PermissionDenied(
+            f"{problem.kind} {problem.name}: {problem.message}",
+            reason="PERMISSION_DENIED",
+            metadata={"permission": problem.permission, "namespace": namespace.name},
+        )
+    writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
+    written = [await writer.delete(each.key, present.stored[each.key]) for each in plan.pruned]
+    await repository.delete_application(transaction, application.id)
+    transaction.emit(event(application, "deleted", application))
+    kept = tuple(each.name for each in plan.kept)
+    return AppliedApplication(application, _changes(plan, caller.may), written=tuple(written)), kept
+
+
+async def pause(
+    transaction: Transaction, namespace: str, name: str, caller: ApplyingCaller
+) -> tuple[ApplicationResource, list[WrittenObject]]:
+    """Pauses every container of an application that runs; returns it with these containers.
+
+    Raises:
+        NotFound: the namespace or the application.
+        PermissionDenied: the caller may not pause containers.
+    """
+    return await _moved(transaction, namespace, name, caller, "pause")
+
+
+async def resume(
+    transaction: Transaction, namespace: str, name: str, caller: ApplyingCaller
+) -> tuple[ApplicationResource, list[WrittenObject]]:
+    """Resumes every container of an application that is paused; as `pause`."""
+    return await _moved(transaction, namespace, name, caller, "resume")
+
+
+async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
+    """Removes every application of a namespace; its objects are deleted by their nouns."""
+    found = [
+        each async for each in repository.stream_applications(transaction, Matching(namespace.id, None, None))
+    ]
+    for each in found:
+        await repository.delete_application(transaction, each.id)
+        transaction.emit(event(each, "deleted", each))
+
+
+async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
+    """Returns how many applications a namespace holds."""
+    return {"applications": await repository.count(transaction, namespace_id)}
+
+
+def event(application: ApplicationResource, kind: Kind, before: ApplicationResource | None = None) -> Event:
+    """Returns the event of a change of an application."""
+    return Event(
+        resource_type="application",
+        resource_id=application.id,
+        namespace_id=application.namespace_id,
+        name=application.name,
+        kind=kind,
+        entity=application,
+        labels=application.labels,
+        status=application.status,
+        labels_before=None if before is None else before.labels,
+        status_before=None if before is None else before.status,
+    )
+
+
+def refused(problems: Sequence[ApplicationProblem]) -> InvalidArgument:
+    """Returns the error of an apply with problems: it names the first 20, and how many there are."""
+    shown = in_order(problems)[:_SHOWN_PROBLEMS]
+    words = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return InvalidArgument(
+        f"documents: {words}, and nothing is applied; a call with validate_only returns all of them",
+        reason="DOCUMENTS_REFUSED",
+        metadata={"problems": str(len(problems))},
+        violations=[
+            Violation(
+                f"documents[{each.document}]{'.' if each.path else ''}{each.path}"
+                if each.document >= 0
+                else "documents",
+                each.reason.lower(),
+                f"{each.kind} {each.name}: {each.message}" if each.name else each.message,
+            )
+            for each in shown
+        ],
+    )
+
+
+def _field(problem: ApplicationProblem) -> str:
+    if problem.document < 0:
+        return "documents"
+    path = f".{problem.path}" if problem.path else ""
+    return f"documents[{problem.document}]{path}"
+
+
+async def _begun(transaction: Transaction, namespace_name: str, *, active: bool = True) -> Namespace:
+    namespace = await locate_namespace(transaction, namespace_name)
+    if not await repository.take_turn(transaction, namespace.id):
+        raise Aborted(
+            f'another apply of namespace "{namespace_name}" is in progress; retry when it has ended',
+            reason="APPLICATION_BUSY",
+            metadata={"namespace": namespace_name},
+        )
+    namespace = await locate_namespace(transaction, namespace_name, "update")
+    if active:
+        refuse_inactive_namespace(namespace)
+    return namespace
+
+
+async def _refuse_exceeded(transaction: Transaction, namespace: Namespace) -> None:
+    used = await repository.count(transaction, namespace.id)
+    if used >= _MOST_APPLICATIONS:
+        raise ResourceExhausted(
+            f'namespace "{namespace.name}" has {used} applications, and {_MOST_APPLICATIONS} are allowed; delete one',
+            reason="TOO_MANY_APPLICATIONS",
+            metadata={"limit": str(_MOST_APPLICATIONS), "used": str(used)},
+        )
+
+
+async def _present(
+    transaction: Transaction,
+    namespace: Namespace,
+    application: ApplicationResource | None,
+    documents: AppliedDocuments,
+    caller: ApplyingCaller,
+) -> Present:
+    read = documents.read
+    members = () if application is None else application.members
+    nouns = {each.key.noun for each in read.wanted} | {each.key.noun for each in members}
+    stored = await stored_objects(transaction, namespace, nouns)
+    settings = await facts.of_cluster(transaction, namespace.cluster_name)
+    return Present(
+        stored,
+        await repository.owners(transaction, namespace.id),
+        application,
+        documents.base,
+        await secret_values(transaction, read.wanted, stored, caller.rights.envelopes),
+        {
+            (each.api_version, each.kind): tuple(map(parsed, each.secret_paths))
+            for each in settings.object_kinds
+        },
+    )
+
+
+def _changes(plan: ApplicationPlan, may: May) -> tuple[ApplicationChange, ...]:
+    pruned = (ApplicationChange(each.api_version, each.kind, each.name, "prune") for each in plan.pruned)
+    return (*(_shown(each, plan, may) for each in plan.objects), *pruned)
+
+
+def _shown(each: ComparedObject, plan: ApplicationPlan, may: May) -> ApplicationChange:
+    change = each.shown(may)
+    others = plan.modified.get(each.wanted.key, ())
+    return msgspec.structs.replace(change, modified_fields=others) if change.fields or others else change
+
+
+def _kept_warnings(plan: ApplicationPlan) -> list[ObjectWarning]:
+    return [
+        ObjectWarning(
+            "NOT_PRUNED",
+            "",
+            f"{each.kind} {each.name} is in no document any more: it stays, and belongs to no application",
+        )
+        for each in plan.kept
+    ]
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """A plan that was carried out."""
+
+    plan: ApplicationPlan
+    present: Present
+    written: tuple[WrittenObject, ...]
+
+    @property
+    def members(self) -> list[Member]:
+        """The members of the application from now on."""
+        after = {each.key: each.after.generation for each in self.written}
+        return [
+            Member(
+                each.wanted.key,
+                each.wanted.api_version,
+                each.wanted.kind,
+                after.get(each.wanted.key) or self._unwritten(each.wanted.key),
+            )
+            for each in self.plan.objects
+        ]
+
+    def _unwritten(self, key: MemberKey) -> int:
+        """The generation of an object that stays as it is; one that others changed remains modified."""
+        if key in self.plan.modified:
+            return self.present.members[key].generation
+        return int(self.present.stored[key].generation)
+
+
+async def _write_application(
+    transaction: Transaction,
+    namespace: Namespace,
+    done: _Done,
+    documents: Sequence[KeptDocument],
+    choice: ApplyChoice,
+    caller: ApplyingCaller,
+) -> ApplicationResource:
+    before = done.present.application
+    state = RevisionState(
+        tuple(each.document for each in documents),
+        choice.rollback_on_failure,
+        choice.progress_deadline_seconds,
+    )
+    wanted = _wanted_application(namespace, before, choice)
+    members = done.members
+    if before is not None and not done.plan.changes_objects and _is_same(before, wanted, members):
+        newest = await read_revision(transaction, revised(before), before.revision, RevisionState)
+        if newest is not None and _without_sources(newest) == _without_sources(state):
+            return before
+    if before is None:
+        application_id = await repository.insert_application(transaction, wanted)
+    else:
+        application_id = before.id
+        await repository.update_application(transaction, wanted)
+    placed = await repository.get(transaction, application_id)
+    await repository.replace_members(transaction, placed, members)
+    plain = {each.document.digest: each.text for each in documents if not each.document.secret}
+    await repository.add_documents(transaction, placed, plain)
+    await write_revision(
+        transaction,
+        revised(placed),
+        msgspec.json.encode(state),
+        operation_id=transaction.operation_id,
+        kept=placed.revisions_kept,
+        origin=choice.origin,
+    )
+    for each in documents:
+        if each.document.secret:
+            await keep_values(
+                transaction,
+                revised(placed),
+                placed.revision,
+                each.document.secret,
+                each.text.encode(),
+                caller.rights.envelopes,
+            )
+    await repository.forget_beyond(transaction, application_id, _MOST_REVISION_BYTES)
+    stored = await repository.get(transaction, application_id)
+    transaction.emit(event(stored, "added" if before is None else "modified", before))
+    return stored
+
+
+def _wanted_application(
+    namespace: Namespace, before: ApplicationResource | None, choice: ApplyChoice
+) -> ApplicationResource:
+    base = before or ApplicationResource(name=choice.name, namespace_ref=namespace.ref)
+    return msgspec.structs.replace(
+        base,
+        labels=choice.labels or base.labels,
+        revision=base.revision + 1,
+        revisions_kept=base.revisions_kept if choice.revisions_kept is None else choice.revisions_kept,
+        rollback_on_failure=choice.rollback_on_failure,
+        progress_deadline_seconds=choice.progress_deadline_seconds,
+        status="progressing",
+        reason="",
+        message="",
+    )
+
+
+def _is_same(before: ApplicationResource, wanted: ApplicationResource, members: Sequence[Member]) -> bool:
+    settings = ("labels", "revisions_kept", "rollback_on_failure", "progress_deadline_seconds")
+    return {each.key: each.generation for each in members} == {
+        each.key: each.generation for each in before.members
+    } and all(getattr(before, name) == getattr(wanted, name) for name in settings)
+
+
+def _without_sources(state: RevisionState) -> RevisionState:
+    documents = tuple(msgspec.structs.replace(each, source="") for each in state.documents)
+    return msgspec.structs.replace(state, documents=documents)
+
+
+async def _moved(
+    transaction: Transaction, namespace_name: str, name: str, caller: ApplyingCaller, verb: str
+) -> tuple[ApplicationResource, list[WrittenObject]]:
+    await locate(transaction, namespace_name, name)
+    namespace = await _begun(transaction, namespace_name)
+    application = await locate(transaction, namespace_name, name, lock=True)
+    permission = f"container.{verb}"
+    if not caller.may(permission):
+        raise PermissionDenied(
+            f'permission {permission} is needed in namespace "{namespace_name}"',
+            reason="PERMISSION_DENIED",
+            metadata={"permission": permission, "namespace": namespace_name},
+        )
+    stored = await stored_objects(transaction, namespace, {"container"})
+    moved: list[WrittenObject] = []
+    state = "running" if verb == "pause" else "paused"
+    for key in sorted(each.key for each in application.members if each.key.noun == "container"):
+        container = stored.get(key)
+        if container is None or container.desired_state != state:
+            continue
+        if verb == "pause":
+            after, _ = await pause_container(transaction, namespace_name, key.name, "suspend")
+        else:
+            after = await resume_container(transaction, namespace_name, key.name)
+        moved.append(WrittenObject(key, "update", after, container))
+    if not moved:
+        return application, moved
+    generations = {each.key: each.after.generation for each in moved}
+    await repository.replace_members(
+        transaction,
+        application,
+        [
+            msgspec.structs.replace(each, generation=generations.get(each.key, each.generation))
+            for each in application.members
+        ],
+    )
+    await repository.update_application(transaction, application)
+    after_move = await repository.get(transaction, application.id)
+    transaction.emit(event(after_move, "modified", application))
+    return after_move, moved

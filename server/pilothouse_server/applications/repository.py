@@ -1,0 +1,347 @@
+"""All SQL about applications: their rows, their members as these are now, and the documents of their revisions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
+
+from pilothouse_server.applications.health import PresentState, health_of, member_health
+from pilothouse_server.applications.model import ApplicationResource, Member, MemberKey
+from pilothouse_server.applications.tables import APPLICATION_DOCUMENTS, APPLICATION_MEMBERS, APPLICATIONS
+from pilothouse_server.errors import already_exists
+from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.paging import (
+    NextPage,
+    OrderField,
+    PageRequest,
+    finish_page,
+    paginate_rows,
+    parse_order_by,
+)
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, keys_of, namespace_ref
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.values.resources import Condition
+
+register_constraint("uq_applications_name", lambda: already_exists("application", "of this name"))
+
+_STATUSES = {name.upper(): name for name in ("healthy", "progressing", "degraded", "suspended", "missing")}
+_FILTERS = {
+    "status": FilterField(APPLICATIONS.c.status, FilterKind.ENUM, _STATUSES, "APPLICATION_STATUS_"),
+    "namespace": FilterField(NAMESPACES.c.name),
+    **filter_fields(APPLICATIONS, "name reason message uid create_time update_time labels"),
+    "revision": FilterField(APPLICATIONS.c.revision_number, FilterKind.NUMBER),
+    "created_by": FilterField(USERS.c.username),
+}
+_ORDERS = {
+    "name": OrderField(APPLICATIONS.c.name),
+    "create_time": OrderField(APPLICATIONS.c.created_at),
+}
+_WHOLE = select(APPLICATIONS, *IN_NAMESPACE, USERS.c.username.label("creator")).select_from(
+    # An ended namespace holds nothing, so its rows need no distinction here.
+    APPLICATIONS.join(NAMESPACES, NAMESPACES.c.id == APPLICATIONS.c.namespace_id).outerjoin(
+        USERS, USERS.c.id == APPLICATIONS.c.created_by
+    )
+)
+_FIND = _WHOLE.where(NAMESPACES.c.name == bindparam("namespace"), APPLICATIONS.c.name == bindparam("name"))
+_GET = _WHOLE.where(APPLICATIONS.c.id == bindparam("application_id"))
+# Two applies of one namespace would change each other's members.
+_TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('apply ' || :namespace_id, 0))")
+_MEMBERS = text("""
+SELECT m.application_id, m.resource_type, m.api_group, m.object_kind, m.name, m.api_version, m.kind, m.generation,
+    p.generation AS present_generation, p.status, p.reason, p.message, p.state, p.conditions, p.applied, p.going,
+    u.username
+FROM application_members AS m LEFT JOIN LATERAL (
+    SELECT generation, status, reason, message, desired_state AS state, conditions, updated_by,
+        observed_generation >= generation AS applied, deletion_requested_at IS NOT NULL AS going
+    FROM containers WHERE m.resource_type = 'container' AND namespace_id = m.namespace_id AND name = m.name
+    UNION ALL
+    SELECT generation, status, reason, message, '', conditions, updated_by, observed_generation >= generation,
+        deletion_requested_at IS NOT NULL
+    FROM services WHERE m.resource_type = 'service' AND namespace_id = m.namespace_id AND name = m.name
+    UNION ALL
+    SELECT generation, status, reason, message, health, conditions, updated_by, observed_generation >= generation,
+        deletion_requested_at IS NOT NULL
+    FROM objects WHERE m.resource_type = 'object' AND namespace_id = m.namespace_id AND api_group = m.api_group
+        AND kind = m.object_kind AND name = m.name
+    UNION ALL
+    SELECT generation, status, reason, message, type, conditions, updated_by, observed_generation >= generation,
+        deletion_requested_at IS NOT NULL
+    FROM volumes WHERE m.resource_type = 'volume' AND namespace_id = m.namespace_id AND name = m.name
+    UNION ALL
+    SELECT generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
+        deletion_requested_at IS NOT NULL
+    FROM config_maps WHERE m.resource_type = 'config_map' AND namespace_id = m.namespace_id AND name = m.name
+    UNION ALL
+    SELECT generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
+        deletion_requested_at IS NOT NULL
+    FROM secrets WHERE m.resource_type = 'secret' AND namespace_id = m.namespace_id AND name = m.name
+) AS p ON true LEFT JOIN users AS u ON u.id = p.updated_by
+WHERE m.application_id = ANY (CAST(:ids AS bigint[]))
+ORDER BY m.application_id, m.kind, m.name
+""")
+_OWNERS = text("""
+SELECT m.resource_type, m.api_group, m.object_kind, m.name, a.name AS application
+FROM application_members AS m JOIN applications AS a ON a.id = m.application_id
+WHERE m.namespace_id = :namespace_id
+""")
+_ADD_MEMBERS = text("""
+INSERT INTO application_members
+    (application_id, namespace_id, resource_type, api_group, object_kind, name, api_version, kind, generation)
+SELECT :application_id, :namespace_id, r.resource_type, r.api_group, r.object_kind, r.name, r.api_version, r.kind,
+    r.generation
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    resource_type text, api_group text, object_kind text, name text, api_version text, kind text, generation bigint)
+""")
+_ADD_DOCUMENTS = text("""
+INSERT INTO application_documents (application_id, namespace_id, digest, document)
+SELECT :application_id, :namespace_id, r.digest, r.document
+FROM unnest(CAST(:digests AS text[]), CAST(:documents AS text[])) AS r(digest, document)
+ON CONFLICT ON CONSTRAINT uq_application_documents_digest DO NOTHING
+""")
+# Older revisions whose documents would make more than so many bytes, with those of the newer ones.
+_FORGET_LARGE = text("""
+DELETE FROM revisions WHERE resource_type = 'application' AND resource_id = :application_id AND number IN (
+    SELECT f.number FROM (
+        SELECT d.number, sum(d.bytes) OVER (ORDER BY d.number DESC) AS total, max(d.number) OVER () AS newest
+        FROM (
+            SELECT max(r.number) AS number, octet_length(t.document) AS bytes
+            FROM revisions AS r
+            CROSS JOIN LATERAL jsonb_array_elements(r.document -> 'documents') AS e
+            JOIN application_documents AS t ON t.application_id = r.resource_id AND t.digest = e ->> 'digest'
+            WHERE r.resource_type = 'application' AND r.resource_id = :application_id
+            GROUP BY t.digest, t.document) AS d) AS f
+    WHERE f.total > :most_bytes AND f.number < f.newest)
+""")
+_FORGET_DOCUMENTS = text("""
+DELETE FROM application_documents AS d WHERE d.application_id = :application_id AND NOT EXISTS (
+    SELECT FROM revisions AS r CROSS JOIN LATERAL jsonb_array_elements(r.document -> 'documents') AS e
+    WHERE r.resource_type = 'application' AND r.resource_id = d.application_id AND e ->> 'digest' = d.digest)
+""")
+
+
+async def take_turn(transaction: Transaction, namespace_id: int) -> bool:
+    """Returns whether no other apply of the namespace is in progress; none begins until the transaction ends."""
+    found = await transaction.connection.execute(_TAKE_TURN, {"namespace_id": str(namespace_id)})
+    return bool(found.scalar_one())
+
+
+async def find(
+    transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
+) -> ApplicationResource | None:
+    """Returns the application of this name, if the caller reaches it; `lock` holds its row."""
+    query = _FIND.with_for_update(of=APPLICATIONS, key_share=True) if lock else _FIND
+    row = (await transaction.connection.execute(query, {"namespace": namespace, "name": name})).one_or_none()
+    return None if row is None else (await _with_members(transaction, [row]))[0]
+
+
+async def get(transaction: ReadTransaction, application_id: int) -> ApplicationResource:
+    """Returns the application with this id, which the transaction has written."""
+    row = (await transaction.connection.execute(_GET, {"application_id": application_id})).one()
+    return (await _with_members(transaction, [row]))[0]
+
+
+async def list_applications(
+    transaction: ReadTransaction,
+    page: PageRequest,
+    *,
+    namespace_id: int | None,
+    selector: LabelSelector | None,
+    visible: Collection[int] | None,
+) -> tuple[Sequence[ApplicationResource], NextPage]:
+    """Returns one page of the applications of one namespace or of those among `visible`, and where they go on."""
+    keys = keys_of(APPLICATIONS, compile_filter(page.filter, _FILTERS))
+    keys = narrowed(keys, APPLICATIONS, namespace_id, selector, visible)
+    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=APPLICATIONS.c.id)
+    query = paginate_rows(_WHOLE, keys, APPLICATIONS.c.id, order, page)
+    rows = (await transaction.connection.execute(query)).all()
+    rows, next_page = finish_page(rows, order, page)
+    return await _with_members(transaction, rows), next_page
+
+
+async def stream_applications(
+    transaction: ReadTransaction, wanted: Matching
+) -> AsyncIterator[ApplicationResource]:
+    """Yields every application that matches, by namespace and name."""
+    async for rows in read_matching(transaction.connection, _WHOLE, APPLICATIONS, wanted, most_rows=50):
+        for each in await _with_members(transaction, rows):
+            yield each
+
+
+async def count(transaction: ReadTransaction, namespace_id: int) -> int:
+    """Returns how many applications a namespace holds."""
+    query = select(func.count()).where(APPLICATIONS.c.namespace_id == namespace_id)
+    return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def insert_application(transaction: Transaction, wanted: ApplicationResource) -> int:
+    """Adds an application and returns its id."""
+    statement = (
+        insert(APPLICATIONS)
+        .values(
+            name=wanted.name,
+            namespace_id=wanted.namespace_id,
+            created_by=transaction.actor.user_id,
+            **_changeable(transaction, wanted),
+        )
+        .returning(APPLICATIONS.c.id)
+    )
+    return int((await transaction.connection.execute(statement)).scalar_one())
+
+
+async def update_application(transaction: Transaction, wanted: ApplicationResource) -> None:
+    """Writes an application that the transaction has locked, as its next version."""
+    await transaction.connection.execute(
+        update(APPLICATIONS)
+        .where(APPLICATIONS.c.id == wanted.id)
+        .values(
+            resource_version=APPLICATIONS.c.resource_version + 1,
+            updated_at=func.now(),
+            **_changeable(transaction, wanted),
+        )
+    )
+
+
+async def delete_application(transaction: Transaction, application_id: int) -> None:
+    """Removes an application with its members, documents and revisions; its objects stay."""
+    await transaction.connection.execute(delete(APPLICATIONS).where(APPLICATIONS.c.id == application_id))
+
+
+async def owners(transaction: ReadTransaction, namespace_id: int) -> dict[MemberKey, str]:
+    """Returns the names of the applications of a namespace by their members."""
+    rows = await transaction.connection.execute(_OWNERS, {"namespace_id": namespace_id})
+    return {_key(row): row.application for row in rows}
+
+
+async def replace_members(
+    transaction: Transaction, application: ApplicationResource, members: Iterable[Member]
+) -> None:
+    """Writes the members of an application."""
+    await transaction.connection.execute(
+        delete(APPLICATION_MEMBERS).where(APPLICATION_MEMBERS.c.application_id == application.id)
+    )
+    rows = [
+        {
+            "resource_type": each.key.noun,
+            "api_group": each.key.api_group,
+            "object_kind": each.key.kind,
+            "name": each.key.name,
+            "api_version": each.api_version,
+            "kind": each.kind,
+            "generation": each.generation,
+        }
+        for each in members
+    ]
+    named = {"application_id": application.id, "namespace_id": application.namespace_id}
+    await transaction.connection.execute(_ADD_MEMBERS, named | {"rows": orjson.dumps(rows).decode()})
+
+
+async def add_documents(
+    transaction: Transaction, application: ApplicationResource, documents: Mapping[str, str]
+) -> None:
+    """Stores documents by their digests, those that are not stored yet."""
+    named = {"application_id": application.id, "namespace_id": application.namespace_id}
+    values = {"digests": list(documents), "documents": list(documents.values())}
+    await transaction.connection.execute(_ADD_DOCUMENTS, named | values)
+
+
+async def read_documents(
+    transaction: ReadTransaction, application_id: int, digests: Collection[str]
+) -> dict[str, str]:
+    """Returns documents by their digests, as far as they are kept."""
+    query = select(APPLICATION_DOCUMENTS.c.digest, APPLICATION_DOCUMENTS.c.document).where(
+        APPLICATION_DOCUMENTS.c.application_id == application_id,
+        APPLICATION_DOCUMENTS.c.digest.in_(list(digests)),
+    )
+    return {row.digest: row.document for row in (await transaction.connection.execute(query)).all()}
+
+
+async def forget_beyond(transaction: Transaction, application_id: int, most_bytes: int) -> None:
+    """Deletes older revisions beyond so many bytes of documents, and documents that no revision names."""
+    named = {"application_id": application_id}
+    await transaction.connection.execute(_FORGET_LARGE, named | {"most_bytes": most_bytes})
+    await transaction.connection.execute(_FORGET_DOCUMENTS, named)
+
+
+def _changeable(transaction: Transaction, wanted: ApplicationResource) -> dict[str, Any]:
+    return {
+        "labels": wanted.labels,
+        "revision_number": wanted.revision,
+        "revisions_kept": wanted.revisions_kept,
+        "rollback_on_failure": wanted.rollback_on_failure,
+        "progress_deadline_seconds": wanted.progress_deadline_seconds,
+        "status": wanted.status,
+        "reason": wanted.reason or None,
+        "message": wanted.message or None,
+        "updated_by": transaction.actor.user_id,
+    }
+
+
+async def _with_members(transaction: ReadTransaction, rows: Sequence[Row]) -> list[ApplicationResource]:
+    members: dict[int, list[Member]] = {row.id: [] for row in rows}
+    if members:
+        for row in await transaction.connection.execute(_MEMBERS, {"ids": sorted(members)}):
+            members[row.application_id].append(_member(row))
+    return [_application(row, tuple(members[row.id])) for row in rows]
+
+
+def _key(row: Row) -> MemberKey:
+    return MemberKey(row.resource_type, row.name, row.api_group, row.object_kind)
+
+
+def _member(row: Row) -> Member:
+    key, present = _key(row), None
+    if row.present_generation is not None:
+        present = PresentState(
+            status=row.status or "",
+            reason=row.reason or "",
+            message=row.message or "",
+            state=row.state or "",
+            conditions=msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
+            applied=row.applied,
+            going=row.going,
+        )
+    status, reason, message = member_health(key.noun, present)
+    modified = present is None or row.present_generation != row.generation
+    return Member(
+        key=key,
+        api_version=row.api_version,
+        kind=row.kind,
+        generation=row.generation,
+        status=status,
+        reason=reason,
+        message=message,
+        modified=modified,
+        modified_by=(row.username or "") if modified else "",
+    )
+
+
+def _application(row: Row, members: tuple[Member, ...]) -> ApplicationResource:
+    status, reason, message = health_of(members)
+    return ApplicationResource(
+        id=row.id,
+        uid=str(row.uid),
+        name=row.name,
+        namespace_ref=namespace_ref(row),
+        labels=row.labels,
+        revision=row.revision_number,
+        revisions_kept=row.revisions_kept,
+        rollback_on_failure=row.rollback_on_failure,
+        progress_deadline_seconds=row.progress_deadline_seconds,
+        status=status,
+        reason=reason,
+        message=message,
+        members=members,
+        resource_version=row.resource_version,
+        row_version=row.row_version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.creator or "",
+    )

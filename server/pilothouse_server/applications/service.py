@@ -1,0 +1,381 @@
+"""ApplicationService: request → operation → response."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_server.applications import history, messages, operations
+from pilothouse_server.applications.carrying_out import WriteRefused
+from pilothouse_server.applications.comparison import PERMISSIONS
+from pilothouse_server.applications.documents import in_order, settled, translated
+from pilothouse_server.applications.dry_run import TriedObject, tried_on_cluster
+from pilothouse_server.applications.messages.records import record_of
+from pilothouse_server.applications.model import (
+    ApplicationResource,
+    ApplyChoice,
+    GivenDocument,
+    MemberKey,
+    ReadDocuments,
+    RevisionState,
+)
+from pilothouse_server.applications.operations import AppliedApplication, AppliedDocuments, ApplyingCaller
+from pilothouse_server.applications.present import for_translation
+from pilothouse_server.applications.revisions import (
+    KeptDocument,
+    RevisionText,
+    difference,
+    kept_documents,
+    noun_of,
+    summary,
+)
+from pilothouse_server.applications.rights import NounRights
+from pilothouse_server.applications.writing import WrittenObject
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.config.operations.rules import merged
+from pilothouse_server.config.operations.secrets import Asked
+from pilothouse_server.kubernetes.discovery import KindDiscovery
+from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.objects import facts
+from pilothouse_server.revisions.model import Revision
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import ListAnswer
+from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.store.in_namespaces import Matching
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+_LIST = ListAnswer(pb.ListApplicationsResponse, "applications")
+_REVISIONS = ListAnswer(pb.ListRevisionsResponse, "revisions")
+# The permission to see values of secrets.
+REVEAL = "config.reveal"
+_MOST_PROBLEMS = 2000
+Check = Callable[[ApplicationResource], None]
+
+
+class ApplicationService:
+    """Serves `pilothouse.application.v1.ApplicationService`."""
+
+    DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ApplicationService"]
+
+    def __init__(
+        self, watches: WatchServer, page_key: bytes, connect: Connect, rights: NounRights, digest_key: bytes
+    ) -> None:
+        self._watches = watches
+        self._page_key = page_key
+        self._rights = rights
+        self._digest_key = digest_key
+        self._connect = connect
+        self._discovery = KindDiscovery()
+
+    async def ApplyApplication(
+        self, request: pb.ApplyApplicationRequest, call: Call
+    ) -> pb.ApplyApplicationResponse:
+        """Applies documents."""
+        choice = ApplyChoice(
+            name=request.name,
+            prune=request.prune,
+            take_over=request.take_over,
+            replace=request.replace,
+            force=request.force,
+            delete_claims=request.delete_claims,
+            rollback_on_failure=request.rollback_on_failure,
+            progress_deadline_seconds=request.progress_deadline_seconds,
+            revisions_kept=request.revisions_kept if request.HasField("revisions_kept") else None,
+            labels=dict(request.labels),
+        )
+        given = messages.given_documents(request)
+        applied = await self._applied(call, given, choice, wire.etag_check(request.etag))
+        response = pb.ApplyApplicationResponse(
+            changes=map(messages.CHANGE.to_proto, applied.changes),
+            problems=map(messages.PROBLEM.to_proto, applied.problems[:_MOST_PROBLEMS]),
+            problem_count=len(applied.problems),
+            warnings=map(wire.WARNING.to_proto, applied.warnings),
+        )
+        if applied.application is not None and not applied.problems:
+            response.application.CopyFrom(_described(call, applied.application))
+            response.revision = applied.application.revision
+        return response
+
+    async def GetApplication(
+        self, request: pb.GetApplicationRequest, call: Call
+    ) -> pb.GetApplicationResponse:
+        """Returns one application."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+        return pb.GetApplicationResponse(application=_described(call, found))
+
+    async def ListApplications(self, request: pb.ListApplicationsRequest, call: Call) -> bytes:
+        """Lists applications."""
+        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        async with call.read() as transaction:
+            found, next_page = await operations.list_page(
+                transaction,
+                page,
+                namespace_id=await named_namespace(call, transaction, request.namespace),
+                selector=wire.label_selector(request.label_selector),
+                visible=call.visible_namespaces(),
+            )
+        return await _LIST.rendered(found, messages.APPLICATION.to_proto, next_page)
+
+    async def DeleteApplication(
+        self, request: pb.DeleteApplicationRequest, call: Call
+    ) -> pb.DeleteApplicationResponse:
+        """Deletes an application with its objects."""
+        applied, kept = await operations.delete(
+            await call.transaction(),
+            request.namespace,
+            request.name,
+            wire.etag_check(request.etag),
+            self._caller(call),
+            delete_claims=request.delete_claims,
+        )
+        assert applied.application is not None
+        await self._record(call, applied.written)
+        return pb.DeleteApplicationResponse(
+            application=_described(call, applied.application),
+            changes=map(messages.CHANGE.to_proto, applied.changes),
+            kept_claims=kept,
+        )
+
+    async def PauseApplication(
+        self, request: pb.PauseApplicationRequest, call: Call
+    ) -> pb.PauseApplicationResponse:
+        """Pauses the containers of an application."""
+        paused, written = await operations.pause(
+            await call.transaction(), request.namespace, request.name, self._caller(call)
+        )
+        await self._record(call, written)
+        return pb.PauseApplicationResponse(
+            application=_described(call, paused), containers=[each.key.name for each in written]
+        )
+
+    async def ResumeApplication(
+        self, request: pb.ResumeApplicationRequest, call: Call
+    ) -> pb.ResumeApplicationResponse:
+        """Resumes the containers of an application."""
+        resumed, written = await operations.resume(
+            await call.transaction(), request.namespace, request.name, self._caller(call)
+        )
+        await self._record(call, written)
+        return pb.ResumeApplicationResponse(
+            application=_described(call, resumed), containers=[each.key.name for each in written]
+        )
+
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, call: Call) -> bytes:
+        """Lists the revisions of an application."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, request.namespace, request.name)
+            _describe(call, found)
+            page = wire.page_request(call, self._page_key, found.uid)
+            revisions, next_page = await history.list_revisions_of(transaction, found, page)
+        return await _REVISIONS.rendered(revisions, messages.revision_to_proto, next_page)
+
+    async def GetRevision(self, request: pb.GetRevisionRequest, call: Call) -> pb.GetRevisionResponse:
+        """Returns one revision with its documents."""
+        found, revision, texts = await self._revision(call, request.name, request.revision)
+        _describe(call, found)
+        may, shown = call.may(request.namespace), messages.revision_to_proto(revision)
+        shown.documents.extend(json.dumps(each.shown(may)) for each in texts)
+        return pb.GetRevisionResponse(revision=shown)
+
+    async def DiffRevisions(self, request: pb.DiffRevisionsRequest, call: Call) -> pb.DiffRevisionsResponse:
+        """Compares two revisions."""
+        found, after, new = await self._revision(call, request.name, request.after)
+        _, before, old = await self._revision(call, request.name, request.before or after.number - 1)
+        _describe(call, found)
+        changes = difference(old, new, call.may(request.namespace))
+        return pb.DiffRevisionsResponse(
+            before=before.number, after=after.number, changes=map(messages.CHANGE.to_proto, changes)
+        )
+
+    async def RollbackApplication(
+        self, request: pb.RollbackApplicationRequest, call: Call
+    ) -> pb.RollbackApplicationResponse:
+        """Brings a revision back."""
+        found, revision, texts = await self._revision(call, request.name, request.revision, former=True)
+        purged = [each for each in texts if each.text is None]
+        given = [GivenDocument(each.text, each.document.source) for each in texts if each.text is not None]
+        choice = ApplyChoice(
+            name=found.name,
+            prune=True,
+            take_over=True,
+            replace=request.replace,
+            force=True,
+            origin=revision.number,
+            rerun_jobs=request.rerun_jobs,
+            left=frozenset(MemberKey("secret", each.document.name) for each in purged),
+        )
+        applied = await self._applied(call, given, choice, wire.etag_check(request.etag))
+        response = pb.RollbackApplicationResponse(
+            origin=revision.number,
+            changes=map(messages.CHANGE.to_proto, applied.changes),
+            not_restored=history.not_restored(applied.changes, purged, rerun_jobs=request.rerun_jobs),
+            problems=map(messages.PROBLEM.to_proto, applied.problems[:_MOST_PROBLEMS]),
+            problem_count=len(applied.problems),
+            warnings=map(wire.WARNING.to_proto, applied.warnings),
+        )
+        if applied.application is not None and not applied.problems:
+            response.application.CopyFrom(_described(call, applied.application))
+            response.revision = applied.application.revision
+        return response
+
+    async def ExportApplication(
+        self, request: pb.ExportApplicationRequest, call: Call
+    ) -> pb.ExportApplicationResponse:
+        """Returns the documents of an application."""
+        found, revision, texts = await self._revision(call, request.name, request.revision)
+        _describe(call, found)
+        may = call.may(request.namespace)
+        response = pb.ExportApplicationResponse(revision=revision.number)
+        for each in texts:
+            is_visible = may(f"{PERMISSIONS[noun_of(each.document.kind)]}.get")
+            if each.text is None or not is_visible or (each.document.secret and not may(REVEAL)):
+                response.left_out.append(f"{each.document.kind} {each.document.name}")
+                continue
+            response.documents.add(json=each.text, source=each.document.source)
+        return response
+
+    def WatchApplications(self, _request: pb.WatchApplicationsRequest, call: Call) -> AsyncIterator[bytes]:
+        """Watches applications."""
+        return watch(self._watches, call, _WATCHED)
+
+    def _caller(self, call: Call) -> ApplyingCaller:
+        return ApplyingCaller(self._rights, call.may(call.namespace))
+
+    async def _revision(
+        self, call: Call, name: str, number: int, *, former: bool = False
+    ) -> tuple[ApplicationResource, Revision[RevisionState], list[RevisionText]]:
+        """Returns an application with a revision of it; 0 is the newest one, or the one before for a `former` one."""
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, call.namespace, name)
+            wanted = number or found.revision - (1 if former else 0)
+            revision = await history.revision_of(transaction, found, wanted)
+            texts = await history.texts_of(transaction, found, revision, self._rights.envelopes)
+        return found, revision, texts
+
+    async def _applied(
+        self, call: Call, given: Sequence[GivenDocument], choice: ApplyChoice, check: Check
+    ) -> AppliedApplication:
+        """Applies documents in one transaction; documents are read before it begins.
+
+        If an object is refused while it is written, a trial finds all problems, and the call is refused with these.
+        """
+        kept = kept_documents(given, self._digest_key)
+        call.describe(documents=summary(kept))
+        documents = await self._documents(call, given, kept, choice)
+        if call.validate_only:
+            tried = await self._apply(call, documents, choice, check, collecting=True)
+            await call.leave_transaction()
+            return await self._tried_on_cluster(tried, documents.read)
+        try:
+            applied = await self._apply(call, documents, choice, check, collecting=False)
+        except WriteRefused:
+            await call.leave_transaction()
+            tried = await self._apply(call, documents, choice, check, collecting=True)
+            raise operations.refused(tried.problems) from None
+        await self._record(call, applied.written)
+        return applied
+
+    async def _tried_on_cluster(self, tried: AppliedApplication, read: ReadDocuments) -> AppliedApplication:
+        """Returns the result of a trial with the cluster's problems and warnings; it is asked without any lock."""
+        wanted = {each.key: each for each in read.wanted}
+        objects = [
+            TriedObject(wanted[each.key], each.after, _values(wanted[each.key].value))
+            for each in tried.written
+            if each.action != "delete"
+        ]
+        found = await tried_on_cluster(self._connect, self._discovery, tried.cluster, objects)
+        return msgspec.structs.replace(
+            tried,
+            problems=in_order((*tried.problems, *found.problems)),
+            warnings=(*tried.warnings, *found.warnings),
+        )
+
+    async def _apply(
+        self, call: Call, documents: AppliedDocuments, choice: ApplyChoice, check: Check, *, collecting: bool
+    ) -> AppliedApplication:
+        return await operations.apply(
+            await call.transaction(),
+            call.namespace,
+            documents,
+            choice,
+            check,
+            self._caller(call),
+            collecting=collecting,
+        )
+
+    async def _documents(
+        self, call: Call, given: Sequence[GivenDocument], kept: Sequence[KeptDocument], choice: ApplyChoice
+    ) -> AppliedDocuments:
+        """Returns the objects of documents; and those of the newest revision, if others changed a member since."""
+        base: Sequence[GivenDocument] = ()
+        async with call.read() as transaction:
+            namespace = await locate_namespace(transaction, call.namespace)
+            settings = await facts.of_cluster(transaction, namespace.cluster_name)
+            found = (
+                await operations.find(transaction, call.namespace, choice.name)
+                if choice.name and not choice.force
+                else None
+            )
+            if found is not None and any(each.modified for each in found.members):
+                newest = await history.revision_of(transaction, found, found.revision)
+                texts = await history.texts_of(transaction, found, newest, self._rights.envelopes)
+                base = [GivenDocument(each.text) for each in texts if each.text is not None]
+        call.describe(namespace_id=namespace.id)
+        opened = {(each.api_version, each.kind) for each in settings.object_kinds}
+        read = await self._read(call, namespace, given, opened)
+        former = await self._read(call, namespace, base, opened) if base else ReadDocuments()
+        return AppliedDocuments(read, tuple(kept), {each.key: each for each in former.wanted})
+
+    async def _read(
+        self,
+        call: Call,
+        namespace: Namespace,
+        given: Sequence[GivenDocument],
+        opened: Collection[tuple[str, str]],
+    ) -> ReadDocuments:
+        understood = await translated(given, namespace.name, opened)
+        async with call.read() as transaction:
+            present = await for_translation(transaction, namespace, understood)
+        return await settled(understood, present)
+
+    async def _record(self, call: Call, written: Sequence[WrittenObject]) -> None:
+        """Has each object recorded with the call, in the form of its own noun."""
+        if call.validate_only:
+            return
+        transaction = await call.transaction()
+        transaction.records += [record_of(call, each) for each in written]
+
+
+def _values(wanted: Any) -> dict[str, bytes] | None:
+    """Returns the values of a secret that a document asks for; None for another object."""
+    return merged(wanted.data, wanted.string_data) if isinstance(wanted, Asked) else None
+
+
+async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
+    matching = Matching(
+        wanted.namespace_id, wanted.selector, call.visible_namespaces(), wanted.name, wanted.status
+    )
+    async for each in operations.stream(transaction, matching):
+        yield messages.APPLICATION.to_proto(each).SerializeToString()
+
+
+_WATCHED = Watched("application", _resources, statuses=messages.STATUS.word)
+
+
+def _describe(call: Call, application: ApplicationResource) -> None:
+    call.describe(
+        resource_id=application.id, resource_uid=application.uid, namespace_id=application.namespace_id
+    )
+
+
+def _described(call: Call, application: ApplicationResource) -> pb.Application:
+    _describe(call, application)
+    return messages.APPLICATION.to_proto(application)

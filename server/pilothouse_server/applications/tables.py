@@ -1,0 +1,66 @@
+"""The tables of applications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import NounTables
+
+APPLICATIONS = Table(
+    "applications",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("name", String(63)),
+    Column("namespace_id", BigInteger),
+    Column("labels", JSONB),
+    Column("revision_number", Integer),
+    Column("revisions_kept", Integer),
+    Column("rollback_on_failure", Boolean),
+    Column("progress_deadline_seconds", Integer),
+    Column("status", String(20)),
+    Column("reason", String(100)),
+    Column("message", Text),
+    Column("resource_version", BigInteger),
+    Column("row_version", BigInteger),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("updated_by", BigInteger),
+    comment="Applications: objects of a namespace that change together.",
+)
+
+APPLICATION_MEMBERS = Table(
+    "application_members",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("application_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("resource_type", String(50)),
+    Column("api_group", String(253)),
+    Column("object_kind", String(63)),
+    Column("name", String(253)),
+    Column("api_version", String(317)),
+    Column("kind", String(63)),
+    Column("generation", BigInteger),
+    comment="Objects of applications; each belongs to one at most.",
+)
+
+APPLICATION_DOCUMENTS = Table(
+    "application_documents",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("application_id", BigInteger),
+    Column("namespace_id", BigInteger),
+    Column("digest", String(64)),
+    Column("document", Text),
+    comment="Documents of revisions of applications, equal ones once; no Secrets.",
+)
+
+APPLICATION_TABLES: Final = NounTables(
+    tables=frozenset({"applications", "application_members", "application_documents"})
+)

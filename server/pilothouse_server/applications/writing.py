@@ -1,0 +1,183 @@
+"""Writes the objects of an application by the operations of their nouns, in one transaction and as one caller.
+
+The operations are those that the nouns' own calls use, with the same rights, so an apply has the rights that its
+caller has object by object. They lock the namespace's row again, which the transaction holds already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+
+from pilothouse_server.applications.comparison import ComparedObject
+from pilothouse_server.applications.model import MemberKey, WantedObject
+from pilothouse_server.applications.rights import NounRights
+from pilothouse_server.authorization.access import May
+from pilothouse_server.config.operations import config_maps, configs, secrets
+from pilothouse_server.containers.operations import change as change_container
+from pilothouse_server.containers.operations import create as create_container
+from pilothouse_server.containers.operations import delete as delete_container
+from pilothouse_server.containers.operations import run as run_container
+from pilothouse_server.network.operations import change as change_service
+from pilothouse_server.network.operations import create as create_service
+from pilothouse_server.network.operations import delete as delete_service
+from pilothouse_server.objects.model import ObjectKey
+from pilothouse_server.objects.operations import change as change_object
+from pilothouse_server.objects.operations import create as create_object
+from pilothouse_server.objects.operations import delete as delete_object
+from pilothouse_server.storage.operations import change as change_volume
+from pilothouse_server.storage.operations import create as create_volume
+from pilothouse_server.storage.operations import delete as delete_volume
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.resources import ObjectWarning
+
+
+class WrittenObject(msgspec.Struct, frozen=True):
+    """An object that was written, as it is stored now. `before`: as it was before an update.
+
+    `secrets`: of a secret, the paths of changed values, and whether each was there before, and is now.
+    """
+
+    key: MemberKey
+    action: Literal["create", "update", "delete"]
+    after: Any
+    before: Any = None
+    secrets: Mapping[str, tuple[bool, bool]] | None = None
+
+
+class ObjectWriter:
+    """Writes objects of one namespace; `may` checks the permissions of the caller there.
+
+    Every method raises the errors of the noun's own call. `collected` takes the warnings about containers.
+    """
+
+    def __init__(self, transaction: Transaction, namespace: str, rights: NounRights, may: May) -> None:
+        self._transaction = transaction
+        self._namespace = namespace
+        self._rights = rights
+        self._may = may
+        self.collected: list[ObjectWarning] = []
+
+    def attempt(self) -> AbstractAsyncContextManager[None]:
+        """Returns a part of the transaction that leaves nothing behind if it raises."""
+        return self._transaction.attempt()
+
+    async def create(self, wanted: WantedObject) -> WrittenObject:
+        """Creates an object."""
+        where = (self._transaction, self._namespace, wanted.value)
+        effect, may = self._rights.effect(self._may), self._may
+        created: Any
+        match wanted.key.noun:
+            case "container":
+                created = await create_container(
+                    *where, keys=self._rights.keys, may=may, collected=self.collected
+                )
+            case "service":
+                created = await create_service(*where, rights=self._rights.services(may))
+            case "object":
+                mutation = await create_object(*where, rights=self._rights.objects(may), default_policy=True)
+                self.collected += mutation.warnings
+                created = mutation.carried
+            case "volume":
+                created = await create_volume(
+                    *where,
+                    labelling=self._rights.labelling(may),
+                    may_use_host_paths=may(HOST_PATH_PERMISSION),
+                )
+            case "config_map":
+                created = await config_maps.create(*where, effect)
+            case "secret":
+                created = await secrets.create(*where, self._rights.envelopes, effect)
+        return WrittenObject(wanted.key, "create", created)
+
+    async def update(self, compared: ComparedObject, stored: Any) -> WrittenObject:
+        """Changes the fields of an object that the plan names."""
+        key, merge, may = compared.wanted.key, compared.merge, self._may
+        effect = self._rights.effect(may)
+        where = (self._transaction, self._namespace)
+        after: Any
+        changed_secrets: dict[str, tuple[bool, bool]] | None = None
+        match key.noun:
+            case "container":
+                after = await change_container(
+                    *where,
+                    key.name,
+                    _given(merge),
+                    _unchecked,
+                    keys=self._rights.keys,
+                    may=may,
+                    collected=self.collected,
+                )
+            case "service":
+                after = await change_service(
+                    *where, key.name, _given(merge), _unchecked, rights=self._rights.services(may)
+                )
+            case "object":
+                mutation = await change_object(
+                    *where,
+                    object_key(key, stored),
+                    _given(merge),
+                    _unchecked,
+                    rights=self._rights.objects(may),
+                )
+                self.collected += mutation.warnings
+                after = mutation.carried
+            case "volume":
+                after = await change_volume(
+                    *where, key.name, _given(merge), _unchecked, labelling=self._rights.labelling(may)
+                )
+            case "config_map":
+                changed = await config_maps.change(*where, key.name, _given(merge), _unchecked, effect=effect)
+                after = changed.config
+            case "secret":
+                assert compared.asked is not None, "a secret is changed by what its document says"
+                changed_secret = await secrets.change(
+                    *where, key.name, compared.asked, self._rights.envelopes, _unchecked, effect=effect
+                )
+                after = changed_secret.config
+                keys = changed_secret.secret_keys
+                changed_secrets = {f"data.{name}": there for name, there in keys.items()}
+        return WrittenObject(key, "update", after, stored, changed_secrets)
+
+    async def run(self, key: MemberKey) -> Any:
+        """Starts a new run of a Job."""
+        return await run_container(self._transaction, self._namespace, key.name)
+
+    async def delete(self, key: MemberKey, stored: Any) -> WrittenObject:
+        """Marks an object for deletion."""
+        transaction, where, may = self._transaction, (self._transaction, self._namespace), self._may
+        gone: Any
+        match key.noun:
+            case "container":
+                gone = await delete_container(*where, key.name, _unchecked)
+            case "service":
+                gone = await delete_service(*where, key.name, _unchecked)
+            case "object":
+                gone = await delete_object(*where, object_key(key, stored), _unchecked, may)
+            case "volume":
+                refuse = partial(self._rights.mounter.refuse_deletion, transaction, may=may)
+                gone = await delete_volume(*where, key.name, _unchecked, refuse)
+            case "config_map" | "secret":
+                gone = await configs.delete(
+                    transaction, key.noun, self._namespace, key.name, _unchecked, self._rights.readers
+                )
+        return WrittenObject(key, "delete", gone, stored)
+
+
+def object_key(key: MemberKey, stored: Any) -> ObjectKey:
+    """Returns the key by which the noun object names a member."""
+    return ObjectKey(stored.api_version, key.kind, key.name)
+
+
+def _given(merge: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    assert merge is not None, "an object is changed by what its document says"
+    return merge
+
+
+def _unchecked(_stored: Any) -> None:
+    """The application's etag is checked instead of those of its objects."""

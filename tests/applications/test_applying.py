@@ -1,0 +1,226 @@
+"""Applications applied, pruned, taken over, rolled back, paused and deleted, each in one transaction."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from tests.applications.conftest import (
+    Place,
+    actions,
+    config_map,
+    deployment,
+    service,
+    shop,
+)
+from tests.waiting import poll_until
+
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse.container.v1 import container_pb2
+from pilothouse_client.errors import InvalidArgumentError, NotFoundError
+
+_EVERY = {
+    "ConfigMap/settings",
+    "Secret/password",
+    "PersistentVolumeClaim/data",
+    "Service/web",
+    "PodDisruptionBudget/web",
+    "Deployment/web",
+}
+
+
+async def test_an_apply_creates_all_objects_and_a_second_one_changes_nothing(place: Place) -> None:
+    first = await place.apply(shop())
+    assert actions(first.changes) == dict.fromkeys(_EVERY, "create"), first
+    assert (first.revision, first.application.revision) == (1, 1)
+    assert {f"{each.kind}/{each.name}" for each in first.application.members} == _EVERY
+    again = await place.apply(shop())
+    assert actions(again.changes) == dict.fromkeys(_EVERY, "unchanged"), again
+    assert again.revision == 1
+
+
+async def test_an_update_writes_fields_and_prunes_what_the_documents_have_no_more(place: Place) -> None:
+    await place.apply(shop())
+    fewer = [config_map(level="debug"), deployment(image="nginx:1.28"), service()]
+    tried = await place.apply(fewer, prune=True, validate_only=True)
+    applied = await place.apply(fewer, prune=True)
+    assert actions(applied.changes) == {
+        "ConfigMap/settings": "update",
+        "Secret/password": "prune",
+        "Service/web": "unchanged",
+        "PodDisruptionBudget/web": "prune",
+        "Deployment/web": "update",
+    }
+    assert list(tried.changes) == list(applied.changes)
+    (image,) = next(each for each in applied.changes if each.kind == "Deployment").fields
+    assert (image.path, image.before, image.after) == ("image", '"nginx:1.27"', '"nginx:1.28"')
+    assert [each.reason for each in applied.warnings if "data" in each.message] == ["NOT_PRUNED"]
+    assert applied.revision == 2
+    with pytest.raises(NotFoundError):
+        await place.client.objects.get(
+            namespace=place.name, api_version="policy/v1", kind="PodDisruptionBudget", name="missing"
+        )
+    # Its data stays with it.
+    assert (await place.client.storage.get_volume(namespace=place.name, name="data")).name == "data"
+    assert (await place.client.config.get_secret(namespace=place.name, name="password")).HasField(
+        "delete_time"
+    )
+
+
+async def test_objects_of_others_are_refused_and_nothing_is_committed(place: Place) -> None:
+    outside = container_pb2.Container(name="web", image="nginx:1.27")
+    await place.client.containers.create(namespace=place.name, container=outside)
+    await place.apply([config_map()], name="other")
+    documents = [config_map(), config_map("fresh"), deployment()]
+    tried = await place.apply(documents, validate_only=True)
+    assert {(each.document, each.reason) for each in tried.problems} >= {
+        (0, "OWNED_BY_APPLICATION"),
+        (2, "EXISTS_OUTSIDE"),
+    }
+    assert tried.problem_count == len(tried.problems)
+    with pytest.raises(InvalidArgumentError) as refused:
+        await place.apply(documents)
+    assert refused.value.reason == "DOCUMENTS_REFUSED"
+    assert refused.value.metadata["problems"] == str(tried.problem_count)
+    for missing in (place.get(), place.client.config.get_config_map(namespace=place.name, name="fresh")):
+        with pytest.raises(NotFoundError):
+            await missing
+    taken = await place.apply([config_map("fresh")], take_over=True)
+    assert taken.revision == 1
+
+
+async def test_an_object_outside_is_taken_over_where_the_caller_says_so(place: Place) -> None:
+    made = await place.apply([config_map()], name="")
+    assert not made.HasField("application")
+    with pytest.raises(InvalidArgumentError):
+        await place.apply([config_map()])
+    assert actions((await place.apply([config_map()], take_over=True)).changes) == {
+        "ConfigMap/settings": "unchanged"
+    }
+    assert [each.name for each in (await place.get()).members] == ["settings"]
+
+
+async def test_a_problem_of_one_object_refuses_all(place: Place) -> None:
+    broken = deployment("broken", image="nginx:1.27", replicas=-1)
+    with pytest.raises(InvalidArgumentError) as refused:
+        await place.apply([config_map(), broken])
+    assert refused.value.reason == "DOCUMENTS_REFUSED"
+    with pytest.raises(NotFoundError):
+        await place.client.config.get_config_map(namespace=place.name, name="settings")
+
+
+async def test_a_rollback_brings_all_objects_back_as_a_new_revision(place: Place) -> None:
+    await place.apply(shop())
+    await place.apply(
+        [config_map(level="debug"), deployment(image="nginx:1.28")], prune=True, delete_claims=False
+    )
+    difference = await place.client.applications.diff_revisions(namespace=place.name, name="shop")
+    assert (difference.before, difference.after) == (1, 2)
+    assert actions(difference.changes)["Service/web"] == "prune"
+
+    async def free() -> bool:
+        found = [each.name async for each in place.client.network.list_services(namespace=place.name)]
+        found += [each.name async for each in place.client.config.list_secrets(namespace=place.name)]
+        found += [each.name async for each in place.client.objects.list(namespace=place.name)]
+        return not found
+
+    await poll_until(free, what="the end of the pruned objects")
+    rolled = await place.client.applications.rollback(namespace=place.name, name="shop")
+    assert (rolled.revision, rolled.origin) == (3, 1)
+    assert actions(rolled.changes) == {
+        "ConfigMap/settings": "update",
+        "Secret/password": "create",
+        "PersistentVolumeClaim/data": "unchanged",
+        "Service/web": "create",
+        "PodDisruptionBudget/web": "create",
+        "Deployment/web": "update",
+    }
+    assert list(rolled.not_restored) == ["data of volume data"]
+    web = await place.client.containers.get(namespace=place.name, name="web")
+    assert web.image == "nginx:1.27"
+    revealed = await place.client.config.reveal_secret(namespace=place.name, name="password")
+    assert revealed.data["word"] == b"canary"
+    revisions = [
+        each async for each in place.client.applications.list_revisions(namespace=place.name, name="shop")
+    ]
+    assert [(each.number, each.origin) for each in revisions] == [(3, 1), (2, 0), (1, 0)]
+
+
+async def test_a_change_by_another_call_shows_and_stays_unless_forced(place: Place) -> None:
+    await place.apply([config_map(), deployment()])
+    await place.client.containers.update(
+        namespace=place.name,
+        name="web",
+        container=container_pb2.Container(env=[container_pb2.EnvVar(name="BY", value="hand")]),
+        update_mask=FieldMask(paths=["env"]),
+    )
+    found = await place.get()
+    (web,) = [each for each in found.members if each.modified]
+    assert (web.kind, web.name, web.modified_by) == ("Deployment", "web", "admin")
+    applied = await place.apply([config_map(), deployment(image="nginx:1.28")])
+    change = next(each for each in applied.changes if each.name == "web")
+    assert [each.path for each in change.fields] == ["image"]
+    assert [each.path for each in change.modified_fields] == ["env"]
+    kept = await place.client.containers.get(namespace=place.name, name="web")
+    assert (kept.image, len(kept.env)) == ("nginx:1.28", 1)
+    await place.apply([config_map(), deployment(image="nginx:1.28")], force=True)
+    forced = await place.client.containers.get(namespace=place.name, name="web")
+    assert (forced.image, len(forced.env)) == ("nginx:1.28", 0)
+    assert not any(each.modified for each in (await place.get()).members)
+
+
+async def test_values_of_secrets_are_in_no_record_and_no_revision(place: Place) -> None:
+    await place.apply(shop())
+    with pytest.raises(InvalidArgumentError) as refused:
+        await place.apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {"name": "x"},
+                    "data": {"word": "canary"},
+                    "oops": "canary",
+                }
+            ]
+        )
+    assert "canary" not in str(refused.value)
+    records = [each async for each in place.client.audit.list_operations(namespace=place.name, page_size=200)]
+    assert not [each for each in records if "canary" in str(each)]
+    parent = next(each for each in records if each.action == "apply" and not each.error_code)
+    children = [each for each in records if each.parent_operation_id == parent.operation_id]
+    assert {(each.action, each.resource_type, each.resource_name) for each in children} == {
+        ("create", "config_map", "settings"),
+        ("create", "secret", "password"),
+        ("create", "volume", "data"),
+        ("create", "service", "web"),
+        ("create", "object", "web"),
+        ("create", "container", "web"),
+    }
+    revision = await place.client.applications.get_revision(namespace=place.name, name="shop")
+    assert revision.operation_id == parent.operation_id
+    assert "canary" not in str(revision)
+    exported = await place.client.applications.export(namespace=place.name, name="shop")
+    assert {json.loads(each.json)["kind"] for each in exported.documents} == {
+        each.partition("/")[0] for each in _EVERY
+    }
+    assert any("canary" in each.json for each in exported.documents)
+
+
+async def test_a_pause_and_a_deletion_are_of_the_whole(place: Place) -> None:
+    await place.apply([*shop(), deployment("api")])
+    paused = await place.client.applications.pause(namespace=place.name, name="shop")
+    assert sorted(paused.containers) == ["api", "web"]
+    assert not any(each.modified for each in paused.application.members)
+    assert {each.status for each in paused.application.members if each.kind == "Deployment"} == {
+        pb.APPLICATION_STATUS_SUSPENDED
+    }
+    resumed = await place.client.applications.resume(namespace=place.name, name="shop")
+    assert sorted(resumed.containers) == ["api", "web"]
+    deleted = await place.client.applications.delete(namespace=place.name, name="shop")
+    assert list(deleted.kept_claims) == ["data"]
+    assert set(actions(deleted.changes).values()) == {"prune"}
+    with pytest.raises(NotFoundError):
+        await place.get()
+    volume = await place.client.storage.get_volume(namespace=place.name, name="data")
+    assert not volume.HasField("delete_time")
