@@ -121,7 +121,7 @@ def list_applications(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", output: Output = Format.TABLE) -> None:
-    """Show an application with its objects, and what other calls changed of them."""
+    """Show an application with its objects, and the changes of other calls."""
     with connect() as client:
         found = client.applications.get(namespace=namespace_or_default(namespace), name=name)
     show(found, COLUMNS, output)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse_client.apply.documents import load
-from pilothouse_client.apply.run import ApplyResult, Options, apply
+from pilothouse_client.apply.outcome import ApplyResult, Options
+from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, failure_of
 from pilothouse_client.commands.invocation import connect
