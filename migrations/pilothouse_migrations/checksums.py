@@ -37,6 +37,7 @@ CHECKSUMS: Final = {
     "0124": "3dcb12777978fd5aa5704348ad49cbc6d984e3d6c599324c249e8ea202bd3888",
     "0125": "f343c817acba7536eba712e5ac55d762a3ceb00d692332007faf9154bb37bab9",
     "0126": "f54caa9167ee18fabe85327a392c76118287b610cbac733d51c306f412925e4f",
+    "0127": "17fb7f94bc03552db835c87cee2a36c7867fe913eb70692becc01515b3674ad4",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -163,10 +163,16 @@ async def test_the_summary_counts_an_image_once(tenants: Database) -> None:
             "INSERT INTO namespaces (id, name, kubernetes_name, cluster_name)"
             " VALUES (3, 'empty', 'empty', 'alpha-cluster')"
         )
+        # Image 1 is the main one's of others; image 2 is that of a sidecar alone.
+        await owner.execute(
+            "INSERT INTO program_images (container_id, namespace_id, program, image, image_id)"
+            " SELECT c.id, 1, p.program, 'x', p.image_id FROM containers AS c"
+            " CROSS JOIN (VALUES ('same', 1), ('other', 2)) AS p (program, image_id) WHERE c.name = 'second'"
+        )
         await owner.execute("SELECT refresh_container_summary()")
         rows = await owner.fetch("SELECT * FROM container_summary ORDER BY namespace_id")
         assert [tuple(row)[1:] for row in rows] == [
-            ("alpha", 3, 1, 1, 1, 107),
+            ("alpha", 3, 1, 1, 1, 307),
             ("beta", 1, 1, 0, 0, 200),
             ("empty", 0, 0, 0, 0, 0),
         ]
