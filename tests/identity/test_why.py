@@ -408,3 +408,56 @@ async def test_what_a_tenant_may_not_read_does_not_show_in_a_simulation(
     assert "container.delete" in seen.changes[0].gained
     whole = await root.SimulateGrant(request)
     assert (whole.partial, list(whole.changes)) == (False, [])
+
+
+async def test_many_questions_have_the_answers_of_each(shared: IdentityServer, root: Caller) -> None:
+    place, username = _name("place"), _name("user")
+    await shared.namespace(place)
+    caller = await shared.user(root, username, ("viewer", place))
+    questions: list[Any] = [
+        {"permission": "container.get", "namespace": place},
+        {"permission": "container.delete", "namespace": place},
+        {"method": "CreateUser"},
+        {"method": "WhoAmI"},
+        {"permission": "container.get", "namespace": "nowhere"},
+    ]
+    answer = await caller.ExplainPermissions(permissions.ExplainPermissionsRequest(questions=questions))
+    assert list(answer.explanations) == [await _why(caller, **each) for each in questions]
+    assert [each.allowed for each in answer.explanations] == [True, False, False, True, False]
+    about = permissions.ExplainPermissionsRequest(questions=questions, username=username)
+    of_another = await root.ExplainPermissions(about)
+    assert [each.allowed for each in of_another.explanations] == [True, False, False, True, False]
+    wrong: Any
+    for wrong, field in (
+        ({"permission": "container.dlete"}, "questions[1].permission"),
+        ({"method": "Nothing"}, "questions[1].method"),
+        ({}, "questions[1].permission"),
+    ):
+        request = permissions.ExplainPermissionsRequest(questions=[questions[0], wrong])
+        refusal = await refused(caller, "ExplainPermissions", request)
+        assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", [field])
+    refusal = await refused(caller, "ExplainPermissions", permissions.ExplainPermissionsRequest())
+    assert refusal.fields == ["questions"]
+
+
+async def test_who_am_i_names_what_is_held_in_a_namespace(shared: IdentityServer, root: Caller) -> None:
+    place, foreign = _name("place"), _name("place")
+    await shared.namespace(place)
+    await shared.namespace(foreign)
+    caller = await shared.user(root, _name("user"), ("viewer", place))
+    me = await caller.WhoAmI(pb.WhoAmIRequest(namespace=place))
+    assert {"container.get", "container.list"} <= set(me.namespace_permissions)
+    assert not {"container.delete", "user.get"} & set(me.namespace_permissions)
+    assert list((await caller.WhoAmI(pb.WhoAmIRequest())).namespace_permissions) == []
+    for each in me.namespace_permissions:
+        asked = pb.CheckPermissionRequest(permission=each, namespace=place)
+        assert (await caller.CheckPermission(asked)).allowed
+    # A namespace that the caller does not reach is one that is not there.
+    refusals = [
+        await refused(caller, "WhoAmI", pb.WhoAmIRequest(namespace=name)) for name in (foreign, "nowhere")
+    ]
+    assert {(each.code, each.reason) for each in refusals} == {("NOT_FOUND", "NAMESPACE_NOT_FOUND")}
+    assert refusals[0].message.replace(foreign, "nowhere") == refusals[1].message
+    everything = await root.WhoAmI(pb.WhoAmIRequest(namespace=foreign))
+    assert "container.delete" in everything.namespace_permissions
+    assert (await refused(root, "WhoAmI", pb.WhoAmIRequest(namespace="nowhere"))).code == "NOT_FOUND"

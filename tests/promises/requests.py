@@ -141,6 +141,7 @@ _IDENTITY: dict[str, Fields] = {
     "RevokeRole": {"username": target("RevokeRole"), "role": "viewer", "namespace": OWN},
     "CheckPermission": {"permission": "container.get", "namespace": OWN},
     "ExplainPermission": {"permission": "container.get", "namespace": OWN},
+    "ExplainPermissions": {"questions": [{"permission": "container.get", "namespace": OWN}]},
     "ListPrincipals": {"permission": "container.get", "namespace": OWN},
     "SimulateGrant": {"username": target("GrantRole"), "role": "viewer", "namespace": OWN},
     # The session is that of the world's second log-in, which fills its id in.

@@ -312,6 +312,7 @@ def _questions(namespace: str) -> list[tuple[str, dict[str, Any]]]:
     return [
         *(("CheckPermission", fields) for fields in permissions),
         *(("ExplainPermission", fields) for fields in (*permissions, *methods)),
+        ("ExplainPermissions", {"questions": [*permissions, *methods]}),
     ]
 
 

@@ -94,6 +94,11 @@ class Identity(NounClient[TransportT]):
     explain_permission = Unary(
         permissions_pb2.ExplainPermissionRequest, permissions_pb2.ExplainPermissionResponse, whole
     )
+    explain_permissions = Unary(
+        permissions_pb2.ExplainPermissionsRequest,
+        permissions_pb2.ExplainPermissionsResponse,
+        lambda answer: answer.explanations,
+    )
     list_principals = Pages(
         permissions_pb2.ListPrincipalsRequest,
         permissions_pb2.ListPrincipalsResponse,

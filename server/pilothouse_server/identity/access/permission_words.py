@@ -87,7 +87,7 @@ class PermissionWords:
             permission in self.reading,
         )
 
-    def method(self, name: str) -> Rule:
+    def method(self, name: str, field: str = "method") -> Rule:
         """The rule of a method, by its full name in any common form, or by its last part.
 
         Raises:
@@ -100,7 +100,7 @@ class PermissionWords:
             return found[0]
         near = _closest(dotted.rpartition(".")[2], self._by_name)
         raise invalid(
-            "method",
+            field,
             f"there is no method {name[:_LONGEST_COMPARED]}{_did_you_mean(near)}",
             reason="UNKNOWN_METHOD",
         )

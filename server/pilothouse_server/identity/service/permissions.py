@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2 as messages
 from pilothouse_server.authorization import denials
-from pilothouse_server.authorization.access import Grant
-from pilothouse_server.authorization.denials import Denial, PermissionFinding
+from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.authorization.denials import Denial, PermissionFinding, Question
 from pilothouse_server.errors import PermissionDenied, invalid
 from pilothouse_server.identity.access.operations import explanations, grants, permissions
 from pilothouse_server.identity.access.operations.grants import READING_GRANTS, Simulated
 from pilothouse_server.identity.access.permission_words import PermissionWords
 from pilothouse_server.identity.accounts.operations import users
-from pilothouse_server.identity.model import PrincipalGrant
+from pilothouse_server.identity.model import PrincipalGrant, User
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import AnswerConverter, Differences
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import authorize, check_credential
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _PRINCIPAL = AnswerConverter(
     PrincipalGrant,
@@ -29,6 +32,14 @@ _PRINCIPAL = AnswerConverter(
 )
 _PRINCIPALS = ListAnswer(messages.ListPrincipalsResponse, "principals")
 _GRANTING = "GrantRole"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question, and the method that it is about; None if it is about a permission."""
+
+    question: Question
+    rule: Rule | None
 
 
 class PermissionService:
@@ -58,24 +69,24 @@ class PermissionService:
         self, request: messages.ExplainPermissionRequest, call: Call
     ) -> messages.ExplainPermissionResponse:
         """Returns why somebody may do something, or may not."""
-        rule = self._asked_rule(request)
-        if rule is None:
-            question = self._words.question(request.permission, request.namespace)
-        else:
-            question = self._words.question_of(rule, request.namespace)
-        call.describe(resource_name=question.permission or request.method)
+        asked = self._asked(request)
+        call.describe(resource_name=asked.question.permission or request.method)
         async with call.read(snapshot=True) as transaction:
             other = await explanations.other_user(transaction, call.caller, request.username, users.locate)
-            if rule is not None and other is None:
-                try:
-                    check_credential(rule, call.caller.credential)
-                except PermissionDenied as refused:
-                    return _refused_by_credential(rule, refused)
-            if rule is not None and not rule.needs_permission:
-                return _open_to_everybody(rule)
-            found = await explanations.explain(transaction, call.caller, question, other)
-        details = other is None or call.caller.allows(READING_GRANTS)
-        return _explained(found, "" if other is None else other.username, details=details)
+            return await _answer(transaction, call.caller, asked, other)
+
+    async def ExplainPermissions(
+        self, request: messages.ExplainPermissionsRequest, call: Call
+    ) -> messages.ExplainPermissionsResponse:
+        """Returns the same for several questions."""
+        asked = [
+            self._asked(question, f"questions[{number}].")
+            for number, question in enumerate(request.questions)
+        ]
+        async with call.read(snapshot=True) as transaction:
+            other = await explanations.other_user(transaction, call.caller, request.username, users.locate)
+            found = [await _answer(transaction, call.caller, each, other) for each in asked]
+        return messages.ExplainPermissionsResponse(explanations=found)
 
     async def ListPrincipals(self, request: messages.ListPrincipalsRequest, call: Call) -> bytes:
         """Lists who may do something."""
@@ -107,16 +118,38 @@ class PermissionService:
             )
         return _simulated(simulated, request)
 
-    def _asked_rule(self, request: messages.ExplainPermissionRequest) -> Rule | None:
-        """The rule of the method that is asked about; None where it is a permission."""
+    def _asked(
+        self, request: messages.ExplainPermissionRequest | messages.PermissionQuestion, within: str = ""
+    ) -> _Asked:
+        """The question of a request, or of a part of it whose path is `within`. Raises InvalidArgument."""
         if bool(request.permission) == bool(request.method):
             raise invalid(
-                "permission", "must be given, or a method in its place: one of them", reason="ONE_QUESTION"
+                f"{within}permission",
+                "must be given, or a method in its place: one of them",
+                reason="ONE_QUESTION",
             )
         if request.method:
-            return self._words.method(request.method)
-        self._words.check_one(request.permission, "permission")
-        return None
+            rule = self._words.method(request.method, f"{within}method")
+            return _Asked(self._words.question_of(rule, request.namespace), rule)
+        self._words.check_one(request.permission, f"{within}permission")
+        return _Asked(self._words.question(request.permission, request.namespace), None)
+
+
+async def _answer(
+    transaction: ReadTransaction, caller: Principal, asked: _Asked, other: User | None
+) -> messages.ExplainPermissionResponse:
+    """The explanation of one question, about the caller or another user."""
+    rule = asked.rule
+    if rule is not None and other is None:
+        try:
+            check_credential(rule, caller.credential)
+        except PermissionDenied as refused:
+            return _refused_by_credential(rule, refused)
+    if rule is not None and not rule.needs_permission:
+        return _open_to_everybody(rule)
+    found = await explanations.explain(transaction, caller, asked.question, other)
+    details = other is None or caller.allows(READING_GRANTS)
+    return _explained(found, "" if other is None else other.username, details=details)
 
 
 def _open_to_everybody(rule: Rule) -> messages.ExplainPermissionResponse:

@@ -65,12 +65,13 @@ class SessionService:
         await sessions.log_out(await call.transaction(), call.caller)
         return pb.LogoutResponse()
 
-    async def WhoAmI(self, _request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
+    async def WhoAmI(self, request: pb.WhoAmIRequest, call: Call) -> pb.WhoAmIResponse:
         """Returns the caller."""
         async with call.read(snapshot=True) as transaction:
             user = await users.own(transaction, call.caller)
             held = await grants.of_caller(transaction, call.caller)
             key = await api_keys.own(transaction, call.caller)
+            there = await permissions.held_in(transaction, call.caller, self._words, request.namespace)
         describe_user(call, user)
         return pb.WhoAmIResponse(
             user=messages.USER.to_proto(user),
@@ -78,6 +79,7 @@ class SessionService:
             permissions=permissions.held_everywhere(call.caller, self._words.known, self._words.reading),
             api_key=None if key is None else messages.API_KEY.to_proto(key),
             certificate=messages.certificate(call.caller.credential),
+            namespace_permissions=there,
         )
 
     async def ChangePassword(

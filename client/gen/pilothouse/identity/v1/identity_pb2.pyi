@@ -754,12 +754,17 @@ class WhoAmIRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace whose permissions are returned, too; empty means none. NOT_FOUND: there is none that the caller reaches."""
     def __init__(
         self,
+        *,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -776,6 +781,7 @@ class WhoAmIResponse(_message.Message):
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_PERMISSIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """The caller."""
@@ -796,6 +802,10 @@ class WhoAmIResponse(_message.Message):
     def certificate(self) -> _certificates_pb2.ShownCertificate:
         """The certificate of the call; unset if the call had a token."""
 
+    @_builtins.property
+    def namespace_permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Permissions held in the namespace of the request, each by itself, those over all namespaces included."""
+
     def __init__(
         self,
         *,
@@ -804,10 +814,11 @@ class WhoAmIResponse(_message.Message):
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         api_key: _api_keys_pb2.ApiKey | None = ...,
         certificate: _certificates_pb2.ShownCertificate | None = ...,
+        namespace_permissions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "certificate", b"certificate", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "certificate", b"certificate", "grants", b"grants", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "certificate", b"certificate", "grants", b"grants", "namespace_permissions", b"namespace_permissions", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -251,6 +251,11 @@ class IdentityServiceStub:
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.FromString,
                 _registered_method=True)
+        self.ExplainPermissions = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ExplainPermissions',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsResponse.FromString,
+                _registered_method=True)
         self.ListPrincipals = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/ListPrincipals',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsRequest.SerializeToString,
@@ -617,6 +622,14 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainPermissions(self, request, context):
+        """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
+        all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPrincipals(self, request, context):
         """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
         permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
@@ -840,6 +853,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ExplainPermission,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.SerializeToString,
+            ),
+            'ExplainPermissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPermissions,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsResponse.SerializeToString,
             ),
             'ListPrincipals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPrincipals,
@@ -1964,6 +1982,33 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/ExplainPermission',
             pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPermissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ExplainPermissions',
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -210,6 +210,10 @@ class IdentityServiceStub:
     that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
     UNKNOWN_METHOD, with similar ones): there is no such permission or method.
     """
+    ExplainPermissions: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionsRequest, _permissions_pb2.ExplainPermissionsResponse]
+    """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
+    all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+    """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]
     """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
     permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
@@ -392,6 +396,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
     that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
     UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+    """
+    ExplainPermissions: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionsRequest, _permissions_pb2.ExplainPermissionsResponse]  # type: ignore[assignment]
+    """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
+    all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
     """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
@@ -818,6 +826,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
         that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
         UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainPermissions(
+        self,
+        request: _permissions_pb2.ExplainPermissionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permissions_pb2.ExplainPermissionsResponse, _abc.Awaitable[_permissions_pb2.ExplainPermissionsResponse]]:
+        """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
+        all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
         """
 
     @_abc_1.abstractmethod

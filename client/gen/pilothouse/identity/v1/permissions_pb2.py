@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pilothouse/identity/v1/permissions.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"\xb8\x01\n\x0f\x43onsideredGrant\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x36\n\x06\x64\x65nial\x18\x04 \x01(\x0e\x32\x1e.pilothouse.identity.v1.DenialR\x06\x64\x65nial\"9\n\x05Giver\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\"\xb6\x01\n\x18\x45xplainPermissionRequest\x12)\n\npermission\x18\x01 \x01(\tB\t\xd2\xda\x18\x05\x10\x0e \x80\x01R\npermission\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12$\n\x08username\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04\x10\x12 2R\x08username\x12!\n\x06method\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x0f \xc8\x01R\x06method\"\xe5\x02\n\x19\x45xplainPermissionResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x1e\n\npermission\x18\x02 \x01(\tR\npermission\x12\x36\n\x06\x64\x65nial\x18\x03 \x01(\x0e\x32\x1e.pilothouse.identity.v1.DenialR\x06\x64\x65nial\x12\x18\n\x07summary\x18\x04 \x01(\tR\x07summary\x12?\n\x06grants\x18\x05 \x03(\x0b\x32\'.pilothouse.identity.v1.ConsideredGrantR\x06grants\x12\x35\n\x06givers\x18\x06 \x03(\x0b\x32\x1d.pilothouse.identity.v1.GiverR\x06givers\x12\x1f\n\x0bkey_refuses\x18\x07 \x01(\x08R\nkeyRefuses\x12#\n\rowner_refuses\x18\x08 \x01(\x08R\x0cownerRefuses\"\x80\x02\n\x15ListPrincipalsRequest\x12+\n\npermission\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01\x10\x0e \x80\x01R\npermission\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12#\n\tpage_size\x18\x03 \x01(\x05\x42\x06\xd2\xda\x18\x02`\x01R\x08pageSize\x12(\n\npage_token\x18\x04 \x01(\tB\t\xd2\xda\x18\x05 \x80\x10@\x01R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x10R\x06\x66ilter\x12\"\n\x08order_by\x18\x06 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x02R\x07orderBy\"\xa6\x02\n\x10HoldingPrincipal\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\'\n\x0fservice_account\x18\x06 \x01(\x08R\x0eserviceAccount\x12!\n\x08\x61pi_keys\x18\x07 \x03(\tB\x06\xd2\xda\x18\x02@\x01R\x07\x61piKeys\"\xac\x01\n\x16ListPrincipalsResponse\x12H\n\nprincipals\x18\x01 \x03(\x0b\x32(.pilothouse.identity.v1.HoldingPrincipalR\nprincipals\x12.\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x01R\rnextPageToken\x12\x18\n\x07partial\x18\x03 \x01(\x08R\x07partial\"\xc3\x01\n\x14SimulateGrantRequest\x12&\n\x08username\x18\x01 \x01(\tB\n\xd2\xda\x18\x06\x08\x01\x10\x12 2R\x08username\x12\x1e\n\x04role\x18\x02 \x01(\tB\n\xd2\xda\x18\x06\x08\x01\x10\x01 2R\x04role\x12&\n\tnamespace\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"}\n\x0bGrantChange\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n\x06gained\x18\x02 \x03(\tR\x06gained\x12\x1a\n\x08\x65xtended\x18\x03 \x03(\tR\x08\x65xtended\x12\x1c\n\tshortened\x18\x04 \x03(\tR\tshortened\"\xb3\x01\n\x15SimulateGrantResponse\x12=\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.pilothouse.identity.v1.GrantChangeR\x07\x63hanges\x12\x18\n\x07partial\x18\x02 \x01(\x08R\x07partial\x12\'\n\x0fgranted_already\x18\x03 \x01(\x08R\x0egrantedAlready\x12\x18\n\x07summary\x18\x04 \x01(\tR\x07summary*\xe5\x01\n\x06\x44\x65nial\x12\x16\n\x12\x44\x45NIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45NIAL_NO_GRANT\x10\x01\x12\x13\n\x0f\x44\x45NIAL_EXCLUDED\x10\x02\x12\x1e\n\x1a\x44\x45NIAL_OVER_ALL_NAMESPACES\x10\x03\x12\x14\n\x10\x44\x45NIAL_ELSEWHERE\x10\x04\x12\x12\n\x0e\x44\x45NIAL_EXPIRED\x10\x05\x12\x1e\n\x1a\x44\x45NIAL_NAMESPACE_NOT_FOUND\x10\x06\x12\x15\n\x11\x44\x45NIAL_CREDENTIAL\x10\x07\x12\x18\n\x14\x44\x45NIAL_USER_INACTIVE\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pilothouse/identity/v1/permissions.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"\xb8\x01\n\x0f\x43onsideredGrant\x12\x12\n\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x36\n\x06\x64\x65nial\x18\x04 \x01(\x0e\x32\x1e.pilothouse.identity.v1.DenialR\x06\x64\x65nial\"9\n\x05Giver\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\"\xb6\x01\n\x18\x45xplainPermissionRequest\x12)\n\npermission\x18\x01 \x01(\tB\t\xd2\xda\x18\x05\x10\x0e \x80\x01R\npermission\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12$\n\x08username\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04\x10\x12 2R\x08username\x12!\n\x06method\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x0f \xc8\x01R\x06method\"\x8a\x01\n\x12PermissionQuestion\x12)\n\npermission\x18\x01 \x01(\tB\t\xd2\xda\x18\x05\x10\x0e \x80\x01R\npermission\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12!\n\x06method\x18\x03 \x01(\tB\t\xd2\xda\x18\x05\x10\x0f \xc8\x01R\x06method\"\x95\x01\n\x19\x45xplainPermissionsRequest\x12R\n\tquestions\x18\x01 \x03(\x0b\x32*.pilothouse.identity.v1.PermissionQuestionB\x08\xd2\xda\x18\x04\x08\x01(2R\tquestions\x12$\n\x08username\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x12 2R\x08username\"s\n\x1a\x45xplainPermissionsResponse\x12U\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32\x31.pilothouse.identity.v1.ExplainPermissionResponseR\x0c\x65xplanations\"\xe5\x02\n\x19\x45xplainPermissionResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x1e\n\npermission\x18\x02 \x01(\tR\npermission\x12\x36\n\x06\x64\x65nial\x18\x03 \x01(\x0e\x32\x1e.pilothouse.identity.v1.DenialR\x06\x64\x65nial\x12\x18\n\x07summary\x18\x04 \x01(\tR\x07summary\x12?\n\x06grants\x18\x05 \x03(\x0b\x32\'.pilothouse.identity.v1.ConsideredGrantR\x06grants\x12\x35\n\x06givers\x18\x06 \x03(\x0b\x32\x1d.pilothouse.identity.v1.GiverR\x06givers\x12\x1f\n\x0bkey_refuses\x18\x07 \x01(\x08R\nkeyRefuses\x12#\n\rowner_refuses\x18\x08 \x01(\x08R\x0cownerRefuses\"\x80\x02\n\x15ListPrincipalsRequest\x12+\n\npermission\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01\x10\x0e \x80\x01R\npermission\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12#\n\tpage_size\x18\x03 \x01(\x05\x42\x06\xd2\xda\x18\x02`\x01R\x08pageSize\x12(\n\npage_token\x18\x04 \x01(\tB\t\xd2\xda\x18\x05 \x80\x10@\x01R\tpageToken\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x10R\x06\x66ilter\x12\"\n\x08order_by\x18\x06 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x02R\x07orderBy\"\xa6\x02\n\x10HoldingPrincipal\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\'\n\x0fservice_account\x18\x06 \x01(\x08R\x0eserviceAccount\x12!\n\x08\x61pi_keys\x18\x07 \x03(\tB\x06\xd2\xda\x18\x02@\x01R\x07\x61piKeys\"\xac\x01\n\x16ListPrincipalsResponse\x12H\n\nprincipals\x18\x01 \x03(\x0b\x32(.pilothouse.identity.v1.HoldingPrincipalR\nprincipals\x12.\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x01R\rnextPageToken\x12\x18\n\x07partial\x18\x03 \x01(\x08R\x07partial\"\xc3\x01\n\x14SimulateGrantRequest\x12&\n\x08username\x18\x01 \x01(\tB\n\xd2\xda\x18\x06\x08\x01\x10\x12 2R\x08username\x12\x1e\n\x04role\x18\x02 \x01(\tB\n\xd2\xda\x18\x06\x08\x01\x10\x01 2R\x04role\x12&\n\tnamespace\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"}\n\x0bGrantChange\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n\x06gained\x18\x02 \x03(\tR\x06gained\x12\x1a\n\x08\x65xtended\x18\x03 \x03(\tR\x08\x65xtended\x12\x1c\n\tshortened\x18\x04 \x03(\tR\tshortened\"\xb3\x01\n\x15SimulateGrantResponse\x12=\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.pilothouse.identity.v1.GrantChangeR\x07\x63hanges\x12\x18\n\x07partial\x18\x02 \x01(\x08R\x07partial\x12\'\n\x0fgranted_already\x18\x03 \x01(\x08R\x0egrantedAlready\x12\x18\n\x07summary\x18\x04 \x01(\tR\x07summary*\xe5\x01\n\x06\x44\x65nial\x12\x16\n\x12\x44\x45NIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45NIAL_NO_GRANT\x10\x01\x12\x13\n\x0f\x44\x45NIAL_EXCLUDED\x10\x02\x12\x1e\n\x1a\x44\x45NIAL_OVER_ALL_NAMESPACES\x10\x03\x12\x14\n\x10\x44\x45NIAL_ELSEWHERE\x10\x04\x12\x12\n\x0e\x44\x45NIAL_EXPIRED\x10\x05\x12\x1e\n\x1a\x44\x45NIAL_NAMESPACE_NOT_FOUND\x10\x06\x12\x15\n\x11\x44\x45NIAL_CREDENTIAL\x10\x07\x12\x18\n\x14\x44\x45NIAL_USER_INACTIVE\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINPERMISSIONREQUEST'].fields_by_name['username']._serialized_options = b'\322\332\030\004\020\022 2'
   _globals['_EXPLAINPERMISSIONREQUEST'].fields_by_name['method']._loaded_options = None
   _globals['_EXPLAINPERMISSIONREQUEST'].fields_by_name['method']._serialized_options = b'\322\332\030\005\020\017 \310\001'
+  _globals['_PERMISSIONQUESTION'].fields_by_name['permission']._loaded_options = None
+  _globals['_PERMISSIONQUESTION'].fields_by_name['permission']._serialized_options = b'\322\332\030\005\020\016 \200\001'
+  _globals['_PERMISSIONQUESTION'].fields_by_name['namespace']._loaded_options = None
+  _globals['_PERMISSIONQUESTION'].fields_by_name['namespace']._serialized_options = b'\322\332\030\004\020\001 ?'
+  _globals['_PERMISSIONQUESTION'].fields_by_name['method']._loaded_options = None
+  _globals['_PERMISSIONQUESTION'].fields_by_name['method']._serialized_options = b'\322\332\030\005\020\017 \310\001'
+  _globals['_EXPLAINPERMISSIONSREQUEST'].fields_by_name['questions']._loaded_options = None
+  _globals['_EXPLAINPERMISSIONSREQUEST'].fields_by_name['questions']._serialized_options = b'\322\332\030\004\010\001(2'
+  _globals['_EXPLAINPERMISSIONSREQUEST'].fields_by_name['username']._loaded_options = None
+  _globals['_EXPLAINPERMISSIONSREQUEST'].fields_by_name['username']._serialized_options = b'\322\332\030\004\020\022 2'
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['permission']._loaded_options = None
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['permission']._serialized_options = b'\322\332\030\007\010\001\020\016 \200\001'
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['namespace']._loaded_options = None
@@ -63,26 +73,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIMULATEGRANTREQUEST'].fields_by_name['role']._serialized_options = b'\322\332\030\006\010\001\020\001 2'
   _globals['_SIMULATEGRANTREQUEST'].fields_by_name['namespace']._loaded_options = None
   _globals['_SIMULATEGRANTREQUEST'].fields_by_name['namespace']._serialized_options = b'\322\332\030\004\020\001 ?'
-  _globals['_DENIAL']._serialized_start=2168
-  _globals['_DENIAL']._serialized_end=2397
+  _globals['_DENIAL']._serialized_start=2578
+  _globals['_DENIAL']._serialized_end=2807
   _globals['_CONSIDEREDGRANT']._serialized_start=139
   _globals['_CONSIDEREDGRANT']._serialized_end=323
   _globals['_GIVER']._serialized_start=325
   _globals['_GIVER']._serialized_end=382
   _globals['_EXPLAINPERMISSIONREQUEST']._serialized_start=385
   _globals['_EXPLAINPERMISSIONREQUEST']._serialized_end=567
-  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_start=570
-  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_end=927
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=930
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1186
-  _globals['_HOLDINGPRINCIPAL']._serialized_start=1189
-  _globals['_HOLDINGPRINCIPAL']._serialized_end=1483
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1486
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=1658
-  _globals['_SIMULATEGRANTREQUEST']._serialized_start=1661
-  _globals['_SIMULATEGRANTREQUEST']._serialized_end=1856
-  _globals['_GRANTCHANGE']._serialized_start=1858
-  _globals['_GRANTCHANGE']._serialized_end=1983
-  _globals['_SIMULATEGRANTRESPONSE']._serialized_start=1986
-  _globals['_SIMULATEGRANTRESPONSE']._serialized_end=2165
+  _globals['_PERMISSIONQUESTION']._serialized_start=570
+  _globals['_PERMISSIONQUESTION']._serialized_end=708
+  _globals['_EXPLAINPERMISSIONSREQUEST']._serialized_start=711
+  _globals['_EXPLAINPERMISSIONSREQUEST']._serialized_end=860
+  _globals['_EXPLAINPERMISSIONSRESPONSE']._serialized_start=862
+  _globals['_EXPLAINPERMISSIONSRESPONSE']._serialized_end=977
+  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_start=980
+  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_end=1337
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=1340
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1596
+  _globals['_HOLDINGPRINCIPAL']._serialized_start=1599
+  _globals['_HOLDINGPRINCIPAL']._serialized_end=1893
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1896
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=2068
+  _globals['_SIMULATEGRANTREQUEST']._serialized_start=2071
+  _globals['_SIMULATEGRANTREQUEST']._serialized_end=2266
+  _globals['_GRANTCHANGE']._serialized_start=2268
+  _globals['_GRANTCHANGE']._serialized_end=2393
+  _globals['_SIMULATEGRANTRESPONSE']._serialized_start=2396
+  _globals['_SIMULATEGRANTRESPONSE']._serialized_end=2575
 # @@protoc_insertion_point(module_scope)

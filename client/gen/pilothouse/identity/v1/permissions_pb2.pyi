@@ -171,6 +171,88 @@ class ExplainPermissionRequest(_message.Message):
 Global___ExplainPermissionRequest: _TypeAlias = ExplainPermissionRequest  # noqa: Y015
 
 @_typing.final
+class PermissionQuestion(_message.Message):
+    """One of several questions about permissions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    permission: _builtins.str
+    """As ExplainPermissionRequest.permission."""
+    namespace: _builtins.str
+    """As ExplainPermissionRequest.namespace."""
+    method: _builtins.str
+    """As ExplainPermissionRequest.method."""
+    def __init__(
+        self,
+        *,
+        permission: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        method: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "namespace", b"namespace", "permission", b"permission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermissionQuestion: _TypeAlias = PermissionQuestion  # noqa: Y015
+
+@_typing.final
+class ExplainPermissionsRequest(_message.Message):
+    """Request for the explanations of several permissions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """As ExplainPermissionRequest.username."""
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PermissionQuestion]:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        questions: _abc.Iterable[Global___PermissionQuestion] | None = ...,
+        username: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["questions", b"questions", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainPermissionsRequest: _TypeAlias = ExplainPermissionsRequest  # noqa: Y015
+
+@_typing.final
+class ExplainPermissionsResponse(_message.Message):
+    """The explanations, in the order of the questions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainPermissionResponse]:
+        """One for each question."""
+
+    def __init__(
+        self,
+        *,
+        explanations: _abc.Iterable[Global___ExplainPermissionResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainPermissionsResponse: _TypeAlias = ExplainPermissionsResponse  # noqa: Y015
+
+@_typing.final
 class ExplainPermissionResponse(_message.Message):
     """Explanation of why it is allowed or not."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pilothouse_server.authorization.access import Principal, permission_matches
+from pilothouse_server.errors import not_found
 from pilothouse_server.identity.access.escalation import holds_form
 from pilothouse_server.identity.access.operations.explanations import other_user
 from pilothouse_server.identity.access.operations.grants import LocateUser
@@ -43,6 +44,23 @@ async def check(
     if where and await grants.find_namespace(transaction, where) is None:
         return False
     return all(question.allowed_by(held) for question in questions)
+
+
+async def held_in(
+    transaction: ReadTransaction, caller: Principal, words: PermissionWords, namespace: str
+) -> list[str]:
+    """The permissions that a caller holds in a namespace, each by itself; none where no namespace is named.
+
+    Raises:
+        NotFound: there is no such namespace that the caller reaches.
+    """
+    if not namespace:
+        return []
+    if not caller.reaches(namespace) or await grants.find_namespace(transaction, namespace) is None:
+        raise not_found("namespace", namespace)
+    held = caller.living_grants()
+    possible = words.reading if caller.credential.read_only else words.known
+    return sorted(each for each in possible if words.question(each, namespace).allowed_by(held))
 
 
 def held_everywhere(caller: Principal, known: Collection[str], reading: Collection[str] = ()) -> list[str]:
