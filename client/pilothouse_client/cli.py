@@ -60,6 +60,8 @@ VERBS = {
     "describe": ("describe:describe", "All about a resource: wanted and observed, events, changes."),
     "wait": ("wait:wait", "Wait until resources are in a state."),
     "rollout": ("rollout:app", "The newest change of a container: status, history, undo."),
+    "port-forward": ("container_port_forward:port_forward", "Forward ports of this machine to a container."),
+    "cp": ("container_copy:copy", "Copy files out of a container, or into one."),
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
     "diff": ("files:diff", "Show what apply would change."),
     "delete": ("files:delete", "Delete the objects of Kubernetes YAML."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic
 
@@ -65,7 +65,7 @@ class ServerConnection(Generic[TransportT]):
     def _deadline_of(self, pace: Pace) -> Deadline:
         return Deadline(self.options.timeout_of(pace))
 
-    async def collect(self, method: Method[Request, Response], requests: Iterable[Request]) -> Response:
+    async def collect(self, method: Method[Request, Response], requests: Requests[Request]) -> Response:
         """Sends a stream of requests. It is not repeated after a failure: the requests taken from the iterable are
         gone, and it is unknown which of them the server kept. Its deadline is the `timeout` of the options, if there
         is one.

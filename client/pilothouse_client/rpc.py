@@ -265,7 +265,7 @@ class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, R
     @overload
     def __get__(
         self, noun: NounClient[AsyncTransport], owner: type[Any]
-    ) -> Callable[[Iterable[Request]], Coroutine[Any, Any, Out]]: ...
+    ) -> Callable[[AsyncIterable[Request] | Iterable[Request]], Coroutine[Any, Any, Out]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Upload[Fields, Request, Response, Out]: ...
 
@@ -274,7 +274,7 @@ class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, R
             return self
         connection = noun.connection
 
-        async def upload(requests: Iterable[Request]) -> Out:
+        async def upload(requests: AsyncIterable[Request] | Iterable[Request]) -> Out:
             return self._result(await connection.collect(self._method, requests))
 
         return (lambda requests: run(upload(requests))) if _blocks(noun) else upload

@@ -73,7 +73,7 @@ class Transport(Protocol):
     ) -> AnswerStream[Response]: ...
 
     async def collect(
-        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> Response:
         """Sends a stream of requests; returns the one response."""
 
@@ -234,10 +234,12 @@ class BlockingTransport:
         )
 
     async def collect(
-        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> Response:
         self._check_open()
         call = self._callable(method, self._channel.stream_unary)
+        if not isinstance(requests, Iterable):
+            raise TypeError("a blocking client takes requests from an iterable that blocks")
         try:
             with _decoded_errors(self._address):
                 return call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
@@ -380,12 +382,12 @@ class AsyncTransport:
         )
 
     async def collect(
-        self, method: Method[Request, Response], requests: Iterable[Request], envelope: Envelope
+        self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> Response:
         call = self._callable(method, "stream_unary")
         try:
             with _decoded_async_errors(self._address):
-                return await call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+                return await call(requests, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
         except UnavailableError as error:
             raise await self._explained.elsewhere(error) from None
 

@@ -75,7 +75,7 @@ def test_every_method_is_found_by_the_words_of_its_declaration() -> None:
     [
         ("delete", "contaner", "did you mean container"),
         ("delete", "zzz", "known: "),
-        ("fly", "container", "known: create, delete"),
+        ("fly", "container", "known: copy, create, delete"),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_comes_near(verb: str, noun: str, words: str) -> None:

@@ -42,6 +42,9 @@ _ASKING: dict[str, Fields] = {
     "GetVolume": {"namespace": OWN, "name": "web", "includeEvents": True},
     "StreamLogs": {"namespace": OWN, "name": "web"},
     "Exec": {"start": {"namespace": OWN, "name": "web", "command": ["true"]}},
+    "PortForward": {"start": {"namespace": OWN, "name": "web", "port": 80}},
+    "CopyFrom": {"namespace": OWN, "name": "web", "path": "/etc/hosts"},
+    "CopyTo": {"start": {"namespace": OWN, "name": "web", "path": "/tmp"}},
     "GetRequiredRights": {"name": "local"},
 }
 

@@ -1,4 +1,4 @@
-"""The lines that say what a change has changed: `menu: image 2.53 -> 2.99`."""
+"""The lines about a change: `menu: image 2.53 -> 2.99`."""
 
 from __future__ import annotations
 

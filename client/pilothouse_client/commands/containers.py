@@ -61,6 +61,8 @@ for _verb, _place, _summary in (
     ("rollback", "container_revisions:rollback", "Bring back all fields of an earlier revision."),
     ("logs", "container_logs:logs", "Show the log of a container, or of several."),
     ("pods", "container_pods:list_pods", "List the pods of a container."),
+    ("port-forward", "container_port_forward:port_forward", "Forward ports of this machine to a container."),
+    ("cp", "container_copy:copy", "Copy files out of a container, or into one."),
     (
         "import",
         "container_import:import_deployments",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.rpc import Exchange, NounClient, Pages, Stream, Unary, Watch, nothing, whole
+from pilothouse_client.rpc import Exchange, NounClient, Pages, Stream, Unary, Upload, Watch, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -42,6 +42,12 @@ class Containers(NounClient[TransportT]):
     )
     # Takes an iterable of requests, the first of which holds `start`.
     exec = Exchange(pb.ExecRequest, pb.ExecResponse)
+    # Takes an iterable of requests, the first of which holds `start`; one call is one connection.
+    port_forward = Exchange(pb.PortForwardRequest, pb.PortForwardResponse)
+    # The bytes of a tar archive; a cut is an error.
+    copy_from = Stream(pb.CopyFromRequest, pb.CopyFromResponse)
+    # Takes an iterable of requests, the first of which holds `start`.
+    copy_to = Upload(pb.CopyToRequest, pb.CopyToResponse, whole)
     stream_logs = Stream(pb.StreamLogsRequest, pb.StreamLogsResponse, resuming=True)
     get_image = Unary(pb.GetImageRequest, pb.GetImageResponse, lambda answer: answer.image)
     list_images = Pages(pb.ListImagesRequest, pb.ListImagesResponse, lambda answer: answer.images)

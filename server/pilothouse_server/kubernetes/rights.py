@@ -87,7 +87,9 @@ _TABLE = (
     _Row("", "nodes", _LIST, "usage, and the architecture of images", True),
     _Row("", "nodes/proxy", ("get",), "usage, from the kubelets", True),
     _Row("", "pods/log", ("get",), "logs", True),
-    _Row("", "pods/exec", ("get", "create"), "exec", True),
+    _Row("", "pods/exec", ("get", "create"), "exec, and copies", True),
+    # `get` for a websocket, and `create` as well from Kubernetes 1.35 on.
+    _Row("", "pods/portforward", ("get", "create"), "port-forward", True),
 )
 RIGHTS: tuple[Right, ...] = tuple(
     sorted(

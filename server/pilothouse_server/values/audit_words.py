@@ -7,10 +7,11 @@ stop the server's start. Add a new word here; it needs no migration.
 from __future__ import annotations
 
 ACTIONS = frozenset({
-    "apply", "attach", "authenticate", "check", "create", "delete", "deregister", "detach", "exec", "explain", "export",
-    "get", "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause", "purge",
-    "query", "reconcile", "record", "refresh", "register", "reset", "restart", "resume", "reveal", "revoke", "rollback",
-    "rotate", "run", "scale", "seal", "start", "stop", "stream", "update", "verify", "watch",
+    "apply", "attach", "authenticate", "check", "copy", "create", "delete", "deregister", "detach", "exec", "explain",
+    "export", "get", "grant", "import", "list", "login", "logout", "logs", "migrate", "observe", "other", "pause",
+    "port_forward", "purge", "query", "reconcile", "record", "refresh", "register", "reset", "restart", "resume",
+    "reveal", "revoke", "rollback", "rotate", "run", "scale", "seal", "start", "stop", "stream", "update", "verify",
+    "watch",
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
     "api_key", "application", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",

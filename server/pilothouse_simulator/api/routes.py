@@ -24,6 +24,7 @@ from pilothouse_simulator.api.representation import NEW_EVENTS_VERSION, json_res
 from pilothouse_simulator.api.routes_delete import delete_collection, delete_object
 from pilothouse_simulator.api.routes_exec import ExecRoutes
 from pilothouse_simulator.api.routes_nodes import NodeRoutes
+from pilothouse_simulator.api.routes_port_forward import PortForwardRoutes
 from pilothouse_simulator.api.routes_read import get_object, list_objects
 from pilothouse_simulator.api.routes_subresources import (
     bind_pod,
@@ -65,6 +66,7 @@ class ApiRoutes:
         self._users = users
         self._nodes = NodeRoutes(kubelets)
         self._exec = ExecRoutes(kubelets)
+        self._ports = PortForwardRoutes(kubelets)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handles any request."""
@@ -211,6 +213,8 @@ class ApiRoutes:
             ("POST", "eviction"): evict_pod,
             ("GET", "exec"): self._exec.run,
             ("POST", "exec"): self._exec.run,
+            ("GET", "portforward"): self._ports.forward,
+            ("POST", "portforward"): self._ports.forward,
             ("GET", "log"): self._nodes.read_log,
             ("GET", "proxy"): self._nodes.proxy,
         }

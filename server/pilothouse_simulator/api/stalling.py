@@ -89,7 +89,7 @@ def timed_out() -> web.Response:
 
 
 def _from_cache(request: web.Request, target: RequestTarget) -> bool:
-    if request.method != "GET" or target.subresource in ("log", "exec", "proxy"):
+    if request.method != "GET" or target.subresource in ("log", "exec", "portforward", "proxy"):
         return request.method == "GET"
     watches = target.watch_prefix or (not target.name and boolean(request.query, "watch"))
     return bool(watches) or request.query.get("resourceVersion") == "0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+from pilothouse_simulator.exec.archives import tar
 from pilothouse_simulator.exec.process import Process
 from pilothouse_simulator.exec.shell import SHELLS, CommandNotFound, Exited, Tool, run_command
 
@@ -275,5 +276,5 @@ TOOLS: dict[str, Tool] = {
     "echo": _echo, "printf": _printf, "cat": _cat, "head": _head, "tr": _tr, "grep": _grep, "wc": _wc,
     "sleep": _sleep, "true": _true, ":": _true, "false": _false, "hostname": _hostname, "env": _environment,
     "printenv": _print_environment, "id": _id, "whoami": _whoami, "pwd": _working_directory, "date": _date,
-    "ls": _list, "test": _test, "[": _test, "stty": _terminal, "which": _which,
+    "ls": _list, "test": _test, "[": _test, "stty": _terminal, "which": _which, "tar": tar,
 }  # fmt: skip

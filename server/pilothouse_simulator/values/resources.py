@@ -122,6 +122,7 @@ PODS = ResourceType(
         Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
         Subresource("exec", "PodExecOptions", ("create", "get")),
         Subresource("log", "Pod", ("get",)),
+        Subresource("portforward", "PodPortForwardOptions", ("create", "get")),
         _status("Pod"),
     ),
     has_generation=True, graceful_deletion=True, storage_version_hash="xPOwRZ+Yhw8=",

@@ -15,6 +15,7 @@ from pilothouse_server.containers.messages.container import (
     pod_to_proto,
 )
 from pilothouse_server.containers.messages.exec import check_start, exec_answers
+from pilothouse_server.containers.messages.forwarding import archive_parts, forwarded_bytes
 from pilothouse_server.containers.messages.logs import log_answer
 from pilothouse_server.containers.messages.revision import changes_between, revision_to_proto
 
@@ -27,9 +28,11 @@ __all__ = [
     "STATUS",
     "STATUS_CHANGE",
     "added_to",
+    "archive_parts",
     "changes_between",
     "check_start",
     "exec_answers",
+    "forwarded_bytes",
     "log_answer",
     "parts",
     "pod_to_proto",

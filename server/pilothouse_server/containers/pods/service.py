@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
@@ -12,15 +13,21 @@ from pilothouse_server.containers.log_positions import position_token, positions
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
+from pilothouse_server.containers.pods.archives import packed, packing, unpacked, unpacking
 from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.guard.model import Keys
+from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.exec import program
+from pilothouse_server.kubernetes.exec import RunningProgram, program
+from pilothouse_server.kubernetes.port_forward import forwarded_port
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import redaction, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.unit_of_work import ReadTransaction
+
+# Requests that name a pod of a container.
+PlaceInPod = pb.ExecStart | pb.PortForwardStart | pb.CopyFromRequest | pb.CopyToStart
 
 
 class PodCalls:
@@ -100,27 +107,8 @@ class PodCalls:
         """Runs a program in a container."""
         start: pb.ExecStart = call.request.start
         messages.check_start(start)
-        async with call.read() as transaction:
-            found = await operations.locate(transaction, start.namespace, start.name)
-            pods = await operations.list_pods(transaction, found.id)
-        describe(call, found)
-        call.describe(command=redaction.arguments(start.command))
-        if start.program and not any(each.name == start.program for _, each in found.programs()):
-            # A program of others may have rights that nobody was allowed.
-            own = ", ".join(each.name for _, each in found.programs())
-            raise invalid(
-                "start.program",
-                f'container "{found.name}" has no program "{start.program}": it has {own}',
-            )
-
-        def check_power() -> None:
-            """A program has the rights of its container."""
-            guarding.refuse_power(found, self._keys.guarded, call.may(start.namespace))
-
-        check_power()
-        call.on_renewed = check_power
-        pod = operations.ready_pod(pods, start.pod, start.name)
-        call.describe(pod=pod.name)
+        found, pod = await self._chosen(call, start)
+        call.describe(command=redaction.arguments(start.command), pod=pod.name)
         try:
             running = program(
                 await self._connect(found.cluster_name),
@@ -143,6 +131,101 @@ class PodCalls:
                         yield output
         except ClusterError as error:
             raise caller_error(error, found.cluster_name) from None
+
+    async def PortForward(
+        self, requests: AsyncIterator[pb.PortForwardRequest], call: Call
+    ) -> AsyncIterator[pb.PortForwardResponse]:
+        """Forwards a connection to a port of a pod."""
+        start: pb.PortForwardStart = call.request.start
+        call.describe(port=start.port)
+        found, pod = await self._chosen(call, start)
+        call.describe(pod=pod.name)
+        try:
+            client = await self._connect(found.cluster_name)
+            async with forwarded_port(client, found.kubernetes_namespace, pod.name, start.port) as opened:
+                yield pb.PortForwardResponse(started=pb.PortForwardStarted(pod=pod.name))
+                async with contextlib.aclosing(messages.forwarded_bytes(call, requests, opened)) as outputs:
+                    async for data in outputs:
+                        yield pb.PortForwardResponse(data=data)
+        except ClusterError as error:
+            raise caller_error(error, found.cluster_name) from None
+
+    async def CopyFrom(self, request: pb.CopyFromRequest, call: Call) -> AsyncIterator[pb.CopyFromResponse]:
+        """Copies a file or folder out of a pod."""
+        call.describe(path=request.path, direction="from")
+        found, pod = await self._chosen(call, request)
+        call.describe(pod=pod.name)
+        try:
+            running = self._tar(
+                await self._connect(found.cluster_name), found, pod, request, packing(request.path)
+            )
+            async with running as opened:
+                yield pb.CopyFromResponse(started=pb.CopyStarted(pod=pod.name))
+                async with contextlib.aclosing(packed(call, opened)) as outputs:
+                    async for data in outputs:
+                        yield pb.CopyFromResponse(data=data)
+        except ClusterError as error:
+            raise caller_error(error, found.cluster_name) from None
+
+    async def CopyTo(self, requests: AsyncIterator[pb.CopyToRequest], call: Call) -> pb.CopyToResponse:
+        """Copies an archive into a folder of a pod."""
+        start: pb.CopyToStart = call.request.start
+        call.describe(path=start.path, direction="to")
+        found, pod = await self._chosen(call, start)
+        call.describe(pod=pod.name)
+        try:
+            running = self._tar(
+                await self._connect(found.cluster_name), found, pod, start, unpacking(start.path), stdin=True
+            )
+            async with running as opened:
+                size = await unpacked(call, messages.archive_parts(requests), opened)
+        except ClusterError as error:
+            raise caller_error(error, found.cluster_name) from None
+        return pb.CopyToResponse(pod=pod.name, bytes=size)
+
+    async def _chosen(self, call: Call, place: PlaceInPod) -> tuple[Container, Pod]:
+        """Returns the container of a call that reaches into a pod, and the pod.
+
+        The caller needs the permission to give the container the rights that it has: a program, a file or a port of it
+        may give them. That is checked again whenever the caller's permissions change.
+        """
+        async with call.read() as transaction:
+            found = await operations.locate(transaction, place.namespace, place.name)
+            pods = await operations.list_pods(transaction, found.id)
+        describe(call, found)
+        chosen = getattr(place, "program", "")
+        if chosen and not any(each.name == chosen for _, each in found.programs()):
+            # A program of others may have rights that nobody was allowed.
+            own = ", ".join(each.name for _, each in found.programs())
+            field = "program" if isinstance(place, pb.CopyFromRequest) else "start.program"
+            raise invalid(field, f'container "{found.name}" has no program "{chosen}": it has {own}')
+
+        def check_power() -> None:
+            guarding.refuse_power(found, self._keys.guarded, call.may(place.namespace))
+
+        check_power()
+        call.on_renewed = check_power
+        return found, operations.ready_pod(pods, place.pod, place.name)
+
+    def _tar(
+        self,
+        client: ClusterClient,
+        found: Container,
+        pod: Pod,
+        place: pb.CopyFromRequest | pb.CopyToStart,
+        command: Sequence[str],
+        *,
+        stdin: bool = False,
+    ) -> AbstractAsyncContextManager[RunningProgram]:
+        return program(
+            client,
+            found.kubernetes_namespace,
+            pod.name,
+            container=place.program or found.spec.pod_container_name,
+            command=command,
+            stdin=stdin,
+            tty=False,
+        )
 
 
 def describe(call: Call, container: Container) -> None:

@@ -150,6 +150,21 @@ class ContainerServiceStub:
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.PortForward = channel.stream_stream(
+                '/pilothouse.container.v1.ContainerService/PortForward',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardResponse.FromString,
+                _registered_method=True)
+        self.CopyFrom = channel.unary_stream(
+                '/pilothouse.container.v1.ContainerService/CopyFrom',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromResponse.FromString,
+                _registered_method=True)
+        self.CopyTo = channel.stream_unary(
+                '/pilothouse.container.v1.ContainerService/CopyTo',
+                request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/pilothouse.container.v1.ContainerService/GetImage',
                 request_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.GetImageRequest.SerializeToString,
@@ -399,6 +414,40 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PortForward(self, request_iterator, context):
+        """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
+        responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
+        the number of bytes, and never the content.
+
+        PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
+        running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
+        ends like Exec when the right to it or the server ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyFrom(self, request, context):
+        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
+        and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
+        the container may have replaced `tar`.
+
+        PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
+        container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
+        stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyTo(self, request_iterator, context):
+        """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
+        audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetImage(self, request, context):
         """Returns one image, if a container that the caller may see uses it.
         """
@@ -533,6 +582,21 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.FromString,
                     response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.SerializeToString,
+            ),
+            'PortForward': grpc.stream_stream_rpc_method_handler(
+                    servicer.PortForward,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardResponse.SerializeToString,
+            ),
+            'CopyFrom': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyFrom,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromResponse.SerializeToString,
+            ),
+            'CopyTo': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyTo,
+                    request_deserializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToRequest.FromString,
+                    response_serializer=pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -1150,6 +1214,87 @@ class ContainerService:
             '/pilothouse.container.v1.ContainerService/Exec',
             pilothouse_dot_container_dot_v1_dot_container__pb2.ExecRequest.SerializeToString,
             pilothouse_dot_container_dot_v1_dot_container__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PortForward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pilothouse.container.v1.ContainerService/PortForward',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.PortForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyFrom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.container.v1.ContainerService/CopyFrom',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.CopyFromResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyTo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pilothouse.container.v1.ContainerService/CopyTo',
+            pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToRequest.SerializeToString,
+            pilothouse_dot_container_dot_v1_dot_container__pb2.CopyToResponse.FromString,
             options,
             channel_credentials,
             insecure,

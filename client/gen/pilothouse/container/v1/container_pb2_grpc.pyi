@@ -168,6 +168,28 @@ class ContainerServiceStub:
     program does. That happens only after most of the server's grace, because another server cannot take the program
     over.
     """
+    PortForward: _grpc.StreamStreamMultiCallable[_container_pb2.PortForwardRequest, _container_pb2.PortForwardResponse]
+    """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
+    responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
+    the number of bytes, and never the content.
+
+    PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
+    running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
+    ends like Exec when the right to it or the server ends.
+    """
+    CopyFrom: _grpc.UnaryStreamMultiCallable[_container_pb2.CopyFromRequest, _container_pb2.CopyFromResponse]
+    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
+    and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
+    the container may have replaced `tar`.
+
+    PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
+    container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
+    stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+    """
+    CopyTo: _grpc.StreamUnaryMultiCallable[_container_pb2.CopyToRequest, _container_pb2.CopyToResponse]
+    """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
+    audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+    """
     GetImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]
     """Returns one image, if a container that the caller may see uses it."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListImagesRequest, _container_pb2.ListImagesResponse]
@@ -316,6 +338,28 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
     program does. That happens only after most of the server's grace, because another server cannot take the program
     over.
+    """
+    PortForward: _aio.StreamStreamMultiCallable[_container_pb2.PortForwardRequest, _container_pb2.PortForwardResponse]  # type: ignore[assignment]
+    """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
+    responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
+    the number of bytes, and never the content.
+
+    PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
+    running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
+    ends like Exec when the right to it or the server ends.
+    """
+    CopyFrom: _aio.UnaryStreamMultiCallable[_container_pb2.CopyFromRequest, _container_pb2.CopyFromResponse]  # type: ignore[assignment]
+    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
+    and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
+    the container may have replaced `tar`.
+
+    PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
+    container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
+    stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+    """
+    CopyTo: _aio.StreamUnaryMultiCallable[_container_pb2.CopyToRequest, _container_pb2.CopyToResponse]  # type: ignore[assignment]
+    """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
+    audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]  # type: ignore[assignment]
     """Returns one image, if a container that the caller may see uses it."""
@@ -594,6 +638,46 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
         program does. That happens only after most of the server's grace, because another server cannot take the program
         over.
+        """
+
+    @_abc_1.abstractmethod
+    def PortForward(
+        self,
+        request_iterator: _MaybeAsyncIterator[_container_pb2.PortForwardRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_container_pb2.PortForwardResponse], _abc.AsyncIterator[_container_pb2.PortForwardResponse]]:
+        """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
+        responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
+        the number of bytes, and never the content.
+
+        PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
+        running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
+        ends like Exec when the right to it or the server ends.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyFrom(
+        self,
+        request: _container_pb2.CopyFromRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_container_pb2.CopyFromResponse], _abc.AsyncIterator[_container_pb2.CopyFromResponse]]:
+        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
+        and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
+        the container may have replaced `tar`.
+
+        PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
+        container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
+        stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyTo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_container_pb2.CopyToRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_container_pb2.CopyToResponse, _abc.Awaitable[_container_pb2.CopyToResponse]]:
+        """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
+        audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
         """
 
     @_abc_1.abstractmethod
