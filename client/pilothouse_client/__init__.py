@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pilothouse_client.errors import ResourceExhaustedError as ResourceExhaustedError
     from pilothouse_client.errors import UnauthenticatedError as UnauthenticatedError
     from pilothouse_client.errors import UnavailableError as UnavailableError
+    from pilothouse_client.informer import AsyncInformer as AsyncInformer
+    from pilothouse_client.informer import Informer as Informer
+    from pilothouse_client.names import enum_label as enum_label
     from pilothouse_client.retry import Deadlines as Deadlines
     from pilothouse_client.retry import RetryPolicy as RetryPolicy
     from pilothouse_client.streams import Change as Change
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from pilothouse_client.tokens import MemoryTokenStore as MemoryTokenStore
     from pilothouse_client.tokens import Tokens as Tokens
     from pilothouse_client.tokens import TokenStore as TokenStore
+    from pilothouse_client.waiting import Goal as Goal
+    from pilothouse_client.waiting import WaitError as WaitError
     from pilothouse_client.workloads import Workload as Workload
 
 _MODULE_OF = {
@@ -50,6 +55,11 @@ _MODULE_OF = {
     "Tokens": "tokens",
     "TokenStore": "tokens",
     "Workload": "workloads",
+    "AsyncInformer": "informer",
+    "Informer": "informer",
+    "Goal": "waiting",
+    "WaitError": "waiting",
+    "enum_label": "names",
     "FieldViolation": "errors",
     "PilothouseError": "errors",
     "AbortedError": "errors",

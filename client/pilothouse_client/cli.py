@@ -113,7 +113,7 @@ class _Verbs(VerbGroup):
         return super().list_commands(ctx)
 
     def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands:
+        if cmd_name not in VERBS:
             self._join()
         return super().get_command(ctx, cmd_name)
 

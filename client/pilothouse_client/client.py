@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
 
@@ -30,6 +31,8 @@ from pilothouse_client.transport import AsyncTransport, BlockingTransport, Trans
 from pilothouse_client.workloads import Workload
 
 if TYPE_CHECKING:
+    from pilothouse.container.v1 import container_pb2
+    from pilothouse_client.config_file import Context
     from pilothouse_client.nouns.applications import Applications
     from pilothouse_client.nouns.audit import Audit
     from pilothouse_client.nouns.config import Config
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from pilothouse_client.nouns.network import Network
     from pilothouse_client.nouns.objects import CarriedObjects
     from pilothouse_client.nouns.storage import Storage
+    from pilothouse_client.waiting import Goal
 
 
 class Nouns(Generic[TransportT]):
@@ -48,6 +52,7 @@ class Nouns(Generic[TransportT]):
     def __init__(self, connection: ServerConnection[TransportT], target: Target) -> None:
         self._connection = connection
         self._target = target
+        self._namespace = ""
 
     @property
     def address(self) -> str:
@@ -61,8 +66,9 @@ class Nouns(Generic[TransportT]):
 
     @property
     def namespace(self) -> str:
-        """The namespace in PILOTHOUSE_NAMESPACE, for callers that pass it to calls; empty if it is not set."""
-        return os.environ.get(NAMESPACE, "")
+        """The namespace of the client's context, else PILOTHOUSE_NAMESPACE, for callers that pass it to calls; empty
+        if there is none."""
+        return self._namespace or os.environ.get(NAMESPACE, "")
 
     @property
     def device_token(self) -> str:
@@ -239,6 +245,42 @@ def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
     return found.server, chosen
 
 
+def _from_context(name: str, options: ClientOptions) -> tuple[str, ClientOptions, str]:
+    """Returns address, options and namespace of a context; options that are given win."""
+    from pilothouse_client.config_file import ConfigFile, FileTokenStore, default_path
+
+    file = ConfigFile(default_path())
+    configuration = file.read()
+    chosen_name = name or os.environ.get("PILOTHOUSE_CONTEXT") or configuration.current
+    context = configuration.contexts.get(chosen_name)
+    if context is None:
+        known = ", ".join(sorted(configuration.contexts)) or "none"
+        raise ValueError(f"there is no context {chosen_name!r}; known: {known}; pilothouse login makes one")
+    chosen: ClientOptions = {**options}
+    if "insecure" not in options and "tls" not in options:
+        tls = _tls_of(context)
+        if tls is not None and not context.insecure:
+            chosen["tls"] = tls
+        else:
+            chosen["insecure"] = context.insecure
+    if context.tokens and not {"token", "tokens", "username", "workload"} & options.keys():
+        chosen["tokens"] = FileTokenStore(file, chosen_name)
+    return context.server, chosen, context.namespace
+
+
+def _tls_of(context: Context) -> Tls | None:
+    """Returns the trust and the certificate of a context; None if it has neither."""
+    roots = Path(context.ca_file).read_bytes() if context.ca_file else None
+    certificate, key = (
+        Path(each).read_bytes() if each else None
+        for each in (context.client_certificate_file, context.client_key_file)
+    )
+    if roots is None and context.certificate:
+        pem = context.certificate.encode("ascii")
+        return Tls(pem, certificate, key, server_name=context.server_name, pinned=True)
+    return Tls(roots, certificate, key) if roots or certificate else None
+
+
 def _answered(login_token: str, state: str, code: str, iss: str) -> federation_pb2.CompleteOidcLoginRequest:
     return federation_pb2.CompleteOidcLoginRequest(login_token=login_token, state=state, code=code, iss=iss)
 
@@ -263,6 +305,33 @@ class Client(Nouns[BlockingTransport]):
         win. Raises ValueError where no server is named."""
         address, chosen = _from_environment(options)
         return cls(address, **chosen)
+
+    @classmethod
+    def from_context(cls, name: str = "", **options: Unpack[ClientOptions]) -> Self:
+        """Returns a client of a context that `pilothouse login` has stored: its server, its trust and its session,
+        which is renewed in the file. Without a name: PILOTHOUSE_CONTEXT, else the current one. Raises ValueError if
+        there is none."""
+        address, chosen, namespace = _from_context(name, options)
+        made = cls(address, **chosen)
+        made._namespace = namespace
+        return made
+
+    def wait_for(
+        self,
+        container: container_pb2.Container,
+        goal: Goal | str = "running",
+        *,
+        timeout: float = 300.0,
+        stable_for: float = 10.0,
+        progress: Callable[[container_pb2.Container], object] = ignore,
+    ) -> container_pb2.Container:
+        """Waits until a container that a call has returned reaches a goal: running, succeeded, stopped, paused, applied
+        or deleted; returns its last state. `stable_for`: seconds without a restart, for `running`; `progress` gets each
+        state on the way. Raises WaitError if it fails or `timeout` seconds pass."""
+        from pilothouse_client.waiting import Goal, Patience, wait_for
+
+        patience = Patience(stable_for=stable_for)
+        return wait_for(self, container, Goal(goal), timeout=timeout, patience=patience, progress=progress)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call
@@ -330,6 +399,31 @@ class AsyncClient(Nouns[AsyncTransport]):
         """Returns a client as `Client.from_environment` does."""
         address, chosen = _from_environment(options)
         return cls(address, **chosen)
+
+    @classmethod
+    def from_context(cls, name: str = "", **options: Unpack[ClientOptions]) -> Self:
+        """Returns a client as `Client.from_context` does."""
+        address, chosen, namespace = _from_context(name, options)
+        made = cls(address, **chosen)
+        made._namespace = namespace
+        return made
+
+    async def wait_for(
+        self,
+        container: container_pb2.Container,
+        goal: Goal | str = "running",
+        *,
+        timeout: float = 300.0,
+        stable_for: float = 10.0,
+        progress: Callable[[container_pb2.Container], object] = ignore,
+    ) -> container_pb2.Container:
+        """As `Client.wait_for`; a WaitError has no `last_lines`."""
+        from pilothouse_client.waiting import Goal, Patience, wait_for_async
+
+        patience = Patience(stable_for=stable_for)
+        return await wait_for_async(
+            self, container, Goal(goal), timeout=timeout, patience=patience, progress=progress
+        )
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call

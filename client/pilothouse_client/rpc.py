@@ -113,7 +113,7 @@ class BlockingCall(
     """A call that blocks; raises PilothouseError."""
 
     def __call__(self, *args: Fields.args, **kwargs: Fields.kwargs) -> Out:
-        return self._result(self.send(self._make(*args, **kwargs)))
+        return self._result(self.send(_named(self._make(*args, **kwargs))))
 
     def send(self, request: Request) -> Response:
         """Sends a request as it is; returns the whole response. Raises PilothouseError."""
@@ -126,7 +126,7 @@ class AsyncCall(
     """A call to await; raises PilothouseError."""
 
     async def __call__(self, *args: Fields.args, **kwargs: Fields.kwargs) -> Out:
-        return self._result(await self.send(self._make(*args, **kwargs)))
+        return self._result(await self.send(_named(self._make(*args, **kwargs))))
 
     async def send(self, request: Request) -> Response:
         """Sends a request as it is; returns the whole response. Raises PilothouseError."""
@@ -304,6 +304,29 @@ class Exchange(_Declaration[Fields, Request, Response]):
             return iterator(Conversation(connection, self._method, requests))
 
         return exchange
+
+
+def _named(request: Request) -> Request:
+    """Returns the request, with the namespace and the name of its resource where it has none itself: callers need not
+    write `namespace=…, name=…` twice."""
+    fields = request.DESCRIPTOR.fields_by_name
+    resource = next((each for each, _ in request.ListFields() if _has_a_name(each)), None)
+    if resource is not None:
+        value = getattr(request, resource.name)
+        for name in ("namespace", "name"):
+            if name in fields and fields[name].message_type is None and not getattr(request, name):
+                setattr(request, name, getattr(value, name, ""))
+    return request
+
+
+def _has_a_name(field: Any) -> bool:
+    of_type = field.message_type
+    return (
+        bool(of_type)
+        and not field.is_repeated
+        and "name" in of_type.fields_by_name
+        and "uid" in of_type.fields_by_name
+    )
 
 
 def _blocks(noun: NounClient[Any]) -> bool:

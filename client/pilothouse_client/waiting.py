@@ -21,12 +21,14 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError, NotFoundError, PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
-from pilothouse_client.transport import BlockingTransport
+from pilothouse_client.transport import AsyncTransport, BlockingTransport
 
 if TYPE_CHECKING:
     from pilothouse.namespace.v1.namespace_pb2 import Cluster, Namespace
@@ -46,17 +48,20 @@ class Goal(enum.Enum):
     DELETED = "deleted"
 
 
-class WaitError(Exception):
+class WaitError(PilothouseError):
     """The resource did not reach the goal. `container` is the last known state of a container; `last_lines` are the
-    last lines of its program, if it restarted and the caller may read its log.
+    last lines of its program, if it restarted and the caller may read its log. The reason is WAIT_FAILED.
     """
 
     def __init__(
         self, message: str, last: pb.Container | Namespace | Cluster, last_lines: Sequence[str] = ()
     ) -> None:
-        super().__init__(message)
+        super().__init__(grpc.StatusCode.FAILED_PRECONDITION, message, reason="WAIT_FAILED")
         self.container = last if isinstance(last, pb.Container) else None
         self.last_lines = tuple(last_lines)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,11 @@ class WaitOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome and, for a failure, why."""
+    """An outcome and, for a failure, why. `no_room`: no node has room, and nobody has asked for an autoscaler yet."""
 
     outcome: WaitOutcome
     why: str = ""
+    no_room: bool = False
 
 
 _STATUS_OF_GOAL = {
@@ -272,6 +278,10 @@ class ContainerWait:
         since = stable.last_transition_time.ToDatetime(UTC)
         return time.seconds_since(since) >= self._patience.stable_for
 
+    def wait_for_node(self, time: ServerTime) -> None:
+        """Counts the time without room from now on."""
+        self._no_room_since = time.now
+
     def _without_room(self, seen: pb.Container, time: ServerTime) -> Verdict:
         pending = _condition(seen, "RolledOut", FALSE)
         if time.now is None or pending is None or pending.reason != UNSCHEDULABLE:
@@ -282,19 +292,56 @@ class ContainerWait:
             if not self._scales_up(seen):
                 room = f"no node has had room for it for {self._patience.unschedulable_for:g} s"
                 why = f"{room}, and no autoscaler adds one: {pending.message}"
-                return Verdict(WaitOutcome.FAILED, why)
+                return Verdict(WaitOutcome.FAILED, why, no_room=True)
             self._no_room_since = time.now
         return Verdict(WaitOutcome.WAITING)
 
 
+class ContainerFollower:
+    """A wait between the answers of its watch: the blocking and the asynchronous one share it."""
+
+    def __init__(self, asked: pb.Container, goal: Goal, waiting: ContainerWait) -> None:
+        self.last = asked
+        self._asked, self._goal, self._waiting = asked, goal, waiting
+        self._time = ServerTime()
+        self._present = False
+
+    def take(self, change: Change[pb.Container], progress: Callable[[pb.Container], Any]) -> Verdict:
+        """Returns whether the goal is reached with this answer. Raises WaitError if the container is gone, and that
+        is not the goal."""
+        self._time.note(change)
+        container, is_it = change.resource, change.resource.uid == self._asked.uid
+        if change.kind is ChangeKind.RESTARTED:
+            self._present = False
+        elif (change.kind is ChangeKind.SYNCED and not self._present) or (
+            change.kind is ChangeKind.DELETED and is_it
+        ):
+            self.last = _gone(self.last, self._goal)
+            return Verdict(WaitOutcome.ARRIVED)
+        elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED) and is_it:
+            self._present, self.last = True, container
+            progress(container)
+        return self._waiting.judge(self.last, self._time) if self._present else Verdict(WaitOutcome.WAITING)
+
+    def wait_for_node(self) -> None:
+        """Continues although there is no room: an autoscaler adds a node."""
+        self._waiting.wait_for_node(self._time)
+
+
 def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool:
     """Returns whether an autoscaler adds a node for a pod of the container; also if that is unknown."""
-    request = pb.GetContainerRequest(namespace=container.namespace, name=container.name, include_events=True)
     try:
-        answer = client.containers.get.send(request)
+        return _adds_node(client.containers.get.send(_with_events(container)))
     except PilothouseError:
         return True
-    return bool(answer.events_unavailable) or any(e.reason == "TriggeredScaleUp" for e in answer.events)
+
+
+def _with_events(container: pb.Container) -> pb.GetContainerRequest:
+    return pb.GetContainerRequest(namespace=container.namespace, name=container.name, include_events=True)
+
+
+def _adds_node(answer: pb.GetContainerResponse) -> bool:
+    return bool(answer.events_unavailable) or any(each.reason == "TriggeredScaleUp" for each in answer.events)
 
 
 def _restarted(container: pb.Container) -> str:
@@ -360,33 +407,59 @@ def wait_for(
     `progress` gets each state on the way. Raises WaitError if it fails, is deleted, or `timeout` seconds
     pass.
     """
-    last, present, time = asked, False, ServerTime()
     waiting = ContainerWait(asked, goal, patience, lambda seen: scales_up(client, seen))
+    follower = ContainerFollower(asked, goal, waiting)
     patient = client.with_options(timeout=timeout)
     try:
         with patient.containers.watch(
             namespace=asked.namespace, name=asked.name, bookmark_period_seconds=BOOKMARK_SECONDS
         ) as watch:
             for change in watch:
-                time.note(change)
-                container = change.resource
-                if change.kind is ChangeKind.RESTARTED:
-                    present = False
-                elif change.kind is ChangeKind.SYNCED and not present:
-                    return _gone(last, goal)
-                elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED) and container.uid == asked.uid:
-                    present, last = True, container
-                    progress(container)
-                elif change.kind is ChangeKind.DELETED and container.uid == asked.uid:
-                    return _gone(last, goal)
-                verdict = waiting.judge(last, time) if present else Verdict(WaitOutcome.WAITING)
+                verdict = follower.take(change, progress)
                 if verdict.outcome is WaitOutcome.ARRIVED:
-                    return last
+                    return follower.last
                 if verdict.outcome is WaitOutcome.FAILED:
-                    raise WaitError(f"{asked.name}: {verdict.why}", last, last_lines(client, last))
+                    lines = last_lines(client, follower.last)
+                    raise WaitError(f"{asked.name}: {verdict.why}", follower.last, lines)
     except DeadlineExceededError:
-        raise WaitError(_too_late(last, goal, timeout, patience), last) from None
-    raise WaitError(f"{asked.name}: the watch was closed", last)
+        raise WaitError(_too_late(follower.last, goal, timeout, patience), follower.last) from None
+    raise WaitError(f"{asked.name}: the watch was closed", follower.last)
+
+
+async def wait_for_async(
+    client: Nouns[AsyncTransport],
+    asked: pb.Container,
+    goal: Goal,
+    *,
+    timeout: float,
+    patience: Patience = DEFAULT_PATIENCE,
+    progress: Callable[[pb.Container], Any] = lambda _container: None,
+) -> pb.Container:
+    """As `wait_for`, for an asynchronous client; a WaitError has no `last_lines`."""
+    follower = ContainerFollower(asked, goal, ContainerWait(asked, goal, patience))
+    patient = client.with_options(timeout=timeout)
+    try:
+        async with patient.containers.watch(
+            namespace=asked.namespace, name=asked.name, bookmark_period_seconds=BOOKMARK_SECONDS
+        ) as watch:
+            async for change in watch:
+                verdict = follower.take(change, progress)
+                if verdict.outcome is WaitOutcome.ARRIVED:
+                    return follower.last
+                if verdict.no_room and await _scales_up_async(client, follower.last):
+                    follower.wait_for_node()
+                elif verdict.outcome is WaitOutcome.FAILED:
+                    raise WaitError(f"{asked.name}: {verdict.why}", follower.last)
+    except DeadlineExceededError:
+        raise WaitError(_too_late(follower.last, goal, timeout, patience), follower.last) from None
+    raise WaitError(f"{asked.name}: the watch was closed", follower.last)
+
+
+async def _scales_up_async(client: Nouns[AsyncTransport], container: pb.Container) -> bool:
+    try:
+        return _adds_node(await client.containers.get.send(_with_events(container)))
+    except PilothouseError:
+        return True
 
 
 def wait_for_run(

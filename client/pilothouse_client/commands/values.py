@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from pilothouse_client.names import enum_label as enum_label
+from pilothouse_client.names import enum_prefix as enum_prefix
+from pilothouse_client.names import labels_of
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
@@ -14,27 +16,9 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def enum_prefix(name: str) -> str:
-    """Returns the prefix of an enum's values: `ContainerStatus` gives `CONTAINER_STATUS_`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper() + "_"
-
-
-@functools.cache
-def _labels(descriptor: EnumDescriptor) -> Mapping[int, str]:
-    prefix = enum_prefix(descriptor.name)
-    labels = {value.number: value.name.removeprefix(prefix) for value in descriptor.values}
-    return {number: "" if label == "UNSPECIFIED" else label for number, label in labels.items()}
-
-
 def enum_words(descriptor: EnumDescriptor) -> dict[str, int]:
     """Returns the words a user may give, without `unspecified`."""
-    return {label.lower(): number for number, label in _labels(descriptor).items() if label}
-
-
-def enum_label(message: Any, field: str) -> str:
-    """Returns the value of an enum field without its prefix, such as `RUNNING`; an unknown number as it is."""
-    number = getattr(message, field)
-    return _labels(message.DESCRIPTOR.fields_by_name[field].enum_type).get(number, str(number))
+    return {label.lower(): number for number, label in labels_of(descriptor).items() if label}
 
 
 def moment(timestamp: Timestamp) -> str:
