@@ -96,8 +96,13 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
             stderr=subprocess.STDOUT,
             text=True,
         )
+        found: SimpleQueue[str] = SimpleQueue()
+        lines: list[str] = []
+        # It reads all lines, so that the server never waits for a reader.
+        reader = threading.Thread(target=_read, args=(process, found, lines), daemon=True)
+        reader.start()
         try:
-            yield PilothouseUnderTest(_address(process, timeout), "admin", password)
+            yield PilothouseUnderTest(_address(found, lines, timeout), "admin", password)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -105,28 +110,27 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            reader.join()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
-def _address(process: subprocess.Popen[str], timeout: float) -> str:
-    """Returns the address once the server serves. A thread reads its lines on, so that it never waits for a reader."""
-    found: SimpleQueue[str] = SimpleQueue()
-    lines: list[str] = []
+def _read(process: subprocess.Popen[str], found: SimpleQueue[str], lines: list[str]) -> None:
+    """Puts the address where the server serves, and an empty one when it has ended."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        del lines[:-_LAST_LINES]
+        if match := _LISTENING.search(line):
+            found.put(match[1])
+    found.put("")
 
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            del lines[:-_LAST_LINES]
-            if match := _LISTENING.search(line):
-                found.put(match[1])
-        found.put("")
 
-    threading.Thread(target=read, name="pilothouse test server", daemon=True).start()
+def _address(found: SimpleQueue[str], lines: list[str], timeout: float) -> str:
     try:
         address = found.get(timeout=timeout)
     except Empty:
         address = ""
     if not address:
-        process.kill()
         raise RuntimeError(f"pilothouse serve --dev has not started: {''.join(lines)}")
     return address
