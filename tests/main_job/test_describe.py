@@ -62,6 +62,12 @@ async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
     secret = await page("secrets", "db")
     assert "password: 8 bytes" in secret
     assert "hunter22" not in secret
+    applied = tmp_path / "menu.yaml"
+    applied.write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: menu}, data: {a: b}}")
+    await shell.succeed("apply", "-f", str(applied), "--application", "shop", "-n", namespace)
+    application = await page("app", "shop")
+    assert "ConfigMap                menu" in application
+    assert " admin  apply  " in application
     for words in (("svc", "web"), ("volume", "data"), ("namespace", namespace), ("cluster", "local")):
         assert words[1] in await page(*words), words
     refused = await shell.run("describe", "frob", "web", "-n", namespace)

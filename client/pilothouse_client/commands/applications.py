@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -34,6 +34,7 @@ from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Objects that change together, and go back together.")
+app.command("describe")(describe.of("applications"))
 
 _Name = Annotated[
     str,

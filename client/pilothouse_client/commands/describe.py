@@ -6,7 +6,7 @@ The page ends with the last calls that changed the resource, from the audit log,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +28,7 @@ from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, namespace_or_default
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.values import age
+from pilothouse_client.commands.values import age, enum_label
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -60,15 +60,39 @@ def _container(client: Client, page: Description, namespace: str, name: str) -> 
     pods = list(islice(client.containers.list_pods(namespace=namespace, name=name), _MOST_PODS))
     describe_container(page, answer.container, pods)
     describe_events(page, answer)
-    revisions = islice(
+    _describe_revisions(
+        page,
         client.containers.list_revisions(namespace=namespace, name=name, page_size=_MOST_REVISIONS),
-        _MOST_REVISIONS,
+        lambda revision: summary(revision) or "the first",
     )
-    lines = (
-        (1, f"{each.number:<4} {age(each.create_time):<5} {each.created_by}  {summary(each) or 'the first'}")
-        for each in revisions
+
+
+def _describe_revisions(page: Description, revisions: Iterable[Any], words: Callable[[Any], str]) -> None:
+    page.block(
+        "Revisions",
+        (
+            (1, f"{each.number:<4} {age(each.create_time):<5} {each.created_by}  {words(each)}".rstrip())
+            for each in islice(revisions, _MOST_REVISIONS)
+        ),
     )
-    page.block("Revisions", lines)
+
+
+def _application(client: Client, page: Description, namespace: str, name: str) -> None:
+    found = client.applications.get(namespace=namespace, name=name)
+    _plain(page, found, "members")
+    lines: list[tuple[int, str]] = []
+    for each in found.members:
+        changed = f", changed by {each.modified_by or 'another call'}" if each.modified else ""
+        state = enum_label(each, "status").lower()
+        lines.append((1, f"{each.kind:<24} {each.name}  {state} {each.reason}".rstrip() + changed))
+        if each.message:
+            lines.append((3, each.message))
+    page.block("Objects", lines)
+    _describe_revisions(
+        page,
+        client.applications.list_revisions(namespace=namespace, name=name, page_size=_MOST_REVISIONS),
+        lambda revision: f"rollback to {revision.origin}" if revision.origin else "",
+    )
 
 
 def _service(client: Client, page: Description, namespace: str, name: str) -> None:
@@ -139,6 +163,7 @@ def _plain(page: Description, message: Any, *apart: str) -> None:
 
 NOUNS = {
     "containers": _Noun(_container, "container"),
+    "applications": _Noun(_application, "application"),
     "services": _Noun(_service, "service"),
     "volumes": _Noun(_volume, "volume"),
     "configs": _Noun(_config_map, "config_map"),
