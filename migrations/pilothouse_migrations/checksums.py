@@ -38,6 +38,8 @@ CHECKSUMS: Final = {
     "0125": "f343c817acba7536eba712e5ac55d762a3ceb00d692332007faf9154bb37bab9",
     "0126": "f54caa9167ee18fabe85327a392c76118287b610cbac733d51c306f412925e4f",
     "0127": "17fb7f94bc03552db835c87cee2a36c7867fe913eb70692becc01515b3674ad4",
+    "0128": "0fdfff4e0af76ba2aea7e5a81ed134699b76e6cf3a3ffa983a0a7e606d4ca306",
+    "0129": "8396749fc1bf35d7600cefbdd23b12023757d34dd7cee157cf7becdfcfbc8dd4",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -88,6 +90,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "missing_claims": ("5ece99651d3edcc5dc02a7cc5b58bdae50568a81e56ba02c08ed905080cddd96", "0118"),
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
+    "note_member_change": ("38110dbceae0f5f06c78c44dc1bd51a5ed0a90b7a12dec2144d308f23f206a71", "0128"),
     "note_revision": ("379da9c4e2224d8f1762be05b4408cf8c064641849742483728d3b5792ca166c", "0125"),
     "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),
     "number_visible": ("936b1609df35143c6a3daad48310de9a86484be95bbe57663d92568c935c394a", "0101"),

@@ -18,6 +18,7 @@ import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
+from pilothouse_server.applications.following import ApplicationFollower
 from pilothouse_server.applications.noun import applications_noun
 from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.applications.tables import APPLICATION_TABLES
@@ -241,6 +242,8 @@ class Application:
             reach=self._reach,
         )
         self._rights = NounRights(settings, self.envelopes)
+        self._document_key = self._keys.derive("application-documents")
+        self._follower = ApplicationFollower(self.store, self._rights, self._document_key)
         self.clusters = ClusterClients(self.cluster_access.connect)
         self.cluster_access.known_away = self.clusters.away
         drift_rules = DriftRules(
@@ -326,7 +329,7 @@ class Application:
         await second_factors.check_roles(self.store, self.settings)
         await federated_users.check_roles(self.store, (issuer.config for issuer in self.issuers))
         await self._register_clusters()
-        self.store.on_committed = self.feed.committed
+        self.store.on_committed = self._committed
         self.feed.on_grants_changed = self._callers.invalidate
         self.feed.on_changes = self.reconciler.wake
         if self.tls is not None:
@@ -340,6 +343,7 @@ class Application:
         self._supervisor.start("reconciler", self.reconciler.run)
         follow_ups = FollowUps(self.store, (write_mount_events, write_owned_services, write_owned_volumes))
         self._supervisor.start("follow-ups of commits", follow_ups.run)
+        self._supervisor.start("statuses of applications", self._follower.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)
@@ -491,9 +495,7 @@ class Application:
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
         keys, objects = self._rights.keys, self._rights.guarded
         in_namespaces = [
-            applications_noun(
-                watches, page_key, connect, self._rights, self._keys.derive("application-documents")
-            ),
+            applications_noun(watches, page_key, connect, self._rights, self._document_key),
             objects_noun(watches, page_key, connect, ObjectImportHandler(connect), keys, objects, self.store),
             containers_noun(
                 watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
@@ -533,6 +535,10 @@ class Application:
         from pilothouse_server.backup.schedule import scheduled
 
         return [scheduled(self.settings, self.store, SEALED)]
+
+    def _committed(self) -> None:
+        self.feed.committed()
+        self._follower.wake()
 
     async def _tidy(self) -> None:
         await federated_users.tidy(self.store, await earlier_now(self.store))

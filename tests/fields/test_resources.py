@@ -224,8 +224,6 @@ EXAMINED_ELSEWHERE = {
     audit_pb2.AuditSink.DESCRIPTOR.full_name,
     # Its fields are those of its document: tests/objects/.
     "pilothouse.object.v1.Object",
-    # It has none but its labels: tests/applications/.
-    "pilothouse.application.v1.Application",
     # The same: tests/identity/test_service_accounts.py.
     api_keys_pb2.ServiceAccount.DESCRIPTOR.full_name,
 }

@@ -89,6 +89,7 @@ _PER_TENANT: dict[str, str] = {
         (revision_id, namespace_id, secret_name, place, ciphertext, data_key, key_id)
         SELECT min(id), $1, 'password-' || $2, $2, '\\x01'::bytea, '\\x02'::bytea, 'key-1'
         FROM revisions WHERE namespace_id = $1""",
+    "application_changes": "INSERT INTO application_changes (application_id, namespace_id) VALUES ($1, $1)",
     "port_mappings": """INSERT INTO port_mappings
         (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
     "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)

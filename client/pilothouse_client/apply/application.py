@@ -15,13 +15,12 @@ from typing import IO
 import yaml
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse.container.v1 import container_pb2
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
-from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_client.waiting_applications import ApplicationWaitError, wait_for_application
 from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest
@@ -31,7 +30,6 @@ from pilothouse_manifests.translator.weights import ProblemWeight
 
 # So often documents are sent without what may be left out: a part may be refused only after another one.
 _ROUNDS = 5
-_PAGE_SIZE = 1000
 # Documents that may be a part of a container instead of objects of their own.
 _OF_CONTAINERS = ("Service", "ServiceAccount")
 WORDS = {
@@ -87,7 +85,7 @@ def apply_application(
         _say_changes(done.changes, sent, say)
     running = True
     if options.wait and not request.validate_only:
-        running = _wait(client, options, request.namespace, done.changes, say, complain)
+        running = _wait(client, options, done.application, say, complain)
     say(_summary(done, request, left_out))
     if not running:
         return ApplyResult.NOT_RUNNING
@@ -226,20 +224,30 @@ def value_of(text: str) -> str:
 def _wait(
     client: Nouns[BlockingTransport],
     options: Options,
-    where: str,
-    changes: Iterable[pb.ApplicationChange],
+    application: pb.Application,
     say: Say,
     complain: Say,
 ) -> bool:
-    names = {
-        each.name
-        for each in changes
-        if subject_of(each.kind, each.name).startswith("container/") and each.action != pb.CHANGE_ACTION_PRUNE
-    }
-    there: list[container_pb2.Container] = [
-        each for each in client.containers.list(namespace=where, page_size=_PAGE_SIZE) if each.name in names
-    ]
-    return wait(client, where, there, options.timeout_seconds, options.patience, say, complain)
+    said = ""
+
+    def progress(seen: pb.Application) -> None:
+        nonlocal said
+        status = pb.ApplicationStatus.Name(seen.status).removeprefix("APPLICATION_STATUS_").lower()
+        line = f"application/{seen.name} {status}{f': {seen.message}' if seen.message else ''}"
+        if line != said:
+            said = line
+            say(line)
+
+    try:
+        wait_for_application(
+            client, application, timeout=options.timeout_seconds, patience=options.patience, progress=progress
+        )
+    except ApplicationWaitError as failed:
+        complain(str(failed))
+        for line in failed.last_lines:
+            complain(f"  {line}")
+        return False
+    return True
 
 
 def _summary(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
@@ -68,6 +69,7 @@ _REVISION_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda revision: moment(revision.create_time)),
     OutputColumn("BY", lambda revision: revision.created_by),
     OutputColumn("ROLLBACK TO", lambda revision: revision.origin or ""),
+    OutputColumn("REASON", lambda revision: _why(revision)),
     OutputColumn("OPERATION", lambda revision: revision.operation_id, wide=True),
 ]
 _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
@@ -87,6 +89,12 @@ def _lines(change: pb.ApplicationChange) -> list[str]:
         found.append(f"{field.path} {values}")
     found += [f"{field.path} changed by another call" for field in change.modified_fields]
     return found
+
+
+def _why(revision: resource_pb2.Revision) -> str:
+    """Returns why the server made a revision; empty if a caller did."""
+    failed = revision.failed_revision
+    return f"revision {failed} failed: {revision.reason}" if failed else ""
 
 
 def _say_kept(words: str, kept: Iterable[str]) -> None:

@@ -1,42 +1,72 @@
 """The health of an application and of its members, from the states that the nouns observe: pure functions.
 
-The words are those of Argo CD. The status of an application is that of the member that is worst, with its reason.
+The words are those of Argo CD: healthy; suspended, by a caller; progressing, which waiting may end; missing; degraded.
+The status of an application is that of the worst member in this order, which is Argo CD's, with its reason. A member
+has failed if waiting does not make it healthy: a newest pod restarts, its image cannot be had, the cluster has had no
+room for it for a minute, refuses it or has given it up. A degraded object of another kind may recover by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 import msgspec
 
-from pilothouse_server.applications.model import ApplicationStatus, Member, MemberNoun
+from pilothouse_server.applications.model import (
+    ApplicationStatus,
+    FollowedApplication,
+    Member,
+    MemberNoun,
+)
+from pilothouse_server.containers.rollout import DEADLINE_EXCEEDED, ROLLED_OUT, ROLLING_OUT, ROLLOUT_HELD
+from pilothouse_server.containers.stability import RESTARTED, STABLE
+from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
 from pilothouse_server.values.resources import Condition
 
-Health = tuple[ApplicationStatus, str, str]
-
+# For so long the cluster may have no room for a pod, while no autoscaler adds a node.
+UNSCHEDULABLE_SECONDS: Final = 60.0
+# For so long a revision may take to become healthy where nothing is said.
+PROGRESS_DEADLINE_SECONDS: Final = 600
+# If a server dies while it rolls back, another one begins after so long.
+_RETRY_SECONDS: Final = 5.0
+# After so many seconds without a failure a revision is no longer rolled back.
+SETTLED_SECONDS: Final = 10.0
 # From the worst to the best.
-_ORDER: Final[tuple[ApplicationStatus, ...]] = ("missing", "degraded", "progressing", "suspended", "healthy")
-_OF_CONTAINERS: Final[Mapping[str, ApplicationStatus]] = {
-    "running": "healthy",
-    "succeeded": "healthy",
-    "paused": "suspended",
-    "stopped": "suspended",
-    "failed": "degraded",
-    "crash_loop_back_off": "degraded",
+_ORDER: Final[tuple[ApplicationStatus, ...]] = (
+    "degraded",
+    "missing",
+    "progressing",
+    "suspended",
+    "healthy",
+)
+_IMAGE_ERRORS: Final = frozenset({
+    "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff", "InvalidImageName",
+    "RegistryUnavailable", "SignatureValidationFailed",
+})  # fmt: skip
+_UNSCHEDULABLE: Final = "Unschedulable"
+_NO_REPLICAS: Final = "NoReplicas"
+_OF_OBJECTS: Final[Mapping[str, ApplicationStatus]] = {
+    "progressing": "progressing",
+    "degraded": "degraded",
 }
-_OF_OTHERS: Final[Mapping[str, ApplicationStatus]] = {
-    "active": "healthy",
-    "available": "healthy",
-    "bound": "healthy",
-    "failed": "degraded",
-}
+
+
+class MemberHealth(NamedTuple):
+    """The health of a member, with its reason. `failed`: waiting does not make it healthy."""
+
+    status: ApplicationStatus
+    reason: str = ""
+    message: str = ""
+    failed: bool = False
 
 
 class PresentState(msgspec.Struct, frozen=True):
-    """A member as its noun has it now. `state`: the desired state of a container, the health of a carried object.
+    """A member as its noun has it now.
 
-    `applied`: the cluster was brought to its newest generation. `going`: it is being deleted.
+    `state`: the desired state of a container, the health of a carried object, the type of a volume. `applied`: the
+    cluster was brought to its newest generation. `going`: it is being deleted.
     """
 
     status: str
@@ -48,47 +78,155 @@ class PresentState(msgspec.Struct, frozen=True):
     going: bool
 
 
-def member_health(noun: MemberNoun, present: PresentState | None) -> Health:
-    """Returns status, reason and message of a member; `present` None: it is not there any more."""
+def member_health(noun: MemberNoun, present: PresentState | None, now: datetime) -> MemberHealth:
+    """Returns the health of a member; `present` None: it is not there any more."""
     if present is None or present.going:
-        return "missing", "Deleted", "it was deleted by another call"
-    refused = next(
-        (each for each in present.conditions if each.type == "Applied" and each.status == "False"), None
-    )
-    if refused is not None:
-        return "degraded", refused.reason, refused.message
-    if noun in ("config_map", "secret"):
-        return ("healthy", "", "") if present.applied else ("progressing", "Applying", "")
-    words = _OF_CONTAINERS if noun == "container" else _OF_OTHERS
-    status = words.get(present.status, "progressing")
-    if noun == "object" and present.state in ("degraded", "progressing") and status == "healthy":
-        status = "degraded" if present.state == "degraded" else "progressing"
-    # A volume that is a part of pods has no object on the cluster.
-    if (
-        not present.applied
-        and status == "healthy"
-        and not (noun == "volume" and present.status == "available")
-    ):
-        status = "progressing"
-    if noun == "container" and status == "healthy" and not _is_rolled_out(present.conditions):
-        status = "progressing"
-    return status, present.reason, present.message
+        return MemberHealth("missing", "Deleted", "it was deleted by another call")
+    refused = _condition(present, APPLIED, "False")
+    # A refusal of an earlier generation says nothing about this one.
+    if refused is not None and present.applied:
+        return MemberHealth(
+            "degraded", refused.reason, f"the cluster refuses it: {refused.message}", failed=True
+        )
+    if noun == "container":
+        return _container_health(present, now)
+    if noun == "volume":
+        return _volume_health(present)
+    if not present.applied:
+        return MemberHealth("progressing", "Applying", "the cluster has yet to follow")
+    if noun == "object":
+        return MemberHealth(_OF_OBJECTS.get(present.state, "healthy"), present.reason, present.message)
+    if noun == "service" and present.status == "pending":
+        return MemberHealth("progressing", present.reason, present.message)
+    return MemberHealth("healthy")
 
 
-def health_of(members: Sequence[Member]) -> Health:
-    """Returns status, reason and message of an application with these members: those of the worst."""
-    for status in _ORDER:
-        worst = next((each for each in members if each.status == status), None)
-        if worst is not None and status != "healthy":
-            found = worst.message or worst.reason
-            message = f"{worst.key}: {found}" if found else f"{worst.key}: {status}"
-            return status, worst.reason, message
+def health_of(members: Sequence[Member]) -> MemberHealth:
+    """Returns the health of an application with these members: that of the worst, and whether any has failed."""
+    for status in _ORDER[:-1]:
+        worst = [each for each in members if each.status == status]
+        if worst:
+            shown = next((each for each in worst if each.failed), worst[0])
+            found = shown.message or shown.reason
+            message = f"{shown.key}: {found}" if found else f"{shown.key}: {status}"
+            return MemberHealth(status, shown.reason, message, failed=shown.failed)
     modified = next((each for each in members if each.modified), None)
     if modified is None:
-        return "healthy", "", ""
+        return MemberHealth("healthy")
     by = f" by {modified.modified_by}" if modified.modified_by else ""
-    return "healthy", "Modified", f"{modified.key} was changed{by} since the newest revision"
+    return MemberHealth("healthy", "Modified", f"{modified.key} was changed{by} since the newest revision")
 
 
-def _is_rolled_out(conditions: Sequence[Condition]) -> bool:
-    return not any(each.type == "RolledOut" and each.status == "False" for each in conditions)
+class FollowedHealth(NamedTuple):
+    """The state of an application to be stored, when to look again, and why its newest revision failed.
+
+    `failure` is empty where it did not, or is not to be rolled back.
+    """
+
+    followed: FollowedApplication
+    look_at: datetime | None
+    failure: str = ""
+
+
+def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealth:
+    """Returns the state of an application by its members as they are now."""
+    members = before.application.members
+    found = health_of(members)
+    works = found.status in ("healthy", "suspended")
+    healthy_since = (before.healthy_since or now) if works else None
+    deadline_at, failure = before.deadline_at, ""
+    settles_at = healthy_since and healthy_since + timedelta(seconds=SETTLED_SECONDS)
+    if deadline_at is not None:
+        if settles_at is not None and settles_at <= now:
+            deadline_at = None
+        elif found.failed:
+            failure = found.message
+        elif not works and deadline_at <= now:
+            failure = f"it was not healthy in time: {found.message}"
+    message = found.message
+    if before.not_rolled_back:
+        message = f"{message}; not rolled back: {before.not_rolled_back}".lstrip("; ")
+    application = msgspec.structs.replace(
+        before.application,
+        status=found.status,
+        reason=found.reason[:REASON_LIMIT],
+        message=message[:MESSAGE_LIMIT],
+    )
+    moments = [each.fails_at for each in members if each.fails_at is not None and each.fails_at > now]
+    if deadline_at is not None:
+        moments.append(settles_at if settles_at is not None else deadline_at)
+    if failure:
+        moments.append(now + timedelta(seconds=_RETRY_SECONDS))
+    followed = msgspec.structs.replace(
+        before, application=application, healthy_since=healthy_since, deadline_at=deadline_at
+    )
+    later = [each for each in moments if each > now]
+    return FollowedHealth(followed, min(later, default=None), failure)
+
+
+def becomes_unschedulable(noun: MemberNoun, present: PresentState | None) -> datetime | None:
+    """Returns when a member fails because the cluster has no room for it; None if that is not so now."""
+    if noun != "container" or present is None:
+        return None
+    pending = _condition(present, ROLLED_OUT, "False")
+    if pending is None or pending.reason != _UNSCHEDULABLE or pending.last_transition_time is None:
+        return None
+    return pending.last_transition_time + timedelta(seconds=UNSCHEDULABLE_SECONDS)
+
+
+def _container_health(present: PresentState, now: datetime) -> MemberHealth:
+    if present.state in ("stopped", "paused"):
+        return MemberHealth("suspended", present.state.capitalize(), f"it is {present.state}")
+    if not present.applied:
+        return MemberHealth("progressing", "Applying", "the cluster has yet to follow")
+    if failure := _failure(present, now):
+        return failure
+    pending = _condition(present, ROLLED_OUT, "False")
+    if pending is not None and pending.reason == ROLLOUT_HELD:
+        return MemberHealth("suspended", ROLLOUT_HELD, pending.message)
+    if present.status == "succeeded" or (present.status, present.reason) == ("stopped", _NO_REPLICAS):
+        return MemberHealth("healthy")
+    waiting = pending or _condition(present, STABLE, "False")
+    if waiting is not None:
+        return MemberHealth("progressing", waiting.reason, waiting.message)
+    if present.status != "running":
+        return MemberHealth("progressing", present.reason, present.message)
+    return MemberHealth("healthy")
+
+
+def _failure(present: PresentState, now: datetime) -> MemberHealth | None:
+    """Returns why the newest state of a container will not run by waiting; None if it may."""
+    stable = _condition(present, STABLE, "False")
+    if stable is not None and stable.reason == RESTARTED:
+        return MemberHealth("degraded", RESTARTED, f"a newest pod restarts: {stable.message}", failed=True)
+    pending = _condition(present, ROLLED_OUT, "False")
+    reason = pending.reason if pending is not None else present.reason
+    message = pending.message if pending is not None else present.message
+    if reason == DEADLINE_EXCEEDED:
+        words = f"the cluster has given its rollout up: {present.message or message}"
+        return MemberHealth("degraded", reason, words, failed=True)
+    if reason in _IMAGE_ERRORS:
+        return MemberHealth("degraded", reason, f"its image cannot be had: {message}", failed=True)
+    fails_at = becomes_unschedulable("container", present)
+    if fails_at is not None and fails_at <= now:
+        return MemberHealth("degraded", reason, f"the cluster has no room for it: {message}", failed=True)
+    # Pods of before may still fail while those that take their place are on their way.
+    if present.status in ("failed", "crash_loop_back_off") and reason != ROLLING_OUT:
+        return MemberHealth("degraded", present.reason, present.message, failed=True)
+    return None
+
+
+def _volume_health(present: PresentState) -> MemberHealth:
+    if present.status == "failed":
+        return MemberHealth("degraded", present.reason, present.message)
+    # Other types are parts of pods, and have no object on the cluster.
+    if present.state != "persistent_volume_claim" or present.status == "bound":
+        return MemberHealth("healthy")
+    # A claim that waits for the first pod that mounts it is as it shall be.
+    if present.reason == "WaitForFirstConsumer":
+        return MemberHealth("healthy", present.reason, present.message)
+    return MemberHealth("progressing", present.reason or "Pending", present.message)
+
+
+def _condition(present: PresentState, type_: str, status: str) -> Condition | None:
+    return next((each for each in present.conditions if (each.type, each.status) == (type_, status)), None)

@@ -121,17 +121,23 @@ class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A revision of an application, as it is stored."""
+    """A revision of an application, as it is stored.
+
+    `failed_revision`: number of the one that failed, so that the server made this one; `reason`: why it failed.
+    """
 
     documents: tuple[RevisionDocument, ...] = ()
     rollback_on_failure: bool = False
     progress_deadline_seconds: int = 0
+    failed_revision: int = 0
+    reason: str = ""
 
 
 class ApplyChoice(msgspec.Struct, frozen=True):
     """The rights of an apply, and the settings of its revision; None or empty: they stay as they are.
 
-    `origin`: number of the revision that it brings back; None: it is no rollback. `left`: members that stay as they
+    `origin`: number of the revision that it brings back; None: it is no rollback. `failed_revision` and `reason`: as in
+    `RevisionState`. `left`: members that stay as they
     are, although no document names them.
     """
 
@@ -146,6 +152,8 @@ class ApplyChoice(msgspec.Struct, frozen=True):
     revisions_kept: int | None = None
     labels: dict[str, str] = {}
     origin: int | None = None
+    failed_revision: int = 0
+    reason: str = ""
     rerun_jobs: bool = False
     left: frozenset[MemberKey] = frozenset()
 
@@ -153,7 +161,8 @@ class ApplyChoice(msgspec.Struct, frozen=True):
 class Member(msgspec.Struct, frozen=True):
     """An object of an application. `generation`: of its desired state when the newest revision was written.
 
-    `status` and `reason`, `modified` and `modified_by` are as the object is now.
+    `status` and `reason`, `modified` and `modified_by` are as the object is now. `failed`: waiting does not make it
+    healthy; `fails_at`: when it fails if it stays as it is, None where time alone changes nothing.
     """
 
     key: MemberKey
@@ -165,6 +174,8 @@ class Member(msgspec.Struct, frozen=True):
     message: str = ""
     modified: bool = False
     modified_by: str = ""
+    failed: bool = False
+    fails_at: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -191,3 +202,24 @@ class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True)
     created_at: datetime | None = None
     updated_at: datetime | None = None
     created_by: str = ""
+
+
+class UserRef(msgspec.Struct, frozen=True):
+    """A user by id, and the name of then."""
+
+    id: int
+    name: str
+
+
+class FollowedApplication(msgspec.Struct, frozen=True):
+    """An application whose status is to be written, with its stored status in `application`.
+
+    `deadline_at`: until when its newest revision may become healthy before it is rolled back; None: it is not.
+    `applied_by`: the user who applied it.
+    """
+
+    application: ApplicationResource
+    healthy_since: datetime | None = None
+    deadline_at: datetime | None = None
+    not_rolled_back: str = ""
+    applied_by: UserRef | None = None

@@ -391,6 +391,8 @@ async def _write_application(
         tuple(each.document for each in documents),
         choice.rollback_on_failure,
         choice.progress_deadline_seconds,
+        choice.failed_revision,
+        choice.reason,
     )
     wanted = _wanted_application(namespace, before, choice)
     members = done.members

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, bindparam, case, delete, func, insert, select, text, update
 
-from pilothouse_server.applications.health import PresentState, health_of, member_health
-from pilothouse_server.applications.model import ApplicationResource, Member, MemberKey
+from pilothouse_server.applications.health import (
+    PROGRESS_DEADLINE_SECONDS,
+    PresentState,
+    becomes_unschedulable,
+    member_health,
+)
+from pilothouse_server.applications.model import (
+    ApplicationResource,
+    FollowedApplication,
+    Member,
+    MemberKey,
+    UserRef,
+)
 from pilothouse_server.applications.tables import APPLICATION_DOCUMENTS, APPLICATION_MEMBERS, APPLICATIONS
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
@@ -57,7 +69,7 @@ _TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('apply ' ||
 _MEMBERS = text("""
 SELECT m.application_id, m.resource_type, m.api_group, m.object_kind, m.name, m.api_version, m.kind, m.generation,
     p.generation AS present_generation, p.status, p.reason, p.message, p.state, p.conditions, p.applied, p.going,
-    u.username
+    u.username, now() AS moment
 FROM application_members AS m LEFT JOIN LATERAL (
     SELECT generation, status, reason, message, desired_state AS state, conditions, updated_by,
         observed_generation >= generation AS applied, deletion_requested_at IS NOT NULL AS going
@@ -127,6 +139,30 @@ DELETE FROM application_documents AS d WHERE d.application_id = :application_id 
 """)
 
 
+_HAS_STATUS_WORK = text(
+    "SELECT EXISTS (SELECT FROM application_changes) "
+    "OR EXISTS (SELECT FROM applications WHERE look_at <= clock_timestamp())"
+)
+_LOCK_STATUS_WORK = text("""
+SELECT id FROM applications
+WHERE id IN (SELECT application_id FROM application_changes) OR look_at <= clock_timestamp()
+ORDER BY id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
+""")
+_TAKE_NOTES = text("""
+DELETE FROM application_changes AS c WHERE c.application_id = ANY (CAST(:ids AS bigint[]))
+    OR NOT EXISTS (SELECT FROM applications AS a WHERE a.id = c.application_id)
+""")
+_LOCK = text("SELECT id FROM applications WHERE id = :application_id FOR NO KEY UPDATE")
+_APPLIER = USERS.alias("applier")
+_FOLLOWED = select(
+    APPLICATIONS, *IN_NAMESPACE, USERS.c.username.label("creator"), _APPLIER.c.username.label("applier")
+).select_from(
+    APPLICATIONS.join(NAMESPACES, NAMESPACES.c.id == APPLICATIONS.c.namespace_id)
+    .outerjoin(USERS, USERS.c.id == APPLICATIONS.c.created_by)
+    .outerjoin(_APPLIER, _APPLIER.c.id == APPLICATIONS.c.updated_by)
+)
+
+
 async def take_turn(transaction: Transaction, namespace_id: int) -> bool:
     """Returns whether no other apply of the namespace is in progress; none begins until the transaction ends."""
     found = await transaction.connection.execute(_TAKE_TURN, {"namespace_id": str(namespace_id)})
@@ -189,6 +225,7 @@ async def insert_application(transaction: Transaction, wanted: ApplicationResour
             name=wanted.name,
             namespace_id=wanted.namespace_id,
             created_by=transaction.actor.user_id,
+            deadline_at=_deadline(wanted),
             **_changeable(transaction, wanted),
         )
         .returning(APPLICATIONS.c.id)
@@ -204,7 +241,61 @@ async def update_application(transaction: Transaction, wanted: ApplicationResour
         .values(
             resource_version=APPLICATIONS.c.resource_version + 1,
             updated_at=func.now(),
+            # Only a new revision may still fail.
+            deadline_at=case(
+                (APPLICATIONS.c.revision_number == wanted.revision, APPLICATIONS.c.deadline_at),
+                else_=_deadline(wanted),
+            ),
             **_changeable(transaction, wanted),
+        )
+    )
+
+
+async def has_status_work(transaction: ReadTransaction) -> bool:
+    """Returns whether the status of an application is to be written."""
+    return bool((await transaction.connection.execute(_HAS_STATUS_WORK)).scalar_one())
+
+
+async def take_status_work(transaction: Transaction, most: int) -> list[FollowedApplication]:
+    """Removes the notes about some applications that nobody has locked; returns these, locked, as they are now."""
+    ids = list((await transaction.connection.execute(_LOCK_STATUS_WORK, {"most": most})).scalars())
+    # A note that is committed later stays, and so the members are read again.
+    await transaction.connection.execute(_TAKE_NOTES, {"ids": ids})
+    query = _FOLLOWED.where(APPLICATIONS.c.id.in_(ids)).order_by(APPLICATIONS.c.id)
+    rows = (await transaction.connection.execute(query)).all()
+    applications = await _with_members(transaction, rows)
+    return [_followed(row, each) for row, each in zip(rows, applications, strict=True)]
+
+
+async def find_followed(transaction: ReadTransaction, application_id: int) -> FollowedApplication | None:
+    """Returns an application with what decides whether it is rolled back; None if it is gone."""
+    query = _FOLLOWED.where(APPLICATIONS.c.id == application_id)
+    rows = (await transaction.connection.execute(query)).all()
+    applications = await _with_members(transaction, rows)
+    return _followed(rows[0], applications[0]) if rows else None
+
+
+async def lock_application(transaction: Transaction, application_id: int) -> None:
+    """Locks the row of an application until the transaction ends."""
+    await transaction.connection.execute(_LOCK, {"application_id": application_id})
+
+
+async def write_status(
+    transaction: Transaction, followed: FollowedApplication, look_at: datetime | None
+) -> None:
+    """Writes the observed state of an application that the transaction has locked."""
+    application = followed.application
+    await transaction.connection.execute(
+        update(APPLICATIONS)
+        .where(APPLICATIONS.c.id == application.id)
+        .values(
+            status=application.status,
+            reason=application.reason or None,
+            message=application.message or None,
+            healthy_since=followed.healthy_since,
+            deadline_at=followed.deadline_at,
+            not_rolled_back=followed.not_rolled_back or None,
+            look_at=look_at,
         )
     )
 
@@ -280,8 +371,19 @@ def _changeable(transaction: Transaction, wanted: ApplicationResource) -> dict[s
         "status": wanted.status,
         "reason": wanted.reason or None,
         "message": wanted.message or None,
+        "healthy_since": None,
+        "not_rolled_back": None,
+        # A status is written soon after the commit, also if no member changes.
+        "look_at": func.now(),
         "updated_by": transaction.actor.user_id,
     }
+
+
+def _deadline(wanted: ApplicationResource) -> ColumnElement[Any] | None:
+    if not wanted.rollback_on_failure:
+        return None
+    seconds = wanted.progress_deadline_seconds or PROGRESS_DEADLINE_SECONDS
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 async def _with_members(transaction: ReadTransaction, rows: Sequence[Row]) -> list[ApplicationResource]:
@@ -308,23 +410,24 @@ def _member(row: Row) -> Member:
             applied=row.applied,
             going=row.going,
         )
-    status, reason, message = member_health(key.noun, present)
+    found = member_health(key.noun, present, row.moment)
     modified = present is None or row.present_generation != row.generation
     return Member(
         key=key,
         api_version=row.api_version,
         kind=row.kind,
         generation=row.generation,
-        status=status,
-        reason=reason,
-        message=message,
+        status=found.status,
+        reason=found.reason,
+        message=found.message,
         modified=modified,
         modified_by=(row.username or "") if modified else "",
+        failed=found.failed,
+        fails_at=becomes_unschedulable(key.noun, present),
     )
 
 
 def _application(row: Row, members: tuple[Member, ...]) -> ApplicationResource:
-    status, reason, message = health_of(members)
     return ApplicationResource(
         id=row.id,
         uid=str(row.uid),
@@ -335,13 +438,23 @@ def _application(row: Row, members: tuple[Member, ...]) -> ApplicationResource:
         revisions_kept=row.revisions_kept,
         rollback_on_failure=row.rollback_on_failure,
         progress_deadline_seconds=row.progress_deadline_seconds,
-        status=status,
-        reason=reason,
-        message=message,
+        status=row.status,
+        reason=row.reason or "",
+        message=row.message or "",
         members=members,
         resource_version=row.resource_version,
         row_version=row.row_version,
         created_at=row.created_at,
         updated_at=row.updated_at,
         created_by=row.creator or "",
+    )
+
+
+def _followed(row: Row, application: ApplicationResource) -> FollowedApplication:
+    return FollowedApplication(
+        application,
+        row.healthy_since,
+        row.deadline_at,
+        row.not_rolled_back or "",
+        None if row.updated_by is None else UserRef(row.updated_by, row.applier or ""),
     )

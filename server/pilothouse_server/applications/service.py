@@ -14,7 +14,7 @@ from pilothouse_server.applications.carrying_out import WriteRefused
 from pilothouse_server.applications.comparison import PERMISSIONS
 from pilothouse_server.applications.documents import in_order, settled, translated
 from pilothouse_server.applications.dry_run import TriedObject, tried_on_cluster
-from pilothouse_server.applications.messages.records import record_of
+from pilothouse_server.applications.messages.records import cause_of, record_of
 from pilothouse_server.applications.model import (
     ApplicationResource,
     ApplyChoice,
@@ -351,7 +351,7 @@ class ApplicationService:
         if call.validate_only:
             return
         transaction = await call.transaction()
-        transaction.records += [record_of(call, each) for each in written]
+        transaction.records += [record_of(cause_of(call), each) for each in written]
 
 
 def _values(wanted: Any) -> dict[str, bytes] | None:

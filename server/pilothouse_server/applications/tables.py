@@ -25,6 +25,10 @@ APPLICATIONS = Table(
     Column("status", String(20)),
     Column("reason", String(100)),
     Column("message", Text),
+    Column("healthy_since", DateTime(timezone=True)),
+    Column("deadline_at", DateTime(timezone=True)),
+    Column("look_at", DateTime(timezone=True)),
+    Column("not_rolled_back", Text),
     Column("resource_version", BigInteger),
     Column("row_version", BigInteger),
     Column("created_at", DateTime(timezone=True)),
@@ -62,5 +66,5 @@ APPLICATION_DOCUMENTS = Table(
 )
 
 APPLICATION_TABLES: Final = NounTables(
-    tables=frozenset({"applications", "application_members", "application_documents"})
+    tables=frozenset({"applications", "application_changes", "application_members", "application_documents"})
 )

@@ -20,7 +20,9 @@ from pilothouse_server.store.rendered import Rendered
 
 STATUS: EnumWords[ApplicationStatus] = EnumWords(ApplicationStatus, pb.ApplicationStatus.DESCRIPTOR)
 _FIELD = AnswerConverter(FieldDifference, resource_pb2.FieldChange)
-_MEMBER = AnswerConverter(Member, pb.ApplicationMember, Differences(struct_only=("key", "generation")))
+_MEMBER = AnswerConverter(
+    Member, pb.ApplicationMember, Differences(struct_only=("key", "generation", "fails_at"))
+)
 APPLICATION: AnswerConverter[ApplicationResource, pb.Application] = AnswerConverter(
     ApplicationResource,
     pb.Application,
@@ -48,6 +50,8 @@ def revision_to_proto(revision: Revision[RevisionState]) -> resource_pb2.Revisio
         created_by=revision.created_by,
         operation_id=revision.operation_id,
         origin=revision.origin or 0,
+        failed_revision=revision.desired.failed_revision,
+        reason=revision.desired.reason,
     )
     message.create_time.FromDatetime(revision.created_at)
     return message

@@ -6,6 +6,7 @@ Each names the call's record as `parent_operation_id`, and is committed with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.storage.messages import VOLUME
 from pilothouse_server.store.audit_records import AuditRecord
+from pilothouse_server.store.unit_of_work import Actor
 
 
 class _NounForm(NamedTuple):
@@ -62,8 +64,22 @@ _FORMS: Final[Mapping[str, _NounForm]] = {
 _VERBS: Final = {"create": "Create", "update": "Update", "delete": "Delete"}
 
 
-def record_of(call: Call, written: WrittenObject) -> AuditRecord:
-    """Returns the record of one object that the call has written."""
+class RecordCause(NamedTuple):
+    """The operation that records of objects belong to, its actor and address, and the time by the server's clock."""
+
+    operation: str
+    actor: Actor
+    client_ip: str
+    now: datetime
+
+
+def cause_of(call: Call) -> RecordCause:
+    """Returns the cause of records that a call makes."""
+    return RecordCause(call.operation, call.actor, call.client_ip, call.store.clock.now())
+
+
+def record_of(cause: RecordCause, written: WrittenObject) -> AuditRecord:
+    """Returns the record of one object that an operation has written."""
     form, after = _FORMS[written.key.noun], written.after
     message = form.to_proto(after)
     name = f"{_VERBS[written.action]}{form.word}"
@@ -77,15 +93,14 @@ def record_of(call: Call, written: WrittenObject) -> AuditRecord:
     metadata: dict[str, Any] = {
         "namespace": after.namespace,
         "resource_uid": after.uid,
-        "parent_operation_id": call.operation,
+        "parent_operation_id": cause.operation,
     }
     if written.before is not None and written.action == "update":
         metadata["changes"] = redaction.changes(form.to_proto(written.before), message, written.secrets)
-    now = call.store.clock.now()
     return AuditRecord(
         operation_id=uuid4(),
-        user_id=call.actor.user_id,
-        username=call.actor.username[:50] or None,
+        user_id=cause.actor.user_id,
+        username=cause.actor.username[:50] or None,
         action=written.action,
         resource_type=written.key.noun,
         resource_id=after.id,
@@ -95,14 +110,14 @@ def record_of(call: Call, written: WrittenObject) -> AuditRecord:
         request_path=f"/{form.service}/{name}",
         request_body=redaction.body(request),
         request_headers=None,
-        client_ip=call.client_ip[:45] or None,
+        client_ip=cause.client_ip[:45] or None,
         user_agent=None,
         status_code=200,
         response_body=None,
         duration_ms=0,
         error_code=None,
         error_message=None,
-        started_at=now,
-        completed_at=now,
+        started_at=cause.now,
+        completed_at=cause.now,
         metadata=metadata,
     )

@@ -165,6 +165,7 @@ class ApplicationMember(_message.Message):
     MODIFIED_BY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     MODIFIED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     api_version: _builtins.str
     """Group and version, as in Kubernetes."""
     kind: _builtins.str
@@ -181,6 +182,10 @@ class ApplicationMember(_message.Message):
     """Cause for people."""
     modified: _builtins.bool
     """Whether its desired state was changed by another call since the newest revision."""
+    failed: _builtins.bool
+    """Whether waiting does not make it healthy: one of its newest pods restarts, an image cannot be had, the cluster has had no
+    room for it for a minute, refuses it, or has given it up.
+    """
     def __init__(
         self,
         *,
@@ -192,10 +197,11 @@ class ApplicationMember(_message.Message):
         modified_by: _builtins.str = ...,
         message: _builtins.str = ...,
         modified: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "kind", b"kind", "message", b"message", "modified", b"modified", "modified_by", b"modified_by", "name", b"name", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "failed", b"failed", "kind", b"kind", "message", b"message", "modified", b"modified", "modified_by", b"modified_by", "name", b"name", "reason", b"reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

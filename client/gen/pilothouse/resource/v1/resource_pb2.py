@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pilothouse/resource/v1/resource.proto\x12\x16pilothouse.resource.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"O\n\x07Warning\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"\xe0\x01\n\tCondition\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12?\n\x06status\x18\x02 \x01(\x0e\x32\'.pilothouse.resource.v1.ConditionStatusR\x06status\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12L\n\x14last_transition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x12lastTransitionTime\"w\n\x0b\x46ieldChange\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1e\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x06\x62\x65\x66ore\x12\x1c\n\x05\x61\x66ter\x18\x03 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x05\x61\x66ter\x12\x16\n\x06masked\x18\x04 \x01(\x08R\x06masked\"\x9e\x02\n\x08Revision\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1d\n\ncreated_by\x18\x03 \x01(\tR\tcreatedBy\x12!\n\x0coperation_id\x18\x04 \x01(\tR\x0boperationId\x12\x16\n\x06origin\x18\x05 \x01(\x05R\x06origin\x12$\n\tdocuments\x18\x06 \x03(\tB\x06\xd2\xda\x18\x02@\x02R\tdocuments\x12=\n\x07\x63hanges\x18\x07 \x03(\x0b\x32#.pilothouse.resource.v1.FieldChangeR\x07\x63hanges\"\xa3\x02\n\x0fKubernetesEvent\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x14\n\x05\x63ount\x18\x04 \x01(\x05R\x05\x63ount\x12\x39\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tfirstTime\x12\x37\n\tlast_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lastTime\x12\x1f\n\x0bobject_kind\x18\x07 \x01(\tR\nobjectKind\x12\x1f\n\x0bobject_name\x18\x08 \x01(\tR\nobjectName*\xa5\x01\n\nChangeType\x12\x1b\n\x17\x43HANGE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TYPE_ADDED\x10\x01\x12\x18\n\x14\x43HANGE_TYPE_MODIFIED\x10\x02\x12\x17\n\x13\x43HANGE_TYPE_DELETED\x10\x03\x12\x16\n\x12\x43HANGE_TYPE_SYNCED\x10\x04\x12\x18\n\x14\x43HANGE_TYPE_BOOKMARK\x10\x05*u\n\x0b\x44riftPolicy\x12\x1c\n\x18\x44RIFT_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44RIFT_POLICY_REPAIR\x10\x01\x12\x17\n\x13\x44RIFT_POLICY_REPORT\x10\x02\x12\x16\n\x12\x44RIFT_POLICY_ADOPT\x10\x03*\x88\x01\n\x0f\x43onditionStatus\x12 \n\x1c\x43ONDITION_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_STATUS_TRUE\x10\x01\x12\x1a\n\x16\x43ONDITION_STATUS_FALSE\x10\x02\x12\x1c\n\x18\x43ONDITION_STATUS_UNKNOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pilothouse/resource/v1/resource.proto\x12\x16pilothouse.resource.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"O\n\x07Warning\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"\xe0\x01\n\tCondition\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12?\n\x06status\x18\x02 \x01(\x0e\x32\'.pilothouse.resource.v1.ConditionStatusR\x06status\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12L\n\x14last_transition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x12lastTransitionTime\"w\n\x0b\x46ieldChange\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x1e\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x06\x62\x65\x66ore\x12\x1c\n\x05\x61\x66ter\x18\x03 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x05\x61\x66ter\x12\x16\n\x06masked\x18\x04 \x01(\x08R\x06masked\"\xdf\x02\n\x08Revision\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12;\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1d\n\ncreated_by\x18\x03 \x01(\tR\tcreatedBy\x12!\n\x0coperation_id\x18\x04 \x01(\tR\x0boperationId\x12\x16\n\x06origin\x18\x05 \x01(\x05R\x06origin\x12$\n\tdocuments\x18\x06 \x03(\tB\x06\xd2\xda\x18\x02@\x02R\tdocuments\x12=\n\x07\x63hanges\x18\x07 \x03(\x0b\x32#.pilothouse.resource.v1.FieldChangeR\x07\x63hanges\x12\'\n\x0f\x66\x61iled_revision\x18\x08 \x01(\x05R\x0e\x66\x61iledRevision\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\"\xa3\x02\n\x0fKubernetesEvent\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x14\n\x05\x63ount\x18\x04 \x01(\x05R\x05\x63ount\x12\x39\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tfirstTime\x12\x37\n\tlast_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lastTime\x12\x1f\n\x0bobject_kind\x18\x07 \x01(\tR\nobjectKind\x12\x1f\n\x0bobject_name\x18\x08 \x01(\tR\nobjectName*\xa5\x01\n\nChangeType\x12\x1b\n\x17\x43HANGE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_TYPE_ADDED\x10\x01\x12\x18\n\x14\x43HANGE_TYPE_MODIFIED\x10\x02\x12\x17\n\x13\x43HANGE_TYPE_DELETED\x10\x03\x12\x16\n\x12\x43HANGE_TYPE_SYNCED\x10\x04\x12\x18\n\x14\x43HANGE_TYPE_BOOKMARK\x10\x05*u\n\x0b\x44riftPolicy\x12\x1c\n\x18\x44RIFT_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44RIFT_POLICY_REPAIR\x10\x01\x12\x17\n\x13\x44RIFT_POLICY_REPORT\x10\x02\x12\x16\n\x12\x44RIFT_POLICY_ADOPT\x10\x03*\x88\x01\n\x0f\x43onditionStatus\x12 \n\x1c\x43ONDITION_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_STATUS_TRUE\x10\x01\x12\x1a\n\x16\x43ONDITION_STATUS_FALSE\x10\x02\x12\x1c\n\x18\x43ONDITION_STATUS_UNKNOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIELDCHANGE'].fields_by_name['after']._serialized_options = b'\322\332\030\002@\002'
   _globals['_REVISION'].fields_by_name['documents']._loaded_options = None
   _globals['_REVISION'].fields_by_name['documents']._serialized_options = b'\322\332\030\002@\002'
-  _globals['_CHANGETYPE']._serialized_start=1148
-  _globals['_CHANGETYPE']._serialized_end=1313
-  _globals['_DRIFTPOLICY']._serialized_start=1315
-  _globals['_DRIFTPOLICY']._serialized_end=1432
-  _globals['_CONDITIONSTATUS']._serialized_start=1435
-  _globals['_CONDITIONSTATUS']._serialized_end=1571
+  _globals['_CHANGETYPE']._serialized_start=1213
+  _globals['_CHANGETYPE']._serialized_end=1378
+  _globals['_DRIFTPOLICY']._serialized_start=1380
+  _globals['_DRIFTPOLICY']._serialized_end=1497
+  _globals['_CONDITIONSTATUS']._serialized_start=1500
+  _globals['_CONDITIONSTATUS']._serialized_end=1636
   _globals['_WARNING']._serialized_start=135
   _globals['_WARNING']._serialized_end=214
   _globals['_CONDITION']._serialized_start=217
@@ -52,7 +52,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIELDCHANGE']._serialized_start=443
   _globals['_FIELDCHANGE']._serialized_end=562
   _globals['_REVISION']._serialized_start=565
-  _globals['_REVISION']._serialized_end=851
-  _globals['_KUBERNETESEVENT']._serialized_start=854
-  _globals['_KUBERNETESEVENT']._serialized_end=1145
+  _globals['_REVISION']._serialized_end=916
+  _globals['_KUBERNETESEVENT']._serialized_start=919
+  _globals['_KUBERNETESEVENT']._serialized_end=1210
 # @@protoc_insertion_point(module_scope)

@@ -243,6 +243,8 @@ class Revision(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    FAILED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the revision: 1 for the first of a resource, then each one higher."""
     created_by: _builtins.str
@@ -251,6 +253,10 @@ class Revision(_message.Message):
     """The operation that made it; GetOperation shows it. Empty: a change before revisions were kept."""
     origin: _builtins.int
     """Number of the revision that it brought back; 0: it is no rollback."""
+    failed_revision: _builtins.int
+    """Number of the revision that failed, so that the server made this one; 0: a caller made it."""
+    reason: _builtins.str
+    """Why that one failed."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time when it was made."""
@@ -273,10 +279,12 @@ class Revision(_message.Message):
         origin: _builtins.int = ...,
         documents: _abc.Iterable[_builtins.str] | None = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        failed_revision: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "create_time", b"create_time", "created_by", b"created_by", "documents", b"documents", "number", b"number", "operation_id", b"operation_id", "origin", b"origin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "create_time", b"create_time", "created_by", b"created_by", "documents", b"documents", "failed_revision", b"failed_revision", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

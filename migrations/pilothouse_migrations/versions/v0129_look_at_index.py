@@ -1,0 +1,22 @@
+"""The index of applications whose status may change by time alone."""
+
+from __future__ import annotations
+
+from pilothouse_migrations import statements
+
+revision = "0129"
+down_revision = "0128"
+branch_labels = None
+depends_on = None
+# The oldest release that may run on the schema after this migration.
+serves_from = "0.2.0"
+# Its statements are no transaction: the index is made next to writers.
+transactional = False
+
+
+def upgrade() -> None:
+    statements.build_index("idx_applications_look_at", "applications", "(look_at) WHERE look_at IS NOT NULL")
+
+
+def downgrade() -> None:
+    statements.drop_index("idx_applications_look_at")

@@ -1,0 +1,281 @@
+"""The statuses of applications, written as their members change, and rollbacks of revisions that fail.
+
+A trigger notes the application of each member that changes. A server looks for notes within a second after a commit of
+its own, and every five seconds anyway, and writes the statuses of the applications in a short transaction; applications
+that another server has locked are left to it. So a change of a member costs one row, and an application has at most one
+event a second from each server, however many members change.
+
+A revision that is to be rolled back has a deadline in its row, until it has been healthy for a moment. If it fails,
+or is not healthy in time, the revision before it is brought back in one transaction, in the name and with the rights
+of the user who applied it. The deadline goes with that transaction: a server that dies before its commit has changed
+nothing, and another one finds the deadline. A rollback that is refused is noted with its reason, and not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from pilothouse_server.applications import history, operations, repository
+from pilothouse_server.applications.carrying_out import WriteRefused
+from pilothouse_server.applications.documents import settled, translated
+from pilothouse_server.applications.health import FollowedHealth, followed_health
+from pilothouse_server.applications.messages.records import RecordCause, record_of
+from pilothouse_server.applications.model import (
+    ApplicationResource,
+    ApplyChoice,
+    FollowedApplication,
+    GivenDocument,
+    MemberKey,
+)
+from pilothouse_server.applications.operations import (
+    AppliedApplication,
+    AppliedDocuments,
+    ApplyingCaller,
+)
+from pilothouse_server.applications.present import for_translation
+from pilothouse_server.applications.revisions import kept_documents
+from pilothouse_server.applications.rights import NounRights
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.encryption.token_keys import KeyNotAtHand
+from pilothouse_server.errors import (
+    Aborted,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PilothouseError,
+    Unavailable,
+)
+from pilothouse_server.identity.access.operations.grants import held_by_user
+from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.objects import facts
+from pilothouse_server.store.audit_records import AuditRecord
+from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+# Between two looks, and the longest time without one while this server commits nothing.
+_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 4.0
+_BATCH = 20
+_PATH = "/pilothouse.application.v1.ApplicationService/RollbackApplication"
+# To write the former documents is an apply.
+_PERMISSION = "application.apply"
+# Another server works at it, or the database is away: it is tried again.
+_PASSING = (Aborted, Unavailable, KeyNotAtHand)
+
+
+class ApplicationFollower:
+    """Writes statuses and rolls back, next to the followers of other servers."""
+
+    def __init__(self, store: Store, rights: NounRights, digest_key: bytes) -> None:
+        self._store = store
+        self._rights = rights
+        self._digest_key = digest_key
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            try:
+                while await self.follow():
+                    pass
+            except PilothouseError as error:
+                log.warning("statuses of applications are written later", reason=error.reason)
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._wanted.wait()
+            self._wanted.clear()
+
+    def wake(self) -> None:
+        """Has it look soon: this server has committed something."""
+        self._wanted.set()
+
+    async def follow(self) -> int:
+        """Writes the statuses of some applications, and rolls back those that have failed; returns how many."""
+        async with self._store.system_look() as look:
+            if not await repository.has_status_work(look):
+                return 0
+        async with self._store.system_write() as transaction:
+            now = await transaction.moment()
+            taken = await repository.take_status_work(transaction, _BATCH)
+            found = [followed_health(each, now) for each in taken]
+            for before, after in zip(taken, found, strict=True):
+                await _write(transaction, before, after)
+        for each in found:
+            if each.failure:
+                await self._roll_back(each.followed, each.failure)
+        return len(found)
+
+    async def _roll_back(self, failed: FollowedApplication, why: str) -> None:
+        application = failed.application
+        try:
+            await self._brought_back(failed, why)
+        except KeyNotAtHand as missing:
+            await missing.bring()
+            return
+        except _PASSING as error:
+            log.info("a rollback is tried again", application=application.name, reason=error.reason)
+            return
+        except WriteRefused as refused:
+            cause = refused.__cause__
+            words = cause.message if isinstance(cause, PilothouseError) else "an object was refused"
+        except InvalidArgument as refused:
+            words = refused.violations[0].description if refused.violations else refused.message
+        except PilothouseError as refused:
+            words = refused.message
+        else:
+            return
+        await self._note_refusal(failed, words)
+
+    async def _brought_back(self, failed: FollowedApplication, why: str) -> None:
+        """Brings back the revision before the one that failed, as the user who applied that."""
+        application, user = failed.application, failed.applied_by
+        if user is None:
+            raise NotFound("the user who applied it is not known", reason="USER_NOT_FOUND")
+        if application.revision < 2:
+            raise NotFound("there is no revision before it", reason="REVISION_NOT_FOUND")
+        origin = application.revision - 1
+        async with self._store.system_read() as transaction:
+            principal = Principal(user.id, user.name, await held_by_user(transaction, user.id))
+
+            def may(permission: str) -> bool:
+                return principal.allows(permission, application.namespace)
+
+            if not may(_PERMISSION):
+                raise PermissionDenied(
+                    f'user "{user.name}", who applied it, has no permission {_PERMISSION} any more',
+                    reason="PERMISSION_DENIED",
+                )
+            revision = await history.revision_of(transaction, application, origin)
+            texts = await history.texts_of(transaction, application, revision, self._rights.envelopes)
+        purged = [each.document.name for each in texts if each.text is None]
+        given = [GivenDocument(each.text, each.document.source) for each in texts if each.text is not None]
+        choice = ApplyChoice(
+            name=application.name,
+            prune=True,
+            take_over=True,
+            replace=True,
+            force=True,
+            origin=origin,
+            failed_revision=application.revision,
+            reason=why[:1000],
+            left=frozenset(MemberKey("secret", name) for name in purged),
+        )
+        documents = await self._documents(application, given)
+        caller = ApplyingCaller(self._rights, may)
+        await self._write_back(failed, Actor(user.id, user.name), documents, choice, caller)
+        log.info("a revision has failed and was rolled back", application=application.name, revision=origin)
+
+    async def _documents(
+        self, application: ApplicationResource, given: Sequence[GivenDocument]
+    ) -> AppliedDocuments:
+        async with self._store.system_read() as transaction:
+            namespace = await locate_namespace(transaction, application.namespace)
+            settings = await facts.of_cluster(transaction, namespace.cluster_name)
+        opened = {(each.api_version, each.kind) for each in settings.object_kinds}
+        understood = await translated(given, namespace.name, opened)
+        async with self._store.system_read() as transaction:
+            present = await for_translation(transaction, namespace, understood)
+        read = await settled(understood, present)
+        return AppliedDocuments(read, tuple(kept_documents(given, self._digest_key)), {})
+
+    async def _write_back(
+        self,
+        failed: FollowedApplication,
+        actor: Actor,
+        documents: AppliedDocuments,
+        choice: ApplyChoice,
+        caller: ApplyingCaller,
+    ) -> None:
+        """Applies the documents in one transaction with its records."""
+
+        def check(stored: ApplicationResource) -> None:
+            if (stored.uid, stored.revision) != (failed.application.uid, failed.application.revision):
+                raise Aborted("the application has another revision", reason="REVISION_CHANGED")
+
+        unit = self._store.unit_of_work(actor, uuid4(), _PATH)
+        try:
+            transaction = await unit.begin()
+            applied = await operations.apply(
+                transaction,
+                failed.application.namespace,
+                documents,
+                choice,
+                check,
+                caller,
+                collecting=False,
+            )
+            now = self._store.clock.now()
+            cause = RecordCause(str(transaction.operation_id), actor, "", now)
+            records = [record_of(cause, each) for each in applied.written]
+            await unit.commit(audit=[_record(transaction, actor, applied, choice, cause), *records])
+        except BaseException:
+            await unit.rollback()
+            raise
+
+    async def _note_refusal(self, failed: FollowedApplication, words: str) -> None:
+        name = failed.application.name
+        log.warning("a revision has failed and cannot be rolled back", application=name, why=words)
+        async with self._store.system_write() as transaction:
+            await repository.lock_application(transaction, failed.application.id)
+            stored = await repository.find_followed(transaction, failed.application.id)
+            if stored is None or stored.application.revision != failed.application.revision:
+                return
+            noted = msgspec.structs.replace(stored, deadline_at=None, not_rolled_back=words)
+            after = followed_health(noted, await transaction.moment())
+            await _write(transaction, stored, after)
+
+
+async def _write(transaction: Transaction, before: FollowedApplication, after: FollowedHealth) -> None:
+    was, now = before.application, after.followed.application
+    await repository.write_status(transaction, after.followed, after.look_at)
+    if (was.status, was.reason, was.message) != (now.status, now.reason, now.message):
+        transaction.emit(operations.event(now, "modified", was))
+
+
+def _record(
+    transaction: Transaction,
+    actor: Actor,
+    applied: AppliedApplication,
+    choice: ApplyChoice,
+    cause: RecordCause,
+) -> AuditRecord:
+    application = applied.application
+    assert application is not None, "a rollback names an application"
+    return AuditRecord(
+        operation_id=transaction.operation_id,
+        user_id=actor.user_id,
+        username=actor.username[:50] or None,
+        action="rollback",
+        resource_type="application",
+        resource_id=application.id,
+        resource_name=application.name,
+        namespace_id=application.namespace_id,
+        request_method="UNARY",
+        request_path=_PATH,
+        request_body=None,
+        request_headers=None,
+        client_ip=None,
+        user_agent="pilothouse server",
+        status_code=200,
+        response_body=None,
+        duration_ms=0,
+        error_code=None,
+        error_message=None,
+        started_at=cause.now,
+        completed_at=cause.now,
+        metadata={
+            "namespace": application.namespace,
+            "resource_uid": application.uid,
+            "revision": choice.origin,
+            "failed_revision": choice.failed_revision,
+            "reason": choice.reason,
+        },
+    )

@@ -1,0 +1,176 @@
+"""Statuses of applications follow their members; a revision that fails is rolled back by the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.applications.conftest import Place, config_map, deployment, service, shop
+from tests.harness import PASSWORD
+from tests.waiting import patient, poll_until
+
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client import Client
+from pilothouse_client.streams import ChangeKind
+from pilothouse_client.waiting import Patience
+from pilothouse_client.waiting_applications import ApplicationWaitError, wait_for_application
+
+BEHAVIOR = "simulate.pilothouse.dev/behavior"
+HEALTHY, DEGRADED = pb.APPLICATION_STATUS_HEALTHY, pb.APPLICATION_STATUS_DEGRADED
+
+
+def behaving(behavior: str, name: str = "web", image: str = "nginx:1.28") -> dict[str, Any]:
+    """A Deployment whose pods behave so in the simulated cluster."""
+    made = deployment(name, image)
+    made["spec"]["template"]["metadata"]["annotations"] = {BEHAVIOR: behavior}
+    return made
+
+
+async def until(
+    place: Place, holds: Callable[[pb.Application], Any], name: str = "shop", seconds: float = 20.0
+) -> pb.Application:
+    async def look() -> pb.Application | None:
+        found = await place.get(name)
+        return found if holds(found) else None
+
+    found = await poll_until(look, seconds=seconds, what="the state of the application")
+    assert found is not None
+    return found
+
+
+async def test_a_watch_has_each_status_and_its_reason(place: Place) -> None:
+    await place.apply(shop())
+    seen: list[tuple[str, str]] = []
+
+    async def follow(status: int) -> None:
+        async for change in place.client.applications.watch(namespace=place.name, name="shop"):
+            if change.kind not in (ChangeKind.ADDED, ChangeKind.MODIFIED):
+                continue
+            found = change.resource
+            seen.append((pb.ApplicationStatus.Name(found.status), found.reason))
+            if found.status == status:
+                return
+
+    await asyncio.wait_for(follow(HEALTHY), patient(20.0))
+    assert seen[-1] == ("APPLICATION_STATUS_HEALTHY", "")
+    await place.apply([config_map(), service(), behaving("image-pull-error")], prune=True)
+    await asyncio.wait_for(follow(DEGRADED), patient(20.0))
+    assert seen[-1][1] in ("ErrImagePull", "ImagePullBackOff")
+    shown = await place.get()
+    assert "container web: its image cannot be had" in shown.message
+    [failed] = [each for each in shown.members if each.failed]
+    assert (failed.kind, failed.name) == ("Deployment", "web")
+    # Without the choice nothing goes back by itself.
+    assert shown.revision == 2
+    await place.client.config.delete_config_map(namespace=place.name, name="settings")
+    await place.apply([config_map(), service(), deployment()], prune=True)
+    await until(place, lambda found: found.status == HEALTHY)
+    # Somebody deletes a member.
+    await place.client.network.delete_service(namespace=place.name, name="web")
+    gone = await until(place, lambda found: found.status == pb.APPLICATION_STATUS_MISSING)
+    assert (gone.reason, gone.message) == ("Deleted", "service web: it was deleted by another call")
+
+
+async def test_a_revision_that_fails_is_rolled_back_by_the_server(place: Place) -> None:
+    await place.apply([config_map(), deployment()], rollback_on_failure=True)
+    await until(place, lambda found: found.status == HEALTHY)
+    failing = [config_map(level="debug"), behaving("exit:42"), service()]
+    await place.apply(failing, rollback_on_failure=True)
+    back = await until(place, lambda found: found.revision == 3)
+    assert {each.name for each in back.members} == {"settings", "web"}
+    revision = await place.client.applications.get_revision(namespace=place.name, name="shop", revision=3)
+    assert (revision.origin, revision.failed_revision) == (1, 2)
+    assert "a newest pod restarts" in revision.reason
+    assert "exit code 42" in revision.reason
+    assert revision.created_by == "admin"
+    container = await place.client.containers.get(namespace=place.name, name="web")
+    assert container.image == "nginx:1.27"
+    found = await place.client.config.get_config_map(namespace=place.name, name="settings")
+    assert dict(found.data) == {"level": "info"}
+    record = await place.client.audit.get_operation(operation_id=revision.operation_id)
+    assert (record.action, record.resource_type, record.metadata["failed_revision"]) == (
+        "rollback",
+        "application",
+        2,
+    )
+    healthy = await until(place, lambda found: found.status == HEALTHY)
+    assert healthy.revision == 3
+
+
+async def test_a_revision_that_is_not_healthy_in_time_is_rolled_back(place: Place) -> None:
+    await place.apply([deployment()])
+    await until(place, lambda found: found.status == HEALTHY)
+    await place.apply([behaving("readiness-failing")], rollback_on_failure=True, progress_deadline_seconds=1)
+    await until(place, lambda found: found.revision == 3)
+    revision = await place.client.applications.get_revision(namespace=place.name, name="shop", revision=3)
+    assert "it was not healthy in time: container web: " in revision.reason
+
+
+async def test_a_rollback_that_is_refused_says_why_and_is_not_tried_again(place: Place) -> None:
+    user = await place.server.user(f"ann-{place.name}", {place.name: "operator"})
+    await place.apply([behaving("crash-loop")], client=user, rollback_on_failure=True)
+    refused = await until(place, lambda found: "not rolled back" in found.message)
+    assert refused.message.endswith("not rolled back: there is no revision before it")
+    # Without the rights of its caller nothing is brought back.
+    await place.apply([deployment()], client=user)
+    await until(place, lambda found: found.status == HEALTHY)
+    await place.apply([behaving("readiness-failing")], client=user, rollback_on_failure=True)
+    grants = place.client.identity.list_role_grants(namespace=place.name)
+    for grant in [each async for each in grants]:
+        await place.client.identity.revoke_role(
+            username=grant.username, role=grant.role, namespace=place.name
+        )
+    async with place.server.database.system() as sql:
+        await sql.execute(
+            "UPDATE applications SET deadline_at = now(), look_at = now() "
+            "WHERE namespace_id = (SELECT id FROM namespaces WHERE name = $1)",
+            place.name,
+        )
+    lost = await until(place, lambda found: "not rolled back" in found.message)
+    assert lost.message.endswith("who applied it, has no permission application.apply any more")
+    assert lost.revision == 3
+
+
+async def test_a_revision_that_was_healthy_for_a_moment_stays(place: Place) -> None:
+    await place.apply([deployment()])
+    await place.apply([deployment(image="nginx:1.28")], rollback_on_failure=True)
+    await until(place, lambda found: found.status == HEALTHY)
+    async with place.server.database.system() as sql:
+        await sql.execute(
+            "UPDATE applications SET healthy_since = healthy_since - interval '10 s', look_at = now() "
+            "WHERE namespace_id = (SELECT id FROM namespaces WHERE name = $1)",
+            place.name,
+        )
+
+        async def settled() -> bool:
+            left = await sql.fetchval(
+                "SELECT deadline_at FROM applications AS a JOIN namespaces AS n ON n.id = a.namespace_id"
+                " WHERE n.name = $1",
+                place.name,
+            )
+            return left is None
+
+        await poll_until(settled)
+
+
+async def test_a_wait_ends_when_all_is_healthy_and_at_the_first_failure(place: Place) -> None:
+    def wait(asked: pb.Application, stable_for: float = 0.5) -> pb.Application:
+        server = place.server
+        with Client(server.address, username="admin", password=PASSWORD) as client:
+            patience = Patience(stable_for=stable_for)
+            return wait_for_application(client, asked, timeout=patient(30.0), patience=patience)
+
+    made = await place.apply([config_map(), deployment()])
+    healthy = await asyncio.to_thread(wait, made.application)
+    assert healthy.status == HEALTHY
+    broken = await place.apply([config_map(), behaving("exit:3")])
+    with pytest.raises(ApplicationWaitError, match="Deployment web: a newest pod restarts") as failed:
+        await asyncio.to_thread(wait, broken.application)
+    assert "exit code 3" in str(failed.value)
+    # The server may be the first: then the revision that it made says why.
+    undone = await place.apply([config_map(), behaving("exit:4")], rollback_on_failure=True)
+    await until(place, lambda found: found.revision == undone.revision + 1)
+    with pytest.raises(ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"):
+        await asyncio.to_thread(wait, undone.application)
