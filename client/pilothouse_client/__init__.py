@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pilothouse_client.errors import ResourceExhaustedError as ResourceExhaustedError
     from pilothouse_client.errors import UnauthenticatedError as UnauthenticatedError
     from pilothouse_client.errors import UnavailableError as UnavailableError
-    from pilothouse_client.informer import AsyncInformer as AsyncInformer
-    from pilothouse_client.informer import Informer as Informer
+    from pilothouse_client.informer import AsyncWatchInformer as AsyncWatchInformer
+    from pilothouse_client.informer import WatchInformer as WatchInformer
     from pilothouse_client.names import enum_label as enum_label
     from pilothouse_client.retry import Deadlines as Deadlines
     from pilothouse_client.retry import RetryPolicy as RetryPolicy
@@ -55,8 +55,8 @@ _MODULE_OF = {
     "Tokens": "tokens",
     "TokenStore": "tokens",
     "Workload": "workloads",
-    "AsyncInformer": "informer",
-    "Informer": "informer",
+    "AsyncWatchInformer": "informer",
+    "WatchInformer": "informer",
     "Goal": "waiting",
     "WaitError": "waiting",
     "enum_label": "names",

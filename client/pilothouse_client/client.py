@@ -1,5 +1,5 @@
 """The two clients. They differ in their transport alone; nouns, log-in and options are declared once, in
-`Nouns`.
+`Nouns` (all_nouns.py).
 
 with Client("127.0.0.1:50051", username="admin", password=password) as client:
     for container in client.containers.list(namespace="shop"):
@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
 from pilothouse_client.connection import ServerConnection, ShowCode
 from pilothouse_client.credentials import Credentials, DeviceToken, Password
-from pilothouse_client.environment import NAMESPACE, Environment
+from pilothouse_client.environment import Environment
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -33,117 +33,7 @@ from pilothouse_client.workloads import Workload
 if TYPE_CHECKING:
     from pilothouse.container.v1 import container_pb2
     from pilothouse_client.config_file import Context
-    from pilothouse_client.nouns.applications import Applications
-    from pilothouse_client.nouns.audit import Audit
-    from pilothouse_client.nouns.config import Config
-    from pilothouse_client.nouns.containers import Containers
-    from pilothouse_client.nouns.identity import Identity
-    from pilothouse_client.nouns.metrics import Metrics
-    from pilothouse_client.nouns.namespaces import Namespaces
-    from pilothouse_client.nouns.network import Network
-    from pilothouse_client.nouns.objects import CarriedObjects
-    from pilothouse_client.nouns.storage import Storage
     from pilothouse_client.waiting import Goal
-
-
-class Nouns(Generic[TransportT]):
-    """The nouns over one connection; each is imported when it is first used."""
-
-    def __init__(self, connection: ServerConnection[TransportT], target: Target) -> None:
-        self._connection = connection
-        self._target = target
-        self._namespace = ""
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT of the server; of several, with commas between."""
-        return self._target.address
-
-    @property
-    def by_tls(self) -> bool:
-        """Whether the server is called by TLS."""
-        return self._target.tls is not None
-
-    @property
-    def namespace(self) -> str:
-        """The namespace of the client's context, else PILOTHOUSE_NAMESPACE, for callers that pass it to calls; empty
-        if there is none."""
-        return self._namespace or os.environ.get(NAMESPACE, "")
-
-    @property
-    def device_token(self) -> str:
-        """The `device_token` for the next client of this user on this device; empty before a log-in. A credential:
-        keep it as tokens are kept.
-        """
-        return self._connection.credentials.device.token
-
-    @cached_property
-    def identity(self) -> Identity[TransportT]:
-        from pilothouse_client.nouns.identity import Identity
-
-        return Identity(self._connection)
-
-    @cached_property
-    def namespaces(self) -> Namespaces[TransportT]:
-        from pilothouse_client.nouns.namespaces import Namespaces
-
-        return Namespaces(self._connection)
-
-    @cached_property
-    def containers(self) -> Containers[TransportT]:
-        from pilothouse_client.nouns.containers import Containers
-
-        return Containers(self._connection)
-
-    @cached_property
-    def network(self) -> Network[TransportT]:
-        from pilothouse_client.nouns.network import Network
-
-        return Network(self._connection)
-
-    @cached_property
-    def objects(self) -> CarriedObjects[TransportT]:
-        from pilothouse_client.nouns.objects import CarriedObjects
-
-        return CarriedObjects(self._connection)
-
-    @cached_property
-    def applications(self) -> Applications[TransportT]:
-        from pilothouse_client.nouns.applications import Applications
-
-        return Applications(self._connection)
-
-    @cached_property
-    def storage(self) -> Storage[TransportT]:
-        from pilothouse_client.nouns.storage import Storage
-
-        return Storage(self._connection)
-
-    @cached_property
-    def config(self) -> Config[TransportT]:
-        from pilothouse_client.nouns.config import Config
-
-        return Config(self._connection)
-
-    @cached_property
-    def audit(self) -> Audit[TransportT]:
-        from pilothouse_client.nouns.audit import Audit
-
-        return Audit(self._connection)
-
-    @cached_property
-    def metrics(self) -> Metrics[TransportT]:
-        from pilothouse_client.nouns.metrics import Metrics
-
-        return Metrics(self._connection)
-
-    def with_options(
-        self, *, timeout: float | None = None, retry: RetryPolicy | None = None
-    ) -> Nouns[TransportT]:
-        """The same nouns over the same connection and tokens, with another `timeout` (seconds, for a whole
-        call with its retries, or the whole life of a stream; None: the defaults) or retry policy (None: the
-        same)."""
-        return Nouns(self._connection.with_options(timeout, retry), self._target)
 
 
 class ClientOptions(TypedDict, total=False):

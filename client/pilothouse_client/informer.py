@@ -1,12 +1,12 @@
 """A local copy of the resources of a watch: read it as often as you like, and wait for a condition on it.
 
-    with Informer(lambda: client.containers.watch(namespace="shop")) as shop:
+    with WatchInformer(lambda: client.containers.watch(namespace="shop")) as shop:
         web = shop.get("web")
         shop.wait_for(lambda all_of_them: len(all_of_them) == 3, timeout=30)
 
-The watch runs in a thread (`Informer`), or in a task (`AsyncInformer`), and continues by itself after cuts. The copy is
-whole from the first SYNCED on; when the watch begins again, resources that are no more are removed with its next
-SYNCED.
+The watch runs in a thread (`WatchInformer`), or in a task (`AsyncWatchInformer`), and continues by itself after cuts.
+The copy is whole from the first SYNCED on; when the watch begins again, resources that are no more are removed with its
+next SYNCED.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _key(resource: Any) -> str:
     return f"{getattr(resource, 'namespace', '')}/{name}"
 
 
-class Informer(Generic[Resource]):
+class WatchInformer(Generic[Resource]):
     """The copy of a blocking client's watch. `watch` begins it; `on_change` gets each change, in the thread that reads.
 
     Entering waits until the copy is whole, for `timeout` seconds at most. Reading after the watch has ended for good
@@ -162,8 +162,8 @@ class Informer(Generic[Resource]):
                 self._changed.notify_all()
 
 
-class AsyncInformer(Generic[Resource]):
-    """As `Informer`, of an asynchronous client; `on_change` is called in the event loop."""
+class AsyncWatchInformer(Generic[Resource]):
+    """As `WatchInformer`, of an asynchronous client; `on_change` is called in the event loop."""
 
     def __init__(
         self,
@@ -176,9 +176,11 @@ class AsyncInformer(Generic[Resource]):
         self._copy: _Copy[Resource] = _Copy(on_change)
         self._changed = asyncio.Condition()
         self._error: PilothouseError | None = None
+        self._stream: Any = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._stream = self._watch()
         self._task = asyncio.create_task(self._follow())
         try:
             await self._until(lambda: self._copy.is_whole, self._timeout)
@@ -194,9 +196,9 @@ class AsyncInformer(Generic[Resource]):
 
     async def close(self) -> None:
         """Ends the watch."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._stream is not None and self._task is not None:
+            await self._stream.aclose()
+            await self._task
 
     def get(self, name: str, namespace: str = "") -> Resource | None:
         """Returns a resource; None if it is not there."""
@@ -229,11 +231,10 @@ class AsyncInformer(Generic[Resource]):
 
     async def _follow(self) -> None:
         try:
-            async with self._watch() as stream:
-                async for change in stream:
-                    async with self._changed:
-                        self._copy.take(change)
-                        self._changed.notify_all()
+            async for change in self._stream:
+                async with self._changed:
+                    self._copy.take(change)
+                    self._changed.notify_all()
         except PilothouseError as error:
             async with self._changed:
                 self._error = error

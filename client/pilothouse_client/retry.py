@@ -28,7 +28,7 @@ _CLUSTER_AWAY = frozenset({"CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE"})
 
 
 def _random_unit() -> float:
-    # Few calls fail, and the module takes as long to load as ten of ours.
+    # Few calls fail, and the module takes as long to load as ten modules of the client.
     import random
 
     return random.random()  # noqa: S311 - no secret

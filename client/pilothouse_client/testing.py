@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from pilothouse_client.client import AsyncClient, Client
+from pilothouse_client.client import Client
 
 _LISTENING = re.compile(r"serves gRPC on (\S+)")
 _LAST_LINES = 20
@@ -50,10 +50,6 @@ class PilothouseUnderTest:
     def client(self) -> Client:
         """Returns a client of the administrator; close it."""
         return Client(self.address, username=self.username, password=self.password)
-
-    def async_client(self) -> AsyncClient:
-        """Returns an asynchronous client of the administrator; close it."""
-        return AsyncClient(self.address, username=self.username, password=self.password)
 
     def new_namespace(self) -> str:
         """Makes a namespace of its own for a test; returns its name."""

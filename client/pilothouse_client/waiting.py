@@ -25,7 +25,7 @@ import grpc
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.client import Nouns
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.errors import DeadlineExceededError, NotFoundError, PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import AsyncTransport, BlockingTransport

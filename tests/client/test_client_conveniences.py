@@ -11,18 +11,19 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client import (
     AsyncClient,
-    AsyncInformer,
+    AsyncWatchInformer,
     Client,
     Goal,
-    Informer,
     PilothouseError,
     WaitError,
+    WatchInformer,
     enum_label,
 )
+from pilothouse_client.waiting import FALSE
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
-from tests.client.test_stable_waits import ASKED, FALSE, condition, running
-from tests.waiting import patient
+from tests.client.test_stable_waits import ASKED, condition, running
+from tests.waiting import patient, runs_out
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +67,7 @@ async def test_an_informer_keeps_a_copy(fake: FakeServer) -> None:
         await fake.commit("container", ("shop", name), _container(name))
     async with (
         AsyncClient(fake.address, token="key") as client,
-        AsyncInformer[pb.Container](lambda: client.containers.watch(namespace="shop")) as copy,
+        AsyncWatchInformer[pb.Container](lambda: client.containers.watch(namespace="shop")) as copy,
     ):
         assert sorted(copy.all()) == ["a", "b"]
         await fake.commit("container", ("shop", "c"), _container("c"))
@@ -78,7 +79,7 @@ async def test_an_informer_keeps_a_copy(fake: FakeServer) -> None:
         assert found is not None
         assert (enum_label(found, "status"), copy.get("nobody")) == ("STOPPED", None)
         with pytest.raises(TimeoutError, match="does not hold after"):
-            await copy.wait_for(lambda _each: False, timeout=0.01)
+            await copy.wait_for(lambda _each: False, timeout=runs_out(0.01))
 
 
 async def test_an_informer_of_the_blocking_client(fake: FakeServer) -> None:
@@ -87,7 +88,7 @@ async def test_an_informer_of_the_blocking_client(fake: FakeServer) -> None:
     def read() -> list[str]:
         with (
             Client(fake.address, token="key") as client,
-            Informer[pb.Container](lambda: client.containers.watch(namespace="shop")) as copy,
+            WatchInformer[pb.Container](lambda: client.containers.watch(namespace="shop")) as copy,
         ):
             assert copy.get("a", "shop") is not None
             return sorted(copy.wait_for(lambda each: len(each) == 2, timeout=patient(30)))

@@ -75,6 +75,8 @@ _MORE = {
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Yields every verb below a command, by its words."""
+    if isinstance(command, verbs.UnloadedVerb):
+        command = command.load()
     if isinstance(command, verbs.VerbGroup):
         context = verbs.Context(command)
         for name in command.list_commands(context):

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client.client import Nouns
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.transport import AsyncTransport
 from tests.harness import Server
 from tests.waiting import poll_until, within

@@ -17,7 +17,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_client.client import Nouns
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.transport import AsyncTransport
 from tests.harness import Server
 from tests.main_job.command import logged_in

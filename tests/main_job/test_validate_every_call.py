@@ -18,7 +18,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.network.v1 import network_pb2 as network
 from pilothouse.storage.v1 import storage_pb2 as storage
 from pilothouse_client import PilothouseError, RetryPolicy
-from pilothouse_client.client import Nouns
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, Manifest, Resource
 from pilothouse_simulator.admission.webhooks import Webhook

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.outcome import Say
-from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import BlockingTransport

@@ -15,6 +15,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor
@@ -28,7 +29,6 @@ from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_services
 from pilothouse_client.apply.trial import ApplySteps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
-from pilothouse_client.client import Nouns
 from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_manifests.translator.attach import attach, owned_services

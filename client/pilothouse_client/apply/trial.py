@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pilothouse.resource.v1.resource_pb2 import Warning
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply import configs, execute, objects, services, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
 from pilothouse_client.apply.quota import shrinks
-from pilothouse_client.client import Nouns
 from pilothouse_client.errors import (
     AbortedError,
     DeadlineExceededError,

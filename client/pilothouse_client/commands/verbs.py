@@ -311,19 +311,6 @@ class VerbGroup(click.Group):
         function that returns the object."""
         self.add_command(UnloadedVerb(name, place, summary, settings), name)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
-        found = super().get_command(ctx, cmd_name)
-        if isinstance(found, UnloadedVerb):
-            found = found.load()
-            self.add_command(found, cmd_name)
-        return found
-
-    def format_commands(self, ctx: Context, formatter: click.HelpFormatter) -> None:
-        """Writes the verbs with their summaries, and loads none."""
-        rows = [(name, self.commands[name].short_help or "") for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
     def main_verb(self, *, epilog: str | None = None) -> Callable[..., Any]:
         """Declares the action of a group without a verb; its function may take the context."""
 
@@ -343,7 +330,9 @@ class VerbGroup(click.Group):
         word = args[0]
         if not word.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, word) is None:
             ctx.fail(f"No such command {word!r}.{self._meant(ctx, word)}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        # Help and completion of the group itself load none.
+        return name, command.load() if isinstance(command, UnloadedVerb) else command, rest
 
     def _meant(self, ctx: Context, word: str) -> str:
         import difflib
