@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client.client import Nouns
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.errors import DeadlineExceededError, PilothouseError
 from pilothouse_client.streams import ChangeKind
 from pilothouse_client.transport import BlockingTransport
