@@ -30,6 +30,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import ObjectWarning
@@ -98,6 +99,7 @@ class ContainerService(PodCalls):
     ) -> None:
         super().__init__(page_key, connect, keys)
         self._watches = watches
+        self._listed = WatchedList(watches, _WATCHED, pb.WatchContainersRequest)
         self._import_containers = import_containers
         self._facts = FactsCache()
 
@@ -159,16 +161,19 @@ class ContainerService(PodCalls):
     async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> bytes:
         """Lists containers."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        listed = self._listed.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await operations.list_ready(
                 transaction,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
                 message_format=messages.CACHE.format,
             )
-        return await _LIST.answer(map(messages.parts, found), next_page)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _LIST.answer(map(messages.parts, found), next_page, token)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call

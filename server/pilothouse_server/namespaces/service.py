@@ -19,6 +19,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _NAMESPACE = AnswerField(pb.GetNamespaceResponse, "namespace")
@@ -43,6 +44,7 @@ class NamespaceService(ClusterCalls):
         self._contents = contents
         self._guarded = guarded
         self._watches = watches
+        self._listed = WatchedList(watches, _WATCHED, pb.WatchNamespacesRequest)
 
     async def CreateNamespace(
         self, request: pb.CreateNamespaceRequest, call: Call
@@ -83,6 +85,7 @@ class NamespaceService(ClusterCalls):
     async def ListNamespaces(self, request: pb.ListNamespacesRequest, call: Call) -> bytes:
         """Lists namespaces."""
         page = wire.page_request(call, self._page_key, request.label_selector)
+        listed = self._listed.begin()
         async with call.read() as transaction:
             found, next_page = await operations.list_page(
                 transaction,
@@ -91,7 +94,8 @@ class NamespaceService(ClusterCalls):
                 call.visible_namespaces(),
                 messages.CACHE.format,
             )
-        return await _LIST.answer(map(messages.parts, found), next_page)
+            token = await listed.token(call, transaction)
+        return await _LIST.answer(map(messages.parts, found), next_page, token)
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, call: Call

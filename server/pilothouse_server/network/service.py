@@ -20,6 +20,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 
@@ -46,6 +47,7 @@ class NetworkService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
+        self._listed = WatchedList(watches, _WATCHED, pb.WatchServicesRequest)
         self._page_key = page_key
         self._connect = connect
         self._import_services = import_services
@@ -82,16 +84,19 @@ class NetworkService:
     async def ListServices(self, request: pb.ListServicesRequest, call: Call) -> bytes:
         """Lists Services."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        listed = self._listed.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
                 message_format=messages.CACHE.format,
             )
-        return await _LIST.answer(map(messages.parts, found), next_page)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _LIST.answer(map(messages.parts, found), next_page, token)
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, call: Call) -> pb.UpdateServiceResponse:
         """Changes the desired state of a Service."""

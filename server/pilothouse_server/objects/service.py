@@ -27,6 +27,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -52,6 +53,7 @@ class ObjectService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
+        self._listed = WatchedList(watches, _WATCHED, pb.WatchObjectsRequest)
         self._page_key = page_key
         self._connect = connect
         self._import_objects = import_objects
@@ -93,20 +95,23 @@ class ObjectService:
         page = wire.page_request(
             call, self._page_key, request.namespace, request.label_selector, "full" if full else ""
         )
+        listed = self._listed.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, rests, next_page = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
                 message_format=messages.CACHE.format,
                 full=full,
             )
+            token = await listed.token(call, transaction, namespace_id)
             mask = await masking.of_clusters(transaction, call.may) if full else None
         if mask is not None:
-            return await _LIST.answer(messages.whole(found, rests, mask), next_page)
-        return await _LIST.answer(map(messages.parts, found), next_page)
+            return await _LIST.answer(messages.whole(found, rests, mask), next_page, token)
+        return await _LIST.answer(map(messages.parts, found), next_page, token)
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, call: Call) -> pb.UpdateObjectResponse:
         """Changes the desired state of an object."""

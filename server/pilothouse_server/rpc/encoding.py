@@ -88,9 +88,16 @@ class ListAnswer:
     def __init__(self, answer: type[Message], field: str) -> None:
         self._item = AnswerField(answer, field)
         self._token = AnswerField(answer, "next_page_token")
+        watched = "resume_token" in descriptor_of(answer).fields_by_name
+        self._resume = AnswerField(answer, "resume_token") if watched else None
 
-    async def answer(self, items: Iterable[Sequence[bytes]], next_page: NextPage) -> bytes:
-        """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each."""
+    async def answer(
+        self, items: Iterable[Sequence[bytes]], next_page: NextPage, resume_token: str = ""
+    ) -> bytes:
+        """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each.
+
+        `resume_token` is where a watch continues.
+        """
         fields: list[bytes] = []
         size, share = 0, Share(last=next_page.page.is_wide)
         for parts in items:
@@ -103,6 +110,8 @@ class ListAnswer:
         token = next_page.after(len(fields)) if fields else ""
         if token:
             fields.append(self._token.answer(token.encode()))
+        if resume_token and self._resume is not None:
+            fields.append(self._resume.answer(resume_token.encode()))
         return b"".join(fields)
 
     async def rendered(

@@ -173,7 +173,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     where the noun has them.
     """
     request = call.request
-    wanted = _filter(call, watched)
+    wanted = filter_of(call.request, watched)
     visible = call.visible_namespaces()
     # A watch that waits for changes immediately checks its caller's new permissions.
     call.on_renewed = server.hub.wake
@@ -225,7 +225,8 @@ async def _begin(
     """
     head, pending = await stream_begins(transaction)
     wanted = await _in_namespace(server, call, wanted, transaction, head)
-    tokens = _issuer(server, call, wanted, head.history, _sight_text(wanted, call.visible_namespaces()))
+    sight = sight_text(wanted, call.visible_namespaces())
+    tokens = issuer_of(server, call, call.method, wanted, head.history, sight)
     if call.request.resume_token:
         position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         await _check_position(transaction, position, head)
@@ -253,9 +254,8 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
         raise resume_token.changed(oldest)
 
 
-def _filter(call: Call, watched: Watched) -> WatchFilter:
-    """Returns the request's filter; the namespace that it names is not looked up yet."""
-    request = call.request
+def filter_of(request: Any, watched: Watched) -> WatchFilter:
+    """Returns the filter of a request; the namespace that it names is not looked up yet."""
     fields = request.DESCRIPTOR.fields_by_name
     status = ""
     bound: list[str] = [request.name, request.label_selector]
@@ -292,7 +292,7 @@ async def _in_namespace(
     except NotFound:
         if request.resume_token:
             # Any token of this watch belongs to a history that is over for it; others are refused as usual.
-            gone = _issuer(server, call, wanted, "", "")
+            gone = issuer_of(server, call, call.method, wanted, "", "")
             gone.read(request.resume_token, oldest_revision=head.oldest_revision)
         raise
     if namespace_id is None:
@@ -300,11 +300,14 @@ async def _in_namespace(
     return replace(wanted, namespace_id=namespace_id)
 
 
-def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, sight: str) -> TokenIssuer:
+def issuer_of(
+    server: WatchServer, call: Call, method: str, wanted: WatchFilter, history: str, sight: str
+) -> TokenIssuer:
+    """The issuer of the tokens of a caller's watch by `method`; `sight` is that of `sight_text`."""
     return resume_token.issuer(
         server.key,
         user_id=call.user_id,
-        method=call.method,
+        method=method,
         filter_text=wanted.text,
         history=history,
         sight=sight,
@@ -456,7 +459,7 @@ class _Changes:
         return self._tokens.token_at(self._revision, self._mark, self._skipped)
 
 
-def _sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
+def sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
     """Returns the caller's view as text: one namespace, not another of its name, or all visible ones, which
     may change.
     """

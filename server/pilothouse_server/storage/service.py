@@ -19,6 +19,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
@@ -46,6 +47,7 @@ class StorageService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
+        self._listed = WatchedList(watches, _WATCHED, pb.WatchVolumesRequest)
         self._page_key = page_key
         self._connect = connect
         self._mounter = mounter
@@ -92,16 +94,19 @@ class StorageService:
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> bytes:
         """Lists volumes."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        listed = self._listed.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
                 message_format=messages.CACHE.format,
             )
-        return await _LIST.answer(map(messages.parts, found), next_page)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _LIST.answer(map(messages.parts, found), next_page, token)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes the desired state of a volume."""

@@ -99,6 +99,12 @@ class Hub:
         return self._events.newest
 
     @property
+    def newest_mark(self) -> bytes | None:
+        """The mark of the event at that revision; None if the ring does not hold it."""
+        newest = self._ring[-1] if self._ring else None
+        return newest.mark if newest is not None and newest.revision == self.newest else None
+
+    @property
     def history(self) -> str:
         """Identifier of the line of events; another after a restore."""
         return self._history

@@ -1,0 +1,97 @@
+"""A watch by the token of a list shows what follows on the page, and begins with no state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_server.rpc import method_rules
+from tests.harness import Server
+from tests.identity.server import Refused
+from tests.promises.calling import Caller
+from tests.services import SERVICES
+from tests.waiting import within
+
+RULES = {rule.name: rule for rule in method_rules.load(SERVICES).values()}
+NOUNS = ("Namespaces", "Containers", "Volumes", "Services", "Objects")
+
+
+async def caller_of(server: Server, username: str = "admin") -> Caller:
+    """A caller with a token of a user."""
+    return Caller(server.channel(), await server.token(username))
+
+
+async def listed(caller: Caller, noun: str, **fields: Any) -> Any:
+    """The page of a list."""
+    rule = RULES[f"List{noun}"]
+    outcome = await caller.invoke(rule, rule.request_class(**fields))
+    assert outcome.code == "OK", outcome.message
+    return outcome.answer
+
+
+async def first_of_watch(caller: Caller, noun: str, **fields: Any) -> Any:
+    """The first answer of a watch; raises Refused."""
+    rule = RULES[f"Watch{noun}"]
+    try:
+        async with within(15.0), caller.watching(rule, rule.request_class(**fields)) as answers:
+            return await anext(answers)
+    except grpc.aio.AioRpcError as error:
+        raise Refused(error) from None
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+async def test_a_watch_continues_each_list(shared_server: Server, everywhere: bool) -> None:
+    """First of a server that has seen no event, then in one namespace that others change."""
+    caller = await caller_of(shared_server)
+    name = "everywhere" if everywhere else "listed"
+    if not everywhere:
+        await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+    where = {} if everywhere else {"namespace": name}
+    for noun in NOUNS:
+        fields = {} if noun == "Namespaces" else where
+        page = await listed(caller, noun, **fields)
+        answer = await first_of_watch(
+            caller, noun, **fields, resume_token=page.resume_token, bookmark_period_seconds=1
+        )
+        # There is no state before it: a bookmark, or a change of the moment.
+        assert answer.change_type != resource_pb2.CHANGE_TYPE_SYNCED
+        assert answer.resume_token, noun
+
+
+async def test_changes_after_the_page_follow(shared_server: Server) -> None:
+    caller = await caller_of(shared_server)
+    await shared_server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name="before", labels={"of": "pages"})
+    )
+    page = await listed(caller, "Namespaces", label_selector="of=pages", page_size=1)
+    assert [each.name for each in page.namespaces] == ["before"]
+    for name, labels in (("other", {}), ("after", {"of": "pages"})):
+        await shared_server.admin.namespaces.create(
+            namespace=namespace_pb2.Namespace(name=name, labels=labels)
+        )
+    rule, seen = RULES["WatchNamespaces"], []
+    request = rule.request_class(label_selector="of=pages", resume_token=page.resume_token)
+    async with within(15.0), caller.watching(rule, request) as answers:
+        async for answer in answers:
+            seen.append(answer.namespace.name)
+            if answer.namespace.name == "after":
+                break
+    assert "other" not in seen
+
+
+async def test_a_token_is_of_its_caller_and_selection(shared_server: Server) -> None:
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="kept"))
+    await shared_server.user("kept-to", {"kept": "viewer"})
+    admin, tenant = await caller_of(shared_server), await caller_of(shared_server, "kept-to")
+    own = (await listed(tenant, "Containers")).resume_token
+    assert (
+        await first_of_watch(tenant, "Containers", resume_token=own, bookmark_period_seconds=1)
+    ).resume_token
+    for caller, fields in ((admin, {}), (tenant, {"namespace": "kept"}), (tenant, {"label_selector": "a"})):
+        with pytest.raises(Refused) as refused:
+            await first_of_watch(caller, "Containers", resume_token=own, **fields)
+        assert (refused.value.code, refused.value.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
