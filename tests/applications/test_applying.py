@@ -11,6 +11,7 @@ from tests.applications.conftest import (
     actions,
     config_map,
     deployment,
+    secret,
     service,
     shop,
 )
@@ -18,7 +19,7 @@ from tests.waiting import poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.container.v1 import container_pb2
-from pilothouse_client.errors import InvalidArgumentError, NotFoundError
+from pilothouse_client.errors import AbortedError, InvalidArgumentError, NotFoundError
 
 _EVERY = {
     "ConfigMap/settings",
@@ -224,3 +225,43 @@ async def test_a_pause_and_a_deletion_are_of_the_whole(place: Place) -> None:
         await place.get()
     volume = await place.client.storage.get_volume(namespace=place.name, name="data")
     assert not volume.HasField("delete_time")
+
+
+async def test_one_apply_works_in_a_namespace_at_a_time(place: Place) -> None:
+    await place.apply([config_map()])
+    async with place.server.database.owner() as sql:
+        namespace_id = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1", place.name)
+        async with sql.transaction():
+            await sql.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('apply ' || $1, 0))", str(namespace_id)
+            )
+            with pytest.raises(AbortedError) as busy:
+                await place.apply([config_map(level="debug")])
+    assert busy.value.reason == "APPLICATION_BUSY"
+    assert (await place.get()).revision == 1
+
+
+async def test_only_as_many_revisions_stay_as_are_kept(place: Place) -> None:
+    for number in range(4):
+        await place.apply([config_map(level=str(number)), secret(word=str(number))], revisions_kept=2)
+    revisions = [
+        each async for each in place.client.applications.list_revisions(namespace=place.name, name="shop")
+    ]
+    assert [each.number for each in revisions] == [4, 3]
+    with pytest.raises(NotFoundError):
+        await place.client.applications.rollback(namespace=place.name, name="shop", revision=2)
+    async with place.server.database.owner() as sql:
+        kept = await sql.fetchval(
+            "SELECT count(*) FROM application_documents AS d JOIN applications AS a ON a.id = d.application_id "
+            "JOIN namespaces AS n ON n.id = a.namespace_id WHERE n.name = $1",
+            place.name,
+        )
+    assert kept == 2
+
+
+async def test_a_watch_shows_applications_of_a_namespace(place: Place) -> None:
+    await place.apply([config_map()])
+    async with place.client.applications.watch(namespace=place.name) as changes:
+        seen = [await anext(changes)]
+        assert seen[0].resource is not None
+        assert (seen[0].resource.name, seen[0].resource.revision) == ("shop", 1)

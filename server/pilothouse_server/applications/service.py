@@ -45,7 +45,7 @@ from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.objects import facts
 from pilothouse_server.revisions.model import Revision
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, writes_many
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.in_namespaces import Matching
@@ -74,6 +74,7 @@ class ApplicationService:
         self._connect = connect
         self._discovery = KindDiscovery()
 
+    @writes_many
     async def ApplyApplication(
         self, request: pb.ApplyApplicationRequest, call: Call
     ) -> pb.ApplyApplicationResponse:
@@ -124,6 +125,7 @@ class ApplicationService:
             )
         return await _LIST.rendered(found, messages.APPLICATION.to_proto, next_page)
 
+    @writes_many
     async def DeleteApplication(
         self, request: pb.DeleteApplicationRequest, call: Call
     ) -> pb.DeleteApplicationResponse:
@@ -195,6 +197,7 @@ class ApplicationService:
             before=before.number, after=after.number, changes=map(messages.CHANGE.to_proto, changes)
         )
 
+    @writes_many
     async def RollbackApplication(
         self, request: pb.RollbackApplicationRequest, call: Call
     ) -> pb.RollbackApplicationResponse:

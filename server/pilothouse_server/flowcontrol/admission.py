@@ -63,6 +63,7 @@ class CallAdmission:
         self.calls = self._queue(classes.CALLS)
         self.wide_pages = self._queue(classes.WIDE_PAGES)
         self.large_requests = self._queue(classes.LARGE_REQUESTS)
+        self.applies = self._queue(classes.APPLIES)
         self.streams = self._queue(classes.STREAMS)
         self.health_watches = self._queue(classes.HEALTH_WATCHES)
         self.reflections = self._queue(classes.REFLECTIONS)

@@ -14,6 +14,7 @@ The reasons for these bounds:
   together leave the event loop little time.
 - A dry run is written to the database, rolled back, and then sent to the cluster. Each user has one at a time: eight
   together would have eight connections plan all that a create takes, and others wait for these.
+- An apply of 500 objects holds a connection for a second. Four at a time leave most connections to small calls.
 - Health watches and reflection streams stay open, so a caller with too many is refused immediately.
 """
 
@@ -162,6 +163,14 @@ LARGE_REQUESTS = SeatClass(
     ONE,
     8,
 )
+APPLIES = SeatClass(
+    "applies",
+    "calls that write the objects of an application, in addition to their seats",
+    _USER,
+    Size(times=4),
+    ONE,
+    8,
+)
 STREAMS = SeatClass(
     "streams",
     "open streams",
@@ -213,6 +222,7 @@ CLASSES: Final = (
     CALLS,
     WIDE_PAGES,
     LARGE_REQUESTS,
+    APPLIES,
     STREAMS,
     CLUSTER_CALLS,
     CLUSTER_STREAMS,

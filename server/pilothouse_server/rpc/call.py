@@ -409,6 +409,12 @@ def waits_outside(handler: Handler) -> Handler:
     return handler
 
 
+def writes_many(handler: Handler) -> Handler:
+    """Marks a mutation that may write hundreds of objects: it takes its user's turn of the class `applies`."""
+    handler.writes_many = True  # type: ignore[attr-defined]
+    return handler
+
+
 def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
     """Marks a list whose page is more work than its size suggests.
 

@@ -60,6 +60,8 @@ class Rule:
     waits_outside: bool = False
     # As how many rows a page of a list counts: see `rpc.call.counts_as`.
     rows_of: Callable[[Any], int] = _page_size
+    # Whether it writes many objects: see `rpc.call.writes_many`.
+    writes_many: bool = False
     # The most bytes of one of its messages.
     most_bytes: int = 4 * 1024 * 1024
     # The following fields are derived from the others once, because every call needs them. Whether the method

@@ -296,7 +296,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Returns the queue and the number of seats for a call with a request of so many bytes, which is read
         if it is short.
 
-        Also returns the queue of the user's turn that comes before: that of wide pages, or of large requests.
+        Also returns the queue of the user's turn that comes before: that of wide pages, of large requests or
+        of applies.
         """
         rule, admission = call.rule, self.admission
         if rule.streams:
@@ -310,6 +311,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 rows = rule.rows_of(call.request)
         queue = admission.anonymous_calls if rule.public else admission.calls
         turns = admission.large_requests if is_large(size) else None
+        if rule.writes_many:
+            turns = admission.applies
         return queue, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
     async def _authenticated(self, call: Call) -> Principal:

@@ -149,6 +149,7 @@ def rules_and_handlers(
                 rules[rule.method] = replace(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
+                    writes_many=getattr(handler, "writes_many", False),
                     rows_of=getattr(handler, "rows_of", rule.rows_of),
                     most_bytes=min(
                         most_message_bytes,

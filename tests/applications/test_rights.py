@@ -1,0 +1,133 @@
+"""Rights over applications: a call asks for the permissions that the noun of each object asks for the same change."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_asyncio
+from tests.applications.conftest import (
+    JsonObject,
+    Place,
+    budget,
+    claim,
+    config_map,
+    deployment,
+    secret,
+    service,
+)
+from tests.harness import Server
+
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import InvalidArgumentError, PermissionDeniedError
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
+
+_OF_NOUNS: dict[str, JsonObject] = {
+    "container": deployment(),
+    "service": service(),
+    "object": budget(),
+    "storage": claim(),
+    "config": config_map(),
+}
+_NOUNS = (*_OF_NOUNS, "application")
+_WRITERS = {"admin", "operator", "developer"}
+
+
+async def _caller(server: Server, place: Place, name: str, permissions: list[str]) -> AsyncClient:
+    """A user with a role of these permissions in a namespace."""
+    role = identity_pb2.Role(name=name, display_name=name, permissions=permissions)
+    await server.admin.identity.create_role(role=role)
+    return await server.user(name, {place.name: name})
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def shop_of(shared_server: Server) -> Place:
+    """A namespace with an application whose second revision lacks the objects of each noun in turn."""
+    name = "rights"
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+    assert shared_server.cluster is not None
+    place = Place(shared_server, shared_server.cluster, name)
+    # Objects that an administrator makes are changed by administrators alone.
+    place.client = await shared_server.user("maker", {name: "operator"})
+    for noun, document in _OF_NOUNS.items():
+        await place.apply([document, config_map(f"{noun}-other")], name=noun)
+        await place.apply([document, config_map(f"{noun}-other", level="debug")], name=noun)
+    return place
+
+
+@pytest.mark.parametrize("noun", _OF_NOUNS)
+async def test_an_apply_asks_for_the_permission_of_each_noun(
+    shared_server: Server, shop_of: Place, noun: str
+) -> None:
+    document = {**_OF_NOUNS[noun], "metadata": {**_OF_NOUNS[noun]["metadata"], "name": f"new-{noun}"}}
+    lacking = [f"{each}.*" for each in (*_NOUNS, "namespace") if each != noun]
+    lacking += [f"{noun}.get", f"{noun}.list"]
+    caller = await _caller(shared_server, shop_of, f"without-{noun}", lacking)
+    tried = await shop_of.apply([document], name=f"new-{noun}", client=caller, validate_only=True)
+    assert f"{noun}.create" in {each.permission for each in tried.problems}, tried.problems
+    pruned = await shop_of.apply(
+        [], name=noun, client=caller, prune=True, delete_claims=True, validate_only=True
+    )
+    assert f"{noun}.delete" in {each.permission for each in pruned.problems}, pruned.problems
+    with pytest.raises(InvalidArgumentError) as refused:
+        await shop_of.apply([document], name=f"new-{noun}", client=caller)
+    assert refused.value.reason == "DOCUMENTS_REFUSED"
+    with pytest.raises(PermissionDeniedError):
+        await caller.applications.delete(namespace=shop_of.name, name=noun, delete_claims=True)
+    rolled = await caller.applications.rollback(namespace=shop_of.name, name=noun, validate_only=True)
+    # Only a config map differs between the revisions.
+    expected = {"config.update"} if noun == "config" else set()
+    assert {each.permission for each in rolled.problems} == expected
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("role", SHIPPED_ROLES)
+async def test_shipped_roles_apply_prune_and_roll_back_or_do_not(
+    shared_server: Server, shop_of: Place, role: str
+) -> None:
+    caller = await shared_server.user(f"some-{role}", {shop_of.name: role})
+    documents = [
+        {**each, "metadata": {**each["metadata"], "name": f"{role}-{noun}"}}
+        for noun, each in _OF_NOUNS.items()
+    ]
+    if role not in _WRITERS:
+        for call in (
+            shop_of.apply(documents, name=role, client=caller, validate_only=True),
+            caller.applications.rollback(namespace=shop_of.name, name="config", validate_only=True),
+            caller.applications.delete(namespace=shop_of.name, name="config", validate_only=True),
+        ):
+            with pytest.raises(PermissionDeniedError):
+                await call
+        return
+    tried = await shop_of.apply(documents, name=role, client=caller, validate_only=True)
+    assert not tried.problems
+    for noun in _OF_NOUNS:
+        pruned = await shop_of.apply([], name=noun, client=caller, prune=True, validate_only=True)
+        assert not pruned.problems
+        rolled = await caller.applications.rollback(namespace=shop_of.name, name=noun, validate_only=True)
+        assert not rolled.problems
+
+
+async def test_a_plan_shows_of_objects_that_the_caller_may_not_get_only_that_they_change(
+    shared_server: Server, shop_of: Place
+) -> None:
+    permissions = ["application.*", "config.update", "config.create", "namespace.get"]
+    caller = await _caller(shared_server, shop_of, "blind", permissions)
+    documents = [config_map(), config_map("config-other", level="warn")]
+    tried = await shop_of.apply(documents, name="config", client=caller, validate_only=True)
+    (change,) = [each for each in tried.changes if each.name == "config-other"]
+    assert not change.fields
+    revision = await caller.applications.get_revision(namespace=shop_of.name, name="config")
+    assert "debug" not in str(revision)
+    difference = await caller.applications.diff_revisions(namespace=shop_of.name, name="config")
+    assert "debug" not in str(difference)
+    exported = await caller.applications.export(namespace=shop_of.name, name="config")
+    assert not exported.documents
+
+
+async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: Server, place: Place) -> None:
+    await place.apply([secret(), config_map()])
+    developer = await shared_server.user(f"developer-{place.name}", {place.name: "developer"})
+    exported = await developer.applications.export(namespace=place.name, name="shop")
+    assert list(exported.left_out) == ["Secret password"]
+    assert len(exported.documents) == 1
