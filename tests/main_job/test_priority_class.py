@@ -151,7 +151,7 @@ async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl
     kubectl = await legacy(server)
     there = deployment("web", replicas=1, priorityClassName="gold.shop")
     await kubectl.ask("POST", DEPLOYMENTS, there)
-    (imported,) = (await server.admin.containers.import_(namespace="legacy")).results
+    (imported,) = (await server.admin.containers.import_(namespace=server.legacy)).results
     assert imported.container.priority_class == "gold.shop"
     assert (await running(server, "web")).drift_policy == pb.DRIFT_POLICY_REPAIR
 
