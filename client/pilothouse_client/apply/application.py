@@ -15,10 +15,10 @@ from typing import IO
 import yaml
 
 from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
 from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
-from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting_applications import ApplicationWaitError, wait_for_application
 from pilothouse_manifests.translator.convert import convert
