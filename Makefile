@@ -43,7 +43,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits workloads proto schema kubernetes-schemas migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits workloads proto proto-export schema kubernetes-schemas migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -85,6 +85,10 @@ bench: setup
 
 profile: setup
 	@$(BIN)/python -m benchmarks.profile --row $(ROW) $(ARGS)
+
+# The proto files as a module of buf's for others: make proto-export DIR=/tmp/protos
+proto-export: setup
+	@$(BIN)/pilothouse protos $(DIR)
 
 proto: setup
 	@$(BIN)/python .ci/protos.py generate

@@ -67,6 +67,7 @@ VERBS = {
     "delete": ("files:delete", "Delete the objects of Kubernetes YAML."),
     "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),
+    "protos": ("protos:command", "Write the proto files of the API, for stubs in other languages."),
     "completion": ("completion:command", "Write the completion of a shell: bash, zsh or fish."),
     "top": ("top:command", "Containers that use most, live."),
 }

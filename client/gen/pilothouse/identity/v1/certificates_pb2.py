@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pilothouse/identity/v1/certificates.proto\x12\x16pilothouse.identity.v1\"H\n\x10ShownCertificate\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x66ingerprint\x18\x02 \x01(\tR\x0b\x66ingerprintb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pilothouse/identity/v1/certificates.proto\x12\x16pilothouse.identity.v1\"H\n\x10ShownCertificate\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x66ingerprint\x18\x02 \x01(\tR\x0b\x66ingerprintB+Z)pilothouse.dev/api/identity/v1;identityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse.identity.v1.certificates_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z)pilothouse.dev/api/identity/v1;identityv1'
   _globals['_SHOWNCERTIFICATE']._serialized_start=69
   _globals['_SHOWNCERTIFICATE']._serialized_end=141
 # @@protoc_insertion_point(module_scope)

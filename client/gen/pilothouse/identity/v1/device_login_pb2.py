@@ -27,13 +27,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pilothouse/identity/v1/device_login.proto\x12\x16pilothouse.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"9\n\x17\x42\x65ginDeviceLoginRequest\x12\x1e\n\x06issuer\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02 (R\x06issuer\"\xcb\x02\n\x18\x42\x65ginDeviceLoginResponse\x12\'\n\x0blogin_token\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\nloginToken\x12#\n\tuser_code\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x08userCode\x12)\n\x10verification_uri\x18\x03 \x01(\tR\x0fverificationUri\x12\x42\n\x19verification_uri_complete\x18\x04 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x17verificationUriComplete\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\"J\n\x1a\x43ompleteDeviceLoginRequest\x12,\n\x0blogin_token\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x04@\x02R\nloginTokenb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pilothouse/identity/v1/device_login.proto\x12\x16pilothouse.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"9\n\x17\x42\x65ginDeviceLoginRequest\x12\x1e\n\x06issuer\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02 (R\x06issuer\"\xcb\x02\n\x18\x42\x65ginDeviceLoginResponse\x12\'\n\x0blogin_token\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\nloginToken\x12#\n\tuser_code\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x08userCode\x12)\n\x10verification_uri\x18\x03 \x01(\tR\x0fverificationUri\x12\x42\n\x19verification_uri_complete\x18\x04 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x17verificationUriComplete\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\"J\n\x1a\x43ompleteDeviceLoginRequest\x12,\n\x0blogin_token\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x04@\x02R\nloginTokenB+Z)pilothouse.dev/api/identity/v1;identityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse.identity.v1.device_login_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z)pilothouse.dev/api/identity/v1;identityv1'
   _globals['_BEGINDEVICELOGINREQUEST'].fields_by_name['issuer']._loaded_options = None
   _globals['_BEGINDEVICELOGINREQUEST'].fields_by_name['issuer']._serialized_options = b'\322\332\030\002 ('
   _globals['_BEGINDEVICELOGINRESPONSE'].fields_by_name['login_token']._loaded_options = None

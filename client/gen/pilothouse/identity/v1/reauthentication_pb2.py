@@ -26,13 +26,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pilothouse/identity/v1/reauthentication.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"\x9a\x01\n\x15ReauthenticateRequest\x12\'\n\x08password\x18\x01 \x01(\tB\t\xd2\xda\x18\x05 \x80\x08@\x02H\x00R\x08password\x12\x1e\n\x04\x63ode\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04 @@\x02H\x00R\x04\x63ode\x12/\n\rrecovery_code\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04 @@\x02H\x00R\x0crecoveryCodeB\x07\n\x05proof\"U\n\x16ReauthenticateResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pilothouse/identity/v1/reauthentication.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"\x9a\x01\n\x15ReauthenticateRequest\x12\'\n\x08password\x18\x01 \x01(\tB\t\xd2\xda\x18\x05 \x80\x08@\x02H\x00R\x08password\x12\x1e\n\x04\x63ode\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04 @@\x02H\x00R\x04\x63ode\x12/\n\rrecovery_code\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04 @@\x02H\x00R\x0crecoveryCodeB\x07\n\x05proof\"U\n\x16ReauthenticateResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTimeB+Z)pilothouse.dev/api/identity/v1;identityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse.identity.v1.reauthentication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z)pilothouse.dev/api/identity/v1;identityv1'
   _globals['_REAUTHENTICATEREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_REAUTHENTICATEREQUEST'].fields_by_name['password']._serialized_options = b'\322\332\030\005 \200\010@\002'
   _globals['_REAUTHENTICATEREQUEST'].fields_by_name['code']._loaded_options = None

@@ -26,13 +26,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pilothouse/identity/v1/token_exchange.proto\x12\x16pilothouse.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a#pilothouse/options/v1/options.proto\"\xe0\x01\n\x14\x45xchangeTokenRequest\x12\x31\n\rsubject_token\x18\x01 \x01(\tB\x0c\xd2\xda\x18\x08\x08\x01 \x80\x80\x01@\x02R\x0csubjectToken\x12\x36\n\x12subject_token_type\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04 d@\x01R\x10subjectTokenType\x12&\n\x08username\x18\x03 \x01(\tB\n\xd2\xda\x18\x06\x10\x12 2@\x03R\x08username\x12\x35\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pilothouse/identity/v1/token_exchange.proto\x12\x16pilothouse.identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a#pilothouse/options/v1/options.proto\"\xe0\x01\n\x14\x45xchangeTokenRequest\x12\x31\n\rsubject_token\x18\x01 \x01(\tB\x0c\xd2\xda\x18\x08\x08\x01 \x80\x80\x01@\x02R\x0csubjectToken\x12\x36\n\x12subject_token_type\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04 d@\x01R\x10subjectTokenType\x12&\n\x08username\x18\x03 \x01(\tB\n\xd2\xda\x18\x06\x10\x12 2@\x03R\x08username\x12\x35\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetimeB+Z)pilothouse.dev/api/identity/v1;identityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse.identity.v1.token_exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z)pilothouse.dev/api/identity/v1;identityv1'
   _globals['_EXCHANGETOKENREQUEST'].fields_by_name['subject_token']._loaded_options = None
   _globals['_EXCHANGETOKENREQUEST'].fields_by_name['subject_token']._serialized_options = b'\322\332\030\010\010\001 \200\200\001@\002'
   _globals['_EXCHANGETOKENREQUEST'].fields_by_name['subject_token_type']._loaded_options = None
