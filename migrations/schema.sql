@@ -2919,7 +2919,6 @@ CREATE TABLE public.volumes (
     row_version bigint DEFAULT 1 NOT NULL,
     owner character varying(63),
     owner_id bigint,
-    CONSTRAINT ck_volumes_access_mode CHECK (((access_mode)::text = ANY ((ARRAY['ReadWriteOnce'::character varying, 'ReadOnlyMany'::character varying, 'ReadWriteMany'::character varying])::text[]))),
     CONSTRAINT ck_volumes_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
     CONSTRAINT ck_volumes_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
     CONSTRAINT ck_volumes_generation CHECK ((observed_generation <= generation)),
@@ -11679,6 +11678,14 @@ END) NOT VALID;
 
 ALTER TABLE public.environment_variables
     ADD CONSTRAINT ck_environment_variables_value_from CHECK (((value_from)::text = ANY ((ARRAY['literal'::character varying, 'config_map'::character varying, 'secret'::character varying, 'field_ref'::character varying, 'resource_field_ref'::character varying])::text[]))) NOT VALID;
+
+
+--
+-- Name: volumes ck_volumes_access_mode; Type: CHECK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE public.volumes
+    ADD CONSTRAINT ck_volumes_access_mode CHECK (((access_mode)::text = ANY ((ARRAY['ReadWriteOnce'::character varying, 'ReadOnlyMany'::character varying, 'ReadWriteMany'::character varying, 'ReadWriteOncePod'::character varying])::text[]))) NOT VALID;
 
 
 --

@@ -544,7 +544,7 @@ CLAIM = FieldPart(
         Field(
             "access_mode",
             "accessModes",
-            Only(("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"), "access mode"),
+            Only(("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"), "access mode"),
         ),
         Field("storage_class", "storageClassName", Text()),
     ),

@@ -179,8 +179,8 @@ def test_long_sources_have_short_names_that_differ() -> None:
             "spec.accessModes: cannot be represented: 2 access modes; expected one",
         ),
         (
-            CLAIM.replace("ReadWriteOnce", "ReadWriteOncePod"),
-            "spec.accessModes: cannot be represented: ReadWriteOncePod",
+            CLAIM.replace("ReadWriteOnce", "ReadWriteTwice"),
+            "spec.accessModes: cannot be represented: ReadWriteTwice",
         ),
         (
             CLAIM.replace("{storage: 1024Mi}", "{}"),

@@ -25,6 +25,9 @@ EXCEPTIONS = {
     ("0101", "require-concurrent-index-creation"): "no server runs on the database yet",
     ("0102", "ban-drop-constraint"): "the constraint that takes its place allows more",
     ("0113", "ban-drop-constraint"): "the constraint that takes its place allows more",
+    ("0127", "ban-drop-view"): "the transaction makes it again, with the same columns",
+    ("0127", "require-concurrent-index-creation"): "nobody sees the view before the transaction ends",
+    ("0130", "ban-drop-constraint"): "the constraint that takes its place allows more",
 }
 
 _ALTERS = re.compile(
@@ -32,7 +35,7 @@ _ALTERS = re.compile(
     r"|CREATE TRIGGER \w+ [^;]*? ON (\w+)|DROP TABLE (?:IF EXISTS )?(\w+)|DROP TRIGGER \w+ ON (\w+))",
     re.MULTILINE,
 )
-_CREATES = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_CREATES = re.compile(r"^CREATE (?:TABLE|MATERIALIZED VIEW) (\w+)", re.MULTILINE)
 _DROPS_INDEX = re.compile(r"^DROP INDEX", re.MULTILINE)
 
 

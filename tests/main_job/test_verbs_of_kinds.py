@@ -34,7 +34,7 @@ NO_NODE = {"pilothouse.dev/no-node": "true"}
 class Kind(msgspec.Struct, frozen=True):
     """A row of the table. `stopped` and `held`: whether the object on the cluster is; None: it has no rollout.
 
-    `restarted`: what differs after a restart.
+    `restarted`: a value that a restart changes.
     """
 
     name: str
@@ -166,7 +166,7 @@ async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server,
         await calls.pause(**walk.named, mode=HOLD)
         assert not kind.stopped(await walk.until(RUNNING, held))
         await calls.resume(**walk.named)
-        # What the user has set is there again.
+        # The settings of the user are there again.
         restored = await walk.until(RUNNING, lambda live: not held(live))
         assert restored["spec"] == first["spec"]
     await walk.refused("pause", "PAUSE_MODE_UNSUPPORTED", mode=pb.PAUSE_MODE_FREEZE)
@@ -193,4 +193,5 @@ async def test_a_finished_job_runs_again_and_does_nothing_else(walked: Server) -
     await walk.refused("pause", "PAUSE_MODE_UNSUPPORTED", mode=HOLD)
     for again, name in ((walk.calls.run, "finished-2"), (walk.calls.restart, "finished-3")):
         await again(**walk.named)
-        await walk.until(SUCCEEDED, lambda live, name=name: live["metadata"]["name"] == name)  # type: ignore[misc]
+        assert (await walk.calls.get(**walk.named)).kubernetes_name == name
+        await walk.until(SUCCEEDED)

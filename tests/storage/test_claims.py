@@ -46,7 +46,7 @@ async def test_a_claim_comes_to_its_cluster_and_is_bound(place: Place) -> None:
     storage_class = make_class(place)
     made = await place.make(
         storage_class=storage_class,
-        access_mode=pb.ACCESS_MODE_READ_WRITE_MANY,
+        access_mode=pb.ACCESS_MODE_READ_WRITE_ONCE_POD,
         labels={"tier": "db"},
         annotations={"note": "x"},
     )
@@ -59,7 +59,7 @@ async def test_a_claim_comes_to_its_cluster_and_is_bound(place: Place) -> None:
     assert claim is not None
     assert claim["metadata"]["labels"].items() >= {"tier": "db", VOLUME_UID: made.uid}.items()
     assert claim["metadata"]["annotations"]["note"] == "x"
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
     assert claim["spec"]["storageClassName"] == storage_class
 
 

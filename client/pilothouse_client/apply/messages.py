@@ -30,7 +30,7 @@ _WORDS: dict[EnumDescriptor, tuple[str, ...]] = {
     network_pb2.IpFamily.DESCRIPTOR: ("IPv4", "IPv6"),
     network_pb2.IpFamilyPolicy.DESCRIPTOR: ("SingleStack", "PreferDualStack", "RequireDualStack"),
     storage_pb2.VolumeType.DESCRIPTOR: ("persistent_volume_claim", "config_map", "secret", "host_path"),
-    storage_pb2.AccessMode.DESCRIPTOR: ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"),
+    storage_pb2.AccessMode.DESCRIPTOR: ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"),
 }
 
 

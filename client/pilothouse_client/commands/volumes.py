@@ -100,7 +100,8 @@ def create(
     access_mode: Annotated[
         str,
         verbs.Option(
-            "--access-mode", help="read-write-once, read-only-many or read-write-many; or as in Kubernetes."
+            "--access-mode",
+            help="read-write-once, read-only-many, read-write-many or read-write-once-pod; or as in Kubernetes.",
         ),
     ] = "",
     source: Annotated[str, verbs.Option("--source", help="The config map or secret to show as files.")] = "",

@@ -22,11 +22,12 @@ from pilothouse_server.values.volumes import AccessMode
 
 # An answer names at most so many claims.
 MOST_NAMED = 1000
-# Volumes have these; a claim with several, or with another, shows none.
+# Volumes have these; a claim with several shows none.
 _ACCESS_MODES: dict[str, AccessMode] = {
     "ReadWriteOnce": "ReadWriteOnce",
     "ReadOnlyMany": "ReadOnlyMany",
     "ReadWriteMany": "ReadWriteMany",
+    "ReadWriteOncePod": "ReadWriteOncePod",
 }
 
 

@@ -35,7 +35,7 @@ def volumes_attachable(container: Container) -> Condition | None:
     once = sorted(
         volume.name
         for volume in container.volumes
-        if volume.type == _CLAIM and volume.access_mode == "ReadWriteOnce" and volume.name in mounted
+        if volume.type == _CLAIM and volume.access_mode.startswith("ReadWriteOnce") and volume.name in mounted
     )
     if not once:
         return None
@@ -45,6 +45,6 @@ def volumes_attachable(container: Container) -> Condition | None:
         VOLUMES_ATTACHABLE,
         "Unknown",
         "ReadWriteOnce",
-        f"{what} READ_WRITE_ONCE, for the pods of one node, and {container.replicas} replicas are wanted: those that "
-        f"the cluster puts on another node do not start ({FAILED})",
+        f"{what} READ_WRITE_ONCE, for the pods of one node or one pod, and {container.replicas} replicas are wanted: "
+        f"those that the cluster puts elsewhere do not start ({FAILED})",
     )

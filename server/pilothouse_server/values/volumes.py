@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
-AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"]
+AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
 
 ROOT_WORDS = "must not be /: that is the image's own file system"
 

@@ -393,7 +393,12 @@ def _secret_cells(obj: JsonObject, now: datetime) -> list[Any]:
 
 
 def _modes(obj: JsonObject) -> str:
-    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX"}
+    short = {
+        "ReadWriteOnce": "RWO",
+        "ReadOnlyMany": "ROX",
+        "ReadWriteMany": "RWX",
+        "ReadWriteOncePod": "RWOP",
+    }
     return ",".join(short.get(mode, mode) for mode in obj.get("accessModes") or [])
 
 

@@ -71,6 +71,7 @@ _STATUSES = {name.upper(): name for name in ("available", "bound", "failed", "de
 _ACCESS_MODES = {
     "READ_WRITE_ONCE": "ReadWriteOnce",
     "READ_ONLY_MANY": "ReadOnlyMany",
+    "READ_WRITE_ONCE_POD": "ReadWriteOncePod",
     "READ_WRITE_MANY": "ReadWriteMany",
 }
 _FILTERS = {

@@ -75,6 +75,8 @@ class _AccessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessMode
     """Many nodes read."""
     ACCESS_MODE_READ_WRITE_MANY: _AccessMode.ValueType  # 3
     """Many nodes read and write."""
+    ACCESS_MODE_READ_WRITE_ONCE_POD: _AccessMode.ValueType  # 4
+    """One pod reads and writes; every further one waits until it is gone."""
 
 class AccessMode(_AccessMode, metaclass=_AccessModeEnumTypeWrapper):
     """Nodes that may mount a claim, and how."""
@@ -90,6 +92,8 @@ ACCESS_MODE_READ_ONLY_MANY: AccessMode.ValueType  # 2
 """Many nodes read."""
 ACCESS_MODE_READ_WRITE_MANY: AccessMode.ValueType  # 3
 """Many nodes read and write."""
+ACCESS_MODE_READ_WRITE_ONCE_POD: AccessMode.ValueType  # 4
+"""One pod reads and writes; every further one waits until it is gone."""
 Global___AccessMode: _TypeAlias = AccessMode  # noqa: Y015
 
 class _VolumeStatus:
