@@ -33,6 +33,7 @@ _EVERY = {
 
 async def test_an_apply_creates_all_objects_and_a_second_one_changes_nothing(place: Place) -> None:
     first = await place.apply(shop())
+    assert [each.reason for each in first.warnings] == ["NO_READINESS_PROBE"]
     assert actions(first.changes) == dict.fromkeys(_EVERY, "create"), first
     assert (first.revision, first.application.revision) == (1, 1)
     assert {f"{each.kind}/{each.name}" for each in first.application.members} == _EVERY

@@ -112,7 +112,9 @@ async def test_an_application_is_applied_changed_rolled_back_pruned_exported_and
     assert await shop.names() == set()
 
     applied = await shop.apply(SHOP)
-    assert (applied.code, applied.errors) == (0, "")
+    ready = "has no readiness probe: it counts as ready, and the application as healthy, as soon as it starts"
+    warned = [f"warning: container {name} {ready}" for name in ("back", "front")]
+    assert (applied.code, applied.errors.splitlines()) == (0, warned)
     assert applied.output.splitlines() == [*CREATED, "6 created: revision 1 of shop"]
     again = await shop.apply(SHOP)
     assert again.output.splitlines()[-1] == "6 unchanged: revision 1 of shop"
@@ -162,14 +164,14 @@ async def test_every_problem_is_shown_with_its_line_and_nothing_is_applied(
     server: Server, tmp_path: Path
 ) -> None:
     shop = await shop_of(server, tmp_path)
-    wrong = SHOP.replace("image: nginx:1.27", "image: BAD::").replace(
+    wrong = SHOP.replace("image: nginx:1.27", 'image: "BAD::"').replace(
         "metadata: {name: back}", "metadata: {name: back}\nodd: 1"
     )
     refused = await shop.apply(wrong.replace("name: settings}", "name: gone}", 1))
     assert refused.code == 3
     assert refused.output == ""
     lines = refused.errors.splitlines()
-    assert any(line.startswith("stdin:22: container/front: container.image: ") for line in lines), lines
+    assert any(line.startswith("stdin:23: container/front: container.image: ") for line in lines), lines
     assert any(line.startswith("stdin:39: deployment/back: odd: cannot be represented") for line in lines), (
         lines
     )

@@ -36,6 +36,7 @@ from pilothouse_server.applications.writing import ObjectWriter, WrittenObject
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.containers.operations import resume as resume_container
+from pilothouse_server.containers.workloads import is_ready_at_start
 from pilothouse_server.errors import (
     Aborted,
     InvalidArgument,
@@ -156,6 +157,7 @@ async def apply(
         return AppliedApplication(
             application, changes, found, warnings, tuple(written), namespace.cluster_name
         )
+    warnings = (*warnings, *_probe_warnings(written))
     if choice.name:
         done = _Done(plan, present, tuple(written))
         application = await _write_application(transaction, namespace, done, documents.kept, choice, caller)
@@ -337,6 +339,19 @@ def _shown(each: ComparedObject, plan: ApplicationPlan, may: May) -> Application
     change = each.shown(may)
     others = plan.modified.get(each.wanted.key, ())
     return msgspec.structs.replace(change, modified_fields=others) if change.fields or others else change
+
+
+def _probe_warnings(written: Sequence[WrittenObject]) -> list[ObjectWarning]:
+    return [
+        ObjectWarning(
+            "NO_READINESS_PROBE",
+            "",
+            f"container {each.after.name} has no readiness probe: it counts as ready, and the application as healthy, "
+            "as soon as it starts",
+        )
+        for each in written
+        if each.key.noun == "container" and each.action != "delete" and is_ready_at_start(each.after)
+    ]
 
 
 def _kept_warnings(plan: ApplicationPlan) -> list[ObjectWarning]:

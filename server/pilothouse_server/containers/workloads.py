@@ -336,3 +336,9 @@ def has_schedule(container: Container) -> bool:
 def lists_runs(container: Container) -> bool:
     """Returns whether a container has runs, of either kind."""
     return not workload_type(container).rolls_out
+
+
+def is_ready_at_start(container: Container) -> bool:
+    """Returns whether pods that shall run on count as ready as soon as their main program starts."""
+    probes = container.spec.probes
+    return workload_type(container).rolls_out and probes.readiness is None and probes.startup is None
