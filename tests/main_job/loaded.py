@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import runpy
 import selectors
@@ -222,10 +223,11 @@ def _load(*, with_server: bool) -> Callable[[], None]:
     """Imports all of the command, also the modules that its parsing loads at its first use; returns its entry point."""
     # As the entry point does before it loads the library.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from pilothouse_client import cli
+    from pilothouse_client import cli, commands
 
-    for place, _ in cli.VERBS.values():
-        importlib.import_module(f"pilothouse_client.commands.{place.partition(':')[0]}")
+    # Groups load the modules of their verbs when they are called.
+    for module in pkgutil.iter_modules(commands.__path__):
+        importlib.import_module(f"pilothouse_client.commands.{module.name}")
     # Nobody's contexts are listed. The first line that is read loads the rest of the parser.
     os.environ["PILOTHOUSE_CONFIG"] = str(ROOT / "nobody.json")
     for words in (["--version"], ["contexts", "list"]):
