@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
@@ -81,6 +83,7 @@ async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
     assert (await shell.run("describe", "container", "missing", "-n", namespace)).code == 6
 
 
+@pytest.mark.full
 async def test_update_prints_what_it_changes_and_rollout_follows_it_and_takes_it_back(
     shared_server: Server, tmp_path: Path
 ) -> None:
