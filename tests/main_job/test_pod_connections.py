@@ -225,7 +225,7 @@ async def test_a_forwarded_port_and_a_copy_end_soon_after_the_right_to_it(web: S
         await client.containers.copy_to(sent(first, held=True))
 
     calls = [asyncio.create_task(hold()), asyncio.create_task(copy())]
-    await asyncio.wait_for(opened.wait(), 20)
+    await asyncio.wait_for(opened.wait(), patient(20))
     await web.admin.identity.revoke_role.send(
         identity_pb2.RevokeRoleRequest(username="emil", role="developer", namespace=NAMESPACE)
     )
