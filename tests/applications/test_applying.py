@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -266,3 +267,35 @@ async def test_a_watch_shows_applications_of_a_namespace(place: Place) -> None:
         seen = [await anext(changes)]
         assert seen[0].resource is not None
         assert (seen[0].resource.name, seen[0].resource.revision) == ("shop", 1)
+
+
+async def test_applies_at_the_same_time_come_one_after_another_or_are_refused(place: Place) -> None:
+    other = await place.server.user("other", {place.name: "developer"})
+    applied = 0
+    for number in range(3):
+        results = await asyncio.gather(
+            place.apply([config_map(level=f"a{number}")]),
+            place.apply([config_map(level=f"b{number}")], client=other),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, AbortedError):
+                assert result.reason == "APPLICATION_BUSY"
+            else:
+                assert not isinstance(result, BaseException), result
+                applied += 1
+    assert applied >= 3
+    found = place.client.applications.list_revisions(namespace=place.name, name="shop")
+    revisions = [each async for each in found]
+    assert [each.number for each in revisions] == list(range(applied, 0, -1))
+    records = [
+        each
+        async for each in place.client.audit.list_operations(
+            namespace=place.name, filter='action = "apply" AND result = SUCCESS'
+        )
+    ]
+    assert {each.operation_id for each in records} == {each.operation_id for each in revisions}
+    newest = await place.client.applications.get_revision(namespace=place.name, name="shop")
+    settings = await place.client.config.get_config_map(namespace=place.name, name="settings")
+    assert json.loads(newest.documents[0])["data"] == dict(settings.data)
+    assert not any(each.modified for each in (await place.get()).members)

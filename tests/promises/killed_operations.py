@@ -19,6 +19,7 @@ from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import STORAGE_CLASSES
+from tests.applications.conftest import JsonObject, config_map, deployment, given, service
 from tests.clusters.given import register
 from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl
@@ -189,6 +190,21 @@ async def roll_back(server: Server) -> None:
     await server.admin.containers.rollback(namespace=SPACE, name="web")
 
 
+async def apply_shop(server: Server) -> None:
+    await apply_documents(server, [config_map(), service(), deployment(), deployment("api")])
+
+
+async def change_shop(server: Server) -> None:
+    """Changed, pruned, and brought back before the cluster has followed everywhere; then pruned again."""
+    await apply_documents(server, [config_map(level="debug"), deployment(image="nginx:1.28")], prune=False)
+    await server.admin.applications.rollback(namespace=SPACE, name="shop")
+    await apply_documents(server, [config_map(level="warn"), deployment(image="nginx:1.29")], prune=True)
+
+
+async def apply_documents(server: Server, documents: list[JsonObject], **fields: Any) -> None:
+    await server.admin.applications.apply(namespace=SPACE, name="shop", documents=given(documents), **fields)
+
+
 async def resume(server: Server) -> None:
     await server.admin.containers.resume(namespace=SPACE, name="web")
 
@@ -271,6 +287,16 @@ OPERATIONS = {
         lambda seen: "1.28" in seen.cluster["Deployment/web"] and "1.27" in pods(seen),
     ),
     "roll back": Operation((make_filled,), roll_back, 1, lambda seen: "1.27" in pods(seen)),
+    "apply, roll back and prune": Operation(
+        (make_space, apply_shop),
+        change_shop,
+        4,
+        lambda seen: (
+            "1.29" in seen.cluster["Deployment/web"]
+            and "Deployment/api" not in seen.cluster
+            and "Service/web" not in seen.cluster
+        ),
+    ),
     "resume a rollout": Operation((make_filled, hold), resume, 1, lambda seen: "1.28" in pods(seen)),
     "repair drift": Operation(
         (make_filled,),

@@ -76,15 +76,25 @@ class ApplyingCaller(msgspec.Struct, frozen=True):
     may: May
 
 
+class PreparedPlan(msgspec.Struct, frozen=True):
+    """A plan, with the state of the namespace that it was made from, and the mark of that state."""
+
+    plan: ApplicationPlan
+    present: Present
+    mark: str
+
+
 class AppliedDocuments(msgspec.Struct, frozen=True):
     """The documents of an apply: the objects that they ask for, and the documents as the revision keeps them.
 
-    `base`: the objects of the newest revision, where other calls changed a member since.
+    `base`: the objects of the newest revision, where other calls changed a member since. `prepared`: a plan that was
+    made before the transaction; it is made again if the namespace has changed.
     """
 
     read: ReadDocuments
     kept: tuple[KeptDocument, ...] = ()
     base: Mapping[MemberKey, WantedObject] = {}
+    prepared: PreparedPlan | None = None
 
 
 class AppliedApplication(msgspec.Struct, frozen=True):
@@ -136,16 +146,17 @@ async def apply(
         WriteRefused: a noun refuses an object, unless `collecting`.
     """
     namespace = await _begun(transaction, namespace_name)
-    application = (
-        await repository.find(transaction, namespace_name, choice.name, lock=True) if choice.name else None
-    )
+    read, prepared = documents.read, documents.prepared
+    if prepared is None or await repository.mark(transaction, namespace.id) != prepared.mark:
+        present = await _present(transaction, namespace, documents, choice, caller)
+        plan = await planned(read, present, choice, caller.may, namespace.name)
+    else:
+        present, plan = prepared.present, prepared.plan
+    application = present.application
     if application is not None:
         check(application)
     elif choice.name:
         await _refuse_exceeded(transaction, namespace)
-    read = documents.read
-    present = await _present(transaction, namespace, application, documents, caller)
-    plan = await planned(read, present, choice, caller.may, namespace.name)
     if plan.problems and not collecting:
         raise refused(plan.problems)
     writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
@@ -162,6 +173,18 @@ async def apply(
         done = _Done(plan, present, tuple(written))
         application = await _write_application(transaction, namespace, done, documents.kept, choice, caller)
     return AppliedApplication(application, changes, (), warnings, tuple(written), namespace.cluster_name)
+
+
+async def read_for_plan(
+    transaction: ReadTransaction,
+    namespace: Namespace,
+    documents: AppliedDocuments,
+    choice: ApplyChoice,
+    caller: ApplyingCaller,
+) -> tuple[Present, str]:
+    """Returns the state of a namespace that a plan is made from, and its mark; both of one snapshot."""
+    present = await _present(transaction, namespace, documents, choice, caller)
+    return present, await repository.mark(transaction, namespace.id)
 
 
 async def delete(
@@ -185,8 +208,8 @@ async def delete(
     namespace = await _begun(transaction, namespace_name, active=False)
     application = await locate(transaction, namespace_name, name, lock=True)
     check(application)
-    present = await _present(transaction, namespace, application, AppliedDocuments(ReadDocuments()), caller)
     choice = ApplyChoice(name, prune=True, delete_claims=delete_claims)
+    present = await _present(transaction, namespace, AppliedDocuments(ReadDocuments()), choice, caller)
     plan = await planned(ReadDocuments(), present, choice, caller.may, namespace.name)
     if plan.problems:
         problem = plan.problems[0]
@@ -290,6 +313,8 @@ async def _begun(transaction: Transaction, namespace_name: str, *, active: bool 
             metadata={"namespace": namespace_name},
         )
     namespace = await locate_namespace(transaction, namespace_name, "update")
+    transaction.namespaces[namespace_name] = namespace
+    transaction.batched_work = []
     if active:
         refuse_inactive_namespace(namespace)
     return namespace
@@ -306,13 +331,14 @@ async def _refuse_exceeded(transaction: Transaction, namespace: Namespace) -> No
 
 
 async def _present(
-    transaction: Transaction,
+    transaction: ReadTransaction,
     namespace: Namespace,
-    application: ApplicationResource | None,
     documents: AppliedDocuments,
+    choice: ApplyChoice,
     caller: ApplyingCaller,
 ) -> Present:
     read = documents.read
+    application = await repository.find(transaction, namespace.name, choice.name) if choice.name else None
     members = () if application is None else application.members
     nouns = {each.key.noun for each in read.wanted} | {each.key.noun for each in members}
     stored = await stored_objects(transaction, namespace, nouns)

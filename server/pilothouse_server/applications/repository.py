@@ -99,6 +99,22 @@ FROM application_members AS m LEFT JOIN LATERAL (
 WHERE m.application_id = ANY (CAST(:ids AS bigint[]))
 ORDER BY m.application_id, m.kind, m.name
 """)
+# Differs once a desired state, an application or a membership of a namespace changes. Statuses do not count.
+_MARKED = (
+    *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("containers", "services", "objects")),
+    *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("volumes", "config_maps", "secrets")),
+    "application_members WHERE",
+    "(SELECT id, namespace_id, revision_number AS generation FROM applications) AS a WHERE",
+)
+_MARK = text(
+    "SELECT concat_ws('/', "
+    + ", ".join(
+        f"(SELECT count(*) || ':' || COALESCE(sum(hashint8extended(id, generation)), 0) "  # noqa: S608
+        f"FROM {rows} namespace_id = :namespace_id)"
+        for rows in _MARKED
+    )
+    + ")"
+)
 _OWNERS = text("""
 SELECT m.resource_type, m.api_group, m.object_kind, m.name, a.name AS application
 FROM application_members AS m JOIN applications AS a ON a.id = m.application_id
@@ -303,6 +319,11 @@ async def write_status(
 async def delete_application(transaction: Transaction, application_id: int) -> None:
     """Removes an application with its members, documents and revisions; its objects stay."""
     await transaction.connection.execute(delete(APPLICATIONS).where(APPLICATIONS.c.id == application_id))
+
+
+async def mark(transaction: ReadTransaction, namespace_id: int) -> str:
+    """Returns a text that differs once a desired state, an application or a membership of a namespace changes."""
+    return str((await transaction.connection.execute(_MARK, {"namespace_id": namespace_id})).scalar_one())
 
 
 async def owners(transaction: ReadTransaction, namespace_id: int) -> dict[MemberKey, str]:

@@ -23,7 +23,13 @@ from pilothouse_server.applications.model import (
     ReadDocuments,
     RevisionState,
 )
-from pilothouse_server.applications.operations import AppliedApplication, AppliedDocuments, ApplyingCaller
+from pilothouse_server.applications.operations import (
+    AppliedApplication,
+    AppliedDocuments,
+    ApplyingCaller,
+    PreparedPlan,
+)
+from pilothouse_server.applications.plan import planned
 from pilothouse_server.applications.present import for_translation
 from pilothouse_server.applications.revisions import (
     KeptDocument,
@@ -335,7 +341,18 @@ class ApplicationService:
         opened = {(each.api_version, each.kind) for each in settings.object_kinds}
         read = await self._read(call, namespace, given, opened)
         former = await self._read(call, namespace, base, opened) if base else ReadDocuments()
-        return AppliedDocuments(read, tuple(kept), {each.key: each for each in former.wanted})
+        documents = AppliedDocuments(read, tuple(kept), {each.key: each for each in former.wanted})
+        return await self._planned(call, namespace, documents, choice)
+
+    async def _planned(
+        self, call: Call, namespace: Namespace, documents: AppliedDocuments, choice: ApplyChoice
+    ) -> AppliedDocuments:
+        """Returns the documents with their plan, which is made before the transaction begins."""
+        caller = self._caller(call)
+        async with call.read(snapshot=True) as transaction:
+            present, mark = await operations.read_for_plan(transaction, namespace, documents, choice, caller)
+        plan = await planned(documents.read, present, choice, caller.may, namespace.name)
+        return msgspec.structs.replace(documents, prepared=PreparedPlan(plan, present, mark))
 
     async def _read(
         self,

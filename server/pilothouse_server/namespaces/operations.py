@@ -52,6 +52,9 @@ async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock 
     Raises:
         NotFound: there is none, or the caller does not reach it.
     """
+    if isinstance(transaction, Transaction) and name in transaction.namespaces:
+        held: Namespace = transaction.namespaces[name]
+        return held
     found = await repository.find(transaction, name, lock)
     if found is None:
         raise not_found("namespace", name)

@@ -26,6 +26,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+import orjson
 from sqlalchemy import Executable, text
 
 from pilothouse_server.errors import Unavailable
@@ -49,6 +50,17 @@ _ENQUEUE = text(
     "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, going, due_at) "
     "VALUES (:resource_type, :resource_id, :cluster_name, :namespace_id, :going, "
     "clock_timestamp() + make_interval(secs => :due_in_seconds)) "
+    "ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(work.due_at, EXCLUDED.due_at), "
+    "going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp()"
+)
+
+_ENQUEUE_ALL = text(
+    "INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, going, due_at) "
+    "SELECT r.resource_type, r.resource_id, r.cluster_name, r.namespace_id, r.going, "
+    "clock_timestamp() + make_interval(secs => r.due_in_seconds) "
+    "FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(resource_type text, resource_id bigint, "
+    "cluster_name text, namespace_id bigint, going boolean, due_in_seconds double precision) "
+    "ORDER BY r.resource_type, r.resource_id "
     "ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(work.due_at, EXCLUDED.due_at), "
     "going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp()"
 )
@@ -144,6 +156,10 @@ class Transaction(ReadTransaction):
     records: list[AuditRecord] = field(default_factory=list)
     # Whether its commit leaves rows for another short transaction of this server.
     follow_up: bool = False
+    # Namespaces whose rows it has locked against all others, by name: calls that write many objects read them once.
+    namespaces: dict[str, Any] = field(default_factory=dict)
+    # Work for the reconciler that the commit writes by one statement; None: each is written where it is left.
+    batched_work: list[dict[str, Any]] | None = None
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Returns the rows of one statement; a statement that needs the caller gets `user_id`."""
@@ -159,6 +175,7 @@ class Transaction(ReadTransaction):
         continues.
         """
         emitted, recorded = len(self.events), len(self.records)
+        queued = len(self.batched_work or ())
         try:
             with translated(), fitting():
                 async with self.connection.savepoint():
@@ -166,6 +183,8 @@ class Transaction(ReadTransaction):
         except BaseException:
             del self.events[emitted:]
             del self.records[recorded:]
+            if self.batched_work is not None:
+                del self.batched_work[queued:]
             raise
 
     async def enqueue(
@@ -182,17 +201,27 @@ class Transaction(ReadTransaction):
 
         `going`: the resource is to be deleted; such work has a lower priority than new or changed resources.
         """
-        await self.connection.execute(
-            _ENQUEUE,
-            {
-                "resource_type": resource_type,
-                "resource_id": resource_id,
-                "cluster_name": cluster_name,
-                "namespace_id": namespace_id,
-                "going": going,
-                "due_in_seconds": due_in_seconds,
-            },
-        )
+        work = {
+            "resource_type": resource_type,
+            "resource_id": resource_id,
+            "cluster_name": cluster_name,
+            "namespace_id": namespace_id,
+            "going": going,
+            "due_in_seconds": due_in_seconds,
+        }
+        if self.batched_work is None:
+            await self.connection.execute(_ENQUEUE, work)
+        else:
+            self.batched_work.append(work)
+
+    async def write_batched_work(self) -> None:
+        """Writes the work that was collected."""
+        if self.batched_work:
+            # Of several changes of one resource the last one says whether it goes.
+            last = {(each["resource_type"], each["resource_id"]): each for each in self.batched_work}
+            rows = orjson.dumps([last[key] for key in sorted(last)]).decode()
+            await self.connection.execute(_ENQUEUE_ALL, {"rows": rows})
+            self.batched_work = []
 
 
 class UnitOfWork:
@@ -250,6 +279,7 @@ class UnitOfWork:
         transaction = await self.begin()
         try:
             with translated():
+                await transaction.write_batched_work()
                 pending = await self._put(transaction, audit, operation, idempotency)
                 await uncancelled(self._commit())
         except BaseException:
