@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 from tests.applications.conftest import (
     JsonObject,
     Place,
@@ -131,3 +132,36 @@ async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: 
     exported = await developer.applications.export(namespace=place.name, name="shop")
     assert list(exported.left_out) == ["Secret password"]
     assert len(exported.documents) == 1
+
+
+async def test_revisions_mask_the_secret_values_of_custom_resources(
+    shared_server: Server, place: Place
+) -> None:
+    opened = namespace_pb2.ObjectKind(
+        api_version="data.example.com/v1",
+        kind="Store",
+        open_to=namespace_pb2.KIND_OPEN_TO_TENANTS,
+        secret_paths=["spec.password"],
+    )
+    await place.client.namespaces.update_cluster(
+        name="local",
+        cluster=namespace_pb2.Cluster(object_kinds=[opened]),
+        update_mask=FieldMask(paths=["object_kinds"]),
+    )
+    for password in ("tap", "water"):
+        store = {"apiVersion": "data.example.com/v1", "kind": "Store", "metadata": {"name": "main"}}
+        await place.apply([{**store, "spec": {"size": 1, "password": password}}, config_map()])
+    developer = await shared_server.user(f"reader-{place.name}", {place.name: "developer"})
+    named: JsonObject = {"namespace": place.name, "name": "shop"}
+    for caller, is_shown in ((place.client, True), (developer, False)):
+        calls = caller.applications
+        revision = str(await calls.get_revision(**named))
+        difference = str(await calls.diff_revisions(**named))
+        exported = await calls.export(**named)
+        assert ("water" in revision, "tap" in difference) == (is_shown, is_shown)
+        assert (list(exported.left_out), "water" in str(exported)) == (
+            ([], True) if is_shown else (["Store main"], False)
+        )
+    # A rollback brings the value itself back.
+    await place.client.applications.rollback(**named)
+    assert "tap" in str(await place.client.applications.get_revision(**named))

@@ -23,6 +23,8 @@ from pilothouse_server.applications.model import (
     RevisionDocument,
 )
 from pilothouse_server.authorization.access import May
+from pilothouse_server.objects.masking import SecretMask
+from pilothouse_server.objects.model import ObjectTexts
 from pilothouse_server.values.field_differences import changed_values
 
 # Set by kubectl: a copy of the whole object, which may hold values of a Secret.
@@ -59,10 +61,14 @@ def summary(documents: Sequence[KeptDocument]) -> list[str]:
 
 
 class RevisionText(msgspec.Struct, frozen=True):
-    """A document of a revision with its text; None: the values of this Secret were purged."""
+    """A document of a revision with its text; None: the values of this Secret were purged.
+
+    `masked`: the text has a mask in place of values that its reader may not see.
+    """
 
     document: RevisionDocument
     text: str | None
+    masked: bool = False
 
     @property
     def parsed(self) -> dict[str, Any]:
@@ -93,6 +99,15 @@ class RevisionText(msgspec.Struct, frozen=True):
                 if isinstance(document.get(name), dict):
                     document[name] = dict.fromkeys(document[name], "")
         return document
+
+
+def readable(text: RevisionText, mask: SecretMask, namespace: str, cluster_name: str) -> RevisionText:
+    """Returns the document with a mask in place of values that the caller may not see."""
+    if text.text is None or noun_of(text.document.kind) != "object":
+        return text
+    group = text.key[0].rpartition("/")[0]
+    seen = mask.texts(ObjectTexts(text.text, "", namespace, cluster_name, group, text.document.kind)).document
+    return text if seen == text.text else RevisionText(text.document, seen, masked=True)
 
 
 def noun_of(kind: str) -> MemberNoun:

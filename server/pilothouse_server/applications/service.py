@@ -37,6 +37,7 @@ from pilothouse_server.applications.revisions import (
     difference,
     kept_documents,
     noun_of,
+    readable,
     summary,
 )
 from pilothouse_server.applications.rights import NounRights
@@ -48,7 +49,7 @@ from pilothouse_server.kubernetes.discovery import KindDiscovery
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
-from pilothouse_server.objects import facts
+from pilothouse_server.objects import facts, masking
 from pilothouse_server.revisions.model import Revision
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, writes_many
@@ -245,7 +246,12 @@ class ApplicationService:
         response = pb.ExportApplicationResponse(revision=revision.number)
         for each in texts:
             is_visible = may(f"{PERMISSIONS[noun_of(each.document.kind)]}.get")
-            if each.text is None or not is_visible or (each.document.secret and not may(REVEAL)):
+            if (
+                each.text is None
+                or not is_visible
+                or (each.document.secret and not may(REVEAL))
+                or each.masked
+            ):
                 response.left_out.append(f"{each.document.kind} {each.document.name}")
                 continue
             response.documents.add(json=each.text, source=each.document.source)
@@ -261,12 +267,18 @@ class ApplicationService:
     async def _revision(
         self, call: Call, name: str, number: int, *, former: bool = False
     ) -> tuple[ApplicationResource, Revision[RevisionState], list[RevisionText]]:
-        """Returns an application with a revision of it; 0 is the newest one, or the one before for a `former` one."""
+        """Returns an application with a revision of it, as the caller may see it; 0 is the newest one.
+
+        For a `former` one, which is applied again, 0 is the one before, and all values are there.
+        """
         async with call.read() as transaction:
             found = await operations.locate(transaction, call.namespace, name)
             wanted = number or found.revision - (1 if former else 0)
             revision = await history.revision_of(transaction, found, wanted)
             texts = await history.texts_of(transaction, found, revision, self._rights.envelopes)
+            if not former:
+                mask = await masking.of_clusters(transaction, call.may)
+                texts = [readable(each, mask, found.namespace, found.cluster_name) for each in texts]
         return found, revision, texts
 
     async def _applied(
