@@ -172,7 +172,7 @@ async def test_every_problem_is_shown_with_its_line_and_nothing_is_applied(
     assert refused.output == ""
     lines = refused.errors.splitlines()
     assert any(line.startswith("stdin:23: container/front: container.image: ") for line in lines), lines
-    assert any(line.startswith("stdin:39: deployment/back: odd: cannot be represented") for line in lines), (
+    assert any(line.startswith("stdin:41: deployment/back: odd: cannot be represented") for line in lines), (
         lines
     )
     assert lines[-1].startswith("nothing was applied: ")
