@@ -43,7 +43,8 @@ async def imported(shared_server: Server) -> dict[str, pb.ImportedContainer]:
     }
     metadata = {"name": "nightly", "annotations": run_at}
     await kubectl.ask("POST", CRON_JOBS, {"metadata": metadata, "spec": schedule})
-    await kubectl.ask("POST", CRON_JOBS, {"metadata": {"name": "off"}, "spec": {**schedule, "suspend": True}})
+    off = {**schedule, "suspend": True, "concurrencyPolicy": "Allow"}
+    await kubectl.ask("POST", CRON_JOBS, {"metadata": {"name": "off"}, "spec": off})
 
     async def settled() -> bool:
         done = store.get(resources.JOBS, NAMESPACE, "done")
@@ -89,6 +90,11 @@ async def test_all_but_the_runs_of_a_cron_job_are_taken_over(
     assert {name: each.container.drift_policy for name, each in imported.items()} == dict.fromkeys(
         imported, pb.DRIFT_POLICY_REPAIR
     )
+    assert not imported["nightly"].notes
+    assert list(imported["off"].notes) == [
+        "spec.concurrencyPolicy: Allow, up to 3 active runs (cron_job.max_concurrent); while there are as many, the "
+        "CronJob is suspended"
+    ]
     assert shared_server.cluster is not None
     run = next(
         each["metadata"]["name"]

@@ -15,13 +15,14 @@ and its ports are not the container's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import structlog
 
+from pilothouse_manifests.cron_jobs import ALLOW
 from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.containers import (
@@ -31,8 +32,9 @@ from pilothouse_server.containers import (
     operations,
     rules,
 )
+from pilothouse_server.containers.job_status import most_concurrent
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.workload_settings import WorkloadKind
+from pilothouse_server.containers.workload_settings import CronJobSettings, WorkloadKind
 from pilothouse_server.containers.workloads import WORKLOADS, WorkloadType, workload_type
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
@@ -382,11 +384,22 @@ async def _candidate(
             f"{path}: stays on the cluster; a Deployment that is made again is without it"
             for path in converted.left_there
         ),
+        *_limits(container),
     ]
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
     return Candidate(name, container, notes=tuple(notes), discovered=found, uid=own_uid)
+
+
+def _limits(container: Container) -> Iterator[str]:
+    """Yields the limits that the platform sets and the workload did not have."""
+    settings = container.spec.workload
+    if isinstance(settings, CronJobSettings) and settings.concurrency in ("", ALLOW):
+        yield (
+            f"spec.concurrencyPolicy: {ALLOW}, up to {most_concurrent(settings)} active runs "
+            "(cron_job.max_concurrent); while there are as many, the CronJob is suspended"
+        )
 
 
 async def _foreign_account(
