@@ -2,89 +2,75 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from tests.apply.conftest import KEY, Settle
-from tests.client.fake_server import FakeServer
-from tests.translator.manifests import NAMESPACE, SERVICE, WEB, web
+import pytest_asyncio
+from tests.applications.conftest import Place, place, shared_server
+from tests.client.command import Command, command_of_administrator
+from tests.translator.manifests import SERVICE, WEB, web
 
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.cli import app
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.kustomized import kustomized
 
-
-@pytest.fixture(autouse=True)
-def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in ("PILOTHOUSE_SERVER", "PILOTHOUSE_TOKEN", "PILOTHOUSE_CONTEXT", "PILOTHOUSE_NAMESPACE"):
-        monkeypatch.delenv(name, raising=False)
+__all__ = ["place", "shared_server"]
 
 
-async def pilothouse(fake: FakeServer, *arguments: str, standard_input: str = "") -> Result:
-    options = ["--server", fake.address, "--token", KEY, "--insecure", "apply", *arguments]
-    return await asyncio.to_thread(CliRunner().invoke, app, options, input=standard_input)
+@pytest_asyncio.fixture(loop_scope="session")
+async def apply(place: Place, tmp_path: Path) -> Command:
+    return command_of_administrator(place.server, place.name, tmp_path)
 
 
-async def test_files_by_option_and_by_argument(fake: FakeServer, tmp_path: Path) -> None:
-    (tmp_path / "web.yaml").write_text(WEB)
-    (tmp_path / "service.yaml").write_text(SERVICE)
-    files = [str(tmp_path / "web.yaml"), str(tmp_path / "service.yaml")]
-    result = await pilothouse(fake, "-f", *files, "--namespace", NAMESPACE)
-    # Log lines of other tests in this process may stand before it.
-    assert result.exit_code == 0
-    assert result.stdout.endswith("service/web created\ncontainer/web created\n2 created\n")
-    result = await pilothouse(fake, "-f", str(tmp_path), "-n", NAMESPACE, "--dry-run")
-    assert result.stdout == (
+async def test_files_by_option_and_by_argument(apply: Command, tmp_path: Path) -> None:
+    (tmp_path / "yaml").mkdir()
+    files = [tmp_path / "yaml" / name for name in ("web.yaml", "service.yaml")]
+    for file, text in zip(files, (WEB, SERVICE), strict=True):
+        file.write_text(text)
+    done = await apply("apply", "-f", *map(str, files))
+    assert (done.code, done.out) == (0, "service/web created\ncontainer/web created\n2 created\n")
+    tried = await apply("apply", "-f", str(tmp_path / "yaml"), "--dry-run")
+    assert tried.out == (
         "service/web unchanged (dry run)\ncontainer/web unchanged (dry run)\n"
         "2 unchanged (dry run: nothing was changed)\n"
     )
 
 
-async def test_standard_input_and_refusal(fake: FakeServer) -> None:
-    result = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input="a: b: c\n")
-    assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr.startswith("stdin:1:5: expected the end of the value, found ':'")
+async def test_each_way_to_end_has_its_exit_code(apply: Command) -> None:
+    async def code(*options: str, text: str = WEB) -> int:
+        return (await apply("apply", *options, stdin=text.encode())).code
+
+    assert await code() == 2
+    assert await code("-f", "-", "--prune") == 2
+    assert await code("-f", "-", "-k", "folder") == 2
+    assert await code("-f", "-", "-n", "nowhere") == 6
+    assert await code("-f", "-", text="a: b: c\n") == 3
+    assert await code("-f", "-", text=web("paused: true")) == 3
+    assert await code("-f", "-", "--skip-unsupported=security", text=web("paused: true")) == 11
+    assert await code("-f", "-", "--wait", "--stable-for", "600", "--wait-timeout", "0.3") == 10
 
 
-async def test_waiting_in_vain_has_an_exit_code_of_its_own(fake: FakeServer) -> None:
-    arguments = ("-f", "-", "-n", NAMESPACE, "--wait", "--wait-timeout", "0.3")
-    result = await pilothouse(fake, *arguments, standard_input=WEB)
-    assert result.exit_code == 10
-    assert result.stderr.splitlines()[0] == "not all containers were running after 0.3 seconds:"
+async def test_the_output_of_kustomize_is_applied(apply: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(WEB)
+    (folder / "kustomization.yaml").write_text("resources: [web.yaml]\nnamePrefix: blue-\n")
+    done = await apply("apply", "-k", str(folder))
+    assert (done.code, done.out) == (0, "container/blue-web created\n1 created\n"), done
 
 
-async def test_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer, settle: Settle) -> None:
-    assert (await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=WEB)).exit_code == 0
-    given_up = resource_pb2.Condition(
-        type="RolledOut", status=resource_pb2.CONDITION_STATUS_FALSE, reason="ProgressDeadlineExceeded"
+def test_without_kustomize_a_sentence_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CommandError, match="there is no such folder"):
+        kustomized(str(tmp_path / "nowhere"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CommandError, match="needs kustomize or kubectl in the PATH"):
+        kustomized(str(tmp_path))
+    program = tmp_path / "kustomize"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.exit('no kustomization.yaml in ' + sys.argv[2])\n"
     )
-    await settle(
-        status=pb.CONTAINER_STATUS_FAILED, message="\x1b]0;title\x07 \x9b2J\n\u202eend", conditions=[given_up]
-    )
-    result = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, "--wait", standard_input=WEB)
-    assert result.exit_code == 10
-    for told in (result.stdout, result.stderr):
-        assert " ]0;title   2J\n end\n" in told
-        assert [each for each in told if not each.isprintable() and each != "\n"] == []
-
-
-async def test_errors_of_the_server_and_of_the_command_line(fake: FakeServer) -> None:
-    assert (await pilothouse(fake, "-n", NAMESPACE)).exit_code == 2
-    assert (await pilothouse(fake, "-f", "-", standard_input=WEB)).exit_code == 2
-    assert (await pilothouse(fake, "-f", "-", "-n", "nowhere", standard_input=WEB)).exit_code == 6
-
-
-async def test_skipping(fake: FakeServer) -> None:
-    text = web("paused: true")
-    refused = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=text)
-    assert refused.exit_code == 3
-    assert "stdin:7: deployment/web: spec.paused: cannot be represented" in refused.stderr
-    skipped = await pilothouse(
-        fake, "-f", "-", "-n", NAMESPACE, "--skip-unsupported=security", standard_input=text
-    )
-    assert skipped.exit_code == 11
-    assert skipped.stderr.startswith("left out: stdin:7: deployment/web: ")
+    program.chmod(0o755)
+    with pytest.raises(CommandError, match="no kustomization"):
+        kustomized(str(tmp_path))

@@ -86,20 +86,27 @@ def test_a_refusal_of_a_noun_has_its_reason_and_the_platforms_word_for_the_objec
 def test_what_is_accepted_is_left_out_and_the_rest_is_sent() -> None:
     found = sent(web("paused: true", container="env:\n- {name: A, value: a, odd: 1}"), SERVICE)
     weight = pb.PROBLEM_WEIGHT_BEHAVIOUR
-    fields = [
-        problem(0, "spec.paused", weight=weight),
-        problem(0, "spec.template.spec.containers[0].env[0].odd", weight=weight),
+    service = pb.ApplicationProblem(
+        document=1,
+        kind="Service",
+        name="web",
+        path="metadata.name",
+        reason="UNSUPPORTED_DOCUMENT",
+        weight=weight,
+    )
+    accepted = [
+        found.problem_of(problem(0, "spec.paused", weight=weight)),
+        found.problem_of(problem(0, "spec.template.spec.containers[0].env[0].odd", weight=weight)),
         # A hook that lost its annotation alone would stay like any other object.
-        problem(1, "metadata.name", "UNSUPPORTED_DOCUMENT", weight),
+        found.problem_of(service),
     ]
-    assert found.problem_of(fields[0]).weight is ProblemWeight.BEHAVIOUR
-    problems = Problems()
-    assert found.leave_out(fields, problems)
+    assert {each.weight for each in accepted} == {ProblemWeight.BEHAVIOUR}
+    assert found.leave_out(accepted)
     (only,) = found.messages()
     spec = json.loads(only.json)["spec"]
     assert "paused" not in spec
     assert spec["template"]["spec"]["containers"][0]["env"] == [{"name": "A", "value": "a"}]
-    assert not found.leave_out([], problems)
+    assert not found.leave_out([])
 
 
 def test_the_example_is_sent_whole() -> None:

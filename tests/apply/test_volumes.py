@@ -7,8 +7,6 @@ from tests.translator.manifests import NAMESPACE, documents, found, in_message, 
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.volumes import plan_volumes
 from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
 from pilothouse_manifests.translator.manifest import Manifest
@@ -138,11 +136,7 @@ volumes:
     mounts = [(each.volume, each.read_only) for each in in_message(*result.workloads).volume_mounts]
     assert mounts == [("data-2", False), ("data-3", True)]
     use_present_names(result.claims, there)
-    present = claim()
-    present.name, present.kubernetes_name = "data-2", "data"
-    problems = Problems()
-    (step,) = plan_volumes(result.volumes, [pb.Volume(name="data"), present], problems)
-    assert (step.wanted.name, step.action, problems.all) == ("data-2", Action.NOTHING, ())
+    assert [each.name for each in result.claims] == ["data-2"]
 
 
 def test_a_claim_is_not_mixed_up_with_a_volume_of_the_pods() -> None:
@@ -221,43 +215,3 @@ def test_long_sources_have_short_names_that_differ() -> None:
 )
 def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
     assert [problem.split(": ", 2)[2] for problem in found(text)] == [expected]
-
-
-def plan(text: str, *existing: pb.Volume) -> tuple[list[tuple[str, Action, tuple[str, ...]]], list[str]]:
-    problems = Problems()
-    steps = plan_volumes(manifest(text).volumes, existing, problems)
-    return (
-        [(step.wanted.name, step.action, step.update_mask) for step in steps],
-        [problem.message for problem in problems.all],
-    )
-
-
-def test_only_what_differs_is_changed() -> None:
-    same = claim()
-    same.size = "1Gi"
-    assert plan(CLAIM) == ([("data", Action.CREATE, ())], [])
-    assert plan(CLAIM, same) == ([("data", Action.NOTHING, ())], [])
-    smaller = claim()
-    smaller.size, smaller.labels["tier"] = "512Mi", "web"
-    assert plan(CLAIM, smaller) == ([("data", Action.UPDATE, ("size", "labels"))], [])
-
-
-def test_what_cannot_change_is_a_problem() -> None:
-    other = claim()
-    other.storage_class = "slow"
-    _, problems = plan(CLAIM, other)
-    assert problems == [
-        "volume 'data' cannot be changed: its storage_class is 'slow' on the server; delete it first"
-    ]
-    taken = pb.Volume(name="configmap-settings", type=pb.VOLUME_TYPE_EMPTY_DIR)
-    _, problems = plan(EVERY, taken)
-    assert problems[0].startswith("volume 'configmap-settings' cannot be changed: its type is")
-
-
-def test_pods_that_show_the_same_share_a_volume() -> None:
-    text = "---\n".join(
-        web(pod="volumes: [{name: v, configMap: {name: settings}}]", name=name) for name in ("one", "two")
-    )
-    steps, problems = plan(text)
-    assert steps == [("configmap-settings", Action.CREATE, ())]
-    assert problems == []

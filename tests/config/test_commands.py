@@ -142,7 +142,7 @@ async def test_apply_brings_both_before_the_container_that_reads_them(place: Pla
     ]  # fmt: skip
     changed = MANIFEST.replace("s3cret-value", "another-value").replace("mode: fast", "mode: slow")
     tried = await command("apply", "-f", "-", "--dry-run", stdin=changed.encode())
-    assert "+  mode: slow" in tried.out
+    assert "+data.mode: slow" in tried.out
     assert "secret/login updated (dry run)" in tried.out
     done = await command("apply", "-f", "-", stdin=changed.encode())
     assert done.out.splitlines()[:2] == ["configmap/settings updated", "secret/login updated"]

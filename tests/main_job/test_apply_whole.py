@@ -126,7 +126,7 @@ async def test_quota_is_counted_over_the_whole_file(server: Server, tmp_path: Pa
     three = [deployment(name, container=LIMITED) for name in ("a", "b", "c")]
     refused = await demo.apply(*three)
     assert refused.code == 3
-    assert "container/c: exceeds the namespace's quota" in refused.errors
+    assert 'container/c: quota of namespace "demo" exceeded: cpu 800m used' in refused.errors
     assert await demo.names() == []
     assert (await demo.apply(*three[:2])).code == 0
     # Room that an earlier step of the same file makes is counted, too.

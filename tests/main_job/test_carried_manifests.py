@@ -234,7 +234,7 @@ async def test_the_usual_output_of_a_chart_comes_up_whole(shared: Server, tmp_pa
         return found
 
     async def whole() -> bool:
-        return not await lost()
+        return store.get(resources.DEPLOYMENTS, "shop", "web") is not None and not await lost()
 
     await poll_until(whole, seconds=30, what="the objects on the cluster")
     deployment = store.get(resources.DEPLOYMENTS, "shop", "web")

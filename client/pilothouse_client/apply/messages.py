@@ -1,4 +1,7 @@
-"""Between the translator's values and messages: names are the same, enumerations have Kubernetes' words in values."""
+"""Between the translator's values and messages: names are the same, enumerations have Kubernetes' words in values.
+
+The server makes messages of documents by it, and `-o manifest` of the command documents of messages.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,12 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.network.v1 import network_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, TYPES
 from pilothouse_manifests.translator.attach import NO_SERVICE
-from pilothouse_manifests.translator.manifest import ManifestConfig
 
 M = TypeVar("M", bound=Message)
 
@@ -44,13 +45,6 @@ def values(message: Message) -> Values:
     return {field.name: _said(field, value) for field, value in message.ListFields()}
 
 
-def config_message(config: ManifestConfig) -> config_pb2.ConfigMap | config_pb2.Secret:
-    """A config map or secret of a manifest as its message."""
-    if config.kind == "config_map":
-        return message(config_pb2.ConfigMap, config.values)
-    return message(config_pb2.Secret, config.values)
-
-
 def _squeezed(word: str) -> str:
     return word.replace("_", "").lower()
 
@@ -72,8 +66,8 @@ def _named(descriptor: Descriptor | Any, said: Values) -> dict[str, Any]:
 
 def _value(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None:
-        numbers = _NUMBERS[field.enum_type.full_name]
-        return [numbers[each] for each in value] if field.is_repeated else numbers[value]
+        numbers = _NUMBERS.get(field.enum_type.full_name, {})
+        return [numbers.get(each, each) for each in value] if field.is_repeated else numbers.get(value, value)
     if field.message_type is None or field.message_type.GetOptions().map_entry:
         return value
     if isinstance(value, list):

@@ -16,17 +16,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`. `replace`:
-    make objects again where a setting is immutable.
+    """The options of an apply that are no fields of its call. `sources`: files, folders, `-`.
 
-    `skip`: the greatest weight of a problem to accept.
+    `skip`: the greatest weight of a problem to accept; `timeout_seconds`, `patience`: for `wait`.
     """
 
     sources: Sequence[str]
-    namespace: str
     wait: bool = False
-    dry_run: bool = False
-    replace: bool = False
     skip: ProblemWeight | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     patience: Patience = DEFAULT_PATIENCE
@@ -38,7 +34,6 @@ class ApplyResult(enum.Enum):
     DONE = "done"
     NOT_RUNNING = "applied, but not all containers ran in time"
     LEFT_OUT = "applied, without what cannot be represented"
-    FAILED = "not everything was applied"
     REFUSED = "nothing was applied"
 
 

@@ -1,292 +1,319 @@
-"""`pilothouse apply` from its arguments to its exit code; the command itself only reads the arguments.
+"""`pilothouse apply`: the files become desired state in one transaction, of an application if one is named.
 
-All problems that can be found in the files, in the server's present state, and by a trial of every step are found
-before anything is changed: one problem refuses the whole input. After that each object stands for itself: config maps
-and secrets first, then volumes, which may show them, then the containers, which may use all of these.
+The server translates, compares and writes. A trial comes first, so that every problem is shown with its file and line
+before anything is changed, and the cluster's warnings are seen; nothing of the comparison is done here.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import IO
 
-from pilothouse.config.v1 import config_pb2
-from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse.object.v1 import object_pb2
-from pilothouse.storage.v1 import storage_pb2
-from pilothouse_client.all_nouns import Nouns
-from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
-from pilothouse_client.apply.documents import load
-from pilothouse_client.apply.execute import ApplyOutcome, Executor
-from pilothouse_client.apply.messages import values
-from pilothouse_client.apply.objects import ObjectExecutor, ObjectStep, plan_objects
-from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
-from pilothouse_client.apply.plan import Step, plan
-from pilothouse_client.apply.preview import preview
-from pilothouse_client.apply.quota import check_quota
-from pilothouse_client.apply.rollout import wait
-from pilothouse_client.apply.services import ServiceExecutor, ServiceStep, plan_services
-from pilothouse_client.apply.trial import ApplySteps, try_out
-from pilothouse_client.apply.volumes import VolumeExecutor, plan_volumes
-from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
-from pilothouse_client.transport import BlockingTransport
-from pilothouse_manifests.translator.attach import attach, owned_services
-from pilothouse_manifests.translator.convert import convert, unknown_kinds
-from pilothouse_manifests.translator.convert_volume import use_existing_claims, use_present_names
-from pilothouse_manifests.translator.externals import mark_external
-from pilothouse_manifests.translator.literals import literals
-from pilothouse_manifests.translator.manifest import Manifest, ManifestService
-from pilothouse_manifests.translator.nodes import Document
-from pilothouse_manifests.translator.problems import Problems, counts, listed
+import yaml
 
+from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client.all_nouns import Nouns
+from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
+from pilothouse_client.apply.rollout import wait
+from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
+from pilothouse_client.transport import BlockingTransport
+from pilothouse_client.waiting_applications import ApplicationWaitError, wait_for_application
+from pilothouse_manifests.translator.convert import convert, unknown_kinds
+from pilothouse_manifests.translator.literals import literals
+from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.nodes import plain
+from pilothouse_manifests.translator.problems import InputProblem, Problems, counts, listed
+
+# So often documents are sent without what may be left out: a part may be refused only after another one.
+_ROUNDS = 5
 _PAGE_SIZE = 1000
+# The reason of a warning about something that is left out without a loss.
+_LEFT_OUT = "LEFT_OUT"
+# Documents that may be a part of a container instead of objects of their own.
+_OF_CONTAINERS = ("Service", "ServiceAccount")
+_SHOWN_PARTS = 3
+WORDS = {
+    pb.CHANGE_ACTION_CREATE: "created",
+    pb.CHANGE_ACTION_UPDATE: "updated",
+    pb.CHANGE_ACTION_UNCHANGED: "unchanged",
+    pb.CHANGE_ACTION_PRUNE: "pruned",
+    pb.CHANGE_ACTION_REPLACE: "replaced",
+    pb.CHANGE_ACTION_RUN: "run again",
+}
 
 
 def apply(
     client: Nouns[BlockingTransport],
     options: Options,
+    request: pb.ApplyApplicationRequest,
     *,
     say: Say,
     complain: Say,
     standard_input: IO[bytes] | None = None,
 ) -> ApplyResult:
-    """Applies the sources. `say` takes the completed steps, `complain` the others.
+    """Applies the sources. `say` takes the changes, `complain` problems and warnings.
+
+    `request`: the call, without its documents.
 
     Raises:
-        PilothouseError: the server cannot be asked, or the namespace is not there.
+        PilothouseError: the server cannot be asked, or refuses the call as a whole.
     """
     problems = Problems()
-    planned = _planned(client, options, problems, complain, standard_input)
-    if planned is None:
-        return ApplyResult.REFUSED
-    steps, namespace = planned
-    _warn(steps.containers, complain)
-    trial = try_out(client, options.namespace, steps, problems)
-    for warning in listed(trial.warnings):
-        complain(f"warning: {warning}")
-    if namespace.HasField("resource_quota"):
-        usage = client.namespaces.get_quota_usage.send(
-            namespace_pb2.GetQuotaUsageRequest(name=options.namespace)
-        )
-        check_quota(steps.containers, usage, trial.refused, problems)
-    outcome = ApplyOutcome()
-    if options.dry_run:
-        preview(steps, trial, outcome, say, complain)
-    if problems.refused(options.skip):
-        refuse(problems, options.skip, complain)
-        return ApplyResult.REFUSED
-    if not options.dry_run:
-        _carry_out(client, options.namespace, steps, outcome, say, complain)
-    running = True
-    if options.wait and not options.dry_run:
-        applied = list(outcome.applied.values())
-        running = wait(
-            client,
-            options.namespace,
-            applied,
-            options.timeout_seconds,
-            options.patience,
-            say,
-            complain,
-        )
-    left_out = problems.skipped(options.skip)
-    say(_summary(outcome, options) + (f"; left out: {counts(left_out)}" if left_out else ""))
-    if outcome.failed:
-        return ApplyResult.FAILED
-    if not running:
-        return ApplyResult.NOT_RUNNING
-    return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
-
-
-def _carry_out(
-    client: Nouns[BlockingTransport],
-    namespace: str,
-    steps: ApplySteps,
-    outcome: ApplyOutcome,
-    say: Say,
-    complain: Say,
-) -> None:
-    ConfigExecutor(client.config, namespace, say=say, complain=complain).carry_out(steps.configs, outcome)
-    VolumeExecutor(client.storage, namespace, say=say, complain=complain).carry_out(steps.volumes, outcome)
-    ServiceExecutor(client.network, namespace, say=say, complain=complain).carry_out(steps.services, outcome)
-    objects = ObjectExecutor(client.objects, namespace, say=say, complain=complain)
-    objects.carry_out((each for each in steps.objects if each.comes_first), outcome)
-    Executor(client.containers, namespace, say=say, complain=complain).carry_out(steps.containers, outcome)
-    objects.carry_out((each for each in steps.objects if not each.comes_first), outcome)
-
-
-def _planned(
-    client: Nouns[BlockingTransport],
-    options: Options,
-    problems: Problems,
-    complain: Say,
-    standard_input: IO[bytes] | None,
-) -> tuple[ApplySteps, namespace_pb2.Namespace] | None:
-    """The steps to take and where; None if the input is refused, after every reason was given."""
-    documents = load(options.sources, problems, standard_input)
-    manifest = convert(documents, options.namespace, problems, _opened_kinds(client, documents, options))
-    if not documents and not problems.all:
+    sent = SentDocuments(load(options.sources, problems, standard_input), problems)
+    if not len(sent) and not problems.all and not request.prune:
         complain("nothing to apply: the input holds no document")
-        return None
-    for note in problems.notes:
-        complain(f"note: {note}")
-    # Checks that need only the files, without a call.
-    if problems.refused(options.skip):
-        refuse(problems, options.skip, complain)
-        return None
-    namespace = client.namespaces.get(name=options.namespace)
-    there = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
-    # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
-    existing = [container for container in there if not container.HasField("delete_time")]
-    described = [values(each) for each in existing]
-    mark_external(
-        manifest,
-        namespace.external_sources,
-        described,
-        lambda kind, name: _is_missing(client, options.namespace, kind, name),
-    )
-    owned = owned_services(described)
-    joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
-    volumes = _existing_volumes(client, manifest, options)
-    _use_claims(manifest, volumes, complain)
-    steps = ApplySteps(
-        containers=plan(attach(joined, described), existing, problems, replace=options.replace),
-        services=_planned_services(
-            client, [each for each in manifest.services if each.name not in owned], options
-        ),
-        configs=_planned_configs(client, manifest, options, problems),
-        volumes=plan_volumes(manifest.volumes, volumes or (), problems),
-        objects=_planned_objects(client, manifest, options),
-    )
-    if problems.refused(options.skip):
-        refuse(problems, options.skip, complain)
-        return None
-    for line in listed(problems.skipped(options.skip)):
-        complain(f"left out: {line}")
-    return steps, namespace
+        return ApplyResult.REFUSED
+    return _Apply(client, options, request, sent, problems, say, complain).run()
 
 
-def _planned_configs(
-    client: Nouns[BlockingTransport], manifest: Manifest, options: Options, problems: Problems
-) -> list[ConfigStep]:
-    """Only kinds in the manifest are read: a caller who applies none of a kind needs no permission to see any."""
-    kinds = {each.kind for each in manifest.configs}
-    where, config = options.namespace, client.config
-    config_maps: Iterable[config_pb2.ConfigMap] = ()
-    secrets: Iterable[config_pb2.Secret] = ()
-    if "config_map" in kinds:
-        config_maps = config.list_config_maps(namespace=where, page_size=_PAGE_SIZE)
-    if "secret" in kinds:
-        secrets = config.list_secrets(namespace=where, page_size=_PAGE_SIZE)
-    return plan_configs(manifest.configs, config_maps, secrets, problems)
+class _Apply:
+    """One apply, from documents that can be read to its result."""
 
+    def __init__(
+        self,
+        client: Nouns[BlockingTransport],
+        options: Options,
+        request: pb.ApplyApplicationRequest,
+        sent: SentDocuments,
+        problems: Problems,
+        say: Say,
+        complain: Say,
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._request = request
+        self._sent = sent
+        self._problems = problems
+        self._say = say
+        self._complain = complain
 
-def _is_missing(client: Nouns[BlockingTransport], namespace: str, kind: str, name: str) -> bool:
-    """Whether the platform does not have it; a caller who may not see it leaves the reference the platform's."""
-    try:
-        if kind == "config_map":
-            client.config.get_config_map(namespace=namespace, name=name)
-        else:
-            client.config.get_secret(namespace=namespace, name=name)
-    except NotFoundError:
-        return True
-    except PermissionDeniedError:
-        return False
-    return False
+    def run(self) -> ApplyResult:
+        """Returns the result, after it was shown."""
+        skip, dry_run = self._options.skip, self._request.validate_only
+        local = self._checked_here()
+        if self._problems.refused(skip):
+            refuse(self._problems, skip, self._complain)
+            return ApplyResult.REFUSED
+        done = self._tried()
+        self._warn(done, local)
+        if dry_run:
+            _say_changes(done.changes, self._sent, self._say, dry_run=True)
+        if self._problems.refused(skip):
+            refuse(self._problems, skip, self._complain)
+            return ApplyResult.REFUSED
+        left_out = self._problems.skipped(skip)
+        for line in listed(left_out):
+            self._complain(f"left out: {line}")
+        if not dry_run:
+            done = self._client.applications.apply.send(self._whole_request(validate_only=False))
+            _say_changes(done.changes, self._sent, self._say)
+        running = dry_run or not self._options.wait or self._waited(done)
+        self._say(_summary(done, self._request, left_out))
+        if not running:
+            return ApplyResult.NOT_RUNNING
+        return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
 
+    def _checked_here(self) -> Manifest:
+        """Finds the problems that need no server, with their lines, and leaves out the parts that the caller allows."""
+        documents = self._sent.documents
+        # Whether the cluster opens a kind of custom resources only the server knows.
+        opened = unknown_kinds(documents)
+        local = convert(documents, self._request.namespace, self._problems, opened)
+        for note in self._problems.notes:
+            self._complain(f"note: {note}")
+        self._sent.leave_out(self._problems.skipped(self._options.skip))
+        return local
 
-def _existing_volumes(
-    client: Nouns[BlockingTransport], manifest: Manifest, options: Options
-) -> list[storage_pb2.Volume] | None:
-    """The volumes on the server, which are read only if the manifest makes or mounts any.
+    def _tried(self) -> pb.ApplyApplicationResponse:
+        """Returns the trial of all that is not left out; adds its problems, also of the parts that are left out."""
+        for attempts_left in reversed(range(_ROUNDS)):
+            trial = self._client.applications.apply.send(self._whole_request(validate_only=True))
+            found = Problems()
+            for each in trial.problems:
+                found.add(self._sent.problem_of(each))
+            for problem in found.all:
+                self._problems.add(problem)
+            accepted = found.skipped(self._options.skip)
+            if attempts_left and accepted and self._sent.leave_out(accepted):
+                continue
+            if (more := trial.problem_count - len(trial.problems)) > 0:
+                place = self._problems.all[-1].place
+                self._problems.add(InputProblem(place, "", "", f"and {more} more problems"))
+            return trial
+        raise AssertionError("the last attempt returns")
 
-    None: the caller may not list them, and makes none.
-    """
-    if not manifest.volumes and not any(each.claims for each in manifest.workloads):
-        return []
-    try:
-        return list(client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE))
-    except PermissionDeniedError:
-        if manifest.volumes:
-            raise
-        return None
+    def _whole_request(self, *, validate_only: bool) -> pb.ApplyApplicationRequest:
+        whole = pb.ApplyApplicationRequest()
+        whole.CopyFrom(self._request)
+        whole.documents.extend(self._sent.messages())
+        whole.validate_only = validate_only
+        return whole
 
+    def _warn(self, trial: pb.ApplyApplicationResponse, local: Manifest) -> None:
+        for warning in trial.warnings:
+            # The notes have these, with their lines.
+            if warning.reason != _LEFT_OUT:
+                parts = (self._located(warning.path), warning.message)
+                self._complain(": ".join(["warning", *filter(None, parts)]))
+        _warn_of_literals(local, trial.changes, self._complain)
 
-def _use_claims(manifest: Manifest, volumes: list[storage_pb2.Volume] | None, complain: Say) -> None:
-    """Has pods mount claims that are no volumes of the namespace as existing claims; if it is unknown, none is.
+    def _located(self, path: str) -> str:
+        """Returns the path of a warning, `Deployment/web: container.image`, with the place of its document."""
+        subject, _, field = path.partition(": ")
+        kind, _, name = subject.partition("/")
+        document = self._sent.find(kind, name)
+        if document is None:
+            return path
+        return ": ".join(filter(None, (str(document.place), subject_of(kind, name), field)))
 
-    Claims of the input that are volumes already get their names.
-    """
-    if volumes is None:
-        return
-    there = {each.kubernetes_name: each.name for each in volumes if each.kubernetes_name}
-    known = {each.name: each.name for each in manifest.claims} | there
-    use_present_names(manifest.claims, there)
-    for workload in manifest.workloads:
-        for claim in use_existing_claims(workload, known):
-            complain(
-                f"warning: {workload.place}: {workload.reporter.subject}: claim {claim!r} is no volume of the "
-                "namespace: it must exist on the cluster, and is not counted and never deleted here"
+    def _waited(self, done: pb.ApplyApplicationResponse) -> bool:
+        """Returns whether the application is healthy, or all containers run where none is named."""
+        if self._request.name:
+            return self._waited_for(done.application)
+        names = {
+            each.name
+            for each in done.changes
+            if subject_of(each.kind, "") == "container/" and each.action != pb.CHANGE_ACTION_PRUNE
+        }
+        where, options = self._request.namespace, self._options
+        there = [
+            each
+            for each in self._client.containers.list(namespace=where, page_size=_PAGE_SIZE)
+            if each.name in names
+        ]
+        return wait(
+            self._client, where, there, options.timeout_seconds, options.patience, self._say, self._complain
+        )
+
+    def _waited_for(self, application: pb.Application) -> bool:
+        said = ""
+
+        def progress(seen: pb.Application) -> None:
+            nonlocal said
+            status = pb.ApplicationStatus.Name(seen.status).removeprefix("APPLICATION_STATUS_").lower()
+            line = f"application/{seen.name} {status}{f': {seen.message}' if seen.message else ''}"
+            if line != said:
+                said = line
+                self._say(line)
+
+        try:
+            wait_for_application(
+                self._client,
+                application,
+                timeout=self._options.timeout_seconds,
+                patience=self._options.patience,
+                progress=progress,
             )
+        except ApplicationWaitError as failed:
+            self._complain(str(failed))
+            for line in failed.last_lines:
+                self._complain(f"  {line}")
+            return False
+        return True
 
 
-def _planned_services(
-    client: Nouns[BlockingTransport], wanted: Sequence[ManifestService], options: Options
-) -> list[ServiceStep]:
-    """As with configuration: the Services on the server are read only if the manifest has any."""
-    if not wanted:
-        return []
-    return plan_services(
-        wanted, client.network.list_services(namespace=options.namespace, page_size=_PAGE_SIZE)
-    )
-
-
-def _planned_objects(
-    client: Nouns[BlockingTransport], manifest: Manifest, options: Options
-) -> list[ObjectStep]:
-    """As with configuration: the objects on the server are read only if the manifest has any."""
-    if not manifest.objects:
-        return []
-    existing = client.objects.list(
-        namespace=options.namespace, page_size=_PAGE_SIZE, view=object_pb2.OBJECT_VIEW_FULL
-    )
-    return plan_objects(manifest.objects, existing)
-
-
-def _opened_kinds(
-    client: Nouns[BlockingTransport], documents: Sequence[Document], options: Options
-) -> set[tuple[str, str]]:
-    """The kinds of custom resources in the files that the cluster opens; it is asked only if there may be any."""
-    unknown = unknown_kinds(documents)
-    if not unknown:
-        return set()
-    try:
-        kinds = client.objects.kinds(namespace=options.namespace)
-    except PilothouseError:
-        # Each document is reported by its kind then.
-        return set()
-    opened = (object_pb2.KIND_ACCESS_TENANTS, object_pb2.KIND_ACCESS_PRIVILEGED)
-    return unknown & {
-        (version, each.kind) for each in kinds if each.access in opened for version in each.versions
-    }
-
-
-def _warn(steps: Iterable[Step], complain: Say) -> None:
-    """A line for each value in the clear that a step would set."""
-    for step in steps:
-        changed = {path.partition(".")[0] for path in step.update_mask} or None
-        if step.before is not None and changed is None:
+def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange], complain: Say) -> None:
+    """Writes a line for each value in the clear that a change sets."""
+    by_name = {each.name: each for each in changes if subject_of(each.kind, "") == "container/"}
+    for workload in manifest.workloads:
+        change = by_name.get(workload.name)
+        if change is None or change.action == pb.CHANGE_ACTION_UNCHANGED:
             continue
-        for field, name in literals(step.wanted.values):
-            if changed is None or field in changed:
+        changed = {re.split(r"[.\[]", each.path)[0] for each in change.fields}
+        for field, name in literals(workload.values):
+            if change.action == pb.CHANGE_ACTION_CREATE or field in changed:
                 # Headers of probes and hooks cannot come from a Secret.
                 advice = "" if name.startswith("header ") else ": put it into a Secret"
                 complain(
-                    f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
-                    f"to all who may see the container{advice}"
+                    f"warning: {workload.place}: container/{workload.name}: {name} is plain text and visible to all "
+                    f"who may see the container{advice}"
                 )
 
 
-def _summary(outcome: ApplyOutcome, options: Options) -> str:
-    return outcome.summary + (" (dry run: nothing was changed)" if options.dry_run else "")
+def _say_changes(
+    changes: Iterable[pb.ApplicationChange], sent: SentDocuments, say: Say, *, dry_run: bool = False
+) -> None:
+    shown = set()
+    for change in changes:
+        shown.add((change.kind, change.name))
+        if dry_run and change.action != pb.CHANGE_ACTION_UNCHANGED:
+            say(difference(change, sent))
+        say(_line(change) + (" (dry run)" if dry_run else ""))
+    parts = [subject_of(*each) for each in sent.names if each[0] in _OF_CONTAINERS and each not in shown]
+    if parts:
+        more = f" and {len(parts) - _SHOWN_PARTS} more" if len(parts) > _SHOWN_PARTS else ""
+        say(f"with their containers: {', '.join(parts[:_SHOWN_PARTS])}{more}")
+
+
+def _line(change: pb.ApplicationChange) -> str:
+    """Returns the result for an object. A Job's run is as it was made, so that a change waits for the next one."""
+    subject = subject_of(change.kind, change.name)
+    if change.action == pb.CHANGE_ACTION_REPLACE:
+        return f"{subject} replaced: a new StatefulSet around its pods and claims"
+    more = ""
+    if change.kind == "Job" and change.action == pb.CHANGE_ACTION_UPDATE and _changes_runs(change):
+        more = f": starts no run by itself; `pilothouse containers run {change.name}` does"
+    return f"{subject} {WORDS[change.action]}{more}"
+
+
+def _changes_runs(change: pb.ApplicationChange) -> bool:
+    return any(not each.path.startswith(("labels", "annotations")) for each in change.fields)
+
+
+def difference(change: pb.ApplicationChange, sent: SentDocuments) -> str:
+    """Returns how an object differs from the server's: the fields, or the document of one that is created."""
+    subject = subject_of(change.kind, change.name)
+    document = sent.find(change.kind, change.name)
+    after = f"{subject} ({document.place})" if document is not None else subject
+    if change.action == pb.CHANGE_ACTION_PRUNE:
+        return f"--- {subject} (server)\n+++ /dev/null"
+    if change.action == pb.CHANGE_ACTION_CREATE:
+        lines = ["--- /dev/null", f"+++ {after}"]
+        if document is not None and change.kind != "Secret":
+            text = yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=100)
+            lines += [f"+{line}" for line in text.splitlines()]
+        return "\n".join(lines)
+    return "\n".join([f"--- {subject} (server)", f"+++ {after}", *difference_lines(change)])
+
+
+def difference_lines(change: pb.ApplicationChange) -> list[str]:
+    """Returns the lines for the fields that change, and for those that other calls changed before."""
+    found = []
+    for field in change.fields:
+        if field.masked:
+            found.append(f"~{field.path}: (a secret value)")
+            continue
+        found += [f"-{field.path}: {value_of(field.before)}"] if field.before else []
+        found += [f"+{field.path}: {value_of(field.after)}"] if field.after else []
+    for field in change.modified_fields:
+        now = "(a secret value)" if field.masked else value_of(field.after)
+        found.append(f"!{field.path}: {now} now, by another call")
+    return found
+
+
+def value_of(text: str) -> str:
+    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    if not text:
+        return "none"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # A long one, which the server has cut.
+        return text
+    return value if isinstance(value, str) and value else text
+
+
+def _summary(
+    done: pb.ApplyApplicationResponse, request: pb.ApplyApplicationRequest, left_out: Sequence[InputProblem]
+) -> str:
+    found = Counter(WORDS[each.action] for each in done.changes)
+    words = ", ".join(f"{found[word]} {word}" for word in WORDS.values() if found[word]) or "nothing to apply"
+    if request.validate_only:
+        words += " (dry run: nothing was changed)"
+    elif request.name:
+        words += f": revision {done.revision} of {request.name}"
+    return words + (f"; left out: {counts(left_out)}" if left_out else "")

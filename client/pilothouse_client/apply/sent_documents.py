@@ -1,8 +1,8 @@
 """Documents of files as the server takes them, and the way back from its problems to file and line.
 
 The server knows a document by its number, and a field by its path. Here each number has the nodes of its document, so
-that a problem is shown where a person finds it. Fields that are left out by request are taken out of the
-nodes, and the rest is sent.
+that a problem is shown where a person finds it. Parts that are left out by request are taken out of the nodes, and the
+rest is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_manifests.translator.convert import items_of
 from pilothouse_manifests.translator.json_documents import DocumentError, written
-from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, Node, SequenceNode, plain
+from pilothouse_manifests.translator.nodes import (
+    Document,
+    InputPosition,
+    Mapping,
+    Node,
+    ScalarNode,
+    SequenceNode,
+)
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach, Problems
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -23,10 +30,13 @@ _WEIGHTS = {
     pb.PROBLEM_WEIGHT_BEHAVIOUR: ProblemWeight.BEHAVIOUR,
     pb.PROBLEM_WEIGHT_SECURITY: ProblemWeight.SECURITY,
 }
-# The reason of a problem that leaves nothing of its document.
-_WHOLE = "UNSUPPORTED_DOCUMENT"
 # Reasons of problems that the translator finds: their words need no reason.
-_TRANSLATORS = ("UNSUPPORTED", _WHOLE, "INVALID_DOCUMENT", "MALFORMED_DOCUMENT")
+_REACHES = {
+    "UNSUPPORTED": ProblemReach.FIELD,
+    "UNSUPPORTED_DOCUMENT": ProblemReach.DOCUMENT,
+    "INVALID_DOCUMENT": ProblemReach.INVALID,
+    "MALFORMED_DOCUMENT": ProblemReach.INVALID,
+}
 # Objects of the platform -> their kinds in Kubernetes.
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 
@@ -72,29 +82,35 @@ class SentDocuments:
         """Returns a problem of the server with the place of its field."""
         is_here = 0 <= found.document < len(self._roots)
         place = self._place(self._roots[found.document], found.path) if is_here else InputPosition("", 0, 0)
-        kind = found.kind.lower() if found.reason in _TRANSLATORS else ""
-        subject = f"{kind}/{found.name}" if kind else subject_of(found.kind, found.name)
-        weight = _WEIGHTS.get(found.weight)
-        words = found.message if found.reason in _TRANSLATORS else f"{found.message} [{found.reason}]"
-        reach = ProblemReach.INVALID if weight is None else ProblemReach.FIELD
-        return InputProblem(place, subject, found.path, words, reach, weight=weight)
+        if found.reason not in _REACHES:
+            subject = subject_of(found.kind, found.name)
+            return InputProblem(place, subject, found.path, f"{found.message} [{found.reason}]")
+        return InputProblem(
+            place,
+            f"{found.kind.lower()}/{found.name}",
+            found.path,
+            found.message,
+            _REACHES[found.reason],
+            weight=_WEIGHTS.get(found.weight),
+        )
 
-    def leave_out(self, found: Iterable[pb.ApplicationProblem], problems: Problems) -> bool:
+    def leave_out(self, problems: Iterable[InputProblem]) -> bool:
         """Takes fields or whole documents out of the sent ones; returns whether there was anything to take out."""
-        paths: dict[int, set[str]] = {}
-        for each in found:
-            paths.setdefault(each.document, set()).add("" if each.reason == _WHOLE else each.path)
+        paths: dict[str, set[str]] = {}
+        for each in problems:
+            whole = each.reach is ProblemReach.DOCUMENT
+            paths.setdefault(each.subject, set()).add("" if whole else each.path)
         kept: list[Node] = []
         changed = False
-        for number, root in enumerate(self._roots):
+        for root in self._roots:
             rest: Node | None = root
-            for path in sorted(paths.get(number, ())):
+            for path in sorted(paths.get(document_subject(root), ())):
                 rest = _without(rest, _steps(path)) if rest is not None and path else None
             changed = changed or rest is not root
             if rest is not None:
                 kept.append(rest)
         self._roots = kept
-        self._texts = [self._text(root, problems) for root in kept]
+        self._texts = [written(root) for root in kept]
         return changed
 
     @staticmethod
@@ -121,11 +137,20 @@ class SentDocuments:
         return place
 
 
+def document_subject(root: Node) -> str:
+    """Returns the subject of the problems of a document: `deployment/web`."""
+    kind, name = _name_of(root)
+    return f"{kind.lower()}/{name}"
+
+
 def _name_of(root: Node) -> tuple[str, str]:
-    document = plain(root)
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return str(document.get("kind", "")), str(name or "")
+    metadata = root.entries.get("metadata") if isinstance(root, Mapping) else None
+    return _text_at(root, "kind"), _text_at(metadata.value, "name") if metadata is not None else ""
+
+
+def _text_at(node: Node, key: str) -> str:
+    entry = node.entries.get(key) if isinstance(node, Mapping) else None
+    return entry.value.text if entry is not None and isinstance(entry.value, ScalarNode) else ""
 
 
 def _steps(path: str) -> list[str]:

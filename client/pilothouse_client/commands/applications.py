@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands.failures import reading_answers
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -81,7 +82,7 @@ _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
 
 
 def _lines(change: pb.ApplicationChange) -> list[str]:
-    from pilothouse_client.apply.application import value_of
+    from pilothouse_client.apply.run import value_of
 
     found = []
     for field in change.fields:
@@ -196,7 +197,7 @@ def diff(
     after: Annotated[int, verbs.Option("--after", min=0, help="Revision; default the newest.")] = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what differs between two revisions."""
+    """Show the differences between two revisions."""
     with connect() as client:
         found = client.applications.diff_revisions(
             namespace=namespace_or_default(namespace), name=name, before=before, after=after
@@ -224,7 +225,7 @@ def rollback(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Bring back all objects of an earlier revision, as a new one, and print what changes and what does not."""
+    """Bring back all objects of an earlier revision, as a new one, and print the changes and the parts that stay."""
     with connect() as client:
         answer = client.applications.rollback(
             namespace=namespace_or_default(namespace),
@@ -262,7 +263,7 @@ def export(
     namespace: Namespace = "",
     revision: Annotated[int, verbs.Option("--revision", min=0, help="Default the newest.")] = 0,
 ) -> None:
-    """Print an application as Kubernetes YAML, without values of Secrets."""
+    """Print an application as Kubernetes YAML. Secrets are in it only for holders of config.reveal."""
     import yaml
 
     with connect() as client:
@@ -270,7 +271,9 @@ def export(
             namespace=namespace_or_default(namespace), name=name, revision=revision
         )
     for document in answer.documents:
-        text = yaml.safe_dump(json.loads(document.json), sort_keys=False, allow_unicode=True, width=100)
+        with reading_answers():
+            content = json.loads(document.json)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         say(plain("---\n" + text.rstrip("\n")))
     _say_kept("left out", answer.left_out)
 

@@ -6,7 +6,6 @@ import enum
 from typing import Annotated
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client.apply.application import apply_application
 from pilothouse_client.apply.outcome import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options
 from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
@@ -26,7 +25,6 @@ from pilothouse_manifests.translator.weights import ProblemWeight
 
 _EXIT_CODE_OF = {
     ApplyResult.DONE: 0,
-    ApplyResult.FAILED: 1,
     ApplyResult.REFUSED: 3,
     ApplyResult.NOT_RUNNING: WAIT_FAILED,
     ApplyResult.LEFT_OUT: LEFT_OUT,
@@ -150,10 +148,7 @@ def command(
     )
     options = Options(
         sources=sources or ["-"],
-        namespace=request.namespace,
         wait=wait,
-        dry_run=dry_run,
-        replace=replace,
         skip=ProblemWeight[skip_unsupported.name] if skip_unsupported else None,
         timeout_seconds=wait_timeout,
         patience=Patience(stable_for=stable_for),
@@ -164,12 +159,6 @@ def command(
 
     standard_input = kustomized(kustomize) if kustomize else None
     with connect() as client:
-        result = (
-            apply_application(
-                client, options, request, say=say, complain=complain, standard_input=standard_input
-            )
-            if application
-            else apply(client, options, say=say, complain=complain, standard_input=standard_input)
-        )
+        result = apply(client, options, request, say=say, complain=complain, standard_input=standard_input)
     if result is not ApplyResult.DONE:
         raise verbs.Exit(_EXIT_CODE_OF[result])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.outcome import ApplyResult, Options
 from pilothouse_client.apply.run import apply
@@ -56,11 +57,10 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
             differs = True
             say(line)
 
-    options = Options(
-        sources=_sources(files, more_files), namespace=namespace_or_default(namespace), dry_run=True
-    )
+    options = Options(_sources(files, more_files))
+    request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
     with connect() as client:
-        result = apply(client, options, say=show, complain=lambda line: say(line, err=True))
+        result = apply(client, options, request, say=show, complain=lambda line: say(line, err=True))
     if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
         raise verbs.Exit(_REFUSED)
     if differs:

@@ -3,7 +3,7 @@
 A manifest does not name the owner of an object. A name becomes `external` if the documents do not bring it, the
 platform does not have it, and the namespace's `external_sources` allow it or the container on the server has it as
 external already.
-Every other name stays the platform's, and the server says what to do where it is missing.
+Every other name stays the platform's, and the server names the remedy where it is missing.
 """
 
 from __future__ import annotations

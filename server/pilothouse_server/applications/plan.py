@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_server.applications.comparison import PERMISSIONS, ComparedObject, compared
+from pilothouse_server.applications.documents import writing_order
 from pilothouse_server.applications.model import (
     NOUNS,
     ApplicationProblem,
@@ -77,7 +78,7 @@ async def planned(
     problems, objects = list(read.problems), list[ComparedObject]()
     members, modified = present.members, dict[MemberKey, tuple[FieldDifference, ...]]()
     order = {noun: number for number, noun in enumerate(NOUNS)}
-    ordered = sorted(read.wanted, key=lambda each: (order[each.key.noun], each.key))
+    ordered = sorted(read.wanted, key=lambda each: (writing_order(each), each.key))
     async for wanted in cooperatively(ordered):
         if choice.name and (problem := _membership_problem(wanted, present, choice)) is not None:
             problems.append(problem)

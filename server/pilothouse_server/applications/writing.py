@@ -61,7 +61,17 @@ class ObjectWriter:
         self._namespace = namespace
         self._rights = rights
         self._may = may
+        self._noted: list[ObjectWarning] = []
         self.collected: list[ObjectWarning] = []
+
+    def _name_warnings(self, wanted: WantedObject) -> None:
+        """Moves the warnings about the object that was written last to `collected`, with its kind and name."""
+        subject = f"{wanted.kind}/{wanted.key.name}"
+        self.collected += [
+            msgspec.structs.replace(each, path=f"{subject}: {each.path}" if each.path else subject)
+            for each in self._noted
+        ]
+        self._noted.clear()
 
     def attempt(self) -> AbstractAsyncContextManager[None]:
         """Returns a part of the transaction that leaves nothing behind if it raises."""
@@ -75,13 +85,13 @@ class ObjectWriter:
         match wanted.key.noun:
             case "container":
                 created = await create_container(
-                    *where, keys=self._rights.keys, may=may, collected=self.collected
+                    *where, keys=self._rights.keys, may=may, collected=self._noted
                 )
             case "service":
                 created = await create_service(*where, rights=self._rights.services(may))
             case "object":
                 mutation = await create_object(*where, rights=self._rights.objects(may), default_policy=True)
-                self.collected += mutation.warnings
+                self._noted += mutation.warnings
                 created = mutation.carried
             case "volume":
                 created = await create_volume(
@@ -93,6 +103,7 @@ class ObjectWriter:
                 created = await config_maps.create(*where, effect)
             case "secret":
                 created = await secrets.create(*where, self._rights.envelopes, effect)
+        self._name_warnings(wanted)
         return WrittenObject(wanted.key, "create", created)
 
     async def update(self, compared: ComparedObject, stored: Any) -> WrittenObject:
@@ -111,7 +122,7 @@ class ObjectWriter:
                     _unchecked,
                     keys=self._rights.keys,
                     may=may,
-                    collected=self.collected,
+                    collected=self._noted,
                 )
             case "service":
                 after = await change_service(
@@ -125,7 +136,7 @@ class ObjectWriter:
                     _unchecked,
                     rights=self._rights.objects(may),
                 )
-                self.collected += mutation.warnings
+                self._noted += mutation.warnings
                 after = mutation.carried
             case "volume":
                 after = await change_volume(
@@ -142,6 +153,7 @@ class ObjectWriter:
                 after = changed_secret.config
                 keys = changed_secret.secret_keys
                 changed_secrets = {f"data.{name}": there for name, there in keys.items()}
+        self._name_warnings(compared.wanted)
         return WrittenObject(key, "update", after, stored, changed_secrets)
 
     async def run(self, key: MemberKey) -> Any:

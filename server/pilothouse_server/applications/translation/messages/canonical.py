@@ -28,7 +28,6 @@ from pilothouse_manifests.table import (
     MAIN_CONTAINER,
     POD,
     PROBE,
-    RESOURCES,
     ROLLING_UPDATE,
     fields_of,
     names_of,
@@ -56,7 +55,6 @@ _STATED = {
     "extra_fields",
 } - {"pod_container_name"}
 DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
-RESOURCE_PARTS = names_of(RESOURCES)
 
 _SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)")
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}

@@ -17,10 +17,10 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.network.v1 import network_pb2
 from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client.apply import messages
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import SPEC
 from pilothouse_manifests.table import fields_of
-from pilothouse_server.applications.translation.messages import words
 from pilothouse_server.applications.translation.messages.canonical import DECIDED_FIELDS, canonical
 from pilothouse_server.config.messages import CONFIG_MAP, SECRET, asked_secret
 from pilothouse_server.config.model import ConfigMap, Secret
@@ -50,7 +50,7 @@ _SERVICE_DEFAULTS = {
 
 def container_values(stored: Container) -> Values:
     """Returns a container as values of the translator."""
-    return words.values(CONTAINER.to_proto(stored))
+    return messages.values(CONTAINER.to_proto(stored))
 
 
 def decided_fields(values: Values) -> frozenset[str]:
@@ -60,35 +60,35 @@ def decided_fields(values: Values) -> frozenset[str]:
 
 async def container_of(namespace: str, values: Values) -> Container:
     """Returns the container of these values. Raises InvalidArgument."""
-    message = words.message(container_pb2.Container, values)
+    message = messages.message(container_pb2.Container, values)
     await validate_in_steps(container_pb2.CreateContainerRequest(namespace=namespace, container=message))
     return CONTAINER.from_proto(message)
 
 
 async def service_of(namespace: str, values: Values) -> Service:
     """Returns the Service of these values. Raises InvalidArgument."""
-    message = words.message(network_pb2.Service, values)
+    message = messages.message(network_pb2.Service, values)
     await validate_in_steps(network_pb2.CreateServiceRequest(namespace=namespace, service=message))
     return SERVICE.from_proto(message)
 
 
 async def volume_of(namespace: str, values: Values) -> Volume:
     """Returns the volume of these values. Raises InvalidArgument."""
-    message = words.message(storage_pb2.Volume, values)
+    message = messages.message(storage_pb2.Volume, values)
     await validate_in_steps(storage_pb2.CreateVolumeRequest(namespace=namespace, volume=message))
     return VOLUME.from_proto(message)
 
 
 async def config_map_of(namespace: str, values: Values) -> ConfigMap:
     """Returns the config map of these values. Raises InvalidArgument."""
-    message = words.message(config_pb2.ConfigMap, values)
+    message = messages.message(config_pb2.ConfigMap, values)
     await validate_in_steps(config_pb2.CreateConfigMapRequest(namespace=namespace, config_map=message))
     return CONFIG_MAP.from_proto(message)
 
 
 async def secret_of(namespace: str, values: Values) -> Asked:
     """Returns the secret of these values. Raises InvalidArgument."""
-    message = words.message(config_pb2.Secret, values)
+    message = messages.message(config_pb2.Secret, values)
     await validate_in_steps(config_pb2.CreateSecretRequest(namespace=namespace, secret=message))
     return asked_secret(message)
 
@@ -132,9 +132,9 @@ def _canonical_service(service: Service) -> network_pb2.Service:
     for field, _ in result.ListFields():
         if field.name not in _SERVICE_FIELDS:
             result.ClearField(field.name)  # type: ignore[arg-type]
-    said = words.values(result)
+    said = messages.values(result)
     unsaid = {name: each for name, each in _SERVICE_DEFAULTS.items() if name not in said}
-    result.MergeFrom(words.message(network_pb2.Service, unsaid))
+    result.MergeFrom(messages.message(network_pb2.Service, unsaid))
     for port in result.ports:
         port.protocol = port.protocol or network_pb2.PROTOCOL_TCP
         port.target = port.target or str(port.port)

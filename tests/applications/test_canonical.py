@@ -1,0 +1,83 @@
+"""Containers in the form in which equal ones are equal: images, quantities, and the fields that a manifest decides."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse_client.apply.messages import message, values
+from pilothouse_server.applications.translation.messages.canonical import DECIDED_FIELDS, amount, image
+
+# Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
+UNTOUCHED_FIELDS = (
+    "name",
+    "display_name",
+    "drift_policy",
+    "pod_container_name",
+    "selector",
+    "runs_kept",
+    "revisions_kept",
+    "extra_fields",
+    "etag",
+)
+
+
+def test_every_field_of_a_container_is_decided_untouched_or_the_servers() -> None:
+    decided = {*DECIDED_FIELDS, *UNTOUCHED_FIELDS}
+    given_by_caller = {
+        field.name
+        for field in pb.Container.DESCRIPTOR.fields
+        if field.number < 50 and field.name not in ("namespace", "uid")
+    }
+    assert given_by_caller == decided - {"etag"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("nginx", "nginx:latest"),
+        ("docker.io/library/nginx:1", "nginx:1"),
+        ("index.docker.io/team/app", "team/app:latest"),
+        ("library/nginx", "nginx:latest"),
+        ("localhost:5000/app", "localhost:5000/app:latest"),
+        ("ghcr.io/a/b@sha256:00", "ghcr.io/a/b@sha256:00"),
+        ("ghcr.io/library/b:1", "ghcr.io/library/b:1"),
+    ],
+)
+def test_two_references_to_one_image_are_equal(one: str, other: str) -> None:
+    assert image(one) == image(other) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("100m", "0.1"),
+        ("0.1", "0.1"),
+        ("1.50", "1.5"),
+        ("1Ki", "1024"),
+        ("1.5Gi", "1610612736"),
+        ("2e3", "2000"),
+        ("1E", "1000000000000000000"),
+        ("5E3", "5000"),
+        ("100n", "0.0000001"),
+        ("0", "0"),
+        ("", ""),
+        ("lots", "lots"),
+    ],
+)
+def test_quantities_are_compared_as_numbers(text: str, number: str) -> None:
+    assert amount(text) == number
+
+
+@given(st.integers(0, 10**12))
+def test_a_quantity_is_the_same_in_every_unit(millis: int) -> None:
+    assert amount(f"{millis}m") == amount(f"{millis * 1000}u") == amount(f"{millis}e-3")
+
+
+def test_every_source_of_a_variable_goes_to_values_and_back() -> None:
+    for number in pb.EnvValueFrom.values():
+        if number:
+            made = pb.Container(env=[pb.EnvVar(name="A", value_from=number, source_key="limits.cpu")])
+            assert message(pb.Container, values(made)) == made
