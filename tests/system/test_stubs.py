@@ -18,11 +18,23 @@ BIN = Path(sys.executable).parent
 PAGE = (ROOT / "docs/stubs.md").read_text(encoding="utf-8")
 
 
-def commands(language: str) -> list[str]:
-    """The commands below a heading of the page."""
-    found = re.search(rf"^## {language}\n.*?^```sh\n(.+?)^```", PAGE, re.DOTALL | re.MULTILINE)
+# As the page has them.
+GO = ("pilothouse protos api", "buf generate api --template go.gen.yaml")
+TYPESCRIPT = (
+    "pilothouse protos api",
+    "npm install --no-save @bufbuild/protobuf @bufbuild/protoc-gen-es",
+    "buf generate api --template ts.gen.yaml",
+)
+
+
+def commands(language: str, folder: Path) -> tuple[str, ...]:
+    """Writes the template below a heading of the page to a folder; returns the commands."""
+    template = r"^```yaml\n# (\S+)\n(.+?)^```"
+    pattern = rf"^## {language}\n.*?{template}.*?^```sh\n(.+?)^```"
+    found = re.search(pattern, PAGE, re.DOTALL | re.MULTILINE)
     assert found is not None
-    return found[1].splitlines()
+    (folder / found[1]).write_text(found[2], encoding="utf-8")
+    return tuple(found[3].splitlines())
 
 
 def run(line: str, folder: Path) -> None:
@@ -54,16 +66,19 @@ def test_the_exported_files_are_a_module_by_themselves(tmp_path: Path) -> None:
 def test_stubs_of_go(tmp_path: Path) -> None:
     for each in ("go", "protoc-gen-go", "protoc-gen-go-grpc"):
         program(each)
-    for line in commands("Go"):
+    assert commands("Go", tmp_path) == GO
+    for line in GO:
         run(line, tmp_path)
     environment = f"GO111MODULE=off GOFLAGS= GOPATH={tmp_path / 'go'}:/usr/share/gocode"
     run(f"{environment} go vet pilothouse.dev/api/container/v1", tmp_path)
+    assert (tmp_path / "go/src/pilothouse.dev/api/container/v1/container.pb.go").exists()
 
 
 @pytest.mark.system
 def test_stubs_of_typescript(tmp_path: Path) -> None:
     program("npm")
-    for line in commands("TypeScript"):
+    assert commands("TypeScript", tmp_path) == TYPESCRIPT
+    for line in TYPESCRIPT:
         run(line, tmp_path)
     made = (tmp_path / "ts/pilothouse/container/v1/container_pb.ts").read_text(encoding="utf-8")
     assert "export const ContainerService" in made
