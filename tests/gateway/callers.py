@@ -1,4 +1,4 @@
-"""The callers of a world of promises, who call by HTTP: by gRPC-Web, and by a WebSocket if they send a stream."""
+"""Callers of a world of promises by HTTP: by gRPC-Web, and by a WebSocket where they send a stream."""
 
 from __future__ import annotations
 

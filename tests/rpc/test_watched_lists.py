@@ -1,4 +1,4 @@
-"""A watch by the token of a list shows what follows on the page, and begins with no state."""
+"""Lists: a watch by the token of a page shows the changes after it, and a mask names the fields that are returned."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
+from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_server.rpc import method_rules
+from pilothouse_server.rpc import method_rules, read_mask
 from tests.harness import Server
 from tests.identity.server import Refused
 from tests.promises.calling import Caller
@@ -95,3 +97,67 @@ async def test_a_token_is_of_its_caller_and_selection(shared_server: Server) -> 
         with pytest.raises(Refused) as refused:
             await first_of_watch(caller, "Containers", resume_token=own, **fields)
         assert (refused.value.code, refused.value.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
+
+
+async def test_a_mask_returns_whole_fields_alone(shared_server: Server) -> None:
+    caller = await caller_of(shared_server)
+    await shared_server.admin.namespaces.create(
+        namespace=namespace_pb2.Namespace(name="masked", labels={"of": "masks"}, display_name="Masked")
+    )
+    whole = (await listed(caller, "Namespaces", label_selector="of=masks")).namespaces[0]
+    mask = FieldMask(paths=["display_name", "create_time"])
+    page = await listed(caller, "Namespaces", label_selector="of=masks", read_mask=mask)
+    wanted = namespace_pb2.Namespace(
+        uid=whole.uid, name="masked", display_name="Masked", create_time=whole.create_time
+    )
+    assert list(page.namespaces) == [wanted]
+    first = await first_of_watch(caller, "Namespaces", label_selector="of=masks", read_mask=mask)
+    assert first.namespace == wanted
+    # An event after the first state, too.
+    rule = RULES["WatchNamespaces"]
+    request = rule.request_class(
+        label_selector="of=masks", read_mask=FieldMask(paths=["labels"]), resume_token=page.resume_token
+    )
+    async with within(15.0), caller.watching(rule, request) as answers:
+        await shared_server.admin.namespaces.update(
+            name="masked",
+            namespace=namespace_pb2.Namespace(display_name="Other"),
+            update_mask=FieldMask(paths=["display_name"]),
+        )
+        async for answer in answers:
+            if answer.HasField("namespace"):
+                assert answer.namespace == namespace_pb2.Namespace(
+                    uid=whole.uid, name="masked", labels={"of": "masks"}
+                )
+                break
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+async def test_a_mask_of_no_field_is_refused(shared_server: Server, noun: str) -> None:
+    caller = await caller_of(shared_server)
+    for path in ("nothing", "metadata.name", ""):
+        mask = FieldMask(paths=[path])
+        for verb in ("List", "Watch"):
+            rule = RULES[f"{verb}{noun}"]
+            outcome = await caller.invoke(rule, rule.request_class(read_mask=mask))
+            assert (outcome.code, outcome.message.partition(":")[0]) == ("INVALID_ARGUMENT", "read_mask")
+        rule = RULES[f"List{noun}"]
+        named = rule.request_class(read_mask=FieldMask(paths=["name"]))
+        assert (await caller.invoke(rule, named)).code == "OK"
+
+
+def test_every_field_of_a_message_can_be_left_out() -> None:
+    message = container_pb2.Container(
+        uid="u", name="n", namespace="s", labels={"a": "b"}, replicas=300, image="i" * 5000
+    )
+    message.create_time.FromSeconds(2**31)
+    raw = message.SerializeToString()
+    for field, _ in message.ListFields():
+        mask = read_mask.of_request(
+            container_pb2.ListContainersRequest(read_mask=FieldMask(paths=[field.name])),
+            container_pb2.Container,
+        )
+        assert mask is not None
+        kept = container_pb2.Container.FromString(mask.masked(raw))
+        assert {each.name for each, _ in kept.ListFields()} == {field.name, "uid", "name", "namespace"}
+        assert getattr(kept, field.name) == getattr(message, field.name)

@@ -25,7 +25,7 @@ from pilothouse_server.errors import missing, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.revisions.operations import list_revisions
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
@@ -69,7 +69,7 @@ async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -
 
 
 _WATCHED_RUNS = Watched("run", _runs, statuses=messages.STATUS.word)
-_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word)
+_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word, masked=pb.Container)
 
 _CONTAINER = AnswerField(pb.GetContainerResponse, "container")
 _LIST = ListAnswer(pb.ListContainersResponse, "containers")
@@ -161,6 +161,7 @@ class ContainerService(PodCalls):
     async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> bytes:
         """Lists containers."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        mask = read_mask.of_request(request, pb.Container)
         listed = self._listed.begin()
         async with call.read() as transaction:
             namespace_id = await named_namespace(call, transaction, request.namespace)
@@ -173,7 +174,7 @@ class ContainerService(PodCalls):
                 message_format=messages.CACHE.format,
             )
             token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token)
+        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call

@@ -14,7 +14,7 @@ from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.dry_run import check_on_cluster
 from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -85,6 +85,7 @@ class NamespaceService(ClusterCalls):
     async def ListNamespaces(self, request: pb.ListNamespacesRequest, call: Call) -> bytes:
         """Lists namespaces."""
         page = wire.page_request(call, self._page_key, request.label_selector)
+        mask = read_mask.of_request(request, pb.Namespace)
         listed = self._listed.begin()
         async with call.read() as transaction:
             found, next_page = await operations.list_page(
@@ -95,7 +96,7 @@ class NamespaceService(ClusterCalls):
                 messages.CACHE.format,
             )
             token = await listed.token(call, transaction)
-        return await _LIST.answer(map(messages.parts, found), next_page, token)
+        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, call: Call
@@ -170,7 +171,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
             yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word)
+_WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word, masked=pb.Namespace)
 
 
 def _describe(call: Call, namespace: Namespace) -> None:

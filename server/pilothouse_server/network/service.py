@@ -15,7 +15,7 @@ from pilothouse_server.network import messages, operations
 from pilothouse_server.network.dry_run import check_on_cluster
 from pilothouse_server.network.model import Service
 from pilothouse_server.network.operations import ServiceRights
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -84,6 +84,7 @@ class NetworkService:
     async def ListServices(self, request: pb.ListServicesRequest, call: Call) -> bytes:
         """Lists Services."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        mask = read_mask.of_request(request, pb.Service)
         listed = self._listed.begin()
         async with call.read() as transaction:
             namespace_id = await named_namespace(call, transaction, request.namespace)
@@ -96,7 +97,7 @@ class NetworkService:
                 message_format=messages.CACHE.format,
             )
             token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token)
+        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, call: Call) -> pb.UpdateServiceResponse:
         """Changes the desired state of a Service."""
@@ -163,7 +164,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word)
+_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word, masked=pb.Service)
 
 
 def _described(call: Call, service: Service) -> pb.Service:

@@ -22,7 +22,7 @@ from pilothouse_server.objects.discovery import kinds_of
 from pilothouse_server.objects.dry_run import check_on_cluster
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.objects.operations import ObjectRights
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -95,6 +95,7 @@ class ObjectService:
         page = wire.page_request(
             call, self._page_key, request.namespace, request.label_selector, "full" if full else ""
         )
+        fields = read_mask.of_request(request, pb.Object)
         listed = self._listed.begin()
         async with call.read() as transaction:
             namespace_id = await named_namespace(call, transaction, request.namespace)
@@ -110,8 +111,8 @@ class ObjectService:
             token = await listed.token(call, transaction, namespace_id)
             mask = await masking.of_clusters(transaction, call.may) if full else None
         if mask is not None:
-            return await _LIST.answer(messages.whole(found, rests, mask), next_page, token)
-        return await _LIST.answer(map(messages.parts, found), next_page, token)
+            return await _LIST.answer(messages.whole(found, rests, mask), next_page, token, fields)
+        return await _LIST.answer(map(messages.parts, found), next_page, token, fields)
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, call: Call) -> pb.UpdateObjectResponse:
         """Changes the desired state of an object."""
@@ -231,6 +232,7 @@ _WATCHED = Watched(
     fields=_fields,
     rests=_rests,
     is_full=_is_full,
+    masked=pb.Object,
 )
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.rpc.read_mask import ReadMask
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
 
@@ -92,16 +93,20 @@ class ListAnswer:
         self._resume = AnswerField(answer, "resume_token") if watched else None
 
     async def answer(
-        self, items: Iterable[Sequence[bytes]], next_page: NextPage, resume_token: str = ""
+        self,
+        items: Iterable[Sequence[bytes]],
+        next_page: NextPage,
+        resume_token: str = "",
+        mask: ReadMask | None = None,
     ) -> bytes:
         """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each.
 
-        `resume_token` is where a watch continues.
+        `resume_token` is where a watch continues, and `mask` the fields of each resource.
         """
         fields: list[bytes] = []
         size, share = 0, Share(last=next_page.page.is_wide)
         for parts in items:
-            item = self._item.answer(*parts)
+            item = self._item.answer(*(parts if mask is None else map(mask.masked, parts)))
             size += len(item)
             if fields and size > LARGEST_PAGE_BYTES:
                 break

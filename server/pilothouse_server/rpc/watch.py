@@ -39,11 +39,12 @@ from google.protobuf.message import Message
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import NotFound, not_found
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, too_slow
 from pilothouse_server.rpc.encoding import text_field, varint
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, first_states
+from pilothouse_server.rpc.read_mask import ReadMask
 from pilothouse_server.runtime.event_loop import Share, tick_before
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
@@ -155,6 +156,8 @@ class Watched:
     fields: Callable[[Any], Mapping[str, str]] | None = None
     rests: Callable[[ReadTransaction, Sequence[str], Call], Awaitable[Mapping[str, bytes]]] | None = None
     is_full: Callable[[Any], bool] | None = None
+    # The type of the resource, where a request names the fields of it that are sent (`read_mask`).
+    masked: type[Message] | None = None
 
     def number(self, name: str) -> int:
         """Returns the number of a field of the resource's message."""
@@ -173,7 +176,8 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     where the noun has them.
     """
     request = call.request
-    wanted = filter_of(call.request, watched)
+    wanted = filter_of(request, watched)
+    mask = None if watched.masked is None else read_mask.of_request(request, watched.masked)
     visible = call.visible_namespaces()
     # A watch that waits for changes immediately checks its caller's new permissions.
     call.on_renewed = server.hub.wake
@@ -186,7 +190,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
         while True:
             reading = call.read(snapshot=True, timed=False)
             async with readers.seat(call.user_id), reading as transaction:
-                begun = await _begin(server, call, watched, wanted, transaction, current)
+                begun = await _begin(server, call, watched, wanted, transaction, current, mask)
             if begun is not None:
                 return begun
             await server.feed.settled()
@@ -205,6 +209,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     changes = _Changes(server, call, wanted, tokens, head, visible, position, complete_until)
     if watched.is_full is not None and watched.is_full(request):
         changes.completing = watched
+    changes.mask = mask
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
         async for answer in answers:
@@ -218,6 +223,7 @@ async def _begin(
     wanted: WatchFilter,
     transaction: ReadTransaction,
     current: ReadAhead[_Begun],
+    mask: ReadMask | None,
 ) -> _Begun | None:
     """Returns where the watch begins: at its token's position, or at the state that is put into `current`.
 
@@ -236,7 +242,8 @@ async def _begin(
         return None
     share = Share()
     async for entity in watched.resources(transaction, wanted, call):
-        await current.put(_added(entity if isinstance(entity, bytes) else entity.SerializeToString()))
+        message = entity if isinstance(entity, bytes) else entity.SerializeToString()
+        await current.put(_added(message if mask is None else mask.masked(message)))
         await share.used()
     return head, tokens, position, wanted
 
@@ -334,6 +341,8 @@ class _Changes:
     ) -> None:
         # Reads the rest of resources whose events hold a part; None where the part is asked for.
         self.completing: Watched | None = None
+        # The fields that are sent; None for all.
+        self.mask: ReadMask | None = None
         self._server = server
         self._call = call
         self._wanted = wanted
@@ -431,8 +440,9 @@ class _Changes:
             self._end_with_namespace(event)
             return None
         self._call.resume_token = self._token()
-        if rest:
-            event = replace(event, message=event.message + rest)
+        if rest or self.mask is not None:
+            message = event.message + rest
+            event = replace(event, message=message if self.mask is None else self.mask.masked(message))
             return _with_token(_without_token(change, event), self._call.resume_token, self._complete_until)
         return _ANSWERS.answer(change, event, self._call.resume_token, self._complete_until)
 

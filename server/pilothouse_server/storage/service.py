@@ -14,7 +14,7 @@ from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import EventSubject
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -94,6 +94,7 @@ class StorageService:
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> bytes:
         """Lists volumes."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        mask = read_mask.of_request(request, pb.Volume)
         listed = self._listed.begin()
         async with call.read() as transaction:
             namespace_id = await named_namespace(call, transaction, request.namespace)
@@ -106,7 +107,7 @@ class StorageService:
                 message_format=messages.CACHE.format,
             )
             token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token)
+        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes the desired state of a volume."""
@@ -202,7 +203,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word)
+_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word, masked=pb.Volume)
 
 
 def _described(call: Call, volume: Volume) -> pb.Volume:
