@@ -28,6 +28,7 @@ WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
 # Methods with a dry run that needs no cluster.
 _ASKS_NOBODY = {
+    "PurgeSecret",
     "DeregisterCluster",
     "ResolveOrphans",
     *(f"{verb}Application" for verb in ("Delete", "Pause", "Resume")),
