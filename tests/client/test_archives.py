@@ -147,6 +147,7 @@ def test_a_folder_that_is_packed_comes_back_with_its_links(tmp_path: Path) -> No
     assert (done.files, done.left_out) == (2, ["./name/away: is a link that leads out of the folder"])
     one = unpack(pack(source / "program", "program"), tmp_path / "one")
     assert ((tmp_path / "one").read_text(), one.files) == ("#!/bin/sh\n", 1)
+    assert sum(map(len, pack(source, "name"))) % tarfile.RECORDSIZE == 0
     # tar of others reads it, too.
     with tarfile.open(fileobj=io.BytesIO(b"".join(pack(source, "name")))) as made:
         assert sorted(made.getnames())[:3] == ["name", "name/away", "name/deep"]

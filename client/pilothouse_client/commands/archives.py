@@ -265,7 +265,19 @@ def _stays_inside(leads_to: str, depth: int) -> bool:
 
 
 def pack(source: Path, name: str) -> Iterator[bytes]:
-    """Yields an archive of a file or folder; its names begin with `name`. Links stay links, devices are left out."""
+    """Yields an archive of a file or folder; its names begin with `name`. Links stay links, devices are left out.
+
+    It ends with a whole record, because clusters before Kubernetes 1.30 cannot close the input of `tar`.
+    """
+    written = 0
+    for part in _entries(source, name):
+        written += len(part)
+        yield part
+    end = 2 * _BLOCK_BYTES
+    yield bytes(end + -(written + end) % tarfile.RECORDSIZE)
+
+
+def _entries(source: Path, name: str) -> Iterator[bytes]:
     for path, inner in _below(source, name):
         found = path.lstat()
         entry = tarfile.TarInfo(inner)
@@ -280,7 +292,6 @@ def pack(source: Path, name: str) -> Iterator[bytes]:
             entry.size = found.st_size
             yield entry.tobuf(tarfile.GNU_FORMAT)
             yield from _content(path, entry.size)
-    yield bytes(2 * _BLOCK_BYTES)
 
 
 def _below(source: Path, name: str) -> Iterator[tuple[Path, str]]:
