@@ -168,8 +168,8 @@ async def apply(
         return AppliedApplication(
             application, changes, found, warnings, tuple(written), namespace.cluster_name
         )
-    warnings = (*warnings, *_probe_warnings(written))
     if choice.name:
+        warnings = (*warnings, *_probe_warnings(written))
         done = _Done(plan, present, tuple(written))
         application = await _write_application(transaction, namespace, done, documents.kept, choice, caller)
     return AppliedApplication(application, changes, (), warnings, tuple(written), namespace.cluster_name)
