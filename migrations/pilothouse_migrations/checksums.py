@@ -40,7 +40,7 @@ CHECKSUMS: Final = {
     "0127": "17fb7f94bc03552db835c87cee2a36c7867fe913eb70692becc01515b3674ad4",
     "0128": "0fdfff4e0af76ba2aea7e5a81ed134699b76e6cf3a3ffa983a0a7e606d4ca306",
     "0129": "8396749fc1bf35d7600cefbdd23b12023757d34dd7cee157cf7becdfcfbc8dd4",
-    "0130": "8bcb86aef015d9a80e81de9bfaa013af424d0d90e661b1d17ceddb9be6e140b5",
+    "0130": "45bd4ec67f5114e418c648b23b0f0db1dd9decadcd402a64578cd696beba5592",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -34,3 +34,6 @@ def downgrade() -> None:
         UPDATE volumes SET access_mode = 'ReadWriteOnce' WHERE access_mode = 'ReadWriteOncePod';
     """)
     statements.run(_check("'ReadWriteOnce', 'ReadOnlyMany', 'ReadWriteMany'"))
+    statements.run("""
+        ALTER TABLE volumes VALIDATE CONSTRAINT ck_volumes_access_mode;
+    """)
