@@ -72,7 +72,7 @@ _INNER = [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"']
 
 
 def _each_once(ways: Iterable[str], inner: Sequence[bytes]) -> list[tuple[str, bytes]]:
-    """Each way of asking with one content, and each content by one way: they are counted alike, whoever asks."""
+    """Each way of asking with one content, and each content by one way: all ways count alike."""
     first, *others = ways
     return [*((first, each) for each in inner), *((way, inner[0]) for way in others)]
 
