@@ -66,10 +66,12 @@ _MORE = {
     "services update": ["--label", "a=b"],
     "totp confirm": ["--code", "123456"],
     "totp disable": ["--code", "123456", "--password-stdin"],
+    "rollout status": ["--wait-timeout", "0.3"],
     "users create": ["--password-stdin"],
     "users reset-password": ["--password-stdin"],
     "users update": ["--full-name", "Ada"],
     "volumes update": ["--label", "a=b"],
+    "wait": ["--for", "running", "--wait-timeout", "0.3"],
 }
 
 
