@@ -64,7 +64,6 @@ async def test_a_watch_has_each_status_and_its_reason(place: Place) -> None:
     assert (failed.kind, failed.name) == ("Deployment", "web")
     # Without the choice nothing goes back by itself.
     assert shown.revision == 2
-    await place.client.config.delete_config_map(namespace=place.name, name="settings")
     await place.apply([config_map(), service(), deployment()], prune=True)
     await until(place, lambda found: found.status == HEALTHY)
     # Somebody deletes a member.
@@ -167,10 +166,11 @@ async def test_a_wait_ends_when_all_is_healthy_and_at_the_first_failure(place: P
     assert healthy.status == HEALTHY
     broken = await place.apply([config_map(), behaving("exit:3")])
     with pytest.raises(ApplicationWaitError, match="Deployment web: a newest pod restarts") as failed:
-        await asyncio.to_thread(wait, broken.application)
+        # It serves for a moment each time.
+        await asyncio.to_thread(wait, broken.application, 60.0)
     assert "exit code 3" in str(failed.value)
     # The server may be the first: then the revision that it made says why.
     undone = await place.apply([config_map(), behaving("exit:4")], rollback_on_failure=True)
     await until(place, lambda found: found.revision == undone.revision + 1)
     with pytest.raises(ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"):
-        await asyncio.to_thread(wait, undone.application)
+        await asyncio.to_thread(wait, undone.application, 60.0)
