@@ -160,7 +160,8 @@ async def test_edit_without_a_change(
 
 
 def test_fields_that_differ() -> None:
-    before, after = pb.Container(image="r/a:1"), pb.Container(image="r/a:2", replicas=3, status=1)
+    before = pb.Container(image="r/a:1")
+    after = pb.Container(image="r/a:2", replicas=3, status=pb.CONTAINER_STATUS_PENDING)
     after.ports.add(name="http", container_port=81)
     after.labels["x"] = "y"
     assert changed_fields(before, after) == ["image", "ports", "replicas", "labels"]

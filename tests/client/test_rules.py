@@ -18,7 +18,8 @@ from pilothouse.identity.v1 import api_keys_pb2, identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import RetryPolicy
-from pilothouse_client.client import Client, Nouns
+from pilothouse_client.all_nouns import Nouns
+from pilothouse_client.client import Client
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.times import parse_span, parse_time
 from pilothouse_client.commands.top import By, by_program, ordered

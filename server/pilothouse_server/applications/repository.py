@@ -50,6 +50,9 @@ _FILTERS = {
     "namespace": FilterField(NAMESPACES.c.name),
     **filter_fields(APPLICATIONS, "name reason message uid create_time update_time labels"),
     "revision": FilterField(APPLICATIONS.c.revision_number, FilterKind.NUMBER),
+    "revisions_kept": FilterField(APPLICATIONS.c.revisions_kept, FilterKind.INTEGER),
+    "rollback_on_failure": FilterField(APPLICATIONS.c.rollback_on_failure, FilterKind.BOOLEAN),
+    "progress_deadline_seconds": FilterField(APPLICATIONS.c.progress_deadline_seconds, FilterKind.INTEGER),
     "created_by": FilterField(USERS.c.username),
 }
 _ORDERS = {
