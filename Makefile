@@ -7,6 +7,7 @@
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, ROW=2c UpdateContainer
 # make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
+# make console the page, from client/console (needs npm)
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
 # make stored-release VERSION=0.3.0  its filled database, for tests of later releases
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
@@ -43,7 +44,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits workloads proto proto-export schema kubernetes-schemas migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits console workloads proto proto-export schema kubernetes-schemas migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -92,6 +93,9 @@ proto-export: setup
 
 proto: setup
 	@$(BIN)/python .ci/protos.py generate
+
+console: setup
+	@$(BIN)/python .ci/console.py write
 
 limits: setup
 	@$(BIN)/python .ci/limits.py write

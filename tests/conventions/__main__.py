@@ -123,6 +123,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         "workloads (docs/workloads.md equals pilothouse_manifests; mend with `make workloads`)",
         command("python", ".ci/workloads.py", "check"),
     ),
+    (
+        "console (the page is built from client/console; mend with `make console`)",
+        command("python", ".ci/console.py", "check"),
+    ),
     ("stubs (client/gen equals what protos/ generates)", command("python", ".ci/protos.py", "check")),
 ]
 

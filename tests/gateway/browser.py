@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 import aiohttp
+import yarl
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -107,6 +108,14 @@ class Browser:
             self.url + RULES[method].method, json=fields or {}, headers=sent
         ) as response:
             return response.status, json.loads(await response.read())
+
+    async def get(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """A file of the page: the HTTP status, the headers and the body."""
+        url = yarl.URL(self.url + path, encoded=True)
+        async with self.session.get(url, headers=headers) as response:
+            return response.status, response.headers, await response.read()
 
     @asynccontextmanager
     async def stream(self, method: str, **metadata: str) -> AsyncIterator[Conversation]:

@@ -1,4 +1,4 @@
-"""The listener of the HTTP port, and the way of each request: health, preflight, WebSocket, or a call by POST.
+"""The listener of the HTTP port, and the way of each request: health, page, preflight, WebSocket, or a call by POST.
 
 A request runs in a task with an empty context: aiohttp handles all requests of a connection in one task, and the
 variables that one call sets in its context would be there for the next. The task also writes the answer, so that an
@@ -23,6 +23,7 @@ from pilothouse_server.gateway.bodies import BodyForm, GrpcWeb, HttpAnswer, Json
 from pilothouse_server.gateway.browsers import Browsers, console_metadata, two_credentials
 from pilothouse_server.gateway.connections import HttpConnections
 from pilothouse_server.gateway.context import CallContext, Metadata
+from pilothouse_server.gateway.pages import Pages
 from pilothouse_server.identity.tokens import CONSOLE_PREFIX
 from pilothouse_server.rpc.method_rules import UNKNOWN_METHOD, Rule
 from pilothouse_server.rpc.pipeline import WRITE_TIMEOUT_SECONDS, Pipeline
@@ -77,6 +78,7 @@ class HttpGateway:
             settings.console_max_age_seconds,
         )
         self.connections = HttpConnections(trusted_peers(settings.trusted_proxies))
+        self._pages = Pages()
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self.port = 0
@@ -146,6 +148,11 @@ class HttpGateway:
         path = request.path
         if path in ("/livez", "/healthz", "/readyz"):
             return await self._sent(request, HttpAnswer(b"ok\n", 200, _TEXT))
+        if (
+            request.method in ("GET", "HEAD")
+            and (page := self._pages.find(path, request.headers)) is not None
+        ):
+            return await self._sent(request, HttpAnswer(page.body, page.status), page.headers)
         if request.method == "OPTIONS":
             return await self._sent(request, HttpAnswer(b"", 204, self._browsers.preflight(request)))
         self._browsers.check_origin(request)
@@ -217,13 +224,17 @@ class HttpGateway:
         """
         made = {**headers, **answer.headers}
         body = answer.body
-        if len(body) > _LONG_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        if (
+            len(body) > _LONG_BYTES
+            and "content-encoding" not in made
+            and "gzip" in request.headers.get("accept-encoding", "")
+        ):
             body = await asyncio.to_thread(gzip.compress, body, 1)
             made["content-encoding"] = "gzip"
         response = web.StreamResponse(status=answer.status, headers=made)
         if cookie is not None:
             self._browsers.set_cookie(request, response, cookie)
-        if answer.status != 204:
+        if answer.status not in (204, 304):
             response.content_length = len(body)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):

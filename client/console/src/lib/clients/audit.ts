@@ -1,0 +1,4 @@
+import { AuditService } from "../../gen/pilothouse/audit/v1/audit_pb";
+import { clientOf } from "../calls";
+
+export const audit = clientOf(AuditService);

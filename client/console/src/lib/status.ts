@@ -1,0 +1,53 @@
+// The tones of statuses, and which of them need somebody.
+
+import { ApplicationStatus, ApplicationStatusSchema } from "../gen/pilothouse/application/v1/application_pb";
+import { ContainerStatus, ContainerStatusSchema, type Container } from "../gen/pilothouse/container/v1/container_pb";
+import { ConditionStatus } from "../gen/pilothouse/resource/v1/resource_pb";
+import { enumWords } from "./words";
+
+export type Tone = "good" | "busy" | "bad" | "still";
+
+export function containerTone(status: ContainerStatus): Tone {
+  switch (status) {
+    case ContainerStatus.RUNNING:
+    case ContainerStatus.SUCCEEDED:
+      return "good";
+    case ContainerStatus.FAILED:
+    case ContainerStatus.CRASH_LOOP_BACK_OFF:
+      return "bad";
+    case ContainerStatus.PENDING:
+      return "busy";
+    default:
+      return "still";
+  }
+}
+
+export const containerWords = (status: ContainerStatus): string => enumWords(ContainerStatusSchema, status) || "Unknown";
+
+export function applicationTone(status: ApplicationStatus): Tone {
+  switch (status) {
+    case ApplicationStatus.HEALTHY:
+      return "good";
+    case ApplicationStatus.PROGRESSING:
+      return "busy";
+    case ApplicationStatus.DEGRADED:
+    case ApplicationStatus.MISSING:
+      return "bad";
+    default:
+      return "still";
+  }
+}
+
+export const applicationWords = (status: ApplicationStatus): string => enumWords(ApplicationStatusSchema, status) || "Unknown";
+
+/** Why a container is as it is, in one sentence. */
+export function why(container: Container): string {
+  const program = container.programs.find((each) => each.exitCode || each.reason);
+  const exit = program?.exitCode ? ` ${program.name || "The program"} ended last with code ${program.exitCode}${program.exitReason ? ` (${program.exitReason})` : ""}.` : "";
+  const said = container.message || container.conditions.find((each) => each.status === ConditionStatus.FALSE && each.message)?.message || "";
+  const sentence = [container.reason, said].filter(Boolean).join(": ");
+  return sentence ? `${sentence}${/[.!?]$/.test(sentence) ? "" : "."}${exit}` : exit.trim();
+}
+
+/** Whether it has been wrong, or waiting, so that somebody should look. */
+export const needsSomebody = (container: Container): boolean => containerTone(container.status) === "bad" || container.staleSince !== undefined;

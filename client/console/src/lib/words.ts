@@ -1,0 +1,36 @@
+// Values as people read them.
+
+import type { DescEnum } from "@bufbuild/protobuf";
+import { timestampDate, type Timestamp } from "@bufbuild/protobuf/wkt";
+
+const UNITS: [string, number][] = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["m", 60],
+  ["s", 1],
+];
+
+/** The name of an enum's value: "Crash loop back off" of CONTAINER_STATUS_CRASH_LOOP_BACK_OFF. */
+export function enumWords(type: DescEnum, value: number): string {
+  const name = type.value[value]?.localName ?? String(value);
+  if (name === "UNSPECIFIED") return "";
+  const words = name.replaceAll("_", " ").toLowerCase();
+  return (words.charAt(0).toUpperCase() + words.slice(1)).replace(/\bip\b/i, "IP");
+}
+
+/** The time since a moment, in its largest unit. */
+export function age(moment: Timestamp | undefined, now: number): string {
+  if (!moment) return "";
+  const seconds = Math.max(0, now / 1000 - Number(moment.seconds));
+  for (const [unit, size] of UNITS) if (seconds >= size) return `${Math.floor(seconds / size)}${unit}`;
+  return "0s";
+}
+
+/** A moment in the zone of the reader. */
+export function exact(moment: Timestamp | undefined): string {
+  return moment ? timestampDate(moment).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" }) : "";
+}
+
+export function clock(moment: Timestamp | undefined): string {
+  return moment ? timestampDate(moment).toLocaleTimeString() : "";
+}

@@ -1,0 +1,95 @@
+"""The page at `/` and its files, which `make console` builds from client/console.
+
+They are read once at the start, and sent compressed to clients that take it. The page itself is asked for again at each
+visit, by its ETag; the name of another file holds a digest of its contents, so a browser keeps it for good.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+_TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+    "txt": "text/plain; charset=utf-8",
+}
+# Nothing from elsewhere, nothing within the page's text, no frame around it. A WebSocket to this host is 'self', too.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_USUAL: Final = {
+    "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "server": "pilothouse",
+}
+_LONG_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the page. `packed` is None where compression gains nothing."""
+
+    plain: bytes
+    packed: bytes | None
+    headers: Mapping[str, str]
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """A response to a request for a file."""
+
+    body: bytes
+    status: int
+    headers: Mapping[str, str]
+
+
+class Pages:
+    """All files, by their paths."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {}
+        root = files(__package__).joinpath("static")
+        for found in root.iterdir():
+            if found.is_file() and found.name.rpartition(".")[2] in _TYPES:
+                self._add(
+                    "/" if found.name == "index.html" else f"/{found.name}", found, is_named_by_contents=False
+                )
+        for found in root.joinpath("assets").iterdir():
+            self._add(f"/assets/{found.name}", found, is_named_by_contents=True)
+
+    def find(self, path: str, headers: Mapping[str, str]) -> PageAnswer | None:
+        """Returns the response for a path; None if there is no such file."""
+        found = self._files.get(path)
+        if found is None:
+            return None
+        if found.etag in headers.get("if-none-match", ""):
+            return PageAnswer(b"", 304, found.headers)
+        if found.packed is not None and "gzip" in headers.get("accept-encoding", ""):
+            return PageAnswer(found.packed, 200, {**found.headers, "content-encoding": "gzip"})
+        return PageAnswer(found.plain, 200, found.headers)
+
+    def _add(self, path: str, found: Traversable, *, is_named_by_contents: bool) -> None:
+        plain = found.read_bytes()
+        etag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
+        headers = {
+            **_USUAL,
+            "content-type": _TYPES[found.name.rpartition(".")[2]],
+            "cache-control": "public, max-age=31536000, immutable" if is_named_by_contents else "no-cache",
+            "etag": etag,
+            "vary": "accept-encoding",
+        }
+        packed = gzip.compress(plain, 9, mtime=0) if len(plain) > _LONG_BYTES else None
+        self._files[path] = File(plain, packed, headers, etag)

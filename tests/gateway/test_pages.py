@@ -1,0 +1,60 @@
+"""The page and its files on the HTTP port."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import pytest
+
+from pilothouse_server.gateway.pages import Pages
+from tests.gateway.browser import Browser
+
+
+async def test_the_page_names_files_that_are_there_and_allows_nothing_else(program: Browser) -> None:
+    status, headers, body = await program.get("/")
+    assert (status, headers["content-type"], headers["cache-control"]) == (
+        200,
+        "text/html; charset=utf-8",
+        "no-cache",
+    )
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    named = re.findall(r'(?:src|href)="\./([^"]+)"', body.decode())
+    assert any(name.endswith(".js") for name in named)
+    for name in named:
+        status, headers, contents = await program.get(f"/{name}")
+        assert (status, headers["content-security-policy"]) == (200, policy), name
+        assert contents
+        assert ("immutable" in headers["cache-control"]) == name.startswith("assets/")
+
+
+async def test_a_browser_that_has_the_page_gets_no_body(program: Browser) -> None:
+    _, headers, _ = await program.get("/")
+    status, again, body = await program.get("/", {"if-none-match": headers["etag"]})
+    assert (status, body, again["etag"]) == (304, b"", headers["etag"])
+    status, _, body = await program.get("/", {"if-none-match": '"another"'})
+    assert status == 200
+    assert body
+
+
+@pytest.mark.parametrize(
+    "path", ["/index.html", "/assets/", "/assets/../index.html", "/assets/none.js", "/sources.sha256"]
+)
+async def test_other_paths_are_not_found(program: Browser, path: str) -> None:
+    assert (await program.get(path))[0] == 404
+
+
+def test_compressed_files_hold_the_same_contents() -> None:
+    pages = Pages()
+    packed = pages.find("/", {"accept-encoding": "gzip"})
+    assert packed is not None
+    script = re.search(r'src="\.(/assets/[^"]+)"', packed.body.decode())
+    assert script is not None
+    plain, small = pages.find(script[1], {}), pages.find(script[1], {"accept-encoding": "br, gzip"})
+    assert plain is not None
+    assert small is not None
+    assert small.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(small.body) == plain.body
+    assert len(small.body) < len(plain.body) / 2
