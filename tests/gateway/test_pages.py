@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pilothouse_server.gateway.pages import Pages
+from pilothouse_server.gateway.pages import ConsoleFiles
 from tests.gateway.browser import Browser
 
 
@@ -47,7 +47,7 @@ async def test_other_paths_are_not_found(program: Browser, path: str) -> None:
 
 
 def test_compressed_files_hold_the_same_contents() -> None:
-    pages = Pages()
+    pages = ConsoleFiles()
     packed = pages.find("/", {"accept-encoding": "gzip"})
     assert packed is not None
     script = re.search(r'src="\.(/assets/[^"]+)"', packed.body.decode())

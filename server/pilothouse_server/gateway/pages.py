@@ -38,7 +38,7 @@ _LONG_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class PageFile:
     """A file of the page. `packed` is None where compression gains nothing."""
 
     plain: bytes
@@ -56,11 +56,11 @@ class PageAnswer:
     headers: Mapping[str, str]
 
 
-class Pages:
+class ConsoleFiles:
     """All files, by their paths."""
 
     def __init__(self) -> None:
-        self._files: dict[str, File] = {}
+        self._files: dict[str, PageFile] = {}
         root = files(__package__).joinpath("static")
         for found in root.iterdir():
             if found.is_file() and found.name.rpartition(".")[2] in _TYPES:
@@ -92,4 +92,4 @@ class Pages:
             "vary": "accept-encoding",
         }
         packed = gzip.compress(plain, 9, mtime=0) if len(plain) > _LONG_BYTES else None
-        self._files[path] = File(plain, packed, headers, etag)
+        self._files[path] = PageFile(plain, packed, headers, etag)

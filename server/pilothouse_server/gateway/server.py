@@ -23,7 +23,7 @@ from pilothouse_server.gateway.bodies import BodyForm, GrpcWeb, HttpAnswer, Json
 from pilothouse_server.gateway.browsers import Browsers, console_metadata, two_credentials
 from pilothouse_server.gateway.connections import HttpConnections
 from pilothouse_server.gateway.context import CallContext, Metadata
-from pilothouse_server.gateway.pages import Pages
+from pilothouse_server.gateway.pages import ConsoleFiles
 from pilothouse_server.identity.tokens import CONSOLE_PREFIX
 from pilothouse_server.rpc.method_rules import UNKNOWN_METHOD, Rule
 from pilothouse_server.rpc.pipeline import WRITE_TIMEOUT_SECONDS, Pipeline
@@ -78,7 +78,7 @@ class HttpGateway:
             settings.console_max_age_seconds,
         )
         self.connections = HttpConnections(trusted_peers(settings.trusted_proxies))
-        self._pages = Pages()
+        self._pages = ConsoleFiles()
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self.port = 0
