@@ -1,0 +1,232 @@
+"""The page in Debian's Chromium, driven by Playwright, against a server with the simulated cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_simulator import SimulatedCluster
+from tests.conftest import Database
+from tests.gateway.browser import port_of
+from tests.harness import PASSWORD, Server, running_server
+from tests.system.programs import program
+from tests.waiting import patient
+
+pytestmark = pytest.mark.system
+
+SHOP = """\
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec:
+  selector: {app: front}
+  ports: [{port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front}
+spec:
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata: {labels: {app: front}}
+    spec:
+      containers:
+      - name: main
+        image: nginx:1.27
+        readinessProbe: {tcpSocket: {port: 80}}
+"""
+# No image can be had from there.
+BROKEN = SHOP.replace("nginx:1.27", "registry.invalid/nginx:2")
+HOSTILE = '<img src="x" onerror="document.title=`run`"><script>document.title="run"</script>'
+
+
+class Console:
+    """One tab, and what its console complained of."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        page.set_default_timeout(patient(30.0) * 1000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._heard)
+        page.on("dialog", lambda dialog: dialog.accept())
+
+    def _heard(self, message: Any) -> None:
+        # Chromium reports each refused call as an error, too: those are for the test to expect.
+        if (
+            message.type == "error"
+            and "Failed to load resource" not in message.text
+            and "WebSocket" not in message.text
+        ):
+            self.complaints.append(message.text)
+
+    async def open(self, address: str = "") -> None:
+        await self.page.goto(f"{self.url}/#/{address}")
+
+    async def log_in(self, username: str = "admin") -> None:
+        await self.open()
+        await self.page.fill("input[name=username]", username)
+        await self.page.fill("input[name=password]", PASSWORD)
+        await self.page.click("button.main")
+        await self.sees("What is wrong")
+
+    async def sees(self, text: str) -> None:
+        """Waits until a text is shown."""
+        await self.page.get_by_text(text).first.wait_for()
+
+    async def press(self, name: str) -> None:
+        await self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    async def apply(self, text: str) -> None:
+        """Plans and applies documents in the open form."""
+        await self.page.fill("textarea", text)
+        await self.press("Show the plan")
+        await self.page.get_by_role("heading", name="Plan").wait_for()
+        await self.press("Apply")
+
+
+@asynccontextmanager
+async def tab(port: int) -> AsyncIterator[Console]:
+    """A tab that has no complaint at the end."""
+    playwright = pytest.importorskip(
+        "playwright.async_api", reason="needs playwright: see .ci/playwright.txt"
+    )
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(
+            executable_path=str(program("chromium")), args=["--no-sandbox"]
+        )
+        try:
+            page = await browser.new_page(viewport={"width": 1280, "height": 800})
+            console = Console(page, f"http://127.0.0.1:{port}")
+            yield console
+            assert console.complaints == []
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def served(database: Database, folder: Path, **changes: Any) -> AsyncIterator[Server]:
+    async with running_server(database, folder, **{"http_listen": "127.0.0.1:0", **changes}) as server:
+        yield server
+
+
+async def test_a_release_is_applied_seen_to_break_and_rolled_back(database: Database, tmp_path: Path) -> None:
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        await console.log_in()
+        await console.open("namespaces")
+        await console.press("New namespace")
+        await console.page.fill("input[placeholder=shop]", "demo")
+        await console.press("Create")
+        await console.sees("Active")
+
+        await console.open("applications")
+        await console.press("Apply YAML")
+        await console.page.fill("section input[placeholder=shop]", "shop")
+        await console.apply(SHOP)
+        await console.page.wait_for_url("**/#/applications/demo/shop")
+        await console.sees("Healthy")
+
+        await console.press("Apply YAML")
+        await console.apply(BROKEN)
+        await console.sees("Degraded")
+        await console.page.get_by_role("link", name="Deployment/front").click()
+        await console.sees("ImagePullBackOff")
+
+        await console.open("applications/demo/shop")
+        await console.press("Roll back")
+        await console.sees("Revision 3 brings back revision 1")
+        await console.sees("Healthy")
+        assert (await server.admin.containers.get(namespace="demo", name="front")).image == "nginx:1.27"
+
+        await console.open("containers/demo/front?tab=calls")
+        await console.sees("update")
+        await console.open("containers/demo/front?tab=terminal")
+        await console.press("Open a terminal")
+        await console.sees("BusyBox")
+        await console.page.keyboard.type("echo from-the-page\n")
+        await console.page.get_by_text("from-the-page", exact=True).first.wait_for()
+
+
+async def test_a_table_goes_on_after_the_server_was_away(database: Database, tmp_path: Path) -> None:
+    async with SimulatedCluster(speed=10.0) as cluster, AsyncExitStack() as first, AsyncExitStack() as second:
+        server = await first.enter_async_context(served(database, tmp_path, cluster=cluster))
+        port = port_of(server)
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+        await server.admin.containers.create(
+            namespace="demo", container=pb.Container(name="before", image="nginx:1.27")
+        )
+        async with tab(port) as console:
+            await console.log_in()
+            await console.open("containers")
+            await console.sees("before")
+            await first.aclose()
+            await console.sees("Not up to date")
+            again = await second.enter_async_context(
+                served(database, tmp_path, cluster=cluster, http_listen=f"127.0.0.1:{port}")
+            )
+            await again.admin.containers.create(
+                namespace="demo", container=pb.Container(name="after", image="nginx:1.27")
+            )
+            await console.page.get_by_role("link", name="after", exact=True).wait_for()
+            assert await console.page.get_by_text("Not up to date").count() == 0
+
+
+async def test_an_ended_session_shows_the_log_in_and_calls_no_more(
+    database: Database, tmp_path: Path
+) -> None:
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        await console.log_in()
+        await console.open("containers")
+        sessions = [
+            each async for each in server.admin.identity.list_sessions() if "Chrom" in each.user_agent
+        ]
+        await server.admin.identity.revoke_session(session_id=sessions[0].session_id)
+        await console.sees("Your session has ended")
+        calls: list[str] = []
+        console.page.on("request", lambda request: calls.append(request.url))
+        console.page.on("websocket", lambda socket: calls.append(socket.url))
+        # Its longest pause between two attempts is shorter.
+        await console.page.wait_for_timeout(3_000)
+        assert calls == []
+
+
+async def test_a_button_says_which_permission_is_missing(database: Database, tmp_path: Path) -> None:
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+        await server.admin.containers.create(
+            namespace="demo", container=pb.Container(name="web", image="nginx:1.27")
+        )
+        await server.user("vera", {"demo": "viewer"})
+        await console.log_in("vera")
+        await console.open("containers/demo/web")
+        button = console.page.get_by_role("button", name="Stop", exact=True)
+        await console.page.locator("button[aria-disabled=true]", has_text="Stop").wait_for()
+        assert "container.stop" in (await button.get_attribute("title") or "")
+        await button.click(force=True)
+        await console.page.get_by_role("alert").first.wait_for()
+        assert (
+            await server.admin.containers.get(namespace="demo", name="web")
+        ).status != pb.CONTAINER_STATUS_STOPPED
+
+
+async def test_hostile_values_are_shown_as_text(database: Database, tmp_path: Path) -> None:
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+        await server.admin.config.create_config_map(
+            namespace="demo", config_map=config_pb2.ConfigMap(name="odd", data={"page.html": HOSTILE})
+        )
+        await console.log_in()
+        await console.open(f"configs?q={HOSTILE}")
+        await console.page.fill("input[type=search]", "")
+        await console.press("Show")
+        await console.page.get_by_text(HOSTILE).first.wait_for()
+        assert await console.page.title() == "Configs · Pilothouse"
+        assert await console.page.locator("img, main script").count() == 0
