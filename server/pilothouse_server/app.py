@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import prometheus_client
@@ -53,7 +53,6 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.flowcontrol.reservation import before_cluster
-from pilothouse_server.gateway.server import HttpGateway
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.authenticator.certificate_authenticator import (
@@ -145,6 +144,9 @@ from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_server.watch.hub import Hub
+
+if TYPE_CHECKING:
+    from pilothouse_server.gateway.server import HttpGateway
 
 log = structlog.get_logger(__name__)
 
@@ -477,6 +479,9 @@ class Application:
             clients=self._clients,
         )
         if self.settings.http_listen:
+            # A server without the port is smaller by aiohttp and the page.
+            from pilothouse_server.gateway.server import HttpGateway
+
             name = self._keys.derive("console").hex()[:12]
             self.gateway = HttpGateway(self.settings, pipeline, rules, name, self.tls)
         return build(self.settings, pipeline, rules, descriptors, self.tls)

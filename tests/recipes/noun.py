@@ -35,7 +35,7 @@ EDITS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "server/pilothouse_server/identity/access/shipped_roles.py": (
         ("_READING: Final = {\n", '_READING: Final = {\n    "route": ("list", "watch"),\n'),
     ),
-    "client/pilothouse_client/client.py": (
+    "client/pilothouse_client/all_nouns.py": (
         (
             "if TYPE_CHECKING:\n",
             "if TYPE_CHECKING:\n    from pilothouse_client.nouns.routes import Routes\n",
