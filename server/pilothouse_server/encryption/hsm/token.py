@@ -78,7 +78,7 @@ class TokenLocation:
         token = f'the token "{self.token}"'
         return {
             program.NOT_INSTALLED: f"{PREFIX}KEY_PROVIDERS: pkcs11 needs the package python-pkcs11: install "
-            "pilothouse[pkcs11]",
+            "the wheel of Pilothouse with the extra pkcs11",
             program.MODULE: f"{PREFIX}PKCS11_MODULE: {self.module} cannot be loaded as a PKCS#11 library",
             program.TOKEN_MISSING: f'{PREFIX}PKCS11_TOKEN: {self.module} knows no token with the label "{self.token}"',
             program.TOKEN_TWICE: f'{PREFIX}PKCS11_TOKEN: several tokens have the label "{self.token}"',
