@@ -132,6 +132,16 @@ async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: 
     exported = await developer.applications.export(namespace=place.name, name="shop")
     assert list(exported.left_out) == ["Secret password"]
     assert len(exported.documents) == 1
+    assert len((await place.client.applications.export(namespace=place.name, name="shop")).documents) == 2
+
+
+async def test_a_key_that_only_reads_exports_no_secrets(shared_server: Server, place: Place) -> None:
+    """RevealSecret refuses such a key, whoever owns it."""
+    await place.apply([secret(), config_map()])
+    made = await place.client.identity.create_api_key(name=f"reader-{place.name}", read_only=True)
+    async with AsyncClient(shared_server.address, token=made.key) as reader:
+        exported = await reader.applications.export(namespace=place.name, name="shop")
+    assert list(exported.left_out) == ["Secret password"]
 
 
 async def test_revisions_mask_the_secret_values_of_custom_resources(

@@ -20,9 +20,11 @@ from tests.waiting import patient
 
 # Of the server's own verbs those that call a server.
 _OF_THE_SERVER = ("database stats", "keys rotate")
-# These wait for a browser, a person, or answers that fit each other; `contexts` calls no server.
+# These wait for a browser, a person, a connection, or answers that fit each other; `contexts` calls no server.
 _NOT_TRIED = (
     "apply",
+    "containers port-forward",
+    "port-forward",
     "audit export",
     "keys rotate",
     "login",
@@ -38,6 +40,8 @@ _GIVEN = {
     "file": "written",
     "folder": "tiles",
     "verb": "container.get",
+    "source": "shop:/a",
+    "target": "written",
     "--kind": "http",
     "--address": "https://example.org",
     "--email": "ada@example.org",

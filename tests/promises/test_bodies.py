@@ -123,7 +123,7 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
 
     monkeypatch.setattr(receiving, "parsed", noting)
     name = "n" * LEAST_BYTES
-    for method in ("GetContainer", "DeleteContainer", "ListConfigMaps", "CheckPermission", "WatchVolumes"):
+    for method in ("GetContainer", "DeleteContainer", "ListConfigMaps", "CheckPermission", "WatchConfigs"):
         rule = world.rule(method)
         fields = descriptor_of(rule.request_class).fields_by_name
         field = next(each for each in ("permission", "name", "namespace") if each in fields)

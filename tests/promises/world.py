@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pilothouse_server.applications.following import ApplicationFollower
 from pilothouse_server.audit.sinks.runner import SinkRunner
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Observed
@@ -165,6 +166,7 @@ async def _world(
     monkeypatch.setattr(Reconciler, "run", _never)
     monkeypatch.setattr(SinkRunner, "run", _never)
     monkeypatch.setattr(PeriodicWork, "run", _never)
+    monkeypatch.setattr(ApplicationFollower, "run", _never)
     if not is_copy:
         async with connection(database.admin_dsn) as sql:
             await sql.execute(
@@ -381,5 +383,5 @@ def _targets(world: World, noun: str) -> list[str]:
     return [target(f"{verb}{noun}") for verb in _NEEDS_TARGET if f"{verb}{noun}" in names]
 
 
-async def _never(_self: Reconciler | SinkRunner) -> None:
+async def _never(_self: object) -> None:
     await asyncio.Event().wait()

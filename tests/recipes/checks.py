@@ -168,13 +168,13 @@ def take_away(names: Sequence[str]) -> list[str]:
 
 
 def _import_anew() -> None:
-    new = (".routes", ".route.", "pilothouse_server.app")
-    for name in [name for name in sys.modules if any(part in name for part in new)]:
+    app = "pilothouse_server.app"
+    for name in [name for name in sys.modules if name == app or ".routes" in name or ".route." in name]:
         del sys.modules[name]
     for table in [each for each in METADATA.tables.values() if each.name == "routes"]:
         METADATA.remove(table)
     importlib.invalidate_caches()
-    importlib.import_module("pilothouse_server.app")
+    importlib.import_module(app)
     importlib.import_module("pilothouse_client.nouns.routes")
 
 

@@ -35,8 +35,9 @@ def test_a_method_asks_for_what_it_does(name: str) -> None:
     """
     rule = _RULES[name]
     reading = ("Get", "List", "Watch", "Query", "Check", "Explain", "Simulate", "Prove", "Verify", "WhoAmI")
+    others = ("StreamLogs", "ExportAuditLog", "ExportApplication", "DiffRevisions")
     # The last: whoever finds a key may end it.
-    only_reads = name.startswith(reading) or name in ("StreamLogs", "ExportAuditLog", "RevokeApiKey")
+    only_reads = name.startswith(reading) or name in (*others, "RevokeApiKey")
     assert _refusal(rule, _SESSION) == ""
     assert _refusal(rule, _KEY) == ("SESSION_NEEDED" if rule.session_only else "")
     assert _refusal(rule, _READER) == (

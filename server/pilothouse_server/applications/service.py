@@ -42,6 +42,7 @@ from pilothouse_server.applications.revisions import (
 )
 from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.applications.writing import WrittenObject
+from pilothouse_server.authorization.access import REVEAL
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config.operations.rules import merged
 from pilothouse_server.config.operations.secrets import Asked
@@ -60,8 +61,6 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _LIST = ListAnswer(pb.ListApplicationsResponse, "applications")
 _REVISIONS = ListAnswer(pb.ListRevisionsResponse, "revisions")
-# The permission to see values of secrets.
-REVEAL = "config.reveal"
 _MOST_PROBLEMS = 2000
 Check = Callable[[ApplicationResource], None]
 

@@ -42,6 +42,8 @@ OVER_ALL_NAMESPACES: Final = frozenset(
         "namespace.security",
     }
 )
+# The permission to see values of secrets. A key that only reads does not give it.
+REVEAL: Final = "config.reveal"
 CredentialKind = Literal["session", "api_key", "certificate"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_server.authorization.access import May
+from pilothouse_server.authorization.access import REVEAL, May
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.objects import documents, kinds, repository
@@ -23,7 +23,6 @@ from pilothouse_server.rpc.credential_names import REDACTED
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.document_paths import parsed, selected
 
-REVEAL: Final = "config.reveal"
 _STATUS: Final = ("status", "*")
 
 

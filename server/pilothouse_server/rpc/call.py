@@ -17,7 +17,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from pilothouse_server.authorization.access import Grant, May, Principal
+from pilothouse_server.authorization.access import REVEAL, Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.method_rules import Rule
@@ -292,6 +292,8 @@ class Call:
     def may(self, namespace: str) -> May:
         """Returns the function that checks whether the caller holds a permission in this namespace."""
         caller = self.caller
+        if caller.credential.read_only:
+            return lambda permission: permission != REVEAL and caller.allows(permission, namespace)
         return lambda permission: caller.allows(permission, namespace)
 
     def describe(
