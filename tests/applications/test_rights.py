@@ -136,7 +136,7 @@ async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: 
 
 
 async def test_a_key_that_only_reads_exports_no_secrets(shared_server: Server, place: Place) -> None:
-    """RevealSecret refuses such a key, whoever owns it."""
+    """RevealSecret refuses such a key, too."""
     await place.apply([secret(), config_map()])
     made = await place.client.identity.create_api_key(name=f"reader-{place.name}", read_only=True)
     async with AsyncClient(shared_server.address, token=made.key) as reader:

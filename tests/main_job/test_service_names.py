@@ -64,7 +64,7 @@ async def outcome(call: Call) -> str:
 async def test_of_two_servers_one_gives_a_container_the_service(
     database: Database, tmp_path: Path, kind: Callable[[Server, str], Call]
 ) -> None:
-    """Both have compared what they read, unless one waits for the other, before either writes its ports."""
+    """Both have compared the ports there, unless one waits for the other, before either writes its own."""
     async with (
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,

@@ -48,7 +48,7 @@ HOSTILE = '<img src="x" onerror="document.title=`run`"><script>document.title="r
 
 
 class Console:
-    """One tab, and what its console complained of."""
+    """One tab, and the errors in its console."""
 
     def __init__(self, page: Any, url: str) -> None:
         self.page = page
