@@ -74,6 +74,11 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
     ),
     (
         pages.links_lead_somewhere,
+        Source("README.md", "![it](docs/gone.png)"),
+        Source("README.md", "![it](docs/console.png)"),
+    ),
+    (
+        pages.links_lead_somewhere,
         Source("CHANGELOG.md", "see [it](docs/api.md#from-python)"),
         Source("CHANGELOG.md", "see [it](docs/api.md#from-python-typed), [it](docs/api.md#twice-1)"),
     ),
