@@ -1,7 +1,7 @@
 // A collection that a watch keeps up to date. Nothing is polled.
 
 import { type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { ChangeType } from "../gen/pilothouse/resource/v1/resource_pb";
 import { hasCode, wordsOf } from "./errors";
 import { sessionEnded } from "./session.svelte";
@@ -52,7 +52,8 @@ export class Live<T> {
       await seen(this.stop.signal);
       const hidden = whenHidden(this.stop.signal);
       try {
-        await this.follow(hidden, () => (failures = 0));
+        await this.follow(hidden.signal, () => (failures = 0));
+        if (!hidden.signal.aborted) throw new ConnectError("the server has ended the watch", Code.Unavailable);
       } catch (error) {
         if (this.stop.signal.aborted) return;
         if (hasCode(error, Code.Unauthenticated)) return sessionEnded();
@@ -68,6 +69,8 @@ export class Live<T> {
         this.state = this.items.length ? "stale" : "connecting";
         failures += 1;
         await pause(Math.min(MOST_BACK_OFF_SECONDS, 0.5 * 2 ** failures) * (0.5 + Math.random()), this.stop.signal);
+      } finally {
+        hidden.abort();
       }
     }
   }
@@ -124,37 +127,40 @@ export function live<I extends DescMessage, O extends DescMessage, T>(
 
 function pause(seconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(done, seconds * 1000);
-    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      done();
+    };
+    const timer = setTimeout(end, seconds * 1000);
+    signal.addEventListener("abort", end);
   });
 }
 
 function seen(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     if (!document.hidden) return done();
-    const look = () => {
-      if (document.hidden) return;
-      document.removeEventListener("visibilitychange", look);
+    const end = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", end);
+      signal.removeEventListener("abort", end);
       done();
     };
-    document.addEventListener("visibilitychange", look);
-    signal.addEventListener("abort", () => (document.removeEventListener("visibilitychange", look), done()), {
-      once: true,
-    });
+    document.addEventListener("visibilitychange", end);
+    signal.addEventListener("abort", end);
   });
 }
 
-function whenHidden(signal: AbortSignal): AbortSignal {
+/** Aborts once nobody has looked at the page for a while. Abort it to take its listeners away. */
+function whenHidden(signal: AbortSignal): AbortController {
   const own = new AbortController();
   let timer = 0;
   const look = () => {
     clearTimeout(timer);
     if (document.hidden) timer = window.setTimeout(() => own.abort(), HIDDEN_SECONDS * 1000);
   };
-  document.addEventListener("visibilitychange", look);
-  const end = () => (clearTimeout(timer), document.removeEventListener("visibilitychange", look));
-  own.signal.addEventListener("abort", end, { once: true });
-  signal.addEventListener("abort", () => own.abort(), { once: true });
-  return own.signal;
+  document.addEventListener("visibilitychange", look, { signal: own.signal });
+  signal.addEventListener("abort", () => own.abort(), { signal: own.signal });
+  own.signal.addEventListener("abort", () => clearTimeout(timer));
+  return own;
 }
-

@@ -1,4 +1,4 @@
-// What the caller may do, so that a button says before it is pressed which permission is missing and who can give it.
+// The rights of the caller. A button says before it is pressed which permission is missing, and who can give it.
 
 import { Code, ConnectError } from "@connectrpc/connect";
 import { SvelteMap } from "svelte/reactivity";

@@ -1,4 +1,4 @@
-// Who is logged in. The credential is a cookie that scripts cannot read, so the page asks the server.
+// The user of the page. The credential is a cookie that scripts cannot read, so the page asks the server for the user.
 
 import type { WhoAmIResponse } from "../gen/pilothouse/identity/v1/identity_pb";
 
