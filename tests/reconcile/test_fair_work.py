@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 MOST = 16
+# The fewest of which two namespaces leave one.
+FEW = 9
 MANY = 300
 
 
@@ -150,6 +155,53 @@ async def test_what_is_little_is_leased_at_once_whatever_is_in_hand(queue: Queue
     for _ in range(3):
         await queue.put("busy", 2, seconds_ago=1.0)
         assert await queue.lease_into(held) == {"busy": 2}
+
+
+# The lease lets so many rows of the queue pass, and waits at the next one while somebody holds the lock. Each of its
+# statements sees what was committed before it began.
+_GATE = """
+CREATE SEQUENCE public.passed MINVALUE -1000;
+CREATE FUNCTION public.pass_gate() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER VOLATILE AS $$
+BEGIN
+    IF nextval('public.passed') > 0 THEN
+        PERFORM pg_advisory_xact_lock_shared(4711);
+    END IF;
+    RETURN true;
+END $$;
+GRANT EXECUTE ON FUNCTION public.pass_gate() TO pilothouse_system;
+CREATE POLICY gate ON public.reconcile_work AS RESTRICTIVE FOR SELECT TO pilothouse_system
+    USING (public.pass_gate());
+"""
+_WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
+
+
+@pytest.mark.parametrize("before", [1, FEW + 1])
+async def test_work_committed_at_any_moment_of_a_lease_leaves_workers_to_the_others(
+    queue: Queue, here: World, before: int
+) -> None:
+    async with here.database.owner() as sql:
+        await sql.execute(_GATE)
+        for passes in range(10 * FEW):
+            await sql.execute("TRUNCATE public.reconcile_work")
+            await sql.execute(f"ALTER SEQUENCE public.passed RESTART WITH {1 - passes}")
+            await queue.put("busy", before, seconds_ago=20.0)
+            await sql.execute("SELECT pg_advisory_lock(4711)")
+            held: Counter[int] = Counter()
+            leasing = asyncio.ensure_future(queue.lease_into(held, FEW))
+            waited = await poll_until(
+                lambda: sql.fetchval(_WAITING),
+                lambda waiting: waiting or leasing.done(),  # noqa: B023 - awaited
+            )
+            for name in ("quiet", "busy"):
+                await queue.put(name, FEW, seconds_ago=1.0)
+            await sql.execute("SELECT pg_advisory_unlock(4711)")
+            leased = await leasing
+            assert leased.total() < FEW, f"of {leased}, after {passes} rows"
+            if not waited:
+                break
+        else:
+            raise AssertionError("the lease reads more rows than the test lets pass")
+        assert passes > 2
 
 
 async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:

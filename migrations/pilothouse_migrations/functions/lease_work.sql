@@ -9,7 +9,8 @@
 -- 30 seconds. p_busy and p_held say how much of which namespace is in hand: a namespace gets at most three times what
 -- it leaves free (the threshold of Choudhury and Hahne for shared buffers). One namespace alone comes to three
 -- quarters of the workers, two to three sevenths each, so applies that hang never hold all workers. Where so little is
--- due that nobody can get too much, none of this is computed.
+-- due that nobody can get too much, none of this is computed, and no more is leased than was counted: each statement
+-- here has a snapshot of its own, and work that is committed between two of them was not counted for its namespace.
 CREATE OR REPLACE FUNCTION lease_work(
     p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[],
     p_busy bigint[], p_held integer[])
@@ -31,7 +32,7 @@ DECLARE
     v_taken integer;
     v_homes bigint[];
     v_share integer;
-    v_full bigint[];
+    v_shared boolean;
 BEGIN
     WHILE v_cluster IS NOT NULL LOOP
         v_next := least(v_next, (
@@ -39,7 +40,7 @@ BEGIN
             WHERE w.cluster_name = v_cluster AND w.due_at > v_now ORDER BY w.due_at LIMIT 1));
         v_rows := coalesce(p_free[array_position(p_clusters, v_cluster)], p_most);
         v_due := 0;
-        v_full := '{}';
+        v_shared := false;
         IF v_rows > 0 THEN
             v_due := (SELECT count(*) FROM (
                 SELECT FROM public.reconcile_work AS w
@@ -107,10 +108,10 @@ BEGIN
                 w.lease_owner::text, w.lease_epoch, NULL::double precision;
             GET DIAGNOSTICS v_taken = ROW_COUNT;
             v_rows := v_rows - v_taken;
-            IF v_rows > 0 AND p_held IS NOT NULL THEN
-                -- These namespaces have as much as they may.
-                v_full := v_homes;
-            END IF;
+            -- The namespaces have as much as they may. What is left is for work of none.
+            v_shared := p_held IS NOT NULL;
+        ELSE
+            v_rows := v_due;
         END IF;
         IF v_due > 0 AND v_rows > 0 THEN
             RETURN QUERY
@@ -118,7 +119,9 @@ BEGIN
                 SELECT w.resource_type, w.resource_id FROM public.reconcile_work AS w
                 WHERE w.cluster_name = v_cluster AND w.due_at <= v_now
                   AND (w.leased_until IS NULL OR w.leased_until <= v_now)
-                  AND (w.namespace_id IS NULL OR NOT w.namespace_id = ANY (v_full))
+                  AND (NOT v_shared OR w.namespace_id IS NULL OR NOT w.namespace_id = ANY (v_homes)
+                      AND NOT EXISTS (
+                          SELECT FROM public.namespaces AS n WHERE n.id = w.namespace_id AND n.deleted_at IS NULL))
                 ORDER BY w.due_at LIMIT v_rows FOR UPDATE SKIP LOCKED)
             UPDATE public.reconcile_work AS w
             SET lease_owner = p_owner, lease_epoch = w.lease_epoch + 1,
