@@ -18,12 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
-from pilothouse.identity.v1 import federation_pb2, identity_pb2
 from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
-from pilothouse_client.connection import ServerConnection, ShowCode
+from pilothouse_client.connection import ServerConnection
 from pilothouse_client.credentials import Credentials, DeviceToken, Password
-from pilothouse_client.environment import Environment
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -32,7 +30,9 @@ from pilothouse_client.workloads import Workload
 
 if TYPE_CHECKING:
     from pilothouse.container.v1 import container_pb2
+    from pilothouse.identity.v1 import federation_pb2, identity_pb2
     from pilothouse_client.config_file import Context
+    from pilothouse_client.connection import ShowCode
     from pilothouse_client.waiting import Goal
 
 
@@ -126,6 +126,8 @@ def _target(address: str, options: ClientOptions) -> Target:
 
 def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
     """Returns address and options as the environment has them; options that are given win."""
+    from pilothouse_client.environment import Environment
+
     found = Environment.read()
     chosen: ClientOptions = {**options}
     if found.token and not {"token", "tokens", "username"} & options.keys():
@@ -172,6 +174,8 @@ def _tls_of(context: Context) -> Tls | None:
 
 
 def _answered(login_token: str, state: str, code: str, iss: str) -> federation_pb2.CompleteOidcLoginRequest:
+    from pilothouse.identity.v1 import federation_pb2
+
     return federation_pb2.CompleteOidcLoginRequest(login_token=login_token, state=state, code=code, iss=iss)
 
 

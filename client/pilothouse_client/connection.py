@@ -5,36 +5,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import grpc
 
-from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2, second_factor_pb2
 from pilothouse_client.calls import CallOptions, UnaryCall, envelope
-from pilothouse_client.credentials import EXCHANGE, LOGIN, Credentials
+from pilothouse_client.credentials import Credentials
 from pilothouse_client.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
     ResourceExhaustedError,
     UnauthenticatedError,
 )
-from pilothouse_client.methods import Method, Pace, Request, Response, method_of
+from pilothouse_client.methods import Method, Pace, Request, Response
 from pilothouse_client.retry import Deadline, RetryPolicy
 from pilothouse_client.tokens import Tokens, short_tokens_of, tokens_of
 from pilothouse_client.transport import AnswerStream, Requests, TransportT
 from pilothouse_client.workloads import Workload
 
-_COMPLETE = method_of(second_factor_pb2.CompleteLoginRequest, identity_pb2.CompleteLoginResponse)
-_LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
+if TYPE_CHECKING:
+    from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2
 
-_COMPLETE_CODE = method_of(federation_pb2.CompleteOidcLoginRequest, identity_pb2.CompleteOidcLoginResponse)
-_BEGIN_DEVICE = method_of(device_login_pb2.BeginDeviceLoginRequest, device_login_pb2.BeginDeviceLoginResponse)
-_COMPLETE_DEVICE = method_of(
-    device_login_pb2.CompleteDeviceLoginRequest, identity_pb2.CompleteDeviceLoginResponse
-)
+    ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
+
 # Reasons for which a device asks again.
 _NOT_YET = ("AUTHORIZATION_PENDING", "SLOW_DOWN")
-ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
 
 
 class ServerConnection(Generic[TransportT]):
@@ -97,6 +92,9 @@ class ServerConnection(Generic[TransportT]):
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in and keeps the tokens for later calls; a challenge leaves the present tokens as they were."""
+        from pilothouse.identity.v1 import identity_pb2
+        from pilothouse_client.session_calls import LOGIN
+
         device_token = self.credentials.device.of(username)
         request = identity_pb2.LoginRequest(username=username, password=password, device_token=device_token)
         response = await self.unary(LOGIN, request)
@@ -108,6 +106,9 @@ class ServerConnection(Generic[TransportT]):
         self, username: str, challenge: str, code: str, recovery_code: str, new_password: str
     ) -> identity_pb2.CompleteLoginResponse:
         """Answers a challenge, and keeps the tokens as `login`."""
+        from pilothouse.identity.v1 import second_factor_pb2
+        from pilothouse_client.session_calls import COMPLETE
+
         request = second_factor_pb2.CompleteLoginRequest(
             challenge=challenge,
             code=code,
@@ -115,7 +116,7 @@ class ServerConnection(Generic[TransportT]):
             new_password=new_password,
             device_token=self.credentials.device.of(username),
         )
-        response = await self.unary(_COMPLETE, request)
+        response = await self.unary(COMPLETE, request)
         await self.credentials.take(response, username)
         return response
 
@@ -123,13 +124,18 @@ class ServerConnection(Generic[TransportT]):
         self, request: federation_pb2.CompleteOidcLoginRequest
     ) -> identity_pb2.CompleteOidcLoginResponse:
         """Completes a log-in by the browser and keeps the tokens."""
-        answer = await self.unary(_COMPLETE_CODE, request)
+        from pilothouse_client.session_calls import COMPLETE_CODE
+
+        answer = await self.unary(COMPLETE_CODE, request)
         await self.credentials.keep(tokens_of(answer))
         return answer
 
     async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
         """Begins a log-in by a code, has it shown, and asks until somebody has agreed; keeps the tokens."""
-        begun = await self.unary(_BEGIN_DEVICE, device_login_pb2.BeginDeviceLoginRequest(issuer=issuer))
+        from pilothouse.identity.v1 import device_login_pb2
+        from pilothouse_client.session_calls import BEGIN_DEVICE, COMPLETE_DEVICE
+
+        begun = await self.unary(BEGIN_DEVICE, device_login_pb2.BeginDeviceLoginRequest(issuer=issuer))
         show(begun)
         request = device_login_pb2.CompleteDeviceLoginRequest(login_token=begun.login_token)
         pause = begun.interval.ToNanoseconds() / 1e9
@@ -137,7 +143,7 @@ class ServerConnection(Generic[TransportT]):
             # The server reports when the code has expired, so the loop ends.
             await self.transport.sleep(max(1.0, pause))
             try:
-                answer = await self.unary(_COMPLETE_DEVICE, request)
+                answer = await self.unary(COMPLETE_DEVICE, request)
             except (FailedPreconditionError, ResourceExhaustedError) as error:
                 if error.reason not in _NOT_YET:
                     raise
@@ -148,14 +154,19 @@ class ServerConnection(Generic[TransportT]):
 
     async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a workload's token and keeps the new one for the calls that follow."""
+        from pilothouse_client.session_calls import EXCHANGE
+
         answer = await self.unary(EXCHANGE, await self.transport.blocking(workload.request))
         await self.credentials.keep(short_tokens_of(answer))
         return answer
 
     async def logout(self) -> None:
         """Ends the session and forgets it. A session that has ended already is no error."""
+        from pilothouse.identity.v1 import identity_pb2
+        from pilothouse_client.session_calls import LOGOUT
+
         if await self.credentials.current(self._deadline_of(Pace.MUTATION)) is None:
             return
         with contextlib.suppress(UnauthenticatedError):
-            await self.unary(_LOGOUT, identity_pb2.LogoutRequest())
+            await self.unary(LOGOUT, identity_pb2.LogoutRequest())
         await self.credentials.forget()

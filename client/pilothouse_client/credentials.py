@@ -13,25 +13,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import grpc
 
-from pilothouse.identity.v1 import identity_pb2, token_exchange_pb2
 from pilothouse_client.calls import CallOptions, UnaryCall
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError, UnavailableError
-from pilothouse_client.methods import Method, Request, Response, method_of
+from pilothouse_client.methods import Method, Request, Response
 from pilothouse_client.retry import Deadline, RetryPolicy
 from pilothouse_client.tokens import Tokens, TokenStore, short_tokens_of, tokens_of
 from pilothouse_client.transport import TransportT
 from pilothouse_client.workloads import Workload
 
-LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
-EXCHANGE = method_of(token_exchange_pb2.ExchangeTokenRequest, identity_pb2.ExchangeTokenResponse)
-_REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
+if TYPE_CHECKING:
+    from pilothouse.identity.v1 import identity_pb2
+
+    # The answer to a log-in, directly or after a challenge.
+    LoggedIn = identity_pb2.LoginResponse | identity_pb2.CompleteLoginResponse
+
 _ONCE = RetryPolicy(attempts=1)
-# The answer to a log-in, directly or after a challenge.
-LoggedIn = identity_pb2.LoginResponse | identity_pb2.CompleteLoginResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +155,13 @@ class Credentials(Generic[TransportT]):
     async def _refreshed(
         self, former: Tokens | None, deadline: Deadline, options: CallOptions
     ) -> Tokens | None:
+        from pilothouse.identity.v1 import identity_pb2
+        from pilothouse_client.session_calls import EXCHANGE, LOGIN, REFRESH
+
         if former is not None and former.refresh_token:
             request = identity_pb2.RefreshSessionRequest(refresh_token=former.refresh_token)
             try:
-                return tokens_of(await self._public(_REFRESH, request, deadline, options))
+                return tokens_of(await self._public(REFRESH, request, deadline, options))
             except UnauthenticatedError:
                 if not self._can_log_in:
                     raise

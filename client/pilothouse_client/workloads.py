@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from pilothouse.identity.v1 import token_exchange_pb2
+if TYPE_CHECKING:
+    from pilothouse.identity.v1 import token_exchange_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Workload:
 
     def request(self) -> token_exchange_pb2.ExchangeTokenRequest:
         """Returns the present request; may wait for a file."""
+        from pilothouse.identity.v1 import token_exchange_pb2
+
         request = token_exchange_pb2.ExchangeTokenRequest(
             subject_token=self.subject_token(), username=self.username
         )

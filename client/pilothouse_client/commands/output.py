@@ -17,7 +17,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pilothouse_client.commands.failures import reading_answers
-from pilothouse_client.commands.json_paths import JsonTemplate, custom_columns, written
 from pilothouse_client.commands.options import (
     CUSTOM_COLUMNS,
     JSONPATH,
@@ -142,7 +141,7 @@ def show(
     else:
         data = _marked_data(message, data_of) | dict(beside or {})
         if form.word == JSONPATH:
-            say(JsonTemplate(form.expression).text(data))
+            _write_by_template(data, form)
         else:
             _write_data(data, form)
 
@@ -226,7 +225,7 @@ def show_all(
         _write_data([_marked_data(row, _for_file(data_of)) for row in chosen], form)
     elif form.word == JSONPATH:
         items = [_marked_data(row, data_of) for row in chosen]
-        say(JsonTemplate(form.expression).text({"items": items}))
+        _write_by_template({"items": items}, form)
     else:
         separator = "["
         for row in chosen:
@@ -235,8 +234,16 @@ def show_all(
         say("[]" if separator == "[" else "\n]")
 
 
+def _write_by_template(data: Any, form: Format) -> None:
+    from pilothouse_client.commands.json_paths import JsonTemplate
+
+    say(JsonTemplate(form.expression).text(data))
+
+
 def _write_custom(rows: Iterable[Any], expression: str, data_of: DataOf) -> None:
     """Writes the columns that a user names, as any table; a path that leads nowhere gives `<none>`, as in kubectl."""
+    from pilothouse_client.commands.json_paths import custom_columns, written
+
     columns = custom_columns(expression)
     cells = [
         [plain(",".join(map(written, path.values(data)))) or "<none>" for _, path in columns]
