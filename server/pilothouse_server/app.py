@@ -483,7 +483,9 @@ class Application:
             from pilothouse_server.gateway.server import HttpGateway
 
             name = self._keys.derive("console").hex()[:12]
-            self.gateway = HttpGateway(self.settings, pipeline, rules, name, self.tls)
+            self.gateway = HttpGateway(
+                self.settings, pipeline, rules, name, self.tls, log_ins=self.issuers.log_ins
+            )
         return build(self.settings, pipeline, rules, descriptors, self.tls)
 
     @property

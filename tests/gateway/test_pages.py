@@ -39,6 +39,15 @@ async def test_a_browser_that_has_the_page_gets_no_body(program: Browser) -> Non
     assert body
 
 
+async def test_an_issuer_leads_back_to_the_page(program: Browser) -> None:
+    _, headers, page = await program.get("/")
+    status, again, body = await program.get("/callback?code=a&state=b")
+    assert (status, body, again["content-security-policy"]) == (200, page, headers["content-security-policy"])
+    # Nobody logs in at an issuer here.
+    status, headers, body = await program.get("/issuers.json")
+    assert (status, headers["content-type"], body) == (200, "application/json", b"[]")
+
+
 @pytest.mark.parametrize(
     "path", ["/index.html", "/assets/", "/assets/../index.html", "/assets/none.js", "/sources.sha256"]
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,9 +13,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.gateway.browser import port_of
-from tests.harness import PASSWORD, Server, running_server
-from tests.system.programs import program
-from tests.waiting import patient
+from tests.system.console import served, tab
 
 pytestmark = pytest.mark.system
 
@@ -45,77 +41,6 @@ spec:
 # No image can be had from there.
 BROKEN = SHOP.replace("nginx:1.27", "registry.invalid/nginx:2")
 HOSTILE = '<img src="x" onerror="document.title=`run`"><script>document.title="run"</script>'
-
-
-class Console:
-    """One tab, and the errors in its console."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.complaints: list[str] = []
-        page.set_default_timeout(patient(30.0) * 1000)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self._heard)
-        page.on("dialog", lambda dialog: dialog.accept())
-
-    def _heard(self, message: Any) -> None:
-        # Chromium reports each refused call as an error, too: those are for the test to expect.
-        if (
-            message.type == "error"
-            and "Failed to load resource" not in message.text
-            and "WebSocket" not in message.text
-        ):
-            self.complaints.append(message.text)
-
-    async def open(self, address: str = "") -> None:
-        await self.page.goto(f"{self.url}/#/{address}")
-
-    async def log_in(self, username: str = "admin") -> None:
-        await self.open()
-        await self.page.fill("input[name=username]", username)
-        await self.page.fill("input[name=password]", PASSWORD)
-        await self.page.click("button.main")
-        await self.sees("What is wrong")
-
-    async def sees(self, text: str) -> None:
-        """Waits until a text is shown."""
-        await self.page.get_by_text(text).first.wait_for()
-
-    async def press(self, name: str) -> None:
-        await self.page.get_by_role("button", name=name, exact=True).first.click()
-
-    async def apply(self, text: str) -> None:
-        """Plans and applies documents in the open form."""
-        await self.page.fill("textarea", text)
-        await self.press("Show the plan")
-        await self.page.get_by_role("heading", name="Plan").wait_for()
-        await self.press("Apply")
-
-
-@asynccontextmanager
-async def tab(port: int) -> AsyncIterator[Console]:
-    """A tab that has no complaint at the end."""
-    playwright = pytest.importorskip(
-        "playwright.async_api", reason="needs playwright: see .ci/playwright.txt"
-    )
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(
-            executable_path=str(program("chromium")), args=["--no-sandbox"]
-        )
-        try:
-            page = await browser.new_page(viewport={"width": 1280, "height": 800})
-            console = Console(page, f"http://127.0.0.1:{port}")
-            yield console
-            assert console.complaints == []
-        finally:
-            await browser.close()
-
-
-@asynccontextmanager
-async def served(database: Database, folder: Path, **changes: Any) -> AsyncIterator[Server]:
-    async with running_server(database, folder, **{"http_listen": "127.0.0.1:0", **changes}) as server:
-        yield server
 
 
 async def test_a_release_is_applied_seen_to_break_and_rolled_back(database: Database, tmp_path: Path) -> None:

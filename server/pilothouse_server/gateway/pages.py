@@ -2,16 +2,20 @@
 
 They are read once at the start, and sent compressed to clients that take it. The page itself is asked for again at each
 visit, by its ETag; the name of another file holds a digest of its contents, so a browser keeps it for good.
+
+`/callback` is the page, too: an issuer sends the browser back to it. `/issuers.json` lists the issuers where people log
+in, because the page shows them before anybody is logged in.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from types import MappingProxyType
 from typing import Final
 
 _TYPES: Final = {
@@ -20,6 +24,7 @@ _TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "svg": "image/svg+xml",
     "txt": "text/plain; charset=utf-8",
+    "json": "application/json",
 }
 # Nothing from elsewhere, nothing within the page's text, no frame around it. A WebSocket to this host is 'self', too.
 _POLICY: Final = (
@@ -57,18 +62,20 @@ class PageAnswer:
 
 
 class ConsoleFiles:
-    """All files, by their paths."""
+    """All files, by their paths. `log_ins`: the names of issuers where people log in, each with that for people."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_ins: Mapping[str, str] = MappingProxyType({})) -> None:
         self._files: dict[str, PageFile] = {}
         root = files(__package__).joinpath("static")
         for found in root.iterdir():
             if found.is_file() and found.name.rpartition(".")[2] in _TYPES:
-                self._add(
-                    "/" if found.name == "index.html" else f"/{found.name}", found, is_named_by_contents=False
-                )
+                path = "/" if found.name == "index.html" else f"/{found.name}"
+                self._add(path, found.name, found.read_bytes(), is_named_by_contents=False)
         for found in root.joinpath("assets").iterdir():
-            self._add(f"/assets/{found.name}", found, is_named_by_contents=True)
+            self._add(f"/assets/{found.name}", found.name, found.read_bytes(), is_named_by_contents=True)
+        self._files["/callback"] = self._files["/"]
+        issuers = [{"name": name, "displayName": shown} for name, shown in log_ins.items()]
+        self._add("/issuers.json", "issuers.json", json.dumps(issuers).encode(), is_named_by_contents=False)
 
     def find(self, path: str, headers: Mapping[str, str]) -> PageAnswer | None:
         """Returns the response for a path; None if there is no such file."""
@@ -81,12 +88,11 @@ class ConsoleFiles:
             return PageAnswer(found.packed, 200, {**found.headers, "content-encoding": "gzip"})
         return PageAnswer(found.plain, 200, found.headers)
 
-    def _add(self, path: str, found: Traversable, *, is_named_by_contents: bool) -> None:
-        plain = found.read_bytes()
+    def _add(self, path: str, name: str, plain: bytes, *, is_named_by_contents: bool) -> None:
         etag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
         headers = {
             **_USUAL,
-            "content-type": _TYPES[found.name.rpartition(".")[2]],
+            "content-type": _TYPES[name.rpartition(".")[2]],
             "cache-control": "public, max-age=31536000, immutable" if is_named_by_contents else "no-cache",
             "etag": etag,
             "vary": "accept-encoding",

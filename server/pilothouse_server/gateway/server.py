@@ -12,6 +12,7 @@ import contextvars
 import gzip
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -56,7 +57,7 @@ class HttpGateway:
     """The port. `start` listens, and `close` ends it within the grace.
 
     It listens once the server serves, and no longer when it drains, so it is ready as long as it answers. `name`: the
-    id of the installation.
+    id of the installation. `log_ins`: the issuers where people log in, as `ConsoleFiles` has them.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class HttpGateway:
         rules: Mapping[str, Rule],
         name: str,
         tls: Serving | None = None,
+        log_ins: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._pipeline = pipeline
@@ -78,7 +80,7 @@ class HttpGateway:
             settings.console_max_age_seconds,
         )
         self.connections = HttpConnections(trusted_peers(settings.trusted_proxies))
-        self._pages = ConsoleFiles()
+        self._pages = ConsoleFiles(log_ins)
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self.port = 0

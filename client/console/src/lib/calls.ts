@@ -6,7 +6,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { sessionEnded } from "./session.svelte";
 
-const LOG_INS = new Set(["Login", "CompleteLogin"]);
+const LOG_INS = new Set(["Login", "CompleteLogin", "BeginOidcLogin", "CompleteOidcLogin"]);
 
 const ends: Interceptor = (next) => async (request) => {
   try {

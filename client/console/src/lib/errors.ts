@@ -5,6 +5,7 @@ import { ErrorInfoSchema, BadRequestSchema } from "../gen/google/rpc/error_detai
 
 /** The message of an error, with the fields that are wrong. */
 export function wordsOf(error: unknown): string {
+  if (error instanceof Error && !(error instanceof ConnectError) && error.name === "Error") return error.message;
   const found = ConnectError.from(error);
   if (found.code === Code.Unavailable || (found.code === Code.Unknown && found.rawMessage.includes("fetch")))
     return `The server does not answer: ${found.rawMessage}`;
@@ -18,6 +19,11 @@ export function wordsOf(error: unknown): string {
 /** The machine-readable reason of an error, '' without one. */
 export function reasonOf(error: unknown): string {
   return ConnectError.from(error).findDetails(ErrorInfoSchema)[0]?.reason ?? "";
+}
+
+/** Facts about the error, such as which proof is asked for. */
+export function factsOf(error: unknown): Record<string, string> {
+  return ConnectError.from(error).findDetails(ErrorInfoSchema)[0]?.metadata ?? {};
 }
 
 export function hasCode(error: unknown, code: Code): boolean {

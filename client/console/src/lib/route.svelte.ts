@@ -25,6 +25,12 @@ export function go(target: string): void {
   location.hash = target.slice(1);
 }
 
+/** Opens a page in place of the present one, also where another path led to it. */
+export function replace(target: string): void {
+  history.replaceState(null, "", `/${target}`);
+  router.current = read();
+}
+
 /** Sets parts of the query, without an entry in the history; '' removes one. */
 export function setQuery(changes: Record<string, string>): void {
   const query = new URLSearchParams(router.current.query);

@@ -7,6 +7,8 @@ class Session {
   me = $state<WhoAmIResponse | null | undefined>(undefined);
   /** Why the log-in is shown, '' at the first visit. */
   note = $state("");
+  /** Why a log-in at an issuer failed. */
+  refused = $state("");
 }
 
 export const session = new Session();

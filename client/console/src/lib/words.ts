@@ -34,3 +34,8 @@ export function exact(moment: Timestamp | undefined): string {
 export function clock(moment: Timestamp | undefined): string {
   return moment ? timestampDate(moment).toLocaleTimeString() : "";
 }
+
+/** A moment in the zone of the reader, to the second. */
+export function short(moment: Timestamp | undefined): string {
+  return moment ? timestampDate(moment).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "";
+}

@@ -208,6 +208,11 @@ class TrustedIssuers:
         """The issuer of this name; None where there is none."""
         return self._by_name.get(name)
 
+    @property
+    def log_ins(self) -> dict[str, str]:
+        """The issuers where people log in: the name that people read, by ours."""
+        return {each.config.name: each.config.display_name for each in self if each.config.client_id}
+
     def of_log_ins(self, name: str) -> TrustedIssuer:
         """The issuer of this name where people log in; without a name the only one.
 
@@ -215,10 +220,11 @@ class TrustedIssuers:
             NotFound: ISSUER_NOT_FOUND; no name, and there is none.
             InvalidArgument: no name, and there are several.
         """
-        those = {each.config.name: each for each in self if each.config.client_id}
+        those = self.log_ins
         if not name and len(those) > 1:
             raise invalid("issuer", f"must be given, one of {', '.join(sorted(those))}", reason="REQUIRED")
-        found = those.get(name) if name else next(iter(those.values()), None)
+        wanted = name or next(iter(those), "")
+        found = self.find(wanted) if wanted in those else None
         if found is None:
             raise not_found("issuer", name) if name else self._none_to_log_in_at()
         return found

@@ -1,0 +1,91 @@
+"""The page in Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database
+from tests.harness import PASSWORD, Server, running_server
+from tests.system.programs import program
+from tests.waiting import patient
+
+
+class Console:
+    """One tab, and the errors in its console."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        page.set_default_timeout(patient(30.0) * 1000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._heard)
+        page.on("dialog", lambda dialog: dialog.accept())
+
+    def _heard(self, message: Any) -> None:
+        # Chromium reports each refused call as an error, too: those are for the test to expect.
+        if (
+            message.type == "error"
+            and "Failed to load resource" not in message.text
+            and "WebSocket" not in message.text
+        ):
+            self.complaints.append(message.text)
+
+    async def open(self, address: str = "") -> None:
+        await self.page.goto(f"{self.url}/#/{address}")
+
+    async def begin_log_in(self, username: str = "admin") -> None:
+        """Enters name and password."""
+        await self.open()
+        await self.page.fill("input[name=username]", username)
+        await self.page.fill("input[name=password]", PASSWORD)
+        await self.page.click("button.main")
+
+    async def log_in(self, username: str = "admin") -> None:
+        """Logs in with a password alone."""
+        await self.begin_log_in(username)
+        await self.sees("What is wrong")
+
+    async def sees(self, text: str) -> None:
+        """Waits until a text is shown."""
+        await self.page.get_by_text(text).first.wait_for()
+
+    async def press(self, name: str) -> None:
+        await self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    async def apply(self, text: str) -> None:
+        """Plans and applies documents in the open form."""
+        await self.page.fill("textarea", text)
+        await self.press("Show the plan")
+        await self.page.get_by_role("heading", name="Plan").wait_for()
+        await self.press("Apply")
+
+
+@asynccontextmanager
+async def tab(port: int) -> AsyncIterator[Console]:
+    """A tab that has no complaint at the end."""
+    playwright = pytest.importorskip(
+        "playwright.async_api", reason="needs playwright: see .ci/playwright.txt"
+    )
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(
+            executable_path=str(program("chromium")), args=["--no-sandbox"]
+        )
+        try:
+            page = await browser.new_page(viewport={"width": 1280, "height": 800})
+            console = Console(page, f"http://127.0.0.1:{port}")
+            yield console
+            assert console.complaints == []
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def served(database: Database, folder: Path, **changes: Any) -> AsyncIterator[Server]:
+    async with running_server(database, folder, **{"http_listen": "127.0.0.1:0", **changes}) as server:
+        yield server
