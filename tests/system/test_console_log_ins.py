@@ -114,6 +114,7 @@ async def test_a_key_after_a_while_needs_the_issuer_once_more(database: Database
         await console.page.fill("input[name=key]", "deploy")
         await console.press("Create a key")
         await console.sees("The key, shown this once")
+        assert (await console.page.locator("p code").inner_text()).startswith("phk_")
 
 
 async def test_an_authenticator_is_set_up_and_asked_for_at_the_next_log_in(
@@ -142,6 +143,7 @@ async def test_an_authenticator_is_set_up_and_asked_for_at_the_next_log_in(
         await console.page.fill("input[name=recovery]", codes[0])
         await console.press("Log in")
         await console.page.get_by_role("alert").first.wait_for()
+        assert await console.page.context.cookies() == []
 
 
 async def test_somebody_who_must_have_an_authenticator_gets_recovery_codes(
@@ -159,3 +161,4 @@ async def test_somebody_who_must_have_an_authenticator_gets_recovery_codes(
         await console.sees("Store these recovery codes")
         await console.press("I have stored them")
         await console.sees("What is wrong")
+        assert len(await console.page.context.cookies()) == 1
