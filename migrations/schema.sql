@@ -1465,7 +1465,7 @@ BEGIN
                 w.lease_owner::text, w.lease_epoch, NULL::double precision;
             GET DIAGNOSTICS v_taken = ROW_COUNT;
             v_rows := v_rows - v_taken;
-            -- The namespaces have as much as they may. What is left is for work of none.
+            -- The namespaces have as much as they may; the rest is for work without a namespace.
             v_shared := p_held IS NOT NULL;
         ELSE
             v_rows := v_due;

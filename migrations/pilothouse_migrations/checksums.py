@@ -87,7 +87,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
     "keep_rendered_messages": ("4aaf59052dd6c3236d90b04e4694b93ba9c429a70b0569682f160252ed9144b6", "0101"),
-    "lease_work": ("1ff3fd67d6da6ddc5aa4e69a09817c4c0a0ab928823b065c2495f7d227bb81a8", "0131"),
+    "lease_work": ("c1fac3828f23b6760423ba7d9125065a174d2435405f80831b9bc460ebc12b58", "0131"),
     "lock_facts": ("45ab5961040da82fbeee1467a2a4ab4e88a15f0dc127687ec962db105b5c0cb2", "0106"),
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "missing_claims": ("5ece99651d3edcc5dc02a7cc5b58bdae50568a81e56ba02c08ed905080cddd96", "0118"),
