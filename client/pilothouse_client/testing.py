@@ -11,8 +11,9 @@
             my_program.deploy(client, namespace)
             client.wait_for(client.containers.get(namespace=namespace, name="web"), stable_for=0)
 
-It needs the extra `server`. A start takes some seconds, so start one for a session of tests, and give each test a
-namespace. Pods of the simulated cluster run on a clock; docs/command.md lists how they can be made to fail.
+It needs the extra `server`. A start takes a second or two; the first one of a release takes longer, and leaves its
+migrated, empty database in the user's cache folder for the others. Start one for a session of tests, and give each test
+a namespace. Pods of the simulated cluster run on a clock; docs/command.md lists how they can be made to fail.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
             "PILOTHOUSE_METRICS_LISTEN": "",
             "PILOTHOUSE_BOOTSTRAP_PASSWORD": password,
         }
+        if (cache := _cache()) is not None:
+            variables["PILOTHOUSE_DATABASE_TEMPLATE_DIR"] = str(cache)
         process = subprocess.Popen(
             [sys.executable, "-m", "pilothouse_client", "serve", "--dev"],
             env={**kept, **variables},
@@ -109,6 +112,16 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
             reader.join()
             assert process.stdout is not None
             process.stdout.close()
+
+
+def _cache() -> Path | None:
+    """Returns the user's folder for the database that new servers begin with; None if it cannot be written to."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _read(process: subprocess.Popen[str], found: SimpleQueue[str], lines: list[str]) -> None:

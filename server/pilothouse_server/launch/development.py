@@ -23,6 +23,7 @@ from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.launch.embedded.postgres import DataDirectoryInUseError, EmbeddedPostgres
 from pilothouse_server.launch.embedded.simulator import EmbeddedSimulator
+from pilothouse_server.launch.embedded.template import DatabaseTemplate
 from pilothouse_server.outbound.destinations import LOOPBACK
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
@@ -140,6 +141,10 @@ class Development:
         postgres = self._postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
         verb = "starts" if postgres.has_data else "makes and starts"
         self._say("database", f"{verb} PostgreSQL in {settings.data_dir / 'postgres'}")
+        template = None
+        if settings.database_template_dir is not None and not postgres.has_data:
+            template = DatabaseTemplate(settings.database_template_dir)
+            await template.copy_to(postgres)
         await postgres.start()
         await ensure_database(postgres.dsn(), DATABASE)
         await ensure_roles(postgres.dsn(DATABASE))
@@ -158,4 +163,8 @@ class Development:
 
             self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")
             await runner.upgrade(maintenance)
+            if template is not None:
+                await postgres.stop()
+                await template.take_from(postgres)
+                await postgres.start()
         return reaching

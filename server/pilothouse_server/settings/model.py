@@ -86,6 +86,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         "With --dev: file of CustomResourceDefinitions (YAML) that the simulated cluster has, next to the Gateway API.",
     ] = None
+    database_template_dir: Annotated[
+        Path | None,
+        "With --dev: folder of a migrated, empty database that a new data folder begins with; it is made there first."
+        " For tests.",
+    ] = None
     bootstrap_password: Annotated[
         str, "Password of the first administrator; without one, the server makes one and shows it once."
     ] = ""
