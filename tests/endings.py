@@ -37,7 +37,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.tiers import FULL, SOAK
+from tests.tiers import FULL, SOAK, SYSTEM
 from tests.waiting import PATIENCE, set_limit
 
 # At the usual patience a minute is a minute.
@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             minutes = _SOAK_MINUTES if item.get_closest_marker(SOAK) else _MINUTES
-            for marker in item.iter_markers(FULL):
+            for marker in (*item.iter_markers(FULL), *item.iter_markers(SYSTEM)):
                 minutes = max(minutes, marker.kwargs.get("minutes", _MINUTES))
             item.add_marker(pytest.mark.timeout(_seconds(minutes)))
             item.stash[_OF_TIER] = True

@@ -6,48 +6,75 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from pilothouse.container.v1.container_pb2 import Container
+from pilothouse_client.testing import serving
 from tests.conventions.sources import ROOT
 from tests.system.programs import program
+from tests.transparency.go import PLACES, source
 from tests.waiting import patient
 
 BIN = Path(sys.executable).parent
+# Where `.ci/run` unpacks packages of Debian that are not installed.
+UNPACKED = Path(sys.prefix, "gocode")
 PAGE = (ROOT / "docs/stubs.md").read_text(encoding="utf-8")
 
 
 # As the page has them.
-GO = ("pilothouse protos api", "buf generate api --template go.gen.yaml")
+ENVIRONMENT = "export PILOTHOUSE_SERVER=127.0.0.1:50051 PILOTHOUSE_TOKEN=phk_… PILOTHOUSE_NAMESPACE=demo"
+GO = (
+    "pilothouse protos api",
+    "buf generate api --template go.gen.yaml",
+    'GO111MODULE=off GOPATH="$PWD/go:/usr/share/gocode" go run list.go',
+)
 TYPESCRIPT = (
     "pilothouse protos api",
-    "npm install --no-save @bufbuild/protobuf @bufbuild/protoc-gen-es",
+    "npm install --no-save @bufbuild/protobuf @bufbuild/protoc-gen-es @connectrpc/connect @connectrpc/connect-node",
     "buf generate api --template ts.gen.yaml",
+    "node list.mjs",
 )
 
 
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The page's variables, for a server with a container."""
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        values = {**server.environment, "PILOTHOUSE_NAMESPACE": server.new_namespace()}
+        assert values.keys() == set(re.findall(r"(PILOTHOUSE_\w+)=", ENVIRONMENT))
+        with server.client() as client:
+            client.containers.create(
+                container=Container(namespace=values["PILOTHOUSE_NAMESPACE"], name="web", image="nginx:1.27")
+            )
+        yield values
+
+
 def commands(language: str, folder: Path) -> tuple[str, ...]:
-    """Writes the template below a heading of the page to a folder; returns the commands."""
-    template = r"^```yaml\n# (\S+)\n(.+?)^```"
-    pattern = rf"^## {language}\n.*?{template}.*?^```sh\n(.+?)^```"
-    found = re.search(pattern, PAGE, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    (folder / found[1]).write_text(found[2], encoding="utf-8")
-    return tuple(found[3].splitlines())
+    """Writes the files below a heading of the page to a folder; returns the commands."""
+    (section,) = re.findall(rf"^## {language}\n(.+?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w+)\n(.+?)^```", section, re.DOTALL | re.MULTILINE)
+    assert [kind for kind, _ in blocks][-1] == "sh"
+    for _, text in blocks[:-1]:
+        name = text.splitlines()[0].split()[-1]
+        (folder / name).write_text(text, encoding="utf-8")
+    return tuple(blocks[-1][1].splitlines())
 
 
-def run(line: str, folder: Path) -> None:
+def run(line: str, folder: Path, variables: Mapping[str, str] | None = None) -> str:
     ended = subprocess.run(
         ["bash", "-ceu", line],
         cwd=folder,
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}:{UNPACKED / 'usr/bin'}", **(variables or {})},
         capture_output=True,
         text=True,
         timeout=patient(120),
         check=False,
     )
     assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
+    return ended.stdout
 
 
 @pytest.mark.full
@@ -62,23 +89,25 @@ def test_the_exported_files_are_a_module_by_themselves(tmp_path: Path) -> None:
         assert package in file.read_text(encoding="utf-8"), file
 
 
-@pytest.mark.system
-def test_stubs_of_go(tmp_path: Path) -> None:
-    for each in ("go", "protoc-gen-go", "protoc-gen-go-grpc"):
-        program(each)
+@pytest.mark.system(minutes=5)
+def test_stubs_of_go(tmp_path: Path, variables: dict[str, str]) -> None:
+    program("go")
+    for each in ("protoc-gen-go", "protoc-gen-go-grpc"):
+        if not (UNPACKED / "usr/bin" / each).exists():
+            program(each)
+    if source("google.golang.org/grpc") is None:
+        pytest.skip("needs golang-google-grpc-dev")
     assert commands("Go", tmp_path) == GO
-    for line in GO:
-        run(line, tmp_path)
-    environment = f"GO111MODULE=off GOFLAGS= GOPATH={tmp_path / 'go'}:/usr/share/gocode"
-    run(f"{environment} go vet pilothouse.dev/api/container/v1", tmp_path)
-    assert (tmp_path / "go/src/pilothouse.dev/api/container/v1/container.pb.go").exists()
+    # Like the other programs of Go in tests, so that its library is compiled once.
+    variables = {**variables, "GOFLAGS": "'-gcflags=all=-N -l' '-ldflags=-s -w'", "GOTOOLCHAIN": "local"}
+    places = ":".join(str(place) for place in PLACES)
+    printed = [run(line.replace("/usr/share/gocode", places), tmp_path, variables) for line in GO]
+    assert printed[-1].startswith("web CONTAINER_STATUS_")
 
 
-@pytest.mark.system
-def test_stubs_of_typescript(tmp_path: Path) -> None:
+@pytest.mark.system(minutes=3)
+def test_stubs_of_typescript(tmp_path: Path, variables: dict[str, str]) -> None:
     program("npm")
     assert commands("TypeScript", tmp_path) == TYPESCRIPT
-    for line in TYPESCRIPT:
-        run(line, tmp_path)
-    made = (tmp_path / "ts/pilothouse/container/v1/container_pb.ts").read_text(encoding="utf-8")
-    assert "export const ContainerService" in made
+    printed = [run(line, tmp_path, variables) for line in TYPESCRIPT]
+    assert printed[-1].startswith("web ")
