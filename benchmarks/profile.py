@@ -1,9 +1,10 @@
-"""`python -m benchmarks.profile --row 1` (or 2, 2c): what one call costs, in microseconds of processor time, by layer.
+"""`python -m benchmarks.profile --row 1` (2, 2c, 15): what one call costs, in microseconds of processor time, by layer.
 
 The product runs as `pilothouse serve` does, with a look at its main thread each few milliseconds (`sampled`), and
-answers GetContainer, CreateContainer or UpdateContainer for some seconds. It prints the processor time of the server
-and of PostgreSQL for each call, beside that of a bare echo of the same run; the server's by layer; the statements that
-a call sends; the functions that cost most. It ends within a minute, on a busy machine within two.
+answers GetContainer, CreateContainer or UpdateContainer for some seconds, or applies of 500 containers, each of which
+counts as a call. It prints the processor time of the server and of PostgreSQL for each call, beside that of a bare echo
+of the same run; the server's by layer; the statements that a call sends; the functions that cost most. It ends within a
+minute, on a busy machine within two.
 
 Processor time hardly depends on what else the machine does; calls a second do.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -28,6 +30,7 @@ import msgspec
 from benchmarks import layers, machine, processor
 from benchmarks.baselines.grpc_server import GET
 from benchmarks.machine import Cores
+from benchmarks.population import ACTIVE_NAMESPACES
 from benchmarks.product import Product
 from benchmarks.rows import changing, reading, writing
 from benchmarks.world import QUICK, World, connected
@@ -41,6 +44,7 @@ _STATEMENTS = 12
 _FUNCTIONS = 20
 _CUMULATIVE = 40
 _WIDTH = 100
+_APPLIED = 500
 
 _TOP_STATEMENTS = """
 SELECT s.calls, s.total_exec_time * 1000 AS microseconds, s.rows, r.rolname AS role,
@@ -50,7 +54,12 @@ WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) 
 ORDER BY s.total_exec_time DESC
 """
 
-_CALLS = {"1": "GetContainer", "2": "CreateContainer", "2c": "UpdateContainer"}
+_CALLS = {
+    "1": "GetContainer",
+    "2": "CreateContainer",
+    "2c": "UpdateContainer",
+    "15": "a container of ApplyApplication",
+}
 Load = Callable[[float], Awaitable[Mapping[str, float]]]
 
 
@@ -130,7 +139,8 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
             ("baselines.grpc_server", world.cores.serving),
             ("loads.calls", world.cores.asking),
             ("loads.changes", world.cores.asking),
-        ) as (bare, calls, changes),
+            ("loads.applications", world.cores.asking),
+        ) as (bare, calls, changes, applications),
     ):
         token = await product.tenant_token()
         if arguments.key:
@@ -159,7 +169,20 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
                 )
             )
 
-        load = {"1": get, "2": create, "2c": update}[row]
+        numbers = itertools.count()
+
+        async def apply(length: float) -> Mapping[str, float]:
+            made, taken = 0, 0.0
+            while taken < length:
+                number = next(numbers)
+                where = {"namespace": f"tenant-{number % ACTIVE_NAMESPACES}", "name": f"made-{number}"}
+                said = await applications.ask(
+                    "apply", address=product.address, token=token, count=_APPLIED, **where
+                )
+                made, taken = made + _APPLIED, taken + said["seconds"]
+            return {"calls": made, "rate": made / taken}
+
+        load = {"1": get, "2": create, "2c": update, "15": apply}[row]
         before = processor.seconds(bare.process_id)
         echoed = await calls.ask(
             "run", address=echo, method=GET, seconds=min(seconds, _ECHO_SECONDS), **common

@@ -62,6 +62,7 @@ class Scale:
     observed_pods: int = 5_000
     pods: int = 5_000
     brought_up: int = 100
+    applied: int = 100
     held_seconds: float = 20.0
     idle_seconds: float = 10.0
 
@@ -102,6 +103,7 @@ SMOKE = replace(
     observed_pods=100,
     pods=50,
     brought_up=5,
+    applied=4,
     held_seconds=0.2,
     idle_seconds=0.5,
 )

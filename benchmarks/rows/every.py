@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Figure
 from benchmarks.rows import (
+    applications,
     auditing,
     by_http,
     changing,
@@ -60,6 +61,7 @@ ROWS: Mapping[str, Row] = {
     "12": Row("start", standing.start),
     "13": Row("first state of a watch", first_state.first_state),
     "14": Row("Deployments of containers that are made", pace.deployments),
+    "15": Row("containers made by one apply", applications.apply_application),
     "16": Row("GetContainer by HTTP", by_http.by_http),
     "17": Row("the command's processor time", starting.command),
     "objects": Row("carried objects that are made", pace.objects),

@@ -1,11 +1,15 @@
-"""Carries out a plan: writes its objects one after another, those that others need first.
+"""Carries out a plan: writes its objects, those that others need first.
 
-An apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for all problems after
-such a refusal) writes each object by itself and continues, and its transaction is rolled back.
+New objects of a noun that can create several by few statements are created together, and if one of them is refused, one
+by one. An apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for all
+problems after such a refusal) then writes each object by itself and continues, and its transaction is rolled back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -14,9 +18,10 @@ from pilothouse_server.applications.comparison import ComparedObject
 from pilothouse_server.applications.documents import problems_of
 from pilothouse_server.applications.model import ApplicationProblem, ApplyChoice, Member
 from pilothouse_server.applications.plan import ApplicationPlan, Present
-from pilothouse_server.applications.writing import ObjectWriter, WrittenObject
+from pilothouse_server.applications.writing import CREATED_TOGETHER, ObjectWriter, WrittenObject
 from pilothouse_server.containers.workloads import has_runs
 from pilothouse_server.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
@@ -35,6 +40,7 @@ _REFUSALS: Final = (
     PermissionDenied,
     ResourceExhausted,
 )
+ProblemsOf = Callable[[PilothouseError], list[ApplicationProblem]]
 
 
 class WriteRefused(Exception):
@@ -47,34 +53,51 @@ async def carried_out(
     """Writes the objects of a plan; while `collecting` each by itself, with the problems of those that are refused."""
     written: list[WrittenObject] = []
     problems: list[ApplicationProblem] = []
-    for each in plan.objects:
-        if each.action == "unchanged" or each.problems:
-            continue
-        if not collecting:
-            try:
-                written.append(await _written(writer, each, present, choice))
-            except _REFUSALS as error:
-                raise WriteRefused from error
-            continue
+
+    async def attempt(writing: Callable[[], Awaitable[WrittenObject]], found: ProblemsOf) -> None:
         try:
+            if not collecting:
+                written.append(await writing())
+                return
             async with writer.attempt():
-                written.append(await _written(writer, each, present, choice))
+                written.append(await writing())
         except _REFUSALS as error:
-            problems += problems_of(error, each.wanted)
+            if not collecting:
+                raise WriteRefused from error
+            problems.extend(found(error))
+
+    to_write = [each for each in plan.objects if each.action != "unchanged" and not each.problems]
+    for noun, group in groupby(to_write, key=_created_noun):
+        objects = list(group)
+        if noun and len(objects) > 1 and (together := await _created_together(writer, objects)) is not None:
+            written += together
+            continue
+        for each in objects:
+            await attempt(
+                partial(_written, writer, each, present, choice), partial(problems_of, wanted=each.wanted)
+            )
     for member in plan.pruned:
-        stored = present.stored[member.key]
-        if not collecting:
-            try:
-                written.append(await writer.delete(member.key, stored))
-            except _REFUSALS as error:
-                raise WriteRefused from error
-            continue
-        try:
-            async with writer.attempt():
-                written.append(await writer.delete(member.key, stored))
-        except _REFUSALS as error:
-            problems.append(_of_prune(error, member))
+        await attempt(
+            partial(writer.delete, member.key, present.stored[member.key]), partial(_of_prune, member=member)
+        )
     return written, problems
+
+
+def _created_noun(each: ComparedObject) -> str:
+    """Returns the noun of an object that is created, and may be created together with others; else nothing."""
+    noun = each.wanted.key.noun
+    return noun if each.action == "create" and noun in CREATED_TOGETHER else ""
+
+
+async def _created_together(
+    writer: ObjectWriter, objects: Sequence[ComparedObject]
+) -> list[WrittenObject] | None:
+    """Creates objects of one noun by few statements; None if one is refused, and nothing is written."""
+    try:
+        async with writer.attempt():
+            return await writer.create_many([each.wanted for each in objects])
+    except (*_REFUSALS, Aborted):
+        return None
 
 
 async def _written(
@@ -89,12 +112,14 @@ async def _written(
     return updated
 
 
-def _of_prune(error: PilothouseError, member: Member) -> ApplicationProblem:
-    return ApplicationProblem(
-        document=-1,
-        reason=error.reason,
-        message=f"cannot be deleted: {error.message}",
-        kind=member.kind,
-        name=member.name,
-        permission=error.metadata.get("permission", ""),
-    )
+def _of_prune(error: PilothouseError, member: Member) -> list[ApplicationProblem]:
+    return [
+        ApplicationProblem(
+            document=-1,
+            reason=error.reason,
+            message=f"cannot be deleted: {error.message}",
+            kind=member.kind,
+            name=member.name,
+            permission=error.metadata.get("permission", ""),
+        )
+    ]

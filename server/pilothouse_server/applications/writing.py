@@ -6,10 +6,10 @@ caller has object by object. They lock the namespace's row again, which the tran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -18,12 +18,14 @@ from pilothouse_server.applications.model import MemberKey, WantedObject
 from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.authorization.access import May
 from pilothouse_server.config.operations import config_maps, configs, secrets
+from pilothouse_server.containers.creating_many import create_many as create_containers
 from pilothouse_server.containers.operations import change as change_container
 from pilothouse_server.containers.operations import create as create_container
 from pilothouse_server.containers.operations import delete as delete_container
 from pilothouse_server.containers.operations import run as run_container
 from pilothouse_server.network.operations import change as change_service
 from pilothouse_server.network.operations import create as create_service
+from pilothouse_server.network.operations import create_many as create_services
 from pilothouse_server.network.operations import delete as delete_service
 from pilothouse_server.objects.model import ObjectKey
 from pilothouse_server.objects.operations import change as change_object
@@ -35,6 +37,9 @@ from pilothouse_server.storage.operations import delete as delete_volume
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ObjectWarning
+
+# Nouns whose objects are created by few statements, whatever their number.
+CREATED_TOGETHER: Final = frozenset({"container", "service"})
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
@@ -105,6 +110,20 @@ class ObjectWriter:
                 created = await secrets.create(*where, self._rights.envelopes, effect)
         self._name_warnings(wanted)
         return WrittenObject(wanted.key, "create", created)
+
+    async def create_many(self, wanted: Sequence[WantedObject]) -> list[WrittenObject]:
+        """Creates objects of one noun of `CREATED_TOGETHER`, all or none."""
+        where = (self._transaction, self._namespace, [each.value for each in wanted])
+        if wanted[0].key.noun == "service":
+            services = await create_services(*where, rights=self._rights.services(self._may))
+            return [WrittenObject(each.key, "create", services[each.key.name]) for each in wanted]
+        made = await create_containers(*where, keys=self._rights.keys, may=self._may)
+        written: list[WrittenObject] = []
+        for each, (created, warnings) in zip(wanted, made, strict=True):
+            self._noted += warnings
+            self._name_warnings(each)
+            written.append(WrittenObject(each.key, "create", created))
+        return written
 
     async def update(self, compared: ComparedObject, stored: Any) -> WrittenObject:
         """Changes the fields of an object that the plan names."""

@@ -16,16 +16,15 @@ from pilothouse_server.containers.guarding import names_new_hosts, refuse_hosts
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
 from pilothouse_server.containers.owned_volumes import needs_more_claims
+from pilothouse_server.containers.repository import FactReader
 from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.network.rules import refuse_exceeded_number, refuse_type
 from pilothouse_server.storage.rules import refuse_exceeded_storage
-from pilothouse_server.store.draft import Draft
-from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
 
 
 async def refuse_exceeded_numbers(
-    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> tuple[int, int]:
     """Returns how many Services and bytes of storage the namespace may have, as far as the container asks for more of
     them; 0 for no limit. Raises as the two functions that follow.
@@ -35,7 +34,7 @@ async def refuse_exceeded_numbers(
 
 
 async def _refuse_services(
-    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> int:
     """Returns how many Services the namespace may have, if the container gets a new one and there is a limit; else 0.
 
@@ -65,7 +64,7 @@ async def _refuse_services(
 
 
 async def _refuse_storage(
-    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> int:
     """Returns how many bytes of storage the namespace may have, if the container gets new claims and there is a limit;
     else 0.
@@ -92,7 +91,7 @@ async def _refuse_storage(
 
 
 async def refuse_unfit(
-    target: Draft | Transaction, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> None:
     """Compares new references, hosts and extra fields with the namespace and its cluster, in that order.
 

@@ -131,7 +131,9 @@ async def create(
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid)
+        creation = admitted_creation(
+            facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid
+        )
         await refuse_unfit(transaction, namespace_name, creation.container, None)
         most = await refuse_exceeded_numbers(transaction, namespace_name, wanted, None)
         creation = msgspec.structs.replace(creation, most=most)
@@ -182,12 +184,12 @@ async def draft_creation(
     if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
         # No create is refused because of a cached value.
         with contextlib.suppress(PilothouseError):
-            creation = _creation(cached, wanted, needs, caller)
+            creation = admitted_creation(cached, wanted, needs, caller)
     if creation is None:
         facts = await repository.admit_draft(draft, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, caller)
+        creation = admitted_creation(facts, wanted, needs, caller)
         cache.learn(draft.user_id, facts.namespace)
     try:
         await refuse_unfit(draft, namespace_name, creation.container, None)
@@ -214,7 +216,7 @@ class Caller(NamedTuple):
     collected: Collected
 
 
-def _creation(
+def admitted_creation(
     facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
 ) -> Creation:
     """Returns the container as the facts admit it; raises as `create`, except for the errors of `rules`."""

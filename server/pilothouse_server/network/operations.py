@@ -8,7 +8,7 @@ changes and ends with its container only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -27,6 +27,7 @@ from pilothouse_server.namespaces.operations import refuse_inactive as refuse_in
 from pilothouse_server.network import repository, rules
 from pilothouse_server.network.guarding import refuse_guarded, with_rights
 from pilothouse_server.network.model import Service
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
@@ -100,6 +101,30 @@ async def create(
     created = await repository.insert_service(transaction, with_rights(placed, rights.keys))
     await changed(transaction, created, "added")
     return created
+
+
+async def create_many(
+    transaction: Transaction, namespace_name: str, wanted: Sequence[Service], *, rights: ServiceRights
+) -> dict[str, Service]:
+    """Creates Services by few statements, all or none; returns them by their names.
+
+    Raises as `create`, but AlreadyExists also for a name that a container has given up and whose row is still there.
+    """
+    namespace = await locate_namespace(transaction, namespace_name, "update")
+    refuse_inactive_namespace(namespace)
+    placed: list[Service] = []
+    async for each in cooperatively(wanted):
+        checked = rules.checked(each)
+        rights.check(namespace, None, checked)
+        placed.append(with_rights(msgspec.structs.replace(checked, namespace_ref=namespace.ref), rights.keys))
+    names = [each.name for each in placed]
+    if (taken := await repository.any_taken(transaction, namespace.id, names)) is not None:
+        raise already_exists("service", taken)
+    await _check_quota(transaction, namespace, len(placed))
+    created = await repository.insert_services(transaction, placed)
+    for service in created:
+        await changed(transaction, service, "added")
+    return {service.name: service for service in created}
 
 
 async def change(
@@ -225,11 +250,13 @@ async def _refuse_taken(transaction: Transaction, namespace: Namespace, name: st
         transaction.emit(event(taken, "deleted", taken))
 
 
-async def _check_quota(transaction: ReadTransaction, namespace: Namespace) -> None:
+async def _check_quota(transaction: ReadTransaction, namespace: Namespace, more: int = 1) -> None:
     limit = namespace.quota.services
     if not limit:
         return
-    rules.refuse_exceeded_number(namespace.name, limit, await repository.count(transaction, namespace.id), 1)
+    rules.refuse_exceeded_number(
+        namespace.name, limit, await repository.count(transaction, namespace.id), more
+    )
 
 
 async def _delete(transaction: Transaction, stored: Service) -> Service:

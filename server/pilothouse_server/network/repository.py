@@ -114,6 +114,18 @@ FROM {_ROWS} JOIN containers AS c ON c.id = r.owner_id
 ON CONFLICT ON CONSTRAINT uq_services_name DO NOTHING RETURNING id
 """  # noqa: S608 - our own words
 )
+_INSERT_MANY = text(
+    f"""
+INSERT INTO services (name, namespace_id, type, spec, labels, annotations, drift_policy, created_by, updated_by)
+SELECT r.name, r.namespace_id, r.type, r.spec, r.labels, r.annotations, r.drift_policy, :user_id, :user_id
+FROM {_ROWS} RETURNING id
+"""  # noqa: S608 - our own words
+)
+_ANY_TAKEN = text("""
+SELECT s.name FROM services AS s WHERE s.namespace_id = :namespace_id AND s.name = ANY (CAST(:names AS text[]))
+UNION ALL SELECT p.service_name FROM port_mappings AS p
+WHERE p.namespace_id = :namespace_id AND p.service_name = ANY (CAST(:names AS text[])) LIMIT 1
+""")
 _UPDATE_OWNED = text(
     f"""
 UPDATE services AS s
@@ -296,6 +308,21 @@ async def insert_service(transaction: Transaction, wanted: Service) -> Service:
         .returning(SERVICES.c.id)
     )
     return await _stored(transaction, (await transaction.connection.execute(statement)).scalar_one())
+
+
+async def any_taken(transaction: ReadTransaction, namespace_id: int, names: Sequence[str]) -> str | None:
+    """Returns one of these names that a Service has, or a port of a container; None if there is none."""
+    named = {"namespace_id": namespace_id, "names": list(names)}
+    found: str | None = (await transaction.connection.execute(_ANY_TAKEN, named)).scalar_one_or_none()
+    return found
+
+
+async def insert_services(transaction: Transaction, wanted: Sequence[Service]) -> list[Service]:
+    """Adds new Services of their own by one statement; returns them as stored, in the order of their ids."""
+    rows = orjson.dumps([_owned_row(each) for each in wanted]).decode()
+    parameters = {"rows": rows, "user_id": transaction.actor.user_id}
+    ids = (await transaction.connection.execute(_INSERT_MANY, parameters)).scalars()
+    return await get_many(transaction, list(ids))
 
 
 async def update_service(transaction: Transaction, stored: Service, wanted: Service) -> Service:

@@ -26,8 +26,11 @@ from pilothouse_server.containers.repository.containers import (
 )
 from pilothouse_server.containers.repository.creation import (
     Creation,
+    FactReader,
+    ReadOnce,
     admit,
     admit_draft,
+    admit_many,
     allowed_external_sources,
     allowed_hosts,
     draft_creation,
@@ -35,6 +38,7 @@ from pilothouse_server.containers.repository.creation import (
     storage_limits,
     version_of_cluster,
     write,
+    write_many,
 )
 from pilothouse_server.containers.repository.history import list_history
 from pilothouse_server.containers.repository.images import (
@@ -56,11 +60,14 @@ from pilothouse_server.containers.repository.sources import users_of_claim, user
 __all__ = [
     "ContainerChange",
     "Creation",
+    "FactReader",
     "HistoryLine",
     "PlacedContainer",
+    "ReadOnce",
     "admit",
     "admit_change",
     "admit_draft",
+    "admit_many",
     "allowed_external_sources",
     "allowed_hosts",
     "count",
@@ -96,4 +103,5 @@ __all__ = [
     "version_of_cluster",
     "write",
     "write_change",
+    "write_many",
 ]

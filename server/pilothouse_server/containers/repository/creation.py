@@ -8,13 +8,13 @@ connection held. A draft sends `create_container`: the write and the record in o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
 import orjson
-from sqlalchemy import text
+from sqlalchemy import Executable, text
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
@@ -43,7 +43,10 @@ _STORAGE_LIMITS = text(
 _VERSION = text("SELECT version FROM version_of_cluster(:user_id, :namespace)")
 _EXTERNAL_SOURCES = text("SELECT external_sources FROM allowed_external_sources(:user_id, :namespace)")
 _HOSTS = text("SELECT allowed_hosts FROM hosts_of_namespace(:user_id, :namespace)")
-_ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
+_PARTS = ("container", "env", "ports", "mounts")
+_ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in _PARTS)
+# Parameters of a write that are JSON texts.
+_JSON = (*_PARTS, "volumes")
 FACTS = (
     "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(CAST(:volumes AS text) AS jsonb)"
@@ -54,6 +57,41 @@ _CREATE = text(
     "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
 )
 _WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS jsonb), {FACTS})")
+# One after the other, in the order of the array.
+_WRITE_MANY = text("""
+SELECT write_container(r.container, r.env, r.ports, r.mounts, CAST(CAST(:operation AS text) AS jsonb),
+    r.namespace_version, r.limits, r.services, r.config_maps, r.secrets, r.volumes)
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container jsonb, env jsonb, ports jsonb, mounts jsonb, namespace_version bigint, limits numeric[], services text[],
+    config_maps text[], secrets text[], volumes jsonb)
+""")
+_NEW_IDS = text("""
+SELECT nextval('containers_id_seq') AS id, c.deletion_requested_at IS NOT NULL AS going, c.id IS NOT NULL AS taken
+FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS n(name, place)
+LEFT JOIN containers AS c ON c.namespace_id = :namespace_id AND c.name = n.name ORDER BY n.place
+""")
+
+
+class FactReader(Protocol):
+    """A draft or a transaction, of which only facts are read."""
+
+    async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Returns the rows of one statement; a statement that needs the caller gets `user_id`."""
+
+
+class ReadOnce:
+    """Reads the facts of a namespace once for many containers of one transaction, which has locked it."""
+
+    def __init__(self, reader: FactReader) -> None:
+        self._reader = reader
+        self._rows: dict[tuple[Executable, str], Sequence[Any]] = {}
+
+    async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Returns the rows that the statement had with these parameters at first."""
+        key = statement, repr(sorted(parameters.items()))
+        if key not in self._rows:
+            self._rows[key] = await self._reader.read(statement, parameters)
+        return self._rows[key]
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -112,19 +150,59 @@ async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> 
     return _facts(namespace, rows[0])
 
 
-async def admit(target: Draft | Transaction, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
+async def admit(target: FactReader, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
     """The same after a look for a replay."""
     rows = await target.read(_ADMIT, {"request_id": None, **_names(namespace, name, needs)})
     return _facts(namespace, rows[0])
 
 
-async def service_limits(target: Draft | Transaction, namespace: str) -> ServiceLimits:
+async def admit_many(
+    transaction: Transaction, namespace: str, wanted: Sequence[tuple[str, Needs]]
+) -> list[CreationFacts] | None:
+    """The facts for containers of these names, in two statements.
+
+    Each has what its own needs name; the share of those before it, and their Services, are not among the facts.
+    """
+    together = Needs(
+        *(frozenset[str]().union(*names) for names in zip(*(_of(needs) for _, needs in wanted), strict=True))
+    )
+    facts = await admit(transaction, namespace, "", together)
+    if facts is None:
+        return None
+    names = {"namespace_id": facts.namespace.id, "names": [name for name, _ in wanted]}
+    rows = await transaction.read(_NEW_IDS, names)
+    return [_narrowed(facts, row, needs) for row, (_, needs) in zip(rows, wanted, strict=True)]
+
+
+def _of(needs: Needs) -> tuple[frozenset[str], ...]:
+    return needs.services, needs.config_maps, needs.secrets, needs.volumes
+
+
+def _narrowed(facts: CreationFacts, row: Any, needs: Needs) -> CreationFacts:
+    found = facts.found
+    definitions: list[Any] = _decoded(facts.volume_definitions) or [] if needs.volumes else []
+    own = [each for each in definitions if each["name"] in needs.volumes]
+    return msgspec.structs.replace(
+        facts,
+        name_taken=("being_deleted" if row["going"] else "taken") if row["taken"] else None,
+        found=NamespaceFacts(
+            services={name: owner for name, owner in found.services.items() if name in needs.services},
+            config_maps=found.config_maps & needs.config_maps,
+            secrets={name: type_ for name, type_ in found.secrets.items() if name in needs.secrets},
+            volumes={name: volume for name, volume in found.volumes.items() if name in needs.volumes},
+        ),
+        volume_definitions=orjson.dumps(own).decode() if own else None,
+        container_id=ContainerId(row["id"]),
+    )
+
+
+async def service_limits(target: FactReader, namespace: str) -> ServiceLimits:
     """Returns the Services that a namespace allows."""
     (row,) = await target.read(_SERVICE_LIMITS, {"namespace": namespace})
     return ServiceLimits(row["service_types"] or (), row["most"] or 0, row["used"] or 0)
 
 
-async def storage_limits(target: Draft | Transaction, namespace: str, wanted: Container) -> StorageLimits:
+async def storage_limits(target: FactReader, namespace: str, wanted: Container) -> StorageLimits:
     """Returns the storage that a namespace allows, and the bytes that the claims of a container ask of it."""
     parameters = {
         "namespace": namespace,
@@ -135,19 +213,19 @@ async def storage_limits(target: Draft | Transaction, namespace: str, wanted: Co
     return StorageLimits(row["most"] or "", int(row["used"] or 0), int(row["asked"] or 0), row["taken"] or "")
 
 
-async def allowed_external_sources(target: Draft | Transaction, namespace: str) -> Sequence[str]:
+async def allowed_external_sources(target: FactReader, namespace: str) -> Sequence[str]:
     """Returns the patterns for names of config maps and secrets that only the cluster has; empty: none may be named."""
     rows = await target.read(_EXTERNAL_SOURCES, {"namespace": namespace})
     return rows[0]["external_sources"] or ()
 
 
-async def allowed_hosts(target: Draft | Transaction, namespace: str) -> Sequence[str]:
+async def allowed_hosts(target: FactReader, namespace: str) -> Sequence[str]:
     """Returns the patterns for hosts that a namespace may use; empty: none."""
     rows = await target.read(_HOSTS, {"namespace": namespace})
     return rows[0]["allowed_hosts"] or ()
 
 
-async def version_of_cluster(target: Draft | Transaction, namespace: str) -> str:
+async def version_of_cluster(target: FactReader, namespace: str) -> str:
     """Returns the version of Kubernetes of a namespace's cluster; empty: not known."""
     rows = await target.read(_VERSION, {"namespace": namespace})
     return rows[0]["version"] or ""
@@ -266,6 +344,24 @@ async def write(transaction: Transaction, creation: Creation) -> None:
     Raises:
         Aborted: the facts are outdated.
     """
+    parameters = {
+        **_parameters(creation, transaction.operation_id),
+        "operation": _operation(transaction, creation),
+    }
+    async with transaction.attempt():
+        await transaction.connection.rows(_WRITE, parameters)
+
+
+async def write_many(transaction: Transaction, creations: Sequence[Creation]) -> None:
+    """Writes containers by one statement, in their order; all or none. Raises as `write`."""
+    rows = [_parameters(each, transaction.operation_id) for each in creations]
+    for row in rows:
+        row.update((name, orjson.Fragment(row[name] or "null")) for name in _JSON)
+    parameters = {"rows": orjson.dumps(rows).decode(), "operation": _operation(transaction, creations[0])}
+    await transaction.connection.rows(_WRITE_MANY, parameters)
+
+
+def _operation(transaction: Transaction, creation: Creation) -> str:
     operation = Operation(
         transaction.operation_id,
         transaction.actor.user_id,
@@ -275,12 +371,7 @@ async def write(transaction: Transaction, creation: Creation) -> None:
         creation.container.namespace_id,
         transaction.request_id,
     )
-    parameters = {
-        **_parameters(creation, transaction.operation_id),
-        "operation": orjson.dumps(operation).decode(),
-    }
-    async with transaction.attempt():
-        await transaction.connection.rows(_WRITE, parameters)
+    return orjson.dumps(operation).decode()
 
 
 def _parameters(creation: Creation, operation_id: UUID) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Row 15: containers made by one ApplyApplication, against the same by CreateContainer, 16 at a time.
+
+An apply is one transaction: the longest time that one was open while it ran is shown, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from statistics import median
+
+from benchmarks.child import Child
+from benchmarks.measure import Figure, Pairs, Run, Series, all_in_turns, compared, database_cost, server_cost
+from benchmarks.population import NAMESPACES
+from benchmarks.product import Product
+from benchmarks.world import Database, World, connected
+
+_CALLERS = 16
+_TIMES = 5
+_MOST_HELD_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
+# Seen from another database, so that the look is not counted as PostgreSQL's work for the product.
+_OPEN = """
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float FROM pg_stat_activity
+WHERE datname = $1 AND usename = 'pilothouse_app' AND xact_start IS NOT NULL
+"""
+
+
+async def apply_application(world: World) -> AsyncIterator[Figure]:
+    """An application of some containers, one of five times as many, and the creates; each run in a namespace."""
+    few = world.scale.applied
+    async with (
+        world.database(world.scale.containers[0]) as database,
+        world.product(database) as product,
+        world.children(("loads.applications", world.cores.asking)) as (load,),
+    ):
+        runs = _Runs(world, database, product, load, await product.tenant_token(NAMESPACES))
+        created, small, large = await all_in_turns(
+            (
+                lambda: runs.run("create", _TIMES * few, concurrency=_CALLERS),
+                lambda: runs.run("apply", few),
+                lambda: runs.run("apply", _TIMES * few),
+            ),
+            world.scale.runs,
+            warm=world.scale.warm,
+        )
+    what = f"ApplyApplication of {_TIMES * few} containers"
+    name = f"CreateContainer, {_CALLERS} callers"
+    yield compared("15", f"{what}, beside {few}", "s", Pairs(large, small), f"of {few}", ("≤", _TIMES))
+    yield server_cost("15", f"{what}, of each", Pairs(large, created), name, 0.4)
+    yield server_cost(
+        "15", f"ApplyApplication of {few} containers, of each", Pairs(small, created), name, 0.4
+    )
+    yield database_cost("15", f"{what}, of each", large, _of(created))
+    yield Figure(
+        "15",
+        f"{what}: longest that its transaction was open",
+        "s",
+        median(runs.held[-world.scale.runs :]),
+        goal=("≤", _MOST_HELD_SECONDS),
+        goal_of="value",
+    )
+
+
+def _of(created: Series) -> float:
+    return round(created.database or 0.0)
+
+
+class _Runs:
+    """The runs of all arms. `held`: the longest transaction of each large apply."""
+
+    def __init__(self, world: World, database: Database, product: Product, load: Child, token: str) -> None:
+        self._world = world
+        self._database = database
+        self._product = product
+        self._load = load
+        self._where = {"address": product.address, "token": token}
+        self._numbers = count()
+        self.held: list[float] = []
+
+    async def run(self, verb: str, containers: int, **others: int) -> Run:
+        number = next(self._numbers)
+        asked: Mapping[str, str | int] = {
+            **self._where,
+            "namespace": f"tenant-{number % NAMESPACES}",
+            "name": f"made-{number}",
+            "count": containers,
+            **others,
+        }
+        async with self._watched() as held:
+            run = await self._world.metered(
+                self._product.process_id, self._database, self._load.ask(verb, **asked), "seconds"
+            )
+        if verb == "apply" and containers > self._world.scale.applied:
+            self.held.append(max(held, default=0.0))
+        return run
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[list[float]]:
+        held: list[float] = []
+
+        async def look() -> None:
+            async with connected(self._world.postgres.dsn()) as connection:
+                while True:
+                    held.append(await connection.fetchval(_OPEN, self._database.name))
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+        looking = asyncio.create_task(look())
+        try:
+            yield held
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])

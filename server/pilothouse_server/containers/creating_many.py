@@ -1,0 +1,62 @@
+"""Containers made by one transaction with two reads and one write, whatever their number.
+
+They are judged one after the other by the rules of a single create, as if each were there when the next one comes. The
+write checks the facts of each again. Facts that this way does not follow, such as storage and Services of a quota,
+refuse it; so a caller that is refused creates the containers one by one, which finds the exact error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pilothouse_server.authorization.access import May
+from pilothouse_server.containers import admission, repository, rules
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
+from pilothouse_server.containers.operations import Caller, admitted_creation, event
+from pilothouse_server.containers.repository import Creation, ReadOnce
+from pilothouse_server.errors import not_found
+from pilothouse_server.guard.model import Keys
+from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.resources import ObjectWarning
+
+
+async def create_many(
+    transaction: Transaction, namespace_name: str, wanted: Sequence[Container], *, keys: Keys, may: May
+) -> list[tuple[Container, list[ObjectWarning]]]:
+    """Makes containers in a transaction that holds the namespace's row; returns each with its warnings.
+
+    Raises as `operations.create`. It writes all of them or none, if the caller then ends the attempt.
+    """
+    checked = [rules.checked(rules.with_pod_labels(each)) async for each in cooperatively(wanted)]
+    needed = [(each.name, admission.needs_of(each, None)) for each in checked]
+    facts = await repository.admit_many(transaction, namespace_name, needed)
+    if facts is None:
+        raise not_found("namespace", namespace_name)
+    reader, services, used = ReadOnce(transaction), dict[str, str | None](), facts[0].used
+    made: list[tuple[Creation, list[ObjectWarning]]] = []
+    async for number, each in cooperatively(enumerate(checked)):
+        needs, warnings = needed[number][1], list[ObjectWarning]()
+        found = msgspec.structs.replace(
+            facts[number].found,
+            services={
+                **facts[number].found.services,
+                **{name: services[name] for name in needs.services if name in services},
+            },
+        )
+        admitted = msgspec.structs.replace(facts[number], used=used, found=found)
+        caller = Caller(transaction.actor, may, keys, warnings)
+        creation = admitted_creation(admitted, each, needs, caller)
+        await refuse_unfit(reader, namespace_name, creation.container, None)
+        most = await refuse_exceeded_numbers(reader, namespace_name, each, None)
+        made.append((msgspec.structs.replace(creation, most=most), warnings))
+        services |= dict.fromkeys(needs.services, each.name)
+        used = (used[0] + 1, used[1] + creation.share[0], used[2] + creation.share[1])
+    await repository.write_many(transaction, [creation for creation, _ in made])
+    for creation, _ in made:
+        transaction.emit(event(creation.container, "added"))
+        transaction.follow_up |= creation.follow_up
+    return [(creation.container, warnings) for creation, warnings in made]
