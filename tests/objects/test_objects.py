@@ -150,7 +150,11 @@ async def test_kinds_with_a_noun_and_unknown_kinds_are_refused_with_what_to_do(p
         ("apps/v1", "Deployment"): "calls of containers",
         ("v1", "Secret"): "calls of secrets",
         ("v1", "Namespace"): "belongs to the cluster",
-        ("networking.k8s.io/v1beta1", "Ingress"): "networking.k8s.io/v1",
+        (
+            "networking.k8s.io/v1beta1",
+            "Ingress",
+        ): "not served since Kubernetes 1.22: write networking.k8s.io/v1; there",
+        ("networking.k8s.io/v2", "Ingress"): "carried in other versions alone: networking.k8s.io/v1",
         ("example.com/v1", "Thing"): "object_kinds",
     }.items():
         api_version, name = kind
@@ -276,6 +280,36 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
     assert changes["spec.password"] == {"from": "[redacted]", "to": "[redacted]"}
     await place.delete(STORE)
     await place.gone(STORE)
+
+
+async def test_a_version_that_kubernetes_deprecates_is_warned_about_without_asking_the_cluster(
+    place: Place,
+) -> None:
+    kinds = [
+        namespace_pb2.ObjectKind(api_version=f"resource.k8s.io/{version}", kind="ResourceClaim")
+        for version in ("v1", "v1beta2")
+    ]
+    await place.client.namespaces.update_cluster(
+        name="local",
+        cluster=namespace_pb2.Cluster(object_kinds=kinds),
+        update_mask=FieldMask(paths=["object_kinds"]),
+    )
+    warnings = []
+    for kind in kinds:
+        identity: dict[str, Any] = {"api_version": kind.api_version, "kind": kind.kind}
+        request = pb.Object(name=kind.api_version[-2:], document=json.dumps({"spec": {}}), **identity)
+        made = await place.client.objects.create.send(
+            pb.CreateObjectRequest(namespace=place.name, object=request)
+        )
+        warnings += [(each.reason, each.path, each.message) for each in made.warnings]
+    assert warnings == [
+        (
+            "DEPRECATED_VERSION",
+            "object.document.apiVersion",
+            "ResourceClaim of resource.k8s.io/v1beta2 is deprecated since Kubernetes 1.36, and not served from 1.39 "
+            "on: write resource.k8s.io/v1",
+        )
+    ]
 
 
 async def test_secret_values_are_masked_for_callers_that_may_not_reveal(place: Place) -> None:

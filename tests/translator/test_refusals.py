@@ -41,8 +41,23 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         ),
         (
             WEB.replace("apps/v1", "apps/v1beta1"),
-            "web.yaml:1: deployment/web: Deployment of apps/v1beta1 is not supported; "
-            "expected Deployment of apps/v1",
+            "web.yaml:1: deployment/web: Deployment of apps/v1beta1 is not served since Kubernetes 1.16: "
+            "write apps/v1; spec.selector is required there",
+        ),
+        (
+            "apiVersion: policy/v1beta1\nkind: PodDisruptionBudget\nmetadata: {name: web}\n",
+            "web.yaml:1: poddisruptionbudget/web: PodDisruptionBudget of policy/v1beta1 is not served since Kubernetes "
+            "1.25: write policy/v1; an empty spec.selector covers all pods of the namespace there, and no longer none",
+        ),
+        (
+            "apiVersion: autoscaling/v2beta2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n",
+            "web.yaml:1: horizontalpodautoscaler/web: HorizontalPodAutoscaler of autoscaling/v2beta2 is not served "
+            "since Kubernetes 1.26: write autoscaling/v2",
+        ),
+        (
+            "apiVersion: autoscaling/v3\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n",
+            "web.yaml:1: horizontalpodautoscaler/web: HorizontalPodAutoscaler of autoscaling/v3 is not supported; "
+            "expected HorizontalPodAutoscaler of autoscaling/v1 or autoscaling/v2",
         ),
         (
             WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, labels: {team: red}}"),

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from pilothouse_manifests.carried import CARRIED, group_of, is_built_in, never_taken
 from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
+from pilothouse_manifests.former_versions import removed
 from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
 from pilothouse_manifests.translator.convert_deployment import convert_workload
 from pilothouse_manifests.translator.convert_object import (
@@ -215,9 +216,11 @@ def _check_namespace(root: Fields, namespace: str) -> None:
 
 
 def _unsupported_kind(version: str, kind: str) -> str:
+    if former := removed(version, kind):
+        return f"{kind} of {version} is not served since Kubernetes 1.{former.removed}: {former.advice}"
     known = sorted(each for each, of_kind in {*_SUPPORTED, *CARRIED} if of_kind == kind)
     if known:
-        return f"{kind} of {version} is not supported; expected {kind} of {known[0]}"
+        return f"{kind} of {version} is not supported; expected {kind} of {' or '.join(known)}"
     if why := never_taken(version, kind):
         return f"{kind} of {version} cannot be represented: {why}; or {ELSEWHERE}"
     return f"{kind} of {version} is not yet supported; {ELSEWHERE}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from pilothouse_manifests.carried import CARRIED, GATEWAY, RBAC, group_of, is_built_in, never_taken
+from pilothouse_manifests.former_versions import removed
 from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.kubernetes.discovery import Documents, KindDiscovery
 from pilothouse_server.kubernetes.errors import NotFound, Refused
@@ -82,6 +83,10 @@ def is_custom(api_version: str, kind: str) -> bool:
 
 def refuse_closed(api_version: str, kind: str, *, opened: bool) -> None:
     """Raises FailedPrecondition for a kind that is not open; `opened`: the cluster names it in `object_kinds`."""
+    former = removed(api_version, kind)
+    if former is not None:
+        words = f"is not served since Kubernetes 1.{former.removed}: {former.advice}"
+        raise _not_open(api_version, kind, words)
     never = never_taken(api_version, kind)
     if never is not None:
         raise _not_open(api_version, kind, f"is never carried: {never}")

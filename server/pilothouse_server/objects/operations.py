@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from pilothouse_manifests.former_versions import deprecated
 from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, already_exists, not_found
 from pilothouse_server.guard.carrying import CarriedPlace, warnings_of
@@ -25,6 +26,8 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef, Object
 
 # The reason of a warning about a budget that lets no pod be evicted.
 BLOCKING_BUDGET = "BLOCKING_BUDGET"
+# The reason of a warning about a version that Kubernetes serves for some releases more.
+DEPRECATED_VERSION = "DEPRECATED_VERSION"
 
 list_page = repository.list_objects
 get_many = repository.get_many
@@ -68,8 +71,18 @@ class ObjectMutation(msgspec.Struct, frozen=True):
     @property
     def warnings(self) -> list[ObjectWarning]:
         """The remarks of the platform on the object."""
-        found = warnings_of(documents.manifest(self.carried), self.kind.compared)
-        return [ObjectWarning(BLOCKING_BUDGET, f"{documents.FIELD}.{path}", words) for path, words in found]
+        carried = self.carried
+        found = warnings_of(documents.manifest(carried), self.kind.compared)
+        warnings = [
+            ObjectWarning(BLOCKING_BUDGET, f"{documents.FIELD}.{path}", words) for path, words in found
+        ]
+        if former := deprecated(carried.api_version, carried.kind):
+            words = (
+                f"{carried.kind} of {carried.api_version} is deprecated since Kubernetes 1.{former.deprecated}, and "
+                f"not served from 1.{former.removed} on: {former.advice}"
+            )
+            warnings.append(ObjectWarning(DEPRECATED_VERSION, f"{documents.FIELD}.apiVersion", words))
+        return warnings
 
 
 async def locate(

@@ -135,7 +135,7 @@ class Warning(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Source or subject: `CLUSTER` (the words of the cluster, its webhooks and Pod Security), `MISSING_REQUESTS`,
-    `BLOCKING_BUDGET` or `KIND_NOT_FOUND`.
+    `BLOCKING_BUDGET`, `DEPRECATED_VERSION` or `KIND_NOT_FOUND`.
     """
     path: _builtins.str
     """Field that it is about, where one is known."""
