@@ -28,6 +28,7 @@ from pilothouse_server.identity.credentials import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc import lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
+from pilothouse_server.store import partitions
 from tests.main_job import loaded
 from tests.migrations.filling import fill
 
@@ -101,6 +102,15 @@ SHORT = (
     "watch",
 )
 _numbers = count(1)
+# The partitions of the template that are further ahead than the servers of the tests make them.
+_DROP_SPARE = """
+DO $$ DECLARE spare text; BEGIN
+    FOR spare IN SELECT b.partition_name FROM (VALUES ('operation_logs', interval '1 month'),
+            ('container_resource_usage', interval '1 day')) AS t (name, ahead),
+            partition_bounds(t.name) AS b WHERE b.lower_bound::timestamptz > now() + t.ahead LOOP
+        EXECUTE format('DROP TABLE public.%I', spare);
+    END LOOP;
+END $$"""
 # A server within the test's process must not write its log into the output that a test reads: structlog would print
 # to the present `sys.stdout`. Tracebacks are plain: a framed one, with the values of all variables, takes longer than
 # most calls.
@@ -116,8 +126,9 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# The promised number of lines of calls, and cost of a password's hash.
+# The promised number of lines of calls, of partitions made ahead, and the cost of a password's hash.
 _LINES = lines.LINES
+_AHEAD = partitions.AHEAD
 _PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
 
@@ -254,6 +265,18 @@ def _servers_have_few_lines() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _few_partitions_are_ahead() -> Iterator[None]:
+    """Lets servers make one month and one day of partitions ahead, as many as the template has: those of a year and a
+    fortnight are half of all relations of a database, which each copy and each new session pays for.
+
+    A server in a process of its own makes them as promised, and so do the tests that ask for `promised_partitions`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "AHEAD", {**_AHEAD, "month": 1, "day": 1})
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _loaded_command_ends() -> Iterator[None]:
     """Ends the process that the tests' commands are forked from, where there is one."""
     yield
@@ -273,6 +296,16 @@ def promised_lines() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "LINES", _LINES)
         yield
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def promised_partitions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the test's database the partitions that a migrated one has, and lets servers make as many ahead."""
+    monkeypatch.setattr(partitions, "AHEAD", _AHEAD)
+    async with database.owner() as owner:
+        await owner.execute("""
+            SELECT create_monthly_partitions('operation_logs', now()::date, 13),
+                   create_daily_partitions('container_resource_usage', now()::date, 15)""")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -325,6 +358,8 @@ async def _make_template(server: EmbeddedPostgres) -> Database:
     template = addresses(server, TEMPLATE)
     await ensure_roles(template.admin_dsn)
     await runner.upgrade(template.maintenance_dsn)
+    async with template.owner() as owner:
+        await owner.execute(_DROP_SPARE)
     return template
 
 

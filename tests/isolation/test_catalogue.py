@@ -8,6 +8,7 @@ from tests.conftest import Database, connection
 from tests.isolation.rules import RULES, findings
 
 
+@pytest.mark.usefixtures("promised_partitions")
 async def test_every_table_view_and_function_keeps_tenants_apart(database: Database) -> None:
     async with connection(database.admin_dsn) as admin:
         assert await findings(admin) == []

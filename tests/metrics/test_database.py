@@ -173,7 +173,7 @@ async def test_partitions_show_how_a_table_grows(served: Served) -> None:
     sizes = await served.admin.metrics.get_table_sizes(include_partitions=True)
     by_name = {item.table_name: item for item in sizes}
     days = [item for item in sizes if item.partition_of == "container_resource_usage"]
-    assert len(days) >= 14
+    assert len(days) >= 3
     assert by_name["container_resource_usage"].total_bytes == sum(day.total_bytes for day in days)
 
 

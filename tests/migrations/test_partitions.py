@@ -58,6 +58,7 @@ async def _names(owner: asyncpg.Connection) -> set[str]:
     return {row[0] for row in await owner.fetch("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')")}
 
 
+@pytest.mark.usefixtures("promised_partitions")
 async def test_the_migrations_make_enough_ahead(partitions: Partitions) -> None:
     assert await partitions.make_ahead() == 0
     now = datetime.now(UTC)
@@ -74,6 +75,7 @@ async def test_the_migrations_make_enough_ahead(partitions: Partitions) -> None:
             assert earlier[1] == later[0]
 
 
+@pytest.mark.usefixtures("promised_partitions")
 async def test_missing_partitions_are_made_again(database: Database, partitions: Partitions) -> None:
     before = {scheme.table: await _bounds(partitions, scheme.table) for scheme in (*OWN, USAGE)}
     async with database.owner() as owner:
@@ -384,6 +386,7 @@ async def test_what_somebody_detached_by_hand_is_left_alone(
         assert "operation_logs_y2020m01" in await _names(owner)
 
 
+@pytest.mark.usefixtures("promised_partitions")
 async def test_two_replicas_can_make_and_drop_at_once(database: Database, pool: Pool) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")

@@ -92,7 +92,7 @@ CONTAINERS = table(
     schema="public",
 )
 
-USAGE: Final = Scheme("container_resource_usage", "day", 14)
+USAGE: Final = Scheme("container_resource_usage", "day")
 METRICS_TABLES: Final = NounTables(
     tables=frozenset(
         {

@@ -25,7 +25,7 @@ read the horizon *after* the events: if it has passed the reader's position, the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,8 @@ from pilothouse_server.store.pool import Pool
 Bound = TypeVar("Bound", datetime, int)
 Result = TypeVar("Result")
 Spacing = Literal["month", "day", "revision"]
+# How many partitions are made beyond the current one.
+AHEAD: Mapping[Spacing, int] = {"month": 12, "day": 14, "revision": 2}
 
 LOCK_TIMEOUT_MILLISECONDS = 50
 ATTEMPTS = 60
@@ -92,15 +94,14 @@ class PartitionBusyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a table is partitioned: `ahead` is the number of partitions made beyond the current one."""
+    """How a table is partitioned."""
 
     table: str
     spacing: Spacing
-    ahead: int
 
 
-AUDIT_LOG = Scheme("operation_logs", "month", 12)
-EVENTS = Scheme("events", "revision", 2)
+AUDIT_LOG = Scheme("operation_logs", "month")
+EVENTS = Scheme("events", "revision")
 OWN = (AUDIT_LOG, EVENTS)
 
 
@@ -376,7 +377,7 @@ def _statement(sql: str) -> Callable[[Connection], Awaitable[None]]:
 
 def _starts(scheme: Scheme, now: datetime, revision: int | None) -> list[datetime | int]:
     """Where each wanted partition begins: the current one and those ahead."""
-    steps = range(scheme.ahead + 1)
+    steps = range(AHEAD[scheme.spacing] + 1)
     if scheme.spacing == "revision":
         first = (revision or 0) // REVISIONS_PER_PARTITION
         return [(first + step) * REVISIONS_PER_PARTITION for step in steps]
