@@ -190,3 +190,72 @@ async def test_objects_outside_are_taken_over_only_by_request(server: Server, tm
     assert "exists and belongs to no application" in refused.errors
     taken = await shop.apply(SHOP, "--take-over")
     assert taken.output.splitlines()[-1] == "6 unchanged: revision 1 of shop"
+
+
+@pytest.mark.full
+async def test_containers_that_run_become_an_application_and_stay_as_they_are(
+    server: Server, tmp_path: Path
+) -> None:
+    shop = await shop_of(server, tmp_path)
+    labelled = "metadata: {name: front, labels: {tier: web}}\nspec:\n  selector: {m"
+    words = "{name: words}\ndata: {a: b}"
+    alone = (
+        SHOP.replace("metadata: {name: front}\nspec:\n  selector: {m", labelled)
+        .replace(
+            "[{configMapRef: {name: settings}}]",
+            "[{configMapRef: {name: settings}}, {secretRef: {name: keys}}]",
+        )
+        .replace(
+            '[{name: main, image: "redis:7"}]',
+            '[{name: main, image: "redis:7", envFrom: [{configMapRef: {name: words}}]}]',
+        )
+        .replace(
+            "volumes: [",
+            "initContainers: [{name: first, image: busybox, envFrom: [{configMapRef: {name: words}}]}]\n"
+            "      volumes: [",
+        )
+        + f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {words}\n"
+    )
+    assert (await shop._shell.run("apply", "-f", "-", "-n", "demo", given=alone)).code == 0
+    await poll_until(lambda: _pods(shop, 2), seconds=30)
+    before = await _generations(shop)
+    arguments = ("create", "shop", "--from-containers", "-l", "tier=web")
+    tried = await shop.refused(*arguments, "--dry-run")
+    assert tried.code == 0, tried
+    assert tried.output.splitlines()[-1] == "4 objects would be application shop; nothing was changed"
+    assert (await shop.refused("get", "shop")).code == 6
+    made = await shop.refused(*arguments)
+    assert made.code == 0, made
+    assert made.output.splitlines()[-1] == "4 objects are revision 1 of shop"
+    application = await server.admin.applications.get(namespace="demo", name="shop")
+    assert {f"{each.kind}/{each.name}" for each in application.members} == {
+        "ConfigMap/settings",
+        "PersistentVolumeClaim/orders",
+        "Service/front",
+        "Deployment/front",
+    }
+    assert await _generations(shop) == before
+    again = await shop.refused(*arguments)
+    assert again.code == 7
+    assert "application shop exists, at revision 1" in again.errors
+    assert tried.errors.splitlines() == [
+        "left out: configmap/words: other containers read it, too",
+        "left out: secret/keys: its values are not shown; apply a document of it to make it a part",
+    ]
+    shared = await shop.refused("create", "both", "back", "--from-containers")
+    assert (shared.code, shared.errors) == (0, "left out: configmap/words: other containers read it, too\n")
+    nothing = await shop.refused("create", "none", "-l", "tier=web")
+    assert (nothing.code, "add --from-containers" in nothing.errors) == (2, True)
+
+
+async def _pods(shop: Shop, count: int) -> bool:
+    found = [each async for each in shop.server.admin.containers.list(namespace="demo")]
+    return sum(each.ready_replicas for each in found) == count
+
+
+async def _generations(shop: Shop) -> dict[str, tuple[int, str]]:
+    """The generation and the pod of each container, which a restart changes."""
+    return {
+        each.name: (each.generation, each.pod_name)
+        async for each in shop.server.admin.containers.list(namespace="demo")
+    }

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import describe, verbs
-from pilothouse_client.commands.failures import reading_answers
+from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.many import ByLabels, ContainerNames, Everything, chosen
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -101,6 +102,47 @@ def _why(revision: resource_pb2.Revision) -> str:
 def _say_kept(words: str, kept: Iterable[str]) -> None:
     if named := ", ".join(kept):
         say(plain(f"{words}: {named}"), err=True)
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    containers: ContainerNames = None,
+    namespace: Namespace = "",
+    from_containers: Annotated[
+        bool,
+        verbs.Option(
+            "--from-containers",
+            help="Of containers that run, with the Services, config maps and volumes that only they use.",
+        ),
+    ] = False,
+    selector: ByLabels = "",
+    everything: Everything = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make an application of containers that exist. Nothing changes on the cluster."""
+    if not from_containers:
+        raise CommandError(
+            "add --from-containers, with names, -l or --all; files become an application by "
+            f"`pilothouse apply --application {name} -f FILE`",
+            2,
+        )
+    # The modules that write manifests are slow to import.
+    from pilothouse_client.commands.application_adoption import adopt
+
+    where = namespace_or_default(namespace)
+    with connect() as client:
+        names = chosen(client, where, containers, selector, everything)
+        answer = adopt(client, where, name, names, validate_only=validate_only)
+    if not output.is_table:
+        show(answer, COLUMNS, output)
+        return
+    show_all(answer.changes, _CHANGE_COLUMNS, output)
+    if validate_only:
+        say(f"{len(answer.changes)} objects would be application {name}; nothing was changed")
+    else:
+        say(f"{len(answer.changes)} objects are revision {answer.revision} of {name}")
 
 
 @app.command("list")

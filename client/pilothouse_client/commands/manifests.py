@@ -44,7 +44,7 @@ from pilothouse_manifests.translator.attach import NO_SERVICE
 from pilothouse_manifests.workloads import DAEMON_SET, STATEFUL_SET_SETTINGS
 from pilothouse_manifests.writing import Manifest, Write, writer
 
-_NAME = "app.kubernetes.io/name"
+NAME_LABEL = "app.kubernetes.io/name"
 _NO_ADDRESS = "None"
 _WORKLOADS: dict[str, tuple[str, str, FieldPart]] = {
     "deployment": ("apps/v1", "Deployment", DEPLOYMENT_SETTINGS),
@@ -160,7 +160,7 @@ def _workload(container: pb.Container) -> Manifest:
     spec = _writer(part)(said)
     if kind in _SCALED and container.HasField("replicas"):
         spec["replicas"] = container.replicas
-    labels = {_NAME: container.name, **container.pod_labels}
+    labels = {NAME_LABEL: container.name, **container.pod_labels}
     stated: Manifest = {"labels": labels}
     if container.pod_annotations:
         stated["annotations"] = dict(container.pod_annotations)
@@ -174,7 +174,7 @@ def _workload(container: pb.Container) -> Manifest:
     if kind == "job":
         template["spec"][RESTART_POLICY] = container.job.restart_policy or NEVER
     elif kind != "cron_job":
-        spec["selector"] = {"matchLabels": dict(container.selector) or {_NAME: labels[_NAME]}}
+        spec["selector"] = {"matchLabels": dict(container.selector) or {NAME_LABEL: labels[NAME_LABEL]}}
     for path, text in container.extra_fields.items():
         extra_fields.write(manifest, extra_fields.parse(path), json.loads(text))
     return manifest
@@ -249,7 +249,7 @@ def _service(service: network_pb2.Service) -> Manifest:
     said = _said(service)
     spec = _write_service(said)
     if service.containers:
-        spec["selector"] = {_NAME: service.containers[0]}
+        spec["selector"] = {NAME_LABEL: service.containers[0]}
     for port, message in zip(spec.get("ports", ()), service.ports, strict=True):
         if target := message.target:
             port["targetPort"] = int(target) if target.isdecimal() else target
@@ -272,7 +272,7 @@ def _services_of(container: pb.Container) -> Iterator[Manifest]:
                 name=name,
                 annotations=port.service_annotations,
                 headless=type_ == HEADLESS,
-                selector=dict(container.selector) or {_NAME: container.name},
+                selector=dict(container.selector) or {NAME_LABEL: container.name},
             ),
         )
         if type_ not in (HEADLESS, TYPES[0]):
