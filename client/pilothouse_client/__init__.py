@@ -3,6 +3,9 @@ stubs.
 
 Names are imported when they are first used, because the `pilothouse` command must answer `--help` without
 loading gRPC.
+
+Each public name has an example in its docstring. They share a `client`, the `address` of its server, a `namespace`, and
+messages of `pilothouse`.
 """
 
 from __future__ import annotations

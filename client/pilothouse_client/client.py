@@ -186,6 +186,13 @@ class Client(Nouns[BlockingTransport]):
     `ClientOptions` lists the other arguments. Calls go in turn to all servers that a name or a list leads to.
 
     Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
+
+    >>> with Client(address, username="admin", password=password) as client:
+    ...     made = client.containers.create(
+    ...         container=Container(namespace=namespace, name="web", image="nginx")
+    ...     )
+    ...     print(*(each.name for each in client.containers.list(namespace=namespace)))
+    web
     """
 
     def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
@@ -282,7 +289,15 @@ class Client(Nouns[BlockingTransport]):
 
 
 class AsyncClient(Nouns[AsyncTransport]):
-    """An asynchronous client, for one event loop. Arguments and errors are those of `Client`."""
+    """An asynchronous client, for one event loop. Arguments and errors are those of `Client`.
+
+    >>> async def deploy() -> str:
+    ...     async with AsyncClient(address, username="admin", password=password) as client:
+    ...         web = Container(namespace=namespace, name="web", image="nginx")
+    ...         return (await client.containers.create(container=web)).name
+    >>> asyncio.run(deploy())
+    'web'
+    """
 
     def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
         target = _target(address, options)

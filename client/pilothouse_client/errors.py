@@ -35,7 +35,14 @@ OPERATION_METADATA_KEY = "pilothouse-operation-id"
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """One field of a request that breaks a rule: its path, such as `container.image`, the rule in words, and
-    its name."""
+    its name.
+
+    >>> try:
+    ...     client.containers.create(container=Container(namespace=namespace, name="No Name", image="nginx"))
+    ... except InvalidArgumentError as error:
+    ...     print(*(each.field for each in error.violations))
+    container.name
+    """
 
     field: str
     description: str
@@ -55,6 +62,12 @@ class PilothouseError(Exception):
     surely none of them reached the server, so that any call can be repeated safely. `request_id` is the one that a
     mutation was sent with (empty for any other call): a repetition with the same id is executed once at most, and
     returns the first answer.
+
+    >>> try:
+    ...     client.containers.get(namespace=namespace, name="nobody")
+    ... except PilothouseError as error:
+    ...     print(error.code.name, error.reason)
+    NOT_FOUND CONTAINER_NOT_FOUND
     """
 
     def __init__(
@@ -111,57 +124,137 @@ class PilothouseError(Exception):
 
 
 class InvalidArgumentError(PilothouseError):
-    """INVALID_ARGUMENT."""
+    """INVALID_ARGUMENT.
+
+    >>> client.containers.create(container=Container(namespace=namespace, name="No Name", image="nginx"))
+    Traceback (most recent call last):
+    pilothouse_client.errors.InvalidArgumentError: INVALID_ARGUMENT...
+    """
 
 
 class UnauthenticatedError(PilothouseError):
-    """UNAUTHENTICATED."""
+    """UNAUTHENTICATED.
+
+    >>> with Client(address, token="phk_unknown") as unknown:
+    ...     unknown.containers.get(namespace=namespace, name="web")
+    Traceback (most recent call last):
+    pilothouse_client.errors.UnauthenticatedError: UNAUTHENTICATED...
+    """
 
 
 class PermissionDeniedError(PilothouseError):
-    """PERMISSION_DENIED."""
+    """PERMISSION_DENIED.
+
+    >>> only_reading = client.identity.create_api_key(name="report", read_only=True).key
+    >>> with Client(address, token=only_reading) as reader:
+    ...     reader.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
+    Traceback (most recent call last):
+    pilothouse_client.errors.PermissionDeniedError: PERMISSION_DENIED...
+    """
 
 
 class NotFoundError(PilothouseError):
-    """NOT_FOUND."""
+    """NOT_FOUND.
+
+    >>> client.containers.get(namespace=namespace, name="nobody")
+    Traceback (most recent call last):
+    pilothouse_client.errors.NotFoundError: NOT_FOUND (CONTAINER_NOT_FOUND)...
+    """
 
 
 class AlreadyExistsError(PilothouseError):
-    """ALREADY_EXISTS."""
+    """ALREADY_EXISTS.
+
+    >>> client.namespaces.create(namespace=Namespace(name=namespace))
+    Traceback (most recent call last):
+    pilothouse_client.errors.AlreadyExistsError: ALREADY_EXISTS...
+    """
 
 
 class FailedPreconditionError(PilothouseError):
-    """FAILED_PRECONDITION."""
+    """FAILED_PRECONDITION.
+
+    >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
+    >>> client.namespaces.delete(name=namespace)
+    Traceback (most recent call last):
+    pilothouse_client.errors.FailedPreconditionError: FAILED_PRECONDITION...
+    """
 
 
 class AbortedError(PilothouseError):
-    """ABORTED."""
+    """ABORTED.
+
+    >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
+    >>> web.image = "nginx:1.27"
+    >>> changed = client.containers.update(container=web, update_mask=FieldMask(paths=["image"]))
+    >>> client.containers.update(container=web, update_mask=FieldMask(paths=["image"]))
+    Traceback (most recent call last):
+    pilothouse_client.errors.AbortedError: ABORTED...
+    """
 
 
 class OutOfRangeError(PilothouseError):
-    """OUT_OF_RANGE."""
+    """OUT_OF_RANGE. Watches of the client begin again by themselves, with `ChangeKind.RESTARTED`.
+
+    >>> raise error_of(grpc.StatusCode.OUT_OF_RANGE, "the token is older than the stored events")
+    Traceback (most recent call last):
+    pilothouse_client.errors.OutOfRangeError: OUT_OF_RANGE...
+    """
 
 
 class ResourceExhaustedError(PilothouseError):
-    """RESOURCE_EXHAUSTED."""
+    """RESOURCE_EXHAUSTED.
+
+    >>> small = Namespace(name=f"{namespace}-small", resource_quota=ResourceQuota(containers=1))
+    >>> small = client.namespaces.create(namespace=small)
+    >>> for name in ("first", "second"):
+    ...     made = client.containers.create(
+    ...         container=Container(namespace=small.name, name=name, image="nginx")
+    ...     )
+    Traceback (most recent call last):
+    pilothouse_client.errors.ResourceExhaustedError: RESOURCE_EXHAUSTED...
+    """
 
 
 class UnavailableError(PilothouseError):
-    """UNAVAILABLE."""
+    """UNAVAILABLE.
+
+    >>> with Client("127.0.0.1:1", token="phk_any", retry=RetryPolicy(attempts=1)) as away:
+    ...     away.containers.get(namespace="shop", name="web")
+    Traceback (most recent call last):
+    pilothouse_client.errors.UnavailableError: UNAVAILABLE...
+    """
 
 
 class DeadlineExceededError(PilothouseError):
-    """DEADLINE_EXCEEDED."""
+    """DEADLINE_EXCEEDED.
+
+    >>> client.with_options(timeout=1e-6).containers.get(namespace=namespace, name="web")
+    Traceback (most recent call last):
+    pilothouse_client.errors.DeadlineExceededError: DEADLINE_EXCEEDED...
+    """
 
 
 class CancelledError(PilothouseError):
-    """CANCELLED. `by_peer` is False where the caller has cancelled the call or closed the client."""
+    """CANCELLED. `by_peer` is False where the caller has cancelled the call or closed the client.
+
+    >>> with Client(address, username="admin", password=password) as short:
+    ...     changes = short.containers.watch(namespace=namespace)
+    >>> next(changes)
+    Traceback (most recent call last):
+    pilothouse_client.errors.CancelledError: CANCELLED...
+    """
 
     by_peer: bool = False
 
 
 class InternalError(PilothouseError):
-    """UNKNOWN, INTERNAL, DATA_LOSS, UNIMPLEMENTED."""
+    """UNKNOWN, INTERNAL, DATA_LOSS, UNIMPLEMENTED.
+
+    >>> raise error_of(grpc.StatusCode.DATA_LOSS, "a fault: report the operation")
+    Traceback (most recent call last):
+    pilothouse_client.errors.InternalError: DATA_LOSS...
+    """
 
 
 _CLASS_OF_CODE: Mapping[grpc.StatusCode, type[PilothouseError]] = {

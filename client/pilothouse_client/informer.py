@@ -84,6 +84,13 @@ class WatchInformer(Generic[Resource]):
 
     Entering waits until the copy is whole, for `timeout` seconds at most. Reading after the watch has ended for good
     raises its PilothouseError.
+
+    >>> with WatchInformer[Container](lambda: client.containers.watch(namespace=namespace)) as copy:
+    ...     web = client.containers.create(
+    ...         container=Container(namespace=namespace, name="web", image="nginx")
+    ...     )
+    ...     print(*copy.wait_for(lambda seen: len(seen) == 1, timeout=30))
+    web
     """
 
     def __init__(
@@ -163,7 +170,17 @@ class WatchInformer(Generic[Resource]):
 
 
 class AsyncWatchInformer(Generic[Resource]):
-    """As `WatchInformer`, of an asynchronous client; `on_change` is called in the event loop."""
+    """As `WatchInformer`, of an asynchronous client; `on_change` is called in the event loop.
+
+    >>> async def containers() -> list[str]:
+    ...     async with (
+    ...         AsyncClient(address, token=token) as client,
+    ...         AsyncWatchInformer[Container](lambda: client.containers.watch(namespace=namespace)) as copy,
+    ...     ):
+    ...         return list(copy.all())
+    >>> asyncio.run(containers())
+    []
+    """
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ def enum_label(message: Any, field: str) -> str:
     """Returns the value of a message's enum field as people read it, such as `RUNNING`; an unknown number as it is.
 
     In Python a field of an enum is a number: `enum_label(container, "status")` is its name, without the prefix.
+
+    >>> enum_label(Container(status=CONTAINER_STATUS_RUNNING), "status")
+    'RUNNING'
     """
     number = getattr(message, field)
     return labels_of(message.DESCRIPTOR.fields_by_name[field].enum_type).get(number, str(number))

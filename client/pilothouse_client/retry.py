@@ -39,6 +39,10 @@ class RetryPolicy:
     """`attempts` is the greatest number of attempts, the first one included: 1 switches retries off, None leaves the
     deadline as the only limit. Delays are seconds. `watch_patience` is how many seconds a watch is retried without a
     single answer before it raises.
+
+    >>> with Client(address, token=token, retry=RetryPolicy(attempts=1)) as impatient:
+    ...     impatient.identity.who_am_i().user.username
+    'admin'
     """
 
     attempts: int | None = None
@@ -115,7 +119,12 @@ class RetryPolicy:
 @dataclass(frozen=True, slots=True)
 class Deadlines:
     """Seconds a call may take with all its retries, by kind: a read, a mutation, one that waits for a
-    cluster."""
+    cluster.
+
+    >>> with Client(address, token=token, deadlines=Deadlines(read=60.0)) as patient:
+    ...     patient.identity.who_am_i().user.username
+    'admin'
+    """
 
     read: float = 15.0
     mutation: float = 30.0

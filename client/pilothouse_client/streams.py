@@ -37,7 +37,12 @@ Resource = TypeVar("Resource")
 
 
 class ChangeKind(enum.Enum):
-    """The kind of a change; `RESTARTED` is the client's own, the others are `pilothouse.resource.v1.ChangeType`."""
+    """The kind of a change; `RESTARTED` is the client's own, the others are `pilothouse.resource.v1.ChangeType`.
+
+    >>> with client.containers.watch(namespace=namespace) as changes:
+    ...     next(changes).kind is ChangeKind.SYNCED
+    True
+    """
 
     ADDED = 1
     MODIFIED = 2
@@ -56,6 +61,12 @@ class Change(Generic[Resource]):
     With `resume_token` another watch continues after this answer; it is empty before SYNCED. `reason` explains a
     RESTARTED. `server_time`: every change that was committed before has been handed out; by the clock that sets the
     times of resources, None before SYNCED. `resumed`: the first one after the stream was cut.
+
+    >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
+    >>> with client.containers.watch(namespace=namespace) as changes:
+    ...     change: Change[Container] = next(changes)
+    >>> change.kind.name, change.resource.name
+    ('ADDED', 'web')
     """
 
     kind: ChangeKind

@@ -26,6 +26,10 @@ class Tls:
     needs its key, and identifies the caller if the client has no token; `server_name` is checked in place of the host
     name in the address. `pinned`: `root_certificates` is the server's own certificate, so that another one is
     reported as a changed one.
+
+    >>> with Client("10.0.0.1,10.0.0.2", token=token, tls=Tls(server_name="pilothouse.example")) as client:
+    ...     client.namespace
+    ''
     """
 
     root_certificates: bytes | None = None

@@ -24,7 +24,12 @@ _RENEWAL_SHARE = 0.8
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Credentials of one session, or an API key alone. Times are Unix seconds; `access_expire` 0 means that
-    it does not expire, or that nobody knows. The tokens stay out of `repr`."""
+    it does not expire, or that nobody knows. The tokens stay out of `repr`.
+
+    >>> with Client(address, tokens=Tokens(access_token=token)) as client:
+    ...     client.identity.who_am_i().user.username
+    'admin'
+    """
 
     access_token: str = field(repr=False)
     access_expire: float = 0.0
@@ -88,7 +93,17 @@ def _seconds(timestamp: Timestamp) -> float:
 
 class TokenStore(Protocol):
     """Where the tokens of one session are kept. All methods may block; the asynchronous client calls them in
-    a thread."""
+    a thread.
+
+    >>> class Printing(MemoryTokenStore):
+    ...     def save(self, tokens: Tokens | None) -> None:
+    ...         print("renewed" if tokens else "forgotten")
+    ...         super().save(tokens)
+    >>> store: TokenStore = Printing()
+    >>> with Client(address, tokens=store) as client:
+    ...     answer = client.login("admin", password)
+    renewed
+    """
 
     def load(self) -> Tokens | None: ...
 
@@ -101,7 +116,14 @@ class TokenStore(Protocol):
 
 
 class MemoryTokenStore:
-    """Tokens of one process. `exclusive` holds nothing back: a client renews under its own lock anyway."""
+    """Tokens of one process. `exclusive` holds nothing back: a client renews under its own lock anyway.
+
+    >>> with Client(address, tokens=(store := MemoryTokenStore())) as client:
+    ...     answer = client.login("admin", password)
+    >>> with Client(address, tokens=store) as again:
+    ...     again.identity.who_am_i().user.username
+    'admin'
+    """
 
     def __init__(self, tokens: Tokens | None = None) -> None:
         self._tokens = tokens

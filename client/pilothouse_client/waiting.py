@@ -38,6 +38,10 @@ class Goal(enum.Enum):
     """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state.
 
     A Job that has succeeded has run, too. `SUCCEEDED` is for Jobs alone. A CronJob runs as soon as its schedule does.
+
+    >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
+    >>> client.wait_for(web, Goal.APPLIED).name
+    'web'
     """
 
     RUNNING = "running"
@@ -51,6 +55,12 @@ class Goal(enum.Enum):
 class WaitError(PilothouseError):
     """The resource did not reach the goal. `container` is the last known state of a container; `last_lines` are the
     last lines of its program, if it restarted and the caller may read its log. The reason is WAIT_FAILED.
+
+    >>> web = Container(namespace=namespace, name="web", image="nginx")
+    >>> web.pod_annotations["simulate.pilothouse.dev/behavior"] = "image-pull-error"
+    >>> client.wait_for(client.containers.create(container=web))
+    Traceback (most recent call last):
+    pilothouse_client.waiting.WaitError: web: ...
     """
 
     def __init__(

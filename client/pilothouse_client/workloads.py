@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class Workload:
     """`subject_token` returns the present token; its exceptions end the call. `username` is the user or service
     account to act as, empty if the server's rules decide; `lifetime` seconds, None: as long as the server gives.
+
+    >>> workload = Workload.from_file(path, username="sa:shop:deployer")
+    >>> with Client(address, workload=workload) as client:
+    ...     client.containers.get(namespace="shop", name="web")
+    Traceback (most recent call last):
+    pilothouse_client.errors.UnauthenticatedError: ...
     """
 
     subject_token: Callable[[], str]

@@ -30,6 +30,7 @@ SECURITY, LIMITS = "docs/security.md", "docs/limits.md"
 SECURITY_WORDS = 2500
 SETTINGS = "server/pilothouse_server/settings/model.py"
 FLOWCONTROL = "server/pilothouse_server/flowcontrol/"
+CLIENT = "client/pilothouse_client/__init__.py"
 CONTRACTS_HEADING = "## What may import what"
 
 # Where a class of calls is named in the code.
@@ -277,6 +278,21 @@ def settings_are_on_pages(sources: Sequence[Source]) -> Iterator[str]:
                         yield f"{SETTINGS}:{field.lineno}: no page names {name}: say who sets it, or make it a constant"
 
 
+def public_names_have_examples(sources: Sequence[Source]) -> Iterator[str]:
+    """Each public name of the Python client has an example; tests/client/test_examples.py runs them."""
+    pages = {source.path: source for source in sources}
+    for node in pages[CLIENT].tree.body if CLIENT in pages else ():
+        if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODULE_OF"):
+            continue
+        for name, module in ast.literal_eval(node.value).items():
+            path = CLIENT.replace("__init__", module)
+            for each in pages[path].tree.body:
+                if not isinstance(each, ast.ClassDef | ast.FunctionDef) or each.name != name:
+                    continue
+                if ">>> " not in (ast.get_docstring(each) or ""):
+                    yield f"{path}:{each.lineno}: {name} is public and has no example: add one to its docstring"
+
+
 def classes(source: Source) -> set[str]:
     """The labels of the classes of calls, which have no blanks."""
     return {name.replace(" ", "_") for name in _CLASS.findall(source.text)}
@@ -313,4 +329,5 @@ CHECKS: Sequence[Check] = (
     security_is_short,
     limits_are_listed,
     settings_are_on_pages,
+    public_names_have_examples,
 )

@@ -16,6 +16,7 @@ from tests.conventions.sources import Source, load
 pytestmark = pytest.mark.full
 
 TREE = [
+    Source(pages.CLIENT, '_MODULE_OF = {"shown": "names"}\n'),
     Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n'),
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),
     Source(pages.SETTINGS, 'ADMISSION = ("max_calls", "request_seconds")\n'),
@@ -142,6 +143,11 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
         pages.names_exist,
         Source("CONTRIBUTING.md", "`UnitOfWork`"),
         Source("CONTRIBUTING.md", "```python\nUnitOfWork\n```"),
+    ),
+    (
+        pages.public_names_have_examples,
+        Source("client/pilothouse_client/names.py", 'def shown():\n    "Shows."\n'),
+        Source("client/pilothouse_client/names.py", 'def shown():\n    ">>> shown()"\n'),
     ),
 ]
 
