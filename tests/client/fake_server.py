@@ -113,6 +113,10 @@ class FakeServer:
             "NamespaceService": fake_services.Namespaces,
             "ContainerService": fake_services.Containers,
             "NetworkService": fake_services.Network,
+            **dict.fromkeys(
+                ("ConfigService", "StorageService", "ObjectService", "ApplicationService"),
+                fake_services.Resources,
+            ),
             "AuditService": fake_services.Audit,
             "MetricsService": fake_services.Metrics,
         }

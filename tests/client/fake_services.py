@@ -316,6 +316,12 @@ class Containers(Service):
         return self.page(request, [image], containers.ListImagesResponse(), "images")
 
 
+class Resources(Service):
+    """The nouns of which the client is told nothing special."""
+
+    tables = frozenset({"config_map", "secret", "volume", "object", "application"})
+
+
 class Network(Service):
     tables = frozenset({"service"})
 

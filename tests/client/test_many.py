@@ -1,13 +1,20 @@
-"""One verb for several containers: how they are named, the output, and the exit code."""
+"""One verb for several resources: how they are named, the output, and the exit code."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import grpc
 import pytest
 
+from pilothouse.application.v1 import application_pb2
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.network.v1 import network_pb2
+from pilothouse.object.v1 import object_pb2
+from pilothouse.storage.v1 import storage_pb2
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
@@ -90,3 +97,41 @@ async def test_the_highest_exit_code(fake: FakeServer, logged_in: Command) -> No
     for code in ("NOT_FOUND", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED"):
         fake.fail("StopContainer", grpc.StatusCode[code])
     assert (await logged_in("containers", "stop", "a", "b", "c")).code == 8
+
+
+# The words before the names, the table of the fake server, and a resource without its name.
+_DELETED = [
+    ("containers", "container", pb.Container(namespace="shop")),
+    ("configs", "config_map", config_pb2.ConfigMap(namespace="shop")),
+    ("secrets", "secret", config_pb2.Secret(namespace="shop")),
+    ("volumes", "volume", storage_pb2.Volume(namespace="shop")),
+    ("services", "service", network_pb2.Service(namespace="shop")),
+    ("objects", "object", object_pb2.Object(namespace="shop", kind="Ingress")),
+    ("applications", "application", application_pb2.Application(namespace="shop")),
+    ("namespaces", "namespace", namespace_pb2.Namespace()),
+]
+
+
+@pytest.mark.parametrize(("noun", "table", "resource"), _DELETED, ids=[each[0] for each in _DELETED])
+async def test_each_noun_is_deleted_by_names_labels_or_all(
+    fake: FakeServer, logged_in: Command, noun: str, table: str, resource: Any
+) -> None:
+    words = [noun, "delete", *(["ingress"] if noun == "objects" else [])]
+    for name in "abcd":
+        made = type(resource)(name=name)
+        made.MergeFrom(resource)
+        await fake.commit(table, ("shop", name) if noun != "namespaces" else name, made)
+    dry = await logged_in(*words, "a", "b", "--dry-run")
+    assert (dry.code, dry.err.splitlines()[-1]) == (0, "2 deleted (dry run)")
+    deletions = [call.request for call in fake.calls if call.method.startswith("Delete")]
+    assert [each.validate_only for each in deletions] == [True, True]
+    # The fake server deletes also then.
+    ended = await logged_in(*words, "c", "nobody", "-y")
+    assert (ended.code, ended.err.splitlines()[-1]) == (6, "1 deleted, 1 failed")
+    assert ended.err.startswith("error: nobody: ")
+    asked = await logged_in(*words, "-l", "a=b")
+    assert (asked.code, "Confirm with --yes" in asked.err) == (2, True)
+    lists = [call.request for call in fake.calls if call.method.startswith("List")]
+    assert lists[-1].label_selector == "a=b"
+    assert (await logged_in(*words, "--all", "-y", "-o", "name")).lines == ["d"]
+    assert (await logged_in(*words, "a", "b", "--etag", "x", "-y")).code == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse.container.v1 import container_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse_client.commands import completion
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
@@ -124,6 +125,13 @@ async def test_completion_of_names_values_and_enums(
     assert await completed("pilothouse containers get w") == ["web", "worker"]
     assert await completed("pilothouse containers get -n test ") == ["probe"]
     assert await completed("pilothouse --context nobody containers get ") == []
+    assert await completed("pilothouse containers delete web ") == ["worker"]
+    assert await completed("pilothouse describe po wo") == ["worker"]
+    assert await completed("pilothouse wait -n test container ") == ["probe"]
+    await fake.commit("object", ("shop", "front"), object_pb2.Object(namespace="shop", name="front"))
+    assert await completed("pilothouse objects delete ingress ") == ["front"]
+    assert fake.calls_of("ListObjects")[-1].request.filter.startswith('kind = "Ingress" AND')
+    assert await completed("pilothouse describe ing") == ["ingress"]
     assert await completed("pilothouse containers list --status c") == ["crash_loop_back_off"]
     assert "custom-columns=" in await completed("pilothouse containers list -o c")
     assert await completed("pilothouse contain") == ["containers"]

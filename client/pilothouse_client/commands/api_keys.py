@@ -9,6 +9,7 @@ from uuid import UUID
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_api_key, complete_user
 from pilothouse_client.commands.options import (
     Filter,
     Format,
@@ -39,8 +40,12 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("FROM", lambda key: key.last_use_address),
     OutputColumn("ID", lambda key: key.api_key_id, whole=True),
 ]
-_Key = Annotated[str, verbs.Argument(help="Its name or its id, as `list` shows them.")]
-_Whose = Annotated[str, verbs.Option("--user", help="User or service account; default: you.")]
+_Key = Annotated[
+    str, verbs.Argument(help="Its name or its id, as `list` shows them.", complete=complete_api_key)
+]
+_Whose = Annotated[
+    str, verbs.Option("--user", complete=complete_user, help="User or service account; default: you.")
+]
 _ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
 
 

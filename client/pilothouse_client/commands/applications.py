@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
+from pilothouse_client.commands.container_actions import CONTAINERS, ContainerNames
 from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.many import ByLabels, ContainerNames, Everything, chosen
+from pilothouse_client.commands.name_completion import complete_application, complete_application_revision
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -25,8 +26,6 @@ from pilothouse_client.commands.options import (
     Watch,
     Yes,
     check_watch,
-    complete_application,
-    confirm,
     enum_number,
     namespace_or_all,
     namespace_or_default,
@@ -35,6 +34,9 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Objects that change together, and go back together.")
 app.command("describe")(describe.of("applications"))
@@ -59,6 +61,14 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REASON", lambda found: ": ".join(filter(None, (found.reason, found.message)))),
     *AGE_COLUMNS,
 ]
+_APPLICATIONS = many.ListedNoun(
+    "application",
+    "applications",
+    COLUMNS,
+    lambda client, where, selector: client.applications.list(namespace=where, label_selector=selector),
+    complete_application,
+)
+_Names = Annotated[list[str] | None, many.names_of("applications", complete_application)]
 _MEMBER_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("KIND", lambda member: member.kind),
     OutputColumn("NAME", lambda member: member.name),
@@ -116,8 +126,8 @@ def create(
             help="Of containers that run, with the Services, config maps and volumes that only they use.",
         ),
     ] = False,
-    selector: ByLabels = "",
-    everything: Everything = False,
+    selector: many.ByLabels = "",
+    everything: many.Everything = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -133,7 +143,7 @@ def create(
 
     where = namespace_or_default(namespace)
     with connect() as client:
-        names = chosen(client, where, containers, selector, everything)
+        names = many.chosen(client, CONTAINERS, where, many.Meant(containers, selector, everything))
         answer = adopt(client, where, name, names, validate_only=validate_only)
     if not output.is_table:
         show(answer, COLUMNS, output)
@@ -195,28 +205,46 @@ def watch_applications(
         show_changes(changes, COLUMNS, output)
 
 
+def _change(
+    meant: many.Meant, namespace: str, output: Format, done: str, call_of: Callable[[Client], Any], dry: bool
+) -> None:
+    """Pauses or resumes the applications that are meant."""
+    where = namespace_or_default(namespace)
+
+    def act(client: Client, name: str) -> tuple[pb.Application, None]:
+        return call_of(client)(namespace=where, name=name, validate_only=dry).application, None
+
+    with connect() as client:
+        names = many.chosen(client, _APPLICATIONS, where, meant)
+        many.act_on(client, _APPLICATIONS, names, act, output, is_batch=meant.is_batch, done=done)
+
+
 @app.command("pause")
 def pause(
-    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, output: Output = Format.TABLE
+    names: _Names = None,
+    namespace: Namespace = "",
+    selector: many.ByLabels = "",
+    everything: many.Everything = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
 ) -> None:
-    """Pause all containers of an application."""
-    with connect() as client:
-        answer = client.applications.pause(
-            namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
-        )
-    show(answer.application, COLUMNS, output)
+    """Pause all containers of applications."""
+    meant = many.Meant(names, selector, everything)
+    _change(meant, namespace, output, "paused", lambda client: client.applications.pause, validate_only)
 
 
 @app.command("resume")
 def resume(
-    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, output: Output = Format.TABLE
+    names: _Names = None,
+    namespace: Namespace = "",
+    selector: many.ByLabels = "",
+    everything: many.Everything = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
 ) -> None:
-    """Resume all paused containers of an application."""
-    with connect() as client:
-        answer = client.applications.resume(
-            namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
-        )
-    show(answer.application, COLUMNS, output)
+    """Resume all paused containers of applications."""
+    meant = many.Meant(names, selector, everything)
+    _change(meant, namespace, output, "resumed", lambda client: client.applications.resume, validate_only)
 
 
 @app.command("revisions")
@@ -234,9 +262,20 @@ def diff(
     name: _Name,
     namespace: Namespace = "",
     before: Annotated[
-        int, verbs.Option("--before", min=0, help="Revision; default the one before --after.")
+        int,
+        verbs.Option(
+            "--before",
+            min=0,
+            complete=complete_application_revision,
+            help="Revision; default the one before --after.",
+        ),
     ] = 0,
-    after: Annotated[int, verbs.Option("--after", min=0, help="Revision; default the newest.")] = 0,
+    after: Annotated[
+        int,
+        verbs.Option(
+            "--after", min=0, complete=complete_application_revision, help="Revision; default the newest."
+        ),
+    ] = 0,
     output: Output = Format.TABLE,
 ) -> None:
     """Show the differences between two revisions."""
@@ -256,7 +295,10 @@ def rollback(
     revision: Annotated[
         int,
         verbs.Option(
-            "--revision", min=0, help="The revision to bring back; default the one before the newest."
+            "--revision",
+            min=0,
+            complete=complete_application_revision,
+            help="The revision to bring back; default the one before the newest.",
         ),
     ] = 0,
     rerun: Annotated[
@@ -303,7 +345,10 @@ _REFUSED = 3
 def export(
     name: _Name,
     namespace: Namespace = "",
-    revision: Annotated[int, verbs.Option("--revision", min=0, help="Default the newest.")] = 0,
+    revision: Annotated[
+        int,
+        verbs.Option("--revision", min=0, complete=complete_application_revision, help="Default the newest."),
+    ] = 0,
 ) -> None:
     """Print an application as Kubernetes YAML. Secrets are in it only for holders of config.reveal."""
     import yaml
@@ -322,25 +367,32 @@ def export(
 
 @app.command("delete")
 def delete(
-    name: _Name,
+    names: _Names = None,
     namespace: Namespace = "",
+    selector: many.ByLabels = "",
+    everything: many.Everything = False,
     delete_claims: _DeleteClaims = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete an application with its objects. Volumes stay, unless --delete-claims is given."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        data = " with the data of its volumes" if delete_claims else ""
-        confirm(f"Delete the application {name} of {where} and all its objects{data}?", yes)
-    with connect() as client:
+    """Delete applications with their objects. Volumes stay, unless --delete-claims is given."""
+    where, meant = namespace_or_default(namespace), many.Meant(names, selector, everything)
+
+    def act(client: Client, name: str) -> tuple[pb.Application | pb.DeleteApplicationResponse, None]:
         answer = client.applications.delete(
             namespace=where, name=name, delete_claims=delete_claims, etag=etag, validate_only=validate_only
         )
-    if output.is_table:
-        show_all(answer.changes, _CHANGE_COLUMNS, output)
-    else:
-        show(answer, COLUMNS, output)
-    _say_kept("volumes that stay", answer.kept_claims)
+        _say_kept(f"{name}: volumes that stay" if meant.is_batch else "volumes that stay", answer.kept_claims)
+        return answer.application if meant.is_batch else answer, None
+
+    def show_one(answer: pb.DeleteApplicationResponse) -> None:
+        if output.is_table:
+            show_all(answer.changes, _CHANGE_COLUMNS, output)
+        else:
+            show(answer, COLUMNS, output)
+
+    more = " with their objects" + (" and the data of their volumes" if delete_claims else "")
+    deletion = many.Deletion(etag, validate_only, yes, more)
+    many.delete(_APPLICATIONS, meant, where, act, output, deletion, show_one=show_one)

@@ -12,11 +12,11 @@ from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kustomized import kustomized
+from pilothouse_client.commands.name_completion import complete_application
 from pilothouse_client.commands.options import (
     Namespace,
     StableSeconds,
     WaitSeconds,
-    complete_application,
     namespace_or_default,
 )
 from pilothouse_client.commands.terminal import say

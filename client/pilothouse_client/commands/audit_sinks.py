@@ -9,6 +9,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_sink
 from pilothouse_client.commands.options import (
     Filter,
     Format,
@@ -36,7 +37,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
     OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
-_Name = Annotated[str, verbs.Argument(help="Name of the sink.")]
+_Name = Annotated[str, verbs.Argument(help="Name of the sink.", complete=complete_sink)]
 
 
 @app.command("create")

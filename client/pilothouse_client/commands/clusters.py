@@ -20,6 +20,7 @@ from pilothouse_client.commands.cluster_credentials import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_cluster
 from pilothouse_client.commands.options import (
     Etag,
     Filter,
@@ -32,7 +33,6 @@ from pilothouse_client.commands.options import (
     WaitSeconds,
     Yes,
     check_changes,
-    complete_cluster,
     confirm,
     enum_number,
     pairs,
@@ -261,7 +261,10 @@ def deregister(
 
 @app.command("rbac")
 def rbac(
-    name: Annotated[str, verbs.Argument(help="Name of a cluster to ask which rights it denies.")] = "",
+    name: Annotated[
+        str,
+        verbs.Argument(help="Name of a cluster to ask which rights it denies.", complete=complete_cluster),
+    ] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, the rights that it grants."""

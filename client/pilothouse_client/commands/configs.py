@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values, describe, verbs
+from pilothouse_client.commands import config_values, describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_config
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -22,11 +23,8 @@ from pilothouse_client.commands.options import (
     Selector,
     ValidateOnly,
     Watch,
-    Yes,
     check_changes,
     check_watch,
-    complete_config,
-    confirm,
     namespace_or_all,
     namespace_or_default,
     pairs,
@@ -175,21 +173,17 @@ def update(
     show(answer.config_map, COLUMNS, output)
 
 
-@app.command("delete")
-def delete(
-    name: _Name,
-    namespace: Namespace = "",
-    etag: Etag = "",
-    validate_only: ValidateOnly = False,
-    yes: Yes = False,
-    output: Output = Format.TABLE,
-) -> None:
-    """Delete a config map. One that is used is refused."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Delete the config map {name} of {where}?", yes)
-    with connect() as client:
-        gone = client.config.delete_config_map(
-            namespace=where, name=name, etag=etag, validate_only=validate_only
-        )
-    show(gone, COLUMNS, output)
+_CONFIG_MAPS = many.ListedNoun(
+    "config map",
+    "config maps",
+    COLUMNS,
+    lambda client, where, selector: client.config.list_config_maps(namespace=where, label_selector=selector),
+    complete_config,
+)
+app.command("delete")(
+    many.deletion_verb(
+        _CONFIG_MAPS,
+        "Delete config maps. One that is used is refused.",
+        lambda client: client.config.delete_config_map,
+    )
+)

@@ -6,23 +6,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import many, verbs
 from pilothouse_client.commands.container_columns import (
+    COLUMNS,
     RUN_COLUMNS,
     ContainerName,
     Times,
     wait_and_show,
+    wait_until,
+    with_no_pods,
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.many import (
-    ByLabels,
-    ContainerNames,
-    Everything,
-    act_on,
-    chosen,
-    in_words,
-)
+from pilothouse_client.commands.many import ByLabels, Everything, Meant
+from pilothouse_client.commands.name_completion import complete_container
 from pilothouse_client.commands.options import (
     Etag,
     Format,
@@ -36,9 +33,7 @@ from pilothouse_client.commands.options import (
     Watch,
     Yes,
     check_watch,
-    complete_container,
     complete_words,
-    confirm,
     enum_number,
     namespace_or_default,
 )
@@ -49,8 +44,14 @@ from pilothouse_client.waiting import Goal, starts_from_nothing, wait_for_run
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-# Names, a label selector, and whether all are meant.
-_Meant = tuple[list[str] | None, str, bool]
+ContainerNames = Annotated[list[str] | None, many.names_of("containers", complete_container)]
+CONTAINERS = many.ListedNoun(
+    "container",
+    "containers",
+    COLUMNS,
+    lambda client, where, selector: client.containers.list(namespace=where, label_selector=selector),
+    complete_container,
+)
 # So many claims are named.
 _CLAIMS = 20
 # Verb -> what it does, and what `--wait` waits for.
@@ -97,15 +98,8 @@ def _action(verb: str) -> Callable[..., None]:
         output: Output = Format.TABLE,
     ) -> None:
         times = Times(wait_timeout, stable_for)
-        _act(
-            verb,
-            (names, selector, everything),
-            namespace,
-            validate_only,
-            goal if wait else None,
-            times,
-            output,
-        )
+        meant = Meant(names, selector, everything)
+        _act(verb, meant, namespace, validate_only, goal if wait else None, times, output)
 
     def stop(
         names: ContainerNames = None,
@@ -117,16 +111,8 @@ def _action(verb: str) -> Callable[..., None]:
         wait_timeout: WaitSeconds = 300.0,
         output: Output = Format.TABLE,
     ) -> None:
-        times = Times(wait_timeout)
-        _act(
-            verb,
-            (names, selector, everything),
-            namespace,
-            validate_only,
-            goal if wait else None,
-            times,
-            output,
-        )
+        meant = Meant(names, selector, everything)
+        _act(verb, meant, namespace, validate_only, goal if wait else None, Times(wait_timeout), output)
 
     made = act if goal is Goal.RUNNING else stop
     made.__doc__ = text
@@ -136,9 +122,13 @@ def _action(verb: str) -> Callable[..., None]:
 start, stop, resume, restart = (_action(verb) for verb in ("start", "stop", "resume", "restart"))
 
 
+# Returns a container after a call, and the goal to wait for; None for none.
+_Change = Callable[["Client", str], tuple[pb.Container, Goal | None]]
+
+
 def _act(
     verb: str,
-    meant: _Meant,
+    meant: Meant,
     namespace: str,
     validate_only: bool,
     goal: Goal | None,
@@ -147,19 +137,42 @@ def _act(
 ) -> None:
     where = namespace_or_default(namespace)
 
-    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
+    def change(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         call: Any = getattr(client.containers, verb)
         container = call(namespace=where, name=name, validate_only=validate_only)
         return container, None if validate_only else goal
 
+    _change(change, meant, where, times, output, _DONE[verb])
+
+
+def _change(change: _Change, meant: Meant, where: str, times: Times, output: Format, done: str) -> None:
+    """Changes the containers that are meant, waits for them and shows them."""
     with connect() as client:
-        names = chosen(client, where, *meant)
-        act_on(client, names, act, times, output, is_batch=_is_batch(meant), done=_DONE[verb])
+        many.act_on(
+            client,
+            CONTAINERS,
+            many.chosen(client, CONTAINERS, where, meant),
+            lambda client, name: _with_wait(client, *change(client, name), times),
+            output,
+            is_batch=meant.is_batch,
+            done=done,
+            timeout=times.timeout,
+        )
 
 
-def _is_batch(meant: _Meant) -> bool:
-    names, _, _ = meant
-    return not names or len(names) > 1
+def _with_wait(
+    client: Client, container: pb.Container, goal: Goal | None, times: Times
+) -> tuple[pb.Container, many.Wait | None]:
+    """Returns the container, and the wait for its goal."""
+    if goal is None:
+        return container, None
+
+    def wait(seconds: float) -> pb.Container:
+        reached = wait_until(client, container, goal, Times(seconds, times.stable_for))
+        with_no_pods(reached, goal)
+        return reached
+
+    return container, wait
 
 
 def pause(
@@ -180,19 +193,17 @@ def pause(
 ) -> None:
     """Pause containers, and print which data and connections are lost."""
     number = pb.PauseMode.ValueType(enum_number(pb.PauseMode, mode, "--mode"))
-    where, meant = namespace_or_default(namespace), (names, selector, everything)
+    where, meant = namespace_or_default(namespace), Meant(names, selector, everything)
     reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
 
-    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
+    def change(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         answer = client.containers.pause(namespace=where, name=name, mode=number, validate_only=validate_only)
         if answer.losses:
-            of_it = f"{name}: " if _is_batch(meant) else ""
+            of_it = f"{name}: " if meant.is_batch else ""
             say(plain(f"{of_it}lost: {', '.join(answer.losses)}"), err=True)
         return answer.container, reached if wait and not validate_only else None
 
-    with connect() as client:
-        names = chosen(client, where, *meant)
-        act_on(client, names, act, Times(wait_timeout), output, is_batch=_is_batch(meant), done="paused")
+    _change(change, meant, where, Times(wait_timeout), output, "paused")
 
 
 def scale(
@@ -218,9 +229,9 @@ def scale(
     *names, last = replicas
     if not (last.isascii() and last.isdecimal()):
         raise CommandError(f"the last argument is the number of pods, not {last!r}", 2)
-    where, meant = namespace_or_default(namespace), (names, selector, everything)
+    where, meant = namespace_or_default(namespace), Meant(names, selector, everything)
 
-    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
+    def change(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
         answer = client.containers.scale.send(
             pb.ScaleContainerRequest(
                 namespace=where, name=name, replicas=int(last), etag=etag, validate_only=validate_only
@@ -230,9 +241,7 @@ def scale(
         waits = wait and not validate_only
         return answer.container, goal_of_change(answer.container) if waits else None
 
-    with connect() as client:
-        found, times = chosen(client, where, *meant), Times(wait_timeout, stable_for)
-        act_on(client, found, act, times, output, is_batch=_is_batch(meant), done="scaled")
+    _change(change, meant, where, Times(wait_timeout, stable_for), output, "scaled")
 
 
 def run(
@@ -292,19 +301,22 @@ def delete(
     output: Output = Format.TABLE,
 ) -> None:
     """Delete containers; each is listed until its cluster has let it go."""
-    where, meant = namespace_or_default(namespace), (names, selector, everything)
+    where = namespace_or_default(namespace)
+    waits = wait and not validate_only
 
-    def act(client: Client, name: str) -> tuple[pb.Container, Goal | None]:
+    def act(client: Client, name: str) -> tuple[pb.Container, many.Wait | None]:
         answer = client.containers.delete.send(
             pb.DeleteContainerRequest(namespace=where, name=name, etag=etag, validate_only=validate_only)
         )
         show_claims(answer)
-        return answer.container, Goal.DELETED if wait and not validate_only else None
+        return _with_wait(client, answer.container, Goal.DELETED if waits else None, Times(wait_timeout))
 
-    if names and not validate_only:
-        confirm(f"Delete {in_words(where, names)}?", yes)
-    with connect() as client:
-        found = chosen(client, where, *meant)
-        if not names and not validate_only:
-            confirm(f"Delete {in_words(where, found)}?", yes)
-        act_on(client, found, act, Times(wait_timeout), output, is_batch=_is_batch(meant), done="deleted")
+    def show_one(container: pb.Container) -> None:
+        if waits and output.is_table:
+            # A row would show the last state of what is no more.
+            say(f"container {container.namespace}/{container.name} deleted")
+        else:
+            show(container, COLUMNS, output)
+
+    meant, deletion = Meant(names, selector, everything), many.Deletion(etag, validate_only, yes)
+    many.delete(CONTAINERS, meant, where, act, output, deletion, timeout=wait_timeout, show_one=show_one)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
-from pilothouse_client.commands.options import Format, complete_container
+from pilothouse_client.commands.name_completion import complete_container
+from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import age, enum_label, moment, optional, short_span, span

@@ -9,7 +9,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, exit_code_of
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Namespace, Selector, complete_container, namespace_or_default
+from pilothouse_client.commands.name_completion import complete_container
+from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
 from pilothouse_client.commands.terminal import plain, say, write_program_output
 from pilothouse_client.commands.times import parse_time, to_timestamp
 

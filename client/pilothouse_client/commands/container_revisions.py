@@ -10,6 +10,7 @@ from pilothouse_client.commands.change_report import change_value, change_words,
 from pilothouse_client.commands.container_actions import goal_of_change
 from pilothouse_client.commands.container_columns import ContainerName, Times, wait_and_show
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_container_revision
 from pilothouse_client.commands.options import (
     Etag,
     Format,
@@ -59,7 +60,10 @@ def revisions(
     revision: Annotated[
         int,
         verbs.Option(
-            "--revision", min=0, help="Only this one: all its differences, or -o yaml all its fields."
+            "--revision",
+            min=0,
+            complete=complete_container_revision,
+            help="Only this one: all its differences, or -o yaml all its fields.",
         ),
     ] = 0,
     limit: Limit = 0,
@@ -86,7 +90,10 @@ def rollback(
     revision: Annotated[
         int,
         verbs.Option(
-            "--revision", min=0, help="The revision to bring back; default the one before the newest."
+            "--revision",
+            min=0,
+            complete=complete_container_revision,
+            help="The revision to bring back; default the one before the newest.",
         ),
     ] = 0,
     rerun: Annotated[

@@ -26,6 +26,7 @@ from pilothouse_client.commands.description import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_any, complete_kind, complete_noun
 from pilothouse_client.commands.options import Namespace, namespace_or_default
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import age, enum_label
@@ -37,7 +38,7 @@ _WRONG_COMMAND_LINE = 2
 _MOST_CHANGES, _MOST_REVISIONS, _MOST_PODS = 3, 5, 1000
 # Those that change nothing are left out.
 _READING = ("get", "list", "watch", "logs", "exec", "query", "reveal")
-_Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...")]
+_Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,12 @@ NOUNS = {
 
 
 def describe(
-    noun: Annotated[str, verbs.Argument(help="Such as container, service, volume, ingress.", metavar="NOUN")],
+    noun: Annotated[
+        str,
+        verbs.Argument(
+            help="Such as container, service, volume, ingress.", metavar="NOUN", complete=complete_noun
+        ),
+    ],
     names: _Names,
     namespace: Namespace = "",
 ) -> None:
@@ -217,7 +223,12 @@ def _describe(noun: str, names: list[str], namespace: str) -> None:
 
 def describe_objects(
     kind: Annotated[
-        str, verbs.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND")
+        str,
+        verbs.Argument(
+            help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.",
+            metavar="KIND",
+            complete=complete_kind,
+        ),
     ],
     names: _Names,
     namespace: Namespace = "",

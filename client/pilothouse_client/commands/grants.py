@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_role, complete_user
 from pilothouse_client.commands.options import (
     Filter,
     Format,
@@ -16,8 +17,6 @@ from pilothouse_client.commands.options import (
     OrderBy,
     Output,
     ValidateOnly,
-    complete_role,
-    complete_user,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.terminal import say

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_image
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Filter,
@@ -29,7 +30,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CONTAINERS", lambda image: image.container_count),
     OutputColumn("DIGEST", lambda image: image.digest),
 ]
-_Image = Annotated[str, verbs.Argument(help="As containers name it.")]
+_Image = Annotated[str, verbs.Argument(help="As containers name it.", complete=complete_image)]
 
 
 @app.command("get")

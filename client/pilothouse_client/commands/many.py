@@ -1,4 +1,4 @@
-"""One verb for several containers: by their names, by labels, or for all of a namespace.
+"""One verb for several resources of a noun: by their names, by labels, or for all of a namespace.
 
 Each is acted upon by a call of its own, one after the other, and a failure stops none of the others. The command writes
 one line for each failure and one that sums up, and ends with the highest exit code. A single name is no batch: its
@@ -8,91 +8,222 @@ result is written as a value and not as a list, and its error has no name before
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
-from pilothouse_client.commands.container_columns import COLUMNS, Times, wait_until, with_no_pods
 from pilothouse_client.commands.failures import CommandError, failure_of
-from pilothouse_client.commands.options import complete_container, dry_run
-from pilothouse_client.commands.output import show, show_all
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Etag,
+    Format,
+    Namespace,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+    dry_run,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import Columns, show, show_all
 from pilothouse_client.commands.terminal import say
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
-    from pilothouse_client.commands.options import Format
-    from pilothouse_client.waiting import Goal
 
 _WRONG_COMMAND_LINE = 2
 # So many names stand in a question.
 _NAMED = 10
-ContainerNames = Annotated[
-    list[str] | None,
-    verbs.Argument(help="Names of containers.", complete=complete_container, metavar="[NAME]..."),
-]
+DEFAULT_TIMEOUT_SECONDS = 300.0
 ByLabels = Annotated[
     str, verbs.Option("-l", "--selector", help="All that have these labels, such as app=web,tier!=db.")
 ]
-Everything = Annotated[bool, verbs.Option("--all", help="All containers of the namespace.")]
-# Returns the container after a call, and the goal to wait for; None for none.
-Act = Callable[["Client", str], tuple[pb.Container, "Goal | None"]]
+Everything = Annotated[bool, verbs.Option("--all", help="All of the namespace.")]
 
 
-def chosen(
-    client: Client, namespace: str, names: Sequence[str] | None, selector: str, everything: bool
-) -> list[str]:
+def names_of(nouns: str, complete: verbs.Complete) -> Any:
+    """Returns the argument for any number of names."""
+    return verbs.Argument(help=f"Names of {nouns}.", complete=complete, metavar="[NAME]...")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNoun:
+    """The noun of the resources that a verb acts upon. `listed` returns those of a namespace that have some labels;
+    `columns` shows the answers of calls."""
+
+    one: str
+    several: str
+    columns: Columns
+    listed: Callable[[Client, str, str], Iterable[Any]]
+    complete: verbs.Complete
+
+    def in_words(self, namespace: str, names: Sequence[str]) -> str:
+        """Returns the resources as a question names them."""
+        if len(names) == 1:
+            return f"the {self.one} {f'{namespace}/' if namespace else ''}{names[0]}"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        of_it = f" of {namespace}" if namespace else ""
+        return f"{len(names)} {self.several}{of_it} ({', '.join(names[:_NAMED])}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """How the command line names the resources: in one of three ways."""
+
+    names: Sequence[str] | None
+    selector: str = ""
+    everything: bool = False
+
+    @property
+    def is_batch(self) -> bool:
+        return not self.names or len(self.names) > 1
+
+
+# Waits for at most that many seconds; returns the resource then.
+Wait = Callable[[float], Any]
+# Returns the answer of a call, and what to wait for after all calls; None for nothing.
+Act = Callable[["Client", str], tuple[Any, Wait | None]]
+
+
+def chosen(client: Client, noun: ListedNoun, namespace: str, meant: Meant) -> list[str]:
     """Returns the names that are meant, each once.
 
     Raises:
-        CommandError: none of the three ways was used, or several, or there is no such container.
+        CommandError: none of the three ways was used, or several, or there is no such resource.
     """
-    if sum((bool(names), bool(selector), everything)) != 1:
-        raise CommandError("name containers, or use -l or --all; one of the three", _WRONG_COMMAND_LINE)
-    if names:
-        return list(dict.fromkeys(names))
-    found = [each.name for each in client.containers.list(namespace=namespace, label_selector=selector)]
+    if sum((bool(meant.names), bool(meant.selector), meant.everything)) != 1:
+        raise CommandError(f"name {noun.several}, or use -l or --all; one of the three", _WRONG_COMMAND_LINE)
+    if meant.names:
+        return list(dict.fromkeys(meant.names))
+    found = [each.name for each in noun.listed(client, namespace, meant.selector)]
     if not found:
-        raise CommandError(f"no container of {namespace} is meant", 6, "NOT_FOUND")
+        of_it = f" of {namespace}" if namespace else ""
+        raise CommandError(f"no {noun.one}{of_it} is meant", 6, "NOT_FOUND")
     return found
 
 
-def in_words(namespace: str, names: Sequence[str]) -> str:
-    """Returns the containers as a question names them."""
-    if len(names) == 1:
-        return f"the container {namespace}/{names[0]}"
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} containers of {namespace} ({', '.join(names[:_NAMED])}{more})"
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """The options of a verb that deletes. `more` stands at the end of its question."""
+
+    etag: str = ""
+    validate_only: bool = False
+    yes: bool = False
+    more: str = ""
+
+
+def delete(
+    noun: ListedNoun,
+    meant: Meant,
+    namespace: str,
+    act: Act,
+    form: Format,
+    deletion: Deletion,
+    *,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    show_one: Callable[[Any], None] | None = None,
+) -> None:
+    """Asks, and then deletes what is meant. Names need no server for the question."""
+    if deletion.etag and meant.is_batch:
+        raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
+
+    def ask(names: Sequence[str]) -> None:
+        if not deletion.validate_only:
+            confirm(f"Delete {noun.in_words(namespace, names)}{deletion.more}?", deletion.yes)
+
+    if meant.names:
+        ask(meant.names)
+    with connect() as client:
+        names = chosen(client, noun, namespace, meant)
+        if not meant.names:
+            ask(names)
+        act_on(
+            client,
+            noun,
+            names,
+            act,
+            form,
+            is_batch=meant.is_batch,
+            done="deleted",
+            timeout=timeout,
+            show_one=show_one,
+        )
+
+
+def deletion_verb(
+    noun: ListedNoun, text: str, call_of: Callable[[Client], Callable[..., Any]], more: str = ""
+) -> Callable[..., None]:
+    """Returns the verb `delete` of a noun whose deletion has no options of its own. `call_of` returns the call; `more`
+    stands at the end of its question."""
+
+    def delete_them(
+        names: list[str] | None = None,
+        namespace: Namespace = "",
+        selector: ByLabels = "",
+        everything: Everything = False,
+        etag: Etag = "",
+        validate_only: ValidateOnly = False,
+        yes: Yes = False,
+        output: Output = Format.TABLE,
+    ) -> None:
+        where = namespace_or_default(namespace)
+
+        def act(client: Client, name: str) -> tuple[Any, None]:
+            call = call_of(client)
+            return call(namespace=where, name=name, etag=etag, validate_only=validate_only), None
+
+        meant, deletion = Meant(names, selector, everything), Deletion(etag, validate_only, yes, more)
+        delete(noun, meant, where, act, output, deletion)
+
+    # Each noun completes its own names.
+    delete_them.__annotations__["names"] = Annotated[list[str] | None, names_of(noun.several, noun.complete)]
+    delete_them.__doc__ = text
+    return delete_them
 
 
 def act_on(
-    client: Client, names: Sequence[str], act: Act, times: Times, form: Format, *, is_batch: bool, done: str
+    client: Client,
+    noun: ListedNoun,
+    names: Sequence[str],
+    act: Act,
+    form: Format,
+    *,
+    is_batch: bool,
+    done: str,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    show_one: Callable[[Any], None] | None = None,
 ) -> None:
-    """Acts on each, waits for all of them, and shows the results. `done` is the verb of the sum: `stopped`.
+    """Acts on each, waits for all of them, and shows the results. `done` is the verb of the sum: `stopped`; `show_one`
+    shows a single result that is more than a row.
 
     Raises:
         Exit: one has failed; with the highest exit code of all.
     """
     if not is_batch:
-        container, goal = act(client, names[0])
-        show_result(client, container, goal, times, form)
+        result, wait = act(client, names[0])
+        if wait is not None:
+            result = wait(timeout)
+        if show_one is not None:
+            show_one(result)
+        else:
+            show(result, noun.columns, form)
         return
-    results: dict[str, pb.Container] = {}
-    goals: dict[str, Goal] = {}
+    results: dict[str, Any] = {}
+    waits: dict[str, Wait] = {}
     codes: list[int] = []
     for name in names:
         with _noted(name, codes):
-            results[name], goal = act(client, name)
-            if goal is not None:
-                goals[name] = goal
-    end = time.monotonic() + times.timeout
-    for name, goal in goals.items():
-        left = Times(max(end - time.monotonic(), 0.1), times.stable_for)
+            results[name], wait = act(client, name)
+            if wait is not None:
+                waits[name] = wait
+    end = time.monotonic() + timeout
+    for name, wait in waits.items():
         with _noted(name, codes):
-            results[name] = wait_until(client, results[name], goal, left)
+            results[name] = wait(max(end - time.monotonic(), 0.1))
     if results:
-        show_all(list(results.values()), COLUMNS, form)
+        show_all(list(results.values()), noun.columns, form)
     failed = f", {len(codes)} failed" if codes else ""
     say(f"{len(names) - len(codes)} {done}{' (dry run)' if dry_run.get() else ''}{failed}", err=True)
     if codes:
@@ -113,17 +244,3 @@ def _noted(name: str, codes: list[int]) -> Iterator[None]:
             failure.more["name"] = name
         failure.write()
         codes.append(failure.exit_code)
-
-
-def show_result(
-    client: Client, container: pb.Container, goal: Goal | None, times: Times, form: Format
-) -> None:
-    """Shows one container, after it has reached the goal if there is one."""
-    if goal is not None:
-        container = wait_until(client, container, goal, times)
-        if goal.value == "deleted" and form.is_table:
-            # A row would show the last state of what is no more.
-            say(f"container {container.namespace}/{container.name} deleted")
-            return
-        with_no_pods(container, goal)
-    show(container, COLUMNS, form)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.network.v1 import network_pb2
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_cluster, complete_namespace
 from pilothouse_client.commands.options import (
     Etag,
     Filter,
@@ -25,15 +26,16 @@ from pilothouse_client.commands.options import (
     Yes,
     check_changes,
     check_watch,
-    complete_namespace,
     complete_words,
-    confirm,
     enum_number,
     pairs,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.values import enum_label, labels, size
 from pilothouse_client.waiting import wait_for_namespace
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Units of tenancy, with quotas.")
 app.command("describe")(describe.of("namespaces"))
@@ -164,7 +166,9 @@ def _namespace(
 @app.command("create")
 def create(
     name: _Name,
-    cluster: Annotated[str, verbs.Option("--cluster", help="Which cluster; default local.")] = "",
+    cluster: Annotated[
+        str, verbs.Option("--cluster", complete=complete_cluster, help="Which cluster; default local.")
+    ] = "",
     kubernetes_name: Annotated[
         str, verbs.Option("--kubernetes-name", help="Name there; default the name.")
     ] = "",
@@ -311,8 +315,10 @@ def update(
 
 @app.command("delete")
 def delete(
-    name: _Name,
-    cascade: Annotated[bool, verbs.Option("--cascade", help="Also delete its contents.")] = False,
+    names: Annotated[list[str] | None, many.names_of("namespaces", complete_namespace)] = None,
+    selector: many.ByLabels = "",
+    everything: Annotated[bool, verbs.Option("--all", help="All that you may see.")] = False,
+    cascade: Annotated[bool, verbs.Option("--cascade", help="Also delete their contents.")] = False,
     etag: Etag = "",
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
@@ -320,14 +326,26 @@ def delete(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete a namespace. One that is not empty is refused without --cascade."""
-    if not validate_only:
-        confirm(f"Delete the namespace {name}{' and all it holds' if cascade else ''}?", yes)
-    with connect() as client:
+    """Delete namespaces. One that is not empty is refused without --cascade."""
+    noun = many.ListedNoun(
+        "namespace",
+        "namespaces",
+        COLUMNS,
+        lambda client, _, labels: client.namespaces.list(label_selector=labels),
+        complete_namespace,
+    )
+
+    def act(client: Client, name: str) -> tuple[pb.Namespace, many.Wait | None]:
         gone = client.namespaces.delete(name=name, cascade=cascade, etag=etag, validate_only=validate_only)
-        if wait and not validate_only:
-            gone = wait_for_namespace(client, gone, gone=True, timeout=wait_timeout)
-    show(gone, COLUMNS, output)
+        if not wait or validate_only:
+            return gone, None
+        return gone, lambda seconds: wait_for_namespace(client, gone, gone=True, timeout=seconds)
+
+    more = " with all that they hold" if cascade else ""
+    deletion = many.Deletion(etag, validate_only, yes, more)
+    many.delete(
+        noun, many.Meant(names, selector, everything), "", act, output, deletion, timeout=wait_timeout
+    )
 
 
 @app.command("quota")

@@ -6,6 +6,15 @@ from pilothouse_client.commands.failures import CommandError
 from pilothouse_manifests.carried import CARRIED
 
 _WRONG_COMMAND_LINE = 2
+# kubectl's short names.
+_SHORT = {
+    "ing": "ingress",
+    "netpol": "networkpolicy",
+    "pdb": "poddisruptionbudget",
+    "hpa": "horizontalpodautoscaler",
+    "sa": "serviceaccount",
+    "gtw": "gateway",
+}
 
 
 def kind_of(text: str) -> tuple[str, str]:
@@ -13,7 +22,7 @@ def kind_of(text: str) -> tuple[str, str]:
     if "/" in text:
         version, _, kind = text.rpartition("/")
         return version, kind
-    word = text.lower()
+    word = _SHORT.get(text.lower(), text.lower())
     names = {word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y"}
     found = sorted((version, kind) for version, kind in CARRIED if kind.lower() in names)
     if not found:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_kind, complete_object
 from pilothouse_client.commands.object_kinds import kind_of
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -30,15 +31,17 @@ from pilothouse_client.commands.options import (
     check_changes,
     check_watch,
     complete_words,
-    confirm,
     enum_number,
     namespace_or_all,
     namespace_or_default,
     with_status,
 )
-from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, moment
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Ingresses, policies, roles and other objects.")
 app.command("describe")(describe.describe_objects)
@@ -61,7 +64,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("HEALTH", lambda found: enum_label(found, "health")),
     OutputColumn("ADDRESSES", lambda found: ",".join(found.addresses)),
     OutputColumn("REASON", _why),
-    OutputColumn("CREATED", lambda found: moment(found.create_time)),
+    *AGE_COLUMNS,
 ]
 _IMPORT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda result: result.name),
@@ -77,9 +80,13 @@ _KIND_COLUMNS: list[OutputColumn[Any]] = [
 ]
 _Kind = Annotated[
     str,
-    verbs.Argument(help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.", metavar="KIND"),
+    verbs.Argument(
+        help="Kind, such as ingress or postgresql.cnpg.io/v1/Cluster.",
+        metavar="KIND",
+        complete=complete_kind,
+    ),
 ]
-_Name = Annotated[str, verbs.Argument(help="Name of the object.", metavar="NAME")]
+_Name = Annotated[str, verbs.Argument(help="Name of the object.", metavar="NAME", complete=complete_object)]
 _File = Annotated[str, verbs.Option("--file", "-f", help="YAML or JSON of one object; -: standard input.")]
 _Policy = Annotated[
     str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
@@ -276,19 +283,30 @@ def kinds(namespace: Namespace = "", output: Output = Format.TABLE) -> None:
 @app.command("delete")
 def delete(
     kind: _Kind,
-    name: _Name,
+    names: Annotated[list[str] | None, many.names_of("objects", complete_object)] = None,
     namespace: Namespace = "",
+    selector: many.ByLabels = "",
+    everything: Annotated[bool, verbs.Option("--all", help="All of this kind.")] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete an object."""
+    """Delete objects of a kind."""
     where = namespace_or_default(namespace)
     version, of_kind = kind_of(kind)
-    if not validate_only:
-        confirm(f"Delete the {of_kind} {name} of {where}?", yes)
-    with connect() as client:
+    wanted = f'kind = "{of_kind}" AND api_version = "{version}"'
+    noun = many.ListedNoun(
+        of_kind,
+        f"objects of the kind {of_kind}",
+        COLUMNS,
+        lambda client, where, labels: client.objects.list(
+            namespace=where, label_selector=labels, filter=wanted
+        ),
+        complete_object,
+    )
+
+    def act(client: Client, name: str) -> tuple[pb.Object, None]:
         gone = client.objects.delete(
             namespace=where,
             api_version=version,
@@ -297,4 +315,7 @@ def delete(
             etag=etag,
             validate_only=validate_only,
         )
-    show(gone, COLUMNS, output)
+        return gone, None
+
+    meant = many.Meant(names, selector, everything)
+    many.delete(noun, meant, where, act, output, many.Deletion(etag, validate_only, yes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -12,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.name_completion import complete_namespace
 from pilothouse_client.commands.values import enum_prefix, enum_words
 
 _WRONG_COMMAND_LINE = 2
@@ -69,60 +69,6 @@ class _FormatWord(click.ParamType[Format]):
     ) -> list[CompletionItem]:
         words = [*_FORMATS, *(f"{word}=" for word in _WITH_EXPRESSION)]
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-
-
-def _names(list_names: Callable[[Any, str], list[str]]) -> verbs.Complete:
-    """Completes from the server's answer, of the namespace and the context on the line; never fails, and waits for a
-    second at most."""
-
-    def complete(context: click.Context, _incomplete: str) -> list[str]:
-        from contextlib import suppress
-
-        from pilothouse_client.commands.invocation import (
-            connect,
-            current,
-            default_namespace,
-            invocation_of,
-        )
-        from pilothouse_client.config_file import ConfigError
-        from pilothouse_client.errors import PilothouseError
-        from pilothouse_client.retry import RetryPolicy
-
-        names: list[str] = []
-        with suppress(CommandError, ConfigError, PilothouseError):
-            current.set(invocation_of(context))
-            namespace = context.params.get("namespace") or default_namespace()
-            with connect(RetryPolicy(attempts=1)) as client:
-                names = list_names(client.with_options(timeout=1.0), namespace)
-        return names
-
-    return complete
-
-
-complete_container = _names(
-    lambda client, namespace: [each.name for each in client.containers.list(namespace=namespace)]
-)
-complete_service = _names(
-    lambda client, namespace: [each.name for each in client.network.list_services(namespace=namespace)]
-)
-complete_volume = _names(
-    lambda client, namespace: [each.name for each in client.storage.list_volumes(namespace=namespace)]
-)
-complete_config = _names(
-    lambda client, namespace: [each.name for each in client.config.list_config_maps(namespace=namespace)]
-)
-complete_secret = _names(
-    lambda client, namespace: [each.name for each in client.config.list_secrets(namespace=namespace)]
-)
-complete_cluster = _names(
-    lambda client, _namespace: [each.name for each in client.namespaces.list_clusters()]
-)
-complete_role = _names(lambda client, _namespace: [each.name for each in client.identity.list_roles()])
-complete_user = _names(lambda client, _namespace: [each.username for each in client.identity.list_users()])
-complete_application = _names(
-    lambda client, namespace: [each.name for each in client.applications.list(namespace=namespace)]
-)
-complete_namespace = _names(lambda client, _namespace: [each.name for each in client.namespaces.list()])
 
 
 def complete_words(enum_type: Any) -> verbs.Complete:

@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_role
 from pilothouse_client.commands.options import (
     Etag,
     Filter,
@@ -19,7 +20,6 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Yes,
     check_changes,
-    complete_role,
     confirm,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all

@@ -10,6 +10,7 @@ from pilothouse_client.commands.container_actions import goal_of_change
 from pilothouse_client.commands.container_columns import Times, wait_until
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_container, complete_container_revision
 from pilothouse_client.commands.options import (
     Format,
     Limit,
@@ -19,7 +20,6 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Wait,
     WaitSeconds,
-    complete_container,
     namespace_or_default,
 )
 from pilothouse_client.commands.terminal import plain, say
@@ -68,7 +68,12 @@ def _unfinished(found: pb.Container) -> str:
 def history(
     name: _Name,
     namespace: Namespace = "",
-    revision: Annotated[int, verbs.Option("--revision", min=0, help="Only this one, with all details.")] = 0,
+    revision: Annotated[
+        int,
+        verbs.Option(
+            "--revision", min=0, complete=complete_container_revision, help="Only this one, with all details."
+        ),
+    ] = 0,
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:

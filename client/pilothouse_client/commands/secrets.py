@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.commands import config_values, describe, verbs
+from pilothouse_client.commands import config_values, describe, many, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_secret
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -24,7 +25,6 @@ from pilothouse_client.commands.options import (
     Yes,
     check_changes,
     check_watch,
-    complete_secret,
     confirm,
     namespace_or_all,
     namespace_or_default,
@@ -168,22 +168,20 @@ def update(
     show(answer.secret, COLUMNS, output)
 
 
-@app.command("delete")
-def delete(
-    name: _Name,
-    namespace: Namespace = "",
-    etag: Etag = "",
-    validate_only: ValidateOnly = False,
-    yes: Yes = False,
-    output: Output = Format.TABLE,
-) -> None:
-    """Delete a secret. One that is used is refused."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Delete the secret {name} of {where}?", yes)
-    with connect() as client:
-        gone = client.config.delete_secret(namespace=where, name=name, etag=etag, validate_only=validate_only)
-    show(gone, COLUMNS, output)
+_SECRETS = many.ListedNoun(
+    "secret",
+    "secrets",
+    COLUMNS,
+    lambda client, where, selector: client.config.list_secrets(namespace=where, label_selector=selector),
+    complete_secret,
+)
+app.command("delete")(
+    many.deletion_verb(
+        _SECRETS,
+        "Delete secrets. One that is used is refused.",
+        lambda client: client.config.delete_secret,
+    )
+)
 
 
 @app.command("purge")

@@ -8,6 +8,7 @@ from pilothouse.identity.v1 import api_keys_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_service_account
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Filter,
@@ -32,7 +33,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CREATED BY", lambda account: account.created_by),
     *AGE_COLUMNS,
 ]
-_Name = Annotated[str, verbs.Argument(help="Its name, without that of the namespace.")]
+_Name = Annotated[
+    str, verbs.Argument(help="Its name, without that of the namespace.", complete=complete_service_account)
+]
 _Platform = Annotated[bool, verbs.Option("--platform", help="Of no namespace, but of the platform.")]
 
 

@@ -8,9 +8,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.network.v1 import network_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_container, complete_service
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -23,12 +24,9 @@ from pilothouse_client.commands.options import (
     Selector,
     ValidateOnly,
     Watch,
-    Yes,
     check_changes,
     check_watch,
-    complete_service,
     complete_words,
-    confirm,
     enum_number,
     namespace_or_all,
     namespace_or_default,
@@ -94,7 +92,9 @@ _Ports = Annotated[
 _Selector = Annotated[
     list[str] | None, verbs.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
 ]
-_Container = Annotated[str, verbs.Option("--container", help="The container whose pods receive it.")]
+_Container = Annotated[
+    str, verbs.Option("--container", complete=complete_container, help="The container whose pods receive it.")
+]
 _Headless = Annotated[
     bool | None, verbs.Option("--headless/--no-headless", help="Names that resolve to the pods themselves.")
 ]
@@ -320,21 +320,17 @@ def import_services(
         raise verbs.Exit(_EXIT_NOT_ALL)
 
 
-@app.command("delete")
-def delete(
-    name: _Name,
-    namespace: Namespace = "",
-    etag: Etag = "",
-    validate_only: ValidateOnly = False,
-    yes: Yes = False,
-    output: Output = Format.TABLE,
-) -> None:
-    """Delete a Service."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Delete the Service {name} of {where}?", yes)
-    with connect() as client:
-        gone = client.network.delete_service(
-            namespace=where, name=name, etag=etag, validate_only=validate_only
-        )
-    show(gone, COLUMNS, output)
+_SERVICES = many.ListedNoun(
+    "Service",
+    "Services",
+    COLUMNS,
+    lambda client, where, selector: client.network.list_services(namespace=where, label_selector=selector),
+    complete_service,
+)
+app.command("delete")(
+    many.deletion_verb(
+        _SERVICES,
+        "Delete Services.",
+        lambda client: client.network.delete_service,
+    )
+)

@@ -33,6 +33,7 @@ from pilothouse_client.commands.issuer_login import (
     refuse_both,
 )
 from pilothouse_client.commands.login_steps import completed
+from pilothouse_client.commands.name_completion import complete_session, complete_user
 from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from pilothouse_client.commands.server_certificate import Trust, Wish
 
 sessions = verbs.VerbGroup(no_args_is_help=True, help="Your log-ins.")
-_Whose = Annotated[str, verbs.Option("--user", help="Another user's, for administrators.")]
+_Whose = Annotated[
+    str, verbs.Option("--user", complete=complete_user, help="Another user's, for administrators.")
+]
 _SESSIONS: list[OutputColumn[Any]] = [
     OutputColumn("ID", lambda session: session.session_id),
     OutputColumn("CURRENT", lambda session: "yes" if session.current else ""),
@@ -300,7 +303,10 @@ def list_sessions(user: _Whose = "", limit: Limit = 0, output: Output = Format.T
 
 
 @sessions.command("revoke")
-def revoke(session_id: Annotated[str, verbs.Argument(help="As `list` shows it.")], user: _Whose = "") -> None:
+def revoke(
+    session_id: Annotated[str, verbs.Argument(help="As `list` shows it.", complete=complete_session)],
+    user: _Whose = "",
+) -> None:
     """End one of your sessions."""
     with connect() as client:
         client.identity.revoke_session(session_id=session_id, username=user)

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_container
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Format,
     Limit,
     Namespace,
     Output,
-    complete_container,
     namespace_or_all,
 )
 from pilothouse_client.commands.output import OutputColumn, show_all

@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_user
 from pilothouse_client.commands.options import (
     Etag,
     Filter,
@@ -19,7 +20,6 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     Yes,
     check_changes,
-    complete_user,
     complete_words,
     confirm,
     enum_number,

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note, show_with_events
+from pilothouse_client.commands.name_completion import complete_container, complete_volume
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
@@ -23,13 +24,9 @@ from pilothouse_client.commands.options import (
     Selector,
     ValidateOnly,
     Watch,
-    Yes,
     check_changes,
     check_watch,
-    complete_container,
-    complete_volume,
     complete_words,
-    confirm,
     enum_number,
     namespace_or_all,
     namespace_or_default,
@@ -238,24 +235,21 @@ def update(
     show(changed, COLUMNS, output)
 
 
-@app.command("delete")
-def delete(
-    name: _Name,
-    namespace: Namespace = "",
-    etag: Etag = "",
-    validate_only: ValidateOnly = False,
-    yes: Yes = False,
-    output: Output = Format.TABLE,
-) -> None:
-    """Delete a volume, with the data of its claim. One that is mounted is refused."""
-    where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Delete the volume {name} of {where} with all it holds?", yes)
-    with connect() as client:
-        gone = client.storage.delete_volume(
-            namespace=where, name=name, etag=etag, validate_only=validate_only
-        )
-    show(gone, COLUMNS, output)
+_VOLUMES = many.ListedNoun(
+    "volume",
+    "volumes",
+    COLUMNS,
+    lambda client, where, selector: client.storage.list_volumes(namespace=where, label_selector=selector),
+    complete_volume,
+)
+app.command("delete")(
+    many.deletion_verb(
+        _VOLUMES,
+        "Delete volumes, with the data of their claims. One that is mounted is refused.",
+        lambda client: client.storage.delete_volume,
+        more=" with all that is in them",
+    )
+)
 
 
 @app.command("attach")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.name_completion import complete_any, complete_noun
 from pilothouse_client.commands.options import Namespace, namespace_or_default
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, enum_words
@@ -84,8 +85,13 @@ _PARTS = {"configs": "config_map", "secrets": "secret"}
 
 
 def wait(
-    noun: Annotated[str, verbs.Argument(help="Such as container, service, volume, ingress.", metavar="NOUN")],
-    names: Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...")],
+    noun: Annotated[
+        str,
+        verbs.Argument(
+            help="Such as container, service, volume, ingress.", metavar="NOUN", complete=complete_noun
+        ),
+    ],
+    names: Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)],
     wished: Annotated[
         str,
         verbs.Option(
