@@ -175,3 +175,22 @@ async def test_revisions_mask_the_secret_values_of_custom_resources(
     # A rollback brings the value itself back.
     await place.client.applications.rollback(**named)
     assert "tap" in str(await place.client.applications.get_revision(**named))
+
+
+async def test_a_caller_without_the_right_takes_no_turn_of_applies(place: Place) -> None:
+    """All turns are taken, so a caller that waited for one would be refused for that."""
+    viewer = await place.server.user("viewer-of-turns", {place.name: "viewer"})
+    running = place.server.application._server
+    assert running is not None
+    turns = running._admission.applies
+    others = [f"other-{number}" for number in range(turns.bounds.seats)]
+    for other in others:
+        assert turns.try_acquire(other)
+    try:
+        # The second request is longer than those that are read before the seats.
+        for size in (10, 200_000):
+            with pytest.raises(PermissionDeniedError):
+                await place.apply([config_map(level="x" * size)], client=viewer)
+    finally:
+        for other in others:
+            turns.release(other)

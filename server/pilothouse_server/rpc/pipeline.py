@@ -311,7 +311,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 rows = rule.rows_of(call.request)
         queue = admission.anonymous_calls if rule.public else admission.calls
         turns = admission.large_requests if is_large(size) else None
-        if rule.writes_many:
+        if rule.writes_many and _may_write(call):
             turns = admission.applies
         return queue, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
@@ -351,6 +351,19 @@ async def _unreachable(_request: object, _call: Call) -> Message:
 def _who(call: Call) -> Hashable:
     """Returns the key of the caller: the user's id, or the address if nobody has logged in."""
     return address_group(call.client_ip) if call.principal is None else call.principal.user_id
+
+
+def _may_write(call: Call) -> bool:
+    """Returns whether the caller has the right that a method asks for: one who is refused takes no turn from others.
+
+    The namespace of a long request is not known yet; then a right in any namespace will do.
+    """
+    if call.principal is None:
+        return False
+    permission = call.rule.permission
+    if call.request is None:
+        return call.principal.granting_somewhere(permission) is not None
+    return call.principal.allows(permission, call.namespace)
 
 
 def _note_certificate(call: Call, error: Exception) -> None:
