@@ -8,8 +8,10 @@ import json
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from tests.applications.conftest import (
+    JsonObject,
     Place,
     actions,
+    budget,
     config_map,
     deployment,
     secret,
@@ -19,7 +21,9 @@ from tests.applications.conftest import (
 from tests.waiting import poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
+from pilothouse.object.v1 import object_pb2
 from pilothouse_client.errors import AbortedError, InvalidArgumentError, NotFoundError
 
 _EVERY = {
@@ -171,6 +175,63 @@ async def test_a_change_by_another_call_shows_and_stays_unless_forced(place: Pla
     forced = await place.client.containers.get(namespace=place.name, name="web")
     assert (forced.image, len(forced.env)) == ("nginx:1.28", 0)
     assert not any(each.modified for each in (await place.get()).members)
+
+
+async def test_an_apply_overwrites_single_keys_and_fields_that_its_documents_change(place: Place) -> None:
+    def documents(changed: str) -> list[JsonObject]:
+        pdb = budget()
+        pdb["metadata"]["labels"] = {"of": changed}
+        return [config_map(a=changed, b="b"), secret(a=changed, b="b"), pdb]
+
+    await place.apply(documents("1"))
+    await place.client.config.update_config_map(
+        namespace=place.name,
+        name="settings",
+        config_map=config_pb2.ConfigMap(data={"a": "1", "b": "hand", "c": "hand"}),
+        update_mask=FieldMask(paths=["data"]),
+    )
+    await place.client.config.update_secret(
+        namespace=place.name,
+        name="password",
+        set_data={"b": b"hand"},
+    )
+    (*_, by_hand) = documents("1")
+    by_hand["spec"]["minAvailable"] = 1
+    await place.client.objects.update(
+        namespace=place.name,
+        api_version="policy/v1",
+        kind="PodDisruptionBudget",
+        name="web",
+        object=object_pb2.Object(document=json.dumps(by_hand)),
+        update_mask=FieldMask(paths=["document"]),
+    )
+    assert len([each for each in (await place.get()).members if each.modified]) == 3
+    applied = await place.apply(documents("2"))
+    fields = {each.kind: {field.path for field in each.fields} for each in applied.changes}
+    assert fields == {
+        "ConfigMap": {"data.a"},
+        "Secret": {"data.a"},
+        "PodDisruptionBudget": {"metadata.labels.of"},
+    }
+    others = {each.kind: {field.path for field in each.modified_fields} for each in applied.changes}
+    assert others == {
+        "ConfigMap": {"data.b", "data.c"},
+        "Secret": {"data.b"},
+        "PodDisruptionBudget": {"spec.minAvailable"},
+    }
+    assert await _settings(place) == ({"a": "2", "b": "hand", "c": "hand"}, {"a": b"2", "b": b"hand"}, 1)
+    await place.apply(documents("2"), force=True)
+    assert await _settings(place) == ({"a": "2", "b": "b"}, {"a": b"2", "b": b"b"}, 0)
+
+
+async def _settings(place: Place) -> tuple[dict[str, str], dict[str, bytes], int]:
+    """The values of the config map and the secret, and the number of the budget."""
+    settings = await place.client.config.get_config_map(namespace=place.name, name="settings")
+    values = await place.client.config.reveal_secret(namespace=place.name, name="password")
+    found = await place.client.objects.get(
+        namespace=place.name, api_version="policy/v1", kind="PodDisruptionBudget", name="web"
+    )
+    return dict(settings.data), dict(values.data), json.loads(found.document)["spec"]["minAvailable"]
 
 
 async def test_values_of_secrets_are_in_no_record_and_no_revision(place: Place) -> None:

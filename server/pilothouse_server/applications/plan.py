@@ -13,6 +13,7 @@ import msgspec
 
 from pilothouse_server.applications.comparison import PERMISSIONS, ComparedObject, compared
 from pilothouse_server.applications.documents import writing_order
+from pilothouse_server.applications.merging import with_other_changes
 from pilothouse_server.applications.model import (
     NOUNS,
     ApplicationProblem,
@@ -126,9 +127,14 @@ def _compared(
     if stored is None or member is None or base is None or not member.modified or choice.force:
         return found, ()
     undone = _between(base, stored, present, choice)
-    if undone.merge is None:
+    values = present.secret_values.get(wanted.key)
+    if undone.action == "unchanged" or undone.problems:
         return found, ()
-    mine = _between(wanted, undone.merge(stored), present, choice)
+    if (joined := with_other_changes(wanted, base, stored, values)) is not None:
+        mine = msgspec.structs.replace(_between(joined, stored, present, choice), wanted=wanted)
+    else:
+        assert undone.merge is not None, "fields of the other nouns are merged one by one"
+        mine = _between(wanted, undone.merge(stored), present, choice)
     if mine.problems:
         return found, ()
     names = {each.path for each in mine.fields}
