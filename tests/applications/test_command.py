@@ -167,7 +167,7 @@ async def test_every_problem_is_shown_with_its_line_and_nothing_is_applied(
     wrong = SHOP.replace("image: nginx:1.27", 'image: "BAD::"')
     for text, expected in (
         (odd, "stdin:41: deployment/back: odd: cannot be represented (behaviour)"),
-        (wrong, "stdin:23: container/front: container.image: the tag must begin with"),
+        (wrong, "stdin:33: container/front: container.image: the tag must begin with"),
     ):
         refused = await shop.apply(text)
         assert (refused.code, refused.output) == (3, "")

@@ -141,7 +141,7 @@ async def test_a_dry_run_shows_documents_and_fields_and_changes_nothing(place: P
     [
         (
             web(name="good") + "---\n" + WEB.replace("nginx:1.27", "'BAD::'"),
-            "stdin:19: container/web: container.image: ",
+            "stdin:33: container/web: container.image: ",
             "nothing was applied: one problem (1 invalid)",
         ),
         (

@@ -62,7 +62,7 @@ def test_a_problem_has_the_line_of_its_field() -> None:
     assert str(found.problem_of(problem(1, path))) == f"web.yaml:35: deployment/web: {path}: no"
     # A path that the document does not have has the line of the nearest part.
     assert found.problem_of(problem(1, "spec.template.spec.nowhere[2].x")).place.line == 30
-    assert found.problem_of(problem(0, "container.image")).place.line == 1
+    assert found.problem_of(problem(0, "container.image")).place.line == 15
     labelled = sent("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels:\n    a/b.c: x\n")
     assert labelled.problem_of(problem(0, "metadata.labels[a/b.c]")).place.line == 6
 
@@ -78,7 +78,7 @@ def test_a_refusal_of_a_noun_has_its_reason_and_the_platforms_word_for_the_objec
     )
     assert (
         str(sent(WEB).problem_of(found))
-        == "web.yaml:1: container/web: container.image: no [INVALID_CONTAINER]"
+        == "web.yaml:15: container/web: container.image: no [INVALID_CONTAINER]"
     )
     assert subject_of("PersistentVolumeClaim", "data") == "volume/data"
 

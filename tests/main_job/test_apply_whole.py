@@ -89,7 +89,7 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (deployment("bad", image="BAD::"), "stdin:11: container/bad: container.image: "),
+        (deployment("bad", image="BAD::"), "stdin:19: container/bad: container.image: "),
         (
             deployment("bad", container=READS, pod=SHOWS),
             'there is no secret "given" here; if the cluster has one, import it: run `pilothouse apply` on the output '

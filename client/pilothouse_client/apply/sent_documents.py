@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse_client.apply.field_places import place_of
 from pilothouse_manifests.translator.convert import items_of
 from pilothouse_manifests.translator.json_documents import DocumentError, written
 from pilothouse_manifests.translator.nodes import (
@@ -81,7 +82,9 @@ class SentDocuments:
     def problem_of(self, found: pb.ApplicationProblem) -> InputProblem:
         """Returns a problem of the server with the place of its field."""
         is_here = 0 <= found.document < len(self._roots)
-        place = self._place(self._roots[found.document], found.path) if is_here else InputPosition("", 0, 0)
+        place = InputPosition("", 0, 0)
+        if is_here:
+            place = place_of(self._roots[found.document], found.kind, found.path)
         if found.reason not in _REACHES:
             subject = subject_of(found.kind, found.name)
             return InputProblem(place, subject, found.path, f"{found.message} [{found.reason}]")
@@ -120,21 +123,6 @@ class SentDocuments:
         except DocumentError as error:
             problems.add(InputProblem(root.place, "", "", error.words))
             return ""
-
-    @staticmethod
-    def _place(root: Node, path: str) -> InputPosition:
-        """Returns where the field of a path stands, or the nearest part that there is."""
-        place, here = root.place, root
-        for step in _steps(path):
-            if isinstance(here, Mapping) and step in here.entries:
-                entry = here.entries[step]
-                place, here = entry.place, entry.value
-            elif isinstance(here, SequenceNode) and step.isdigit() and int(step) < len(here.items):
-                here = here.items[int(step)]
-                place = here.place
-            else:
-                break
-        return place
 
 
 def document_subject(root: Node) -> str:
