@@ -107,7 +107,7 @@ from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.tls.serving import Serving
-from pilothouse_server.rpc.watch import WatchLimits, WatchServer
+from pilothouse_server.rpc.watched import WatchLimits, WatchServer
 from pilothouse_server.runtime.supervision import Supervisor
 from pilothouse_server.settings.model import (
     DATABASES,

@@ -12,7 +12,7 @@ Nothing here knows gRPC, so that the rules do not have to. `code` is the name of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -131,6 +131,18 @@ def invalid(
     violation = Violation(field, rule or reason.lower(), description)
     return InvalidArgument(
         f"{field}: {description}", reason=reason, metadata={"field": field}, violations=(violation,)
+    )
+
+
+def in_field(error: PilothouseError, field: str) -> PilothouseError:
+    """Return the same error as one about a part of the request, such as `scopes[2]`."""
+    violations = [replace(each, field=f"{field}.{each.field}") for each in error.violations]
+    return type(error)(
+        f"{field}: {error.message}",
+        reason=error.reason,
+        metadata={**error.metadata, "field": field},
+        violations=violations or (Violation(field, error.reason.lower(), error.message),),
+        retry_after_seconds=error.retry_after_seconds,
     )
 
 

@@ -11,7 +11,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc import pipeline
 from pilothouse_server.rpc.pipeline import WRITE_TIMEOUT_SECONDS
-from pilothouse_server.rpc.watch import _Answers
+from pilothouse_server.rpc.watch_answers import SharedAnswers
 from pilothouse_server.store.feed import FeedEvent
 from tests.virtual_time import pass_time, virtual_time
 
@@ -31,7 +31,7 @@ def shown(answer: bytes) -> tuple[int, str, int, str]:
 
 
 def test_each_watcher_has_its_own_token_and_kind_of_change() -> None:
-    answers = _Answers(kept=2)
+    answers = SharedAnswers(kept=2)
     events = [event(revision, f"web-{revision}") for revision in range(1, 6)]
     for each in events:
         for change in (ADDED, MODIFIED):
@@ -41,7 +41,7 @@ def test_each_watcher_has_its_own_token_and_kind_of_change() -> None:
 
 
 def test_an_event_of_another_history_is_not_taken_for_one_of_the_same_revision() -> None:
-    answers = _Answers()
+    answers = SharedAnswers()
     assert shown(answers.answer(MODIFIED, event(7, "before"), "t", TIME))[1] == "before"
     assert shown(answers.answer(MODIFIED, event(7, "after"), "t", TIME))[1] == "after"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.rpc.watch import WatchFilter, _Changes
+from pilothouse_server.rpc.watch import Scope, _Changes
+from pilothouse_server.rpc.watched import Watched, WatchFilter
 from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import Position
@@ -30,12 +31,18 @@ async def test_it_moves_when_all_that_was_published_is_sent() -> None:
     hub.begin(0, 0, HISTORY)
     feed = SimpleNamespace(complete_until=BEGIN)
     tokens: Any = SimpleNamespace(token_at=lambda *_: "token")
-    call: Any = SimpleNamespace(visible_namespaces=lambda: None, resume_token="", complete=False)
+    caller = SimpleNamespace(namespaces_with=lambda _: None)
+    call: Any = SimpleNamespace(caller=caller, resume_token="", complete=False)
     server: Any = SimpleNamespace(hub=hub, feed=feed, limits=SimpleNamespace(lag_events=100))
     head: Any = SimpleNamespace(history=HISTORY, oldest_revision=1)
-    changes = _Changes(
-        server, call, WatchFilter("container"), tokens, head, None, Position(0, bytes(8), ()), BEGIN
+    nothing: Any = None
+    scope = Scope(
+        watched=Watched("container", nothing, pb.Container),
+        wanted=WatchFilter("container"),
+        permission="container.watch",
+        method="",
     )
+    changes = _Changes(server, call, (scope,), tokens, head, Position(0, bytes(8), ()), BEGIN)
     seen = []
     async with within(20):
         # The second one waits to be sent when the first is: changes committed in between are not sent yet.

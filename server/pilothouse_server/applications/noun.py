@@ -7,7 +7,7 @@ from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.applications.service import ApplicationService
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 
 
 def applications_noun(

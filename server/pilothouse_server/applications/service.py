@@ -55,7 +55,8 @@ from pilothouse_server.revisions.model import Revision
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, writes_many
 from pilothouse_server.rpc.encoding import ListAnswer
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -392,13 +393,13 @@ def _values(wanted: Any) -> dict[str, bytes] | None:
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
     matching = Matching(
-        wanted.namespace_id, wanted.selector, call.visible_namespaces(), wanted.name, wanted.status
+        wanted.namespace_id, wanted.selector, wanted.visible, wanted.name, wanted.status
     )
     async for each in operations.stream(transaction, matching):
         yield messages.APPLICATION.to_proto(each).SerializeToString()
 
 
-_WATCHED = Watched("application", _resources, statuses=messages.STATUS.word)
+_WATCHED = Watched("application", _resources, message=pb.Application, statuses=messages.STATUS.word)
 
 
 def _describe(call: Call, application: ApplicationResource) -> None:

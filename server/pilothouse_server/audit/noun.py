@@ -12,7 +12,7 @@ from pilothouse_server.audit.service import AuditService
 from pilothouse_server.audit.sinks.service import SinkRules
 from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
 from pilothouse_server.rpc.noun import Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.partitions import Partitions
 from pilothouse_server.store.periodic import Periodic, earlier_now

@@ -23,7 +23,8 @@ from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
-from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
+from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.audit_tree import Seal
 from pilothouse_server.store.feed import StreamHead, record_mark, stream_head

@@ -12,7 +12,7 @@ from pilothouse_server.config.readers import ReaderLookup
 from pilothouse_server.config.service import ConfigService
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.values.key_patterns import KeyPatterns

@@ -22,7 +22,8 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -299,13 +300,13 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
             namespace_id=wanted.namespace_id,
             name=wanted.name,
             selector=wanted.selector,
-            visible=call.visible_namespaces(),
+            visible=wanted.visible,
             message_format=messages.CACHE[kind].format,
         ):
             yield _EITHER[kind].answer(*messages.parts(kind, item))
 
 
-_WATCHED = Watched(frozenset(_KINDS), _resources)
+_WATCHED = Watched(frozenset(_KINDS), _resources, message=pb.Config)
 
 
 def _described_config_map(call: Call, value: ConfigMap) -> pb.ConfigMap:

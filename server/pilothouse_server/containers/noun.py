@@ -8,7 +8,7 @@ from pilothouse_server.containers.config_use import CONFIG_USE_PERMISSION
 from pilothouse_server.containers.service import ContainerService, ImportContainers
 from pilothouse_server.guard.model import PRIVILEGED, Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic, run_as_owner
 from pilothouse_server.store.rendered import Rendered

@@ -29,7 +29,8 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -50,7 +51,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
-        visible=call.visible_namespaces(),
+        visible=wanted.visible,
         message_format=messages.CACHE.format,
     ):
         yield b"".join(messages.parts(item))
@@ -63,13 +64,13 @@ async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
-        visible=call.visible_namespaces(),
+        visible=wanted.visible,
     ):
         yield messages.RUN.to_proto(run)
 
 
-_WATCHED_RUNS = Watched("run", _runs, statuses=messages.STATUS.word)
-_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word, masked=pb.Container)
+_WATCHED_RUNS = Watched("run", _runs, message=pb.Run, statuses=messages.STATUS.word)
+_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word, message=pb.Container)
 
 _CONTAINER = AnswerField(pb.GetContainerResponse, "container")
 _LIST = ListAnswer(pb.ListContainersResponse, "containers")

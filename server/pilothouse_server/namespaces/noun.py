@@ -9,7 +9,7 @@ from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.rpc.noun import Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
 
 

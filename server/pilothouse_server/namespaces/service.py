@@ -18,7 +18,8 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -159,7 +160,7 @@ class NamespaceService(ClusterCalls):
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    visible = call.visible_namespaces()
+    visible = wanted.visible
     async for item in operations.stream(
         transaction,
         name=wanted.name,
@@ -171,7 +172,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
             yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word, masked=pb.Namespace)
+_WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word, message=pb.Namespace)
 
 
 def _describe(call: Call, namespace: Namespace) -> None:

@@ -7,7 +7,7 @@ from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Keys
 from pilothouse_server.network import messages, operations
 from pilothouse_server.network.service import ImportServices, NetworkService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.values.key_patterns import KeyPatterns
 

@@ -19,7 +19,8 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -158,13 +159,13 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
-        visible=call.visible_namespaces(),
+        visible=wanted.visible,
         message_format=messages.CACHE.format,
     ):
         yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word, masked=pb.Service)
+_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word, message=pb.Service)
 
 
 def _described(call: Call, service: Service) -> pb.Service:

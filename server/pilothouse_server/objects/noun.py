@@ -8,7 +8,7 @@ from pilothouse_server.objects import messages, operations, scaling
 from pilothouse_server.objects.rechecking import PERIOD_SECONDS, recheck
 from pilothouse_server.objects.service import ImportObjects, ObjectService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import Store

@@ -26,7 +26,8 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -194,12 +195,12 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
     matching = Matching(
         wanted.namespace_id,
         wanted.selector,
-        call.visible_namespaces(),
+        wanted.visible,
         wanted.name,
         wanted.status,
         wanted.fields,
     )
-    full = call.request.view == pb.OBJECT_VIEW_FULL
+    full = wanted.full
     mask = await masking.of_clusters(transaction, call.may) if full else None
     async for item, rest in operations.stream_ready(
         transaction, matching, message_format=messages.CACHE.format, full=full
@@ -228,11 +229,10 @@ _WATCHED = Watched(
     "object",
     _resources,
     statuses=messages.STATUS.word,
-    message=pb.Object,
     fields=_fields,
     rests=_rests,
     is_full=_is_full,
-    masked=pb.Object,
+    message=pb.Object,
 )
 
 

@@ -16,6 +16,11 @@ tokens are then of no use, nor for another namespace of the same name: OUT_OF_RA
 with the namespace gets NOT_FOUND for the token, too, as for anything in a namespace that the caller does not
 reach.
 
+A watch of several nouns (`Scope`) is the same with one position for all. When it resumes, some of its scopes may begin
+anew: their state is newer than the token, so events up to that state are withheld from them, and SYNCED comes, with the
+first new token, when the others have caught up with it. If a change concerns several scopes, only the last of its
+answers has a token, so that a resume repeats all of them or none. Errors of one scope name it (`scopes[2]`).
+
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
 without a token. NOT_FOUND: the namespace is gone; there is nothing to resume. INVALID_ARGUMENT
 (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume with the
@@ -27,162 +32,137 @@ to resume.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
-
-from google.protobuf.message import Message
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.errors import NotFound, not_found
-from pilothouse_server.flowcontrol.fair_queue import FairQueue
-from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.errors import NotFound, PilothouseError, in_field, not_found
+from pilothouse_server.rpc import read_mask, watch_answers
 from pilothouse_server.rpc.call import Call, too_slow
-from pilothouse_server.rpc.encoding import text_field, varint
-from pilothouse_server.rpc.field_checks import descriptor_of
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, first_states
+from pilothouse_server.rpc.encoding import text_field
+from pilothouse_server.rpc.first_state import ReadAhead
 from pilothouse_server.rpc.read_mask import ReadMask
-from pilothouse_server.runtime.event_loop import Share, tick_before
-from pilothouse_server.store.feed import (
-    MOST_PENDING_IDS,
-    Feed,
-    FeedEvent,
-    StreamHead,
-    event_mark,
-    stream_begins,
+from pilothouse_server.rpc.watch_answers import Frame, SharedAnswers
+from pilothouse_server.rpc.watched import (
+    Watched,
+    WatchFilter,
+    WatchServer,
+    filter_of,
+    issuer_of,
+    sight_text,
 )
+from pilothouse_server.runtime.event_loop import Share, tick_before
+from pilothouse_server.store.feed import MOST_PENDING_IDS, FeedEvent, StreamHead, event_mark, stream_begins
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
-from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
 # Resources of which the rest is read together: a reader that stalls holds these in memory.
 _COMPLETED_TOGETHER = 16
-_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_ANSWERS = SharedAnswers()
+_NO_FRAME = Frame()
 
 
-@dataclass(frozen=True, slots=True)
-class WatchFilter:
-    """The selection of a watch: one type of resource, or several whose events hold the same message.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A part of a watch: the events of one noun that its caller asks for, and may see by `permission`.
 
-    Empty fields match everything; `text` binds resume tokens to it. `fields`: of the resource, and the text that each
-    has for good; `numbers` are their numbers in its message.
+    `method` is that of the noun's own watch. `resumes`: it continues at the position of the token, and otherwise begins
+    with its state. `path` is the field of the request that it comes from; '' for a watch of one noun.
     """
 
-    resource_type: str | frozenset[str]
-    namespace_id: int | None = None
-    name: str = ""
-    selector: LabelSelector | None = None
-    status: str = ""
-    text: str = ""
-    fields: tuple[tuple[str, str], ...] = ()
-    numbers: tuple[int, ...] = ()
+    watched: Watched
+    wanted: WatchFilter
+    permission: str
+    method: str
+    namespace: str = ""
+    mask: ReadMask | None = None
+    resumes: bool = False
+    path: str = ""
+    frame: Frame = _NO_FRAME
 
-    def has_fields(self, event: FeedEvent) -> bool:
-        """Whether the object is one of those with these fields."""
-        return all(
-            text_field(event.message, number) == text
-            for number, (_, text) in zip(self.numbers, self.fields, strict=True)
-        )
+    def visible(self, call: Call) -> frozenset[int] | None:
+        """The namespaces that its caller may see at present; None: all."""
+        return call.caller.namespaces_with(self.permission)
 
-    def concerns(self, resource_type: str) -> bool:
-        """Whether the watch is about this type."""
-        if isinstance(self.resource_type, str):
-            return resource_type == self.resource_type
-        return resource_type in self.resource_type
+    def masked(self, message: bytes) -> bytes:
+        """A resource with the fields that are asked for."""
+        return message if self.mask is None else self.mask.masked(message)
 
-    def matches(self, event: FeedEvent) -> bool:
-        """Whether the object matches after the change."""
-        return (not self.status or event.status == self.status) and (
-            self.selector is None or self.selector.matches(event.labels)
-        )
+    def error(self, error: PilothouseError) -> PilothouseError:
+        """The error of this scope, with the scope's name."""
+        return in_field(error, self.path) if self.path else error
 
-    def matched_before(self, event: FeedEvent) -> bool:
-        """Whether it matched before the change."""
-        if event.labels_before is None and event.status_before is None:
-            return event.kind != "added"
-        return (not self.status or event.status_before == self.status) and (
-            self.selector is None or self.selector.matches(event.labels_before or {})
-        )
+
+# The issuer of the tokens of a history, and the position at which a token continues.
+Issue = Callable[[Sequence[Scope], str], TokenIssuer]
+Resume = Callable[[TokenIssuer, Sequence[Scope], StreamHead], Position]
 
 
 @dataclass(frozen=True, slots=True)
-class WatchLimits:
-    """Bounds of every watch, from the settings."""
+class Gate:
+    """Withholds from scopes that begin anew, while others resume, what their state already has.
 
-    lag_events: int = 10_000
-    first_state: AheadLimits = field(default_factory=AheadLimits)
-
-
-# None where the request names no namespace. Raises NotFound for one that the caller does not reach.
-NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class WatchServer:
-    """The state that all watches of this server share. `namespace_id` returns the id of the namespace that a
-    request names.
+    That is every event up to the revision `after`, and those with `pending` ids, which are numbered up to `until`. From
+    there on all scopes are at one position.
     """
 
-    feed: Feed
-    hub: Hub
-    key: bytes
-    namespace_id: NamespaceIdOf
-    limits: WatchLimits = field(default_factory=WatchLimits)
-    readers: FairQueue = field(default_factory=first_states)
-    # Of short queries: hundreds of one user's watches begin, or get the same news, together.
-    looks: FairQueue = field(default_factory=lambda: first_states(seats_per_caller=3))
+    after: int
+    until: int
+    pending: frozenset[int]
+
+    def holds_back(self, event: FeedEvent) -> bool:
+        """Whether the state has this event."""
+        return event.revision <= self.after or event.pending_id in self.pending
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A noun's part of its watch.
-
-    `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
-    and its caller sees. `statuses` are the words of the request's field `status`, where it has one. `fields` returns
-    the fields of its `message` that a request names. Of resources that are large, an event holds a part: where a
-    request `is_full`, `rests` reads the rest by their uids, as the caller may see it.
-    """
-
-    resource_type: str | frozenset[str]
-    resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message | bytes]]
-    statuses: Mapping[int, str] = field(default_factory=dict)
-    message: type[Message] | None = None
-    fields: Callable[[Any], Mapping[str, str]] | None = None
-    rests: Callable[[ReadTransaction, Sequence[str], Call], Awaitable[Mapping[str, bytes]]] | None = None
-    is_full: Callable[[Any], bool] | None = None
-    # The type of the resource, where a request names the fields of it that are sent (`read_mask`).
-    masked: type[Message] | None = None
-
-    def number(self, name: str) -> int:
-        """Returns the number of a field of the resource's message."""
-        assert self.message is not None, "only a noun with a message names its fields"
-        return descriptor_of(self.message).fields_by_name[name].number
-
-
-# Where a watch begins, and what it is about.
-_Begun = tuple[StreamHead, TokenIssuer, Position, WatchFilter]
+# Where a watch begins: head, tokens, position, its scopes, and the ids that the state of those that begin anew has.
+_Begun = tuple[StreamHead, TokenIssuer, Position, Sequence[Scope], tuple[int, ...]]
 
 
 async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncIterator[bytes]:
-    """Yields the answers of a watch as serialised bytes.
+    """Yields the answers of a noun's watch as serialised bytes.
 
-    The request has `name`, `label_selector`, `resume_token` and `bookmark_period_seconds`; `namespace` and `status`
-    where the noun has them.
+    The request has `name`, `label_selector`, `resume_token` and `bookmark_period_seconds`; `namespace`, `status`,
+    `filter` and `read_mask` where the noun has them.
     """
     request = call.request
-    wanted = filter_of(request, watched)
-    mask = None if watched.masked is None else read_mask.of_request(request, watched.masked)
-    visible = call.visible_namespaces()
+    fields = request.DESCRIPTOR.fields_by_name
+    scope = Scope(
+        watched=watched,
+        wanted=filter_of(request, watched),
+        permission=call.rule.permission,
+        method=call.method,
+        namespace=request.namespace if "namespace" in fields else "",
+        mask=read_mask.of_request(request, watched.message) if "read_mask" in fields else None,
+        resumes=bool(request.resume_token),
+    )
+
+    def issue(scopes: Sequence[Scope], history: str) -> TokenIssuer:
+        (only,) = scopes
+        sight = sight_text(only.wanted, only.wanted.visible)
+        return issuer_of(server, call, call.method, only.wanted, history, sight)
+
+    def resume(tokens: TokenIssuer, _scopes: Sequence[Scope], head: StreamHead) -> Position:
+        return tokens.read(request.resume_token, oldest_revision=head.oldest_revision)
+
+    async with aclosing(follow(server, call, (scope,), issue, resume)) as answers:
+        async for answer in answers:
+            yield answer
+
+
+async def follow(
+    server: WatchServer, call: Call, scopes: Sequence[Scope], issue: Issue, resume: Resume
+) -> AsyncGenerator[bytes, None]:
+    """Yields the answers of a watch of these scopes; the request has `resume_token` and `bookmark_period_seconds`."""
+    request = call.request
     # A watch that waits for changes immediately checks its caller's new permissions.
     call.on_renewed = server.hub.wake
     # A watch that resumes reads no state.
-    readers = server.looks if request.resume_token else server.readers
+    readers = server.looks if all(each.resumes for each in scopes) else server.readers
     # The snapshot is taken later, so it has all that was committed before.
     complete_until = None if request.resume_token else server.feed.complete_until
 
@@ -190,7 +170,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
         while True:
             reading = call.read(snapshot=True, timed=False)
             async with readers.seat(call.user_id), reading as transaction:
-                begun = await _begin(server, call, watched, wanted, transaction, current, mask)
+                begun = await _begin(server, call, scopes, issue, resume, transaction, current)
             if begun is not None:
                 return begun
             await server.feed.settled()
@@ -198,18 +178,23 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     async with ReadAhead(server.limits.first_state, read) as first_state:
         async for answer in first_state.answers():
             yield answer
-        head, tokens, position, wanted = first_state.result
+        head, tokens, position, placed, pending = first_state.result
     # A watch lasts: it keeps nothing of its beginning.
     del first_state
-    call.resume_token = tokens.token(position)
+    changes = _Changes(server, call, placed, tokens, head, position, complete_until)
     if not request.resume_token:
-        yield _marker(
+        call.resume_token = tokens.token(position)
+        yield watch_answers.marker(
             resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token, server.feed.complete_until
         )
-    changes = _Changes(server, call, wanted, tokens, head, visible, position, complete_until)
-    if watched.is_full is not None and watched.is_full(request):
-        changes.completing = watched
-    changes.mask = mask
+    elif all(each.resumes for each in placed):
+        call.resume_token = tokens.token(position)
+    else:
+        call.resume_token = request.resume_token
+        if pending:
+            await server.feed.settled()
+        until = max(head.revision, server.hub.newest) if pending else head.revision
+        changes.gate = Gate(head.revision, until, frozenset(pending))
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
         async for answer in answers:
@@ -219,33 +204,43 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
 async def _begin(
     server: WatchServer,
     call: Call,
-    watched: Watched,
-    wanted: WatchFilter,
+    scopes: Sequence[Scope],
+    issue: Issue,
+    resume: Resume,
     transaction: ReadTransaction,
     current: ReadAhead[_Begun],
-    mask: ReadMask | None,
 ) -> _Begun | None:
     """Returns where the watch begins: at its token's position, or at the state that is put into `current`.
 
     None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
     """
     head, pending = await stream_begins(transaction)
-    wanted = await _in_namespace(server, call, wanted, transaction, head)
-    sight = sight_text(wanted, call.visible_namespaces())
-    tokens = issuer_of(server, call, call.method, wanted, head.history, sight)
+    placed = [await _placed(server, call, scope, transaction, head) for scope in scopes]
+    tokens = issue(placed, head.history)
     if call.request.resume_token:
-        position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
+        position = resume(tokens, placed, head)
         await _check_position(transaction, position, head)
-        return head, tokens, position, wanted
-    position = Position(head.revision, head.mark, pending)
-    if len(pending) > MOST_PENDING_IDS or not tokens.fits(position):
+    else:
+        position = Position(head.revision, head.mark, pending)
+        if not tokens.fits(position):
+            return None
+    anew = [each for each in placed if not each.resumes]
+    if anew and len(pending) > MOST_PENDING_IDS:
         return None
-    share = Share()
-    async for entity in watched.resources(transaction, wanted, call):
+    for scope in anew:
+        await _put_state(call, scope, transaction, current)
+    return head, tokens, position, placed, pending
+
+
+async def _put_state(
+    call: Call, scope: Scope, transaction: ReadTransaction, current: ReadAhead[_Begun]
+) -> None:
+    share, expression = Share(), scope.wanted.expression
+    async for entity in scope.watched.resources(transaction, scope.wanted, call):
         message = entity if isinstance(entity, bytes) else entity.SerializeToString()
-        await current.put(_added(message if mask is None else mask.masked(message)))
+        if expression is None or expression.matches(message):
+            await current.put(watch_answers.added(scope.masked(message), scope.frame))
         await share.used()
-    return head, tokens, position, wanted
 
 
 async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
@@ -261,94 +256,48 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
         raise resume_token.changed(oldest)
 
 
-def filter_of(request: Any, watched: Watched) -> WatchFilter:
-    """Returns the filter of a request; the namespace that it names is not looked up yet."""
-    fields = request.DESCRIPTOR.fields_by_name
-    status = ""
-    bound: list[str] = [request.name, request.label_selector]
-    if "status" in fields:
-        status = watched.statuses[request.status] if request.status else ""
-        bound.append(status)
-    if "namespace" in fields:
-        bound.append(request.namespace)
-    named = tuple((watched.fields(request) if watched.fields is not None else {}).items())
-    bound += (f"{name}={text}" for name, text in named)
-    return WatchFilter(
-        watched.resource_type,
-        name=request.name,
-        selector=wire.label_selector(request.label_selector),
-        status=status,
-        text="\x00".join(bound),
-        fields=named,
-        numbers=tuple(watched.number(name) for name, _ in named),
-    )
-
-
-async def _in_namespace(
-    server: WatchServer, call: Call, wanted: WatchFilter, transaction: ReadTransaction, head: StreamHead
-) -> WatchFilter:
-    """The same with the id of its namespace, as it is at the moment at which the watch begins.
+async def _placed(
+    server: WatchServer, call: Call, scope: Scope, transaction: ReadTransaction, head: StreamHead
+) -> Scope:
+    """The same with the id of its namespace and what its caller sees, at the moment at which the watch begins.
 
     Raises NotFound for a namespace that does not exist; OutOfRange if a token proves that there was one.
     """
-    request = call.request
-    if "namespace" not in request.DESCRIPTOR.fields_by_name:
-        return wanted
     try:
-        namespace_id = await server.namespace_id(call, transaction, request.namespace)
-    except NotFound:
-        if request.resume_token:
+        namespace_id = await server.namespace_id(call, transaction, scope.namespace)
+    except NotFound as error:
+        if call.request.resume_token and not scope.path:
             # Any token of this watch belongs to a history that is over for it; others are refused as usual.
-            gone = issuer_of(server, call, call.method, wanted, "", "")
-            gone.read(request.resume_token, oldest_revision=head.oldest_revision)
-        raise
-    if namespace_id is None:
-        return wanted
-    return replace(wanted, namespace_id=namespace_id)
-
-
-def issuer_of(
-    server: WatchServer, call: Call, method: str, wanted: WatchFilter, history: str, sight: str
-) -> TokenIssuer:
-    """The issuer of the tokens of a caller's watch by `method`; `sight` is that of `sight_text`."""
-    return resume_token.issuer(
-        server.key,
-        user_id=call.user_id,
-        method=method,
-        filter_text=wanted.text,
-        history=history,
-        sight=sight,
-    )
+            gone = issuer_of(server, call, call.method, scope.wanted, "", "")
+            gone.read(call.request.resume_token, oldest_revision=head.oldest_revision)
+        raise scope.error(error) from None
+    wanted = replace(scope.wanted, namespace_id=namespace_id, visible=scope.visible(call))
+    return replace(scope, wanted=wanted)
 
 
 class _Changes:
-    """The changes after the first state of a watch: its place in the stream, and the namespaces that its
-    caller may see.
+    """The changes after the first state of a watch: its place in the stream, and its scopes.
 
-    `visible` are the namespaces of the first state; a watch of all that its caller sees ends when they become others.
+    A watch of all that its caller sees ends when these namespaces become others than they were for the first state.
     """
 
     def __init__(
         self,
         server: WatchServer,
         call: Call,
-        wanted: WatchFilter,
+        scopes: Sequence[Scope],
         tokens: TokenIssuer,
         head: StreamHead,
-        visible: frozenset[int] | None,
         position: Position,
         complete_until: datetime | None,
     ) -> None:
-        # Reads the rest of resources whose events hold a part; None where the part is asked for.
-        self.completing: Watched | None = None
-        # The fields that are sent; None for all.
-        self.mask: ReadMask | None = None
+        # While some scopes have a newer state than the position.
+        self.gate: Gate | None = None
         self._server = server
         self._call = call
-        self._wanted = wanted
+        self._scopes = scopes
         self._tokens = tokens
         self._head = head
-        self._visible = visible
         self._revision = position.revision
         self._mark = position.mark
         # Changes that the first state showed before they were numbered; each is dropped once all its events
@@ -358,53 +307,74 @@ class _Changes:
         self._complete_until = complete_until
         self._passing = 0
         self._caught_up = False
+        namespaces = {each.wanted.namespace_id for each in scopes}
+        # What the hub wakes it for: events of one namespace, or all.
+        self._about = namespaces.pop() if len(namespaces) == 1 else None
 
     async def answers(self, period_seconds: float) -> AsyncGenerator[bytes, None]:
         """Yields changes, and a bookmark when nothing was sent for a period."""
         loop = asyncio.get_running_loop()
         last_sent = loop.time()
         while True:
+            if self._is_level():
+                self.gate = None
+                yield self._marker(resource.CHANGE_TYPE_SYNCED, self._complete_until)
             due = tick_before(last_sent + period_seconds)
             behind = await self._server.hub.beyond(
-                self._revision, max(0.0, due - loop.time()), self._wanted.namespace_id
+                self._revision, max(0.0, due - loop.time()), None if self.gate is not None else self._about
             )
             newest, time = self._server.hub.newest, self._server.feed.complete_until
-            if self._server.hub.history != self._head.history:
-                raise resume_token.changed(await self._server.feed.horizon())
-            self._sight()
+            await self._check()
             if behind:
-                async for event, rest in self._completed(await self._events()):
-                    answer = self._answer(event, rest)
-                    if answer is not None:
-                        yield answer
-                        last_sent = loop.time()
+                async for answer in self._news():
+                    yield answer
+                    last_sent = loop.time()
                 if self._revision >= newest:
                     self._complete_until = time
             elif loop.time() >= due:
-                self._call.resume_token = self._token()
-                self._complete_until = time
-                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._revision, self._call.resume_token, time)
+                if self.gate is None:
+                    self._complete_until = time
+                    yield self._marker(resource.CHANGE_TYPE_BOOKMARK, time)
                 last_sent, self._caught_up = loop.time(), True
+
+    async def _check(self) -> None:
+        """Ends the watch if its history, or what its caller sees, has become another."""
+        if self._server.hub.history != self._head.history:
+            raise resume_token.changed(await self._server.feed.horizon())
+        for scope in self._scopes:
+            self._sight(scope)
+
+    def _is_level(self) -> bool:
+        """Whether scopes that began anew have been caught up with."""
+        return self.gate is not None and self._revision >= self.gate.until
+
+    async def _news(self) -> AsyncGenerator[bytes, None]:
+        """Yields the changes that are there, up to the one at which all scopes are at one position."""
+        async for event, rest in self._completed(await self._events()):
+            for answer in self._answers(event, rest):
+                yield answer
+            if self._is_level():
+                return
 
     async def _completed(self, events: Sequence[FeedEvent]) -> AsyncGenerator[tuple[FeedEvent, bytes], None]:
         """Yields events with the rest of their resources, read a few at a time; without one where none is asked for."""
-        completing = self.completing
-        if completing is None or completing.rests is None:
+        scope = self._scopes[0]
+        if not scope.wanted.full or scope.watched.rests is None:
             for event in events:
                 yield event, b""
             return
-        number = completing.number("uid")
+        number = scope.watched.number("uid")
         for begin in range(0, len(events), _COMPLETED_TOGETHER):
             part = events[begin : begin + _COMPLETED_TOGETHER]
             uids = {
                 event.revision: text_field(event.message, number)
                 for event in part
-                if event.kind != "deleted" and _change(event, self._wanted, self._sight()) is not None
+                if event.kind != "deleted" and _change(event, scope.wanted, self._sight(scope)) is not None
             }
             rests: Mapping[str, bytes] = {}
             if uids:
                 async with self._call.read() as transaction:
-                    rests = await completing.rests(transaction, sorted(set(uids.values())), self._call)
+                    rests = await scope.watched.rests(transaction, sorted(set(uids.values())), self._call)
             for event in part:
                 yield event, rests.get(uids.get(event.revision, ""), b"")
 
@@ -416,45 +386,61 @@ class _Changes:
             self._caught_up = True
             return events
         if self._caught_up and hub.newest - self._revision > self._server.limits.lag_events:
-            raise too_slow(self._token())
+            raise too_slow(self._call.resume_token if self.gate is not None else self._token())
         read = await feed.read(self._revision)
         if not read or read[0].revision != self._revision + 1:
             raise resume_token.horizon(await feed.horizon())
         return read
 
-    def _sight(self) -> frozenset[int] | None:
+    def _sight(self, scope: Scope) -> frozenset[int] | None:
         """The namespaces that the caller sees now; ends a watch of all of them when they have become others."""
-        sight = self._call.visible_namespaces()
-        if sight != self._visible and self._wanted.namespace_id is None:
-            raise resume_token.changed(self._head.oldest_revision)
+        sight = scope.visible(self._call)
+        if sight != scope.wanted.visible and scope.wanted.namespace_id is None:
+            raise scope.error(resume_token.changed(self._head.oldest_revision))
         return sight
 
-    def _answer(self, event: FeedEvent, rest: bytes) -> bytes | None:
-        sight = self._sight()
+    def _answers(self, event: FeedEvent, rest: bytes) -> Iterator[bytes]:
+        shown = self._shown(event)
         # Every revision is one event, so the last one read is where the watch stands.
         self._revision, self._mark = event.revision, event.mark
-        if self._skipped and self._shown_already(event):
-            return None
-        change = _change(event, self._wanted, sight)
-        if change is None:
-            self._end_with_namespace(event)
-            return None
-        self._call.resume_token = self._token()
-        if rest or self.mask is not None:
-            message = event.message + rest
-            event = replace(event, message=message if self.mask is None else self.mask.masked(message))
-            return _with_token(_without_token(change, event), self._call.resume_token, self._complete_until)
-        return _ANSWERS.answer(change, event, self._call.resume_token, self._complete_until)
+        token = ""
+        for number, (scope, change) in enumerate(shown, start=1):
+            if number == len(shown) and self.gate is None:
+                self._call.resume_token = token = self._token()
+            if not (rest or scope.mask is not None or scope.path):
+                yield _ANSWERS.answer(change, event, token, self._complete_until)
+                continue
+            message = scope.masked(event.message + rest)
+            yield watch_answers.changed(
+                change, event.revision, message, scope.frame, token, self._complete_until
+            )
+        self._end_with_namespace(event)
+
+    def _shown(self, event: FeedEvent) -> list[tuple[Scope, int]]:
+        """The scopes that are shown the event, with the kind of change that it is to them."""
+        # The first state has shown it, and the token says so. Scopes that begin anew have it in a newer state.
+        return [] if self._skipped and self._shown_already(event) else self._concerned(event)
+
+    def _concerned(self, event: FeedEvent) -> list[tuple[Scope, int]]:
+        found = []
+        for scope in self._scopes:
+            if not scope.wanted.concerns(event.resource_type):
+                continue
+            if self.gate is not None and not scope.resumes and self.gate.holds_back(event):
+                continue
+            change = _change(event, scope.wanted, self._sight(scope))
+            if change is not None:
+                found.append((scope, change))
+        return found
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
-        """Raises NotFound if the watch's namespace is gone: its resources have been reported before."""
-        if (
-            event.kind == "deleted"
-            and event.resource_type == "namespace"
-            and event.namespace_id == self._wanted.namespace_id is not None
-        ):
-            self._call.complete = True
-            raise not_found("namespace", self._call.namespace)
+        """Raises NotFound if a namespace of the watch is gone: its resources have been reported before."""
+        if event.kind != "deleted" or event.resource_type != "namespace":
+            return
+        for scope in self._scopes:
+            if event.namespace_id == scope.wanted.namespace_id is not None:
+                self._call.complete = True
+                raise scope.error(not_found("namespace", scope.namespace))
 
     def _shown_already(self, event: FeedEvent) -> bool:
         """Whether the first state showed the change of this event. All events of one change follow each other."""
@@ -468,14 +454,9 @@ class _Changes:
     def _token(self) -> str:
         return self._tokens.token_at(self._revision, self._mark, self._skipped)
 
-
-def sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
-    """Returns the caller's view as text: one namespace, not another of its name, or all visible ones, which
-    may change.
-    """
-    if wanted.namespace_id is not None:
-        return f"namespace {wanted.namespace_id}"
-    return "all" if visible is None else ",".join(map(str, sorted(visible)))
+    def _marker(self, change: int, time: datetime | None) -> bytes:
+        self._call.resume_token = self._token()
+        return watch_answers.marker(change, self._revision, self._call.resume_token, time)
 
 
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
@@ -500,73 +481,3 @@ def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | Non
             else resource.CHANGE_TYPE_ADDED
         )
     return resource.CHANGE_TYPE_DELETED if before and event.kind == "modified" else None
-
-
-def _added(message: bytes) -> bytes:
-    """An answer with a resource of the first state: fields 1 (enum) and 2 (message)."""
-    return b"".join((b"\x08", varint(resource.CHANGE_TYPE_ADDED), b"\x12", varint(len(message)), message))
-
-
-class _Answers:
-    """Answers from serialized bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
-
-    `declarations.WATCH_ANSWER` has the same numbers, and is checked at start. All but the token and the time is the
-    same for every watcher that is shown the same change, and most are shown it at about the same time.
-    """
-
-    def __init__(self, kept: int = 256) -> None:
-        self._kept = kept
-        self._ready: dict[tuple[int, int], tuple[FeedEvent, bytes]] = {}
-
-    def answer(self, change: int, event: FeedEvent, token: str, time: datetime | None) -> bytes:
-        """Returns the answer with the token of one watcher, and the time."""
-        key = (event.revision, change)
-        found = self._ready.get(key)
-        if found is None or found[0] is not event:
-            if len(self._ready) >= self._kept:
-                self._ready.clear()
-            found = self._ready[key] = (event, _without_token(change, event))
-        return _with_token(found[1], token, time)
-
-
-_ANSWERS = _Answers()
-
-
-def _with_token(answer: bytes, token: str, time: datetime | None) -> bytes:
-    """An answer with its token and the time."""
-    encoded = token.encode()
-    return b"".join((answer, varint(len(encoded)), encoded, _server_time(time)))
-
-
-def _without_token(change: int, event: FeedEvent) -> bytes:
-    """An answer up to the length of its token."""
-    return b"".join(
-        (
-            b"\x08",
-            varint(change),
-            b"\x12",
-            varint(len(event.message)),
-            event.message,
-            b"\x18",
-            varint(event.revision),
-            b"\x22",
-        )
-    )
-
-
-def _marker(change: int, revision: int, token: str, time: datetime | None) -> bytes:
-    parts = [b"\x08", varint(change)]
-    if revision:
-        parts += [b"\x18", varint(revision)]
-    return b"".join((*parts, b"\x22", varint(len(token)), token.encode(), _server_time(time)))
-
-
-# Watchers that are sent the same change have the same time: to encode it once saves each of them 1.7 µs.
-@lru_cache(maxsize=16)
-def _server_time(time: datetime | None) -> bytes:
-    """Field 5: a Timestamp of field 1 (seconds) and field 2 (nanoseconds)."""
-    if time is None:
-        return b""
-    seconds, micros = divmod((time - _EPOCH) // _MICROSECOND, 1_000_000)
-    parts = (b"\x08", varint(seconds), b"\x10", varint(1000 * micros))
-    return b"".join((b"\x2a", varint(sum(map(len, parts))), *parts))

@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.watch import Watched, WatchServer, filter_of, issuer_of, sight_text
+from pilothouse_server.rpc.watched import Watched, WatchServer, filter_of, issuer_of, sight_text
 from pilothouse_server.store.feed import event_mark
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch.resume_token import NO_MARK, Position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.rpc.noun import InNamespaces, Noun
-from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.mounter import VolumeMounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION

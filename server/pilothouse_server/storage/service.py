@@ -18,7 +18,8 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
-from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.rpc.watch import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
@@ -197,13 +198,13 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
-        visible=call.visible_namespaces(),
+        visible=wanted.visible,
         message_format=messages.CACHE.format,
     ):
         yield b"".join(messages.parts(item))
 
 
-_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word, masked=pb.Volume)
+_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word, message=pb.Volume)
 
 
 def _described(call: Call, volume: Volume) -> pb.Volume:

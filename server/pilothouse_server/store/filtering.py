@@ -273,7 +273,7 @@ def _integer(value: Literal) -> ColumnElement[int]:
     return literal(number, BigInteger)
 
 
-def _number(value: Literal) -> Decimal:
+def read_number(value: Literal) -> Decimal:
     try:
         number = Decimal(value.text) if len(value.text) <= MOST_DIGITS else None
     except InvalidOperation:
@@ -283,13 +283,13 @@ def _number(value: Literal) -> Decimal:
     return number
 
 
-def _boolean(value: Literal) -> bool:
+def read_truth(value: Literal) -> bool:
     if value.text.lower() not in ("true", "false"):
         raise filter_error(value.position, "expected true or false")
     return value.text.lower() == "true"
 
 
-def _timestamp(value: Literal) -> datetime:
+def read_time(value: Literal) -> datetime:
     found = _TIME.fullmatch(value.text)
     error = filter_error(value.position, "expected a time such as 2026-01-31T12:00:00Z")
     if found is None:
@@ -304,7 +304,7 @@ def _timestamp(value: Literal) -> datetime:
         raise error from None
 
 
-def _uuid(value: Literal) -> UUID:
+def read_uuid(value: Literal) -> UUID:
     try:
         return UUID(value.text)
     except ValueError:
@@ -313,10 +313,10 @@ def _uuid(value: Literal) -> UUID:
 
 _READERS: Final[dict[FilterKind, Callable[[Literal], Any]]] = {
     FilterKind.INTEGER: _integer,
-    FilterKind.NUMBER: _number,
-    FilterKind.BOOLEAN: _boolean,
-    FilterKind.TIMESTAMP: _timestamp,
-    FilterKind.UUID: _uuid,
+    FilterKind.NUMBER: read_number,
+    FilterKind.BOOLEAN: read_truth,
+    FilterKind.TIMESTAMP: read_time,
+    FilterKind.UUID: read_uuid,
 }
 
 

@@ -8,6 +8,9 @@ sequence of events, `sight` the namespaces that the caller's grants show. The sk
 first state of the watch showed before they were numbered; their events are passed over. They are written as
 differences, seven bits a byte.
 
+A watch of several scopes has another form: for `sight` it has the number of its scopes, 1 byte, and of each the digests
+of its filter and of its sight, 4 bytes each. A resumed watch may have fewer scopes, or others that begin anew.
+
 The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token works only for the
 watch that got it. The key is the server's, the same on every replica.
 
@@ -21,18 +24,23 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from pilothouse_server.errors import InvalidArgument, OutOfRange, Violation
+from pilothouse_server.errors import InvalidArgument, OutOfRange, PilothouseError, Violation
 
 NO_MARK = bytes(8)
 _FORM = b"\x02"
+_FORM_OF_SCOPES: Final = b"\x03"
+_DIGEST_BYTES: Final = 4
 _HEAD_BYTES = 29
 # With the head a multiple of three, so that base64 has nothing to fill up where no id is skipped.
 _MAC_BYTES = 16
 # The limit of watch requests: 339 bytes of ids, each one or two bytes unless they are far apart.
 LONGEST_CHARACTERS = 512
+# The limit of a watch of many scopes: 32 have 256 bytes more.
+LONGEST_OF_SCOPES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class TokenIssuer:
     _state: Any = field(repr=False)
     history: bytes
     sight: bytes
+    form: bytes = _FORM
+    longest: int = LONGEST_CHARACTERS
 
     def token(self, position: Position) -> str:
         """Returns the token from which a watch resumes at `position`."""
@@ -58,20 +68,20 @@ class TokenIssuer:
 
     def token_at(self, revision: int, mark: bytes, skipped: tuple[int, ...]) -> str:
         """Returns the same as `token`, without making a `Position` for each message."""
-        body = b"".join((_FORM, revision.to_bytes(8, "big"), mark, self.history, self.sight))
+        body = b"".join((self.form, revision.to_bytes(8, "big"), mark, self.history, self.sight))
         if skipped:
             body += _encoded(skipped)
         mac = self._state.copy()
         mac.update(body)
-        encoded = base64.urlsafe_b64encode(body + mac.digest()).decode()
-        return encoded.rstrip("=") if skipped else encoded
+        # Often a multiple of three bytes, and nothing to strip.
+        return base64.urlsafe_b64encode(body + mac.digest()).decode().rstrip("=")
 
     def fits(self, position: Position) -> bool:
         """Returns whether the token of a position is short enough for a request.
 
         It is too long if too many ids were skipped.
         """
-        return len(self.token(position)) <= LONGEST_CHARACTERS
+        return len(self.token(position)) <= self.longest
 
     def read(self, token: str, *, oldest_revision: int) -> Position:
         """The position of a token.
@@ -80,7 +90,14 @@ class TokenIssuer:
             InvalidArgument: not a token, another caller's, or of another filter.
             OutOfRange: of another history or sight; watch again without a token.
         """
-        if len(token) > LONGEST_CHARACTERS:
+        body = self._opened(token, _HEAD_BYTES)
+        if body[17:25] != self.history or body[25:29] != self.sight:
+            raise changed(oldest_revision)
+        return _position(body, _HEAD_BYTES)
+
+    def _opened(self, token: str, least_bytes: int) -> bytes:
+        """The contents of a token that this server made for the caller and the watch."""
+        if len(token) > self.longest:
             raise _foreign()
         try:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
@@ -88,19 +105,66 @@ class TokenIssuer:
             raise _foreign() from None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if (
-            len(body) < _HEAD_BYTES
-            or not body.startswith(_FORM)
+            len(body) < least_bytes
+            or not body.startswith(self.form)
             or not hmac.compare_digest(mac, self._mac(body))
         ):
             raise _foreign()
-        if body[17:25] != self.history or body[25:29] != self.sight:
-            raise changed(oldest_revision)
-        return Position(int.from_bytes(body[1:9], "big"), body[9:17], _decoded(body[_HEAD_BYTES:]))
+        return body
 
     def _mac(self, body: bytes) -> bytes:
         mac = self._state.copy()
         mac.update(body)
         return bytes(mac.digest())
+
+
+class ScopesIssuer(TokenIssuer):
+    """The same of a watch of several scopes."""
+
+    __slots__ = ()
+
+    def read_scopes(
+        self, token: str, wanted: Sequence[tuple[str, str]], *, oldest_revision: int
+    ) -> tuple[Position, list[PilothouseError | None]]:
+        """Returns the position of a token, and of each scope that resumes why it cannot; None where it can.
+
+        `wanted` has the filter and the sight of each.
+
+        Raises:
+            InvalidArgument: not a token, or another caller's.
+            OutOfRange: of another history; watch again without a token.
+        """
+        body = self._opened(token, _HEAD_BYTES - _DIGEST_BYTES + 1)
+        if body[17:25] != self.history:
+            raise changed(oldest_revision)
+        end = 26 + 2 * _DIGEST_BYTES * body[25]
+        held = {
+            (body[at : at + _DIGEST_BYTES], body[at + _DIGEST_BYTES : at + 2 * _DIGEST_BYTES])
+            for at in range(26, end, 2 * _DIGEST_BYTES)
+        }
+        filters = {each for each, _ in held}
+        faults: list[PilothouseError | None] = []
+        for one, sight in wanted:
+            digests = (_digest(one), _digest(sight))
+            if digests in held:
+                faults.append(None)
+            else:
+                faults.append(changed(oldest_revision) if digests[0] in filters else _foreign())
+        return _position(body, end), faults
+
+
+def scopes_issuer(
+    key: bytes, *, user_id: int, method: str, history: str, scopes: Sequence[tuple[str, str]]
+) -> ScopesIssuer:
+    """The issuer for a watch of several scopes, each by the text of its filter and its sight."""
+    sight = bytes((len(scopes),)) + b"".join(_digest(each) for scope in scopes for each in scope)
+    return ScopesIssuer(
+        _state(key, (str(user_id), method)),
+        hashlib.sha256(history.encode()).digest()[:8],
+        sight,
+        _FORM_OF_SCOPES,
+        LONGEST_OF_SCOPES,
+    )
 
 
 def issuer(
@@ -116,17 +180,29 @@ def issuer(
 
     `sight` identifies the namespaces that the caller's grants show.
     """
+    return TokenIssuer(
+        _state(key, (str(user_id), method, filter_text)),
+        hashlib.sha256(history.encode()).digest()[:8],
+        _digest(sight),
+    )
+
+
+def _state(key: bytes, parts: Sequence[str]) -> Any:
     state = hashlib.blake2b(
         key=hashlib.sha256(key).digest(), digest_size=_MAC_BYTES, person=b"pilothouse-watch"
     )
-    for part in (str(user_id), method, filter_text):
+    for part in parts:
         encoded = part.encode()
         state.update(len(encoded).to_bytes(4, "big") + encoded)
-    return TokenIssuer(
-        state,
-        hashlib.sha256(history.encode()).digest()[:8],
-        hashlib.sha256(sight.encode()).digest()[:4],
-    )
+    return state
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES]
+
+
+def _position(body: bytes, head_bytes: int) -> Position:
+    return Position(int.from_bytes(body[1:9], "big"), body[9:17], _decoded(body[head_bytes:]))
 
 
 def _encoded(ids: tuple[int, ...]) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_client.cli import main as command
 from pilothouse_server.rpc import watch
+from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
 from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
@@ -51,7 +52,7 @@ def synced_comes_before_the_state() -> None:
     # Field 1 of the answer.
     synced = bytes((0x08, resource.CHANGE_TYPE_SYNCED))
 
-    async def early(server: watch.WatchServer, call: Any, watched: watch.Watched) -> AsyncIterator[bytes]:
+    async def early(server: WatchServer, call: Any, watched: Watched) -> AsyncIterator[bytes]:
         held: list[bytes] | None = None if call.request.resume_token else []
         async for answer in follow(server, call, watched):
             if held is None:
@@ -73,7 +74,7 @@ def leaving_is_not_told() -> None:
     """An object that no longer matches a filter is silently skipped."""
     change = watch._change
 
-    def silent(event: FeedEvent, wanted: watch.WatchFilter, visible: frozenset[int] | None) -> int | None:
+    def silent(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
         left = event.kind != "deleted" and not wanted.matches(event)
         return None if left else change(event, wanted, visible)
 

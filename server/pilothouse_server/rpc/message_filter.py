@@ -1,0 +1,285 @@
+"""Filters of watches: the expressions of lists (`store.filter_grammar`), compared with the message of an event.
+
+A list compares columns; a watch has only the message, because the row may be newer than the event. The names, kinds and
+meanings are those of `store.filtering`: a field of the message is text, an enum, a number, a time, a truth value or a
+map of labels, by its type. A value that the message lacks is `""` as text, and equals nothing else.
+
+An event has a part of the state before the change: name, labels, status and what never changes. If the expression
+depends on more, nobody knows whether the object matched before. Then an object that no longer matches is reported as
+DELETED although its watcher may not have it. The alternative would be to keep the set of all objects that each watcher
+has, and that set could not continue after a resume.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from pilothouse_server.rpc.field_checks import descriptor_of, is_map
+from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.store.filter_grammar import (
+    Junction,
+    Literal,
+    Node,
+    Not,
+    Restriction,
+    filter_error,
+    parse,
+)
+from pilothouse_server.store.filtering import read_number, read_time, read_truth, read_uuid
+from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.labels import whole_number
+
+_TIME: Final = "google.protobuf.Timestamp"
+_ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_EQUALITY: Final = frozenset({"=", "!=", ":"})
+_INTEGERS: Final = frozenset({FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64})
+_FLOATS: Final = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
+_PARTS: Final = ("repository", "name", "tag", "digest")
+# They never change.
+_PERMANENT: Final = frozenset(
+    {"name", "namespace", "uid", "create_time", "created_by", "api_version", "kind"}
+)
+# A value of the state before the change that the event does not have.
+_UNKNOWN: Final = object()
+
+# Returns the value of a field; None where it is missing, `_UNKNOWN` where nobody has it.
+_Read = Callable[[str], Any]
+# Returns whether a value passes.
+_Test = Callable[[Any], bool]
+
+
+class MessageFilter:
+    """An expression over messages of one type, parsed and checked.
+
+    Raises:
+        InvalidArgument: of the field `filter`, naming the position.
+    """
+
+    def __init__(self, text: str, message: type[Message]) -> None:
+        self._message = message
+        tree = parse(text)
+        assert tree is not None, "an empty filter is none"
+        self._holds = _compiled(tree, descriptor_of(message))
+
+    def matches(self, message: bytes) -> bool:
+        """Whether a serialised resource passes."""
+        return bool(self._holds(_reader(_parsed(self._message, message))))
+
+    def matched_before(self, event: FeedEvent) -> bool | None:
+        """Whether the resource passed before a change of it; None where the event does not show that."""
+        now = _reader(_parsed(self._message, event.message))
+
+        def before(name: str) -> Any:
+            if name in _PERMANENT:
+                return now(name)
+            if name == "labels":
+                return _UNKNOWN if event.labels_before is None else event.labels_before
+            if name == "status" and event.status_before is not None:
+                return event.status_before.upper()
+            return _UNKNOWN
+
+        return self._holds(before)
+
+
+# Watchers of a server are shown the same events at about the same time.
+@lru_cache(maxsize=64)
+def _parsed(message: type[Message], contents: bytes) -> Message:
+    return message.FromString(contents)
+
+
+def _reader(message: Any) -> _Read:
+    fields: Mapping[str, FieldDescriptor] = message.DESCRIPTOR.fields_by_name
+
+    def value(name: str) -> Any:
+        field = fields[name]
+        found = getattr(message, name)
+        if is_map(field):
+            return found
+        if field.message_type is not None:
+            return found.ToDatetime(UTC) if message.HasField(name) else None
+        if field.has_presence and not message.HasField(name):
+            return None
+        if field.enum_type is not None:
+            return _words(field).get(found)
+        return found
+
+    return value
+
+
+@lru_cache(maxsize=256)
+def _words(field: FieldDescriptor) -> Mapping[int, str]:
+    """The words of an enum without its prefix, by number, in upper case; the zero value is missing."""
+    prefix = _prefix(field)
+    return {each.number: each.name.removeprefix(prefix) for each in field.enum_type.values if each.number}
+
+
+def _prefix(field: FieldDescriptor) -> str:
+    return str(field.enum_type.values_by_number[0].name).removesuffix("UNSPECIFIED")
+
+
+def _compiled(node: Node, message: Descriptor) -> Callable[[_Read], bool | None]:
+    match node:
+        case Not(operand):
+            inner = _compiled(operand, message)
+
+            def negated(read: _Read) -> bool | None:
+                found = inner(read)
+                return None if found is None else not found
+
+            return negated
+        case Junction(every, operands):
+            parts = [_compiled(each, message) for each in operands]
+
+            def joined(read: _Read) -> bool | None:
+                found = [each(read) for each in parts]
+                # One that decides is enough, whatever is unknown.
+                if (not every) in found:
+                    return not every
+                return None if None in found else every
+
+            return joined
+        case Restriction():
+            return _restriction(node, message)
+
+
+def _restriction(node: Restriction, message: Descriptor) -> Callable[[_Read], bool | None]:
+    field = message.fields_by_name.get(node.field)
+    if field is None or not _compares(field):
+        known = ", ".join(_names(message))
+        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known: {known}")
+    test, wanted = _test(node, field), node.operator != "!="
+
+    def holds(read: _Read) -> bool | None:
+        value = read(node.field)
+        return None if value is _UNKNOWN else test(value) == wanted
+
+    return holds
+
+
+def _compares(field: FieldDescriptor) -> bool:
+    if is_map(field):
+        return bool(field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING)
+    if field.is_repeated or field.type == FieldDescriptor.TYPE_BYTES:
+        return False
+    return field.message_type is None or field.message_type.full_name == _TIME
+
+
+def _names(message: Descriptor) -> list[str]:
+    return [f"{each.name}.KEY" if is_map(each) else each.name for each in message.fields if _compares(each)]
+
+
+def _test(node: Restriction, field: FieldDescriptor) -> _Test:
+    if is_map(field):
+        return _label(node)
+    if node.key is not None:
+        return _part(node, field)
+    if node.value.is_any and node.operator in _EQUALITY:
+        return lambda value: value not in (None, "")
+    if field.name == "uid":
+        return _same(node, str(read_uuid(node.value)))
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _text(node)
+    if node.value.starts_open or node.value.ends_open:
+        raise filter_error(node.value.position, f"* only works in text, and {node.field} is none")
+    if field.enum_type is not None:
+        return _same(node, _enum(node, field))
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return _same(node, read_truth(node.value))
+    return _ordered(node, _value(node.value, field))
+
+
+def _value(value: Literal, field: FieldDescriptor) -> Decimal | datetime | int:
+    if field.message_type is not None:
+        return read_time(value)
+    if field.cpp_type in _FLOATS:
+        return read_number(value)
+    number = whole_number(value.text)
+    if number is None:
+        raise filter_error(value.position, "expected a whole number of 64 bits")
+    return number
+
+
+def _same(node: Restriction, wanted: object) -> _Test:
+    if node.operator in _ORDERS:
+        raise filter_error(node.position, f"{node.field} takes = and != only")
+    return lambda value: bool(value == wanted)
+
+
+def _ordered(node: Restriction, wanted: Any) -> _Test:
+    compare = _ORDERS.get(node.operator, operator.eq)
+    return lambda value: value is not None and compare(value, wanted)
+
+
+def _enum(node: Restriction, field: FieldDescriptor) -> str:
+    name, words = node.value.text.upper().removeprefix(_prefix(field)), _words(field).values()
+    if name not in words:
+        raise filter_error(node.value.position, f"{node.field} must be one of {', '.join(words)}")
+    return name
+
+
+def _part(node: Restriction, field: FieldDescriptor) -> _Test:
+    """The test of a part of an image, such as `image.tag`."""
+    if field.name != "image":
+        raise filter_error(node.position, f"{node.field} has no parts")
+    if node.key not in _PARTS:
+        raise filter_error(
+            node.position, f"{node.field} has no part {str(node.key)[:63]!r}; it has {', '.join(_PARTS)}"
+        )
+    test, part = _text(node), node.key
+    return lambda value: test(getattr(ImageReference.parse(value).normalised(), part) if value else "")
+
+
+def _text(node: Restriction) -> _Test:
+    value, wanted = node.value, node.value.text
+    if value.is_any and node.operator in _EQUALITY:
+        return bool
+    if node.operator == ":":
+        return lambda text: wanted.lower() in (text or "").lower()
+    if node.operator in _ORDERS:
+        if value.starts_open or value.ends_open:
+            raise filter_error(value.position, "* has no place in a comparison of order")
+        compare = _ORDERS[node.operator]
+        return lambda text: compare(text or "", wanted)
+    return _equal_text(value)
+
+
+def _equal_text(value: Literal) -> _Test:
+    wanted = value.text
+    if value.starts_open and value.ends_open:
+        return lambda text: wanted in (text or "")
+    if value.starts_open:
+        return lambda text: (text or "").endswith(wanted)
+    if value.ends_open:
+        return lambda text: (text or "").startswith(wanted)
+    return lambda text: (text or "") == wanted
+
+
+def _label(node: Restriction) -> _Test:
+    value, key = node.value, node.key
+    if key is None:
+        if node.operator != ":":
+            raise filter_error(node.position, f"name a label: {node.field}.KEY = value, or {node.field}:KEY")
+        if value.is_any:
+            return bool
+        if value.starts_open or value.ends_open:
+            raise filter_error(value.position, "* does not stand for a part of a key")
+        return lambda labels: value.text in labels
+    if node.operator not in _EQUALITY:
+        raise filter_error(node.position, "labels take = != and : only")
+    if value.is_any:
+        return lambda labels: key in labels
+    equal = _equal_text(value)
+    return lambda labels: key in labels and equal(labels[key])

@@ -1,0 +1,187 @@
+"""The parts of a watch that its noun decides, and its selection: which events it is about, and what they were before.
+
+A selection is a request's namespace, name, labels, status and filter expression, with the namespaces that its caller
+may see. Each event is compared with it, as it is after the change and as it was before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import text_field
+from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.rpc.first_state import AheadLimits, first_states
+from pilothouse_server.rpc.message_filter import MessageFilter
+from pilothouse_server.store.feed import Feed, FeedEvent
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.labels import LabelSelector
+from pilothouse_server.watch import resume_token
+from pilothouse_server.watch.hub import Hub
+from pilothouse_server.watch.resume_token import TokenIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFilter:
+    """The selection of a watch: one type of resource, or several whose events hold the same message.
+
+    Empty fields match everything; `text` binds resume tokens to it. `fields`: of the resource, and the text that each
+    has for good; `numbers` are their numbers in its message. `visible` are the namespaces that its caller may see as it
+    begins; None: all. `full`: resources are sent whole, where an event holds a part of them.
+    """
+
+    resource_type: str | frozenset[str]
+    namespace_id: int | None = None
+    name: str = ""
+    selector: LabelSelector | None = None
+    status: str = ""
+    text: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    numbers: tuple[int, ...] = ()
+    expression: MessageFilter | None = None
+    visible: frozenset[int] | None = None
+    full: bool = False
+
+    def has_fields(self, event: FeedEvent) -> bool:
+        """Whether the object is one of those with these fields."""
+        return all(
+            text_field(event.message, number) == text
+            for number, (_, text) in zip(self.numbers, self.fields, strict=True)
+        )
+
+    def concerns(self, resource_type: str) -> bool:
+        """Whether the watch is about this type."""
+        if isinstance(self.resource_type, str):
+            return resource_type == self.resource_type
+        return resource_type in self.resource_type
+
+    def matches(self, event: FeedEvent) -> bool:
+        """Whether the object matches after the change."""
+        return (
+            (not self.status or event.status == self.status)
+            and (self.selector is None or self.selector.matches(event.labels))
+            and (self.expression is None or self.expression.matches(event.message))
+        )
+
+    def matched_before(self, event: FeedEvent) -> bool:
+        """Whether it matched before the change, as far as the event shows that; else it may have."""
+        if event.labels_before is None and event.status_before is None:
+            return event.kind != "added"
+        return (
+            (not self.status or event.status_before == self.status)
+            and (self.selector is None or self.selector.matches(event.labels_before or {}))
+            and (self.expression is None or self.expression.matched_before(event) is not False)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """Bounds of every watch, from the settings."""
+
+    lag_events: int = 10_000
+    first_state: AheadLimits = field(default_factory=AheadLimits)
+
+
+# None where the request names no namespace. Raises NotFound for one that the caller does not reach.
+NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchServer:
+    """The state that all watches of this server share. `namespace_id` returns the id of the namespace that a
+    request names.
+    """
+
+    feed: Feed
+    hub: Hub
+    key: bytes
+    namespace_id: NamespaceIdOf
+    limits: WatchLimits = field(default_factory=WatchLimits)
+    readers: FairQueue = field(default_factory=first_states)
+    # Of short queries: hundreds of one user's watches begin, or get the same news, together.
+    looks: FairQueue = field(default_factory=lambda: first_states(seats_per_caller=3))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A noun's part of its watch.
+
+    `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
+    (but for its expression) and its caller sees. `statuses` are the words of the request's field `status`, where it has
+    one. `fields` returns the fields of its `message` that a request names. Of resources that are large, an event holds
+    a part: where a request `is_full`, `rests` reads the rest by their uids, as the caller may see it.
+    """
+
+    resource_type: str | frozenset[str]
+    resources: Callable[[ReadTransaction, WatchFilter, Call], AsyncIterator[Message | bytes]]
+    # The message of its events, whose fields a request may name in `filter` and `read_mask`.
+    message: type[Message]
+    statuses: Mapping[int, str] = field(default_factory=dict)
+    fields: Callable[[Any], Mapping[str, str]] | None = None
+    rests: Callable[[ReadTransaction, Sequence[str], Call], Awaitable[Mapping[str, bytes]]] | None = None
+    is_full: Callable[[Any], bool] | None = None
+
+    def number(self, name: str) -> int:
+        """Returns the number of a field of the resource's message."""
+        return descriptor_of(self.message).fields_by_name[name].number
+
+
+def filter_of(request: Any, watched: Watched) -> WatchFilter:
+    """Returns the filter of a request; the namespace that it names is not looked up yet.
+
+    Raises:
+        InvalidArgument: its expression is wrong.
+    """
+    fields = request.DESCRIPTOR.fields_by_name
+    status = ""
+    bound: list[str] = [request.name, request.label_selector]
+    if "status" in fields:
+        status = watched.statuses[request.status] if request.status else ""
+        bound.append(status)
+    if "namespace" in fields:
+        bound.append(request.namespace)
+    named = tuple((watched.fields(request) if watched.fields is not None else {}).items())
+    bound += (f"{name}={text}" for name, text in named)
+    expression = request.filter.strip() if "filter" in fields else ""
+    if expression:
+        bound.append(f"filter {expression}")
+    return WatchFilter(
+        watched.resource_type,
+        name=request.name,
+        selector=wire.label_selector(request.label_selector),
+        status=status,
+        text="\x00".join(bound),
+        fields=named,
+        numbers=tuple(watched.number(name) for name, _ in named),
+        expression=MessageFilter(expression, watched.message) if expression else None,
+        full=watched.is_full is not None and watched.is_full(request),
+    )
+
+
+def issuer_of(
+    server: WatchServer, call: Call, method: str, wanted: WatchFilter, history: str, sight: str
+) -> TokenIssuer:
+    """The issuer of the tokens of a caller's watch by `method`; `sight` is that of `sight_text`."""
+    return resume_token.issuer(
+        server.key,
+        user_id=call.user_id,
+        method=method,
+        filter_text=wanted.text,
+        history=history,
+        sight=sight,
+    )
+
+
+def sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
+    """Returns the caller's view as text: one namespace, not another of its name, or all visible ones, which
+    may change.
+    """
+    if wanted.namespace_id is not None:
+        return f"namespace {wanted.namespace_id}"
+    return "all" if visible is None else ",".join(map(str, sorted(visible)))
