@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pilothouse_client.nouns.network import Network
     from pilothouse_client.nouns.objects import CarriedObjects
     from pilothouse_client.nouns.storage import Storage
+    from pilothouse_client.nouns.watches import Watches
 
 
 class Nouns(Generic[TransportT]):
@@ -115,6 +116,12 @@ class Nouns(Generic[TransportT]):
         from pilothouse_client.nouns.metrics import Metrics
 
         return Metrics(self._connection)
+
+    @cached_property
+    def watches(self) -> Watches[TransportT]:
+        from pilothouse_client.nouns.watches import Watches
+
+        return Watches(self._connection)
 
     def with_options(
         self, *, timeout: float | None = None, retry: RetryPolicy | None = None

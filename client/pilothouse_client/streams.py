@@ -205,7 +205,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
 class WatchStream(
     _Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response, Resource]
 ):
-    """A watch over any noun: answers have `change_type`, `revision` and `resume_token`."""
+    """A watch over one noun or several: answers have `change_type`, `revision` and `resume_token`."""
 
     def __init__(
         self,
@@ -257,6 +257,9 @@ class WatchStream(
 
     def _set_token(self, token: str) -> str:
         setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message
+        for scope in getattr(self._request, "scopes", ()):
+            # Of a watch of several nouns: each has its state when there is a token.
+            scope.initial_state = False
         return token
 
 

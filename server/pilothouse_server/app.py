@@ -46,6 +46,7 @@ from pilothouse_server.containers.quota import quota_usage
 from pilothouse_server.containers.service_events import write_owned_services
 from pilothouse_server.containers.tables import CONTAINER_TABLES
 from pilothouse_server.containers.volume_events import write_owned_volumes
+from pilothouse_server.dashboard.noun import dashboard_noun
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
@@ -358,15 +359,15 @@ class Application:
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
-        def begin_anew() -> None:
+        def initial_state() -> None:
             """Drops state that belongs to the history before the database went back."""
             self._callers.invalidate()
-            self.usage_stream.begin_anew()
-            self.reconciler.begin_anew()
+            self.usage_stream.initial_state()
+            self.reconciler.initial_state()
             for job in (MAKE_PARTITIONS, ROLL_UP):
                 periodic.run_now(job)
 
-        self.feed.on_new_history = begin_anew
+        self.feed.on_new_history = initial_state
         self._continuity.on_tampering = self.sealer.tampered
         self._supervisor.start("periodic work", periodic.run)
         self._supervisor.start("audit sealer", self.sealer.run)
@@ -439,6 +440,7 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         nouns = self._nouns(watches, page_key)
+        nouns.append(dashboard_noun(watches, nouns))
         for noun in nouns:
             self.watched |= noun.watched
             self._jobs += noun.jobs

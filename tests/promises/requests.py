@@ -248,6 +248,9 @@ _APPLICATIONS: dict[str, Fields] = {
     "DiffRevisions": {"namespace": OWN, "name": target("RollbackApplication")},
     **_in_namespace("ListApplications", "WatchApplications"),
 }
+_SEVERAL: dict[str, Fields] = {
+    "Watch": {"scopes": [{"noun": "NOUN_CONTAINER", "namespace": OWN}, {"noun": "NOUN_NAMESPACE"}]},
+}
 _AUDIT: dict[str, Fields] = {
     # Filled in by the world with an operation of its own.
     "GetOperation": {"operationId": ""},
@@ -281,6 +284,7 @@ REQUESTS: dict[str, Fields] = {
     **_STORAGE,
     **_CONFIG,
     **_APPLICATIONS,
+    **_SEVERAL,
     **_AUDIT,
     **_METRICS,
 }

@@ -96,6 +96,7 @@ class Streams:
             token=token,
             shown=token,
             resume_token="",
+            needs=(),
             on_renewed=lambda: self.renewed.update([token]),
         )
         run = self.layer(cast("Rule", rule), inner)

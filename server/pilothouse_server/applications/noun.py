@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilothouse_server.applications import messages, operations
 from pilothouse_server.applications.rights import NounRights
-from pilothouse_server.applications.service import ApplicationService
+from pilothouse_server.applications.service import WATCH, ApplicationService
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watched import WatchServer
@@ -17,6 +17,7 @@ def applications_noun(
     return Noun(
         service=ApplicationService(watches, page_key, connect, rights, digest_key),
         rendered={"application": messages.rendered},
+        watches={"application": WATCH},
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.delete_all, held=operations.held
         ),

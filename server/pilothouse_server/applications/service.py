@@ -52,11 +52,12 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.objects import facts, masking
 from pilothouse_server.revisions.model import Revision
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, writes_many
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -75,6 +76,7 @@ class ApplicationService:
         self, watches: WatchServer, page_key: bytes, connect: Connect, rights: NounRights, digest_key: bytes
     ) -> None:
         self._watches = watches
+        self._listed = WatchedList(watches, WATCH)
         self._page_key = page_key
         self._rights = rights
         self._digest_key = digest_key
@@ -122,15 +124,19 @@ class ApplicationService:
     async def ListApplications(self, request: pb.ListApplicationsRequest, call: Call) -> bytes:
         """Lists applications."""
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        mask = read_mask.of_request(request, pb.Application)
+        listed = self._listed.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await operations.list_page(
                 transaction,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
             )
-        return await _LIST.rendered(found, messages.APPLICATION.to_proto, next_page)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _LIST.rendered(found, messages.APPLICATION.to_proto, next_page, token, mask)
 
     @writes_many
     async def DeleteApplication(
@@ -392,14 +398,13 @@ def _values(wanted: Any) -> dict[str, bytes] | None:
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    matching = Matching(
-        wanted.namespace_id, wanted.selector, wanted.visible, wanted.name, wanted.status
-    )
+    matching = Matching(wanted.namespace_id, wanted.selector, wanted.visible, wanted.name, wanted.status)
     async for each in operations.stream(transaction, matching):
         yield messages.APPLICATION.to_proto(each).SerializeToString()
 
 
 _WATCHED = Watched("application", _resources, message=pb.Application, statuses=messages.STATUS.word)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ApplicationService"], "WatchApplications")
 
 
 def _describe(call: Call, application: ApplicationResource) -> None:

@@ -20,7 +20,7 @@ from pilothouse_server.audit.witnesses import published
 from pilothouse_server.errors import FailedPrecondition, NotFound, PermissionDenied, invalid, not_found
 from pilothouse_server.flowcontrol.reservation import read_slice
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS
@@ -54,12 +54,13 @@ class AuditService(AuditSinkCalls):
 
     async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
         """Lists records."""
+        mask = read_mask.of_request(request, pb.Operation)
         page = wire.page_request(call, self._page_key, request.namespace)
         await self._watches.feed.settled()
         async with call.read(replica=True) as transaction:
             sight = await _sight(call, transaction, request.namespace)
             found, next_page = await operations.list_operations(transaction, page, sight)
-        return await _OPERATIONS.rendered(found, messages.OPERATION.to_proto, next_page)
+        return await _OPERATIONS.rendered(found, messages.OPERATION.to_proto, next_page, mask=mask)
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
         """Returns one record."""

@@ -14,7 +14,7 @@ from pilothouse_server.clusters.refusals import in_a_seat, unless_away
 from pilothouse_server.errors import invalid, missing
 from pilothouse_server.flowcontrol.reservation import before_cluster
 from pilothouse_server.kubernetes import rights
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -77,13 +77,14 @@ class ClusterCalls:
         (found,) = await registration.with_leaders(call.store, [located])
         return pb.GetClusterResponse(cluster=messages.CLUSTER.to_proto(found))
 
-    async def ListClusters(self, _request: pb.ListClustersRequest, call: Call) -> bytes:
+    async def ListClusters(self, request: pb.ListClustersRequest, call: Call) -> bytes:
         """Lists clusters."""
+        mask = read_mask.of_request(request, pb.Cluster)
         page = wire.page_request(call, self._page_key)
         async with call.read() as transaction:
             found, next_page = await registration.list_page(transaction, page)
         found = await registration.with_leaders(call.store, found)
-        return await _CLUSTERS.rendered(found, messages.CLUSTER.to_proto, next_page)
+        return await _CLUSTERS.rendered(found, messages.CLUSTER.to_proto, next_page, mask=mask)
 
     @waits_outside
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:

@@ -9,7 +9,7 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
 from pilothouse_server.config.operations import configs
 from pilothouse_server.config.readers import ReaderLookup
-from pilothouse_server.config.service import ConfigService
+from pilothouse_server.config.service import WATCH, ConfigService
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watched import WatchServer
@@ -34,6 +34,7 @@ def config_noun(
     """
     return Noun(
         service=ConfigService(watches, page_key, connect, envelopes, sealed, readers, guarded),
+        watches={"config": WATCH},
         watched={
             "config_map": Watched(
                 partial(configs.get_many, kind="config_map"),

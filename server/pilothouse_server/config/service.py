@@ -17,13 +17,14 @@ from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -59,6 +60,7 @@ class ConfigService:
     ) -> None:
         """`sealed` are all tables with encrypted values, for RotateKeys."""
         self._watches = watches
+        self._lists = WatchedList(watches, WATCH)
         self._page_key = page_key
         self._connect = connect
         self._envelopes = envelopes
@@ -267,17 +269,22 @@ class ConfigService:
         self, kind: Kind, request: pb.ListConfigMapsRequest | pb.ListSecretsRequest, call: Call
     ) -> bytes:
         page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
+        mask = read_mask.of_request(request, messages.CACHE[kind].message)
+        listed = self._lists.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await configs.list_page(
                 transaction,
                 kind,
                 page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
                 message_format=messages.CACHE[kind].format,
             )
-        return await _LISTED[kind].answer((messages.parts(kind, item) for item in found), next_page)
+            token = await listed.token(call, transaction, namespace_id)
+        items = (messages.parts(kind, item) for item in found)
+        return await _LISTED[kind].answer(items, next_page, token, mask)
 
     async def _delete(
         self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call
@@ -307,6 +314,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 
 
 _WATCHED = Watched(frozenset(_KINDS), _resources, message=pb.Config)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ConfigService"], "WatchConfigs")
 
 
 def _described_config_map(call: Call, value: ConfigMap) -> pb.ConfigMap:

@@ -30,7 +30,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -71,6 +71,8 @@ async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -
 
 _WATCHED_RUNS = Watched("run", _runs, message=pb.Run, statuses=messages.STATUS.word)
 _WATCHED = Watched("container", _resources, statuses=messages.STATUS.word, message=pb.Container)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchContainers")
+WATCH_RUNS = NounWatch.of(_WATCHED_RUNS, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchRuns")
 
 _CONTAINER = AnswerField(pb.GetContainerResponse, "container")
 _LIST = ListAnswer(pb.ListContainersResponse, "containers")
@@ -100,7 +102,8 @@ class ContainerService(PodCalls):
     ) -> None:
         super().__init__(page_key, connect, keys)
         self._watches = watches
-        self._listed = WatchedList(watches, _WATCHED, pb.WatchContainersRequest)
+        self._listed = WatchedList(watches, WATCH)
+        self._listed_runs = WatchedList(watches, WATCH_RUNS)
         self._import_containers = import_containers
         self._facts = FactsCache()
 
@@ -301,13 +304,16 @@ class ContainerService(PodCalls):
 
     async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> bytes:
         """Lists the runs of a Job."""
+        mask = read_mask.of_request(request, pb.Run)
+        listed = self._listed_runs.begin()
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
             describe(call, found)
             refuse_without_runs(found)
             page = wire.page_request(call, self._page_key, found.uid)
             runs, next_page = await operations.list_runs(transaction, found, page)
-        return await _RUNS.rendered(runs, messages.RUN.to_proto, next_page)
+            token = await listed.token(call, transaction, found.namespace_id)
+        return await _RUNS.rendered(runs, messages.RUN.to_proto, next_page, token, mask)
 
     async def ListPods(self, request: pb.ListPodsRequest, call: Call) -> bytes:
         """Lists the pods of a container."""
@@ -400,6 +406,7 @@ class ContainerService(PodCalls):
 
     async def ListImages(self, request: pb.ListImagesRequest, call: Call) -> bytes:
         """Lists images."""
+        mask = read_mask.of_request(request, pb.Image)
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
             found, next_page = await operations.list_images(
@@ -408,7 +415,7 @@ class ContainerService(PodCalls):
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 visible=call.visible_namespaces(),
             )
-        return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page)
+        return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page, mask=mask)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
         """Forgets an image."""

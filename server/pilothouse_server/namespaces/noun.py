@@ -7,7 +7,7 @@ from pilothouse_server.clusters.operations.orphans import OrphanImporter
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
-from pilothouse_server.namespaces.service import NamespaceService
+from pilothouse_server.namespaces.service import WATCH, NamespaceService
 from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
@@ -28,6 +28,7 @@ def namespaces_noun(
     """
     return Noun(
         service=NamespaceService(watches, page_key, access, contents, guarded, importer),
+        watches={"namespace": WATCH},
         watched={"namespace": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=PERMISSIONS,
     )

@@ -19,7 +19,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -45,7 +45,7 @@ class NamespaceService(ClusterCalls):
         self._contents = contents
         self._guarded = guarded
         self._watches = watches
-        self._listed = WatchedList(watches, _WATCHED, pb.WatchNamespacesRequest)
+        self._listed = WatchedList(watches, WATCH)
 
     async def CreateNamespace(
         self, request: pb.CreateNamespaceRequest, call: Call
@@ -173,6 +173,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 
 
 _WATCHED = Watched("namespace", _resources, statuses=messages.STATUS.word, message=pb.Namespace)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["NamespaceService"], "WatchNamespaces")
 
 
 def _describe(call: Call, namespace: Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Keys
 from pilothouse_server.network import messages, operations
-from pilothouse_server.network.service import ImportServices, NetworkService
+from pilothouse_server.network.service import WATCH, ImportServices, NetworkService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
@@ -26,6 +26,7 @@ def network_noun(
     """
     return Noun(
         service=NetworkService(watches, page_key, connect, import_services, keys, guarded),
+        watches={"service": WATCH},
         watched={"service": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({PRIVILEGED_OBJECT}),
         in_namespaces=InNamespaces(

@@ -20,7 +20,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -48,7 +48,7 @@ class NetworkService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
-        self._listed = WatchedList(watches, _WATCHED, pb.WatchServicesRequest)
+        self._listed = WatchedList(watches, WATCH)
         self._page_key = page_key
         self._connect = connect
         self._import_services = import_services
@@ -166,6 +166,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 
 
 _WATCHED = Watched("service", _resources, statuses=messages.STATUS.word, message=pb.Service)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["NetworkService"], "WatchServices")
 
 
 def _described(call: Call, service: Service) -> pb.Service:

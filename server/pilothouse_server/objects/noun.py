@@ -6,7 +6,7 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, RBAC_OBJECT, Keys
 from pilothouse_server.objects import messages, operations, scaling
 from pilothouse_server.objects.rechecking import PERIOD_SECONDS, recheck
-from pilothouse_server.objects.service import ImportObjects, ObjectService
+from pilothouse_server.objects.service import WATCH, ImportObjects, ObjectService
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.store.backfill import Watched
@@ -30,6 +30,7 @@ def objects_noun(
     """
     return Noun(
         service=ObjectService(watches, page_key, connect, import_objects, keys, guarded),
+        watches={"object": WATCH},
         watched={"object": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({PRIVILEGED_OBJECT, RBAC_OBJECT}),
         in_namespaces=InNamespaces(

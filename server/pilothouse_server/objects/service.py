@@ -27,7 +27,7 @@ from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -54,7 +54,7 @@ class ObjectService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
-        self._listed = WatchedList(watches, _WATCHED, pb.WatchObjectsRequest)
+        self._listed = WatchedList(watches, WATCH)
         self._page_key = page_key
         self._connect = connect
         self._import_objects = import_objects
@@ -234,6 +234,7 @@ _WATCHED = Watched(
     is_full=_is_full,
     message=pb.Object,
 )
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ObjectService"], "WatchObjects")
 
 
 def _key(request: Any) -> ObjectKey:

@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
 
 from pilothouse_server.authorization.access import REVEAL, Grant, May, Principal
-from pilothouse_server.errors import PilothouseError, ResourceExhausted
+from pilothouse_server.errors import PilothouseError, ResourceExhausted, in_field
 from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.tls.shown import Shown
@@ -28,6 +28,20 @@ from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, 
 from pilothouse_server.values.random_ids import random_id
 
 Send = Callable[[bytes], Awaitable[None]]
+
+
+class Need(NamedTuple):
+    """A permission that a call goes on needing: that of `rule` in a namespace, for the field `path` of its request."""
+
+    rule: Rule
+    namespace: str
+    path: str = ""
+
+    def error(self, error: PilothouseError) -> PilothouseError:
+        """The error of this need, with the name of its field."""
+        return in_field(error, self.path) if self.path else error
+
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -81,6 +95,7 @@ class Call:
         "handler_reached",
         "headers",
         "method",
+        "needs",
         "on_renewed",
         "opened",
         "operation",
@@ -140,6 +155,8 @@ class Call:
         self.opened = False
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
+        # Permissions that the caller of a stream must hold while it is open; empty: the one of its rule.
+        self.needs: Sequence[Need] = ()
         # Called when the caller of a stream, looked up again, turns out to hold other grants; PermissionDenied ends it.
         self.on_renewed: Callable[[], None] = _nothing
         self.trailing_metadata: dict[str, str] = {}

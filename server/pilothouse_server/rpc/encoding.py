@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.field_checks import descriptor_of
-from pilothouse_server.rpc.read_mask import ReadMask
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
 
 T = TypeVar("T")
+
+
+class Mask(Protocol):
+    """The fields of each resource that are returned (`rpc.read_mask`)."""
+
+    def masked(self, message: bytes) -> bytes:
+        """Returns a serialised resource, or a part of one, without the other fields."""
 
 
 _SHORT = tuple(bytes((value,)) for value in range(0x80))
@@ -97,7 +103,7 @@ class ListAnswer:
         items: Iterable[Sequence[bytes]],
         next_page: NextPage,
         resume_token: str = "",
-        mask: ReadMask | None = None,
+        mask: Mask | None = None,
     ) -> bytes:
         """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each.
 
@@ -120,7 +126,13 @@ class ListAnswer:
         return b"".join(fields)
 
     async def rendered(
-        self, items: Iterable[T], to_proto: Callable[[T], Message], next_page: NextPage
+        self,
+        items: Iterable[T],
+        to_proto: Callable[[T], Message],
+        next_page: NextPage,
+        resume_token: str = "",
+        mask: Mask | None = None,
     ) -> bytes:
         """Returns the answer of resources that are not serialised yet."""
-        return await self.answer(((to_proto(item).SerializeToString(),) for item in items), next_page)
+        serialised = ((to_proto(item).SerializeToString(),) for item in items)
+        return await self.answer(serialised, next_page, resume_token, mask)

@@ -89,6 +89,13 @@ def is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
+def alternatives(descriptor: Descriptor) -> dict[int, Descriptor]:
+    """The messages of which a message holds one, by their numbers; none if it is not of that form."""
+    held = {each.number: each.message_type for each in descriptor.fields if each.containing_oneof is not None}
+    whole = len(descriptor.oneofs) == 1 and len(held) == len(descriptor.fields)
+    return {number: each for number, each in held.items() if each is not None} if whole else {}
+
+
 def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
     """Return the fields `key` and `value` of a map's entries."""
     assert field.message_type is not None

@@ -4,7 +4,7 @@ A list compares columns; a watch has only the message, because the row may be ne
 meanings are those of `store.filtering`: a field of the message is text, an enum, a number, a time, a truth value or a
 map of labels, by its type. A value that the message lacks is `""` as text, and equals nothing else.
 
-An event has a part of the state before the change: name, labels, status and what never changes. If the expression
+An event has a part of the state before the change: name, labels, status and permanent fields. If the expression
 depends on more, nobody knows whether the object matched before. Then an object that no longer matches is reported as
 DELETED although its watcher may not have it. The alternative would be to keep the set of all objects that each watcher
 has, and that set could not continue after a resume.
@@ -22,7 +22,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from pilothouse_server.rpc.field_checks import descriptor_of, is_map
+from pilothouse_server.rpc.field_checks import alternatives, descriptor_of, is_map, map_fields
 from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.store.filter_grammar import (
     Junction,
@@ -69,10 +69,10 @@ class MessageFilter:
     """
 
     def __init__(self, text: str, message: type[Message]) -> None:
-        self._message = message
+        self._message: Any = message
         tree = parse(text)
         assert tree is not None, "an empty filter is none"
-        self._holds = _compiled(tree, descriptor_of(message))
+        self._holds = _compiled(tree, _fields(descriptor_of(message)))
 
     def matches(self, message: bytes) -> bool:
         """Whether a serialised resource passes."""
@@ -96,15 +96,26 @@ class MessageFilter:
 
 # Watchers of a server are shown the same events at about the same time.
 @lru_cache(maxsize=64)
-def _parsed(message: type[Message], contents: bytes) -> Message:
+def _parsed(message: Any, contents: bytes) -> Any:
     return message.FromString(contents)
 
 
+@lru_cache(maxsize=64)
+def _fields(message: Descriptor) -> Mapping[str, FieldDescriptor]:
+    """The fields that can be compared, by name; of several alternatives those of all."""
+    several = alternatives(message).values() or (message,)
+    return {each.name: each for one in several for each in one.fields if _compares(each)}
+
+
 def _reader(message: Any) -> _Read:
+    if alternatives(message.DESCRIPTOR):
+        message = getattr(message, message.WhichOneof(message.DESCRIPTOR.oneofs[0].name))
     fields: Mapping[str, FieldDescriptor] = message.DESCRIPTOR.fields_by_name
 
     def value(name: str) -> Any:
-        field = fields[name]
+        field = fields.get(name)
+        if field is None:
+            return None
         found = getattr(message, name)
         if is_map(field):
             return found
@@ -120,20 +131,20 @@ def _reader(message: Any) -> _Read:
 
 
 @lru_cache(maxsize=256)
-def _words(field: FieldDescriptor) -> Mapping[int, str]:
+def _words(field: Any) -> Mapping[int, str]:
     """The words of an enum without its prefix, by number, in upper case; the zero value is missing."""
     prefix = _prefix(field)
     return {each.number: each.name.removeprefix(prefix) for each in field.enum_type.values if each.number}
 
 
-def _prefix(field: FieldDescriptor) -> str:
+def _prefix(field: Any) -> str:
     return str(field.enum_type.values_by_number[0].name).removesuffix("UNSPECIFIED")
 
 
-def _compiled(node: Node, message: Descriptor) -> Callable[[_Read], bool | None]:
+def _compiled(node: Node, fields: Mapping[str, FieldDescriptor]) -> Callable[[_Read], bool | None]:
     match node:
         case Not(operand):
-            inner = _compiled(operand, message)
+            inner = _compiled(operand, fields)
 
             def negated(read: _Read) -> bool | None:
                 found = inner(read)
@@ -141,7 +152,7 @@ def _compiled(node: Node, message: Descriptor) -> Callable[[_Read], bool | None]
 
             return negated
         case Junction(every, operands):
-            parts = [_compiled(each, message) for each in operands]
+            parts = [_compiled(each, fields) for each in operands]
 
             def joined(read: _Read) -> bool | None:
                 found = [each(read) for each in parts]
@@ -152,13 +163,13 @@ def _compiled(node: Node, message: Descriptor) -> Callable[[_Read], bool | None]
 
             return joined
         case Restriction():
-            return _restriction(node, message)
+            return _restriction(node, fields)
 
 
-def _restriction(node: Restriction, message: Descriptor) -> Callable[[_Read], bool | None]:
-    field = message.fields_by_name.get(node.field)
-    if field is None or not _compares(field):
-        known = ", ".join(_names(message))
+def _restriction(node: Restriction, fields: Mapping[str, FieldDescriptor]) -> Callable[[_Read], bool | None]:
+    field = fields.get(node.field)
+    if field is None:
+        known = ", ".join(f"{name}.KEY" if is_map(each) else name for name, each in fields.items())
         raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known: {known}")
     test, wanted = _test(node, field), node.operator != "!="
 
@@ -171,14 +182,10 @@ def _restriction(node: Restriction, message: Descriptor) -> Callable[[_Read], bo
 
 def _compares(field: FieldDescriptor) -> bool:
     if is_map(field):
-        return bool(field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING)
+        return map_fields(field)[1].type == FieldDescriptor.TYPE_STRING
     if field.is_repeated or field.type == FieldDescriptor.TYPE_BYTES:
         return False
     return field.message_type is None or field.message_type.full_name == _TIME
-
-
-def _names(message: Descriptor) -> list[str]:
-    return [f"{each.name}.KEY" if is_map(each) else each.name for each in message.fields if _compares(each)]
 
 
 def _test(node: Restriction, field: FieldDescriptor) -> _Test:
@@ -219,8 +226,12 @@ def _same(node: Restriction, wanted: object) -> _Test:
 
 
 def _ordered(node: Restriction, wanted: Any) -> _Test:
-    compare = _ORDERS.get(node.operator, operator.eq)
+    compare: Callable[[Any, Any], bool] = _ORDERS.get(node.operator, _equal)
     return lambda value: value is not None and compare(value, wanted)
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    return bool(value == wanted)
 
 
 def _enum(node: Restriction, field: FieldDescriptor) -> str:

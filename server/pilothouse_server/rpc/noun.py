@@ -12,6 +12,7 @@ from typing import Protocol
 from google.protobuf.descriptor import ServiceDescriptor
 
 from pilothouse_server.authorization.access import May
+from pilothouse_server.rpc.watched import NounWatch
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
@@ -50,7 +51,7 @@ class Noun:
     `watched`: how its watched resources are loaded and rendered, by their types. `rendered`: how those are whose
     messages are not stored next to their rows. `permissions`: those that
     its operations require in addition to the ones that its methods declare. `in_namespaces` is None for a
-    noun that does not live in them. `jobs` are its periodic work.
+    noun that does not live in them. `jobs` are its periodic work. `watches`: its parts of watches of several nouns.
     """
 
     service: Service
@@ -59,3 +60,4 @@ class Noun:
     permissions: frozenset[str] = frozenset()
     in_namespaces: InNamespaces | None = None
     jobs: tuple[Periodic, ...] = ()
+    watches: Mapping[str, NounWatch] = field(default_factory=dict)

@@ -6,6 +6,7 @@ it needs neither parsing nor rendering, and a row of a table that needs a sixth 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,23 +14,27 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from pilothouse_server.errors import invalid
-from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.rpc.encoding import varint
+from pilothouse_server.rpc.field_checks import alternatives, descriptor_of
 
 # Without them nobody knows which resource it is.
-_ALWAYS: Final = ("uid", "name", "namespace")
+_ALWAYS: Final = ("uid", "id", "name", "username", "namespace", "operation_id")
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
 class ReadMask:
-    """The numbers of the fields that are returned."""
+    """The numbers of the fields that are returned; of a message that holds one of several, the mask of each."""
 
-    __slots__ = ("numbers",)
+    __slots__ = ("_within", "numbers")
 
-    def __init__(self, numbers: frozenset[int]) -> None:
+    def __init__(self, numbers: frozenset[int], within: Mapping[int, ReadMask] | None = None) -> None:
         self.numbers = numbers
+        self._within = within or {}
 
     def masked(self, message: bytes) -> bytes:
         """Returns a serialised resource, or a part of one, without the other fields."""
+        if self._within:
+            return self._held(message)
         kept, at, end = [], 0, len(message)
         while at < end:
             begin = at
@@ -47,6 +52,16 @@ class ReadMask:
                 kept.append(message[begin:at])
         return b"".join(kept)
 
+    def _held(self, message: bytes) -> bytes:
+        kept, at = [], 0
+        while at < len(message):
+            tag, at = _varint(message, at)
+            length, at = _varint(message, at)
+            held = self._within[tag >> 3].masked(message[at : at + length])
+            kept += [varint(tag), varint(len(held)), held]
+            at += length
+        return b"".join(kept)
+
 
 def of_request(request: Any, resource: type[Message]) -> ReadMask | None:
     """The mask that a request has; None where it has none.
@@ -61,14 +76,22 @@ def of_request(request: Any, resource: type[Message]) -> ReadMask | None:
 # A page sends the same mask with each of its calls.
 @lru_cache(maxsize=256)
 def _mask(resource: Descriptor, paths: tuple[str, ...]) -> ReadMask:
-    fields = resource.fields_by_name
+    several = alternatives(resource)
+    parts = several.values() or (resource,)
     for path in paths:
-        if path not in fields:
+        if not any(path in each.fields_by_name for each in parts):
             raise invalid(
                 "read_mask",
                 f'"{path[:100]}" is no field of {resource.name}: name whole fields, such as name or status',
                 reason="READ_MASK",
             )
+    if not several:
+        return _numbers(resource, paths)
+    return ReadMask(frozenset(), {number: _numbers(each, paths) for number, each in several.items()})
+
+
+def _numbers(resource: Descriptor, paths: tuple[str, ...]) -> ReadMask:
+    fields = resource.fields_by_name
     return ReadMask(frozenset(fields[name].number for name in (*paths, *_ALWAYS) if name in fields))
 
 

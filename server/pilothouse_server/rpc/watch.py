@@ -17,8 +17,8 @@ with the namespace gets NOT_FOUND for the token, too, as for anything in a names
 reach.
 
 A watch of several nouns (`Scope`) is the same with one position for all. When it resumes, some of its scopes may begin
-anew: their state is newer than the token, so events up to that state are withheld from them, and SYNCED comes, with the
-first new token, when the others have caught up with it. If a change concerns several scopes, only the last of its
+with their state: it is newer than the token, so events up to that state are withheld from them, and SYNCED comes, with
+the first new token, when the others have caught up with it. If a change concerns several scopes, only the last of its
 answers has a token, so that a resume repeats all of them or none. Errors of one scope name it (`scopes[2]`).
 
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
@@ -104,10 +104,10 @@ Resume = Callable[[TokenIssuer, Sequence[Scope], StreamHead], Position]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Withholds from scopes that begin anew, while others resume, what their state already has.
+    """Withholds events from scopes that begin with their state, while others resume: the state has them.
 
-    That is every event up to the revision `after`, and those with `pending` ids, which are numbered up to `until`. From
-    there on all scopes are at one position.
+    These are all events up to the revision `after`, and those with `pending` ids, which are numbered up to `until`.
+    From there on all scopes are at one position.
     """
 
     after: int
@@ -119,7 +119,7 @@ class Gate:
         return event.revision <= self.after or event.pending_id in self.pending
 
 
-# Where a watch begins: head, tokens, position, its scopes, and the ids that the state of those that begin anew has.
+# Where a watch begins: head, tokens, position, its scopes, and the pending ids that first states have.
 _Begun = tuple[StreamHead, TokenIssuer, Position, Sequence[Scope], tuple[int, ...]]
 
 
@@ -216,6 +216,9 @@ async def _begin(
     """
     head, pending = await stream_begins(transaction)
     placed = [await _placed(server, call, scope, transaction, head) for scope in scopes]
+    if len({each.wanted.namespace_id for each in placed}) > 1:
+        # The record of the call belongs to none of them.
+        call.facts.namespace_id = None
     tokens = issue(placed, head.history)
     if call.request.resume_token:
         position = resume(tokens, placed, head)
@@ -224,10 +227,10 @@ async def _begin(
         position = Position(head.revision, head.mark, pending)
         if not tokens.fits(position):
             return None
-    anew = [each for each in placed if not each.resumes]
-    if anew and len(pending) > MOST_PENDING_IDS:
+    fresh = [each for each in placed if not each.resumes]
+    if fresh and len(pending) > MOST_PENDING_IDS:
         return None
-    for scope in anew:
+    for scope in fresh:
         await _put_state(call, scope, transaction, current)
     return head, tokens, position, placed, pending
 
@@ -259,7 +262,7 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
 async def _placed(
     server: WatchServer, call: Call, scope: Scope, transaction: ReadTransaction, head: StreamHead
 ) -> Scope:
-    """The same with the id of its namespace and what its caller sees, at the moment at which the watch begins.
+    """The same with the id of its namespace and the namespaces that its caller sees, as the watch begins.
 
     Raises NotFound for a namespace that does not exist; OutOfRange if a token proves that there was one.
     """
@@ -308,7 +311,7 @@ class _Changes:
         self._passing = 0
         self._caught_up = False
         namespaces = {each.wanted.namespace_id for each in scopes}
-        # What the hub wakes it for: events of one namespace, or all.
+        # The hub wakes it for events of this namespace, or for all events.
         self._about = namespaces.pop() if len(namespaces) == 1 else None
 
     async def answers(self, period_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -338,14 +341,14 @@ class _Changes:
                 last_sent, self._caught_up = loop.time(), True
 
     async def _check(self) -> None:
-        """Ends the watch if its history, or what its caller sees, has become another."""
+        """Ends the watch if its history, or the caller's view, has become another."""
         if self._server.hub.history != self._head.history:
             raise resume_token.changed(await self._server.feed.horizon())
         for scope in self._scopes:
             self._sight(scope)
 
     def _is_level(self) -> bool:
-        """Whether scopes that began anew have been caught up with."""
+        """Whether the others have caught up with the scopes that began with their state."""
         return self.gate is not None and self._revision >= self.gate.until
 
     async def _news(self) -> AsyncGenerator[bytes, None]:
@@ -418,7 +421,7 @@ class _Changes:
 
     def _shown(self, event: FeedEvent) -> list[tuple[Scope, int]]:
         """The scopes that are shown the event, with the kind of change that it is to them."""
-        # The first state has shown it, and the token says so. Scopes that begin anew have it in a newer state.
+        # The first state has shown it, and the token says so. Scopes that begin with their state have it there.
         return [] if self._skipped and self._shown_already(event) else self._concerned(event)
 
     def _concerned(self, event: FeedEvent) -> list[tuple[Scope, int]]:

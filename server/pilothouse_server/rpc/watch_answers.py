@@ -19,7 +19,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What an answer has around the resource: its tag in the field `resource`, and the fields after all others."""
+    """The bytes of an answer around the resource: its tag in the field `resource`, and the fields after all others."""
 
     tag: bytes = b""
     after: bytes = b""

@@ -1,4 +1,4 @@
-"""The parts of a watch that its noun decides, and its selection: which events it is about, and what they were before.
+"""The parts of a watch that its noun decides, and its selection: the events that it is about.
 
 A selection is a request's namespace, name, labels, status and filter expression, with the namespaces that its caller
 may see. Each event is compared with it, as it is after the change and as it was before.
@@ -10,15 +10,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import method_rules, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import text_field
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.first_state import AheadLimits, first_states
 from pilothouse_server.rpc.message_filter import MessageFilter
+from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.store.feed import Feed, FeedEvent
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
@@ -132,6 +134,19 @@ class Watched:
         return descriptor_of(self.message).fields_by_name[name].number
 
 
+@dataclass(frozen=True, slots=True)
+class NounWatch:
+    """A noun's part of watches of several nouns, and the rule of its own watch, by which its permission is asked."""
+
+    watched: Watched
+    rule: Rule
+
+    @classmethod
+    def of(cls, watched: Watched, service: ServiceDescriptor, method: str) -> NounWatch:
+        """Returns the part of the noun whose own watch is `method` of `service`."""
+        return cls(watched, method_rules.load([service])[f"/{service.full_name}/{method}"])
+
+
 def filter_of(request: Any, watched: Watched) -> WatchFilter:
     """Returns the filter of a request; the namespace that it names is not looked up yet.
 
@@ -160,7 +175,7 @@ def filter_of(request: Any, watched: Watched) -> WatchFilter:
         fields=named,
         numbers=tuple(watched.number(name) for name, _ in named),
         expression=MessageFilter(expression, watched.message) if expression else None,
-        full=watched.is_full is not None and watched.is_full(request),
+        full=watched.is_full is not None and "view" in fields and watched.is_full(request),
     )
 
 

@@ -5,8 +5,7 @@ there. Changes that come while it is read, or before the next page, may be in a 
 event has the whole resource, so a client that takes them in order ends with the present state. The place costs nothing:
 the hub has it, except after a start without any event.
 
-A list by a filter expression gets the token of the watch without it, which has no such expression: it shows changes of
-more resources than the list.
+The selection has the list's filter expression, too, as the watch has it.
 """
 
 from __future__ import annotations
@@ -14,22 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from google.protobuf.message import Message
-
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.watched import Watched, WatchServer, filter_of, issuer_of, sight_text
+from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.rpc.watched import NounWatch, WatchServer, filter_of, issuer_of, sight_text
 from pilothouse_server.store.feed import event_mark
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch.resume_token import NO_MARK, Position
 
+# The fields of a list that select what its watch selects by the same fields.
+_SELECTING = ("namespace", "name", "label_selector", "filter", "api_version", "kind")
+
 
 @dataclass(frozen=True, slots=True)
 class WatchedList:
-    """How the list of a noun is continued by its watch, whose requests are of `request_class`."""
+    """The list of a noun that its watch continues."""
 
     server: WatchServer
-    watched: Watched
-    request_class: type[Message]
+    watch: NounWatch
 
     def begin(self) -> BegunList:
         """Notes the place in the stream of events; called before the page is read."""
@@ -48,23 +48,20 @@ class BegunList:
 
     async def token(self, call: Call, transaction: ReadTransaction, namespace_id: int | None = None) -> str:
         """Returns the token, for a caller who sees what the list showed; `namespace_id` is that of the request."""
-        request, fields = call.request, self.of.request_class.DESCRIPTOR.fields_by_name
+        rule, watched = self.of.watch.rule, self.of.watch.watched
+        listed, fields = (
+            call.request.DESCRIPTOR.fields_by_name,
+            descriptor_of(rule.request_class).fields_by_name,
+        )
         same: dict[str, Any] = {
-            name: getattr(request, name) for name in ("namespace", "label_selector") if name in fields
+            name: getattr(call.request, name) for name in _SELECTING if name in fields and name in listed
         }
-        wanted = filter_of(self.of.request_class(**same), self.of.watched)
+        wanted = filter_of(rule.request_class(**same), watched)
         if namespace_id is not None:
             wanted = replace(wanted, namespace_id=namespace_id)
         mark = self.mark
         if mark is None:
             mark = await event_mark(transaction, self.revision) or NO_MARK
-        visible = call.caller.namespaces_with(call.rule.permission.removesuffix("list") + "watch")
-        issuer = issuer_of(
-            self.of.server,
-            call,
-            call.method.replace("/List", "/Watch"),
-            wanted,
-            self.history,
-            sight_text(wanted, visible),
-        )
+        sight = sight_text(wanted, call.caller.namespaces_with(rule.permission))
+        issuer = issuer_of(self.of.server, call, rule.method, wanted, self.history, sight)
         return issuer.token(Position(self.revision, mark))

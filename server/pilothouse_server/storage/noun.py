@@ -8,7 +8,7 @@ from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.mounter import VolumeMounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
-from pilothouse_server.storage.service import StorageService
+from pilothouse_server.storage.service import WATCH, StorageService
 from pilothouse_server.store.backfill import Watched
 from pilothouse_server.values.key_patterns import KeyPatterns
 
@@ -19,6 +19,7 @@ def storage_noun(
     """Returns the noun storage; `mounter` mounts volumes into containers, `guarded` keys of claims few may set."""
     return Noun(
         service=StorageService(watches, page_key, connect, mounter, guarded),
+        watches={"volume": WATCH},
         watched={"volume": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({HOST_PATH_PERMISSION}),
         in_namespaces=InNamespaces(

@@ -19,7 +19,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
@@ -48,7 +48,7 @@ class StorageService:
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
-        self._listed = WatchedList(watches, _WATCHED, pb.WatchVolumesRequest)
+        self._listed = WatchedList(watches, WATCH)
         self._page_key = page_key
         self._connect = connect
         self._mounter = mounter
@@ -205,6 +205,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 
 
 _WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word, message=pb.Volume)
+WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["StorageService"], "WatchVolumes")
 
 
 def _described(call: Call, volume: Volume) -> pb.Volume:

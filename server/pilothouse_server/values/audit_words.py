@@ -16,6 +16,6 @@ ACTIONS = frozenset({
 RESOURCE_TYPES = frozenset({
     "api_key", "application", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
     "encryption_key", "health", "image", "log", "metrics", "namespace", "object", "operation", "permission", "pod",
-    "principal", "quota", "reflection", "revision", "role", "role_grant", "run", "second_factor", "secret", "service",
-    "service_account", "session", "status_history", "unknown", "usage", "user", "volume",
+    "principal", "quota", "reflection", "resource", "revision", "role", "role_grant", "run", "second_factor", "secret",
+    "service", "service_account", "session", "status_history", "unknown", "usage", "user", "volume",
 })  # fmt: skip

@@ -9,7 +9,8 @@ first state of the watch showed before they were numbered; their events are pass
 differences, seven bits a byte.
 
 A watch of several scopes has another form: for `sight` it has the number of its scopes, 1 byte, and of each the digests
-of its filter and of its sight, 4 bytes each. A resumed watch may have fewer scopes, or others that begin anew.
+of its filter and of its sight, 4 bytes each. A resumed watch may have fewer scopes, or others that begin with their
+state.
 
 The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token works only for the
 watch that got it. The key is the server's, the same on every replica.

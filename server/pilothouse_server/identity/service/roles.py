@@ -10,7 +10,7 @@ from pilothouse_server.identity.access.permission_words import PermissionWords
 from pilothouse_server.identity.accounts.operations import users
 from pilothouse_server.identity.model import Role, RoleGrant
 from pilothouse_server.identity.service import messages
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -92,12 +92,13 @@ class RoleService:
 
     async def ListRoleGrants(self, request: pb.ListRoleGrantsRequest, call: Call) -> bytes:
         """Lists grants."""
+        mask = read_mask.of_request(request, pb.RoleGrant)
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
             found, next_page = await grants.list_page(
                 transaction, call.caller, call.rule.permission, request.namespace, page
             )
-        return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page)
+        return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page, mask=mask)
 
 
 def _describe_role(call: Call, role: Role) -> None:

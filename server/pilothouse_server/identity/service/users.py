@@ -9,7 +9,7 @@ from pilothouse_server.identity.credentials.operations.account_credentials impor
 from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.model import User
 from pilothouse_server.identity.service import messages
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -44,11 +44,12 @@ class UserService:
         describe_user(call, found)
         return pb.GetUserResponse(user=messages.USER.to_proto(found))
 
-    async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> bytes:
+    async def ListUsers(self, request: pb.ListUsersRequest, call: Call) -> bytes:
         """Lists users."""
+        mask = read_mask.of_request(request, pb.User)
         async with call.read() as transaction:
             found, next_page = await users.list_page(transaction, wire.page_request(call, self._page_key))
-        return await _USERS.rendered(found, messages.USER.to_proto, next_page)
+        return await _USERS.rendered(found, messages.USER.to_proto, next_page, mask=mask)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
         """Changes a user."""

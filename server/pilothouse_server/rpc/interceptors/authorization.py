@@ -40,7 +40,7 @@ from pilothouse_server.errors import (
     missing,
     not_found,
 )
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.call import Call, Need
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Runner
 from pilothouse_server.rpc.tls.shown import Shown, lasting
@@ -289,19 +289,21 @@ class AuthorizationLayer:
     async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
         """Lets the stream continue as its caller's present principal, or ends it."""
         call = stream.call
-        try:
-            authorize(call.rule, principal, call.namespace)
-        except NotFound as error:
-            if await self._is_there(call.namespace):
-                stream.end(revoked(call.rule.permission, call.namespace))
-            elif stream.gone:
-                stream.end(error)
-            else:
-                # It continues as before until the next look, so that it can report the end itself.
-                stream.gone = True
-                return
-        except PermissionDenied:
-            stream.end(revoked(call.rule.permission, call.namespace))
+        for need in call.needs or (Need(call.rule, call.namespace),):
+            lost = revoked(need.rule.permission, need.namespace)
+            try:
+                authorize(need.rule, principal, need.namespace)
+            except NotFound as error:
+                if await self._is_there(need.namespace):
+                    stream.end(need.error(lost))
+                elif stream.gone:
+                    stream.end(need.error(error))
+                else:
+                    # It continues as before until the next look, so that it can report the end itself.
+                    stream.gone = True
+                    return
+            except PermissionDenied:
+                stream.end(need.error(lost))
         call.principal = principal
 
     async def _is_there(self, namespace: str) -> bool:

@@ -5,6 +5,7 @@ Applications: objects that change together, and go back together."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -637,6 +638,7 @@ class ListApplicationsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     page_size: _builtins.int
@@ -649,6 +651,10 @@ class ListApplicationsRequest(_message.Message):
     """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector over the labels of the applications."""
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Whole fields of each application to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+
     def __init__(
         self,
         *,
@@ -658,10 +664,11 @@ class ListApplicationsRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         label_selector: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "label_selector", b"label_selector", "namespace", b"namespace", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "label_selector", b"label_selector", "namespace", b"namespace", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "read_mask", b"read_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -675,8 +682,13 @@ class ListApplicationsResponse(_message.Message):
 
     APPLICATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
+    resume_token: _builtins.str
+    """Token for WatchApplications with the same namespace, label selector and filter: the stream shows every change after the
+    page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    """
     @_builtins.property
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Application]:
         """Items in the requested order."""
@@ -686,10 +698,11 @@ class ListApplicationsResponse(_message.Message):
         *,
         applications: _abc.Iterable[Global___Application] | None = ...,
         next_page_token: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "next_page_token", b"next_page_token", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -785,6 +798,8 @@ class WatchApplicationsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     name: _builtins.str
@@ -797,6 +812,15 @@ class WatchApplicationsRequest(_message.Message):
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     label_selector: _builtins.str
     """Kubernetes label selector over the labels of the applications."""
+    filter: _builtins.str
+    """Filter expression of the list (AIP-160), such as `status = DEGRADED`. An object that no longer passes is reported as
+    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
+    come for an object that did not pass before; ignore it.
+    """
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Whole fields of each application to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+
     def __init__(
         self,
         *,
@@ -806,10 +830,12 @@ class WatchApplicationsRequest(_message.Message):
         resume_token: _builtins.str = ...,
         bookmark_period_seconds: _builtins.int = ...,
         label_selector: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -633,8 +633,8 @@ class ListObjectsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchObjects with the same namespace and label selector: the stream shows every change after the page was read, and
-    perhaps again some that it has. Of several pages use that of the first one.
+    """Token for WatchObjects with the same namespace, label selector and filter: the stream shows every change after the
+    page was read, and perhaps again some that it has. Of several pages use that of the first one.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
@@ -831,6 +831,7 @@ class WatchObjectsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     READ_MASK_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     name: _builtins.str
@@ -849,6 +850,11 @@ class WatchObjectsRequest(_message.Message):
     """Restricts the result to this kind; only with `api_version`."""
     view: Global___ObjectView.ValueType
     """Default BASIC."""
+    filter: _builtins.str
+    """Filter expression of the list (AIP-160), such as `health = DEGRADED`. An object that no longer passes is reported as
+    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
+    come for an object that did not pass before; ignore it.
+    """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
         """Whole fields of each Object to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
@@ -866,10 +872,11 @@ class WatchObjectsRequest(_message.Message):
         kind: _builtins.str = ...,
         view: Global___ObjectView.ValueType = ...,
         read_mask: _field_mask_pb2.FieldMask | None = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "bookmark_period_seconds", b"bookmark_period_seconds", "kind", b"kind", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "kind", b"kind", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

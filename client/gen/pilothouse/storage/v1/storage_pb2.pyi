@@ -556,8 +556,8 @@ class ListVolumesResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchVolumes with the same namespace and label selector: the stream shows every change after the page was read, and
-    perhaps again some that it has. Of several pages use that of the first one.
+    """Token for WatchVolumes with the same namespace, label selector and filter: the stream shows every change after the
+    page was read, and perhaps again some that it has. Of several pages use that of the first one.
     """
     @_builtins.property
     def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]:
@@ -889,6 +889,7 @@ class WatchVolumesRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     READ_MASK_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     name: _builtins.str
@@ -901,6 +902,11 @@ class WatchVolumesRequest(_message.Message):
     """Token of an earlier response. The stream continues exactly after that response; the other fields must be unchanged."""
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
+    filter: _builtins.str
+    """Filter expression of the list (AIP-160), such as `type = HOST_PATH`. An object that no longer passes is reported as
+    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
+    come for an object that did not pass before; ignore it.
+    """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
         """Whole fields of each Volume to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
@@ -915,10 +921,11 @@ class WatchVolumesRequest(_message.Message):
         resume_token: _builtins.str = ...,
         bookmark_period_seconds: _builtins.int = ...,
         read_mask: _field_mask_pb2.FieldMask | None = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,13 @@
+"""Calls about several nouns; `pilothouse.watch.v1.WatchService` describes each call and its errors."""
+
+from __future__ import annotations
+
+from pilothouse.watch.v1 import watch_pb2 as pb
+from pilothouse_client.rpc import NounClient, Watch, whole
+from pilothouse_client.transport import TransportT
+
+
+class Watches(NounClient[TransportT]):
+    """`client.watches`. A change has the whole response as its `resource`, with the number of its `scope`."""
+
+    watch = Watch(pb.WatchRequest, pb.WatchResponse, whole)

@@ -1,0 +1,1 @@
+"""Calls about several nouns, as a page that shows all of them needs."""
