@@ -11,6 +11,11 @@ from tests.applications.conftest import Place, place, shared_server
 from tests.client.command import Command, command_of_administrator
 from tests.translator.manifests import SERVICE, WEB, web
 
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.network.v1 import network_pb2
+from pilothouse.object.v1 import object_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.kustomized import kustomized
 
@@ -34,6 +39,58 @@ async def test_files_by_option_and_by_argument(apply: Command, tmp_path: Path) -
         "service/web unchanged (dry run)\ncontainer/web unchanged (dry run)\n"
         "2 unchanged (dry run: nothing was changed)\n"
     )
+
+
+async def test_what_get_writes_is_applied_without_a_change(place: Place, apply: Command) -> None:
+    """`get -o yaml` and `-o manifest` of every noun that has documents, as its own calls made it."""
+    client, where = place.client, place.name
+    await client.containers.create(
+        namespace=where,
+        container=container_pb2.Container(
+            name="api", image="nginx", labels={"a": "b"}, ports=[container_pb2.Port(container_port=80)]
+        ),
+    )
+    await client.network.create_service(
+        namespace=where,
+        service=network_pb2.Service(
+            name="front", containers=["api"], ports=[network_pb2.ServicePort(port=80)]
+        ),
+    )
+    await client.config.create_config_map(
+        namespace=where, config_map=config_pb2.ConfigMap(name="settings", data={"a": "b"})
+    )
+    await client.storage.create_volume(
+        namespace=where,
+        volume=storage_pb2.Volume(
+            name="data", size="1Gi", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
+        ),
+    )
+    document = '{"spec": {"defaultBackend": {"service": {"name": "front", "port": {"number": 80}}}}}'
+    await client.objects.create(
+        namespace=where,
+        object=object_pb2.Object(
+            api_version="networking.k8s.io/v1", kind="Ingress", name="front", document=document
+        ),
+    )
+    for noun, name, subject in (
+        ("containers", "api", "container/api"),
+        ("services", "front", "service/front"),
+        ("configs", "settings", "configmap/settings"),
+        ("volumes", "data", "volume/data"),
+        ("objects", "ingress front", "ingress/front"),
+    ):
+        for form in ("yaml", "manifest"):
+            shown = await apply(noun, "get", *name.split(), "-o", form)
+            done = await apply("apply", "-f", "-", stdin=shown.out.encode())
+            assert (done.code, done.out.splitlines()[0]) == (0, f"{subject} unchanged"), (done, shown.out)
+    listed = await apply("services", "list", "-o", "yaml")
+    done = await apply("apply", "-f", "-", stdin=listed.out.encode())
+    assert (done.code, done.out.splitlines()[-1]) == (0, "1 unchanged")
+    other = (await apply("services", "get", "front", "-o", "manifest")).out.replace(
+        "name: api", "name: other"
+    )
+    assert (await apply("diff", "-f", "-", stdin=other.encode())).code == 1
+    assert (await apply("apply", "-f", "-", stdin=other.encode())).code == 0
 
 
 async def test_each_way_to_end_has_its_exit_code(apply: Command) -> None:

@@ -171,7 +171,7 @@ async def test_a_container_is_made_as_the_options_say(fake: FakeServer, logged_i
 async def test_what_is_shown_can_be_made_again(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
     await logged_in("containers", "create", "web", "--image", "nginx:1.27", "-e", "A=1", "--label", "app=web")
     shown = await logged_in("containers", "get", "web", "-o", "yaml")
-    assert list(yaml.safe_load(shown.out))[:3] == ["name", "namespace", "uid"]
+    assert list(yaml.safe_load(shown.out))[:3] == ["@type", "name", "namespace"]
     file = tmp_path / "web.yaml"
     file.write_text(shown.out)
     again = await logged_in("containers", "create", "copy", "-f", str(file), "--image", "nginx:1.28")

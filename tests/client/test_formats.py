@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.network.v1 import network_pb2
+from pilothouse_client.apply.sent_documents import document_subject
 from pilothouse_client.commands import output
 from pilothouse_client.commands.container_columns import COLUMNS
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.json_paths import JsonPath, JsonTemplate, custom_columns
 from pilothouse_client.commands.manifests import manifests_of
+from pilothouse_client.commands.message_data import FieldError, message_of
 from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.own_documents import read_documents
+from pilothouse_manifests.translator.problems import Problems
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 from tests.client.test_output import pretend_terminal
@@ -127,6 +132,7 @@ def test_yaml_is_for_files_and_json_for_programs(capsys: pytest.CaptureFixture[s
     row = pb.Container(name="web", image="nginx", labels={"zero": "0", "none": ""}, replicas=0)
     output.show(row, COLUMNS, Format.YAML, {"events": [1]})
     assert yaml.safe_load(capsys.readouterr().out) == {
+        "@type": "pilothouse.container.v1.Container",
         "name": "web",
         "image": "nginx",
         "replicas": 0,
@@ -175,6 +181,7 @@ def test_manifests_of_other_nouns() -> None:
     assert (config["data"], config["binaryData"]) == ({"a": "b"}, {"c": "ZA=="})
     for message, why in (
         (config_pb2.Secret(name="web"), "values are not shown"),
+        (network_pb2.Service(name="web", owner="web"), "follows from the ports of container web"),
         (namespace_pb2.Namespace(name="web"), "a Namespace has no manifest"),
     ):
         with pytest.raises(CommandError, match=why):
@@ -209,3 +216,38 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         monkeypatch.setenv("NO_COLOR", "1")
     output.show_all([pb.Container(name="web", status=pb.CONTAINER_STATUS_FAILED)], COLUMNS, Format.TABLE)
     assert ("\x1b[31m" in capsys.readouterr().out) is colours
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"imge": "a"}, "imge: there is no such field; did you mean image"),
+        ({"env": [{"name": "a"}, {"name": 3}]}, "env[1].name: expected a text, found 3"),
+        ({"env": "a"}, "env: expected a list, found 'a'"),
+        ({"labels": ["a"]}, "labels: expected keys with values, found a list"),
+        ({"deployment": 3}, "deployment: expected fields, found 3"),
+        ({"workload_kind": "X"}, "workload_kind: expected one of WORKLOAD_KIND_UNSPECIFIED, "),
+        ({"deployment": {}, "job": {}}, "does not hold the fields of one resource"),
+    ],
+)
+def test_data_that_is_no_resource_is_refused_by_its_field(data: dict[str, Any], words: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        message_of(data, pb.Container)
+    assert str(refused.value).startswith(words)
+
+
+def test_a_list_of_resources_is_a_list_of_documents(tmp_path: Path) -> None:
+    """Each has the place of its resource; Services of containers come with these."""
+    file, problems = tmp_path / "all.yaml", Problems()
+    file.write_text(
+        "- '@type': pilothouse.config.v1.ConfigMap\n  name: a\n"
+        "- '@type': pilothouse.config.v1.Secret\n  name: b\n"
+        "- '@type': pilothouse.network.v1.Service\n  name: c\n  owner: web\n"
+        "- '@type': pilothouse.audit.v1.Operation\n"
+    )
+    [document] = read_documents([str(file)], problems)
+    assert (str(document.place), document_subject(document.root)) == (f"{file}:1", "configmap/a")
+    assert [str(each.place) for each in problems.all] == [f"{file}:3", f"{file}:8"]
+    assert "values are not shown" in problems.all[0].message
+    assert "found pilothouse.audit.v1.Operation" in problems.all[1].message
+    assert [each.place.line for each in problems.notes] == [5]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import IO
 
 import yaml
@@ -25,7 +25,7 @@ from pilothouse_client.waiting_applications import ApplicationWaitError, wait_fo
 from pilothouse_manifests.translator.convert import convert, unknown_kinds
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest
-from pilothouse_manifests.translator.nodes import plain
+from pilothouse_manifests.translator.nodes import Document, plain
 from pilothouse_manifests.translator.problems import InputProblem, Problems, counts, listed
 
 # So often documents are sent without what may be left out: a part may be refused only after another one.
@@ -36,6 +36,7 @@ _LEFT_OUT = "LEFT_OUT"
 # Documents that may be a part of a container instead of objects of their own.
 _OF_CONTAINERS = ("Service", "ServiceAccount")
 _SHOWN_PARTS = 3
+Read = Callable[[Sequence[str], Problems, IO[bytes] | None], list[Document]]
 WORDS = {
     pb.CHANGE_ACTION_CREATE: "created",
     pb.CHANGE_ACTION_UPDATE: "updated",
@@ -54,16 +55,17 @@ def apply(
     say: Say,
     complain: Say,
     standard_input: IO[bytes] | None = None,
+    read: Read = load,
 ) -> ApplyResult:
     """Applies the sources. `say` takes the changes, `complain` problems and warnings.
 
-    `request`: the call, without its documents.
+    `request`: the call, without its documents; `read` returns the documents of the sources.
 
     Raises:
         PilothouseError: the server cannot be asked, or refuses the call as a whole.
     """
     problems = Problems()
-    sent = SentDocuments(load(options.sources, problems, standard_input), problems)
+    sent = SentDocuments(read(options.sources, problems, standard_input), problems)
     if not len(sent) and not problems.all and not request.prune:
         complain("nothing to apply: the input holds no document")
         return ApplyResult.REFUSED

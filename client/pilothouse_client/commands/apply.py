@@ -19,6 +19,7 @@ from pilothouse_client.commands.options import (
     WaitSeconds,
     namespace_or_default,
 )
+from pilothouse_client.commands.own_documents import read_documents
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
 from pilothouse_manifests.translator.weights import ProblemWeight
@@ -159,6 +160,14 @@ def command(
 
     standard_input = kustomized(kustomize) if kustomize else None
     with connect() as client:
-        result = apply(client, options, request, say=say, complain=complain, standard_input=standard_input)
+        result = apply(
+            client,
+            options,
+            request,
+            say=say,
+            complain=complain,
+            standard_input=standard_input,
+            read=read_documents,
+        )
     if result is not ApplyResult.DONE:
         raise verbs.Exit(_EXIT_CODE_OF[result])

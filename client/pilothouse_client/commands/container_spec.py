@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import kind_settings, verbs
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.message_data import FieldError, message_of
 from pilothouse_client.commands.options import complete_words, enum_number, pairs
 
 Image = Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")]
@@ -335,7 +336,6 @@ def _mount(text: str) -> pb.VolumeMount:
 def container_from_file(source: str) -> pb.Container:
     """The container that a YAML or JSON file describes in the API's fields; `-` reads standard input."""
     import yaml
-    from google.protobuf.json_format import ParseDict, ParseError
 
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
@@ -349,8 +349,6 @@ def container_from_file(source: str) -> pb.Container:
     if "kind" in data and "apiVersion" in data:
         raise CommandError(f"{source} is a Kubernetes manifest: use pilothouse apply -f {source}", 2)
     try:
-        # `get` shows these fields next to the container, but they are no part of it.
-        fields = {name: value for name, value in data.items() if name not in ("events", "events_unavailable")}
-        return ParseDict(fields, pb.Container())
-    except ParseError as error:
-        raise CommandError(f"{source}: {error}", 2) from error
+        return message_of(data, pb.Container)
+    except FieldError as error:
+        raise CommandError(f"{'standard input' if source == '-' else source}: {error}", 2) from error

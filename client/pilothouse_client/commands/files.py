@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.outcome import ApplyResult, Options
 from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
@@ -20,6 +19,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.options import dry_run as is_dry_run
+from pilothouse_client.commands.own_documents import read_documents
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.errors import NotFoundError
 from pilothouse_manifests.translator.nodes import Document, Mapping, Node, ScalarNode
@@ -60,7 +60,9 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
     options = Options(_sources(files, more_files))
     request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
     with connect() as client:
-        result = apply(client, options, request, say=show, complain=lambda line: say(line, err=True))
+        result = apply(
+            client, options, request, say=show, complain=lambda line: say(line, err=True), read=read_documents
+        )
     if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
         raise verbs.Exit(_REFUSED)
     if differs:
@@ -87,7 +89,7 @@ def delete(
 ) -> None:
     """Delete the objects of Kubernetes YAML; those that are not there are passed over."""
     problems = Problems()
-    documents = load(_sources(files, more_files), problems)
+    documents = read_documents(_sources(files, more_files), problems)
     for line in listed(problems.all):
         say(line, err=True)
     if problems.all:

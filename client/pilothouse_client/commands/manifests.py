@@ -108,6 +108,14 @@ def _said(message: Message) -> _Said:
     return _Said(message.DESCRIPTOR, values(message))
 
 
+class OwnedServiceError(CommandError):
+    """A Service that follows from the ports of a container, and is a part of the manifest of that."""
+
+    def __init__(self, service: network_pb2.Service) -> None:
+        words = f"Service {service.name} follows from the ports of container {service.owner}"
+        super().__init__(f"{words}, whose manifest has it: pilothouse containers get {service.owner}", 2)
+
+
 def manifests_of(message: Message) -> list[Manifest]:
     """Returns the objects for a message: of a container its workload, and the Services that its ports make.
 
@@ -117,6 +125,8 @@ def manifests_of(message: Message) -> list[Manifest]:
     if isinstance(message, pb.Container):
         return [_workload(message), *_services_of(message)]
     if isinstance(message, network_pb2.Service):
+        if message.owner:
+            raise OwnedServiceError(message)
         return [_service(message)]
     if isinstance(message, config_pb2.ConfigMap):
         return [

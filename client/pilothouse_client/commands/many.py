@@ -125,7 +125,7 @@ def delete(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     show_one: Callable[[Any], None] | None = None,
 ) -> None:
-    """Asks, and then deletes what is meant. Names need no server for the question."""
+    """Asks, and then deletes the resources. Names need no server for the question."""
     if deletion.etag and meant.is_batch:
         raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
 

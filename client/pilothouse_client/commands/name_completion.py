@@ -53,7 +53,7 @@ def _names(names_of: _Names) -> Complete:
 
 
 def _given(context: click.Context) -> dict[str, Any]:
-    """Returns what stands on the line, by parameter. Arguments are not assigned while the value of an option is
+    """Returns the values on the line, by parameter. Arguments are not assigned while the value of an option is
     missing: then the first one is the name."""
     known = {name: value for name, value in context.params.items() if value}
     return {"name": next(iter(context.args), ""), **known}

@@ -8,7 +8,6 @@ as one JSON object a line, or one YAML document each.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,8 +96,14 @@ def as_data(message: Message, *, whole: bool = True) -> Any:
 
 
 def _for_file(data_of: DataOf) -> DataOf:
-    """Returns the form for YAML, which people read and change: without fields that have no value."""
-    return functools.partial(as_data, whole=False) if data_of is as_data else data_of
+    """Returns the form for YAML, which people read and change: with its type, and without fields that have no value."""
+    return _with_type if data_of is as_data else data_of
+
+
+def _with_type(message: Message) -> Any:
+    from pilothouse_client.commands.message_data import typed
+
+    return typed(message, as_data(message, whole=False))
 
 
 def _in_order(descriptor: Any, data: Any) -> Any:
@@ -135,7 +140,7 @@ def show(
     if form.is_table or form.word == CUSTOM_COLUMNS:
         show_all([message], columns, form, data_of=data_of)
     elif form is Format.MANIFEST:
-        _write_manifests([message])
+        _write_manifest(message)
     elif form is Format.YAML:
         _write_data(_marked_data(message, _for_file(data_of)), form)
     else:
@@ -146,12 +151,22 @@ def show(
             _write_data(data, form)
 
 
-def _write_manifests(messages: Iterable[Message]) -> None:
+def _write_manifest(message: Message) -> None:
     from pilothouse_client.commands.manifests import manifests_of
 
+    for manifest in manifests_of(message):
+        _write_data(manifest, Format.YAML, one_of_many=True)
+
+
+def _write_manifests(messages: Iterable[Message]) -> None:
+    """Writes all that have one of their own; the others are parts of those of containers, which a note says."""
+    from pilothouse_client.commands.manifests import OwnedServiceError
+
     for message in messages:
-        for manifest in manifests_of(message):
-            _write_data(manifest, Format.YAML, one_of_many=True)
+        try:
+            _write_manifest(message)
+        except OwnedServiceError as error:
+            say(f"left out: {error}", err=True)
 
 
 def _json(data: Any, indent: int | None = None) -> str:

@@ -34,6 +34,7 @@ from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workload_settings import CronJobSettings
 from pilothouse_server.containers.workloads import WORKLOADS, workload_type
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, invalid
+from pilothouse_server.kubernetes.ownership import NAME
 from pilothouse_server.network.model import Service
 from pilothouse_server.network.rules import checked as checked_service
 from pilothouse_server.objects import documents
@@ -204,7 +205,7 @@ def _refuse_fixed(value: Container, stored: Container) -> None:
 
 
 def _service(wanted: WantedObject, value: Service, stored: Service) -> ComparedObject:
-    value = _with_node_ports(value, stored)
+    value = _with_container(_with_node_ports(value, stored), stored)
     after = checked_service(value)
     changed = forms.changed_service_fields(stored, after)
     if not changed:
@@ -214,9 +215,21 @@ def _service(wanted: WantedObject, value: Service, stored: Service) -> ComparedO
         own = set(Service.__struct_fields__)
         top = {name: getattr(value, name) for name in changed if name in own}
         spec = {name: getattr(value.spec, name) for name in changed if name not in own}
+        if "selector" in changed:
+            spec["containers"] = value.spec.containers
         return msgspec.structs.replace(before, **top, spec=msgspec.structs.replace(before.spec, **spec))
 
     return _updated(wanted, changed, _between(stored, after, changed), merge)
+
+
+def _with_container(value: Service, stored: Service) -> Service:
+    """Returns the Service with the container that the stored one names, where a document selects its pods by the name
+    of the container: documents have no other word for it."""
+    named = stored.spec.containers
+    if not named or value.spec.selector != {NAME: named[0]}:
+        return value
+    spec = msgspec.structs.replace(value.spec, selector={}, containers=named)
+    return msgspec.structs.replace(value, spec=spec)
 
 
 def _with_node_ports(value: Service, stored: Service) -> Service:

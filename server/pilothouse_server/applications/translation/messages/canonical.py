@@ -56,6 +56,7 @@ _STATED = {
 } - {"pod_container_name"}
 DECIDED_FIELDS = tuple(field.name for field in pb.Container.DESCRIPTOR.fields if field.name in _STATED)
 
+_NAME = "app.kubernetes.io/name"
 _SUFFIXED = re.compile(r"(?P<number>[^A-Za-z]*(?:[eE][-+]?[0-9]+)?)(?P<suffix>[numkMGTPE]?|[KMGTPE]i)")
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
@@ -70,6 +71,9 @@ def canonical(container: pb.Container) -> pb.Container:
         if field.name not in DECIDED_FIELDS:
             _clear(result, field.name)
     _program(result)
+    if dict(result.pod_labels) == {_NAME: container.name}:
+        # Pods have this label without being given it, too.
+        result.pod_labels.clear()
     if not container.HasField("termination_grace_seconds"):
         result.termination_grace_seconds = GRACE_SECONDS
     others: list[pb.Program | pb.InitContainer] = [*result.sidecars, *result.init_containers]
