@@ -359,15 +359,15 @@ class Application:
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
-        def initial_state() -> None:
+        def begin_anew() -> None:
             """Drops state that belongs to the history before the database went back."""
             self._callers.invalidate()
-            self.usage_stream.initial_state()
-            self.reconciler.initial_state()
+            self.usage_stream.begin_anew()
+            self.reconciler.begin_anew()
             for job in (MAKE_PARTITIONS, ROLL_UP):
                 periodic.run_now(job)
 
-        self.feed.on_new_history = initial_state
+        self.feed.on_new_history = begin_anew
         self._continuity.on_tampering = self.sealer.tampered
         self._supervisor.start("periodic work", periodic.run)
         self._supervisor.start("audit sealer", self.sealer.run)

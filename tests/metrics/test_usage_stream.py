@@ -261,7 +261,7 @@ async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> No
             assert await told(answers) == [(box.name, now)]
             await owner.execute("DELETE FROM container_resource_usage")
             await owner.execute(first_id, 1)
-            stream.initial_state()
+            stream.begin_anew()
             async with within(10):
                 with pytest.raises(Unavailable):
                     await anext(answers)

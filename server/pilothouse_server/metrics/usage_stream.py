@@ -97,7 +97,7 @@ class UsageStream:
         self._database = 0
         self._read_database = 0
 
-    def initial_state(self) -> None:
+    def begin_anew(self) -> None:
         """Starts over from the database's newest sample, and ends watches: ids and containers may differ."""
         self._database += 1
         self._newest.clear()

@@ -106,7 +106,7 @@ class Reconciler:
         """Looks for work now: something was committed."""
         self.worker.wake()
 
-    def initial_state(self) -> None:
+    def begin_anew(self) -> None:
         """Reconnects to every cluster and observes it again: the database is not the former one."""
         self._anew = True
 
