@@ -93,14 +93,6 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Only:
-    """One of `choices` here, a list of exactly one there; `called` in messages."""
-
-    choices: tuple[str, ...]
-    called: str
-
-
-@dataclass(frozen=True, slots=True)
 class Nested:
     """A part. `apart`: its values can change one by one; otherwise an adoption takes it as one value."""
 
@@ -133,7 +125,6 @@ Kind = (
     | Words
     | Encoded
     | Names
-    | Only
     | Nested
     | Repeated
 )

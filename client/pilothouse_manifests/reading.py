@@ -28,7 +28,6 @@ from pilothouse_manifests.fields import (
     NumberOrPercent,
     Numbers,
     OneOf,
-    Only,
     PortField,
     QuantityField,
     Repeated,
@@ -39,7 +38,7 @@ from pilothouse_manifests.fields import (
     Variable,
     Words,
 )
-from pilothouse_manifests.sources import NOT_REPRESENTED, MappingSource
+from pilothouse_manifests.sources import MappingSource
 
 Hooks = Mapping[FieldPart, Check]
 
@@ -214,19 +213,6 @@ def _read_names(field: Field, source: MappingSource, _: Hooks) -> list[str]:
     return names
 
 
-def _read_only(field: Field, source: MappingSource, _: Hooks) -> str:
-    kind = field.kind
-    assert isinstance(kind, Only)
-    given = source.texts(field.key)
-    if not given and source.present:
-        source.invalid(field.key, f"expected an {kind.called}, found none")
-    elif len(given) > 1:
-        source.unusable(field.key, f"{NOT_REPRESENTED}: {len(given)} {kind.called}s; expected one")
-    elif given and given[0] not in kind.choices:
-        source.unusable(field.key, f"{NOT_REPRESENTED}: {given[0]}")
-    return given[0] if len(given) == 1 and given[0] in kind.choices else ""
-
-
 def _read_number(field: Field, source: MappingSource, _: Hooks) -> int | None:
     kind = field.kind
     assert isinstance(kind, Number)
@@ -256,7 +242,6 @@ _KINDS: dict[type, Callable[[Field, MappingSource, Hooks], Any]] = {
     Words: lambda field, source, _: source.words(field.key),
     Encoded: _read_encoded,
     Names: _read_names,
-    Only: _read_only,
     Nested: _read_nested,
     Repeated: _read_repeated,
 }

@@ -25,7 +25,6 @@ from pilothouse_manifests.fields import (
     NumberOrPercent,
     Numbers,
     OneOf,
-    Only,
     PortField,
     QuantityField,
     Repeated,
@@ -541,14 +540,10 @@ CLAIM = FieldPart(
     "claim",
     (
         Group("resources", (Group("requests", (Field("size", "storage", QuantityField()),)),)),
-        Field(
-            "access_mode",
-            "accessModes",
-            Only(("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"), "access mode"),
-        ),
+        Field("access_modes", "accessModes", Texts()),
         Field("storage_class", "storageClassName", Text()),
+        Field("volume_mode", "volumeMode", Text(("Filesystem", "Block")), default="Filesystem"),
     ),
-    defaults=(("volumeMode", "Filesystem"),),
 )
 # A ConfigMap and a Secret as a whole, apart from their metadata. A secret is sent as `data`, never as `stringData`: of
 # the latter the API server remembers other fields than it writes, and a key left out later would stay.

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.pod_volumes import FILES, OWN_SOURCES, ROOT_CERTIFICATE, USUAL_MODE
 from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import NOT_REPRESENTED, MappingSource
-from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
+from pilothouse_manifests.table import CONTAINERS, INIT_CONTAINERS, VOLUME_SOURCES, VOLUMES
 
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 # RFC 1123, as Kubernetes reads it: the names of config maps and secrets.
@@ -27,6 +27,8 @@ DNS_SUBDOMAIN = r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-
 
 # The source of a volume that the API does not name: it stands in the extra fields of its container.
 CARRIED = "carried"
+# The keys of a pod with its programs.
+PROGRAMS = (CONTAINERS, INIT_CONTAINERS)
 _LONGEST_NAME = 63
 # The first word of a volume's name by what it shows.
 _WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"}
@@ -75,6 +77,13 @@ class PodVolume(Generic[S]):
         # Pods that do without what it shows have a volume of their own: the others are not to start without it.
         word = f"optional-{_WORDS[self.type]}" if self.values.get("optional") else _WORDS[self.type]
         return volume_name(word, self.values.get(_SHOWN[self.type], ""))
+
+
+def devices_of(programs: Iterable[Any]) -> frozenset[str]:
+    """Returns the names of the volumes of a pod that its programs (as JSON) see as devices, not as folders."""
+    listed = (each.get("volumeDevices") for each in programs if isinstance(each, dict))
+    items = (item for items in listed if isinstance(items, list) for item in items)
+    return frozenset(str(item.get("name")) for item in items if isinstance(item, dict))
 
 
 def read_volumes(pod: S, hooks: Hooks = _NO_RULES) -> Iterator[PodVolume[S]]:

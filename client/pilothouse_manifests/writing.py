@@ -24,7 +24,6 @@ from pilothouse_manifests.fields import (
     NumberOrPercent,
     Numbers,
     OneOf,
-    Only,
     PortField,
     Repeated,
     Rest,
@@ -139,8 +138,6 @@ class _Compiler:
                 self._line(f"if item: {at} = [{{'name': name}} for name in item]")
             case NumberOrPercent():
                 self._line(f"if item: {at} = int(item) if item.isdecimal() else item")
-            case Only():
-                self._line(f"if item: {at} = [item]")
             case Nested(part=part):
                 inner = self._name(self._inner(part))
                 self._line(f"if item is not None and (item := {inner}(item)): {at} = item")

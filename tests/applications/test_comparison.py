@@ -164,7 +164,7 @@ async def test_a_claim_may_grow_and_change_nothing_else() -> None:
     found = await change(CLAIM, CLAIM.replace("1Gi", "2Gi"))
     assert [(each.path, each.before, each.after) for each in found.fields] == [("size", '"1Gi"', '"2Gi"')]
     (problem,) = (await change(CLAIM, CLAIM.replace("ReadWriteOnce", "ReadWriteMany"))).problems
-    assert problem.path == "volume.access_mode"
+    assert problem.path == "volume.access_modes"
 
 
 def test_each_noun_has_the_permissions_of_its_own_calls() -> None:

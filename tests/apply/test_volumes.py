@@ -82,7 +82,7 @@ def test_a_claim_is_a_volume() -> None:
         name="data",
         type=pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
         size="1024Mi",
-        access_mode=pb.ACCESS_MODE_READ_WRITE_ONCE,
+        access_modes=["ReadWriteOnce"],
         storage_class="fast",
         labels={"tier": "db"},
     )
@@ -169,12 +169,8 @@ def test_long_sources_have_short_names_that_differ() -> None:
     [
         (CLAIM.replace("[ReadWriteOnce]", "[]"), "spec.accessModes: expected an access mode, found none"),
         (
-            CLAIM.replace("[ReadWriteOnce]", "[ReadWriteOnce, ReadOnlyMany]"),
-            "spec.accessModes: cannot be represented: 2 access modes; expected one",
-        ),
-        (
             CLAIM.replace("ReadWriteOnce", "ReadWriteTwice"),
-            "spec.accessModes: cannot be represented: ReadWriteTwice",
+            "spec.accessModes: expected access modes, found 'ReadWriteTwice'",
         ),
         (
             CLAIM.replace("{storage: 1024Mi}", "{}"),
@@ -184,7 +180,7 @@ def test_long_sources_have_short_names_that_differ() -> None:
             CLAIM.replace("fast", '""'),
             f"spec.storageClassName: a claim without any storage class {ELSEWHERE}",
         ),
-        (CLAIM + "  volumeMode: Block\n", "spec.volumeMode: cannot be represented"),
+        (CLAIM + "  volumeMode: Raw\n", "spec.volumeMode: expected one of Filesystem, Block, found 'Raw'"),
         (
             CLAIM + "  volumeName: pv1\n",
             f"spec.volumeName: {ELSEWHERE}",

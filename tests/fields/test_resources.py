@@ -147,6 +147,10 @@ RESOURCES = (
                 values=(True, True),
             ),
             Needs("medium", beside={"type": "VOLUME_TYPE_EMPTY_DIR"}, values=("Memory", "Memory")),
+            Needs(
+                "access_modes", values=(["ReadWriteOnce", "ReadOnlyMany"], ["ReadWriteOnce", "ReadOnlyMany"])
+            ),
+            Needs("volume_mode", values=("Block", "Block")),
         ),
         path="/api/v1/namespaces/{}/persistentvolumeclaims",
         pod=volume_pod,

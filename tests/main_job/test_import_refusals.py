@@ -35,12 +35,6 @@ async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server
         ),
         "no-secret": ("secrets", None, "there is none on the cluster"),
         "openshift-service-ca.crt": ("configmaps", None, "the cluster makes it"),
-        "two-modes": (
-            "persistentvolumeclaims",
-            claim("two-modes", accessModes=["ReadWriteOnce", "ReadOnlyMany"]),
-            "spec.accessModes",
-        ),
-        "a-device": ("persistentvolumeclaims", claim("a-device", volumeMode="Block"), "spec.volumeMode"),
         "no-claim": ("persistentvolumeclaims", None, "there is none on the cluster"),
     }
     for number, (name, (kind, manifest, words)) in enumerate(cases.items()):

@@ -149,7 +149,8 @@ REFUSED = {
         fields(pb.DownwardFile(path="a", value_from=pb.ENV_VALUE_FROM_SECRET, source_key="a"))
     ),
     'container.pod_volumes[0].existing_claim.claim_name: "data" is volume "data" of the namespace': other(
-        pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="data"))
+        pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="data")),
+        volume_mounts=[pb.VolumeMount(volume="a", mount_path="/a")],
     ),
 }
 

@@ -84,6 +84,23 @@ async def test_what_has_no_object_on_the_cluster_is_there_at_once(place: Place) 
             {"type": pb.VOLUME_TYPE_EMPTY_DIR, "access_mode": pb.ACCESS_MODE_READ_WRITE_MANY},
             "volume.access_mode",
         ),
+        ({"type": pb.VOLUME_TYPE_EMPTY_DIR, "access_modes": ["ReadWriteOnce"]}, "volume.access_modes"),
+        ({"type": CLAIM, "size": "1Gi", "access_modes": ["Once"]}, "volume.access_modes"),
+        ({"type": CLAIM, "size": "1Gi", "access_modes": ["ReadWriteOnce"] * 2}, "volume.access_modes"),
+        (
+            {"type": CLAIM, "size": "1Gi", "access_modes": ["ReadWriteOncePod", "ReadOnlyMany"]},
+            "volume.access_modes",
+        ),
+        (
+            {
+                "type": CLAIM,
+                "size": "1Gi",
+                "access_mode": pb.ACCESS_MODE_READ_ONLY_MANY,
+                "access_modes": ["ReadOnlyMany", "ReadWriteMany"],
+            },
+            "volume.access_mode",
+        ),
+        ({"type": CLAIM, "size": "1Gi", "volume_mode": "Raw"}, "volume.volume_mode"),
     ],
 )
 async def test_bad_volumes_are_refused_by_field(place: Place, fields: dict[str, Any], field: str) -> None:

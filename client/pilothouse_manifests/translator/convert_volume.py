@@ -13,8 +13,9 @@ an existing claim: a part of its container (`use_existing_claims`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pilothouse_manifests import volumes
 from pilothouse_manifests.fields import Values
@@ -23,10 +24,12 @@ from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.translator.manifest import ManifestWorkload, VolumeObject, metadata
-from pilothouse_manifests.volumes import CARRIED, DNS_LABEL, DNS_SUBDOMAIN, read_volumes
+from pilothouse_manifests.translator.nodes import Node, SequenceNode, plain
+from pilothouse_manifests.volumes import CARRIED, DNS_LABEL, DNS_SUBDOMAIN, PROGRAMS, devices_of, read_volumes
 
 # Fields of a claim that bind it to storage that is there, or decide its content.
 _OF_OTHERS = ("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
+_ACCESS_MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
 _ELSEWHERE = (
     "cannot be represented; `kubectl apply` the claim: pods mount it by its name, as an existing claim"
 )
@@ -86,6 +89,14 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
 
 
 def _checked_claim(claim: Values, source: MappingSource) -> Values:
+    for mode in claim.get("access_modes", ()):
+        if mode not in _ACCESS_MODES:
+            source.invalid("accessModes", f"expected access modes, found {mode!r}")
+    if source.has("accessModes") and not claim.get("access_modes"):
+        source.invalid("accessModes", "expected an access mode, found none")
+    if claim.get("volume_mode") == "Filesystem":
+        # As if it were left out.
+        del claim["volume_mode"]
     if not source.has("resources"):
         if source.present:
             source.invalid("resources", "expected a value, found none")
@@ -104,10 +115,16 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
     """Reads the volumes of a pod; `templates` name the claims that it gets by them."""
     found = PodVolumes({}, {}, [], [], [], {})
     carried: set[str] = set()
+    devices = devices_of(
+        program
+        for key in PROGRAMS
+        if key in pod.node.entries
+        for program in _listed(pod.node.entries[key].value)
+    )
     for stated in read_volumes(pod):
         if stated.type == CARRIED:
             carried.add(stated.name)
-        volume = _volume(stated, found) if stated.type else None
+        volume = _volume(stated, found, devices) if stated.type else None
         if volume is None:
             found.reported[stated.name] = stated.item.path
         else:
@@ -132,7 +149,13 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
     return found
 
 
-def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVolume | None:
+def _listed(node: Node) -> list[Any]:
+    return [plain(each) for each in node.items] if isinstance(node, SequenceNode) else []
+
+
+def _volume(
+    stated: volumes.PodVolume[Fields], found: PodVolumes, devices: Collection[str]
+) -> ConvertedVolume | None:
     """Returns the converted volume of a pod; the objects that it implies go to `found`."""
     if stated.type == CARRIED:
         return ConvertedVolume(stated.name)
@@ -142,6 +165,11 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
     if stated.type == "persistent_volume_claim":
         read_only = stated.values.get("read_only", False)
         name = stated.values.get("kubernetes_name", "")
+        if stated.name in devices:
+            # A mount of the platform is a folder.
+            claim = {"claim_name": name, "read_only": read_only}
+            found.own.append({"name": stated.name, "existing_claim": claim})
+            return ConvertedVolume(stated.name)
         found.claims.setdefault(stated.volume, {"claim_name": name, "read_only": read_only})
         return ConvertedVolume(stated.volume, read_only)
     if stated.is_own:

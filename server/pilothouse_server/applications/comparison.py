@@ -65,7 +65,8 @@ _CONFIG_FIELDS: Final = ("data", "binary_data", "immutable", "labels", "annotati
 _SECRET_FIELDS: Final = ("immutable", "labels", "annotations")
 # Fields of a volume that never change, as far as a document states them.
 _FIXED_OF_VOLUMES: Final = (
-    *("type", "storage_class", "access_mode", "host_path", "source_name", "optional", "external"),
+    *("type", "storage_class", "access_modes", "volume_mode"),
+    *("host_path", "source_name", "optional", "external"),
 )
 _MOST_DIFFERENCES: Final = 100
 # A document holds no NUL.
@@ -247,6 +248,9 @@ def _with_node_ports(value: Service, stored: Service) -> Service:
 
 
 def _volume(wanted: WantedObject, value: Volume, stored: Volume) -> ComparedObject:
+    if sorted(value.access_modes) == sorted(stored.access_modes):
+        # Their order means nothing.
+        value = msgspec.structs.replace(value, access_modes=stored.access_modes)
     for name in _FIXED_OF_VOLUMES:
         stated, present = getattr(value, name), getattr(stored, name)
         # A field that is not stated is left to the server.

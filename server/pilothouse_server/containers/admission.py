@@ -146,11 +146,19 @@ def _new_claims(wanted: Container, stored: Container | None) -> set[str]:
 def _check_claims(
     wanted: Container, stored: Container | None, volumes: Mapping[str, MountedVolume], found: Findings
 ) -> None:
-    """Notes claims of the cluster that are volumes of the platform: their users must be counted."""
+    """Notes claims of the cluster that are volumes of the platform: their users must be counted.
+
+    A mount is a folder, so the claim of a device stands among the volumes of the pods alone.
+    """
     new = _new_claims(wanted, stored)
     here = {each.kubernetes_name: name for name, each in volumes.items() if each.kubernetes_name}
+    mounted = {mount.volume for _, mount in mount_fields(wanted)}
+    names = {
+        f"container.pod_volumes[{i}].existing_claim": each.name
+        for i, each in enumerate(wanted.spec.pod_volumes)
+    }
     for field, claim in claim_fields(wanted):
-        if claim.claim_name in new and claim.claim_name in here:
+        if claim.claim_name in new and claim.claim_name in here and names[field] in mounted:
             name = here[claim.claim_name]
             words = f'"{claim.claim_name}" is volume "{name}" of the namespace: mount it by that name'
             found.add(f"{field}.claim_name", "known", words)

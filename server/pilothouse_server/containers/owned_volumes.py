@@ -18,17 +18,10 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workload_settings import ClaimRetention, ClaimTemplate, StatefulSetSettings
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.values.quantity import Quantity
-from pilothouse_server.values.volumes import AccessMode
+from pilothouse_server.values.volumes import BLOCK, widest_mode
 
 # An answer names at most so many claims.
 MOST_NAMED = 1000
-# Volumes have these; a claim with several shows none.
-_ACCESS_MODES: dict[str, AccessMode] = {
-    "ReadWriteOnce": "ReadWriteOnce",
-    "ReadOnlyMany": "ReadOnlyMany",
-    "ReadWriteMany": "ReadWriteMany",
-    "ReadWriteOncePod": "ReadWriteOncePod",
-}
 
 
 class ClaimsFate(msgspec.Struct, frozen=True):
@@ -47,7 +40,6 @@ def templates_of(container: Container) -> tuple[ClaimTemplate, ...]:
 def owned_volume(container: Container, template_name: str, name: str, *, given_back: bool) -> Volume:
     """Returns the volume of a claim that has no row yet."""
     template = next(each for each in templates_of(container) if each.name == template_name)
-    modes = template.access_modes
     return Volume(
         name=name,
         kubernetes_name=name,
@@ -55,7 +47,9 @@ def owned_volume(container: Container, template_name: str, name: str, *, given_b
         type=CLAIM,
         size=template.size,
         storage_class=template.storage_class,
-        access_mode=_ACCESS_MODES.get(modes[0], "") if len(modes) == 1 else "",
+        access_mode=widest_mode(template.access_modes),
+        access_modes=template.access_modes,
+        volume_mode=BLOCK if template.volume_mode == BLOCK else "",
         labels=dict(template.labels),
         annotations=dict(template.annotations),
         owner=container.name,

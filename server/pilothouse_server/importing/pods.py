@@ -23,9 +23,10 @@ from pilothouse_manifests.table import (
     PROBE,
     SIDECAR,
 )
-from pilothouse_manifests.volumes import CARRIED, read_volumes
+from pilothouse_manifests.volumes import CARRIED, PROGRAMS, devices_of, read_volumes
 from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
-from pilothouse_server.containers.own_volumes import OwnVolume
+from pilothouse_server.containers.own_volumes import ExistingClaim, OwnVolume
+from pilothouse_server.storage.model import CLAIM
 from pilothouse_server.values.image_reference import image_problem
 
 
@@ -108,6 +109,7 @@ def _volumes(pod: ObjectSource) -> ReadPod:
     pod_volumes: list[OwnVolume] = []
     volumes: list[ImportedVolume] = []
     order: list[TakenOverVolume] = []
+    devices = devices_of(program for key in PROGRAMS for program in pod.peek(key, ()))
     for found in read_volumes(pod, _HOOKS):
         if found.type == CARRIED:
             order.append(TakenOverVolume(found.name, found.name))
@@ -115,6 +117,11 @@ def _volumes(pod: ObjectSource) -> ReadPod:
             found.item.unsupported(found.key)
         elif found.type == "empty_dir":
             empty_dirs.append(msgspec.convert({"name": found.name, **found.values}, EmptyDir))
+            order.append(TakenOverVolume(found.name, found.name))
+        elif found.type == CLAIM and found.name in devices:
+            # A mount of the platform is a folder.
+            claim = ExistingClaim(found.values["kubernetes_name"], found.values.get("read_only", False))
+            pod_volumes.append(OwnVolume(found.name, claim))
             order.append(TakenOverVolume(found.name, found.name))
         elif found.is_own:
             source = {"value_from": found.type, **found.values}

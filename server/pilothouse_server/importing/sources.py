@@ -21,6 +21,7 @@ from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.ownership import CONFIG_UID, DOMAIN
 from pilothouse_server.storage.claims import VOLUME_UID
 from pilothouse_server.storage.model import CLAIM, Volume
+from pilothouse_server.values.volumes import widest_mode
 
 Problems = tuple[str, ...]
 
@@ -78,8 +79,8 @@ def read_claim(
         values = read(table.CLAIM, spec) or {}
         if len(values.get("storage_class", "")) > _LONGEST_CLASS:
             spec.unsupported("storageClassName", f"over {_LONGEST_CLASS} characters")
-    access_mode = values.get("access_mode", "")
-    if read_only and access_mode not in ("", "ReadOnlyMany"):
+    values["access_mode"] = widest_mode(values.get("access_modes", ()))
+    if read_only and values["access_mode"] not in ("", "ReadOnlyMany"):
         problems.append(
             "the pods mount all of it read-only, which cannot be represented: set readOnly at the mounts"
         )

@@ -44,6 +44,8 @@ class ObservedVolume(msgspec.Struct, frozen=True):
 class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     """A volume as stored: wanted, observed and the bookkeeping between them.
 
+    `access_mode` is the widest of `access_modes`. `volume_mode` is `Block`, or empty.
+
     `mounted_by` names the containers that mount it, less those being deleted. `taken_over`: uid of the claim that was
     on the cluster before us; empty where the platform made it.
 
@@ -62,6 +64,8 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     storage_class: str = ""
     size: str = ""
     access_mode: AccessMode | Literal[""] = ""
+    access_modes: tuple[str, ...] = ()
+    volume_mode: str = ""
     mount_path: str = ""
     host_path: str = ""
     source_name: str = ""

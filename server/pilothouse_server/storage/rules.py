@@ -20,7 +20,15 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import NANOS, Quantity, normalise
-from pilothouse_server.values.volumes import ROOT_WORDS, VolumeType, canonical_mount_path
+from pilothouse_server.values.volumes import (
+    ACCESS_MODES,
+    BLOCK,
+    ROOT_WORDS,
+    VOLUME_MODES,
+    VolumeType,
+    canonical_mount_path,
+    widest_mode,
+)
 
 # The right to mount folders of the nodes; of the shipped roles only the administrator's has it, and it works only from
 # a grant over all namespaces.
@@ -32,6 +40,8 @@ SMALLER = "SIZE_SMALLER"
 _OWNERS: Mapping[str, frozenset[VolumeType]] = {
     "storage_class": frozenset({"persistent_volume_claim"}),
     "access_mode": frozenset({"persistent_volume_claim"}),
+    "access_modes": frozenset({"persistent_volume_claim"}),
+    "volume_mode": frozenset({"persistent_volume_claim"}),
     "size": frozenset({"persistent_volume_claim", "empty_dir"}),
     "host_path": frozenset({"host_path"}),
     "source_name": frozenset({"config_map", "secret"}),
@@ -54,14 +64,26 @@ def checked(volume: Volume) -> Volume:
         InvalidArgument: with every field that breaks a rule.
     """
     mount_path = canonical_mount_path(volume.mount_path)
-    violations = [*_type_violations(volume), *_path_violations(volume, mount_path), *_key_violations(volume)]
+    violations = [
+        *_type_violations(volume),
+        *_mode_violations(volume),
+        *_path_violations(volume, mount_path),
+        *_key_violations(volume),
+    ]
     if not volume.name:
         violations.insert(0, missing_field("volume.name"))
     if violations:
         raise _invalid(violations)
-    access_mode = volume.access_mode or ("ReadWriteOnce" if volume.is_claim else "")
+    modes = volume.access_modes
+    if volume.is_claim and not modes:
+        modes = (volume.access_mode or "ReadWriteOnce",)
     return msgspec.structs.replace(
-        volume, size=normalise(volume.size), access_mode=access_mode, mount_path=mount_path
+        volume,
+        size=normalise(volume.size),
+        access_mode=widest_mode(modes),
+        access_modes=modes,
+        volume_mode=BLOCK if volume.volume_mode == BLOCK else "",
+        mount_path=mount_path,
     )
 
 
@@ -80,6 +102,21 @@ def _type_violations(volume: Volume) -> Iterator[Violation]:
     if volume.medium and not MEDIUM.fullmatch(volume.medium):
         words = "must be empty, Memory, HugePages or HugePages-SIZE such as HugePages-2Mi"
         yield Violation("volume.medium", "one_of", words)
+
+
+def _mode_violations(volume: Volume) -> Iterator[Violation]:
+    modes, field = volume.access_modes, "volume.access_modes"
+    if not ACCESS_MODES.issuperset(modes):
+        yield Violation(field, "one_of", f"must be of {', '.join(sorted(ACCESS_MODES))}")
+    elif len(frozenset(modes)) < len(modes):
+        yield Violation(field, "unique", "must have each mode once")
+    elif "ReadWriteOncePod" in modes and len(modes) > 1:
+        yield Violation(field, "alone", "must not have another mode next to ReadWriteOncePod")
+    elif modes and volume.access_mode not in ("", widest_mode(modes)):
+        words = f"must be the widest of access_modes, {widest_mode(modes)}, or be left out"
+        yield Violation("volume.access_mode", "agrees", words)
+    if volume.volume_mode and volume.volume_mode not in VOLUME_MODES:
+        yield Violation("volume.volume_mode", "one_of", "must be Filesystem or Block")
 
 
 def _path_violations(volume: Volume, mount_path: str) -> Iterator[Violation]:

@@ -9,12 +9,23 @@ checked before).
 from __future__ import annotations
 
 import posixpath
-from typing import Literal
+from collections.abc import Iterable
+from typing import Final, Literal
 
 import msgspec
 
 VolumeType = Literal["persistent_volume_claim", "config_map", "secret", "host_path", "empty_dir"]
 AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
+BLOCK: Final = "Block"
+VOLUME_MODES: Final = ("Filesystem", BLOCK)
+# By the pods that may write.
+_WIDEST: Final[tuple[AccessMode, ...]] = (
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+    "ReadOnlyMany",
+)
+ACCESS_MODES: Final = frozenset(_WIDEST)
 
 ROOT_WORDS = "must not be /: that is the image's own file system"
 
@@ -26,6 +37,12 @@ class VolumeMount(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     mount_path: str
     read_only: bool = False
     sub_path: str = ""
+
+
+def widest_mode(modes: Iterable[str]) -> AccessMode | Literal[""]:
+    """Returns the mode that lets most pods write; empty if there is none."""
+    given = frozenset(modes)
+    return next((mode for mode in _WIDEST if mode in given), "")
 
 
 def canonical_mount_path(path: str) -> str:

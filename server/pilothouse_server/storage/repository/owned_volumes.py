@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import TextClause, text
 
 from pilothouse_server.storage.model import Claims, Volume
-from pilothouse_server.storage.repository.volumes import get_many
+from pilothouse_server.storage.repository.volumes import get_many, modes_of
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _NO_OWNER = "owner IS NOT NULL AND owner_id IS NULL"
@@ -201,5 +201,9 @@ def _owned_row(volume: Volume) -> dict[str, Any]:
         "access_mode": volume.access_mode or None,
         "labels": volume.labels,
         "annotations": volume.annotations,
-        "spec": {"templated": True, **({"given_back": True} if volume.given_back else {})},
+        "spec": {
+            "templated": True,
+            **modes_of(volume),
+            **({"given_back": True} if volume.given_back else {}),
+        },
     }

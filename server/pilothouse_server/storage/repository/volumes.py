@@ -273,6 +273,14 @@ async def stream_ready(
             yield each
 
 
+def modes_of(volume: Volume) -> dict[str, Any]:
+    """Returns the modes of a claim that its columns do not hold."""
+    return {
+        **({"access_modes": volume.access_modes} if len(volume.access_modes) > 1 else {}),
+        **({"volume_mode": volume.volume_mode} if volume.volume_mode else {}),
+    }
+
+
 async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
     """Adds a volume and answers it as stored."""
     statement = (
@@ -290,6 +298,7 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
             kubernetes_name=wanted.kubernetes_name or None,
             taken_over=wanted.taken_over or None,
             spec={
+                **modes_of(wanted),
                 **({"medium": wanted.medium} if wanted.medium else {}),
                 **({"optional": True} if wanted.optional else {}),
                 **({"external": True} if wanted.external else {}),
@@ -406,6 +415,8 @@ def _volume(row: Row) -> Volume:
         storage_class=row.storage_class or "",
         size=row.size or "",
         access_mode=row.access_mode or "",
+        access_modes=tuple(row.spec.get("access_modes") or filter(None, (row.access_mode,))),
+        volume_mode=row.spec.get("volume_mode", ""),
         mount_path=row.mount_path or "",
         host_path=row.host_path or "",
         source_name=row.source_name or "",

@@ -213,6 +213,8 @@ class Volume(_message.Message):
     OPTIONAL_FIELD_NUMBER: _builtins.int
     EXTERNAL_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    ACCESS_MODES_FIELD_NUMBER: _builtins.int
+    VOLUME_MODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. RFC 1123 label, unique in the namespace; immutable. Claims of StatefulSets may have longer names."""
     namespace: _builtins.str
@@ -228,7 +230,7 @@ class Volume(_message.Message):
     while it is not mounted. A Kubernetes quantity.
     """
     access_mode: Global___AccessMode.ValueType
-    """For a claim. Default READ_WRITE_ONCE; immutable."""
+    """For a claim. Default READ_WRITE_ONCE; immutable. Of several `access_modes` the one that lets most pods write."""
     mount_path: _builtins.str
     """Default path for AttachVolume. Absolute, not `/`; stored in its shortest spelling (`/data` for `/data/`)."""
     host_path: _builtins.str
@@ -277,6 +279,10 @@ class Volume(_message.Message):
     """Container whose pod needs the claim, which its StatefulSet makes from a template. Empty if the volume stands by
     itself, as a claim that was kept does.
     """
+    volume_mode: _builtins.str
+    """For a claim: `Block` for a device, which programs name in `volumeDevices` (`extra_fields`). Empty, and `Filesystem`,
+    for a file system; immutable.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, also set on the claim. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
@@ -314,6 +320,12 @@ class Volume(_message.Message):
     @_builtins.property
     def stale_since(self) -> _timestamp_pb2.Timestamp:
         """Time since which the cluster has not responded; unset while it does."""
+
+    @_builtins.property
+    def access_modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a claim: all its access modes in Kubernetes' words (`ReadWriteOnce`, `ReadOnlyMany`, `ReadWriteMany`,
+        `ReadWriteOncePod`), each once, the last one alone. Default `access_mode` alone; immutable.
+        """
 
     def __init__(
         self,
@@ -353,10 +365,12 @@ class Volume(_message.Message):
         optional: _builtins.bool = ...,
         external: _builtins.bool = ...,
         owner: _builtins.str = ...,
+        access_modes: _abc.Iterable[_builtins.str] | None = ...,
+        volume_mode: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "external", b"external", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "owner", b"owner", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "access_modes", b"access_modes", "annotations", b"annotations", "capacity", b"capacity", "claim_storage_class", b"claim_storage_class", "claim_uid", b"claim_uid", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "etag", b"etag", "external", b"external", "generation", b"generation", "host_path", b"host_path", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "medium", b"medium", "message", b"message", "mount_path", b"mount_path", "mounted_by", b"mounted_by", "name", b"name", "namespace", b"namespace", "observed_generation", b"observed_generation", "optional", b"optional", "owner", b"owner", "persistent_volume", b"persistent_volume", "reason", b"reason", "reconciling", b"reconciling", "size", b"size", "source_name", b"source_name", "stale_since", b"stale_since", "status", b"status", "storage_class", b"storage_class", "type", b"type", "uid", b"uid", "update_time", b"update_time", "volume_mode", b"volume_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
