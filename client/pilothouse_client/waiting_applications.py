@@ -29,6 +29,8 @@ from pilothouse_client.waiting import (
 _HEALTHY = pb.APPLICATION_STATUS_HEALTHY
 # One that a caller has stopped or paused does not get on by waiting.
 _WORKS = (_HEALTHY, pb.APPLICATION_STATUS_SUSPENDED)
+# In the message of an application whose revision the server could not roll back.
+_NOT_ROLLED_BACK = "not rolled back:"
 # Kinds of the members that are containers.
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod"})
 
@@ -97,7 +99,9 @@ def wait_for_application(
                     continue
                 if last.revision > asked.revision:
                     raise ApplicationWaitError(_followed(client, asked, last), last)
-                _refuse_failed(client, last)
+                # The server is about to roll it back: the wait ends with what came of that.
+                if not last.rollback_on_failure or _NOT_ROLLED_BACK in last.message:
+                    _refuse_failed(client, last)
                 if stretch.has_lasted(last, patience.stable_for):
                     return last
     except DeadlineExceededError:

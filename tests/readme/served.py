@@ -19,6 +19,8 @@ from tests.waiting import patient, within
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
+# A server of `serve --dev` begins with a copy of a migrated database; test_make.py starts one that makes its own.
+_TEMPLATES = ROOT / ".pytest_cache/databases"
 README_ADDRESS = "127.0.0.1:50051"
 # Characters that bash would do something with, quoted or not; quotes are read by `shlex`.
 _SYNTAX = re.compile(r"[$|&;<>()`\\*?~{}#!\n]")
@@ -102,7 +104,12 @@ async def serving(
         "-ceu",
         "exec " + line,
         cwd=directory,
-        env={**environment(directory), "PILOTHOUSE_LISTEN": "127.0.0.1:0", **variables},
+        env={
+            **environment(directory),
+            "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+            "PILOTHOUSE_DATABASE_TEMPLATE_DIR": str(_TEMPLATES),
+            **variables,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -35,10 +35,10 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("KEY", lambda key: f"{key.prefix}…"),
     OutputColumn("USER", lambda key: key.username),
     OutputColumn("MAY", lambda key: _limits(key)),
-    OutputColumn("EXPIRES", lambda key: moment(key.expire_time)),
-    OutputColumn("LAST USE", lambda key: moment(key.last_use_time)),
+    OutputColumn("EXPIRES", lambda key: moment(key.expire_time), whole=True),
+    OutputColumn("LAST USE", lambda key: moment(key.last_use_time), whole=True),
     OutputColumn("FROM", lambda key: key.last_use_address),
-    OutputColumn("ID", lambda key: key.api_key_id, whole=True),
+    OutputColumn("ID", lambda key: key.api_key_id, whole=True, wide=True),
 ]
 _Key = Annotated[
     str, verbs.Argument(help="Its name or its id, as `list` shows them.", complete=complete_api_key)

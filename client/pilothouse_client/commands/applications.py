@@ -78,7 +78,7 @@ _MEMBER_COLUMNS: list[OutputColumn[Any]] = [
 ]
 _REVISION_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
-    OutputColumn("TIME", lambda revision: moment(revision.create_time)),
+    OutputColumn("TIME", lambda revision: moment(revision.create_time), whole=True),
     OutputColumn("BY", lambda revision: revision.created_by),
     OutputColumn("ROLLBACK TO", lambda revision: revision.origin or ""),
     OutputColumn("REASON", lambda revision: _why(revision)),

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 from pilothouse_client.commands import audit_log, audit_sinks, verbs
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
+from pilothouse_client.commands.options import (
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    one_namespace,
+)
 from pilothouse_client.commands.output import DRY_RUN, OutputColumn, as_data, show, show_all, show_changes
 from pilothouse_client.commands.times import parse_time
 from pilothouse_client.commands.values import moment, span
@@ -45,14 +53,14 @@ def _result(operation: Any) -> str:
 app = verbs.VerbGroup(no_args_is_help=True, help="The audit log: operations and their users.")
 audit_log.register(app)
 COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("TIME", lambda operation: moment(operation.start_time)),
+    OutputColumn("TIME", lambda operation: moment(operation.start_time), whole=True),
     OutputColumn("USER", lambda operation: operation.username or "-"),
     OutputColumn("ACTION", _action),
     OutputColumn("TYPE", lambda operation: operation.resource_type),
     OutputColumn("NAMESPACE", lambda operation: operation.namespace),
     OutputColumn("NAME", lambda operation: operation.resource_name),
     OutputColumn("RESULT", _result),
-    OutputColumn("DURATION", lambda operation: span(operation.duration)),
+    OutputColumn("DURATION", lambda operation: span(operation.duration), wide=True),
     OutputColumn("ID", lambda operation: operation.operation_id, whole=True, wide=True),
 ]
 _STATS: list[OutputColumn[Any]] = [
@@ -64,7 +72,7 @@ _STATS: list[OutputColumn[Any]] = [
     OutputColumn("STOP", lambda stats: stats.stop_operations),
     OutputColumn("DELETE", lambda stats: stats.delete_operations),
     OutputColumn("LAST 30 DAYS", lambda stats: stats.operations_last_30_days),
-    OutputColumn("LAST", lambda stats: moment(stats.last_operation_at)),
+    OutputColumn("LAST", lambda stats: moment(stats.last_operation_at), whole=True),
     OutputColumn("MEAN", lambda stats: span(stats.avg_duration)),
 ]
 _DEFAULT_LIMIT = 50
@@ -115,6 +123,7 @@ def list_operations(
             "validate_only =": "true" if dry_runs else "",
         },
     )
+    one_namespace.set(namespace)
     with connect() as client:
         operations = client.audit.list_operations(
             namespace=namespace, filter=narrowed, order_by=order_by, page_size=min(limit, 1000)

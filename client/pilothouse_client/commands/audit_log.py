@@ -34,7 +34,7 @@ _HEAD: list[OutputColumn[Any]] = [
     OutputColumn("LOG", lambda head: head.origin),
     OutputColumn("SIZE", lambda head: head.size),
     OutputColumn("ROOT", lambda head: head.root_hash),
-    OutputColumn("SEALED", lambda head: moment(head.seal_time)),
+    OutputColumn("SEALED", lambda head: moment(head.seal_time), whole=True),
     OutputColumn("WITNESSES", lambda head: " ".join(head.witnesses) or "-"),
 ]
 _FINDING: list[OutputColumn[Any]] = [
@@ -169,7 +169,7 @@ def verify(
     if not output.is_table:
         show(report, [], output)
     else:
-        _show_verified(report, output)
+        _show_verified(report, namespace, output)
         if cosigned is not None:
             say(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
     if not report.intact:
@@ -181,13 +181,14 @@ def _verified(client: Client, kept: str, namespace: str) -> pb.VerifyAuditLogRes
         return _last(answers)
 
 
-def _show_verified(report: pb.VerifyAuditLogResponse, output: Format) -> None:
+def _show_verified(report: pb.VerifyAuditLogResponse, namespace: str, output: Format) -> None:
     if report.intact:
         say(
             f"intact: {report.verified_records} records verified, {report.dropped_records} dropped by retention"
         )
         if not report.complete:
-            say("these are the records that you may see: missing records of the log are not detected")
+            whose = f"of namespace {namespace}" if namespace else "that you may see"
+            say(f"these are the records {whose}: missing records of the log are not detected")
         if report.former_heads:
             say(
                 f"the server no longer has the keys that signed the {report.former_heads} oldest "

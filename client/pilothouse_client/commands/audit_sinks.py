@@ -33,8 +33,8 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESS", lambda sink: sink.address),
     OutputColumn("REQUIRED", lambda sink: "yes" if sink.required else ""),
     OutputColumn("LAG", lambda sink: sink.lag_records),
-    OutputColumn("OLDEST", lambda sink: moment(sink.oldest_pending_time)),
-    OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
+    OutputColumn("OLDEST", lambda sink: moment(sink.oldest_pending_time), whole=True),
+    OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time), whole=True),
     OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
 _Name = Annotated[str, verbs.Argument(help="Name of the sink.", complete=complete_sink)]

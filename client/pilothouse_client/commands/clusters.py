@@ -51,7 +51,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("VERSION", lambda cluster: cluster.version),
     OutputColumn("API SERVER", lambda cluster: cluster.api_server),
     OutputColumn("LEADER", lambda cluster: cluster.leader or "-"),
-    OutputColumn("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
+    OutputColumn("LAST SEEN", lambda cluster: moment(cluster.last_seen_time), whole=True),
     OutputColumn("MESSAGE", lambda cluster: "; ".join(_messages(cluster))),
 ]
 _RIGHTS: list[OutputColumn[Any]] = [
@@ -67,7 +67,7 @@ _ORPHANS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda orphan: orphan.kubernetes_namespace),
     OutputColumn("NAME", lambda orphan: orphan.name),
     OutputColumn("STATE", lambda orphan: enum_label(orphan, "state")),
-    OutputColumn("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time)),
+    OutputColumn("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time), whole=True),
     OutputColumn("UID", lambda orphan: orphan.uid, wide=True),
 ]
 _RESOLVED: list[OutputColumn[Any]] = [

@@ -159,14 +159,14 @@ RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("EXIT", lambda run: run.exit_code if run.HasField("exit_code") else ""),
     OutputColumn("AGE", lambda run: age(run.start_time) if run.HasField("start_time") else ""),
     OutputColumn("DURATION", _duration),
-    OutputColumn("STARTED", lambda run: moment(run.start_time), wide=True),
-    OutputColumn("ENDED", lambda run: moment(run.end_time), wide=True),
+    OutputColumn("STARTED", lambda run: moment(run.start_time), whole=True, wide=True),
+    OutputColumn("ENDED", lambda run: moment(run.end_time), whole=True, wide=True),
     OutputColumn("REASON", lambda run: run.reason),
     # One that has succeeded has nothing to say.
     OutputColumn("MESSAGE", lambda run: "" if run.status == pb.CONTAINER_STATUS_SUCCEEDED else run.message),
 ]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("TIME", lambda change: moment(change.change_time)),
+    OutputColumn("TIME", lambda change: moment(change.change_time), whole=True),
     OutputColumn("FROM", lambda change: enum_label(change, "previous_status")),
     OutputColumn("TO", lambda change: enum_label(change, "current_status")),
     OutputColumn("BY", lambda change: change.username or change.triggered_by),

@@ -43,7 +43,7 @@ def summary(revision: Any) -> str:
 
 _COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
-    OutputColumn("TIME", lambda revision: moment(revision.create_time)),
+    OutputColumn("TIME", lambda revision: moment(revision.create_time), whole=True),
     OutputColumn("BY", lambda revision: revision.created_by),
     OutputColumn("CHANGES", summary),
 ]

@@ -17,6 +17,8 @@ from pilothouse_client.commands.options import (
     OrderBy,
     Output,
     ValidateOnly,
+    namespace_or_all,
+    one_namespace,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.terminal import say
@@ -28,14 +30,14 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda grant: grant.username),
     OutputColumn("ROLE", lambda grant: grant.role),
     OutputColumn("NAMESPACE", lambda grant: grant.namespace or "*"),
-    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time)),
+    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time), whole=True),
     OutputColumn(
         "ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")
     ),
 ]
 _Username = Annotated[str, verbs.Argument(help="User who holds the role.", complete=complete_user)]
 _Role = Annotated[str, verbs.Argument(help="Name of the role.", complete=complete_role)]
-_Where = Annotated[str, verbs.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
+_Everywhere = Annotated[bool, verbs.Option("-A", "--all-namespaces", help="In every namespace.")]
 _ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
 
 
@@ -43,12 +45,17 @@ _ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 8h, 30d; 
 def create(
     username: _Username,
     role: _Role,
-    namespace: _Where = "",
+    namespace: Namespace = "",
+    everywhere: _Everywhere = False,
     expires_in: _ExpiresIn = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Grant a role; granting again changes when it expires."""
+    """Grant a role in -n, else in the namespace of the context; in every namespace with -A, or if there is none.
+
+    Granting again changes when it expires.
+    """
+    namespace = _where(namespace, everywhere)
     with connect() as client:
         grant = client.identity.grant_role(
             username=username,
@@ -64,11 +71,13 @@ def create(
 def simulate(
     username: _Username,
     role: _Role,
-    namespace: _Where = "",
+    namespace: Namespace = "",
+    everywhere: _Everywhere = False,
     expires_in: _ExpiresIn = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Show the changes that a grant would make, without making them."""
+    namespace = _where(namespace, everywhere)
     with connect() as client:
         answer = client.identity.simulate_grant(
             username=username, role=role, namespace=namespace, expire_time=_end(expires_in)
@@ -90,6 +99,13 @@ def simulate(
         say("grants over all namespaces, which you may not read, are not counted", err=True)
 
 
+def _where(given: str, everywhere: bool) -> str:
+    """Returns the namespace of a grant, which its table shows in any case; empty: every one."""
+    found = namespace_or_all(given, everywhere)
+    one_namespace.set("")
+    return found
+
+
 def _end(expires_in: str) -> Any:
     """The time of `--expires-in`; None without it."""
     if not expires_in:
@@ -102,8 +118,11 @@ def _end(expires_in: str) -> Any:
 
 
 @app.command("delete")
-def delete(username: _Username, role: _Role, namespace: _Where = "") -> None:
-    """Take a grant back."""
+def delete(
+    username: _Username, role: _Role, namespace: Namespace = "", everywhere: _Everywhere = False
+) -> None:
+    """Take a grant back: in -n, else the namespace of the context; in every namespace with -A, or if there is none."""
+    namespace = _where(namespace, everywhere)
     with connect() as client:
         client.identity.revoke_role(username=username, role=role, namespace=namespace)
     done(f"{username} no longer holds {role} in {namespace or 'every namespace'} by that grant")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A short list for people; programs get all that the API answers.
 _MOST = 10
 EVENT_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("LAST SEEN", lambda event: moment(event.last_time)),
+    OutputColumn("LAST SEEN", lambda event: moment(event.last_time), whole=True),
     OutputColumn("TYPE", lambda event: event.type),
     OutputColumn("EVENT", lambda event: event.reason),
     OutputColumn("COUNT", lambda event: event.count),

@@ -78,7 +78,7 @@ Columns = Sequence[OutputColumn[Any]]
 # The last columns of most resources.
 AGE_COLUMNS: Columns = (
     OutputColumn("AGE", lambda row: age(row.create_time)),
-    OutputColumn("CREATED", lambda row: moment(row.create_time), wide=True),
+    OutputColumn("CREATED", lambda row: moment(row.create_time), whole=True, wide=True),
 )
 # Returns the form of a message for programs.
 DataOf = Callable[[Any], Any]

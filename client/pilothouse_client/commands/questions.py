@@ -40,14 +40,14 @@ _User = Annotated[str, verbs.Option("--user", help="Ask about another user.")]
 _CONSIDERED: list[OutputColumn[Any]] = [
     OutputColumn("ROLE", lambda grant: grant.role),
     OutputColumn("NAMESPACE", lambda grant: grant.namespace or "*"),
-    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time)),
+    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time), whole=True),
     OutputColumn("WHY NOT", lambda grant: enum_label(grant, "denial").lower().replace("_", " ")),
 ]
 _PRINCIPALS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda principal: principal.username),
     OutputColumn("ROLE", lambda principal: principal.role),
     OutputColumn("NAMESPACE", lambda principal: principal.namespace or "*"),
-    OutputColumn("EXPIRES", lambda principal: moment(principal.expire_time)),
+    OutputColumn("EXPIRES", lambda principal: moment(principal.expire_time), whole=True),
     OutputColumn("KEYS", lambda principal: ",".join(principal.api_keys)),
 ]
 

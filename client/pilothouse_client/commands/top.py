@@ -35,7 +35,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn(
         "SENT", lambda sample: size(sample.network_bytes_tx) if sample.HasField("network_bytes_tx") else ""
     ),
-    OutputColumn("MEASURED", lambda sample: moment(sample.timestamp)),
+    OutputColumn("MEASURED", lambda sample: moment(sample.timestamp), whole=True),
 ]
 # Where the terminal is too narrow for all.
 _DISPENSABLE = ("MEASURED", "SENT", "RECEIVED", "MEMORY %", "CPU %", "NAMESPACE")

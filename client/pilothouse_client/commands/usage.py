@@ -22,7 +22,7 @@ from pilothouse_client.commands.values import moment, size
 _POINTS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda row: row[0].namespace),
     OutputColumn("CONTAINER", lambda row: row[0].container),
-    OutputColumn("TIME", lambda row: moment(row[1].timestamp)),
+    OutputColumn("TIME", lambda row: moment(row[1].timestamp), whole=True),
     OutputColumn("CPU", lambda row: f"{row[1].cpu_cores_avg:.3f}"),
     OutputColumn("CPU MAX", lambda row: f"{row[1].cpu_cores_max:.3f}"),
     OutputColumn("MEMORY", lambda row: size(row[1].memory_bytes_avg)),

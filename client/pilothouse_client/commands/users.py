@@ -36,7 +36,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STATUS", lambda user: enum_label(user, "status")),
     OutputColumn("EMAIL", lambda user: user.email),
     OutputColumn("FULL NAME", lambda user: user.full_name),
-    OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time)),
+    OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time), whole=True),
     OutputColumn("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
 _Username = Annotated[str, verbs.Argument(help="User name.", complete=complete_user)]

@@ -43,12 +43,15 @@ class WaitedState:
             return enum_label(resource, "status").lower() == self.value
         return any(
             each.type.lower() == self.name.lower() and enum_label(each, "status").lower() == self.value
-            for each in resource.conditions
+            for each in getattr(resource, "conditions", ())
         )
 
 
 def _is_applied(resource: Any) -> bool:
-    return bool(resource.observed_generation >= resource.generation)
+    # The status of an application is of its newest revision by itself.
+    return "observed_generation" not in resource.DESCRIPTOR.fields_by_name or bool(
+        resource.observed_generation >= resource.generation
+    )
 
 
 def wish_of(text: str) -> WaitedState:
@@ -73,6 +76,7 @@ def wish_of(text: str) -> WaitedState:
 # Opens the watch of one resource, in a namespace where it has one.
 Watches = Callable[[Any, str, str], Any]
 _WATCHES: dict[str, Watches] = {
+    "applications": lambda client, where, name: client.applications.watch(namespace=where, name=name),
     "containers": lambda client, where, name: client.containers.watch(namespace=where, name=name),
     "services": lambda client, where, name: client.network.watch_services(namespace=where, name=name),
     "volumes": lambda client, where, name: client.storage.watch_volumes(namespace=where, name=name),
@@ -88,7 +92,7 @@ def wait(
     noun: Annotated[
         str,
         verbs.Argument(
-            help="Such as container, service, volume, ingress.", metavar="NOUN", complete=complete_noun
+            help="Such as container, application, service, ingress.", metavar="NOUN", complete=complete_noun
         ),
     ],
     names: Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)],
