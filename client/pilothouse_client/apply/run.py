@@ -214,6 +214,10 @@ class _Apply:
             self._complain(str(failed))
             for line in failed.last_lines:
                 self._complain(f"  {line}")
+            if self._request.rollback_on_failure:
+                self._complain(
+                    f"the server brings the revision before back: see pilothouse applications get {application.name}"
+                )
             return False
         return True
 

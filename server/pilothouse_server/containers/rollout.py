@@ -140,6 +140,8 @@ def _observed(
         return _not_yet(refused.reason, refused.message)
     if why:
         return _not_yet(*why)
+    if state.updated_replicas >= wanted and older <= 0:
+        return _not_yet(ROLLING_OUT, f"{state.available_replicas} of {wanted} replicas are available")
     message = f"{min(state.updated_replicas, wanted)} of {wanted} replicas are of the newest template"
     return _not_yet(ROLLING_OUT, f"{message}, {older} older ones are left" if older > 0 else message)
 
