@@ -17,6 +17,7 @@ from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import DEPLOYMENTS, SERVICES
 from tests.network.conftest import JsonObject, Place
+from tests.network.test_drift import drifted
 
 REPAIR, REPORT = resource_pb2.DRIFT_POLICY_REPAIR, resource_pb2.DRIFT_POLICY_REPORT
 WHOLE: JsonObject = {
@@ -203,3 +204,25 @@ async def test_an_import_needs_the_permissions_of_a_creation(place: Place) -> No
     ]
     await place.settled()
     assert place.on_cluster()["metadata"]["annotations"] == {"example.org/lb": "fast"}
+
+
+async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(place: Place) -> None:
+    own, theirs = f"web.{place.name}.example.com", "web.elsewhere.example.com"
+    dns = "external-dns.alpha.kubernetes.io/hostname"
+    hosts = namespace_pb2.Namespace(allowed_hosts=[own])
+    await place.client.namespaces.update(
+        name=place.name, namespace=hosts, update_mask=FieldMask(paths=["allowed_hosts"])
+    )
+    there(place, annotations={dns: own})
+    there(place, "alien", annotations={dns: f"{own},{theirs}"})
+    found = await taken(place, "web", "alien")
+    assert list(found["web"].problems) == []
+    (problem,) = found["alien"].problems
+    assert theirs in problem
+    await place.change("web", drift_policy=resource_pb2.DRIFT_POLICY_ADOPT)
+    await place.settled()
+    metadata = place.on_cluster()["metadata"]
+    changed = {**place.on_cluster(), "metadata": {**metadata, "annotations": {dns: theirs}}}
+    place.store.update(SERVICES, changed, manager="kubectl-edit")
+    service = await place.service(lambda each: "external-dns" in drifted(each).message)
+    assert dict(service.annotations)[dns] == own

@@ -12,8 +12,8 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.errors import FailedPreconditionError
 from pilothouse_server.kubernetes.ownership import OBJECT_UID
 from pilothouse_simulator.values.json_copy import copy_json
-from pilothouse_simulator.values.resources import CONFIG_MAPS, NETWORK_POLICIES, ROLES
-from tests.objects.conftest import POLICY, JsonObject, Place
+from pilothouse_simulator.values.resources import CONFIG_MAPS, INGRESSES, NETWORK_POLICIES, ROLES
+from tests.objects.conftest import INGRESS, POLICY, JsonObject, Place, condition_of, ingress
 
 SPEC: JsonObject = {
     "podSelector": {"matchLabels": {"app": "web"}},
@@ -91,3 +91,24 @@ async def test_objects_that_may_not_be_taken_stay_with_the_reason(place: Place) 
     answer = await tenant.objects.import_(namespace=place.name, **ROLE)
     (wide,) = answer.results
     assert "object.rbac" in wide.problems[0]
+
+
+async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(place: Place) -> None:
+    own, theirs = f"web.{place.name}.example.com", "web.elsewhere.example.com"
+    dns = "external-dns.alpha.kubernetes.io/hostname"
+    for name, annotated in {"mine": own, "alien": f"{own},{theirs}"}.items():
+        metadata = {"name": name, "namespace": place.name, "annotations": {dns: annotated}}
+        document = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata}
+        place.store.create(INGRESSES, {**document, **ingress(place)})
+    found = await taken(place, "mine", "alien", **INGRESS)
+    assert list(found["mine"].problems) == []
+    (problem,) = found["alien"].problems
+    assert f"metadata.annotations[{dns}]" in problem
+    assert theirs in problem
+    await place.change(INGRESS, "mine", drift_policy=resource_pb2.DRIFT_POLICY_ADOPT)
+    await place.settled(INGRESS, "mine")
+    place.by_hand(INGRESSES, "mine", metadata={"annotations": {dns: theirs, "example.org/team": "red"}})
+    carried = await place.until(
+        lambda each: "external-dns" in getattr(condition_of(each, "Drifted"), "message", ""), INGRESS, "mine"
+    )
+    assert dict(carried.annotations)[dns] == own

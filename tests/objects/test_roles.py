@@ -88,3 +88,43 @@ async def test_a_role_that_an_administrator_widens_shows_at_the_binding(place: P
     await recheck(store)
     assert "object.rbac" in _permitted(await mine.get(BINDING, "worker"))[1]
     assert _permitted(await place.get(ROLE, "worker")) == (UNKNOWN, "")
+
+
+async def test_the_limits_of_a_key_hold_for_roles_and_its_end_takes_nothing_from_its_owner(
+    place: Place,
+) -> None:
+    mine, administrator = await _tenant(place)
+    store = place.server.application.store
+    keys = {
+        name: await mine.client.identity.create_api_key(name=f"{name}-{place.name}", permissions=permissions)
+        for name, permissions in {
+            "narrow": ["object.create", "object.update", "container.get"],
+            "wide": ["object.create", "object.update", "container.get", "config.reveal"],
+        }.items()
+    }
+    for name, made in keys.items():
+        async with AsyncClient(place.server.address, token=made.key) as client:
+            by_key = Place(place.server, place.cluster, place.name)
+            by_key.client = client
+            await by_key.make(ROLE, _role("get pods"), f"pods-{name}")
+            for call in (
+                by_key.make(ROLE, _role("get secrets"), f"secrets-{name}"),
+                by_key.change(ROLE, f"pods-{name}", document=_role("get pods", "get secrets")),
+            ):
+                if name == "wide":
+                    await call
+                    continue
+                with pytest.raises(PermissionDeniedError) as refused:
+                    await call
+                assert refused.value.metadata["permission"] == "config.reveal"
+        await mine.client.identity.revoke_api_key(api_key_id=made.api_key.api_key_id)
+    # Its owner could make the Role again without the key.
+    await recheck(store)
+    assert _permitted(await place.get(ROLE, "secrets-wide")) == (UNKNOWN, "")
+    await administrator.identity.revoke_role(
+        username=f"nora-{place.name}", role=f"revealer-{place.name}", namespace=place.name
+    )
+    await recheck(store)
+    for name in ("secrets-wide", "pods-wide"):
+        assert "config.reveal" in _permitted(await place.get(ROLE, name))[1]
+    assert _permitted(await place.get(ROLE, "pods-narrow")) == (UNKNOWN, "")
