@@ -138,7 +138,7 @@ async def apply(
     `collecting`: finds every problem and returns them; the transaction is then rolled back.
 
     Raises:
-        NotFound: the namespace.
+        NotFound: the namespace, or of a rollback the application.
         FailedPrecondition: it is inactive or being deleted.
         Aborted: another apply of the namespace is in progress, or from `check`, if the etag is not the current one.
         ResourceExhausted: the namespace has as many applications as it may.
@@ -155,6 +155,9 @@ async def apply(
     application = present.application
     if application is not None:
         check(application)
+    elif choice.origin:
+        # It was deleted after its revision was read.
+        raise not_found("application", choice.name)
     elif choice.name:
         await _refuse_exceeded(transaction, namespace)
     if plan.problems and not collecting:

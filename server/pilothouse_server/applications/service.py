@@ -46,6 +46,7 @@ from pilothouse_server.authorization.access import REVEAL
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config.operations.rules import merged
 from pilothouse_server.config.operations.secrets import Asked
+from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.discovery import KindDiscovery
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.model import Namespace
@@ -228,7 +229,8 @@ class ApplicationService:
             rerun_jobs=request.rerun_jobs,
             left=frozenset(MemberKey("secret", each.document.name) for each in purged),
         )
-        applied = await self._applied(call, given, choice, wire.etag_check(request.etag))
+        check = _unchanged(found, 0 if request.revision else found.revision, wire.etag_check(request.etag))
+        applied = await self._applied(call, given, choice, check)
         response = pb.RollbackApplicationResponse(
             origin=revision.number,
             changes=map(messages.CHANGE.to_proto, applied.changes),
@@ -390,6 +392,23 @@ class ApplicationService:
             return
         transaction = await call.transaction()
         transaction.records += [record_of(cause_of(call), each) for each in written]
+
+
+def _unchanged(read: ApplicationResource, newest: int, check: Check) -> Check:
+    """Returns a check that the application is still the one that was read; with this newest revision, unless it is 0.
+
+    Of two rollbacks to the revision before the newest one, at the same time, the second one would undo nothing.
+    """
+
+    def checked(stored: ApplicationResource) -> None:
+        check(stored)
+        if stored.uid != read.uid or newest not in (0, stored.revision):
+            raise Aborted(
+                "another call has changed the application since its revision was read; read it again, then retry",
+                reason="APPLICATION_CHANGED",
+            )
+
+    return checked
 
 
 def _values(wanted: Any) -> dict[str, bytes] | None:

@@ -1,0 +1,116 @@
+"""Concurrent calls on an application through two servers: each happens at one moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.applications.conftest import config_map, given
+from tests.applications.linearizability import Done, Verb, is_linearizable
+from tests.conftest import Database
+from tests.harness import running_server
+
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import AbortedError, InvalidArgumentError, NotFoundError
+
+pytestmark = pytest.mark.full
+SPACE = "shop"
+_CALLERS, _CALLS = 3, 25
+_VERBS: dict[Verb, int] = {"apply": 8, "get": 2, "read": 4, "rollback": 5, "delete": 1}
+
+
+class Caller:
+    """A user who calls in turn, and writes down what came of it."""
+
+    def __init__(self, client: AsyncClient, seed: int, history: list[Done]) -> None:
+        self._applications = client.applications
+        self._random = random.Random(seed)
+        self._history = history
+
+    async def run(self) -> None:
+        for _ in range(_CALLS):
+            (verb,) = self._random.choices(list(_VERBS), list(_VERBS.values()))
+            value = self._random.choice("abc")
+            began = time.monotonic()
+            revision, found, refused = 0, "", False
+            try:
+                revision, found = await self._call(verb, value)
+            except NotFoundError:
+                pass
+            except (AbortedError, InvalidArgumentError) as error:
+                # Another one is in progress or came between, or the config map of a deleted one is still there.
+                if error.reason not in ("APPLICATION_BUSY", "APPLICATION_CHANGED", "DOCUMENTS_REFUSED"):
+                    raise
+                refused = True
+            ended = time.monotonic()
+            shown = value if verb == "apply" else found
+            self._history.append(Done(verb, began, ended, revision, shown, refused))
+
+    async def _call(self, verb: Verb, value: str) -> tuple[int, str]:
+        named: dict[str, Any] = {"namespace": SPACE, "name": SPACE}
+        if verb == "apply":
+            applied = await self._applications.apply(**named, documents=given([config_map(word=value)]))
+            return applied.revision, ""
+        if verb == "get":
+            return (await self._applications.get(**named)).revision, ""
+        if verb == "rollback":
+            return (await self._applications.rollback(**named)).revision, ""
+        if verb == "delete":
+            return (await self._applications.delete(**named)).application.revision, ""
+        read = await self._applications.get_revision(**named)
+        return read.number, json.loads(read.documents[0])["data"]["word"]
+
+
+async def test_calls_through_two_servers_are_linearizable(database: Database, tmp_path: Path) -> None:
+    history: list[Done] = []
+    async with (
+        running_server(database, tmp_path / "one") as one,
+        running_server(database, tmp_path / "two", cluster=one.cluster) as two,
+    ):
+        await one.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
+        clients = [
+            await (one, two)[number % 2].user(f"caller-{number}", {SPACE: "operator"})
+            for number in range(_CALLERS)
+        ]
+        async with asyncio.TaskGroup() as group:
+            for number, client in enumerate(clients):
+                group.create_task(Caller(client, number, history).run())
+    assert len(history) == _CALLERS * _CALLS
+    # A history in which little happened would prove little.
+    done = [each for each in history if each.revision and not each.refused]
+    assert {each.verb for each in done} == set(_VERBS), history
+    assert is_linearizable(history), history
+
+
+_APPLIED = (Done("apply", 0, 1, 1, "a"), Done("apply", 2, 3, 2, "b"))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ((Done("read", 4, 5, 2, "b"),), True),
+        # While an apply is in progress a read may show either state.
+        ((Done("read", 2.5, 2.6, 1, "a"), Done("read", 2.6, 2.7, 2, "b")), True),
+        ((Done("read", 4, 5, 1, "a"),), False),
+        ((Done("read", 2.5, 2.6, 2, "b"), Done("read", 2.7, 2.8, 1, "a")), False),
+        ((Done("get", 4, 5, 0),), False),
+        # The same content again makes no revision, and a rollback is a new one.
+        ((Done("apply", 4, 5, 2, "b"), Done("rollback", 6, 7, 3), Done("read", 8, 9, 3, "a")), True),
+        ((Done("apply", 4, 5, 3, "b"),), False),
+        ((Done("rollback", 4, 5, 3), Done("read", 6, 7, 3, "b")), False),
+        # Two applies that both made the same revision: one is lost.
+        ((Done("apply", 4, 6, 3, "c"), Done("apply", 4, 6, 3, "d")), False),
+        ((Done("apply", 4, 6, 3, "c"), Done("apply", 4, 6, refused=True)), True),
+        ((Done("delete", 4, 5, 2), Done("get", 6, 7, 0), Done("apply", 8, 9, 1, "c")), True),
+        ((Done("delete", 4, 5, 2), Done("apply", 6, 7, 3, "c")), False),
+        ((Done("delete", 4, 5, 2), Done("delete", 4, 5, 2)), False),
+    ],
+)
+def test_the_checker_finds_histories_without_an_order(more: tuple[Done, ...], expected: bool) -> None:
+    assert is_linearizable((*_APPLIED, *more)) is expected
