@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Database
 from tests.harness import PASSWORD, Server, running_server
 from tests.system.programs import program
-from tests.waiting import patient
+from tests.waiting import patient, poll_until
 
 
 class Console:
@@ -25,7 +25,6 @@ class Console:
         page.set_default_timeout(patient(30.0) * 1000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._heard)
-        page.on("dialog", lambda dialog: dialog.accept())
 
     def _heard(self, message: Any) -> None:
         # Chromium reports each refused call as an error, too: those are for the test to expect.
@@ -57,6 +56,25 @@ class Console:
 
     async def press(self, name: str) -> None:
         await self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    async def agree(self, typed: str = "") -> None:
+        """Goes on in the dialog that asks; types what it wants typed."""
+        if typed:
+            await self.page.fill("dialog input[name=typed]", typed)
+        await self.page.locator("dialog").get_by_role("button", name="Go on").click()
+
+    async def downloads(self, name: str, count: int) -> list[bytes]:
+        """Presses a button; returns the contents of so many files, in the order of their names' ends."""
+        found: list[Any] = []
+        self.page.on("download", lambda each: found.append(each))
+        await self.press(name)
+
+        async def number() -> int:
+            return len(found)
+
+        await poll_until(number, lambda seen: seen == count)
+        named = sorted(found, key=lambda each: str(each.suggested_filename.rpartition(".")[2]), reverse=True)
+        return [Path(await each.path()).read_bytes() for each in named]
 
     async def apply(self, text: str) -> None:
         """Plans and applies documents in the open form."""

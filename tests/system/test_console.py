@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pytest
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import audit_verifier
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.gateway.browser import port_of
+from tests.harness import PASSWORD, Server
 from tests.system.console import served, tab
 
 pytestmark = pytest.mark.system
@@ -43,13 +47,16 @@ BROKEN = SHOP.replace("nginx:1.27", "registry.invalid/nginx:2")
 HOSTILE = '<img src="x" onerror="document.title=`run`"><script>document.title="run"</script>'
 
 
-async def test_a_release_is_applied_seen_to_break_and_rolled_back(database: Database, tmp_path: Path) -> None:
+async def test_a_release_breaks_and_is_explained_rolled_back_and_proven(
+    database: Database, tmp_path: Path
+) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
         await console.log_in()
         await console.open("namespaces")
         await console.press("New namespace")
-        await console.page.fill("input[placeholder=shop]", "demo")
-        await console.press("Create")
+        await console.page.fill("input[name=name]", "demo")
+        await console.press("Show what changes")
+        await console.press("Create the namespace")
         await console.sees("Active")
 
         await console.open("applications")
@@ -67,17 +74,52 @@ async def test_a_release_is_applied_seen_to_break_and_rolled_back(database: Data
 
         await console.open("applications/demo/shop")
         await console.press("Roll back")
+        await console.agree()
         await console.sees("Revision 3 brings back revision 1")
         await console.sees("Healthy")
         assert (await server.admin.containers.get(namespace="demo", name="front")).image == "nginx:1.27"
 
-        await console.open("containers/demo/front?tab=calls")
-        await console.sees("update")
+        await console.open("containers/demo/front?tab=logs")
+        await console.page.locator(".log div").first.wait_for()
         await console.open("containers/demo/front?tab=terminal")
         await console.press("Open a terminal")
         await console.sees("BusyBox")
         await console.page.keyboard.type("echo from-the-page\n")
         await console.page.get_by_text("from-the-page", exact=True).first.wait_for()
+
+        await console.open("containers/demo/front?tab=calls")
+        await console.page.get_by_text("Last changed by admin").wait_for()
+        await console.page.locator("button[aria-expanded=false]").first.click()
+        proof, record = await console.downloads("Download its proof", 2)
+        await _check_proof(server, proof, record)
+
+        await console.open("access")
+        await console.page.fill("input[name=fresh]", "colleague")
+        await console.page.fill("input[name=email]", "colleague@example.com")
+        await console.page.fill("input[name=password]", PASSWORD)
+        await console.press("Create the user")
+        await console.sees("colleague can log in now")
+        await console.page.fill("input[name=namespace]", "demo")
+        await console.press("Grant")
+        await console.sees("colleague has the role observer in demo now.")
+        await console.press("Log out")
+        await console.log_in("colleague")
+        await console.open("containers/demo/front")
+        await console.sees("nginx:1.27")
+        await console.page.locator("button[aria-disabled=true]", has_text="Delete").wait_for()
+
+
+async def _check_proof(server: Server, proof: bytes, record: bytes) -> None:
+    """As docs/audit.md has it: by the public key of the log alone."""
+    key = (await server.admin.audit.get_audit_head()).verifier_keys[0]
+    path, _, note = proof.decode().partition("\n\n")
+    form, index, *hashes = path.split("\n")
+    assert form == "c2sp.org/tlog-proof@v1"
+    _, size, root = audit_verifier.head(note, [key])
+    leaf = audit_verifier.sha256(b"\x00" + audit_verifier.sha256(record))
+    decoded = [base64.b64decode(each) for each in hashes]
+    assert audit_verifier.root_of(leaf, int(index.removeprefix("index ")), size, decoded) == root
+    assert json.loads(record)["action"]
 
 
 async def test_a_table_goes_on_after_the_server_was_away(database: Database, tmp_path: Path) -> None:
@@ -140,6 +182,18 @@ async def test_a_button_says_which_permission_is_missing(database: Database, tmp
         assert (
             await server.admin.containers.get(namespace="demo", name="web")
         ).status != pb.CONTAINER_STATUS_STOPPED
+
+        # A right that is given shows without a reload, and one that is taken away, too.
+        await server.admin.identity.grant_role(username="vera", role="operator", namespace="demo")
+        await console.page.get_by_role("heading").first.hover()
+        await console.page.wait_for_timeout(2_100)
+        await button.hover()
+        await console.page.locator("button[aria-disabled=false]", has_text="Stop").wait_for()
+        await console.page.locator("button[aria-disabled=false]", has_text="Pause").wait_for()
+        await server.admin.identity.revoke_role(username="vera", role="operator", namespace="demo")
+        await console.press("Pause")
+        await console.page.locator("button[aria-disabled=true]", has_text="Stop").wait_for()
+        await console.page.get_by_role("alert").filter(has_text="container.pause").wait_for()
 
 
 async def test_hostile_values_are_shown_as_text(database: Database, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 import { Code, ConnectError, createClient, type Client, type Interceptor } from "@connectrpc/connect";
 import type { DescService } from "@bufbuild/protobuf";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
+import { denied } from "./denials";
 import { sessionEnded } from "./session.svelte";
 
 const LOG_INS = new Set(["Login", "CompleteLogin", "BeginOidcLogin", "CompleteOidcLogin"]);
@@ -12,7 +13,9 @@ const ends: Interceptor = (next) => async (request) => {
   try {
     return await next(request);
   } catch (error) {
-    if (ConnectError.from(error).code === Code.Unauthenticated && !LOG_INS.has(request.method.name)) sessionEnded();
+    const code = ConnectError.from(error).code;
+    if (code === Code.PermissionDenied) denied();
+    if (code === Code.Unauthenticated && !LOG_INS.has(request.method.name)) sessionEnded();
     throw error;
   }
 };

@@ -39,3 +39,15 @@ export function clock(moment: Timestamp | undefined): string {
 export function short(moment: Timestamp | undefined): string {
   return moment ? timestampDate(moment).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "";
 }
+
+/** A size in the largest unit of which it has one: "1.5 GiB". */
+export function bytes(size: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let at = 0;
+  let value = size;
+  while (Math.abs(value) >= 1024 && at < units.length - 1) {
+    value /= 1024;
+    at += 1;
+  }
+  return `${value >= 100 || at === 0 ? Math.round(value) : Math.round(value * 10) / 10} ${units[at]}`;
+}

@@ -1,0 +1,4 @@
+import { ObjectService } from "../../gen/pilothouse/object/v1/object_pb";
+import { clientOf } from "../calls";
+
+export const objects = clientOf(ObjectService);
