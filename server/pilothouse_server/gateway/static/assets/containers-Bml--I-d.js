@@ -1,7 +1,0 @@
-import{e as r}from"./sources-D6BzzvFq.js";import{c as t}from"./containers-zt-9K-rs.js";import"./index-B-HHcE1d.js";import"./resource_pb-5znz5EQ3.js";import"./namespace_pb-Q5t5yKFe.js";import"./stream-BCkx_iln.js";const u={noun:"container",schema:r,createPermission:"container.create",updatePermission:"container.update",hasNamespace:!0,entries:[{label:"Image",path:["image"],kind:"text",example:"nginx:1.27"},{label:"Replicas",path:["replicas"],kind:"number",example:"1"}],start:`image: nginx:1.27
-replicas: 1
-# env:
-# - {name: LEVEL, value: info}
-# ports:
-# - {container_port: 80}
-`,create:(e,a,n)=>t.createContainer({namespace:e,container:a,...n}),update:(e,a,n,i)=>t.updateContainer({namespace:e.namespace,name:e.name,container:a,updateMask:{paths:n},etag:e.etag,includeChanges:!0,...i})};export{u as editableContainer};

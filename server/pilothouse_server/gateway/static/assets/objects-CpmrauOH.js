@@ -1,6 +1,0 @@
-import{O as o,o as i}from"./Objects-BY3Vj2c7.js";import"./index-B-HHcE1d.js";import"./sources-D6BzzvFq.js";import"./resource_pb-5znz5EQ3.js";import"./namespace_pb-Q5t5yKFe.js";import"./stream-BCkx_iln.js";import"./Act-DkIWuxMn.js";import"./props-S7VpfuBY.js";import"./words-CIvyNyUe.js";import"./Age-DgaSPqEY.js";import"./Edit-_sDoiwQ4.js";import"./narrowed-Lm5979RB.js";import"./select-CE0KUtEt.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},v={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{v as changeableObject,p as editableObject};

@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-Q5t5yKFe.js";import{s as i}from"./Services-DKUIPweW.js";import{c as m}from"./editing-CHBezT0J.js";import"./index-B-HHcE1d.js";import"./resource_pb-5znz5EQ3.js";import"./sources-D6BzzvFq.js";import"./stream-BCkx_iln.js";import"./Act-DkIWuxMn.js";import"./props-S7VpfuBY.js";import"./words-CIvyNyUe.js";import"./Age-DgaSPqEY.js";import"./Edit-_sDoiwQ4.js";import"./narrowed-Lm5979RB.js";import"./select-CE0KUtEt.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
