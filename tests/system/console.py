@@ -58,7 +58,7 @@ class Console:
         await self.page.get_by_role("button", name=name, exact=True).first.click()
 
     async def agree(self, typed: str = "") -> None:
-        """Goes on in the dialog that asks; types what it wants typed."""
+        """Goes on in the dialog that asks; types the name that it asks for."""
         if typed:
             await self.page.fill("dialog input[name=typed]", typed)
         await self.page.locator("dialog").get_by_role("button", name="Go on").click()

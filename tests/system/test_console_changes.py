@@ -1,4 +1,4 @@
-"""What the page changes: resources by the editor, with what would change before anything does, and deletions."""
+"""Changes by the page: resources by the editor, which first shows the differences, and deletions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_container_is_made_changed_and_deleted(server: Server, console: 
     await console.page.locator("li", has_text="nginx:1.28").wait_for()
     await console.sees("The pods are replaced.")
 
-    # Meanwhile somebody else has changed it.
+    # Somebody else changes it before that.
     await server.admin.containers.scale(namespace=where, name="web", replicas=2)
     await console.press("Apply the change")
     await console.sees("Somebody else has changed it")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 
 @asynccontextmanager
 async def trusting(database: Database, folder: Path) -> AsyncIterator[tuple[Server, Issuer]]:
-    """A server that trusts an issuer, whose developers are developers everywhere."""
+    """A server that trusts an issuer: developers there are developers everywhere."""
     async with issuer() as company:
         company.register(CLIENT)
         rule = {
