@@ -32,7 +32,7 @@ class ApplyResult(enum.Enum):
     """How it ended: the worst that happened."""
 
     DONE = "done"
-    NOT_RUNNING = "applied, but not all containers ran in time"
+    NOT_RUNNING = "applied, but not all of it ran, or was healthy, in time"
     LEFT_OUT = "applied, without what cannot be represented"
     REFUSED = "nothing was applied"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO
@@ -17,6 +18,7 @@ import yaml
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.object_waits import wait_for_objects
 from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
 from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
@@ -173,7 +175,7 @@ class _Apply:
         return ": ".join(filter(None, (str(document.place), subject_of(kind, name), field)))
 
     def _waited(self, done: pb.ApplyApplicationResponse) -> bool:
-        """Returns whether the application is healthy, or all containers run where none is named."""
+        """Returns whether the application is healthy; where none is named, whether containers run and objects are."""
         if self._request.name:
             return self._waited_for(done.application)
         names = {
@@ -187,9 +189,11 @@ class _Apply:
             for each in self._client.containers.list(namespace=where, page_size=_PAGE_SIZE)
             if each.name in names
         ]
-        return wait(
-            self._client, where, there, options.timeout_seconds, options.patience, self._say, self._complain
-        )
+        began, limit = time.monotonic(), options.timeout_seconds
+        if not wait(self._client, where, there, limit, options.patience, self._say, self._complain):
+            return False
+        left = limit - (time.monotonic() - began)
+        return wait_for_objects(self._client, where, done.changes, left, self._say, self._complain)
 
     def _waited_for(self, application: pb.Application) -> bool:
         said = ""

@@ -85,7 +85,9 @@ def command(
         int,
         verbs.Option("--progress-deadline", min=0, help="Seconds to become healthy; 0: ten minutes."),
     ] = 0,
-    wait: Annotated[bool, verbs.Option("--wait", help="Wait until every container runs.")] = False,
+    wait: Annotated[
+        bool, verbs.Option("--wait", help="Wait until all containers run and all objects are healthy.")
+    ] = False,
     wait_timeout: WaitSeconds = DEFAULT_TIMEOUT_SECONDS,
     stable_for: StableSeconds = 10.0,
     dry_run: Annotated[
