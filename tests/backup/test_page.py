@@ -42,7 +42,10 @@ CREATE_DATABASE = (
 )
 SERVE = "PILOTHOUSE_SECRET_KEY_FILE=restored.key pilothouse serve"
 # Longer than a line of Python may be, so they stand in a file of their own, as the page has them.
-RESTORE, BASE_BACKUP = (ROOT / "tests" / "backup" / "calls.sh").read_text().splitlines()
+RESTORE, BASE_BACKUP, RESTORE_DEV = (ROOT / "tests" / "backup" / "calls.sh").read_text().splitlines()
+# That of an embedded server, which runs afterwards as any server of `serve --dev`.
+BEFORE, AFTER = "mv .pilothouse pilothouse-before", "cp pilothouse-before/cluster.json .pilothouse/"
+SERVE_DEV = "pilothouse serve --dev"
 COPY_BASE = "cp -r /var/backups/pilothouse/base /var/lib/postgresql/restored"
 SIGNAL = "touch /var/lib/postgresql/restored/recovery.signal"
 NEW_HISTORY = 'pilothouse migrate new-history --reason "restored to a point in time"'
@@ -70,6 +73,26 @@ def put(line: str, places: dict[str, str]) -> str:
         assert there in line
         line = line.replace(there, here)
     return line
+
+
+async def restored_for_development(shell: Shell, name: str, with_cluster: dict[str, str]) -> None:
+    """Follows the section on `serve --dev`; its folder had a database before, which is moved away."""
+    shell = Shell("", shell.directory, directory_of_files=shell.directory)
+    await shell.run("mkdir -p .pilothouse/postgres/data && touch .pilothouse/postgres/data/PG_VERSION")
+    line = put(RESTORE_DEV, {NAME: name})
+    assert "contains a database" in await shell.run(line, succeeds=False)
+    await shell.run(f"touch .pilothouse/cluster.json && {BEFORE}")
+    wrong_key = line.replace("--key-file backup.key", "--key-file restored.key")
+    await shell.run(wrong_key, succeeds=False)
+    assert "is restored" in await shell.run(line)
+    await shell.run(AFTER)
+    variables = {**with_cluster, "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
+    async with (
+        serving(SERVE_DEV, shell.directory, variables) as address,
+        AsyncClient(address, username="admin", password=PASSWORD) as client,
+    ):
+        values = await client.config.reveal_secret(namespace="vault", name="pin")
+    assert values.data["value"] == b"correct horse"
 
 
 async def test_a_backup_is_made_and_restored(
@@ -108,6 +131,7 @@ async def test_a_backup_is_made_and_restored(
             ):
                 values = await client.config.reveal_secret(namespace="vault", name="pin")
             assert values.data["value"] == b"correct horse"
+            await restored_for_development(shell, name, with_cluster)
         finally:
             async with connection(postgres.dsn()) as admin:
                 await admin.execute("DROP DATABASE IF EXISTS pilothouse_restored WITH (FORCE)")
@@ -197,13 +221,14 @@ async def test_a_database_goes_back_to_a_point_in_time(tmp_path: Path) -> None:
         database = addresses(copy, "pilothouse")
         shell.variables.update(urls(database))
         async with database.owner() as owner:
-            assert [row[0] for row in await owner.fetch("SELECT message FROM events")] == [b"before"]
-            # The copy does not know that it is one.
-            assert await owner.fetchval("SELECT history_id FROM stream_head") == history
 
             async def is_promoted() -> bool:
                 return not await owner.fetchval("SELECT pg_is_in_recovery()")
 
+            # It can be read before it has replayed all.
             await poll_until(is_promoted, seconds=30, what="the end of the recovery")
+            assert [row[0] for row in await owner.fetch("SELECT message FROM events")] == [b"before"]
+            # The copy does not know that it is one.
+            assert await owner.fetchval("SELECT history_id FROM stream_head") == history
             await shell.run(NEW_HISTORY)
             assert await owner.fetchval("SELECT history_id FROM stream_head") != history

@@ -4,7 +4,7 @@
     pilothouse backup list             those of a folder
     pilothouse backup verify PATH      every byte of one, as a restore would read it
     pilothouse backup key FILE         a key file to encrypt them under
-    pilothouse restore PATH            into an empty database
+    pilothouse restore PATH            into an empty database; --dev: into a new data folder
 
 They work on the database that the settings name as the maintenance login, else on the one that `pilothouse serve --dev`
 runs in the data folder.
@@ -154,24 +154,47 @@ def restore(
         Path | None,
         verbs.Option("--master-keys-to", help="Write the master keys of the backup to this new file."),
     ] = None,
+    dev: Annotated[
+        bool,
+        verbs.Option(
+            "--dev", help="Into a data folder without a database, for `pilothouse serve --dev` to start with."
+        ),
+    ] = False,
 ) -> None:
     """Restore a backup into an empty database, whole or not at all.
 
-    Into the database of --admin-url, else of the maintenance login of the settings. Resume tokens of watches that were
-    given out before are refused afterwards: a new history begins. Servers are started on it as on any database; they
-    compare the clusters with it.
+    Into the database of --admin-url, else of the maintenance login of the settings; with --dev into the data folder.
+    Resume tokens of watches that were given out before are refused afterwards: a new history begins. Servers are
+    started on it as on any database; they compare the clusters with it.
     """
     from pilothouse_server.backup import restoring
 
     settings = _settings()
-    order = restoring.Order(
-        path=path,
-        dsn=_secured(admin_url, settings) if admin_url else _maintenance_url(settings),
-        key_file=key_file or settings.backup_key_file,
-        makes_roles=bool(admin_url),
-        master_keys_to=master_keys_to,
-    )
-    restored: Backup = _run(restoring.restore(order))
+    if dev and admin_url:
+        _fail("--dev and --admin-url exclude each other", _USAGE)
+
+    async def restored_to(url: str) -> Backup:
+        order = restoring.Order(
+            path=path,
+            dsn=url,
+            key_file=key_file or settings.backup_key_file,
+            makes_roles=dev or bool(admin_url),
+            master_keys_to=master_keys_to,
+        )
+        return await restoring.restore(order)
+
+    async def restored_for_development() -> Backup:
+        from pilothouse_server.launch.development import new_database
+
+        async with new_database(settings) as url:
+            return await restored_to(url)
+
+    if dev:
+        restored = _run(restored_for_development())
+    else:
+        restored = _run(
+            restored_to(_secured(admin_url, settings) if admin_url else _maintenance_url(settings))
+        )
     say(f"{path} is restored: as of {_moment(restored.manifest.created_at)}")
     if restoring.is_older(restored):
         say("it is of an earlier release: pilothouse migrate up", err=True)

@@ -11,6 +11,7 @@ kubeconfig is used instead of an embedded one.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,6 +66,32 @@ async def local_database(settings: Settings) -> AsyncIterator[Settings]:
     finally:
         if own:
             await postgres.stop()
+
+
+@asynccontextmanager
+async def new_database(settings: Settings) -> AsyncIterator[str]:
+    """A superuser's URL of a new, empty database in the data folder, until the end of the block. If the block raises,
+    the database is removed.
+
+    Raises:
+        SettingsError: there is one already.
+        EmbeddedProgramError: it does not start.
+    """
+    postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+    if postgres.has_data:
+        raise SettingsError(
+            f"{settings.data_dir} contains a database: move the folder away, or name another one by {PREFIX}DATA_DIR"
+        )
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await postgres.start()
+    try:
+        await ensure_database(postgres.dsn(), DATABASE)
+        yield postgres.dsn(DATABASE)
+    except BaseException:
+        await postgres.stop()
+        await asyncio.to_thread(shutil.rmtree, postgres.directory)
+        raise
+    await postgres.stop()
 
 
 def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
