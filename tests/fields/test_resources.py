@@ -72,6 +72,12 @@ _SERVICE_NEEDS = (
 )
 
 
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of this file, with namespaces of the test's own."""
+    return shared_server.for_one_test()
+
+
 def volume_pod(name: str) -> dict[str, Any]:
     return {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": name}}]}
 
@@ -82,8 +88,9 @@ def reading(kind: str) -> Callable[[str], dict[str, Any]]:
     }
 
 
-async def secret_with_values(server: Server, name: str, namespace: str = "demo") -> config_pb2.Secret:
+async def secret_with_values(server: Server, name: str, namespace: str = "") -> config_pb2.Secret:
     """Returns the shown form of a secret, with its values, which only RevealSecret returns."""
+    namespace = namespace or server.namespace
     shown = await server.admin.config.get_secret(namespace=namespace, name=name)
     revealed = await server.admin.config.reveal_secret(namespace=namespace, name=name)
     shown.data.update(revealed.data)
@@ -94,7 +101,7 @@ def _config_update(noun: str) -> Update:
     async def update(server: Server, message: Any, mask: FieldMask) -> Any:
         call = getattr(server.admin.config, f"update_{noun}")
         values = {noun: message}
-        answer = await call(namespace="demo", name=message.name, update_mask=mask, **values)
+        answer = await call(namespace=server.namespace, name=message.name, update_mask=mask, **values)
         changed = getattr(answer, noun)
         return await secret_with_values(server, changed.name) if noun == "secret" else changed
 
@@ -102,7 +109,7 @@ def _config_update(noun: str) -> Update:
 
 
 async def _create_secret(server: Server, message: Any) -> Any:
-    await server.admin.config.create_secret(namespace="demo", secret=message)
+    await server.admin.config.create_secret(namespace=server.namespace, secret=message)
     return await secret_with_values(server, message.name)
 
 
@@ -124,10 +131,12 @@ async def _update_cluster(server: Server, message: Any, mask: FieldMask) -> Any:
 RESOURCES = (
     Resource(
         storage_pb2.Volume,
-        lambda server, message: server.admin.storage.create_volume(namespace="demo", volume=message),
-        lambda server, name: server.admin.storage.get_volume(namespace="demo", name=name),
+        lambda server, message: server.admin.storage.create_volume(
+            namespace=server.namespace, volume=message
+        ),
+        lambda server, name: server.admin.storage.get_volume(namespace=server.namespace, name=name),
         lambda server, message, mask: server.admin.storage.update_volume(
-            namespace="demo", name=message.name, volume=message, update_mask=mask
+            namespace=server.namespace, name=message.name, volume=message, update_mask=mask
         ),
         base={"type": "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "size": "1"},
         needs=(
@@ -157,8 +166,10 @@ RESOURCES = (
     ),
     Resource(
         config_pb2.ConfigMap,
-        lambda server, message: server.admin.config.create_config_map(namespace="demo", config_map=message),
-        lambda server, name: server.admin.config.get_config_map(namespace="demo", name=name),
+        lambda server, message: server.admin.config.create_config_map(
+            namespace=server.namespace, config_map=message
+        ),
+        lambda server, name: server.admin.config.get_config_map(namespace=server.namespace, name=name),
         _config_update("config_map"),
         path="/api/v1/namespaces/{}/configmaps",
         pod=reading("configMapKeyRef"),
@@ -174,10 +185,12 @@ RESOURCES = (
     ),
     Resource(
         network_pb2.Service,
-        lambda server, message: server.admin.network.create_service(namespace="demo", service=message),
-        lambda server, name: server.admin.network.get_service(namespace="demo", name=name),
+        lambda server, message: server.admin.network.create_service(
+            namespace=server.namespace, service=message
+        ),
+        lambda server, name: server.admin.network.get_service(namespace=server.namespace, name=name),
         lambda server, message, mask: server.admin.network.update_service(
-            namespace="demo", name=message.name, service=message, update_mask=mask
+            namespace=server.namespace, name=message.name, service=message, update_mask=mask
         ),
         base={"selector": {"app": "alpha"}, "ports": [{"name": "base", "port": 79}]},
         needs=_SERVICE_NEEDS,
@@ -269,11 +282,11 @@ def message(resource: Resource, leaf: Leaf, number: int, variant: int) -> tuple[
 )
 async def test_every_field_survives(server: Server, resource: Resource) -> None:
     await server.admin.namespaces.create(
-        namespace=namespace_pb2.Namespace(name="demo", external_sources=["*"])
+        namespace=namespace_pb2.Namespace(name=server.namespace, external_sources=["*"])
     )
     if resource.kind is storage_pb2.Volume:
         await server.admin.config.create_config_map(
-            namespace="demo", config_map=config_pb2.ConfigMap(name="alpha", data={"alpha": "1"})
+            namespace=server.namespace, config_map=config_pb2.ConfigMap(name="alpha", data={"alpha": "1"})
         )
     await check_survival(server, resource)
 
@@ -330,7 +343,7 @@ async def applied(server: Server, resource: Resource, examined: list[Leaf]) -> d
     there: dict[str, Any] = {}
 
     async def all_there() -> bool:
-        items = (await kubectl.ask("GET", resource.path.format("demo")))["items"]
+        items = (await kubectl.ask("GET", resource.path.format(server.namespace)))["items"]
         there.update({item["metadata"]["name"]: item for item in items})
         return names <= set(there)
 
@@ -346,11 +359,11 @@ def is_object(asked: Any) -> bool:
 async def gone(server: Server, resource: Resource) -> None:
     """Deletes the originals: no copy may have their addresses and node ports."""
     kubectl = Kubectl(server)
-    async for each in server.admin.network.list_services(namespace="demo"):
-        await server.admin.network.delete_service(namespace="demo", name=each.name)
+    async for each in server.admin.network.list_services(namespace=server.namespace):
+        await server.admin.network.delete_service(namespace=server.namespace, name=each.name)
 
     async def none_there() -> bool:
-        return not (await kubectl.ask("GET", resource.path.format("demo")))["items"]
+        return not (await kubectl.ask("GET", resource.path.format(server.namespace)))["items"]
 
     await poll_until(none_there)
 
@@ -407,18 +420,18 @@ def using(name: str, pod: dict[str, Any]) -> dict[str, Any]:
 async def taken_over(server: Server, resource: Resource, names: list[str]) -> dict[str, list[str]]:
     """Imports the copies, and returns the problems by name."""
     if resource.pod is None:
-        services = await server.admin.network.import_services(namespace="legacy", names=names)
+        services = await server.admin.network.import_services(namespace=server.legacy, names=names)
         return {each.name: list(each.problems) for each in services.results if each.problems}
-    containers = await server.admin.containers.import_(namespace="legacy", names=names)
+    containers = await server.admin.containers.import_(namespace=server.legacy, names=names)
     return {each.deployment: list(each.problems) for each in containers.results if each.problems}
 
 
 async def shown(server: Server, resource: Resource, name: str) -> Any:
     """Returns the resource that an import has made of a copy."""
     if resource.kind is storage_pb2.Volume:
-        return await server.admin.storage.get_volume(namespace="legacy", name=name)
+        return await server.admin.storage.get_volume(namespace=server.legacy, name=name)
     if resource.kind is config_pb2.ConfigMap:
-        return await server.admin.config.get_config_map(namespace="legacy", name=name)
+        return await server.admin.config.get_config_map(namespace=server.legacy, name=name)
     if resource.kind is network_pb2.Service:
-        return await server.admin.network.get_service(namespace="legacy", name=name)
-    return await secret_with_values(server, name, "legacy")
+        return await server.admin.network.get_service(namespace=server.legacy, name=name)
+    return await secret_with_values(server, name, server.legacy)

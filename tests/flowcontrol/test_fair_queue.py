@@ -175,6 +175,7 @@ class Sleepy(FairQueue):
         return
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", [Forgetful, Boundless, Sleepy])
 def test_a_fault_of_a_queue_is_found(kind: type[FairQueue]) -> None:
     # Raises NoSuchExample where no history shows it.

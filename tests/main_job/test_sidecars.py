@@ -56,14 +56,16 @@ def whole() -> pb.Container:
 
 
 @pytest.fixture
-async def demo(server: Server) -> Server:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+async def demo(shared_server: Server) -> Server:
+    """The server of this file, with a namespace of the test's own."""
+    server = shared_server.for_one_test()
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     return server
 
 
 def pod_spec(server: Server, name: str = "web") -> dict[str, Any]:
     assert server.cluster is not None
-    found = server.cluster.store.get(resources.DEPLOYMENTS, "demo", name)
+    found = server.cluster.store.get(resources.DEPLOYMENTS, server.namespace, name)
     assert found is not None
     spec: dict[str, Any] = found["spec"]["template"]["spec"]
     return spec
@@ -71,7 +73,7 @@ def pod_spec(server: Server, name: str = "web") -> dict[str, Any]:
 
 async def running(server: Server, name: str = "web") -> pb.Container:
     async def get() -> pb.Container:
-        return await server.admin.containers.get(namespace="demo", name=name)
+        return await server.admin.containers.get(namespace=server.namespace, name=name)
 
     return await poll_until(
         get, lambda seen: seen.status == pb.CONTAINER_STATUS_RUNNING and not seen.reconciling
@@ -80,10 +82,10 @@ async def running(server: Server, name: str = "web") -> pb.Container:
 
 async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Path) -> None:
     shell, containers = await logged_in(demo, tmp_path), demo.admin.containers
-    await containers.create(namespace="demo", container=whole())
-    await containers.create(namespace="demo", container=web(name="alone"))
+    await containers.create(namespace=demo.namespace, container=whole())
+    await containers.create(namespace=demo.namespace, container=web(name="alone"))
     await running(demo)
-    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    shown = (await shell.succeed("containers", "get", "web", "-n", demo.namespace)).splitlines()
     assert shown[1].split()[1:5] == ["Deployment", "RUNNING", "3/3", "0"]
     assert [line.split("\t") for line in shown[3:8]] == [
         ["PROGRAM", "KIND", "READY", "RESTARTS", "STATE", "IMAGE"],
@@ -93,16 +95,16 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
         ["exporter", "sidecar", "1/1", "0", "running", "exporter:1"],
     ]
     await running(demo, "alone")
-    shown = (await shell.succeed("containers", "get", "alone", "-n", "demo")).splitlines()
+    shown = (await shell.succeed("containers", "get", "alone", "-n", demo.namespace)).splitlines()
     assert shown[1].split()[1:5] == ["Deployment", "RUNNING", "1/1", "0"]
     assert not any("PROGRAM" in line for line in shown)
-    await containers.stop(namespace="demo", name="web")
+    await containers.stop(namespace=demo.namespace, name="web")
 
     async def programs() -> list[pb.ProgramStatus]:
-        return list((await containers.get(namespace="demo", name="web")).programs)
+        return list((await containers.get(namespace=demo.namespace, name="web")).programs)
 
     await poll_until(programs, lambda found: found == [])
-    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    shown = (await shell.succeed("containers", "get", "web", "-n", demo.namespace)).splitlines()
     assert shown[1].split()[2:4] == ["STOPPED", "0/3"]
     assert [line.split()[0] for line in shown[4:8]] == ["mesh", "prepare", "main", "exporter"]
 
@@ -121,25 +123,27 @@ async def test_a_wait_fails_with_the_log_of_the_sidecar_that_restarts(
     if kind == "init_containers":
         crashes["restart_policy"] = "Always"
     file.write_text(json.dumps({"name": "web", "image": "nginx:1.27", kind: [crashes]}))
-    outcome = await shell.run("containers", "create", "web", "-n", "demo", "--from-file", str(file), "--wait")
+    outcome = await shell.run(
+        "containers", "create", "web", "-n", demo.namespace, "--from-file", str(file), "--wait"
+    )
     assert outcome.code == 10, outcome
     assert "web: a newest pod restarts: program exporter of pod web-" in outcome.errors
     assert "ended: Error, exit code 3" in outcome.errors
     assert outcome.errors.endswith("\n  no target\n")
 
     async def looping() -> pb.Container:
-        return await demo.admin.containers.get(namespace="demo", name="web")
+        return await demo.admin.containers.get(namespace=demo.namespace, name="web")
 
     seen = await poll_until(looping, lambda each: each.status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
     assert "program exporter" in seen.message
     exporter = next(each for each in seen.programs if each.name == "exporter")
     assert exporter.exit_code == 3
-    shown = (await shell.succeed("containers", "get", "web", "-n", "demo")).splitlines()
+    shown = (await shell.succeed("containers", "get", "web", "-n", demo.namespace)).splitlines()
     assert any("exporter" in line and "Error (3)" in line for line in shown)
 
 
 async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:
-    made = await demo.admin.containers.create(namespace="demo", container=whole())
+    made = await demo.admin.containers.create(namespace=demo.namespace, container=whole())
     assert made.sidecars[0].volume_mounts[0].mount_path == "/scratch"
     seen = await running(demo)
     assert (seen.sidecars, seen.init_containers, seen.lifecycle) == (
@@ -169,11 +173,11 @@ async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:
 
 
 async def test_an_update_of_the_sidecars_replaces_them(demo: Server) -> None:
-    await demo.admin.containers.create(namespace="demo", container=whole())
+    await demo.admin.containers.create(namespace=demo.namespace, container=whole())
     await running(demo)
     other = pb.Program(name="proxy", image="envoy:1")
     changed = await demo.admin.containers.update(
-        namespace="demo",
+        namespace=demo.namespace,
         name="web",
         container=pb.Container(sidecars=[other], init_containers=[PREPARE]),
         update_mask=FieldMask(paths=["sidecars", "init_containers", "lifecycle"]),
@@ -260,7 +264,7 @@ REFUSED: dict[str, pb.Container] = {
 async def test_a_rule_that_a_program_breaks_is_named_with_its_field(demo: Server) -> None:
     for field, wanted in REFUSED.items():
         with pytest.raises(PilothouseError) as told:
-            await demo.admin.containers.create(namespace="demo", container=wanted)
+            await demo.admin.containers.create(namespace=demo.namespace, container=wanted)
         assert (told.value.code.name, told.value.metadata["field"]) == ("INVALID_ARGUMENT", field), field
         assert field in told.value.message
 
@@ -273,13 +277,15 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
         pb.InitContainer(name="first", image="busybox:1.37", command=["sh", "-c", "echo before"])
     ]
     await demo.admin.containers.create(
-        namespace="demo", container=web(sidecars=sidecars, init_containers=init_containers)
+        namespace=demo.namespace, container=web(sidecars=sidecars, init_containers=init_containers)
     )
     await running(demo)
 
     async def lines(program: str) -> list[bytes]:
         found: list[bytes] = []
-        async for answer in demo.admin.containers.stream_logs(namespace="demo", name="web", program=program):
+        async for answer in demo.admin.containers.stream_logs(
+            namespace=demo.namespace, name="web", program=program
+        ):
             found += [entry.line for entry in answer.entries]
         return found
 
@@ -291,19 +297,21 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     assert told.value.code.name == "FAILED_PRECONDITION"
     assert told.value.message == 'container "web" has no program "nobody": it has main, teller, first'
     shell = await logged_in(demo, tmp_path)
-    outcome = await shell.run("containers", "logs", "web", "-n", "demo", "-c", "teller")
+    outcome = await shell.run("containers", "logs", "web", "-n", demo.namespace, "-c", "teller")
     assert (outcome.code, outcome.output, outcome.errors) == (0, "told\n", "")
-    outcome = await shell.run("containers", "logs", "web", "-n", "demo")
+    outcome = await shell.run("containers", "logs", "web", "-n", demo.namespace)
     assert outcome.code == 0
     assert outcome.errors == 'defaulted to program "main" out of: main, teller, first\n'
-    [pod] = [each async for each in demo.admin.containers.list_pods(namespace="demo", name="web")]
-    shown = await shell.succeed("containers", "logs", "web", "-n", "demo", "-c", "teller", "-c", "first")
-    assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    [pod] = [each async for each in demo.admin.containers.list_pods(namespace=demo.namespace, name="web")]
     shown = await shell.succeed(
-        "containers", "logs", "web", "-n", "demo", "--all-programs", "--grep", "^(to|be)"
+        "containers", "logs", "web", "-n", demo.namespace, "-c", "teller", "-c", "first"
     )
     assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
-    outcome = await shell.run("containers", "logs", "web", "-n", "demo", "--grep", "(")
+    shown = await shell.succeed(
+        "containers", "logs", "web", "-n", demo.namespace, "--all-programs", "--grep", "^(to|be)"
+    )
+    assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
+    outcome = await shell.run("containers", "logs", "web", "-n", demo.namespace, "--grep", "(")
     assert (outcome.code, outcome.errors.startswith("error: --grep '(' is no regular expression: ")) == (
         2,
         True,
@@ -311,13 +319,13 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     answers = [
         answer
         async for answer in demo.admin.containers.stream_logs(
-            namespace="demo", name="web", programs=["teller", "first"]
+            namespace=demo.namespace, name="web", programs=["teller", "first"]
         )
     ]
     again = [
         answer
         async for answer in demo.admin.containers.stream_logs(
-            namespace="demo",
+            namespace=demo.namespace,
             name="web",
             programs=["teller", "first"],
             resume_token=answers[-1].resume_token,
@@ -328,14 +336,14 @@ async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, 
     assert [entry.line for answer in again for entry in answer.entries] == []
     with pytest.raises(PilothouseError, match="program: does not go with all_programs"):
         async for _ in demo.admin.containers.stream_logs(
-            namespace="demo", name="web", program="main", all_programs=True
+            namespace=demo.namespace, name="web", program="main", all_programs=True
         ):
             pass
-    await demo.admin.containers.create(namespace="demo", container=web(name="alone"))
+    await demo.admin.containers.create(namespace=demo.namespace, container=web(name="alone"))
     await running(demo, "alone")
-    assert (await shell.run("containers", "logs", "alone", "-n", "demo")).errors == ""
+    assert (await shell.run("containers", "logs", "alone", "-n", demo.namespace)).errors == ""
     wanted = start("sh", "-c", "echo here")
-    wanted.start.program = "teller"
+    wanted.start.namespace, wanted.start.program = demo.namespace, "teller"
     assert (await run(demo.admin, [wanted]))[0] == b"here\n"
     wanted.start.program = "injected"
     with pytest.raises(PilothouseError) as told:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from tests.conftest import Database
+from tests.conftest import Database, new_database
 from tests.promises.furniture import Furniture
 from tests.promises.world import World, quiet_world
 
@@ -19,6 +19,19 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A server with two empty namespaces, and nothing that happens by itself."""
     async with quiet_world(database, tmp_path, monkeypatch) as made:
         yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_world(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """The same for all tests of a module: each of them has users and things of its own."""
+    with pytest.MonkeyPatch.context() as patching:
+        async with (
+            new_database(postgres, template_database.name) as database,
+            quiet_world(database, tmp_path_factory.mktemp("shared"), patching) as made,
+        ):
+            yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,13 +17,14 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.longest import LEAST_BYTES
 from pilothouse_server.rpc.method_rules import Rule
-from tests.conftest import Database
+from tests.conftest import Database, new_database
 from tests.promises.calling import OPERATION_KEY, Caller, token_of
 from tests.promises.hostile import wire
 from tests.promises.hostile.wire import frame
@@ -35,11 +35,25 @@ from tests.waiting import poll_until
 MOST = 64 * 1024
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def tight(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """A world whose requests may have 64 KiB, for all tests of this file."""
+    folder = tmp_path_factory.mktemp("tight")
+    with pytest.MonkeyPatch.context() as patching:
+        async with (
+            new_database(postgres, template_database.name) as database,
+            quiet_world(database, folder, patching, max_message_bytes=MOST) as made,
+        ):
+            yield made
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def tight(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A world whose requests may have 64 KiB."""
-    async with quiet_world(database, tmp_path, monkeypatch, max_message_bytes=MOST) as made:
-        yield made
+async def since(tight: World) -> int:
+    """The last record before this test."""
+    async with tight.sql() as sql:
+        return int(await sql.fetchval("SELECT audit_sequence FROM stream_head"))
 
 
 def too_long(size: int) -> bytes:
@@ -123,7 +137,7 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
 
     monkeypatch.setattr(receiving, "parsed", noting)
     name = "n" * LEAST_BYTES
-    for method in ("GetContainer", "DeleteContainer", "ListConfigMaps", "CheckPermission", "WatchConfigs"):
+    for method in ("GetContainer", "DeleteContainer", "ListPods", "CheckPermission", "StreamLogs"):
         rule = world.rule(method)
         fields = descriptor_of(rule.request_class).fields_by_name
         field = next(each for each in ("permission", "name", "namespace") if each in fields)
@@ -163,15 +177,17 @@ async def test_a_name_as_long_as_a_request_is_refused_before_it_is_read_again(wo
         assert record["request_body"] is None
 
 
-async def the_record_of(world: World, rule: Rule) -> asyncpg.Record:
-    """The record of the one call of a method, once there is one of its end."""
+async def the_record_of(world: World, rule: Rule, since: int) -> asyncpg.Record:
+    """The record of the one call of a method after the record `since`, once there is one of its end."""
 
     async def records() -> list[asyncpg.Record]:
         async with world.sql() as sql:
             return list(
                 await sql.fetch(
-                    "SELECT * FROM operation_logs WHERE request_path = $1 AND completed_at IS NOT NULL",
+                    "SELECT * FROM operation_logs"
+                    " WHERE request_path = $1 AND sequence > $2 AND completed_at IS NOT NULL",
                     rule.method,
+                    since,
                 )
             )
 
@@ -179,7 +195,9 @@ async def the_record_of(world: World, rule: Rule) -> asyncpg.Record:
     return record
 
 
-async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(tight: World) -> None:
+async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(
+    tight: World, since: int
+) -> None:
     """A call of each kind: of a user and an anonymous caller, with one request or many, and with one answer or
     many.
     """
@@ -195,12 +213,12 @@ async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(ti
         rule = tight.rule(name)
         outcome = await tight.admin.invoke(rule, body)
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", ""), name
-        record = await the_record_of(tight, rule)
+        record = await the_record_of(tight, rule, since)
         assert (record["error_code"], record["status_code"]) == ("RESOURCE_EXHAUSTED", 429), name
         assert record["username"] == (None if rule.public else "admin")
 
 
-async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World) -> None:
+async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World, since: int) -> None:
     """It is not taken for the end of the client's stream."""
     rule = tight.rule("RecordUsage")
 
@@ -209,7 +227,7 @@ async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World) ->
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         await call.write(too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1))
     assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert (await the_record_of(tight, rule))["error_code"] == "RESOURCE_EXHAUSTED"
+    assert (await the_record_of(tight, rule, since))["error_code"] == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize(
@@ -227,23 +245,25 @@ async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World) ->
     ids=["late", "cancelled", "none", "torn"],
 )
 async def test_a_request_that_does_not_come_whole_is_recorded_by_how_its_call_ends(
-    tight: World, sent: bytes, code: str
+    tight: World, since: int, sent: bytes, code: str
 ) -> None:
     rule = tight.rule("GetContainer")
+    # Of a session that no other test has used.
+    token = token_of(await tight.log_in("admin"))
     connection = wire.Connection(tight.server.address)
     await connection.open()
     try:
         assert connection.stream() == 1
         wait = [("grpc-timeout", "300m")] if code == "DEADLINE_EXCEEDED" else []
-        block = wire.header_block(rule.method, token_of(tight.admin), wait)
+        block = wire.header_block(rule.method, token, wait)
         connection.write(frame(wire.HEADERS, wire.END_HEADERS, 1, block))
 
         async def begun() -> bool:
-            return tight.server.application.authenticator.known(token_of(tight.admin)) is not None
+            return tight.server.application.authenticator.known(token) is not None
 
         await poll_until(begun)
         connection.write(sent)
-        record = await the_record_of(tight, rule)
+        record = await the_record_of(tight, rule, since)
     finally:
         connection.close()
     assert record["error_code"] == code

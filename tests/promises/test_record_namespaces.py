@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import pytest
+
 from tests.promises.calling import Caller
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World
@@ -14,6 +16,12 @@ from tests.waiting import poll_until
 
 # A role that lets its holders reach a namespace, and hardly more.
 SMALL = {"name": "small", "permissions": ["metrics.query"]}
+
+
+@pytest.fixture
+def world(shared_world: World) -> World:
+    """The world of this file: each test has a user of its own."""
+    return shared_world
 
 
 async def placed(world: World, username: str) -> dict[str, set[str | None]]:
@@ -57,14 +65,14 @@ async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> Non
 async def test_replays_stand_in_it_too(world: World) -> None:
     container = {"namespace": OWN, "requestId": str(uuid4()), "container": workload("again")}
     stop = {"namespace": OWN, "requestId": str(uuid4()), "name": "again"}
-    somebody = await world.make_user("somebody", {OWN: "developer"})
+    somebody = await world.make_user("developer", {OWN: "developer"})
     for method, request in (("CreateContainer", container), ("StopContainer", stop)):
         for _ in range(2):
             await world.must(method, request, somebody)
     async with world.sql() as sql:
         places = await sql.fetch(
             "SELECT n.name FROM operation_logs AS o LEFT JOIN namespaces AS n ON n.id = o.namespace_id "
-            "WHERE o.username = 'somebody' AND o.metadata ? 'replayed'"
+            "WHERE o.username = 'developer' AND o.metadata ? 'replayed'"
         )
     assert [place["name"] for place in places] == [OWN, OWN]
 

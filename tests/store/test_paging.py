@@ -144,7 +144,7 @@ orders = st.lists(
 ).map(lambda parts: ",".join(name + direction for name, direction in parts))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(order_by=orders, page_size=st.integers(1, 61))
 async def test_pages_together_are_the_whole_list_in_order(
     connection: Connection, order_by: str, page_size: int
@@ -155,7 +155,7 @@ async def test_pages_together_are_the_whole_list_in_order(
     assert await all_pages(connection, replace(PAGE, order_by=order_by, page_size=page_size)) == whole
 
 
-@settings(deadline=None, max_examples=35)
+@settings(deadline=None, max_examples=20)
 @given(order_by=orders, page_size=st.integers(1, 61))
 async def test_a_page_that_is_found_before_it_is_read_is_the_same(
     connection: Connection, order_by: str, page_size: int
@@ -175,7 +175,7 @@ async def test_a_page_that_is_found_before_it_is_read_is_the_same(
         page = replace(page, page_token=token)
 
 
-@settings(deadline=None, max_examples=35)
+@settings(deadline=None, max_examples=20)
 @given(order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), kept=st.integers(1, 61))
 async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
     connection: Connection, order_by: str, page_size: int, row_bytes: int, kept: int
@@ -208,7 +208,7 @@ async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
     assert listed == whole
 
 
-@settings(deadline=None, max_examples=35)
+@settings(deadline=None, max_examples=20)
 @given(
     order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), slice_rows=st.integers(1, 9)
 )
@@ -240,7 +240,7 @@ async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
     assert listed == whole
 
 
-@settings(deadline=None, max_examples=35)
+@settings(deadline=None, max_examples=20)
 @given(order_by=orders, most_rows=st.integers(1, 61), divisor=st.integers(1, 61))
 async def test_pages_read_one_after_the_other_are_the_whole_list(
     connection: Connection, order_by: str, most_rows: int, divisor: int
