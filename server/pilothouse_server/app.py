@@ -440,7 +440,7 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         nouns = self._nouns(watches, page_key)
-        nouns.append(dashboard_noun(watches, nouns))
+        nouns.append(dashboard_noun(watches, page_key, nouns))
         for noun in nouns:
             self.watched |= noun.watched
             self._jobs += noun.jobs

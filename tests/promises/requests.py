@@ -250,6 +250,8 @@ _APPLICATIONS: dict[str, Fields] = {
 }
 _SEVERAL: dict[str, Fields] = {
     "Watch": {"scopes": [{"noun": "NOUN_CONTAINER", "namespace": OWN}, {"noun": "NOUN_NAMESPACE"}]},
+    "GetOverview": {"namespace": OWN, "usagePoints": 10},
+    "Search": {"namespace": OWN, "query": "web"},
 }
 _AUDIT: dict[str, Fields] = {
     # Filled in by the world with an operation of its own.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pilothouse.watch.v1 import watch_pb2 as pb
-from pilothouse_client.rpc import NounClient, Watch, whole
+from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
 class Watches(NounClient[TransportT]):
     """`client.watches`. A change has the whole response as its `resource`, with the number of its `scope`."""
 
+    get_overview = Unary(pb.GetOverviewRequest, pb.GetOverviewResponse, whole)
+    search = Pages(pb.SearchRequest, pb.SearchResponse, lambda answer: answer.results)
     watch = Watch(pb.WatchRequest, pb.WatchResponse, whole)

@@ -9,7 +9,7 @@ from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.watched import WatchServer
 
 
-def dashboard_noun(watches: WatchServer, nouns: Sequence[Noun]) -> Noun:
+def dashboard_noun(watches: WatchServer, page_key: bytes, nouns: Sequence[Noun]) -> Noun:
     """Returns the calls about several of `nouns`."""
     parts = {name: part for noun in nouns for name, part in noun.watches.items()}
-    return Noun(service=WatchService(watches, parts))
+    return Noun(service=WatchService(watches, parts, page_key))

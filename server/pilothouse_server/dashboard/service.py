@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 
 from pilothouse.watch.v1 import watch_pb2 as pb
+from pilothouse_server.dashboard import messages, operations
+from pilothouse_server.dashboard.model import OverviewQuestion
+from pilothouse_server.dashboard.operations import Overviews
 from pilothouse_server.errors import PilothouseError, in_field, invalid
-from pilothouse_server.rpc import read_mask
-from pilothouse_server.rpc.call import Call, Need
+from pilothouse_server.flowcontrol.classes import WIDE_PAGE_ROWS
+from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.rpc.call import Call, Need, counts_as
 from pilothouse_server.rpc.encoding import varint
 from pilothouse_server.rpc.interceptors.authorization import authorize
 from pilothouse_server.rpc.watch import Scope, follow
@@ -17,7 +23,9 @@ from pilothouse_server.rpc.watched import NounWatch, WatchServer, filter_of, sig
 from pilothouse_server.store.feed import StreamHead
 from pilothouse_server.watch.resume_token import Position, ScopesIssuer, TokenIssuer, scopes_issuer
 
-_PREFIX = "NOUN_"
+_DAY, _LONGEST_WINDOW = timedelta(days=1), timedelta(days=366)
+# A search reads many rows, so it counts as a wide page: each user may have one in progress.
+_SEARCHED_ROWS = 2 * WIDE_PAGE_ROWS
 
 
 class WatchService:
@@ -25,9 +33,11 @@ class WatchService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["WatchService"]
 
-    def __init__(self, watches: WatchServer, parts: Mapping[str, NounWatch]) -> None:
+    def __init__(self, watches: WatchServer, parts: Mapping[str, NounWatch], page_key: bytes) -> None:
         self._watches = watches
         self._parts = parts
+        self._page_key = page_key
+        self._overviews = Overviews(lambda: watches.hub.newest)
 
     async def Watch(self, request: pb.WatchRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches several nouns."""
@@ -71,6 +81,54 @@ class WatchService:
             async for answer in answers:
                 yield answer
 
+    async def GetOverview(self, request: pb.GetOverviewRequest, call: Call) -> pb.GetOverviewResponse:
+        """Returns the overview."""
+        window = request.usage_window.ToTimedelta() if request.HasField("usage_window") else _DAY
+        if not timedelta(0) < window <= _LONGEST_WINDOW:
+            raise invalid("usage_window", "must be more than 0 and at most 366 days")
+        sights = operations.sights_of(call.caller)
+        question = OverviewQuestion(
+            await self._namespace(call, request.namespace),
+            request.most_wrong or 20,
+            request.most_namespaces or 100,
+            request.usage_points,
+            window,
+        )
+        found = await self._overviews.overview(lambda: call.read(snapshot=True), sights, question)
+        return messages.overview(found, question)
+
+    @counts_as(lambda request: max(request.page_size, _SEARCHED_ROWS))
+    async def Search(self, request: pb.SearchRequest, call: Call) -> pb.SearchResponse:
+        """Searches."""
+        words = operations.words_of(request.query)
+        known = operations.PERMISSIONS
+        asked = {messages.word_of(noun) for noun in request.nouns} or set(known)
+        for index, noun in enumerate(request.nouns):
+            if messages.word_of(noun) not in known:
+                raise invalid(f"nouns[{index}]", f"{pb.Noun.Name(noun)} cannot be searched")
+        page = wire.page_request(
+            call, self._page_key, request.query, request.namespace, ",".join(sorted(asked))
+        )
+        sights = {
+            word: sight
+            for word, sight in operations.sights_of(call.caller).items()
+            if word in asked and (word != "namespace" or not request.namespace)
+        }
+        if not sights:
+            await self._namespace(call, request.namespace)
+            return pb.SearchResponse()
+        async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
+            found, next_page = await operations.search(transaction, page, words, sights, namespace_id)
+        return pb.SearchResponse(results=map(messages.FOUND.to_proto, found), next_page_token=next_page.token)
+
+    async def _namespace(self, call: Call, name: str) -> int | None:
+        """Raises NotFound for a namespace that the caller does not reach."""
+        if not name:
+            return None
+        async with call.read() as transaction:
+            return await named_namespace(call, transaction, name)
+
     def _part(self, asked: pb.Scope) -> NounWatch:
         """The noun of a scope.
 
@@ -78,7 +136,7 @@ class WatchService:
             InvalidArgument: a field of the scope has no meaning for it.
         """
         name = pb.Noun.Name(asked.noun)
-        part = self._parts.get(name.removeprefix(_PREFIX).lower())
+        part = self._parts.get(messages.word_of(asked.noun))
         if part is None:
             raise invalid("noun", f"{name} cannot be watched")
         if asked.noun == pb.NOUN_NAMESPACE and asked.namespace:
@@ -91,8 +149,7 @@ class WatchService:
 
 
 def _scope(part: NounWatch, asked: pb.Scope, index: int, path: str, *, resumes: bool) -> Scope:
-    word = pb.Noun.Name(asked.noun).removeprefix(_PREFIX).lower()
-    number = pb.Resource.DESCRIPTOR.fields_by_name[word].number
+    number = pb.Resource.DESCRIPTOR.fields_by_name[messages.word_of(asked.noun)].number
     return Scope(
         watched=part.watched,
         wanted=filter_of(asked, part.watched),

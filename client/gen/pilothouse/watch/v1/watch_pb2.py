@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pilothouse.application.v1 import application_pb2 as pilothouse_dot_application_dot_v1_dot_application__pb2
@@ -35,7 +36,7 @@ from pilothouse.resource.v1 import resource_pb2 as pilothouse_dot_resource_dot_v
 from pilothouse.storage.v1 import storage_pb2 as pilothouse_dot_storage_dot_v1_dot_storage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpilothouse/watch/v1/watch.proto\x12\x13pilothouse.watch.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+pilothouse/application/v1/application.proto\x1a!pilothouse/config/v1/config.proto\x1a\'pilothouse/container/v1/container.proto\x1a\'pilothouse/namespace/v1/namespace.proto\x1a#pilothouse/network/v1/network.proto\x1a!pilothouse/object/v1/object.proto\x1a#pilothouse/options/v1/options.proto\x1a%pilothouse/resource/v1/resource.proto\x1a#pilothouse/storage/v1/storage.proto\"\x80\x03\n\x05Scope\x12\x35\n\x04noun\x18\x01 \x01(\x0e\x32\x19.pilothouse.watch.v1.NounB\x06\xd2\xda\x18\x02\x08\x01R\x04noun\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12\x1d\n\x04name\x18\x03 \x01(\tB\t\xd2\xda\x18\x05\x10\x13 \xfd\x01R\x04name\x12\x30\n\x0elabel_selector\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x08 \x80\x10R\rlabelSelector\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x10R\x06\x66ilter\x12\x37\n\tread_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\x12*\n\x0b\x61pi_version\x18\x07 \x01(\tB\t\xd2\xda\x18\x05\x10\x14 \xbd\x02R\napiVersion\x12\x1c\n\x04kind\x18\x08 \x01(\tB\x08\xd2\xda\x18\x04\x10\x15 ?R\x04kind\x12#\n\rinitial_state\x18\t \x01(\x08R\x0cinitialState\"\xbd\x01\n\x0cWatchRequest\x12<\n\x06scopes\x18\x01 \x03(\x0b\x32\x1a.pilothouse.watch.v1.ScopeB\x08\xd2\xda\x18\x04\x08\x01( R\x06scopes\x12,\n\x0cresume_token\x18\x02 \x01(\tB\t\xd2\xda\x18\x05 \x80\x08@\x01R\x0bresumeToken\x12\x41\n\x17\x62ookmark_period_seconds\x18\x03 \x01(\x05\x42\t\xd2\xda\x18\x05\x30\x00\x38\xac\x02R\x15\x62ookmarkPeriodSeconds\"\xfd\x03\n\x08Resource\x12\x42\n\tnamespace\x18\x01 \x01(\x0b\x32\".pilothouse.namespace.v1.NamespaceH\x00R\tnamespace\x12J\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32&.pilothouse.application.v1.ApplicationH\x00R\x0b\x61pplication\x12\x42\n\tcontainer\x18\x03 \x01(\x0b\x32\".pilothouse.container.v1.ContainerH\x00R\tcontainer\x12:\n\x07service\x18\x04 \x01(\x0b\x32\x1e.pilothouse.network.v1.ServiceH\x00R\x07service\x12\x36\n\x06object\x18\x05 \x01(\x0b\x32\x1c.pilothouse.object.v1.ObjectH\x00R\x06object\x12\x37\n\x06volume\x18\x06 \x01(\x0b\x32\x1d.pilothouse.storage.v1.VolumeH\x00R\x06volume\x12\x36\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1c.pilothouse.config.v1.ConfigH\x00R\x06\x63onfig\x12\x30\n\x03run\x18\x08 \x01(\x0b\x32\x1c.pilothouse.container.v1.RunH\x00R\x03runB\x06\n\x04kind\"\xa9\x02\n\rWatchResponse\x12\x43\n\x0b\x63hange_type\x18\x01 \x01(\x0e\x32\".pilothouse.resource.v1.ChangeTypeR\nchangeType\x12\x39\n\x08resource\x18\x02 \x01(\x0b\x32\x1d.pilothouse.watch.v1.ResourceR\x08resource\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12)\n\x0cresume_token\x18\x04 \x01(\tB\x06\xd2\xda\x18\x02@\x01R\x0bresumeToken\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x14\n\x05scope\x18\x06 \x01(\x05R\x05scope*\xad\x01\n\x04Noun\x12\x14\n\x10NOUN_UNSPECIFIED\x10\x00\x12\x12\n\x0eNOUN_NAMESPACE\x10\x01\x12\x14\n\x10NOUN_APPLICATION\x10\x02\x12\x12\n\x0eNOUN_CONTAINER\x10\x03\x12\x10\n\x0cNOUN_SERVICE\x10\x04\x12\x0f\n\x0bNOUN_OBJECT\x10\x05\x12\x0f\n\x0bNOUN_VOLUME\x10\x06\x12\x0f\n\x0bNOUN_CONFIG\x10\x07\x12\x0c\n\x08NOUN_RUN\x10\x08\x32{\n\x0cWatchService\x12k\n\x05Watch\x12!.pilothouse.watch.v1.WatchRequest\x1a\".pilothouse.watch.v1.WatchResponse\"\x19\xca\xda\x18\x15\x08\x02(\x01\x32\x05watch:\x08resource0\x01\x42%Z#pilothouse.dev/api/watch/v1;watchv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpilothouse/watch/v1/watch.proto\x12\x13pilothouse.watch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+pilothouse/application/v1/application.proto\x1a!pilothouse/config/v1/config.proto\x1a\'pilothouse/container/v1/container.proto\x1a\'pilothouse/namespace/v1/namespace.proto\x1a#pilothouse/network/v1/network.proto\x1a!pilothouse/object/v1/object.proto\x1a#pilothouse/options/v1/options.proto\x1a%pilothouse/resource/v1/resource.proto\x1a#pilothouse/storage/v1/storage.proto\"\x80\x03\n\x05Scope\x12\x35\n\x04noun\x18\x01 \x01(\x0e\x32\x19.pilothouse.watch.v1.NounB\x06\xd2\xda\x18\x02\x08\x01R\x04noun\x12&\n\tnamespace\x18\x02 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12\x1d\n\x04name\x18\x03 \x01(\tB\t\xd2\xda\x18\x05\x10\x13 \xfd\x01R\x04name\x12\x30\n\x0elabel_selector\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x08 \x80\x10R\rlabelSelector\x12\x1f\n\x06\x66ilter\x18\x05 \x01(\tB\x07\xd2\xda\x18\x03 \x80\x10R\x06\x66ilter\x12\x37\n\tread_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\x08readMask\x12*\n\x0b\x61pi_version\x18\x07 \x01(\tB\t\xd2\xda\x18\x05\x10\x14 \xbd\x02R\napiVersion\x12\x1c\n\x04kind\x18\x08 \x01(\tB\x08\xd2\xda\x18\x04\x10\x15 ?R\x04kind\x12#\n\rinitial_state\x18\t \x01(\x08R\x0cinitialState\"\xbd\x01\n\x0cWatchRequest\x12<\n\x06scopes\x18\x01 \x03(\x0b\x32\x1a.pilothouse.watch.v1.ScopeB\x08\xd2\xda\x18\x04\x08\x01( R\x06scopes\x12,\n\x0cresume_token\x18\x02 \x01(\tB\t\xd2\xda\x18\x05 \x80\x08@\x01R\x0bresumeToken\x12\x41\n\x17\x62ookmark_period_seconds\x18\x03 \x01(\x05\x42\t\xd2\xda\x18\x05\x30\x00\x38\xac\x02R\x15\x62ookmarkPeriodSeconds\"\xfd\x03\n\x08Resource\x12\x42\n\tnamespace\x18\x01 \x01(\x0b\x32\".pilothouse.namespace.v1.NamespaceH\x00R\tnamespace\x12J\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32&.pilothouse.application.v1.ApplicationH\x00R\x0b\x61pplication\x12\x42\n\tcontainer\x18\x03 \x01(\x0b\x32\".pilothouse.container.v1.ContainerH\x00R\tcontainer\x12:\n\x07service\x18\x04 \x01(\x0b\x32\x1e.pilothouse.network.v1.ServiceH\x00R\x07service\x12\x36\n\x06object\x18\x05 \x01(\x0b\x32\x1c.pilothouse.object.v1.ObjectH\x00R\x06object\x12\x37\n\x06volume\x18\x06 \x01(\x0b\x32\x1d.pilothouse.storage.v1.VolumeH\x00R\x06volume\x12\x36\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1c.pilothouse.config.v1.ConfigH\x00R\x06\x63onfig\x12\x30\n\x03run\x18\x08 \x01(\x0b\x32\x1c.pilothouse.container.v1.RunH\x00R\x03runB\x06\n\x04kind\"\xa9\x02\n\rWatchResponse\x12\x43\n\x0b\x63hange_type\x18\x01 \x01(\x0e\x32\".pilothouse.resource.v1.ChangeTypeR\nchangeType\x12\x39\n\x08resource\x18\x02 \x01(\x0b\x32\x1d.pilothouse.watch.v1.ResourceR\x08resource\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12)\n\x0cresume_token\x18\x04 \x01(\tB\x06\xd2\xda\x18\x02@\x01R\x0bresumeToken\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x14\n\x05scope\x18\x06 \x01(\x05R\x05scope\"\x85\x02\n\x12GetOverviewRequest\x12&\n\tnamespace\x18\x01 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12\'\n\nmost_wrong\x18\x02 \x01(\x05\x42\x08\xd2\xda\x18\x04\x30\x00\x38\x64R\tmostWrong\x12\x32\n\x0fmost_namespaces\x18\x03 \x01(\x05\x42\t\xd2\xda\x18\x05\x30\x00\x38\xe8\x07R\x0emostNamespaces\x12,\n\x0cusage_points\x18\x04 \x01(\x05\x42\t\xd2\xda\x18\x05\x30\x00\x38\x90\x03R\x0busagePoints\x12<\n\x0cusage_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0busageWindow\"j\n\x0bStatusCount\x12-\n\x04noun\x18\x01 \x01(\x0e\x32\x19.pilothouse.watch.v1.NounR\x04noun\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x14\n\x05\x63ount\x18\x03 \x01(\x03R\x05\x63ount\"z\n\x08UsageSum\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n\tcpu_cores\x18\x02 \x01(\x01R\x08\x63puCores\x12!\n\x0cmemory_bytes\x18\x03 \x01(\x01R\x0bmemoryBytes\"\xca\x02\n\x11NamespaceOverview\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n\x07\x63luster\x18\x02 \x01(\tR\x07\x63luster\x12\x38\n\x06\x63ounts\x18\x03 \x03(\x0b\x32 .pilothouse.watch.v1.StatusCountR\x06\x63ounts\x12\x14\n\x05wrong\x18\x04 \x01(\x03R\x05wrong\x12<\n\x05quota\x18\x05 \x01(\x0b\x32&.pilothouse.namespace.v1.ResourceQuotaR\x05quota\x12:\n\x04used\x18\x06 \x01(\x0b\x32&.pilothouse.namespace.v1.ResourceQuotaR\x04used\x12\x33\n\x05usage\x18\x07 \x03(\x0b\x32\x1d.pilothouse.watch.v1.UsageSumR\x05usage\"\xf7\x01\n\x0f\x43lusterOverview\x12\x18\n\x07\x63luster\x18\x01 \x01(\tR\x07\x63luster\x12\x1e\n\nnamespaces\x18\x02 \x01(\x03R\nnamespaces\x12\x38\n\x06\x63ounts\x18\x03 \x03(\x0b\x32 .pilothouse.watch.v1.StatusCountR\x06\x63ounts\x12;\n\x0bstale_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nstaleSince\x12\x33\n\x05usage\x18\x05 \x03(\x0b\x32\x1d.pilothouse.watch.v1.UsageSumR\x05usage\"\xb0\x02\n\rWrongResource\x12-\n\x04noun\x18\x01 \x01(\x0e\x32\x19.pilothouse.watch.v1.NounR\x04noun\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x04 \x01(\tR\x04kind\x12\x16\n\x06status\x18\x05 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x07 \x01(\tR\x07message\x12#\n\rrestart_count\x18\x08 \x01(\x05R\x0crestartCount\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\x8b\x03\n\x13GetOverviewResponse\x12\x38\n\x06\x63ounts\x18\x01 \x03(\x0b\x32 .pilothouse.watch.v1.StatusCountR\x06\x63ounts\x12\x46\n\nnamespaces\x18\x02 \x03(\x0b\x32&.pilothouse.watch.v1.NamespaceOverviewR\nnamespaces\x12\'\n\x0fmore_namespaces\x18\x03 \x01(\x03R\x0emoreNamespaces\x12@\n\x08\x63lusters\x18\x04 \x03(\x0b\x32$.pilothouse.watch.v1.ClusterOverviewR\x08\x63lusters\x12\x38\n\x05wrong\x18\x05 \x03(\x0b\x32\".pilothouse.watch.v1.WrongResourceR\x05wrong\x12\x1d\n\nmore_wrong\x18\x06 \x01(\x03R\tmoreWrong\x12.\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xe1\x01\n\rSearchRequest\x12 \n\x05query\x18\x01 \x01(\tB\n\xd2\xda\x18\x06\x08\x01\x10\x0f dR\x05query\x12\x37\n\x05nouns\x18\x02 \x03(\x0e\x32\x19.pilothouse.watch.v1.NounB\x06\xd2\xda\x18\x02(\x08R\x05nouns\x12&\n\tnamespace\x18\x03 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 ?R\tnamespace\x12#\n\tpage_size\x18\x04 \x01(\x05\x42\x06\xd2\xda\x18\x02`\x01R\x08pageSize\x12(\n\npage_token\x18\x05 \x01(\tB\t\xd2\xda\x18\x05 \x80\x10@\x01R\tpageToken\"\xdf\x02\n\rFoundResource\x12-\n\x04noun\x18\x01 \x01(\x0e\x32\x19.pilothouse.watch.v1.NounR\x04noun\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x10\n\x03uid\x18\x04 \x01(\tR\x03uid\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\x12\x16\n\x06status\x18\x06 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12\x14\n\x05image\x18\x08 \x01(\tR\x05image\x12\x46\n\x06labels\x18\t \x03(\x0b\x32..pilothouse.watch.v1.FoundResource.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"~\n\x0eSearchResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".pilothouse.watch.v1.FoundResourceR\x07results\x12.\n\x0fnext_page_token\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x01R\rnextPageToken*\xad\x01\n\x04Noun\x12\x14\n\x10NOUN_UNSPECIFIED\x10\x00\x12\x12\n\x0eNOUN_NAMESPACE\x10\x01\x12\x14\n\x10NOUN_APPLICATION\x10\x02\x12\x12\n\x0eNOUN_CONTAINER\x10\x03\x12\x10\n\x0cNOUN_SERVICE\x10\x04\x12\x0f\n\x0bNOUN_OBJECT\x10\x05\x12\x0f\n\x0bNOUN_VOLUME\x10\x06\x12\x0f\n\x0bNOUN_CONFIG\x10\x07\x12\x0c\n\x08NOUN_RUN\x10\x08\x32\xfa\x02\n\x0cWatchService\x12k\n\x05Watch\x12!.pilothouse.watch.v1.WatchRequest\x1a\".pilothouse.watch.v1.WatchResponse\"\x19\xca\xda\x18\x15\x08\x02(\x01\x32\x05watch:\x08resource0\x01\x12\x84\x01\n\x0bGetOverview\x12\'.pilothouse.watch.v1.GetOverviewRequest\x1a(.pilothouse.watch.v1.GetOverviewResponse\"\"\xca\xda\x18\x1e\x08\x02\"\tnamespace(\x01\x32\x03get:\x08overview\x12v\n\x06Search\x12\".pilothouse.watch.v1.SearchRequest\x1a#.pilothouse.watch.v1.SearchResponse\"#\xca\xda\x18\x1f\x08\x02\"\tnamespace(\x01\x32\x04list:\x08resourceB%Z#pilothouse.dev/api/watch/v1;watchv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,18 +66,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST'].fields_by_name['bookmark_period_seconds']._serialized_options = b'\322\332\030\0050\0008\254\002'
   _globals['_WATCHRESPONSE'].fields_by_name['resume_token']._loaded_options = None
   _globals['_WATCHRESPONSE'].fields_by_name['resume_token']._serialized_options = b'\322\332\030\002@\001'
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['namespace']._loaded_options = None
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['namespace']._serialized_options = b'\322\332\030\004\020\001 ?'
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['most_wrong']._loaded_options = None
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['most_wrong']._serialized_options = b'\322\332\030\0040\0008d'
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['most_namespaces']._loaded_options = None
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['most_namespaces']._serialized_options = b'\322\332\030\0050\0008\350\007'
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['usage_points']._loaded_options = None
+  _globals['_GETOVERVIEWREQUEST'].fields_by_name['usage_points']._serialized_options = b'\322\332\030\0050\0008\220\003'
+  _globals['_SEARCHREQUEST'].fields_by_name['query']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['query']._serialized_options = b'\322\332\030\006\010\001\020\017 d'
+  _globals['_SEARCHREQUEST'].fields_by_name['nouns']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['nouns']._serialized_options = b'\322\332\030\002(\010'
+  _globals['_SEARCHREQUEST'].fields_by_name['namespace']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['namespace']._serialized_options = b'\322\332\030\004\020\001 ?'
+  _globals['_SEARCHREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['page_size']._serialized_options = b'\322\332\030\002`\001'
+  _globals['_SEARCHREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['page_token']._serialized_options = b'\322\332\030\005 \200\020@\001'
+  _globals['_FOUNDRESOURCE_LABELSENTRY']._loaded_options = None
+  _globals['_FOUNDRESOURCE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SEARCHRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_SEARCHRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\322\332\030\002@\001'
   _globals['_WATCHSERVICE'].methods_by_name['Watch']._loaded_options = None
   _globals['_WATCHSERVICE'].methods_by_name['Watch']._serialized_options = b'\312\332\030\025\010\002(\0012\005watch:\010resource'
-  _globals['_NOUN']._serialized_start=1862
-  _globals['_NOUN']._serialized_end=2035
-  _globals['_SCOPE']._serialized_start=471
-  _globals['_SCOPE']._serialized_end=855
-  _globals['_WATCHREQUEST']._serialized_start=858
-  _globals['_WATCHREQUEST']._serialized_end=1047
-  _globals['_RESOURCE']._serialized_start=1050
-  _globals['_RESOURCE']._serialized_end=1559
-  _globals['_WATCHRESPONSE']._serialized_start=1562
-  _globals['_WATCHRESPONSE']._serialized_end=1859
-  _globals['_WATCHSERVICE']._serialized_start=2037
-  _globals['_WATCHSERVICE']._serialized_end=2160
+  _globals['_WATCHSERVICE'].methods_by_name['GetOverview']._loaded_options = None
+  _globals['_WATCHSERVICE'].methods_by_name['GetOverview']._serialized_options = b'\312\332\030\036\010\002\"\tnamespace(\0012\003get:\010overview'
+  _globals['_WATCHSERVICE'].methods_by_name['Search']._loaded_options = None
+  _globals['_WATCHSERVICE'].methods_by_name['Search']._serialized_options = b'\312\332\030\037\010\002\"\tnamespace(\0012\004list:\010resource'
+  _globals['_NOUN']._serialized_start=4388
+  _globals['_NOUN']._serialized_end=4561
+  _globals['_SCOPE']._serialized_start=503
+  _globals['_SCOPE']._serialized_end=887
+  _globals['_WATCHREQUEST']._serialized_start=890
+  _globals['_WATCHREQUEST']._serialized_end=1079
+  _globals['_RESOURCE']._serialized_start=1082
+  _globals['_RESOURCE']._serialized_end=1591
+  _globals['_WATCHRESPONSE']._serialized_start=1594
+  _globals['_WATCHRESPONSE']._serialized_end=1891
+  _globals['_GETOVERVIEWREQUEST']._serialized_start=1894
+  _globals['_GETOVERVIEWREQUEST']._serialized_end=2155
+  _globals['_STATUSCOUNT']._serialized_start=2157
+  _globals['_STATUSCOUNT']._serialized_end=2263
+  _globals['_USAGESUM']._serialized_start=2265
+  _globals['_USAGESUM']._serialized_end=2387
+  _globals['_NAMESPACEOVERVIEW']._serialized_start=2390
+  _globals['_NAMESPACEOVERVIEW']._serialized_end=2720
+  _globals['_CLUSTEROVERVIEW']._serialized_start=2723
+  _globals['_CLUSTEROVERVIEW']._serialized_end=2970
+  _globals['_WRONGRESOURCE']._serialized_start=2973
+  _globals['_WRONGRESOURCE']._serialized_end=3277
+  _globals['_GETOVERVIEWRESPONSE']._serialized_start=3280
+  _globals['_GETOVERVIEWRESPONSE']._serialized_end=3675
+  _globals['_SEARCHREQUEST']._serialized_start=3678
+  _globals['_SEARCHREQUEST']._serialized_end=3903
+  _globals['_FOUNDRESOURCE']._serialized_start=3906
+  _globals['_FOUNDRESOURCE']._serialized_end=4257
+  _globals['_FOUNDRESOURCE_LABELSENTRY']._serialized_start=4200
+  _globals['_FOUNDRESOURCE_LABELSENTRY']._serialized_end=4257
+  _globals['_SEARCHRESPONSE']._serialized_start=4259
+  _globals['_SEARCHRESPONSE']._serialized_end=4385
+  _globals['_WATCHSERVICE']._serialized_start=4564
+  _globals['_WATCHSERVICE']._serialized_end=4942
 # @@protoc_insertion_point(module_scope)

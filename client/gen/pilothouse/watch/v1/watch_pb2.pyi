@@ -5,6 +5,7 @@ Calls about several nouns."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -280,3 +281,463 @@ class WatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class GetOverviewRequest(_message.Message):
+    """Request for the overview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    MOST_WRONG_FIELD_NUMBER: _builtins.int
+    MOST_NAMESPACES_FIELD_NUMBER: _builtins.int
+    USAGE_POINTS_FIELD_NUMBER: _builtins.int
+    USAGE_WINDOW_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Restricts the overview to this namespace; empty means every namespace that the caller may see."""
+    most_wrong: _builtins.int
+    """Number of resources in `wrong`; default 20, at most 100."""
+    most_namespaces: _builtins.int
+    """Number of namespaces in `namespaces`; default 100, at most 1,000. Those with the most that is wrong come first."""
+    usage_points: _builtins.int
+    """Number of points of each usage curve; default 0, which returns none; at most 400."""
+    @_builtins.property
+    def usage_window(self) -> _duration_pb2.Duration:
+        """Length of the usage curves; default a day, at most 366 days. A point is one or more whole hours, or whole days beyond
+        a week, so there may be fewer points than asked for.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        most_wrong: _builtins.int = ...,
+        most_namespaces: _builtins.int = ...,
+        usage_points: _builtins.int = ...,
+        usage_window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage_window", b"usage_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most_namespaces", b"most_namespaces", "most_wrong", b"most_wrong", "namespace", b"namespace", "usage_points", b"usage_points", "usage_window", b"usage_window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOverviewRequest: _TypeAlias = GetOverviewRequest  # noqa: Y015
+
+@_typing.final
+class StatusCount(_message.Message):
+    """Number of resources of a noun with one status."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOUN_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    noun: Global___Noun.ValueType
+    """The noun."""
+    status: _builtins.str
+    """Status in the form of filters, such as `RUNNING`; empty for a noun without one."""
+    count: _builtins.int
+    """Number of resources."""
+    def __init__(
+        self,
+        *,
+        noun: Global___Noun.ValueType = ...,
+        status: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "noun", b"noun", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusCount: _TypeAlias = StatusCount  # noqa: Y015
+
+@_typing.final
+class UsageSum(_message.Message):
+    """Usage of several containers together during one step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    cpu_cores: _builtins.float
+    """Used cores, as the average over the step."""
+    memory_bytes: _builtins.float
+    """Used memory, likewise."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the step."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        cpu_cores: _builtins.float = ...,
+        memory_bytes: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSum: _TypeAlias = UsageSum  # noqa: Y015
+
+@_typing.final
+class NamespaceOverview(_message.Message):
+    """A namespace in the overview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Name."""
+    cluster: _builtins.str
+    """Its cluster."""
+    wrong: _builtins.int
+    """Number of resources in a status that needs somebody's attention."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusCount]:
+        """Resources by noun and status."""
+
+    @_builtins.property
+    def quota(self) -> _namespace_pb2.ResourceQuota:
+        """Limits of the namespace; unset without permission `namespace.list` in it, and where it has none."""
+
+    @_builtins.property
+    def used(self) -> _namespace_pb2.ResourceQuota:
+        """Usage that counts against the limits: containers, cores and memory. Unset without permission `namespace.list`."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSum]:
+        """Usage of its containers over time, oldest first; needs `metrics.query`."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        cluster: _builtins.str = ...,
+        counts: _abc.Iterable[Global___StatusCount] | None = ...,
+        wrong: _builtins.int = ...,
+        quota: _namespace_pb2.ResourceQuota | None = ...,
+        used: _namespace_pb2.ResourceQuota | None = ...,
+        usage: _abc.Iterable[Global___UsageSum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "counts", b"counts", "namespace", b"namespace", "quota", b"quota", "usage", b"usage", "used", b"used", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceOverview: _TypeAlias = NamespaceOverview  # noqa: Y015
+
+@_typing.final
+class ClusterOverview(_message.Message):
+    """A cluster in the overview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    STALE_SINCE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """Name."""
+    namespaces: _builtins.int
+    """Number of the caller's namespaces on it."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusCount]:
+        """Resources by noun and status."""
+
+    @_builtins.property
+    def stale_since(self) -> _timestamp_pb2.Timestamp:
+        """Time since when the server does not reach it; unset while it does. The statuses are those of then."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSum]:
+        """Usage of the containers on it over time, oldest first; needs `metrics.query`."""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        namespaces: _builtins.int = ...,
+        counts: _abc.Iterable[Global___StatusCount] | None = ...,
+        stale_since: _timestamp_pb2.Timestamp | None = ...,
+        usage: _abc.Iterable[Global___UsageSum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stale_since", b"stale_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "counts", b"counts", "namespaces", b"namespaces", "stale_since", b"stale_since", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterOverview: _TypeAlias = ClusterOverview  # noqa: Y015
+
+@_typing.final
+class WrongResource(_message.Message):
+    """A resource that needs somebody's attention."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOUN_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    noun: Global___Noun.ValueType
+    """Its noun."""
+    namespace: _builtins.str
+    """Its namespace."""
+    name: _builtins.str
+    """Its name."""
+    kind: _builtins.str
+    """Its Kubernetes kind; only of NOUN_OBJECT."""
+    status: _builtins.str
+    """Status in the form of filters, such as `FAILED`."""
+    reason: _builtins.str
+    """CamelCase word for the cause."""
+    message: _builtins.str
+    """Text for people."""
+    restart_count: _builtins.int
+    """Number of restarts of a container."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of its last change."""
+
+    def __init__(
+        self,
+        *,
+        noun: Global___Noun.ValueType = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        status: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        restart_count: _builtins.int = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "name", b"name", "namespace", b"namespace", "noun", b"noun", "reason", b"reason", "restart_count", b"restart_count", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrongResource: _TypeAlias = WrongResource  # noqa: Y015
+
+@_typing.final
+class GetOverviewResponse(_message.Message):
+    """The overview."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    MORE_NAMESPACES_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    MORE_WRONG_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    more_namespaces: _builtins.int
+    """Number of further namespaces that the caller may see."""
+    more_wrong: _builtins.int
+    """Number of further resources that need attention."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusCount]:
+        """Resources by noun and status."""
+
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceOverview]:
+        """By namespace; see `most_namespaces`."""
+
+    @_builtins.property
+    def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterOverview]:
+        """By cluster."""
+
+    @_builtins.property
+    def wrong(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrongResource]:
+        """Resources that need attention: applications, then containers, then others, the most urgent status first."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Time of these numbers."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___StatusCount] | None = ...,
+        namespaces: _abc.Iterable[Global___NamespaceOverview] | None = ...,
+        more_namespaces: _builtins.int = ...,
+        clusters: _abc.Iterable[Global___ClusterOverview] | None = ...,
+        wrong: _abc.Iterable[Global___WrongResource] | None = ...,
+        more_wrong: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "counts", b"counts", "more_namespaces", b"more_namespaces", "more_wrong", b"more_wrong", "namespaces", b"namespaces", "time", b"time", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOverviewResponse: _TypeAlias = GetOverviewResponse  # noqa: Y015
+
+@_typing.final
+class SearchRequest(_message.Message):
+    """Request for a page of what is found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    NOUNS_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Required. Words that all must be found, each anywhere in a name, a label (`key=value`), an image, a kind, a reason or
+    a status; upper and lower case are the same.
+    """
+    namespace: _builtins.str
+    """Restricts the search to this namespace; empty means every namespace that the caller may see."""
+    page_size: _builtins.int
+    """Items in a page; default 50, at most 1,000."""
+    page_token: _builtins.str
+    """Token of the previous page."""
+    @_builtins.property
+    def nouns(self) -> _containers.RepeatedScalarFieldContainer[Global___Noun.ValueType]:
+        """Restricts the search to these nouns; empty means all that have names."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        nouns: _abc.Iterable[Global___Noun.ValueType] | None = ...,
+        namespace: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "nouns", b"nouns", "page_size", b"page_size", "page_token", b"page_token", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class FoundResource(_message.Message):
+    """A resource that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NOUN_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    noun: Global___Noun.ValueType
+    """Its noun."""
+    namespace: _builtins.str
+    """Its namespace; empty for a namespace."""
+    name: _builtins.str
+    """Its name."""
+    uid: _builtins.str
+    """Permanent identifier."""
+    kind: _builtins.str
+    """Its Kubernetes kind, such as `Ingress` or `Secret`; only of NOUN_OBJECT and NOUN_CONFIG."""
+    status: _builtins.str
+    """Status in the form of filters, such as `RUNNING`; empty for a noun without one."""
+    reason: _builtins.str
+    """CamelCase word for the cause of the status."""
+    image: _builtins.str
+    """Image of a container."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels."""
+
+    def __init__(
+        self,
+        *,
+        noun: Global___Noun.ValueType = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        status: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        image: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "labels", b"labels", "name", b"name", "namespace", b"namespace", "noun", b"noun", "reason", b"reason", "status", b"status", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundResource: _TypeAlias = FoundResource  # noqa: Y015
+
+@_typing.final
+class SearchResponse(_message.Message):
+    """A page of what is found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last page."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundResource]:
+        """Items by noun, then by name."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___FoundResource] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015

@@ -41,6 +41,16 @@ class WatchServiceStub:
                 request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.GetOverview = channel.unary_unary(
+                '/pilothouse.watch.v1.WatchService/GetOverview',
+                request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/pilothouse.watch.v1.WatchService/Search',
+                request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchResponse.FromString,
+                _registered_method=True)
 
 
 class WatchServiceServicer:
@@ -66,6 +76,21 @@ class WatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOverview(self, request, context):
+        """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
+        numbers are at most a second old. A noun that the caller may list nowhere is left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Search(self, request, context):
+        """Searches names, labels, images and reasons of what the caller may list. Results come by noun, then by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WatchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +98,16 @@ def add_WatchServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.FromString,
                     response_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.SerializeToString,
+            ),
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewRequest.FromString,
+                    response_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchRequest.FromString,
+                    response_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,6 +139,60 @@ class WatchService:
             '/pilothouse.watch.v1.WatchService/Watch',
             pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
             pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.watch.v1.WatchService/GetOverview',
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewRequest.SerializeToString,
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.watch.v1.WatchService/Search',
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchRequest.SerializeToString,
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class WatchServiceStub:
     (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
     other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
     """
+    GetOverview: _grpc.UnaryUnaryMultiCallable[_watch_pb2.GetOverviewRequest, _watch_pb2.GetOverviewResponse]
+    """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
+    numbers are at most a second old. A noun that the caller may list nowhere is left out.
+    """
+    Search: _grpc.UnaryUnaryMultiCallable[_watch_pb2.SearchRequest, _watch_pb2.SearchResponse]
+    """Searches names, labels, images and reasons of what the caller may list. Results come by noun, then by name."""
 
 @_typing.type_check_only
 class WatchServiceAsyncStub(WatchServiceStub):
@@ -71,6 +77,12 @@ class WatchServiceAsyncStub(WatchServiceStub):
     (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
     other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
     """
+    GetOverview: _aio.UnaryUnaryMultiCallable[_watch_pb2.GetOverviewRequest, _watch_pb2.GetOverviewResponse]  # type: ignore[assignment]
+    """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
+    numbers are at most a second old. A noun that the caller may list nowhere is left out.
+    """
+    Search: _aio.UnaryUnaryMultiCallable[_watch_pb2.SearchRequest, _watch_pb2.SearchResponse]  # type: ignore[assignment]
+    """Searches names, labels, images and reasons of what the caller may list. Results come by noun, then by name."""
 
 class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every user may call these methods. Each asks for the `list` or `watch` permission of the nouns that it is about, in
@@ -96,5 +108,23 @@ class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
         (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
         other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
         """
+
+    @_abc_1.abstractmethod
+    def GetOverview(
+        self,
+        request: _watch_pb2.GetOverviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_watch_pb2.GetOverviewResponse, _abc.Awaitable[_watch_pb2.GetOverviewResponse]]:
+        """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
+        numbers are at most a second old. A noun that the caller may list nowhere is left out.
+        """
+
+    @_abc_1.abstractmethod
+    def Search(
+        self,
+        request: _watch_pb2.SearchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_watch_pb2.SearchResponse, _abc.Awaitable[_watch_pb2.SearchResponse]]:
+        """Searches names, labels, images and reasons of what the caller may list. Results come by noun, then by name."""
 
 def add_WatchServiceServicer_to_server(servicer: WatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
