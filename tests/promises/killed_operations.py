@@ -19,7 +19,16 @@ from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import STORAGE_CLASSES
-from tests.applications.conftest import JsonObject, config_map, deployment, given, service
+from tests.applications.conftest import (
+    JsonObject,
+    budget,
+    claim,
+    config_map,
+    deployment,
+    given,
+    secret,
+    service,
+)
 from tests.clusters.given import register
 from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl
@@ -191,14 +200,17 @@ async def roll_back(server: Server) -> None:
 
 
 async def apply_shop(server: Server) -> None:
-    await apply_documents(server, [config_map(), service(), deployment(), deployment("api")])
+    documents = [config_map(), secret(), claim(), service(), budget(), deployment(), deployment("api")]
+    await apply_documents(server, documents)
 
 
 async def change_shop(server: Server) -> None:
     """Changed, pruned, and brought back before the cluster has followed everywhere; then pruned again."""
-    await apply_documents(server, [config_map(level="debug"), deployment(image="nginx:1.28")], prune=False)
+    changed = [config_map(level="debug"), secret(word="other"), deployment(image="nginx:1.28")]
+    await apply_documents(server, changed, prune=False)
     await server.admin.applications.rollback(namespace=SPACE, name="shop")
-    await apply_documents(server, [config_map(level="warn"), deployment(image="nginx:1.29")], prune=True)
+    changed = [config_map(level="warn"), deployment(image="nginx:1.29")]
+    await apply_documents(server, changed, prune=True, delete_claims=True)
 
 
 async def apply_documents(server: Server, documents: list[JsonObject], **fields: Any) -> None:
@@ -294,7 +306,8 @@ OPERATIONS = {
         lambda seen: (
             "1.29" in seen.cluster["Deployment/web"]
             and "Deployment/api" not in seen.cluster
-            and "Service/web" not in seen.cluster
+            and not seen.cluster.keys()
+            & {"Service/web", "Secret/password", "PodDisruptionBudget/web", "PersistentVolumeClaim/data"}
         ),
     ),
     "resume a rollout": Operation((make_filled, hold), resume, 1, lambda seen: "1.28" in pods(seen)),
