@@ -42,6 +42,18 @@ async def apply(address: str, token: str, namespace: str, name: str, count: int)
         return {"seconds": time.perf_counter() - began, "calls": count}
 
 
+async def apply_each_second(
+    address: str, token: str, namespaces: list[str], name: str, count: int, seconds: float
+) -> int:
+    """Makes an application each second, or as the one before has ended; returns how many."""
+    began, made = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        await apply(address, token, namespaces[made % len(namespaces)], f"{name}-{made}", count)
+        made += 1
+        await asyncio.sleep(max(0.0, min(began + made, began + seconds) - time.perf_counter()))
+    return made
+
+
 async def create(
     address: str, token: str, namespace: str, name: str, count: int, concurrency: int
 ) -> dict[str, float]:
@@ -98,7 +110,7 @@ def _request(namespace: str, name: str) -> bytes:
 
 def main() -> None:
     """The process."""
-    answering({"apply": apply, "create": create})
+    answering({"apply": apply, "apply_each_second": apply_each_second, "create": create})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,20 @@ from itertools import count
 from statistics import median
 
 from benchmarks.child import Child
-from benchmarks.measure import Figure, Pairs, Run, Series, all_in_turns, compared, database_cost, server_cost
+from benchmarks.measure import (
+    Figure,
+    Pairs,
+    Run,
+    Series,
+    all_in_turns,
+    compared,
+    database_cost,
+    in_turns,
+    server_cost,
+)
 from benchmarks.population import NAMESPACES
 from benchmarks.product import Product
+from benchmarks.rows.watching import LATENCY_WATCHERS, Changes
 from benchmarks.world import Database, World, connected
 
 _CALLERS = 16
@@ -62,6 +73,39 @@ async def apply_application(world: World) -> AsyncIterator[Figure]:
         goal=("≤", _MOST_HELD_SECONDS),
         goal_of="value",
     )
+
+
+async def beside_applies(world: World) -> AsyncIterator[Figure]:
+    """Row 5 while an application is made each second in another namespace, next to row 5 alone."""
+    containers = _TIMES * world.scale.applied
+    numbers = count()
+    async with (
+        world.database(world.scale.containers[0]) as database,
+        world.product(database) as product,
+        world.children(("loads.watches", world.cores.asking), ("loads.applications", world.cores.asking)) as (
+            watches,
+            load,
+        ),
+    ):
+        changes = await Changes.made(world, product, database, watches)
+        token = await product.tenant_token(NAMESPACES)
+
+        async def beside() -> Run:
+            applying = load.ask(
+                "apply_each_second",
+                address=product.address,
+                token=token,
+                namespaces=[f"tenant-{number}" for number in range(NAMESPACES)],
+                name=f"beside-{next(numbers)}",
+                count=containers,
+                seconds=world.scale.seconds,
+            )
+            run, _ = await asyncio.gather(changes.run(), applying)
+            return run
+
+        pairs = await in_turns(beside, changes.run, world.scale.runs, warm=world.scale.warm)
+    what = f"change to delivery, p99 of {LATENCY_WATCHERS} watchers, and an apply of {containers} containers a second"
+    yield compared("15", what, "ms", pairs, "without applies", ("≤", 1.5))
 
 
 def _of(created: Series) -> float:

@@ -62,6 +62,7 @@ ROWS: Mapping[str, Row] = {
     "13": Row("first state of a watch", first_state.first_state),
     "14": Row("Deployments of containers that are made", pace.deployments),
     "15": Row("containers made by one apply", applications.apply_application),
+    "applies": Row("row 5 while applies run", applications.beside_applies, printed="15"),
     "16": Row("GetContainer by HTTP", by_http.by_http),
     "17": Row("the command's processor time", starting.command),
     "objects": Row("carried objects that are made", pace.objects),
