@@ -119,7 +119,8 @@ def _read_field(field: Field, source: MappingSource, values: Values, hooks: Hook
 def _agreed(field: Field, value: Any, source: MappingSource) -> Any:
     older = source.text(field.alias)
     if older and value and older != value:
-        source.invalid(field.alias, f"expected {value!r} as in {field.key}, found {older!r}")
+        # The API server goes by the newer key alone, and sets the older one to its value.
+        source.drop(field.alias)
     return value or older
 
 

@@ -106,6 +106,9 @@ class MappingSource(Protocol):
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
         """Report that the platform has no place for a key, or for the mapping itself."""
 
+    def drop(self, key: str) -> None:
+        """Leaves out a key that the cluster sets."""
+
     def carries(self, key: str) -> bool:
         """Takes a key as it is, and counts it as read; False if nothing can hold it."""
 
@@ -232,6 +235,9 @@ class ObjectSource:
             self.unsupported(key, FALSE_BY_CHOICE)
         elif key in self._left and (self._left[key] in defaults or _says_nothing(self._left[key])):
             del self._left[key]
+
+    def drop(self, key: str) -> None:
+        self.ignore(key)
 
     def ignore(self, *keys: str) -> None:
         """Skips keys with any values."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.translator.manifests import SERVICE, WEB, problems_of, web
+from tests.translator.manifests import SERVICE, WEB, documents, problems_of, web
 
-from pilothouse_manifests.translator.problems import counts, listed
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.problems import Problems, counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 ELSEWHERE = "`kubectl apply` it: it will be left alone"
@@ -76,3 +77,14 @@ def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:
         "cannot be represented (behaviour)",
     ]
     assert [line.startswith("  ") for line in lines] == [False, True]
+
+
+def test_the_older_name_of_the_service_account_gives_way_as_on_the_cluster() -> None:
+    problems = Problems()
+    text = web(pod="serviceAccount: shop\nserviceAccountName: default")
+    (found,) = convert(documents(text), "cafe", problems).workloads
+    assert not problems.all
+    assert found.values["service_account"] == "default"
+    assert [str(each).partition(": ")[2] for each in problems.notes] == [
+        "deployment/web: leaves out what the cluster sets: spec.template.spec.serviceAccount"
+    ]

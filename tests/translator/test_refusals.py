@@ -55,6 +55,11 @@ OWNED = "a container owns service/web by its ports, which do not have it"
             "since Kubernetes 1.26: write autoscaling/v2",
         ),
         (
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: web}\n",
+            "web.yaml:1: gateway/web: Gateway of networking.istio.io/v1 is not yet supported; "
+            "`kubectl apply` it: it will be left alone",
+        ),
+        (
             "apiVersion: autoscaling/v3\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n",
             "web.yaml:1: horizontalpodautoscaler/web: HorizontalPodAutoscaler of autoscaling/v3 is not supported; "
             "expected HorizontalPodAutoscaler of autoscaling/v1 or autoscaling/v2",

@@ -218,7 +218,10 @@ def _check_namespace(root: Fields, namespace: str) -> None:
 def _unsupported_kind(version: str, kind: str) -> str:
     if former := removed(version, kind):
         return f"{kind} of {version} is not served since Kubernetes 1.{former.removed}: {former.advice}"
-    known = sorted(each for each, of_kind in {*_SUPPORTED, *CARRIED} if of_kind == kind)
+    group = group_of(version)
+    known = sorted(
+        each for each, of_kind in {*_SUPPORTED, *CARRIED} if of_kind == kind and group_of(each) == group
+    )
     if known:
         return f"{kind} of {version} is not supported; expected {kind} of {' or '.join(known)}"
     if why := never_taken(version, kind):
