@@ -1,8 +1,9 @@
 """Carries out a plan: writes its objects, those that others need first.
 
-New objects of a noun that can create several by few statements are created together, and if one of them is refused, one
-by one. An apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for all
-problems after such a refusal) then writes each object by itself and continues, and its transaction is rolled back.
+Containers that change, and new objects of a noun that can create several by few statements, are written together, and
+if one of them is refused, one by one. An apply stops at the first object that a noun refuses. A trial (`validate_only`,
+and the search for all problems after such a refusal) then writes each object by itself and continues, and its
+transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ async def carried_out(
             problems.extend(found(error))
 
     to_write = [each for each in plan.objects if each.action != "unchanged" and not each.problems]
-    for noun, group in groupby(to_write, key=_created_noun):
+    for way, group in groupby(to_write, key=partial(_way, choice=choice)):
         objects = list(group)
-        if noun and len(objects) > 1 and (together := await _created_together(writer, objects)) is not None:
+        if way and len(objects) > 1 and (together := await _together(writer, objects, present)) is not None:
             written += together
             continue
         for each in objects:
@@ -83,19 +84,26 @@ async def carried_out(
     return written, problems
 
 
-def _created_noun(each: ComparedObject) -> str:
-    """Returns the noun of an object that is created, and may be created together with others; else nothing."""
+def _way(each: ComparedObject, choice: ApplyChoice) -> str:
+    """Returns the same for objects that may be written together; nothing for one that is written by itself."""
     noun = each.wanted.key.noun
-    return noun if each.action == "create" and noun in CREATED_TOGETHER else ""
+    if each.action == "create":
+        return f"create {noun}" if noun in CREATED_TOGETHER else ""
+    # A Job that runs again is changed twice.
+    return "change" if noun == "container" and not choice.rerun_jobs else ""
 
 
-async def _created_together(
-    writer: ObjectWriter, objects: Sequence[ComparedObject]
+async def _together(
+    writer: ObjectWriter, objects: Sequence[ComparedObject], present: Present
 ) -> list[WrittenObject] | None:
-    """Creates objects of one noun by few statements; None if one is refused, and nothing is written."""
+    """Creates objects of one noun, or changes containers, by few statements; None if one is refused, and nothing is
+    written.
+    """
     try:
         async with writer.attempt():
-            return await writer.create_many([each.wanted for each in objects])
+            if objects[0].action == "create":
+                return await writer.create_many([each.wanted for each in objects])
+            return await writer.update_containers(objects, present.stored)
     except (*_REFUSALS, Aborted):
         return None
 

@@ -18,7 +18,8 @@ from pilothouse_server.applications.model import MemberKey, WantedObject
 from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.authorization.access import May
 from pilothouse_server.config.operations import config_maps, configs, secrets
-from pilothouse_server.containers.creating_many import create_many as create_containers
+from pilothouse_server.containers.many import change_many as change_containers
+from pilothouse_server.containers.many import create_many as create_containers
 from pilothouse_server.containers.operations import change as change_container
 from pilothouse_server.containers.operations import create as create_container
 from pilothouse_server.containers.operations import delete as delete_container
@@ -174,6 +175,25 @@ class ObjectWriter:
                 changed_secrets = {f"data.{name}": there for name, there in keys.items()}
         self._name_warnings(compared.wanted)
         return WrittenObject(key, "update", after, stored, changed_secrets)
+
+    async def update_containers(
+        self, compared: Sequence[ComparedObject], stored: Mapping[MemberKey, Any]
+    ) -> list[WrittenObject]:
+        """Changes containers as `update` does, all or none."""
+        made = await change_containers(
+            self._transaction,
+            self._namespace,
+            {each.wanted.key.name: _given(each.merge) for each in compared},
+            keys=self._rights.keys,
+            may=self._may,
+        )
+        written: list[WrittenObject] = []
+        for each in compared:
+            after, warnings = made[each.wanted.key.name]
+            self._noted += warnings
+            self._name_warnings(each.wanted)
+            written.append(WrittenObject(each.wanted.key, "update", after, stored[each.wanted.key]))
+        return written
 
     async def run(self, key: MemberKey) -> Any:
         """Starts a new run of a Job."""

@@ -263,7 +263,9 @@ async def change(
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
         check(facts.stored)
         refuse_deleting(facts.stored)
-        return await _admitted(target, facts, merge(facts.stored), keys=keys, may=may, collected=collected)
+        return await admitted_change(
+            target, facts, merge(facts.stored), keys=keys, may=may, collected=collected
+        )
 
     return await _decided(target, namespace, name, decide)
 
@@ -296,7 +298,7 @@ async def rollback(
             raise not_found("revision", str(choice.number or "before the newest"))
         merge = partial(restored, desired=desired)
         wanted = replacing(starting_run(merge) if choice.rerun else merge, replace=choice.replace)(stored)
-        change = await _admitted(target, facts, wanted, keys=keys, may=may, collected=collected)
+        change = await admitted_change(target, facts, wanted, keys=keys, may=may, collected=collected)
         return change and msgspec.structs.replace(change, origin=origin)
 
     container = await _decided(target, namespace, name, decide)
@@ -304,7 +306,7 @@ async def rollback(
     return Rollback(container, before, origin)
 
 
-async def _admitted(
+async def admitted_change(
     target: Target, facts: ChangeFacts, wanted: Container, *, keys: Keys, may: May, collected: Collected
 ) -> ContainerChange | None:
     """Returns the change to `wanted` as the rules and the facts admit it; None where it changes nothing."""

@@ -7,8 +7,10 @@ from pilothouse_server.containers.repository.changing import (
     ContainerChange,
     HistoryLine,
     admit_change,
+    admit_changes,
     draft_change,
     write_change,
+    write_changes,
 )
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
@@ -66,6 +68,7 @@ __all__ = [
     "ReadOnce",
     "admit",
     "admit_change",
+    "admit_changes",
     "admit_draft",
     "admit_many",
     "allowed_external_sources",
@@ -103,5 +106,6 @@ __all__ = [
     "version_of_cluster",
     "write",
     "write_change",
+    "write_changes",
     "write_many",
 ]

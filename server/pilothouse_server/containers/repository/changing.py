@@ -8,7 +8,7 @@ containers, and writes the records at its commit.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -50,6 +50,22 @@ _UPDATE = text(
     f"SELECT update_container({_DOCUMENTS}, CAST(CAST(:operation AS text) AS jsonb), "
     f"CAST(:mounted AS text[]), {FACTS})"
 )
+# One after the other, in the order of their ids.
+_ADMIT_MANY = text("""
+SELECT a.* FROM (
+    SELECT c.name FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
+    WHERE n.name = :namespace AND n.deleted_at IS NULL AND c.name = ANY (CAST(:names AS text[])) ORDER BY c.id) AS w
+CROSS JOIN LATERAL admit_container_change(:user_id, NULL, :namespace, w.name, true) AS a
+""")
+_UPDATE_MANY = text("""
+SELECT update_container(r.container, r.parts, r.history, r.operation, r.mounted, r.namespace_version, r.limits,
+    r.services, r.config_maps, r.secrets, r.volumes)
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    container jsonb, parts jsonb, history jsonb, operation jsonb, mounted text[], namespace_version bigint,
+    limits numeric[], services text[], config_maps text[], secrets text[], volumes jsonb)
+""")
+# Parameters of a change that are JSON texts.
+_JSON = ("container", "parts", "history", "operation", "volumes")
 _CHANGE = text(
     f"SELECT change_container(:user_id, {_DOCUMENTS}, CAST(:mounted AS text[]), {FACTS}, "
     "CAST(CAST(:audit AS text) AS jsonb), CAST(:hashes AS bytea[]), CAST(CAST(:events AS text) AS jsonb), "
@@ -149,10 +165,21 @@ async def admit_change(
     if row["namespace_id"] is None:
         return None, None
     found = namespace_of(namespace, row)
+    return found, _facts(found, row)
+
+
+async def admit_changes(transaction: Transaction, namespace: str, names: Sequence[str]) -> list[ChangeFacts]:
+    """The facts of the containers of these names that are there, in the order of their ids; all are locked."""
+    rows = await transaction.read(_ADMIT_MANY, {"namespace": namespace, "names": list(names)})
+    found = [_facts(namespace_of(namespace, row), row) for row in rows]
+    return [each for each in found if each is not None]
+
+
+def _facts(namespace: Namespace, row: Any) -> ChangeFacts | None:
     if row["container"] is None:
-        return found, None
-    stored = container_of(_row(found, row["container"]))
-    return found, ChangeFacts(found, stored, used_of(row), row["moment"])
+        return None
+    stored = container_of(_row(namespace, row["container"]))
+    return ChangeFacts(namespace, stored, used_of(row), row["moment"])
 
 
 def _row(namespace: Namespace, document: str) -> Any:
@@ -196,6 +223,20 @@ async def write_change(transaction: Transaction, change: ContainerChange) -> Non
         return
     async with transaction.attempt():
         await transaction.connection.rows(_UPDATE, parameters)
+
+
+async def write_changes(transaction: Transaction, changes: Sequence[ContainerChange]) -> None:
+    """Writes changes by one statement, in their order; all or none. Raises as `write_change`."""
+    if not changes:
+        return
+    transaction.follow_up |= any(each.follow_up for each in changes)
+    rows = [
+        {**_parameters(each, transaction.operation_id), "operation": _operation(transaction, each)}
+        for each in changes
+    ]
+    for row in rows:
+        row.update((name, orjson.Fragment(row[name] or "null")) for name in _JSON)
+    await transaction.connection.rows(_UPDATE_MANY, {"rows": orjson.dumps(rows).decode()})
 
 
 def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:

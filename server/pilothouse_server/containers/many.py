@@ -1,22 +1,24 @@
-"""Containers made by one transaction with two reads and one write, whatever their number.
+"""Containers that are made or changed by one transaction with few statements, whatever their number.
 
-They are judged one after the other by the rules of a single create, as if each were there when the next one comes. The
-write checks the facts of each again. Facts that this way does not follow, such as storage and Services of a quota,
-refuse it; so a caller that is refused creates the containers one by one, which finds the exact error.
+New ones are judged one after the other by the rules of a single create, as if each were there when the next one comes;
+changes by the rules of a single change, as if none of the others were made. The write checks the facts of each again.
+Facts that this way does not follow, such as storage and Services of a quota, refuse it; so a caller that is refused
+writes the containers one by one, which finds the exact error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
+from pilothouse_server.containers.changes import refuse_deleting
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
-from pilothouse_server.containers.operations import Caller, admitted_creation, event
-from pilothouse_server.containers.repository import Creation, ReadOnce
+from pilothouse_server.containers.operations import Caller, admitted_change, admitted_creation, event
+from pilothouse_server.containers.repository import ContainerChange, Creation, ReadOnce
 from pilothouse_server.errors import not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.runtime.event_loop import cooperatively
@@ -60,3 +62,36 @@ async def create_many(
         transaction.emit(event(creation.container, "added"))
         transaction.follow_up |= creation.follow_up
     return [(creation.container, warnings) for creation, warnings in made]
+
+
+async def change_many(
+    transaction: Transaction,
+    namespace_name: str,
+    merges: Mapping[str, Callable[[Container], Container]],
+    *,
+    keys: Keys,
+    may: May,
+) -> dict[str, tuple[Container, list[ObjectWarning]]]:
+    """Changes containers in a transaction that holds the namespace's row; returns each with its warnings, by name.
+
+    `merges`: return the stored container with the caller's fields. Raises as `operations.change`. It writes all of them
+    or none, if the caller then ends the attempt.
+    """
+    admitted = await repository.admit_changes(transaction, namespace_name, list(merges))
+    changed: dict[str, tuple[Container, list[ObjectWarning]]] = {}
+    changes: list[ContainerChange] = []
+    async for facts in cooperatively(admitted):
+        name, warnings = facts.stored.name, list[ObjectWarning]()
+        refuse_deleting(facts.stored)
+        wanted = merges[name](facts.stored)
+        change = await admitted_change(transaction, facts, wanted, keys=keys, may=may, collected=warnings)
+        if change is not None:
+            changes.append(change)
+        changed[name] = (facts.stored if change is None else change.written, warnings)
+    for name in merges:
+        if name not in changed:
+            raise not_found("container", name)
+    await repository.write_changes(transaction, changes)
+    for change in changes:
+        transaction.emit(event(change.written, "modified", change.stored))
+    return changed
