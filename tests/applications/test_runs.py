@@ -16,7 +16,7 @@ from tests.translator.manifests import EXAMPLE, SERVICE, WEB, web
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.container.v1 import container_pb2
 from pilothouse_client import Client, NotFoundError
-from pilothouse_client.apply.outcome import ApplyResult, Options
+from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, Options
 from pilothouse_client.apply.run import apply
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -46,8 +46,7 @@ class Run:
             self._client,
             Options(sources, skip=skip),
             pb.ApplyApplicationRequest(namespace=namespace or self._namespace, validate_only=dry_run),
-            say=self.said.append,
-            complain=self.complained.append,
+            ApplyOutput(self.said.append, self.complained.append),
             standard_input=io.BytesIO(text.encode()),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -105,6 +106,48 @@ async def test_each_way_to_end_has_its_exit_code(apply: Command) -> None:
     assert await code("-f", "-", text=web("paused: true")) == 3
     assert await code("-f", "-", "--skip-unsupported=security", text=web("paused: true")) == 11
     assert await code("-f", "-", "--wait", "--stable-for", "600", "--wait-timeout", "0.3") == 10
+
+
+async def test_the_facts_as_json(apply: Command) -> None:
+    """One document; while it waits, a line for each state before it."""
+    done = await apply("apply", "-f", "-", "-o", "json", stdin=SERVICE.encode() + b"---\n" + WEB.encode())
+    changes = json.loads(done.out)["changes"]
+    assert (done.code, done.err, [each["action"] for each in changes]) == (
+        0,
+        "",
+        ["CHANGE_ACTION_CREATE"] * 2,
+    )
+    waited = await apply(
+        "apply", "-f", "-", "-o", "json", "--wait", "--stable-for", "0.1", stdin=SERVICE.encode()
+    )
+    *progress, last = map(json.loads, waited.lines)
+    assert (last["result"], last["unhealthy"]) == ("done", [])
+    assert progress[-1] == {"progress": {"object": "service/web", "state": "healthy"}}
+    refused = await apply("apply", "-f", "-", "-o", "json", stdin=web("paused: true").encode())
+    [problem] = json.loads(refused.out)["problems"]
+    assert (refused.code, problem["object"], problem["field"]) == (3, "deployment/web", "spec.paused")
+    assert (problem["file"], problem["weight"], problem["reason"]) == ("stdin", "behaviour", "UNSUPPORTED")
+
+
+async def test_errors_as_json_have_a_reason_fields_and_a_remedy(apply: Command) -> None:
+    refused = await apply("apply", "-f", "-", "--json-errors", stdin=web("paused: true").encode())
+    error = json.loads(refused.err)
+    assert (error["reason"], error["exit_code"]) == ("MANIFESTS_REFUSED", 3)
+    [violation] = error["violations"]
+    assert violation["field"].endswith("deployment/web: spec.paused")
+    assert (violation["rule"], error["fix"]) == (
+        "UNSUPPORTED",
+        ["--skip-unsupported=behaviour continues without these"],
+    )
+    late = await apply(
+        *("apply", "-f", "-", "--json-errors", "--wait", "--stable-for", "600", "--wait-timeout", "0.3"),
+        stdin=WEB.encode(),
+    )
+    error = json.loads(late.err)
+    assert (late.code, error["reason"], error["exit_code"]) == (10, "WAIT_FAILED", 10)
+    assert error["lines"][0].startswith("container/web ")
+    empty = await apply("apply", "-f", "-", "--json-errors")
+    assert json.loads(empty.err)["reason"] == "NOTHING_TO_APPLY"
 
 
 async def test_the_output_of_kustomize_is_applied(apply: Command, tmp_path: Path) -> None:

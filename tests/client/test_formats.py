@@ -227,6 +227,10 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         ({"labels": ["a"]}, "labels: expected keys with values, found a list"),
         ({"deployment": 3}, "deployment: expected fields, found 3"),
         ({"workload_kind": "X"}, "workload_kind: expected one of WORKLOAD_KIND_UNSPECIFIED, "),
+        (
+            {"create_time": "today"},
+            "create_time: expected a time such as 2026-01-31T12:00:00Z, found 'today'",
+        ),
         ({"deployment": {}, "job": {}}, "does not hold the fields of one resource"),
     ],
 )

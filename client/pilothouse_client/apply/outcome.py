@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
-from pilothouse_manifests.translator.problems import Problems, counts, listed
+from pilothouse_manifests.translator.problems import InputProblem, Problems, counts, listed
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -28,6 +29,47 @@ class Options:
     patience: Patience = DEFAULT_PATIENCE
 
 
+def _ignore(_line: str) -> None: ...
+
+
+@dataclass(slots=True)
+class ApplyOutput:
+    """Where the lines of an apply go, and its facts, for programs.
+
+    `say` takes the changes, `complain` problems and warnings, `progress` the states of the wait: with `say`, unless it
+    is given. `unhealthy`: the lines about what did not become healthy.
+    """
+
+    say: Say = _ignore
+    complain: Say = _ignore
+    progress: Say | None = None
+    answer: pb.ApplyApplicationResponse | None = None
+    refused: Sequence[InputProblem] = ()
+    left_out: Sequence[InputProblem] = ()
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unhealthy: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        """Takes a remark on a field that is left out without a loss."""
+        self.notes.append(line)
+        self.complain(f"note: {line}")
+
+    def warn(self, line: str) -> None:
+        """Takes a warning of the server, of the cluster, or of a value in the clear."""
+        self.warnings.append(line)
+        self.complain(f"warning: {line}")
+
+    def show_progress(self, line: str) -> None:
+        """Takes the state of something that is waited for."""
+        (self.progress or self.say)(line)
+
+    def miss(self, line: str) -> None:
+        """Takes a line about something that did not become healthy."""
+        self.unhealthy.append(line)
+        self.complain(line)
+
+
 class ApplyResult(enum.Enum):
     """How it ended: the worst that happened."""
 
@@ -37,13 +79,22 @@ class ApplyResult(enum.Enum):
     REFUSED = "nothing was applied"
 
 
-def refuse(problems: Problems, skip: ProblemWeight | None, complain: Say) -> None:
+def refuse(problems: Problems, skip: ProblemWeight | None, output: ApplyOutput) -> None:
     """Lists the problems that keep the input from being applied. `skip`: the greatest weight that was accepted."""
-    refused = problems.refused(skip)
-    for line in listed(refused):
-        complain(line)
+    output.refused = refused = problems.refused(skip)
+    for line in (*listed(refused), summary_of_refused(refused), *remedies(refused)):
+        output.complain(line)
+
+
+def summary_of_refused(refused: Sequence[InputProblem]) -> str:
+    """Returns the sentence that counts the problems."""
     count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
-    complain(f"nothing was applied: {count} ({counts(refused)})")
+    return f"nothing was applied: {count} ({counts(refused)})"
+
+
+def remedies(refused: Sequence[InputProblem]) -> list[str]:
+    """Returns the sentence that says how to continue without these; none if some are wrong in themselves."""
     weights = [each.weight for each in refused if each.weight is not None]
-    if len(weights) == len(refused):
-        complain(f"--skip-unsupported={max(weights).word} continues without these")
+    if len(weights) < len(refused):
+        return []
+    return [f"--skip-unsupported={max(weights).word} continues without these"]

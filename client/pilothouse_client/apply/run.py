@@ -19,7 +19,7 @@ from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.object_waits import wait_for_objects
-from pilothouse_client.apply.outcome import ApplyResult, Options, Say, refuse
+from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, Options, Say, refuse
 from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.sent_documents import SentDocuments, subject_of
 from pilothouse_client.transport import BlockingTransport
@@ -53,13 +53,12 @@ def apply(
     client: Nouns[BlockingTransport],
     options: Options,
     request: pb.ApplyApplicationRequest,
+    output: ApplyOutput,
     *,
-    say: Say,
-    complain: Say,
     standard_input: IO[bytes] | None = None,
     read: Read = load,
 ) -> ApplyResult:
-    """Applies the sources. `say` takes the changes, `complain` problems and warnings.
+    """Applies the sources.
 
     `request`: the call, without its documents; `read` returns the documents of the sources.
 
@@ -69,9 +68,9 @@ def apply(
     problems = Problems()
     sent = SentDocuments(read(options.sources, problems, standard_input), problems)
     if not len(sent) and not problems.all and not request.prune:
-        complain("nothing to apply: the input holds no document")
+        output.complain("nothing to apply: the input holds no document")
         return ApplyResult.REFUSED
-    return _Apply(client, options, request, sent, problems, say, complain).run()
+    return _Apply(client, options, request, sent, problems, output).run()
 
 
 class _Apply:
@@ -84,39 +83,40 @@ class _Apply:
         request: pb.ApplyApplicationRequest,
         sent: SentDocuments,
         problems: Problems,
-        say: Say,
-        complain: Say,
+        output: ApplyOutput,
     ) -> None:
         self._client = client
         self._options = options
         self._request = request
         self._sent = sent
         self._problems = problems
-        self._say = say
-        self._complain = complain
+        self._output = output
 
     def run(self) -> ApplyResult:
         """Returns the result, after it was shown."""
         skip, dry_run = self._options.skip, self._request.validate_only
         local = self._checked_here()
         if self._problems.refused(skip):
-            refuse(self._problems, skip, self._complain)
+            refuse(self._problems, skip, self._output)
             return ApplyResult.REFUSED
         done = self._tried()
         self._warn(done, local)
         if dry_run:
-            _say_changes(done.changes, self._sent, self._say, dry_run=True)
+            self._output.answer = done
+            _say_changes(done.changes, self._sent, self._output.say, dry_run=True)
         if self._problems.refused(skip):
-            refuse(self._problems, skip, self._complain)
+            refuse(self._problems, skip, self._output)
             return ApplyResult.REFUSED
         left_out = self._problems.skipped(skip)
+        self._output.left_out = left_out
         for line in listed(left_out):
-            self._complain(f"left out: {line}")
+            self._output.complain(f"left out: {line}")
         if not dry_run:
             done = self._client.applications.apply.send(self._whole_request(validate_only=False))
-            _say_changes(done.changes, self._sent, self._say)
+            self._output.answer = done
+            _say_changes(done.changes, self._sent, self._output.say)
         running = dry_run or not self._options.wait or self._waited(done)
-        self._say(_summary(done, self._request, left_out))
+        self._output.say(_summary(done, self._request, left_out))
         if not running:
             return ApplyResult.NOT_RUNNING
         return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
@@ -128,7 +128,7 @@ class _Apply:
         opened = unknown_kinds(documents)
         local = convert(documents, self._request.namespace, self._problems, opened)
         for note in self._problems.notes:
-            self._complain(f"note: {note}")
+            self._output.note(str(note))
         self._sent.leave_out(self._problems.skipped(self._options.skip))
         return local
 
@@ -162,8 +162,8 @@ class _Apply:
             # The notes have these, with their lines.
             if warning.reason != _LEFT_OUT:
                 parts = (self._located(warning.path), warning.message)
-                self._complain(": ".join(["warning", *filter(None, parts)]))
-        _warn_of_literals(local, trial.changes, self._complain)
+                self._output.warn(": ".join(filter(None, parts)))
+        _warn_of_literals(local, trial.changes, self._output.warn)
 
     def _located(self, path: str) -> str:
         """Returns the path of a warning, `Deployment/web: container.image`, with the place of its document."""
@@ -190,10 +190,11 @@ class _Apply:
             if each.name in names
         ]
         began, limit = time.monotonic(), options.timeout_seconds
-        if not wait(self._client, where, there, limit, options.patience, self._say, self._complain):
+        show, miss = self._output.show_progress, self._output.miss
+        if not wait(self._client, where, there, limit, options.patience, show, miss):
             return False
         left = limit - (time.monotonic() - began)
-        return wait_for_objects(self._client, where, done.changes, left, self._say, self._complain)
+        return wait_for_objects(self._client, where, done.changes, left, show, miss)
 
     def _waited_for(self, application: pb.Application) -> bool:
         said = ""
@@ -204,7 +205,7 @@ class _Apply:
             line = f"application/{seen.name} {status}{f': {seen.message}' if seen.message else ''}"
             if line != said:
                 said = line
-                self._say(line)
+                self._output.show_progress(line)
 
         try:
             wait_for_application(
@@ -215,18 +216,18 @@ class _Apply:
                 progress=progress,
             )
         except ApplicationWaitError as failed:
-            self._complain(str(failed))
+            self._output.miss(str(failed))
             for line in failed.last_lines:
-                self._complain(f"  {line}")
+                self._output.miss(f"  {line}")
             if self._request.rollback_on_failure:
-                self._complain(
+                self._output.miss(
                     f"the server brings the revision before back: see pilothouse applications get {application.name}"
                 )
             return False
         return True
 
 
-def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange], complain: Say) -> None:
+def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange], warn: Say) -> None:
     """Writes a line for each value in the clear that a change sets."""
     by_name = {each.name: each for each in changes if subject_of(each.kind, "") == "container/"}
     for workload in manifest.workloads:
@@ -238,8 +239,8 @@ def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange
             if change.action == pb.CHANGE_ACTION_CREATE or field in changed:
                 # Headers of probes and hooks cannot come from a Secret.
                 advice = "" if name.startswith("header ") else ": put it into a Secret"
-                complain(
-                    f"warning: {workload.place}: container/{workload.name}: {name} is plain text and visible to all "
+                warn(
+                    f"{workload.place}: container/{workload.name}: {name} is plain text and visible to all "
                     f"who may see the container{advice}"
                 )
 

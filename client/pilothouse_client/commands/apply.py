@@ -8,19 +8,20 @@ from typing import Annotated
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.apply.outcome import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options
 from pilothouse_client.apply.run import apply
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import apply_report, verbs
 from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kustomized import kustomized
 from pilothouse_client.commands.name_completion import complete_application
 from pilothouse_client.commands.options import (
+    Format,
     Namespace,
+    Output,
     StableSeconds,
     WaitSeconds,
     namespace_or_default,
 )
 from pilothouse_client.commands.own_documents import read_documents
-from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
 from pilothouse_manifests.translator.weights import ProblemWeight
 
@@ -114,6 +115,7 @@ def command(
             "loss is harmless, or also those that change behaviour, or also those that weaken security.",
         ),
     ] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,
     Secrets and PersistentVolumeClaims.
@@ -121,6 +123,8 @@ def command(
     Fields that cannot be represented, and objects that the server or the cluster would refuse, are refused with their
     file and line before anything is changed. Applying the same again changes nothing.
     """
+    if output not in (Format.TABLE, Format.JSON):
+        raise CommandError(f"apply writes text or, with -o json, JSON, not {output}", 2)
     sources = [*(files or ()), *(more_files or ())]
     if kustomize and sources:
         raise CommandError("-k and -f exclude each other", 2)
@@ -157,19 +161,14 @@ def command(
         patience=Patience(stable_for=stable_for),
     )
 
-    def complain(line: str) -> None:
-        say(line, err=True)
-
     standard_input = kustomized(kustomize) if kustomize else None
+    lines = apply_report.lines_of(output is Format.JSON)
     with connect() as client:
-        result = apply(
-            client,
-            options,
-            request,
-            say=say,
-            complain=complain,
-            standard_input=standard_input,
-            read=read_documents,
-        )
-    if result is not ApplyResult.DONE:
-        raise verbs.Exit(_EXIT_CODE_OF[result])
+        result = apply(client, options, request, lines, standard_input=standard_input, read=read_documents)
+    code = _EXIT_CODE_OF[result]
+    if output is Format.JSON:
+        apply_report.write(lines, result, code, is_dry_run=dry_run, waits=wait)
+    else:
+        apply_report.check(lines, result)
+    if code:
+        raise verbs.Exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -47,12 +47,28 @@ EXIT_CODES_HELP = (
 
 
 class CommandError(Exception):
-    """A command that cannot continue; the message names the remedy."""
+    """A command that cannot continue; the message names the remedy.
 
-    def __init__(self, message: str, exit_code: int = 1, reason: str = "") -> None:
+    `violations` are the fields at fault with `field`, `rule` and `message`, `fix` sentences that say what to do, and
+    `lines` more about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        exit_code: int = 1,
+        reason: str = "",
+        *,
+        violations: Sequence[dict[str, str]] = (),
+        fix: Sequence[str] = (),
+        lines: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.reason = reason
+        self.violations = violations
+        self.fix = fix
+        self.lines = lines
 
 
 @contextmanager
@@ -116,7 +132,8 @@ def failure_of(error: Exception) -> _Failure | None:
     """Returns the text and the exit code of one of our errors; None of any other error."""
     if isinstance(error, CommandError):
         reason = "WRONG_COMMAND_LINE" if error.exit_code == _WRONG_COMMAND_LINE else error.reason
-        return _Failure(str(error), error.exit_code, reason)
+        parts = [*error.violations], [*error.fix], tuple(error.lines)
+        return _Failure(str(error), error.exit_code, reason, *parts)
     # Only imported modules can have raised it, so nothing is imported for the check.
     if as_json.get() and _is(error, "click.exceptions", "UsageError"):
         message: str = error.format_message()  # type: ignore[attr-defined]

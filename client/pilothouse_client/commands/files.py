@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client.apply.outcome import ApplyResult, Options
+from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, Options
 from pilothouse_client.apply.run import apply
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, failure_of
@@ -60,9 +60,8 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
     options = Options(_sources(files, more_files))
     request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
     with connect() as client:
-        result = apply(
-            client, options, request, say=show, complain=lambda line: say(line, err=True), read=read_documents
-        )
+        lines = ApplyOutput(show, lambda line: say(line, err=True))
+        result = apply(client, options, request, lines, read=read_documents)
     if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
         raise verbs.Exit(_REFUSED)
     if differs:

@@ -30,6 +30,11 @@ _TYPED = frozenset(
         "object.v1.Object",
     )
 )
+# Types of the library that have a form of their own.
+_KNOWN = {
+    "google.protobuf.Timestamp": "a time such as 2026-01-31T12:00:00Z",
+    "google.protobuf.Duration": "a span such as 30s",
+}
 # Of so many fields all names are shown.
 _SHOWN = 12
 # Members that the command writes next to the fields of a resource.
@@ -121,6 +126,9 @@ def _wrong_field(
         yield path, f"expected keys with values, found {_in_words(value)}"
     elif field.is_repeated and not is_map and not isinstance(value, list):
         yield path, f"expected a list, found {_in_words(value)}"
+    elif of_type is not None and of_type.full_name in _KNOWN:
+        if not _is_readable(message, field.name, value):
+            yield path, f"expected {_KNOWN[of_type.full_name]}, found {_in_words(value)}"
     elif of_type is not None and not is_map:
         from google.protobuf.message_factory import GetMessageClass
 

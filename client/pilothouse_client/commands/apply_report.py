@@ -1,0 +1,113 @@
+"""The facts of an `apply` for programs: `-o json`, and errors as JSON.
+
+With `-o json` standard output has one document with changes, problems and warnings. With `--wait` it is one line, after
+a line for each state that was seen on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, remedies, summary_of_refused
+from pilothouse_client.commands.failures import WAIT_FAILED, CommandError, as_json
+from pilothouse_client.commands.output import as_data
+from pilothouse_client.commands.terminal import say, write_data
+from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
+
+_REFUSED = 3
+_NOTHING = "nothing to apply: the input holds no document"
+# The end of the message of a problem that the server has found.
+_REASON = re.compile(r" \[([A-Z][A-Z0-9_]*)\]$")
+_REASONS = {
+    ProblemReach.FIELD: "UNSUPPORTED",
+    ProblemReach.DOCUMENT: "UNSUPPORTED_DOCUMENT",
+    ProblemReach.INVALID: "INVALID_DOCUMENT",
+}
+
+
+def lines_of(is_data: bool) -> ApplyOutput:
+    """Returns where the lines of an apply go; with `-o json` there are only those of the progress."""
+    if is_data:
+        return ApplyOutput(progress=_write_progress)
+    return ApplyOutput(say, _complain)
+
+
+def _complain(line: str) -> None:
+    # Errors as JSON come at the end, with all problems.
+    if not as_json.get():
+        say(line, err=True)
+
+
+def _write_progress(line: str) -> None:
+    subject, _, state = line.partition(" ")
+    write_data(_json({"progress": {"object": subject, "state": state}}))
+
+
+def check(output: ApplyOutput, result: ApplyResult) -> None:
+    """Raises the error of a result, if errors are written as JSON."""
+    if not as_json.get():
+        return
+    if result is ApplyResult.REFUSED and not output.refused:
+        raise CommandError(_NOTHING, _REFUSED, "NOTHING_TO_APPLY")
+    if result is ApplyResult.REFUSED:
+        violations = [_violation(each) for each in output.refused]
+        raise CommandError(
+            summary_of_refused(output.refused),
+            _REFUSED,
+            "MANIFESTS_REFUSED",
+            violations=violations,
+            fix=remedies(output.refused),
+        )
+    if result is ApplyResult.NOT_RUNNING:
+        first, *rest = output.unhealthy or ["it did not become healthy"]
+        raise CommandError(first, WAIT_FAILED, "WAIT_FAILED", lines=[line.strip() for line in rest])
+
+
+def write(output: ApplyOutput, result: ApplyResult, exit_code: int, *, is_dry_run: bool, waits: bool) -> None:
+    """Writes the document of `-o json`."""
+    answer = output.answer
+    data = {
+        "result": result.name.lower(),
+        "exit_code": exit_code,
+        "dry_run": is_dry_run,
+        "revision": answer.revision if answer is not None else 0,
+        "changes": [as_data(each) for each in answer.changes] if answer is not None else [],
+        "problems": _problems(output.refused),
+        "left_out": _problems(output.left_out),
+        "warnings": output.warnings,
+        "notes": output.notes,
+        "unhealthy": [line.strip() for line in output.unhealthy],
+    }
+    write_data(_json(data) if waits else _json(data, 2))
+
+
+def _json(data: Any, indent: int | None = None) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=indent)
+
+
+def _problems(problems: Sequence[InputProblem]) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": each.place.file,
+            "line": each.place.line,
+            "object": each.subject,
+            "field": each.path,
+            "reason": _reason(each),
+            "message": _REASON.sub("", each.message),
+            "weight": each.weight.word if each.weight is not None else "invalid",
+        }
+        for each in problems
+    ]
+
+
+def _reason(problem: InputProblem) -> str:
+    found = _REASON.search(problem.message)
+    return found[1] if found else _REASONS[problem.reach]
+
+
+def _violation(problem: InputProblem) -> dict[str, str]:
+    place = ": ".join(filter(None, (str(problem.place), problem.subject, problem.path)))
+    return {"field": place, "rule": _reason(problem), "message": _REASON.sub("", problem.message)}
