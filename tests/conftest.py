@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -233,11 +234,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     order = {tests / name: number for number, name in enumerate(FIRST)}
 
-    def place(item: pytest.Item) -> tuple[int, bool, bool]:
-        folder = item.path.parent.name
-        return order.get(item.path, len(FIRST)), folder not in LONG, folder in SHORT
+    @cache
+    def place(path: Path) -> tuple[int, bool, bool]:
+        folder = path.parent.name
+        return order.get(path, len(FIRST)), folder not in LONG, folder in SHORT
 
-    items.sort(key=place)
+    items.sort(key=lambda item: place(item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)

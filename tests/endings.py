@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import math
 import os
 import signal
@@ -67,6 +68,12 @@ def pytest_configure() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+@functools.cache
+def _timeout(seconds: float) -> pytest.MarkDecorator:
+    """The mark of the alarm after so many seconds."""
+    return pytest.mark.timeout(seconds)
+
+
 def _seconds(minutes: float) -> float:
     """Returns when the alarm comes for a test that may take so many minutes with its end."""
     return minutes * 60.0 * _SCALE - _ENDING_SECONDS
@@ -75,11 +82,13 @@ def _seconds(minutes: float) -> float:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Gives each test the time of its tier, or of its own mark."""
     for item in items:
-        if item.get_closest_marker("timeout") is None:
-            minutes = _SOAK_MINUTES if item.get_closest_marker(SOAK) else _MINUTES
-            for marker in (*item.iter_markers(FULL), *item.iter_markers(SYSTEM)):
-                minutes = max(minutes, marker.kwargs.get("minutes", _MINUTES))
-            item.add_marker(pytest.mark.timeout(_seconds(minutes)))
+        markers = {marker.name: marker for marker in reversed(list(item.iter_markers()))}
+        if "timeout" not in markers:
+            of_tier = [
+                markers[tier].kwargs.get("minutes", _MINUTES) for tier in (FULL, SYSTEM) if tier in markers
+            ]
+            minutes = max(of_tier, default=_SOAK_MINUTES if SOAK in markers else _MINUTES)
+            item.add_marker(_timeout(_seconds(minutes)))
             item.stash[_OF_TIER] = True
 
 

@@ -23,6 +23,7 @@ import pytest
 FULL = "full"
 SYSTEM = "system"
 SOAK = "soak"
+_TIERS = frozenset({FULL, SYSTEM, SOAK})
 # The expression for tests without a marker, in pyproject.toml.
 _OF_EVERY_CHANGE = f"not {FULL} and not {SYSTEM} and not {SOAK}"
 _OF_THE_FILE = re.compile(rf"^pytestmark = pytest\.mark\.({FULL}|{SYSTEM}|{SOAK})\b", re.MULTILINE)
@@ -60,11 +61,10 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     part.
     """
     for item in items:
-        for tier in (FULL, SYSTEM, SOAK):
-            if item.get_closest_marker(tier) and not _names(item.path, tier):
-                raise pytest.UsageError(f"{item.nodeid}: write pytest.mark.{tier} in the file itself")
-        for marker in item.iter_markers(SOAK):
-            if set(marker.kwargs) != {"part"} or marker.args:
+        for marker in item.iter_markers():
+            if marker.name in _TIERS and not _names(item.path, marker.name):
+                raise pytest.UsageError(f"{item.nodeid}: write pytest.mark.{marker.name} in the file itself")
+            if marker.name == SOAK and (set(marker.kwargs) != {"part"} or marker.args):
                 raise pytest.UsageError(f'{item.nodeid}: write pytest.mark.soak(part="…")')
 
 
