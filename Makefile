@@ -5,7 +5,7 @@
 # make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
-# make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, ROW=2c UpdateContainer
+# make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, 2c UpdateContainer, 15 applies
 # make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
 # make console the page, from client/console (needs npm)
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function

@@ -22,7 +22,6 @@ from pilothouse_simulator.values.resources import STORAGE_CLASSES
 from tests.applications.conftest import (
     JsonObject,
     budget,
-    claim,
     config_map,
     deployment,
     given,
@@ -200,7 +199,7 @@ async def roll_back(server: Server) -> None:
 
 
 async def apply_shop(server: Server) -> None:
-    documents = [config_map(), secret(), claim(), service(), budget(), deployment(), deployment("api")]
+    documents = [config_map(), secret(), service(), budget(), deployment(), deployment("api")]
     await apply_documents(server, documents)
 
 
@@ -210,7 +209,7 @@ async def change_shop(server: Server) -> None:
     await apply_documents(server, changed, prune=False)
     await server.admin.applications.rollback(namespace=SPACE, name="shop")
     changed = [config_map(level="warn"), deployment(image="nginx:1.29")]
-    await apply_documents(server, changed, prune=True, delete_claims=True)
+    await apply_documents(server, changed, prune=True)
 
 
 async def apply_documents(server: Server, documents: list[JsonObject], **fields: Any) -> None:
@@ -306,8 +305,7 @@ OPERATIONS = {
         lambda seen: (
             "1.29" in seen.cluster["Deployment/web"]
             and "Deployment/api" not in seen.cluster
-            and not seen.cluster.keys()
-            & {"Service/web", "Secret/password", "PodDisruptionBudget/web", "PersistentVolumeClaim/data"}
+            and not seen.cluster.keys() & {"Service/web", "Secret/password", "PodDisruptionBudget/web"}
         ),
     ),
     "resume a rollout": Operation((make_filled, hold), resume, 1, lambda seen: "1.28" in pods(seen)),
