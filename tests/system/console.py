@@ -95,7 +95,8 @@ async def tab(port: int) -> AsyncIterator[Console]:
             executable_path=str(program("chromium")), args=["--no-sandbox"]
         )
         try:
-            page = await browser.new_page(viewport={"width": 1280, "height": 800})
+            context = await browser.new_context(viewport={"width": 1280, "height": 800})
+            page = await context.new_page()
             console = Console(page, f"http://127.0.0.1:{port}")
             yield console
             assert console.complaints == []

@@ -143,7 +143,8 @@ async def test_services_volumes_and_objects_are_made_and_changed(server: Server,
     await console.page.locator("li", has_text="labels.team").wait_for()
     await console.press("Apply the change")
     await poll_until(
-        lambda: server.admin.storage.get_volume(namespace=where, name="data"), lambda found: "team" in found.labels
+        lambda: server.admin.storage.get_volume(namespace=where, name="data"),
+        lambda found: "team" in found.labels,
     )
     await console.open(f"objects?namespace={where}")
     await make(console, where, "object", "closed")

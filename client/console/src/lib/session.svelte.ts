@@ -1,5 +1,6 @@
 // The user of the page. The credential is a cookie that scripts cannot read, so the page asks the server for the user.
 
+import { forget } from "./shared";
 import type { WhoAmIResponse } from "../gen/pilothouse/identity/v1/identity_pb";
 
 class Session {
@@ -15,6 +16,7 @@ export const session = new Session();
 
 /** Shows the log-in. Everything that polls or waits looks at `session.me` and stops. */
 export function sessionEnded(): void {
+  forget();
   if (session.me) session.note = "Your session has ended. Log in again.";
   session.me = null;
 }

@@ -1,0 +1,229 @@
+// One watch for all collections that open pages show: WatchService.Watch with a scope for each, over one WebSocket, with
+// one resume token. It runs in the SharedWorker (watcher.ts) for all tabs, or in a page where there is none.
+
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema } from "../gen/google/rpc/error_details_pb";
+import { ChangeType } from "../gen/pilothouse/resource/v1/resource_pb";
+import { Noun, ScopeSchema, WatchService, type Resource, type Scope, type WatchResponse } from "../gen/pilothouse/watch/v1/watch_pb";
+import { answers } from "./stream";
+import type { Item, News, Sink, Wanted } from "./shared";
+
+const BOOKMARK_SECONDS = 10;
+const SILENCE_SECONDS = 30;
+const MOST_BACK_OFF_SECONDS = 30;
+/** Pages that nobody looks at for so long give the connection back. */
+const HIDDEN_SECONDS = 60;
+/** A collection that nobody shows is kept so long: the user may come back to its page. */
+const UNUSED_SECONDS = 60;
+const MOST_SCOPES = 32;
+const GATHER_MS = 30;
+
+class Collection {
+  readonly sinks = new Set<Sink>();
+  /** Whether the stream that gave the token had it, so that the token continues it. */
+  synced = false;
+  held = new Map<string, Item>();
+  coming = new Map<string, Item>();
+  changes = new Map<string, Item | null>();
+  unusedSince = 0;
+
+  constructor(readonly scope: Scope) {}
+
+  tell(news: News): void {
+    for (const sink of this.sinks) sink(news);
+  }
+}
+
+export class Hub {
+  private readonly collections = new Map<string, Collection>();
+  private readonly visible = new Map<object, boolean>();
+  private user = "";
+  private token = "";
+  private stop = new AbortController();
+  private wake: () => void = () => {};
+  private restarting = 0;
+  private flushing = 0;
+  private hiding = 0;
+  private paused = false;
+  private failures = 0;
+
+  constructor() {
+    setInterval(() => this.dropUnused(), (UNUSED_SECONDS * 1000) / 2);
+    void this.run();
+  }
+
+  /** Shows a collection to a sink, until the function that is returned is called. */
+  open(wanted: Wanted, sink: Sink): () => void {
+    if (wanted.user !== this.user) this.forget();
+    this.user = wanted.user;
+    const { user: _, noun, ...selection } = wanted;
+    const key = JSON.stringify([noun, selection]);
+    let found = this.collections.get(key);
+    if (!found) {
+      const scope = create(ScopeSchema, { ...selection, noun: Noun[noun as keyof typeof Noun] as Noun });
+      this.collections.set(key, (found = new Collection(scope)));
+      this.restart();
+    }
+    const collection = found;
+    collection.sinks.add(sink);
+    if (collection.synced) {
+      sink({ kind: "state", items: [...collection.held] });
+      sink({ kind: "condition", state: this.failures ? "stale" : "live", message: "" });
+    }
+    return () => {
+      collection.sinks.delete(sink);
+      if (!collection.sinks.size) collection.unusedSince = Date.now();
+    };
+  }
+
+  /** Learns whether somebody looks at a page; null: it is gone. */
+  looked(page: object, visible: boolean | null): void {
+    if (visible === null) this.visible.delete(page);
+    else this.visible.set(page, visible);
+    clearTimeout(this.hiding);
+    if ([...this.visible.values()].includes(true)) {
+      this.paused = false;
+      this.wake();
+      return;
+    }
+    this.hiding = setTimeout(() => {
+      this.paused = true;
+      this.stop.abort();
+    }, HIDDEN_SECONDS * 1000) as unknown as number;
+  }
+
+  /** Drops everything: the session has ended, or another user has logged in. */
+  forget(): void {
+    this.collections.clear();
+    this.token = "";
+    this.stop.abort();
+  }
+
+  private async run(): Promise<void> {
+    for (;;) {
+      while (this.paused || !this.collections.size) await new Promise<void>((wake) => (this.wake = wake));
+      const stop = (this.stop = new AbortController());
+      const collections = [...this.collections.values()].slice(0, MOST_SCOPES);
+      try {
+        await this.follow(collections, stop.signal);
+        if (!stop.signal.aborted) throw new ConnectError("the server has ended the watch", Code.Unavailable);
+      } catch (error) {
+        if (!stop.signal.aborted) await this.failed(ConnectError.from(error), collections);
+      } finally {
+        stop.abort();
+      }
+    }
+  }
+
+  private async follow(collections: Collection[], signal: AbortSignal): Promise<void> {
+    if (!this.token) for (const each of collections) each.synced = false;
+    for (const each of collections) if (!each.synced) each.coming = new Map();
+    const request = {
+      scopes: collections.map((each) => ({ ...each.scope, initialState: this.token !== "" && !each.synced })),
+      resumeToken: this.token,
+      bookmarkPeriodSeconds: BOOKMARK_SECONDS,
+    };
+    for await (const answer of answers(WatchService.method.watch, request, signal, SILENCE_SECONDS)) {
+      if (this.failures) for (const each of collections) if (each.synced) each.tell({ kind: "condition", state: "live", message: "" });
+      this.failures = 0;
+      this.take(collections, answer);
+    }
+  }
+
+  private take(collections: Collection[], answer: WatchResponse): void {
+    if (answer.changeType === ChangeType.SYNCED) {
+      for (const each of collections.filter((one) => !one.synced)) {
+        each.held = each.coming;
+        each.synced = true;
+        each.tell({ kind: "state", items: [...each.held] });
+        each.tell({ kind: "condition", state: "live", message: "" });
+      }
+    } else if (answer.changeType !== ChangeType.BOOKMARK && answer.resource) {
+      const collection = collections[answer.scope];
+      if (collection) this.change(collection, answer.resource, answer.changeType === ChangeType.DELETED);
+    }
+    if (answer.resumeToken) this.token = answer.resumeToken;
+  }
+
+  private change(collection: Collection, resource: Resource, deleted: boolean): void {
+    const item = resource.kind as Item;
+    const into = collection.synced ? collection.held : collection.coming;
+    const uid = uidOf(item);
+    if (deleted) into.delete(uid);
+    else into.set(uid, item);
+    // The first rows are shown while the others still come.
+    if (!collection.synced) {
+      if (into.size === 100 && !collection.held.size) collection.tell({ kind: "state", items: [...into] });
+      return;
+    }
+    collection.changes.set(uid, deleted ? null : item);
+    this.flushing ||= setTimeout(() => this.flush(), GATHER_MS) as unknown as number;
+  }
+
+  private flush(): void {
+    this.flushing = 0;
+    for (const each of this.collections.values()) {
+      if (!each.changes.size) continue;
+      each.tell({ kind: "changes", changes: [...each.changes] });
+      each.changes = new Map();
+    }
+  }
+
+  private async failed(error: ConnectError, collections: Collection[]): Promise<void> {
+    if (error.code === Code.Unauthenticated) {
+      for (const each of this.collections.values()) each.tell({ kind: "ended" });
+      return this.forget();
+    }
+    const lost = collections[scopeOf(error)];
+    if (lost && error.code === Code.OutOfRange) {
+      // The caller sees other namespaces now: this collection is read again, and the others go on.
+      lost.synced = false;
+      return;
+    }
+    if (lost) {
+      lost.tell({ kind: "state", items: [] });
+      lost.tell({ kind: "condition", state: "refused", message: error.rawMessage.replace(/^scopes\[\d+\]: /, "") });
+      for (const [key, each] of this.collections) if (each === lost) this.collections.delete(key);
+      return;
+    }
+    // The server no longer has what came after the token: the state is read again.
+    if (error.code !== Code.Unavailable && error.code !== Code.DeadlineExceeded) this.token = "";
+    this.failures += 1;
+    for (const each of this.collections.values())
+      each.tell({ kind: "condition", state: each.held.size ? "stale" : "connecting", message: error.rawMessage });
+    const seconds = Math.min(MOST_BACK_OFF_SECONDS, 0.5 * 2 ** this.failures) * (0.5 + Math.random());
+    await new Promise((done) => setTimeout(done, seconds * 1000));
+  }
+
+  /** Opens another stream, with the scopes of now, soon: a page opens several collections together. */
+  private restart(): void {
+    clearTimeout(this.restarting);
+    this.restarting = setTimeout(() => {
+      if (this.collections.size > MOST_SCOPES) this.dropUnused(0);
+      this.stop.abort();
+      this.wake();
+    }, GATHER_MS) as unknown as number;
+  }
+
+  private dropUnused(seconds = UNUSED_SECONDS): void {
+    let dropped = false;
+    for (const [key, each] of this.collections) {
+      if (each.sinks.size || Date.now() - each.unusedSince < seconds * 1000) continue;
+      dropped = this.collections.delete(key);
+    }
+    if (dropped) this.stop.abort();
+  }
+}
+
+function uidOf(item: Item): string {
+  const value = item.value as { uid?: string; kind?: { value?: { uid: string } } };
+  return value.uid ?? value.kind?.value?.uid ?? "";
+}
+
+/** The scope that an error names; -1 if it names none. */
+function scopeOf(error: ConnectError): number {
+  const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations.map((each) => each.field));
+  const found = fields.map((each) => /^scopes\[(\d+)\]/.exec(each)?.[1]).find((each) => each !== undefined);
+  return found === undefined ? -1 : Number(found);
+}

@@ -1,6 +1,0 @@
-import{O as o,o as i}from"./Objects-DrjVrKP3.js";import"./index-BCJbnMkp.js";import"./sources-CEDqvx4O.js";import"./resource_pb-C9DP8GvD.js";import"./namespace_pb-DB6rnzoy.js";import"./stream-B76qEl5F.js";import"./Act-BCqlu6b7.js";import"./props-C7mgC0ol.js";import"./words-GuJtstgF.js";import"./Age-CqlJlLu1.js";import"./Edit-Cv8Gl9h6.js";import"./narrowed-D6jVBitK.js";import"./select-Bjeaqblx.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},v={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{v as changeableObject,p as editableObject};

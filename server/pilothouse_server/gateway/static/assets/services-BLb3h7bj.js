@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-DB6rnzoy.js";import{s as i}from"./Services-Bi8kO2M6.js";import{c as m}from"./editing-BZQo_BC3.js";import"./index-BCJbnMkp.js";import"./resource_pb-C9DP8GvD.js";import"./sources-CEDqvx4O.js";import"./stream-B76qEl5F.js";import"./Act-BCqlu6b7.js";import"./props-C7mgC0ol.js";import"./words-GuJtstgF.js";import"./Age-CqlJlLu1.js";import"./Edit-Cv8Gl9h6.js";import"./narrowed-D6jVBitK.js";import"./select-Bjeaqblx.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
