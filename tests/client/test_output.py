@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -14,10 +17,13 @@ from rich.console import Console
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse_client.commands import top
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import commands
+from pilothouse_client.commands import kubernetes_events, top, usage
 from pilothouse_client.commands.container_columns import COLUMNS as CONTAINER_COLUMNS
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.terminal import wrapped
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_server.cli.server import described
@@ -124,6 +130,73 @@ def test_a_sample_is_one_line_on_every_terminal(width: int) -> None:
     assert ("MEASURED" in lines[0]) is (width == 200)
     console.print(top.live_table(samples, width))
     assert len(console.export_text().splitlines()) == 4
+
+
+def _tables() -> Iterator[tuple[str, Columns]]:
+    """Yields the columns of each table of the command, without those of `-o wide`."""
+    for module in pkgutil.iter_modules(commands.__path__):
+        for name, value in vars(importlib.import_module(f"{commands.__name__}.{module.name}")).items():
+            if isinstance(value, list) and value and all(isinstance(each, OutputColumn) for each in value):
+                yield f"{module.name}.{name}", [each for each in value if not each.wide]
+
+
+def test_each_table_has_room_on_a_terminal_of_eighty_columns() -> None:
+    """A name of twenty characters and six for each other value, or the heading. `top` leaves columns out itself."""
+    tables = {name: columns for name, columns in _tables() if not name.startswith("top.")}
+    assert len(tables) > 30
+    for name, columns in tables.items():
+        widths = [
+            max(len(each.heading), 20 if each.whole or each.heading.endswith("NAME") else 6)
+            for each in columns
+            if each.heading != "NAMESPACE"
+        ]
+        assert sum(widths) + 2 * (len(widths) - 1) <= 80, (name, [each.heading for each in columns])
+
+
+def test_events_next_to_a_container_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last cell gives way, and a count of one is left out."""
+    width = pretend_terminal(monkeypatch)
+    event = resource_pb2.KubernetesEvent(
+        type="Warning",
+        reason="BackOff",
+        count=1,
+        object_kind="Pod",
+        object_name="web-5bf7d6954d-abcde",
+        message="Back-off restarting failed container main in pod web-5bf7d6954d-abcde",
+    )
+    show_all([event], kubernetes_events.EVENT_COLUMNS, Format.TABLE)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "TYPE     EVENT    OBJECT                    MESSAGE",
+        "Warning  BackOff  Pod/web-5bf7d6954d-abcde  Back-off restarting failed containe…",
+    ]
+    assert width == 80
+
+
+def test_prose_is_wrapped_between_words_and_indented() -> None:
+    line = "a.yaml:6: limitrange/lim: LimitRange of v1 cannot be represented"
+    assert wrapped(line, 80) == line
+    assert wrapped(line, 40) == ("a.yaml:6: limitrange/lim: LimitRange of\n    v1 cannot be represented")
+    path = "  spec.template.spec.containers[name=main].securityContext: cannot be represented"
+    assert wrapped(path, 40) == (
+        "  spec.template.spec.containers[name=main].securityContext:\n      cannot be represented"
+    )
+
+
+def test_usage_of_all_containers_is_summed_up() -> None:
+    points = [
+        metrics_pb2.UsagePoint(
+            samples=1, cpu_cores_avg=0.1, cpu_cores_max=0.2, memory_bytes_max=5, network_bytes_rx=7
+        ),
+        metrics_pb2.UsagePoint(
+            samples=3, cpu_cores_avg=0.5, cpu_cores_max=0.6, memory_bytes_max=4, network_bytes_rx=8
+        ),
+    ]
+    found = usage.summed_up(points)
+    assert (found.samples, round(found.cpu_cores_avg, 3), found.cpu_cores_max) == (4, 0.4, 0.6)
+    assert (found.memory_bytes_max, found.network_bytes_rx) == (5, 15)
+    assert usage.summed_up([]).cpu_cores_avg == 0
 
 
 def test_each_rule_is_told_once() -> None:

@@ -24,7 +24,7 @@ from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
-from pilothouse_client.commands.values import moment
+from pilothouse_client.commands.values import age, moment
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -36,8 +36,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USER", lambda key: key.username),
     OutputColumn("MAY", lambda key: _limits(key)),
     OutputColumn("EXPIRES", lambda key: moment(key.expire_time), whole=True),
-    OutputColumn("LAST USE", lambda key: moment(key.last_use_time), whole=True),
-    OutputColumn("FROM", lambda key: key.last_use_address),
+    OutputColumn("USED", lambda key: age(key.last_use_time)),
+    OutputColumn("FROM", lambda key: key.last_use_address, wide=True),
+    OutputColumn("LAST USE", lambda key: moment(key.last_use_time), wide=True),
     OutputColumn("ID", lambda key: key.api_key_id, whole=True, wide=True),
 ]
 _Key = Annotated[

@@ -14,7 +14,7 @@ from typing import Any
 from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, remedies, summary_of_refused
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError, as_json
 from pilothouse_client.commands.output import as_data
-from pilothouse_client.commands.terminal import say, write_data
+from pilothouse_client.commands.terminal import say, say_prose, write_data
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
 
 _REFUSED = 3
@@ -38,7 +38,7 @@ def lines_of(is_data: bool) -> ApplyOutput:
 def _complain(line: str) -> None:
     # Errors as JSON come at the end, with all problems.
     if not as_json.get():
-        say(line, err=True)
+        say_prose(line)
 
 
 def _write_progress(line: str) -> None:

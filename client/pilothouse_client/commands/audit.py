@@ -19,7 +19,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import DRY_RUN, OutputColumn, as_data, show, show_all, show_changes
 from pilothouse_client.commands.times import parse_time
-from pilothouse_client.commands.values import moment, span
+from pilothouse_client.commands.values import age, moment, span
 
 
 def _action(operation: Any) -> str:
@@ -68,12 +68,13 @@ _STATS: list[OutputColumn[Any]] = [
     OutputColumn("CALLS", lambda stats: stats.total_operations),
     OutputColumn("FAILED", lambda stats: stats.failed_operations),
     OutputColumn("CREATE", lambda stats: stats.create_operations),
-    OutputColumn("START", lambda stats: stats.start_operations),
-    OutputColumn("STOP", lambda stats: stats.stop_operations),
+    OutputColumn("START", lambda stats: stats.start_operations, wide=True),
+    OutputColumn("STOP", lambda stats: stats.stop_operations, wide=True),
     OutputColumn("DELETE", lambda stats: stats.delete_operations),
-    OutputColumn("LAST 30 DAYS", lambda stats: stats.operations_last_30_days),
-    OutputColumn("LAST", lambda stats: moment(stats.last_operation_at), whole=True),
+    OutputColumn("30 DAYS", lambda stats: stats.operations_last_30_days),
+    OutputColumn("AGO", lambda stats: age(stats.last_operation_at)),
     OutputColumn("MEAN", lambda stats: span(stats.avg_duration)),
+    OutputColumn("LAST", lambda stats: moment(stats.last_operation_at), wide=True),
 ]
 _DEFAULT_LIMIT = 50
 app.add_command(audit_sinks.app, "sinks")

@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
     enum_number,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
-from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.commands.values import age, enum_label
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Where records are sent.")
 COLUMNS: list[OutputColumn[Any]] = [
@@ -33,8 +33,8 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESS", lambda sink: sink.address),
     OutputColumn("REQUIRED", lambda sink: "yes" if sink.required else ""),
     OutputColumn("LAG", lambda sink: sink.lag_records),
-    OutputColumn("OLDEST", lambda sink: moment(sink.oldest_pending_time), whole=True),
-    OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time), whole=True),
+    OutputColumn("OLDEST", lambda sink: age(sink.oldest_pending_time)),
+    OutputColumn("DELIVERED", lambda sink: age(sink.last_delivered_time)),
     OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
 _Name = Annotated[str, verbs.Argument(help="Name of the sink.", complete=complete_sink)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilothouse_client.commands import hints
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 
 # gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
 _EXIT_CODE_OF = {
@@ -114,7 +114,7 @@ class _Failure:
         for each in self.violations:
             # The rule comes in words; its name, where there is one, is for searching.
             rule = f" ({each['rule']})" if each["rule"] else ""
-            say(f"  {each['field']}: {each['message']}{rule}", err=True)
+            say_prose(f"  {each['field']}: {each['message']}{rule}")
         for line in (*self.fix, *self.lines):
             say(f"  {line}", err=True)
 

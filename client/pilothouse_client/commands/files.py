@@ -20,7 +20,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.options import dry_run as is_dry_run
 from pilothouse_client.commands.own_documents import read_documents
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.errors import NotFoundError
 from pilothouse_manifests.translator.nodes import Document, Mapping, Node, ScalarNode
 from pilothouse_manifests.translator.problems import Problems, listed
@@ -60,7 +60,7 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
     options = Options(_sources(files, more_files))
     request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
     with connect() as client:
-        lines = ApplyOutput(show, lambda line: say(line, err=True))
+        lines = ApplyOutput(show, say_prose)
         result = apply(client, options, request, lines, read=read_documents)
     if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
         raise verbs.Exit(_REFUSED)
@@ -90,7 +90,7 @@ def delete(
     problems = Problems()
     documents = read_documents(_sources(files, more_files), problems)
     for line in listed(problems.all):
-        say(line, err=True)
+        say_prose(line)
     if problems.all:
         raise verbs.Exit(_REFUSED)
     meant = sorted(filter(None, map(_meant, documents)), key=lambda each: _ORDER.index(_place(each[1])))

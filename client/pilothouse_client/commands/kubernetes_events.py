@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Columns, OutputColumn, as_data, show, show_all
-from pilothouse_client.commands.terminal import plain, say
-from pilothouse_client.commands.values import moment
+from pilothouse_client.commands.terminal import say, say_prose
+from pilothouse_client.commands.values import age, moment
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 # A short list for people; programs get all that the API answers.
 _MOST = 10
 EVENT_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("LAST SEEN", lambda event: moment(event.last_time), whole=True),
+    OutputColumn("AGE", lambda event: age(event.last_time)),
+    OutputColumn("LAST SEEN", lambda event: moment(event.last_time), wide=True),
     OutputColumn("TYPE", lambda event: event.type),
     OutputColumn("EVENT", lambda event: event.reason),
-    OutputColumn("COUNT", lambda event: event.count),
+    OutputColumn("COUNT", lambda event: event.count if event.count > 1 else ""),
     OutputColumn("OBJECT", lambda event: f"{event.object_kind}/{event.object_name}"),
     OutputColumn("MESSAGE", lambda event: event.message),
 ]
@@ -59,7 +60,7 @@ def note(container: Container, warnings: Iterable[Warning] = ()) -> None:
     """Writes, for people, where a container's pods cannot all have its volumes, or may not, and the warnings."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
-            say(plain(f"{container.name}: {condition.reason}: {condition.message}"), err=True)
+            say_prose(f"{container.name}: {condition.reason}: {condition.message}")
     for warning in warnings:
         where = f" {warning.path}:" if warning.path else ""
-        say(plain(f"warning: {container.name}:{where} {warning.message}"), err=True)
+        say_prose(f"warning: {container.name}:{where} {warning.message}")

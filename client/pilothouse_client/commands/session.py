@@ -39,7 +39,7 @@ from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, s
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.users import EndKeys, keys_left
-from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.commands.values import age, enum_label, moment
 from pilothouse_client.config_file import Configuration, Context
 
 if TYPE_CHECKING:
@@ -51,15 +51,16 @@ _Whose = Annotated[
     str, verbs.Option("--user", complete=complete_user, help="Another user's, for administrators.")
 ]
 _SESSIONS: list[OutputColumn[Any]] = [
-    OutputColumn("ID", lambda session: session.session_id),
+    OutputColumn("ID", lambda session: session.session_id, whole=True),
     OutputColumn("CURRENT", lambda session: "yes" if session.current else ""),
     *AGE_COLUMNS,
-    OutputColumn("LAST USED", lambda session: moment(session.last_used_time), whole=True),
-    OutputColumn("EXPIRES", lambda session: moment(session.expire_time), whole=True),
+    OutputColumn("USED", lambda session: age(session.last_used_time)),
     OutputColumn("ADDRESS", lambda session: session.client_ip),
-    OutputColumn("PROGRAM", lambda session: session.user_agent),
     OutputColumn("METHOD", lambda session: enum_label(session, "method")),
-    OutputColumn("KIND", lambda session: enum_label(session, "kind")),
+    OutputColumn("LAST USED", lambda session: moment(session.last_used_time), wide=True),
+    OutputColumn("EXPIRES", lambda session: moment(session.expire_time), wide=True),
+    OutputColumn("PROGRAM", lambda session: session.user_agent, wide=True),
+    OutputColumn("KIND", lambda session: enum_label(session, "kind"), wide=True),
 ]
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# A narrower terminal breaks lines itself.
+_LEAST_WIDTH = 40
 # Control characters beyond ASCII, and those that change the direction of text. JSON escapes those of ASCII anyway.
 CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -33,6 +35,29 @@ def say(words: object = "", *, err: bool = False, nl: bool = True) -> None:
     import click
 
     click.echo(plain(str(words)), err=err, nl=nl)
+
+
+def wrapped(line: str, width: int) -> str:
+    """Returns a line of prose in lines of at most `width` characters, the later ones indented; a word, which may be a
+    path to copy, is never broken."""
+    if len(line) <= width:
+        return line
+    import textwrap
+
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line.lstrip(),
+        max(width, _LEAST_WIDTH),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def say_prose(line: str) -> None:
+    """Writes a sentence to standard error, in lines that fit where that is a terminal."""
+    say(wrapped(line, console(err=True).width) if sys.stderr.isatty() else line, err=True)
 
 
 def write_data(text: str, *, nl: bool = True) -> None:

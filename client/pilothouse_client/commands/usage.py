@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.name_completion import complete_container
@@ -19,20 +21,37 @@ from pilothouse_client.commands.output import OutputColumn, show_all
 from pilothouse_client.commands.times import parse_span, parse_time, to_duration, to_timestamp
 from pilothouse_client.commands.values import moment, size
 
-_POINTS: list[OutputColumn[Any]] = [
+_NAMED: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda row: row[0].namespace),
-    OutputColumn("CONTAINER", lambda row: row[0].container),
-    OutputColumn("TIME", lambda row: moment(row[1].timestamp), whole=True),
+    OutputColumn("NAME", lambda row: row[0].container),
+]
+_TIME: OutputColumn[Any] = OutputColumn("TIME", lambda row: moment(row[1].timestamp), whole=True)
+_VALUES: list[OutputColumn[Any]] = [
     OutputColumn("CPU", lambda row: f"{row[1].cpu_cores_avg:.3f}"),
     OutputColumn("CPU MAX", lambda row: f"{row[1].cpu_cores_max:.3f}"),
     OutputColumn("MEMORY", lambda row: size(row[1].memory_bytes_avg)),
-    OutputColumn("MEMORY MAX", lambda row: size(row[1].memory_bytes_max)),
+    OutputColumn("MEM MAX", lambda row: size(row[1].memory_bytes_max)),
     OutputColumn("RECEIVED", lambda row: size(row[1].network_bytes_rx)),
     OutputColumn("SENT", lambda row: size(row[1].network_bytes_tx)),
     OutputColumn("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
 ]
-# The columns that programs have, too.
-_OF_PROGRAMS = 7
+# The values that programs have, too.
+_OF_PROGRAMS = 4
+
+
+def summed_up(points: Sequence[pb.UsagePoint]) -> pb.UsagePoint:
+    """Returns the usage over all steps: means weigh each step by its samples."""
+    samples = sum(each.samples for each in points) or 1
+    return pb.UsagePoint(
+        samples=samples,
+        cpu_cores_avg=sum(each.cpu_cores_avg * each.samples for each in points) / samples,
+        cpu_cores_max=max((each.cpu_cores_max for each in points), default=0.0),
+        memory_bytes_avg=sum(each.memory_bytes_avg * each.samples for each in points) // samples,
+        memory_bytes_max=max((each.memory_bytes_max for each in points), default=0),
+        network_bytes_rx=sum(each.network_bytes_rx for each in points),
+        network_bytes_tx=sum(each.network_bytes_tx for each in points),
+        disk_bytes_max=max((each.disk_bytes_max for each in points), default=0),
+    )
 
 
 def command(
@@ -52,7 +71,7 @@ def command(
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show usage over a range of time, in steps. --limit counts containers.
+    """Show usage over a range of time: of one container in steps, of all a line each. --limit counts containers.
 
     With -c the CPU and memory of one program of the pods, as far back as samples are stored (14 days).
     """
@@ -71,5 +90,10 @@ def command(
             show_all(series, [], output, limit)
             return
         chosen = islice(series, limit) if limit else series
-        columns = _POINTS[:_OF_PROGRAMS] if program else _POINTS
-        show_all(((one, point) for one in chosen for point in one.points), columns, output)
+        values = _VALUES[:_OF_PROGRAMS] if program else _VALUES
+        if container:
+            rows = ((one, point) for one in chosen for point in one.points)
+            show_all(rows, [_TIME, *values], output)
+        else:
+            sums = ((one, summed_up(one.points)) for one in chosen if one.points)
+            show_all(sums, [*_NAMED, *values], output)

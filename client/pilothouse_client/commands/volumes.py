@@ -61,9 +61,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STATUS", lambda volume: enum_label(volume, "status")),
     OutputColumn("SIZE", _size),
     OutputColumn("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
-    OutputColumn("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
+    OutputColumn("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class, wide=True),
     OutputColumn("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
-    OutputColumn("OWNER", lambda volume: volume.owner),
+    OutputColumn("OWNER", lambda volume: volume.owner, wide=True),
     OutputColumn("REASON", _why),
     *AGE_COLUMNS,
 ]
