@@ -78,15 +78,15 @@ async def test_an_image_is_listed_once_however_often_its_tag_was_pulled(
                     [images.ImageSeen(made[name], "nginx:1.27", "sha256:" + digit * 64, int(digit))],
                 )
 
-        async def listed(namespace: str, **narrowed: str) -> list[tuple[str, str, int]]:
-            found = server.admin.containers.list_images(namespace=namespace, page_size=1, **narrowed)
+        async def listed(namespace: str, expression: str = "") -> list[tuple[str, str, int]]:
+            found = server.admin.containers.list_images(namespace=namespace, page_size=1, filter=expression)
             return [(each.image, each.digest[7:8], each.container_count) async for each in found]
 
         one = ("acme/web@sha256:" + "a" * 64, "a", 1)
         another = ("acme/web@sha256:" + "b" * 64, "b", 1)
         assert await listed("") == [("nginx:1.27", "3", 3), one, another]
         assert await listed("demo") == [("nginx:1.27", "2", 2), one]
-        assert await listed("", filter='image = "nginx:1.27"') == [("nginx:1.27", "3", 3)]
+        assert await listed("", 'image = "nginx:1.27"') == [("nginx:1.27", "3", 3)]
         found = await server.admin.containers.get_image(image="nginx:1.27")
         assert (found.digest[7:8], found.container_count) == ("3", 3)
         with pytest.raises(PilothouseError, match="used by 3 containers"):
