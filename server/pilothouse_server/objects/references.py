@@ -16,6 +16,8 @@ MOST_CERTIFICATES: Final = 32
 INGRESS: Final = ("networking.k8s.io", "Ingress")
 HTTP_ROUTE: Final = (GATEWAY, "HTTPRoute")
 GATEWAY_KIND: Final = (GATEWAY, "Gateway")
+# Kinds that lead to Services.
+LEADING: Final = frozenset({INGRESS, HTTP_ROUTE})
 
 
 def backends(kind: tuple[str, str], document: Manifest) -> tuple[tuple[str, str], ...]:

@@ -201,8 +201,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         progresses: Sequence[tuple[CarriedObject, LoadedObject, ObjectProgress]],
     ) -> Sequence[Result]:
         """Writes whether the objects are applied, and adopts drift where their policies say so."""
-        ids = sorted({int(row.namespace_id) for row, _, _ in progresses})
-        endpoints = await object_status.endpoints(transaction, ids) if ids else {}
+        endpoints = await object_status.endpoints(transaction, (row for row, _, _ in progresses))
         changes: list[ObjectChange] = []
         results: list[Result] = []
         for row, loaded, progress in progresses:

@@ -132,9 +132,7 @@ class ObjectObserver(StatusObserver):
         """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         async with self.cluster.transaction() as transaction:
             locked = await object_status.lock_free_uids(transaction, self.cluster.name, uids)
-            endpoints = await object_status.endpoints(
-                transaction, {int(each.namespace_id) for each in locked}
-            )
+            endpoints = await object_status.endpoints(transaction, locked)
             changes = []
             for carried in locked:
                 known, found = self._found(carried)

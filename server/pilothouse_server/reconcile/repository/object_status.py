@@ -13,7 +13,7 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
-from pilothouse_server.objects import operations, repository
+from pilothouse_server.objects import operations, references, repository
 from pilothouse_server.objects.model import CarriedObject, ObservedObject
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -208,12 +208,17 @@ async def known_object_uids(transaction: ReadTransaction, uids: Sequence[str]) -
 
 
 async def endpoints(
-    transaction: ReadTransaction, namespace_ids: Collection[int]
+    transaction: ReadTransaction, objects: Iterable[CarriedObject]
 ) -> dict[int, dict[str, int]]:
-    """Returns the ready endpoints of the Services of namespaces by namespace and name."""
+    """Returns the ready endpoints of the Services by namespace and name, of namespaces in which an object leads to
+    some.
+    """
     found: dict[int, dict[str, int]] = {}
-    if namespace_ids:
-        keys = {"namespace_ids": sorted(namespace_ids)}
+    leading_in = {
+        int(each.namespace_id) for each in objects if (each.api_group, each.kind) in references.LEADING
+    }
+    if leading_in:
+        keys = {"namespace_ids": sorted(leading_in)}
         for row in await transaction.connection.execute(_ENDPOINTS, keys):
             found.setdefault(row.namespace_id, {})[row.name] = row.ready_endpoints
     return found
