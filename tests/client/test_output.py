@@ -146,7 +146,7 @@ def test_each_table_has_room_on_a_terminal_of_eighty_columns() -> None:
     assert len(tables) > 30
     for name, columns in tables.items():
         widths = [
-            max(len(each.heading), 20 if each.whole or each.heading.endswith("NAME") else 6)
+            max(len(each.heading), 20 if each.whole or each.heading in ("NAME", "USERNAME") else 6)
             for each in columns
             if each.heading != "NAMESPACE"
         ]

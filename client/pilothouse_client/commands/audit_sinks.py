@@ -34,7 +34,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REQUIRED", lambda sink: "yes" if sink.required else ""),
     OutputColumn("LAG", lambda sink: sink.lag_records),
     OutputColumn("OLDEST", lambda sink: age(sink.oldest_pending_time)),
-    OutputColumn("DELIVERED", lambda sink: age(sink.last_delivered_time)),
+    OutputColumn("DELIVERED", lambda sink: age(sink.last_delivered_time), wide=True),
     OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
 _Name = Annotated[str, verbs.Argument(help="Name of the sink.", complete=complete_sink)]

@@ -39,7 +39,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import OutputColumn, show, show_all
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.commands.values import age, enum_label, moment
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
 
@@ -51,8 +51,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("VERSION", lambda cluster: cluster.version),
     OutputColumn("API SERVER", lambda cluster: cluster.api_server),
     OutputColumn("LEADER", lambda cluster: cluster.leader or "-"),
-    OutputColumn("LAST SEEN", lambda cluster: moment(cluster.last_seen_time), whole=True),
+    OutputColumn("SEEN", lambda cluster: age(cluster.last_seen_time)),
     OutputColumn("MESSAGE", lambda cluster: "; ".join(_messages(cluster))),
+    OutputColumn("LAST SEEN", lambda cluster: moment(cluster.last_seen_time), wide=True),
 ]
 _RIGHTS: list[OutputColumn[Any]] = [
     OutputColumn("API GROUP", lambda right: right.api_group),

@@ -44,7 +44,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STATUS", lambda namespace: enum_label(namespace, "status")),
     OutputColumn("PHASE", lambda namespace: namespace.phase or namespace.reason),
     OutputColumn("CLUSTER", lambda namespace: namespace.cluster_name),
-    OutputColumn("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
+    OutputColumn("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name, wide=True),
     OutputColumn("POD SECURITY", lambda namespace: namespace.pod_security_level),
     OutputColumn("LABELS", lambda namespace: labels(namespace.labels)),
     *AGE_COLUMNS,

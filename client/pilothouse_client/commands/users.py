@@ -27,7 +27,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.values import enum_label, moment
+from pilothouse_client.commands.values import age, enum_label, moment
 
 app = verbs.VerbGroup(no_args_is_help=True, help="People and programs that use the platform.")
 app.command("describe")(describe.of("users"))
@@ -36,8 +36,9 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STATUS", lambda user: enum_label(user, "status")),
     OutputColumn("EMAIL", lambda user: user.email),
     OutputColumn("FULL NAME", lambda user: user.full_name),
-    OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time), whole=True),
+    OutputColumn("LOGIN", lambda user: age(user.last_login_time)),
     OutputColumn("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
+    OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time), wide=True),
 ]
 _Username = Annotated[str, verbs.Argument(help="User name.", complete=complete_user)]
 EndKeys = Annotated[bool, verbs.Option("--end-keys", help="End all API keys of the user, too.")]
