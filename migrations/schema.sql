@@ -3940,7 +3940,16 @@ CREATE TABLE public.application_members (
     name character varying(253) NOT NULL,
     api_version character varying(317) NOT NULL,
     kind character varying(63) NOT NULL,
-    generation bigint NOT NULL
+    generation bigint NOT NULL,
+    phase character varying(20) DEFAULT 'sync'::character varying NOT NULL,
+    wave integer DEFAULT 0 NOT NULL,
+    step integer DEFAULT 0 NOT NULL,
+    hook boolean DEFAULT false NOT NULL,
+    pruned boolean DEFAULT false NOT NULL,
+    delete_on jsonb DEFAULT '[]'::jsonb NOT NULL,
+    outcome character varying(20),
+    outcome_reason character varying(100),
+    outcome_message text
 );
 
 ALTER TABLE ONLY public.application_members FORCE ROW LEVEL SECURITY;
@@ -4024,6 +4033,69 @@ COMMENT ON COLUMN public.application_members.generation IS 'Its generation when 
 
 
 --
+-- Name: COLUMN application_members.phase; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.phase IS 'Phase in which it is applied.';
+
+
+--
+-- Name: COLUMN application_members.wave; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.wave IS 'Wave within its phase.';
+
+
+--
+-- Name: COLUMN application_members.step; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.step IS 'Place of its phase and wave among those of the revision, from 0.';
+
+
+--
+-- Name: COLUMN application_members.hook; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.hook IS 'Whether it is a hook.';
+
+
+--
+-- Name: COLUMN application_members.pruned; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.pruned IS 'Whether it is deleted at its step, because no document names it.';
+
+
+--
+-- Name: COLUMN application_members.delete_on; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.delete_on IS 'Outcomes of a hook after which it is deleted.';
+
+
+--
+-- Name: COLUMN application_members.outcome; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.outcome IS 'How a hook ended: succeeded, failed (and deleted for that), or skipped; null: its object shows it.';
+
+
+--
+-- Name: COLUMN application_members.outcome_reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.outcome_reason IS 'Reason of a failed hook, a word.';
+
+
+--
+-- Name: COLUMN application_members.outcome_message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.application_members.outcome_message IS 'Reason of a failed hook, in words.';
+
+
+--
 -- Name: application_members_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -4064,6 +4136,8 @@ CREATE TABLE public.applications (
     deadline_at timestamp with time zone,
     look_at timestamp with time zone,
     not_rolled_back text,
+    step integer DEFAULT 0 NOT NULL,
+    installed boolean DEFAULT true NOT NULL,
     CONSTRAINT ck_applications_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
     CONSTRAINT ck_applications_revisions_kept CHECK (((revisions_kept >= 1) AND (revisions_kept <= 100)))
 );
@@ -4230,6 +4304,20 @@ COMMENT ON COLUMN public.applications.look_at IS 'When its status may change tho
 --
 
 COMMENT ON COLUMN public.applications.not_rolled_back IS 'Why the newest revision, which failed, was not rolled back.';
+
+
+--
+-- Name: COLUMN applications.step; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.applications.step IS 'Step that the newest revision has come to; members of later ones wait.';
+
+
+--
+-- Name: COLUMN applications.installed; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.applications.installed IS 'Whether a revision has come to its phase Sync, so that hooks of an upgrade run and those of an install do not.';
 
 
 --
@@ -9708,6 +9796,7 @@ CREATE TABLE public.reconcile_work (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     applied_objects jsonb,
     going boolean DEFAULT false NOT NULL,
+    held boolean DEFAULT false NOT NULL,
     CONSTRAINT ck_reconcile_work_attempts CHECK ((attempts >= 0)),
     CONSTRAINT ck_reconcile_work_lease CHECK (((lease_owner IS NULL) = (leased_until IS NULL)))
 );
@@ -9818,6 +9907,13 @@ COMMENT ON COLUMN public.reconcile_work.applied_objects IS 'Fingerprint of each 
 --
 
 COMMENT ON COLUMN public.reconcile_work.going IS 'Whether the resource is being deleted: it yields to new and changed ones.';
+
+
+--
+-- Name: COLUMN reconcile_work.held; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.held IS 'Whether the cluster is left as it is until the step of its application; a deletion does not wait.';
 
 
 --

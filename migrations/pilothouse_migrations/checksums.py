@@ -42,6 +42,7 @@ CHECKSUMS: Final = {
     "0129": "8396749fc1bf35d7600cefbdd23b12023757d34dd7cee157cf7becdfcfbc8dd4",
     "0130": "45bd4ec67f5114e418c648b23b0f0db1dd9decadcd402a64578cd696beba5592",
     "0131": "bda7780554877b182eedcd99b8b5f03faec869a52ba2347e678ea850a08998de",
+    "0132": "1c58bd6aceb32c4d5b6d6b22c79b8f4b3fa4ce432328aa2efe732cffea7b9978",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -49,19 +49,24 @@ async def server(variables: dict[str, str]) -> AsyncIterator[tuple[AsyncClient, 
         await process.kill()
 
 
+def variables_of(database: Database, cluster: SimulatedCluster, folder: Path) -> dict[str, str]:
+    """The environment of a server that may be killed: the database and the cluster stay."""
+    (folder / "kubeconfig.json").write_text(json.dumps(cluster.kubeconfig()))
+    return {
+        **environment(folder),
+        "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+        "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+        "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+        "PILOTHOUSE_DATA_DIR": str(folder / "data"),
+        "PILOTHOUSE_KUBECONFIG": str(folder / "kubeconfig.json"),
+        "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+        "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+    }
+
+
 async def test_the_next_server_rolls_back(database: Database, tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
-        (tmp_path / "kubeconfig.json").write_text(json.dumps(cluster.kubeconfig()))
-        variables = {
-            **environment(tmp_path),
-            "PILOTHOUSE_DATABASE_URL": database.app_dsn,
-            "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
-            "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
-            "PILOTHOUSE_DATA_DIR": str(tmp_path / "data"),
-            "PILOTHOUSE_KUBECONFIG": str(tmp_path / "kubeconfig.json"),
-            "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
-            "PILOTHOUSE_LISTEN": "127.0.0.1:0",
-        }
+        variables = variables_of(database, cluster, tmp_path)
         async with server(variables) as (client, process), database.owner() as sql:
             await client.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
             first = given(documents("first", "run"))

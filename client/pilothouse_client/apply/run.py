@@ -126,7 +126,8 @@ class _Apply:
         documents = self._sent.documents
         # Whether the cluster opens a kind of custom resources only the server knows.
         opened = unknown_kinds(documents)
-        local = convert(documents, self._request.namespace, self._problems, opened)
+        whole = bool(self._request.name)
+        local = convert(documents, self._request.namespace, self._problems, opened, ordered=whole)
         for note in self._problems.notes:
             self._output.note(str(note))
         self._sent.leave_out(self._problems.skipped(self._options.skip))
@@ -248,16 +249,24 @@ def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange
 def _say_changes(
     changes: Iterable[pb.ApplicationChange], sent: SentDocuments, say: Say, *, dry_run: bool = False
 ) -> None:
-    shown = set()
+    shown, changes = set(), list(changes)
+    ordered = len({(each.phase, each.wave) for each in changes}) > 1
     for change in changes:
         shown.add((change.kind, change.name))
         if dry_run and change.action != pb.CHANGE_ACTION_UNCHANGED:
             say(difference(change, sent))
-        say(_line(change) + (" (dry run)" if dry_run else ""))
+        step = f"{phase_word(change.phase)} {change.wave}: " if ordered else ""
+        say(step + _line(change) + (" (dry run)" if dry_run else ""))
     parts = [subject_of(*each) for each in sent.names if each[0] in _OF_CONTAINERS and each not in shown]
     if parts:
         more = f" and {len(parts) - _SHOWN_PARTS} more" if len(parts) > _SHOWN_PARTS else ""
         say(f"with their containers: {', '.join(parts[:_SHOWN_PARTS])}{more}")
+
+
+def phase_word(phase: pb.ApplicationPhase.ValueType) -> str:
+    """Returns the phase in the word of Argo CD."""
+    words = pb.ApplicationPhase.Name(phase).removeprefix("APPLICATION_PHASE_").split("_")
+    return "".join(each.capitalize() for each in words)
 
 
 def _line(change: pb.ApplicationChange) -> str:

@@ -76,6 +76,10 @@ _MEMBER_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REASON", lambda member: ": ".join(filter(None, (member.reason, member.message)))),
     OutputColumn("MODIFIED", lambda member: (member.modified_by or "yes") if member.modified else ""),
 ]
+_STEP_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("PHASE", lambda each: _phase(each)),
+    OutputColumn("WAVE", lambda each: each.wave),
+]
 _REVISION_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
     OutputColumn("TIME", lambda revision: moment(revision.create_time), whole=True),
@@ -90,6 +94,20 @@ _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("CHANGE", lambda change: enum_label(change, "action")),
     OutputColumn("FIELDS", lambda change: "; ".join(_lines(change))),
 ]
+
+
+def _phase(each: pb.ApplicationMember | pb.ApplicationChange) -> str:
+    from pilothouse_client.apply.run import phase_word
+
+    return phase_word(each.phase)
+
+
+def _with_steps(
+    columns: list[OutputColumn[Any]], shown: Iterable[pb.ApplicationMember | pb.ApplicationChange]
+) -> list[OutputColumn[Any]]:
+    """Returns the columns, with phase and wave where there is more than one."""
+    several = len({(each.phase, each.wave) for each in shown}) > 1
+    return [*_STEP_COLUMNS, *columns] if several else columns
 
 
 def _lines(change: pb.ApplicationChange) -> list[str]:
@@ -189,7 +207,7 @@ def get(name: _Name, namespace: Namespace = "", output: Output = Format.TABLE) -
     show(found, COLUMNS, output)
     if output.is_table and found.members:
         say("")
-        show_all(found.members, _MEMBER_COLUMNS, output)
+        show_all(found.members, _with_steps(_MEMBER_COLUMNS, found.members), output)
 
 
 @app.command("watch")
@@ -324,7 +342,7 @@ def rollback(
         show(answer, COLUMNS, output)
         return
     changed = [each for each in answer.changes if each.action != pb.CHANGE_ACTION_UNCHANGED]
-    show_all(changed, _CHANGE_COLUMNS, output)
+    show_all(changed, _with_steps(_CHANGE_COLUMNS, changed), output)
     for problem in answer.problems:
         subject = "/".join(filter(None, (problem.kind, problem.name)))
         say(plain(": ".join(filter(None, (subject, problem.path, problem.message)))), err=True)

@@ -26,6 +26,13 @@ from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
 from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, InputPosition, Mapping, ScalarNode, describe
+from pilothouse_manifests.translator.ordering import (
+    ARGO_HOOK,
+    ARGO_WAVE,
+    HELM_HOOK,
+    DocumentOrder,
+    read_order,
+)
 from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_hook, weight_of_kind
 
@@ -44,7 +51,6 @@ CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
 NAMESPACE = ("v1", "Namespace")
 POD = ("v1", "Pod")
-HOOK = "helm.sh/hook"
 _SUPPORTED = (*WORKLOADS, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
@@ -53,9 +59,11 @@ def convert(
     namespace: str,
     problems: Problems,
     opened: Collection[tuple[str, str]] = (),
+    *,
+    ordered: bool = False,
 ) -> Manifest:
     """Returns the manifest of all documents: see `ManifestConversion`."""
-    conversion = ManifestConversion(namespace, problems, opened)
+    conversion = ManifestConversion(namespace, problems, opened, ordered=ordered)
     for document in documents:
         conversion.add(document)
     return conversion.completed()
@@ -65,13 +73,22 @@ class ManifestConversion:
     """Turns documents into values, one after the other, for the platform's `namespace`.
 
     Each field that has no place becomes a problem. `opened`: version and kind of custom resources that the cluster
-    opens.
+    opens. `ordered`: they are a whole application, whose phases and waves come one after the other. Without this hooks
+    are refused.
     """
 
-    def __init__(self, namespace: str, problems: Problems, opened: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        problems: Problems,
+        opened: Collection[tuple[str, str]] = (),
+        *,
+        ordered: bool = False,
+    ) -> None:
         self._namespace = namespace
         self._problems = problems
         self._opened = opened
+        self._ordered = ordered
         self._seen: dict[str, InputPosition] = {}
         self._manifest = Manifest()
 
@@ -82,7 +99,11 @@ class ManifestConversion:
             carries = each if identity in WORKLOADS else None
             reporter = Reporter(self._problems, _subject(each), identity, carries)
             with Fields(each, "", reporter) as root:
-                _convert_one(root, self._namespace, self._manifest, self._seen, self._opened)
+                order = _order_of(root) if self._ordered else None
+                if self._ordered and order is None:
+                    _read_all(root)
+                    continue
+                _convert_one(root, self._namespace, self._manifest, self._seen, self._opened, order)
             reporter.note_dropped(each.place)
             if not reporter.usable and (refused := _refused(each, reporter.subject)) is not None:
                 self._manifest.refused.append(refused)
@@ -128,14 +149,25 @@ def _convert_one(
     manifest: Manifest,
     seen: dict[str, InputPosition],
     opened: Collection[tuple[str, str]],
+    order: DocumentOrder | None,
 ) -> None:
     identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
     if all(identity) and identity == NAMESPACE:
         _check_namespace(root, namespace)
         return
-    if not all(identity) or _is_helm_test(root, *identity) or not _has_place(root, *identity, opened):
+    if (
+        not all(identity)
+        or _is_helm_test(root, *identity)
+        or not _has_place(root, *identity, opened)
+        or (order is None and _refuses_hook(root))
+    ):
         _read_all(root)
         return
+    if order is None:
+        manifest.waves_ignored = manifest.waves_ignored or bool(_annotation(root, ARGO_WAVE))
+    elif order != DocumentOrder():
+        name = root.reporter.subject.partition("/")[2]
+        manifest.orders[group_of(identity[0]), identity[1], name] = order
     if identity in WORKLOADS:
         _refuse_name_of_another(root, identity[1], seen)
     subject = root.reporter.subject
@@ -158,9 +190,18 @@ def _refuse_name_of_another(root: Fields, kind: str, seen: dict[str, InputPositi
             root.reporter.unusable(root.place, "metadata.name", message)
 
 
+def _annotation(root: Fields, key: str) -> str:
+    return _text(_mapping(_mapping(root.node, "metadata"), "annotations"), key)
+
+
+def _order_of(root: Fields) -> DocumentOrder | None:
+    """Returns the place of a document of a whole application; None if it takes no part, which is noted or reported."""
+    return read_order(root, lambda key: _annotation(root, key))
+
+
 def _is_helm_test(root: Fields, version: str, kind: str) -> bool:
     """Returns whether the document is a pod that Helm runs as a test, on demand only: it is left out, with a note."""
-    hooks = _text(_mapping(_mapping(root.node, "metadata"), "annotations"), HOOK)
+    hooks = _annotation(root, HELM_HOOK)
     if (version, kind) != POD or not hooks or weight_of_hook(hooks) is not ProblemWeight.HARMLESS:
         return False
     root.reporter.note(root.place, f"is left out: it is a Helm hook ({hooks}), which runs on demand only")
@@ -174,14 +215,20 @@ def _has_place(root: Fields, version: str, kind: str, opened: Collection[tuple[s
         weight = weight_of_kind(version, kind)
         root.reporter.unusable(root.place, "", _unsupported_kind(version, kind), weight=weight)
         return False
-    hooks = _text(_mapping(_mapping(root.node, "metadata"), "annotations"), HOOK)
-    if hooks:
-        message = (
-            f"a Helm hook ({hooks}) cannot be represented: it would stay like any other object; {ELSEWHERE}"
-        )
-        path = f"metadata.annotations[{HOOK}]"
-        root.reporter.unusable(root.place, path, message, weight=weight_of_hook(hooks))
-    return not hooks
+    return True
+
+
+def _refuses_hook(root: Fields) -> bool:
+    """Returns whether the document is a hook, which only an application runs. It is reported."""
+    for key, tool in ((HELM_HOOK, "a Helm hook"), (ARGO_HOOK, "an Argo CD hook")):
+        if hooks := _annotation(root, key):
+            message = (
+                f"{tool} ({hooks}) cannot be represented: it would stay like any other object; {ELSEWHERE}"
+            )
+            path = f"metadata.annotations[{key}]"
+            root.reporter.unusable(root.place, path, message, weight=weight_of_hook(hooks))
+            return True
+    return False
 
 
 def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manifest: Manifest) -> None:

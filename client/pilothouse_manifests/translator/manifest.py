@@ -14,6 +14,7 @@ from pilothouse_manifests.services import HEADLESS, TYPES
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, LAST_APPLIED
 from pilothouse_manifests.translator.fields import Fields, TextEntry
 from pilothouse_manifests.translator.nodes import InputPosition
+from pilothouse_manifests.translator.ordering import DocumentOrder
 from pilothouse_manifests.translator.problems import Reporter
 
 
@@ -169,7 +170,11 @@ class RefusedWorkload:
 
 @dataclass(slots=True)
 class Manifest:
-    """All that was given to one `apply`, in the order given; `refused` are documents that cannot be applied."""
+    """All that was given to one `apply`, in the order given; `refused` are documents that cannot be applied.
+
+    `orders`: the places in an application by group, kind and name, of documents that are not simply in its wave 0.
+    `waves_ignored`: it is none, and documents name waves.
+    """
 
     workloads: list[ManifestWorkload] = field(default_factory=list)
     services: list[ManifestService] = field(default_factory=list)
@@ -178,6 +183,8 @@ class Manifest:
     configs: list[ManifestConfig] = field(default_factory=list)
     claims: list[VolumeObject] = field(default_factory=list)
     refused: list[RefusedWorkload] = field(default_factory=list)
+    orders: dict[tuple[str, str, str], DocumentOrder] = field(default_factory=dict)
+    waves_ignored: bool = False
 
     @property
     def volumes(self) -> list[VolumeObject]:

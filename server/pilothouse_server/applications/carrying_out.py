@@ -90,7 +90,7 @@ def _way(each: ComparedObject, choice: ApplyChoice) -> str:
     if each.action == "create":
         return f"create {noun}" if noun in CREATED_TOGETHER else ""
     # A Job that runs again is changed twice.
-    return "change" if noun == "container" and not choice.rerun_jobs else ""
+    return "change" if noun == "container" and each.action != "run" and not choice.rerun_jobs else ""
 
 
 async def _together(
@@ -111,12 +111,17 @@ async def _together(
 async def _written(
     writer: ObjectWriter, each: ComparedObject, present: Present, choice: ApplyChoice
 ) -> WrittenObject:
+    key = each.wanted.key
     if each.action == "create":
         return await writer.create(each.wanted)
-    stored = present.stored[each.wanted.key]
+    stored = present.stored[key]
+    if each.action == "run" and each.merge is None:
+        return WrittenObject(key, "update", await writer.run(key, replacing=True), stored)
     updated = await writer.update(each, stored)
-    if choice.rerun_jobs and each.wanted.key.noun == "container" and has_runs(updated.after):
-        updated = msgspec.structs.replace(updated, after=await writer.run(each.wanted.key))
+    if each.action == "run":
+        return msgspec.structs.replace(updated, after=await writer.run(key, replacing=True))
+    if choice.rerun_jobs and key.noun == "container" and has_runs(updated.after) and not each.place.hook:
+        updated = msgspec.structs.replace(updated, after=await writer.run(key))
     return updated
 
 

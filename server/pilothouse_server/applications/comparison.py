@@ -21,6 +21,7 @@ from pilothouse_server.applications.model import (
     ChangeAction,
     FieldDifference,
     MemberNoun,
+    MemberPlace,
     WantedObject,
 )
 from pilothouse_server.applications.translation.messages import forms
@@ -58,7 +59,7 @@ _VERBS: Final[Mapping[ChangeAction, str]] = {
     "create": "create",
     "update": "update",
     "replace": "update",
-    "run": "update",
+    "run": "run",
     "prune": "delete",
 }
 _CONFIG_FIELDS: Final = ("data", "binary_data", "immutable", "labels", "annotations")
@@ -80,6 +81,7 @@ class ComparedObject(msgspec.Struct, frozen=True):
 
     `changed`: names of the fields that an update writes. `problems`: why the apply is refused. `merge`: returns the
     stored object with these fields of the document; of a secret `asked` has them. Both are None unless it is updated.
+    `place`: its step.
     """
 
     wanted: WantedObject
@@ -89,6 +91,7 @@ class ComparedObject(msgspec.Struct, frozen=True):
     problems: tuple[ApplicationProblem, ...] = ()
     merge: Merge | None = None
     asked: Asked | None = None
+    place: MemberPlace = MemberPlace()
 
     @property
     def permission(self) -> str:
@@ -105,6 +108,8 @@ class ComparedObject(msgspec.Struct, frozen=True):
             self.wanted.key.name,
             self.action,
             self.fields if visible else (),
+            phase=self.place.phase,
+            wave=self.place.wave,
         )
 
 

@@ -45,7 +45,7 @@ from pilothouse_server.applications.model import (
 )
 from pilothouse_server.applications.translation.messages import forms
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.workloads import WORKLOADS
+from pilothouse_server.containers.workloads import WORKLOADS, has_runs
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.objects import documents
 from pilothouse_server.runtime.event_loop import cooperatively
@@ -54,6 +54,9 @@ from pilothouse_server.values.resources import ObjectWarning
 # The reason of a warning about something that is left out without a loss.
 LEFT_OUT: Final = "LEFT_OUT"
 _EXISTING_CLAIM: Final = "EXISTING_CLAIM"
+_NO_ORDER: Final = ObjectWarning(
+    "NO_ORDER", "", "waves have no effect without an application: all objects are applied at the same time"
+)
 _MALFORMED: Final = "MALFORMED_DOCUMENT"
 # The part that a caller leaves out to continue: the field, or the whole document.
 _REASONS: Final[Mapping[ProblemReach, str]] = {
@@ -121,11 +124,18 @@ class PresentObjects(msgspec.Struct, frozen=True):
 
 
 async def translated(
-    given: Sequence[GivenDocument], namespace: str, opened: Collection[tuple[str, str]] = ()
+    given: Sequence[GivenDocument],
+    namespace: str,
+    opened: Collection[tuple[str, str]] = (),
+    *,
+    ordered: bool = False,
 ) -> TranslatedDocuments:
-    """Returns the manifest of documents. `opened`: version and kind of custom resources that the cluster opens."""
+    """Returns the manifest of documents. `opened`: version and kind of custom resources that the cluster opens.
+
+    `ordered`: they are those of an application, with phases and waves.
+    """
     problems = Problems()
-    conversion = ManifestConversion(namespace, problems, opened)
+    conversion = ManifestConversion(namespace, problems, opened, ordered=ordered)
     async for number, document in cooperatively(enumerate(given)):
         place = DocumentPosition(document.source, number + 1, 1)
         try:
@@ -183,8 +193,26 @@ async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDoc
     notes = (
         ObjectWarning(LEFT_OUT, each.located, f"{each.place}: {each.message}") for each in problems.notes
     )
-    objects = tuple(sorted(wanted.found, key=writing_order))
-    return ReadDocuments(objects, in_order(found), tuple(chain(notes, warnings)))
+    placed = (_placed(each, manifest) for each in wanted.found)
+    objects = tuple(sorted(placed, key=writing_order))
+    unordered = [_NO_ORDER] if manifest.waves_ignored else []
+    return ReadDocuments(objects, in_order(found), tuple(chain(notes, warnings, unordered)))
+
+
+def _placed(wanted: WantedObject, manifest: Manifest) -> WantedObject:
+    """Returns an object with its place in an application. A new run of a hook deletes the former one."""
+    order = manifest.orders.get((group_of(wanted.api_version), wanted.kind, wanted.key.name))
+    if order is None:
+        return wanted
+    wanted = msgspec.structs.replace(wanted, order=order)
+    value = wanted.value
+    if not order.hook or not isinstance(value, Container) or value.spec.runs_kept is not None:
+        return wanted
+    if not has_runs(value):
+        return wanted
+    spec = msgspec.structs.replace(value.spec, runs_kept=1)
+    fields = None if wanted.fields is None else wanted.fields | {"runs_kept"}
+    return msgspec.structs.replace(wanted, value=msgspec.structs.replace(value, spec=spec), fields=fields)
 
 
 def writing_order(wanted: WantedObject) -> tuple[int, int]:

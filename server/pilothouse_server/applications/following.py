@@ -9,6 +9,10 @@ A revision that is to be rolled back has a deadline in its row, until it has bee
 or is not healthy in time, the revision before it is brought back in one transaction, in the name and with the rights
 of the user who applied it. The deadline goes with that transaction: a server that dies before its commit has changed
 nothing, and another one finds the deadline. A rollback that is refused is noted with its reason, and not tried again.
+
+The same transaction that writes a status begins the next step of a revision once all before is healthy, and stores how
+its hooks have ended (`steps`). Members that are to be deleted then are deleted in another one, in the name and with the
+rights of the user who applied the revision.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from pilothouse_server.applications import history, operations, repository
+from pilothouse_server.applications import history, operations, removing, repository
 from pilothouse_server.applications.carrying_out import WriteRefused
 from pilothouse_server.applications.documents import settled, translated
 from pilothouse_server.applications.health import FollowedHealth, followed_health
@@ -31,6 +35,7 @@ from pilothouse_server.applications.model import (
     ApplyChoice,
     FollowedApplication,
     GivenDocument,
+    Member,
     MemberKey,
 )
 from pilothouse_server.applications.operations import (
@@ -63,6 +68,7 @@ log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 _POLL_SECONDS = 4.0
 _BATCH = 20
+_APPLY_PATH = "/pilothouse.application.v1.ApplicationService/ApplyApplication"
 _PATH = "/pilothouse.application.v1.ApplicationService/RollbackApplication"
 # To write the former documents is an apply.
 _PERMISSION = "application.apply"
@@ -109,9 +115,40 @@ class ApplicationFollower:
             for before, after in zip(taken, found, strict=True):
                 await _write(transaction, before, after)
         for each in found:
+            if each.next.removed:
+                await self._remove(each.followed, each.next.removed)
             if each.failure:
                 await self._roll_back(each.followed, each.failure)
         return len(found)
+
+    async def _remove(self, followed: FollowedApplication, members: Sequence[Member]) -> None:
+        """Deletes members in one transaction with its records; refused deletions are tried again later."""
+        application, user = followed.application, followed.applied_by
+        if user is None:
+            return
+        actor = Actor(user.id, user.name)
+        unit = self._store.unit_of_work(actor, uuid4(), _APPLY_PATH)
+        try:
+            async with self._store.system_read() as read:
+                principal = Principal(user.id, user.name, await held_by_user(read, user.id))
+                revision = await history.revision_of(read, application, application.revision)
+            caller = ApplyingCaller(
+                self._rights, lambda permission: principal.allows(permission, application.namespace)
+            )
+            check = _same_revision(application)
+            transaction = await unit.begin()
+            deleted, refusals = await removing.remove(transaction, application, members, check, caller)
+            cause = RecordCause(str(revision.operation_id), actor, "", self._store.clock.now())
+            await unit.commit(audit=[record_of(cause, each) for each in deleted])
+        except PilothouseError as error:
+            await unit.rollback()
+            log.info("members are deleted later", application=application.name, reason=error.reason)
+            return
+        except BaseException:
+            await unit.rollback()
+            raise
+        for each in refusals:
+            log.warning("a member cannot be deleted yet", application=application.name, reason=each.reason)
 
     async def _roll_back(self, failed: FollowedApplication, why: str) -> None:
         application = failed.application
@@ -180,7 +217,7 @@ class ApplicationFollower:
             namespace = await locate_namespace(transaction, application.namespace)
             settings = await facts.of_cluster(transaction, namespace.cluster_name)
         opened = {(each.api_version, each.kind) for each in settings.object_kinds}
-        understood = await translated(given, namespace.name, opened)
+        understood = await translated(given, namespace.name, opened, ordered=True)
         async with self._store.system_read() as transaction:
             present = await for_translation(transaction, namespace, understood)
         read = await settled(understood, present)
@@ -196,10 +233,6 @@ class ApplicationFollower:
     ) -> None:
         """Applies the documents in one transaction with its records."""
 
-        def check(stored: ApplicationResource) -> None:
-            if (stored.uid, stored.revision) != (failed.application.uid, failed.application.revision):
-                raise Aborted("the application has another revision", reason="REVISION_CHANGED")
-
         unit = self._store.unit_of_work(actor, uuid4(), _PATH)
         try:
             transaction = await unit.begin()
@@ -208,7 +241,7 @@ class ApplicationFollower:
                 failed.application.namespace,
                 documents,
                 choice,
-                check,
+                _same_revision(failed.application),
                 caller,
                 collecting=False,
             )
@@ -233,8 +266,19 @@ class ApplicationFollower:
             await _write(transaction, stored, after)
 
 
+def _same_revision(application: ApplicationResource) -> operations.Check:
+    def check(stored: ApplicationResource) -> None:
+        if (stored.uid, stored.revision) != (application.uid, application.revision):
+            raise Aborted("the application has another revision", reason="REVISION_CHANGED")
+
+    return check
+
+
 async def _write(transaction: Transaction, before: FollowedApplication, after: FollowedHealth) -> None:
     was, now = before.application, after.followed.application
+    begun = [(each.key.noun, each.resource_id) for each in after.next.begun if each.resource_id is not None]
+    await repository.release(transaction, begun)
+    await repository.write_outcomes(transaction, now.id, after.next.ended)
     await repository.write_status(transaction, after.followed, after.look_at)
     if (was.status, was.reason, was.message) != (now.status, now.reason, now.message):
         transaction.emit(operations.event(now, "modified", was))

@@ -20,6 +20,7 @@ from pilothouse_server.applications.model import (
     Member,
     MemberNoun,
 )
+from pilothouse_server.applications.steps import PHASE_WORDS, NextState, next_state
 from pilothouse_server.containers.rollout import DEADLINE_EXCEEDED, ROLLED_OUT, ROLLING_OUT, ROLLOUT_HELD
 from pilothouse_server.containers.stability import RESTARTED, STABLE
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
@@ -31,6 +32,8 @@ UNSCHEDULABLE_SECONDS: Final = 60.0
 PROGRESS_DEADLINE_SECONDS: Final = 600
 # If a server dies while it rolls back, another one begins after so long.
 _RETRY_SECONDS: Final = 5.0
+# If an object that is to be deleted cannot be, it is tried again after so long.
+_REMOVAL_SECONDS: Final = 30.0
 # After so many seconds without a failure a revision is no longer rolled back.
 SETTLED_SECONDS: Final = 10.0
 # From the worst to the best.
@@ -101,14 +104,34 @@ def member_health(noun: MemberNoun, present: PresentState | None, now: datetime)
     return MemberHealth("healthy")
 
 
+def health_in_step(member: Member, found: MemberHealth) -> MemberHealth:
+    """Returns the health of a member by its own and by its place among the steps of the newest revision."""
+    if member.outcome == "failed":
+        return MemberHealth("degraded", member.outcome_reason, member.outcome_message, failed=True)
+    if member.outcome == "skipped":
+        return MemberHealth("healthy", "Skipped", "the hook took no part in the newest revision")
+    if member.outcome == "succeeded":
+        return MemberHealth("healthy", "Completed", "the hook has ended")
+    if member.pruned:
+        return MemberHealth("progressing", "Pruning", "it is deleted when everything else is healthy")
+    if member.waiting and found.status != "suspended":
+        where = f"wave {member.wave} of {PHASE_WORDS[member.phase]}"
+        return MemberHealth(
+            "progressing", "WaitingForWave", f"it is applied in {where}, when all before is healthy"
+        )
+    return found
+
+
 def health_of(members: Sequence[Member]) -> MemberHealth:
     """Returns the health of an application with these members: that of the worst, and whether any has failed."""
     for status in _ORDER[:-1]:
         worst = [each for each in members if each.status == status]
         if worst:
-            shown = next((each for each in worst if each.failed), worst[0])
+            # A member that waits for another one is no reason.
+            shown = min(worst, key=lambda each: (not each.failed, each.waiting or each.pruned))
             found = shown.message or shown.reason
-            message = f"{shown.key}: {found}" if found else f"{shown.key}: {status}"
+            name = f"{PHASE_WORDS[shown.phase]} hook {shown.name}" if shown.hook else str(shown.key)
+            message = f"{name}: {found}" if found else f"{name}: {status}"
             return MemberHealth(status, shown.reason, message, failed=shown.failed)
     modified = next((each for each in members if each.modified), None)
     if modified is None:
@@ -120,12 +143,13 @@ def health_of(members: Sequence[Member]) -> MemberHealth:
 class FollowedHealth(NamedTuple):
     """The state of an application to be stored, when to look again, and why its newest revision failed.
 
-    `failure` is empty where it did not, or is not to be rolled back.
+    `failure` is empty where it did not, or is not to be rolled back. `next`: the consequences for its steps.
     """
 
     followed: FollowedApplication
     look_at: datetime | None
     failure: str = ""
+    next: NextState = NextState(0, installed=True)
 
 
 def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealth:
@@ -146,8 +170,11 @@ def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealt
     message = found.message
     if before.not_rolled_back:
         message = f"{message}; not rolled back: {before.not_rolled_back}".lstrip("; ")
+    following = next_state(before.application)
     application = msgspec.structs.replace(
         before.application,
+        step=following.step,
+        installed=following.installed,
         status=found.status,
         reason=found.reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
@@ -157,11 +184,15 @@ def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealt
         moments.append(settles_at if settles_at is not None else deadline_at)
     if failure:
         moments.append(now + timedelta(seconds=_RETRY_SECONDS))
+    if following.removed:
+        moments.append(now + timedelta(seconds=_REMOVAL_SECONDS))
     followed = msgspec.structs.replace(
         before, application=application, healthy_since=healthy_since, deadline_at=deadline_at
     )
     later = [each for each in moments if each > now]
-    return FollowedHealth(followed, min(later, default=None), failure)
+    # A step may have nothing to do, and what has ended may be all that was waited for.
+    look_at = now if following.begun or following.ended else min(later, default=None)
+    return FollowedHealth(followed, look_at, failure, following)
 
 
 def becomes_unschedulable(noun: MemberNoun, present: PresentState | None) -> datetime | None:

@@ -12,11 +12,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from pilothouse_manifests.translator.ordering import DocumentOrder
 from pilothouse_server.values.resources import Namespaced, ObjectWarning
 
 ApplicationStatus = Literal["healthy", "progressing", "degraded", "suspended", "missing"]
 ChangeAction = Literal["create", "update", "unchanged", "prune", "replace", "run"]
 ProblemWeight = Literal["harmless", "behaviour", "security"]
+ApplicationPhase = Literal["pre_sync", "sync", "post_sync"]
+HookOutcome = Literal["succeeded", "failed", "skipped"]
 MemberNoun = Literal["config_map", "secret", "volume", "service", "object", "container"]
 
 # Objects are written in this order: a container finds the configuration and the volumes that it names.
@@ -50,7 +53,7 @@ class WantedObject(msgspec.Struct, frozen=True):
 
     `value`: a `Container`, `Service`, `CarriedObject`, `Volume` or `ConfigMap`, or the `Asked` of a secret. `fields`:
     names of the fields that the documents decide, where these are not all; the others stay as they are. `document`: the
-    index of its document, -1 for an object that several documents imply.
+    index of its document, -1 for an object that several documents imply. `order`: its place by its annotations.
     """
 
     key: MemberKey
@@ -60,6 +63,7 @@ class WantedObject(msgspec.Struct, frozen=True):
     document: int = -1
     source: str = ""
     fields: frozenset[str] | None = None
+    order: DocumentOrder = DocumentOrder()
 
     def __repr__(self) -> str:
         return f"WantedObject({str(self.key)!r})"
@@ -75,7 +79,7 @@ class FieldDifference(msgspec.Struct, frozen=True):
 
 
 class ApplicationChange(msgspec.Struct, frozen=True):
-    """The effect of an apply on one object. `fields`: those that an update changes.
+    """The effect of an apply on one object, and its phase and wave. `fields`: those that an update changes.
 
     `modified_fields`: those that other calls changed since the newest revision.
     """
@@ -86,6 +90,8 @@ class ApplicationChange(msgspec.Struct, frozen=True):
     action: ChangeAction
     fields: tuple[FieldDifference, ...] = ()
     modified_fields: tuple[FieldDifference, ...] = ()
+    phase: ApplicationPhase = "sync"
+    wave: int = 0
 
 
 class ApplicationProblem(msgspec.Struct, frozen=True):
@@ -137,8 +143,8 @@ class ApplyChoice(msgspec.Struct, frozen=True):
     """The rights of an apply, and the settings of its revision; None or empty: they stay as they are.
 
     `origin`: number of the revision that it brings back; None: it is no rollback. `failed_revision` and `reason`: as in
-    `RevisionState`. `left`: members that stay as they
-    are, although no document names them.
+    `RevisionState`. `left`: members that stay as they are, although no document names them. `delete_hooks`: a prune
+    deletes hooks, too.
     """
 
     name: str = ""
@@ -156,6 +162,26 @@ class ApplyChoice(msgspec.Struct, frozen=True):
     reason: str = ""
     rerun_jobs: bool = False
     left: frozenset[MemberKey] = frozenset()
+    delete_hooks: bool = False
+
+    @property
+    def runs_hooks(self) -> bool:
+        """Whether hooks take part: a rollback runs them by request only."""
+        return self.origin is None or self.rerun_jobs
+
+
+class MemberPlace(msgspec.Struct, frozen=True):
+    """The place of an object in an apply. `step`: that of its phase and wave among all of the apply, from 0.
+
+    `delete_on`: outcomes after which a hook is deleted. `skipped`: a hook that takes no part in this apply.
+    """
+
+    phase: ApplicationPhase = "sync"
+    wave: int = 0
+    step: int = 0
+    hook: bool = False
+    delete_on: frozenset[str] = frozenset()
+    skipped: bool = False
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -163,6 +189,10 @@ class Member(msgspec.Struct, frozen=True):
 
     `status` and `reason`, `modified` and `modified_by` are as the object is now. `failed`: waiting does not make it
     healthy; `fails_at`: when it fails if it stays as it is, None where time alone changes nothing.
+
+    `pruned`: it is deleted at its step. `outcome`: how a hook ended, where that no longer depends on its object.
+    `waiting`: its step is to come, and the cluster does not have its desired state. `resource_id`: None where it is
+    not there, or is being deleted.
     """
 
     key: MemberKey
@@ -176,6 +206,25 @@ class Member(msgspec.Struct, frozen=True):
     modified_by: str = ""
     failed: bool = False
     fails_at: datetime | None = None
+    place: MemberPlace = MemberPlace()
+    pruned: bool = False
+    outcome: HookOutcome | None = None
+    outcome_reason: str = ""
+    outcome_message: str = ""
+    waiting: bool = False
+    resource_id: int | None = None
+
+    @property
+    def phase(self) -> ApplicationPhase:
+        return self.place.phase
+
+    @property
+    def wave(self) -> int:
+        return self.place.wave
+
+    @property
+    def hook(self) -> bool:
+        return self.place.hook
 
     @property
     def name(self) -> str:
@@ -183,7 +232,10 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
-    """An application as stored. `revision`: number of the newest revision."""
+    """An application as stored. `revision`: number of the newest revision.
+
+    `step`: the one that this revision has come to. `installed`: some revision has come to its phase Sync.
+    """
 
     id: int = 0
     uid: str = ""
@@ -197,6 +249,8 @@ class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True)
     reason: str = ""
     message: str = ""
     members: tuple[Member, ...] = ()
+    step: int = 0
+    installed: bool = False
     resource_version: int = 1
     row_version: int = 1
     created_at: datetime | None = None

@@ -16,24 +16,23 @@ from pilothouse_server.applications import repository
 from pilothouse_server.applications.carrying_out import carried_out
 from pilothouse_server.applications.comparison import ComparedObject
 from pilothouse_server.applications.documents import in_order
-from pilothouse_server.applications.history import revised
 from pilothouse_server.applications.model import (
     ApplicationChange,
     ApplicationProblem,
     ApplicationResource,
     ApplyChoice,
-    Member,
     MemberKey,
     ReadDocuments,
-    RevisionState,
     WantedObject,
 )
 from pilothouse_server.applications.plan import ApplicationPlan, Present, planned
 from pilothouse_server.applications.present import secret_values, stored_objects
+from pilothouse_server.applications.revising import DonePlan, write_application
 from pilothouse_server.applications.revisions import KeptDocument
 from pilothouse_server.applications.rights import NounRights
 from pilothouse_server.applications.writing import ObjectWriter, WrittenObject
 from pilothouse_server.authorization.access import May
+from pilothouse_server.containers.job_status import run_end
 from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.workloads import is_ready_at_start
@@ -49,11 +48,6 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.objects import facts
-from pilothouse_server.revisions.operations import (
-    keep_values,
-    read_revision,
-    write_revision,
-)
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.document_paths import parsed
@@ -62,7 +56,6 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef, Object
 Check = Callable[[ApplicationResource], None]
 
 _MOST_APPLICATIONS: Final = 200
-_MOST_REVISION_BYTES: Final = 16 * 1024 * 1024
 _SHOWN_PROBLEMS: Final = 20
 list_page = repository.list_applications
 stream = repository.stream_applications
@@ -145,7 +138,10 @@ async def apply(
         InvalidArgument: problems with the documents (reason DOCUMENTS_REFUSED), unless `collecting`.
         WriteRefused: a noun refuses an object, unless `collecting`.
     """
-    namespace = await _begun(transaction, namespace_name)
+    namespace = await begun(transaction, namespace_name)
+    if choice.name:
+        # Before its objects, as the follower of its status does.
+        await repository.lock_named(transaction, namespace.id, choice.name)
     read, prepared = documents.read, documents.prepared
     if prepared is None or await repository.mark(transaction, namespace.id) != prepared.mark:
         present = await _present(transaction, namespace, documents, choice, caller)
@@ -165,7 +161,7 @@ async def apply(
     writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
     written, problems = await carried_out(writer, plan, present, choice, collecting=collecting)
     changes = _changes(plan, caller.may)
-    warnings = (*read.warnings, *writer.collected, *_kept_warnings(plan))
+    warnings = (*read.warnings, *plan.warnings, *writer.collected, *_kept_warnings(plan))
     if plan.problems or problems:
         found = in_order((*plan.problems, *problems))
         return AppliedApplication(
@@ -173,8 +169,12 @@ async def apply(
         )
     if choice.name:
         warnings = (*warnings, *_probe_warnings(written))
-        done = _Done(plan, present, tuple(written))
-        application = await _write_application(transaction, namespace, done, documents.kept, choice, caller)
+        done = DonePlan(plan, present, tuple(written))
+        envelopes = caller.rights.envelopes
+        stored = await write_application(transaction, namespace, done, documents.kept, choice, envelopes)
+        if application is None or stored.revision != application.revision:
+            transaction.emit(event(stored, "added" if application is None else "modified", application))
+        application = stored
     return AppliedApplication(application, changes, (), warnings, tuple(written), namespace.cluster_name)
 
 
@@ -208,10 +208,10 @@ async def delete(
         FailedPrecondition: an object is needed by one that stays.
     """
     await locate(transaction, namespace_name, name)
-    namespace = await _begun(transaction, namespace_name, active=False)
+    namespace = await begun(transaction, namespace_name, active=False)
     application = await locate(transaction, namespace_name, name, lock=True)
     check(application)
-    choice = ApplyChoice(name, prune=True, delete_claims=delete_claims)
+    choice = ApplyChoice(name, prune=True, delete_claims=delete_claims, delete_hooks=True)
     present = await _present(transaction, namespace, AppliedDocuments(ReadDocuments()), choice, caller)
     plan = await planned(ReadDocuments(), present, choice, caller.may, namespace.name)
     if plan.problems:
@@ -223,7 +223,7 @@ async def delete(
         )
     writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
     written = [await writer.delete(each.key, present.stored[each.key]) for each in plan.pruned]
-    await repository.delete_application(transaction, application.id)
+    await _delete(transaction, application)
     transaction.emit(event(application, "deleted", application))
     kept = tuple(each.name for each in plan.kept)
     return AppliedApplication(application, _changes(plan, caller.may), written=tuple(written)), kept
@@ -254,8 +254,17 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
         each async for each in repository.stream_applications(transaction, Matching(namespace.id, None, None))
     ]
     for each in found:
-        await repository.delete_application(transaction, each.id)
+        await _delete(transaction, each)
         transaction.emit(event(each, "deleted", each))
+
+
+async def _delete(transaction: Transaction, application: ApplicationResource) -> None:
+    """Deletes the row of an application; nobody else would release the members that wait for their step."""
+    waiting = [each for each in application.members if each.waiting]
+    await repository.release(
+        transaction, [(each.key.noun, each.resource_id) for each in waiting if each.resource_id is not None]
+    )
+    await repository.delete_application(transaction, application.id)
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
@@ -307,7 +316,11 @@ def _field(problem: ApplicationProblem) -> str:
     return f"documents[{problem.document}]{path}"
 
 
-async def _begun(transaction: Transaction, namespace_name: str, *, active: bool = True) -> Namespace:
+async def begun(transaction: Transaction, namespace_name: str, *, active: bool = True) -> Namespace:
+    """Returns the namespace, in which no other call writes several objects until the transaction ends.
+
+    Raises as `apply`.
+    """
     namespace = await locate_namespace(transaction, namespace_name)
     if not await repository.take_turn(transaction, namespace.id):
         raise Aborted(
@@ -360,8 +373,12 @@ async def _present(
 
 
 def _changes(plan: ApplicationPlan, may: May) -> tuple[ApplicationChange, ...]:
-    pruned = (ApplicationChange(each.api_version, each.kind, each.name, "prune") for each in plan.pruned)
-    return (*(_shown(each, plan, may) for each in plan.objects), *pruned)
+    pruned = (
+        ApplicationChange(each.api_version, each.kind, each.name, "prune")
+        for each in (*plan.pruned, *plan.pruned_later)
+    )
+    objects = sorted(plan.objects, key=lambda each: each.place.step)
+    return (*(_shown(each, plan, may) for each in objects), *pruned)
 
 
 def _shown(each: ComparedObject, plan: ApplicationPlan, may: May) -> ApplicationChange:
@@ -394,123 +411,11 @@ def _kept_warnings(plan: ApplicationPlan) -> list[ObjectWarning]:
     ]
 
 
-class _Done(msgspec.Struct, frozen=True):
-    """A plan that was carried out."""
-
-    plan: ApplicationPlan
-    present: Present
-    written: tuple[WrittenObject, ...]
-
-    @property
-    def members(self) -> list[Member]:
-        """The members of the application from now on."""
-        after = {each.key: each.after.generation for each in self.written}
-        return [
-            Member(
-                each.wanted.key,
-                each.wanted.api_version,
-                each.wanted.kind,
-                after.get(each.wanted.key) or self._unwritten(each.wanted.key),
-            )
-            for each in self.plan.objects
-        ]
-
-    def _unwritten(self, key: MemberKey) -> int:
-        """The generation of an object that stays as it is; one that others changed remains modified."""
-        if key in self.plan.modified:
-            return self.present.members[key].generation
-        return int(self.present.stored[key].generation)
-
-
-async def _write_application(
-    transaction: Transaction,
-    namespace: Namespace,
-    done: _Done,
-    documents: Sequence[KeptDocument],
-    choice: ApplyChoice,
-    caller: ApplyingCaller,
-) -> ApplicationResource:
-    before = done.present.application
-    state = RevisionState(
-        tuple(each.document for each in documents),
-        choice.rollback_on_failure,
-        choice.progress_deadline_seconds,
-        choice.failed_revision,
-        choice.reason,
-    )
-    wanted = _wanted_application(namespace, before, choice)
-    members = done.members
-    if before is not None and not done.plan.changes_objects and _is_same(before, wanted, members):
-        newest = await read_revision(transaction, revised(before), before.revision, RevisionState)
-        if newest is not None and _without_sources(newest) == _without_sources(state):
-            return before
-    if before is None:
-        application_id = await repository.insert_application(transaction, wanted)
-    else:
-        application_id = before.id
-        await repository.update_application(transaction, wanted)
-    placed = await repository.get(transaction, application_id)
-    await repository.replace_members(transaction, placed, members)
-    plain = {each.document.digest: each.text for each in documents if not each.document.secret}
-    await repository.add_documents(transaction, placed, plain)
-    await write_revision(
-        transaction,
-        revised(placed),
-        msgspec.json.encode(state),
-        operation_id=transaction.operation_id,
-        kept=placed.revisions_kept,
-        origin=choice.origin,
-    )
-    for each in documents:
-        if each.document.secret:
-            await keep_values(
-                transaction,
-                revised(placed),
-                placed.revision,
-                each.document.secret,
-                each.text.encode(),
-                caller.rights.envelopes,
-            )
-    await repository.forget_beyond(transaction, application_id, _MOST_REVISION_BYTES)
-    stored = await repository.get(transaction, application_id)
-    transaction.emit(event(stored, "added" if before is None else "modified", before))
-    return stored
-
-
-def _wanted_application(
-    namespace: Namespace, before: ApplicationResource | None, choice: ApplyChoice
-) -> ApplicationResource:
-    base = before or ApplicationResource(name=choice.name, namespace_ref=namespace.ref)
-    return msgspec.structs.replace(
-        base,
-        labels=choice.labels or base.labels,
-        revision=base.revision + 1,
-        revisions_kept=base.revisions_kept if choice.revisions_kept is None else choice.revisions_kept,
-        rollback_on_failure=choice.rollback_on_failure,
-        progress_deadline_seconds=choice.progress_deadline_seconds,
-        status="progressing",
-        reason="",
-        message="",
-    )
-
-
-def _is_same(before: ApplicationResource, wanted: ApplicationResource, members: Sequence[Member]) -> bool:
-    settings = ("labels", "revisions_kept", "rollback_on_failure", "progress_deadline_seconds")
-    return {each.key: each.generation for each in members} == {
-        each.key: each.generation for each in before.members
-    } and all(getattr(before, name) == getattr(wanted, name) for name in settings)
-
-
-def _without_sources(state: RevisionState) -> RevisionState:
-    documents = tuple(msgspec.structs.replace(each, source="") for each in state.documents)
-    return msgspec.structs.replace(state, documents=documents)
-
-
 async def _moved(
     transaction: Transaction, namespace_name: str, name: str, caller: ApplyingCaller, verb: str
 ) -> tuple[ApplicationResource, list[WrittenObject]]:
     await locate(transaction, namespace_name, name)
-    namespace = await _begun(transaction, namespace_name)
+    namespace = await begun(transaction, namespace_name)
     application = await locate(transaction, namespace_name, name, lock=True)
     permission = f"container.{verb}"
     if not caller.may(permission):
@@ -524,7 +429,8 @@ async def _moved(
     state = "running" if verb == "pause" else "paused"
     for key in sorted(each.key for each in application.members if each.key.noun == "container"):
         container = stored.get(key)
-        if container is None or container.desired_state != state:
+        # A Job that has ended has nothing to pause.
+        if container is None or container.desired_state != state or run_end(container) is not None:
             continue
         if verb == "pause":
             after, _ = await pause_container(transaction, namespace_name, key.name, "suspend")

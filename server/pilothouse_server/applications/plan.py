@@ -1,12 +1,13 @@
 """The plan of an apply: its effect on each object, and why it is refused. It reads, and writes nothing.
 
 An object belongs to at most one application. One that exists outside is taken over only where the caller says so; one
-of another application never. The plan deletes exactly the objects that only the newest revision has.
+of another application never. The plan deletes exactly the objects that only the newest revision has. Hooks that no
+document names any more stay, as in Helm and Argo CD, unless their turn had not come: then nothing of them is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,12 +23,17 @@ from pilothouse_server.applications.model import (
     FieldDifference,
     Member,
     MemberKey,
+    MemberPlace,
     ReadDocuments,
     WantedObject,
 )
 from pilothouse_server.applications.present import Stored
+from pilothouse_server.applications.steps import left_in_place, phase_of, placed
 from pilothouse_server.authorization.access import May
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.workloads import has_runs
 from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.values.resources import ObjectWarning
 
 TAKE_OVER_REASON: Final = "EXISTS_OUTSIDE"
 _OWNED_REASON: Final = "OWNED_BY_APPLICATION"
@@ -56,8 +62,9 @@ class Present(msgspec.Struct, frozen=True):
 class ApplicationPlan(msgspec.Struct, frozen=True):
     """The effects of an apply on the objects of its documents, in the order in which they are written.
 
-    `pruned`: members to delete, in their order. `kept`: members that stay and belong to no application any more.
-    `modified`: fields that other calls changed since the newest revision and that stay, by their objects.
+    `pruned`: members to delete, in their order; `pruned_later`: those that are deleted as the last step. `kept`:
+    members that stay and belong to no application any more. `modified`: fields that other calls changed since the
+    newest revision and that stay, by their objects.
     """
 
     objects: tuple[ComparedObject, ...]
@@ -65,11 +72,18 @@ class ApplicationPlan(msgspec.Struct, frozen=True):
     kept: tuple[Member, ...]
     problems: tuple[ApplicationProblem, ...]
     modified: Mapping[MemberKey, tuple[FieldDifference, ...]] = {}
+    pruned_later: tuple[Member, ...] = ()
+    warnings: tuple[ObjectWarning, ...] = ()
 
     @property
     def changes_objects(self) -> bool:
         """Whether an object is written."""
         return bool(self.pruned) or any(each.action != "unchanged" for each in self.objects)
+
+    @property
+    def last_step(self) -> int:
+        """The last step of objects of the documents."""
+        return max((each.place.step for each in self.objects), default=0)
 
 
 async def planned(
@@ -77,36 +91,112 @@ async def planned(
 ) -> ApplicationPlan:
     """Returns the plan of an apply of the documents."""
     problems, objects = list(read.problems), list[ComparedObject]()
-    members, modified = present.members, dict[MemberKey, tuple[FieldDifference, ...]]()
-    order = {noun: number for number, noun in enumerate(NOUNS)}
+    modified = dict[MemberKey, tuple[FieldDifference, ...]]()
     ordered = sorted(read.wanted, key=lambda each: (writing_order(each), each.key))
+    places = placed((each, phase_of(each.order, present.application, choice)) for each in ordered)
+    warnings = list[ObjectWarning]()
     async for wanted in cooperatively(ordered):
+        place, member = places[wanted.key], present.members.get(wanted.key)
+        if place.skipped:
+            if member is None or member.waiting or wanted.key not in present.stored:
+                warnings.append(_left_out(wanted, present, choice))
+            else:
+                objects.append(ComparedObject(wanted, "unchanged", place=place))
+            continue
         if choice.name and (problem := _membership_problem(wanted, present, choice)) is not None:
             problems.append(problem)
-        found, others = _compared(wanted, present, choice, members.get(wanted.key))
+        found, others = _compared(wanted, present, choice, member)
+        found = _with_run(msgspec.structs.replace(found, place=place), present, member)
         if others:
             modified[wanted.key] = others
         problems += found.problems
-        if found.permission and not may(found.permission):
-            problems.append(_denied(wanted, found.permission, namespace))
+        problems += [
+            _denied(wanted, permission, namespace)
+            for permission in _permissions(found)
+            if not may(permission)
+        ]
         objects.append(found)
-    wanted_keys = {each.key for each in read.wanted}
-    pruned, kept = [], []
-    for member in sorted(members.values(), key=lambda each: (-order[each.key.noun], each.key)):
-        if member.key in wanted_keys or member.key not in present.stored:
-            continue
-        if member.key in choice.left:
-            objects.append(ComparedObject(_of_member(member), "unchanged"))
-            continue
-        stays = is_claim(member.key, present.stored) and not choice.delete_claims
-        if stays or not choice.prune:
-            kept.append(member)
-            continue
-        pruned.append(member)
+    left, kept, pruned = _fates(_left_members(places, present), present, choice)
+    objects += [ComparedObject(_of_member(each), "unchanged", place=left_in_place(each)) for each in left]
+    for member in pruned:
         permission = f"{PERMISSIONS[member.key.noun]}.delete"
         if not may(permission):
             problems.append(_denied(_of_member(member), permission, namespace))
-    return ApplicationPlan(tuple(objects), tuple(pruned), tuple(kept), tuple(problems), modified)
+    plan = ApplicationPlan(
+        tuple(objects), tuple(pruned), tuple(kept), tuple(problems), modified, (), tuple(warnings)
+    )
+    if plan.last_step == 0:
+        return plan
+    return msgspec.structs.replace(
+        plan,
+        pruned=tuple(each for each in pruned if each.hook),
+        pruned_later=tuple(each for each in pruned if not each.hook),
+    )
+
+
+def _fates(
+    members: Sequence[Member], present: Present, choice: ApplyChoice
+) -> tuple[list[Member], list[Member], list[Member]]:
+    """Returns the members that stay in the application though they take no part, those that leave it, and those that
+    are deleted.
+    """
+    left, kept, pruned = list[Member](), list[Member](), list[Member]()
+    for member in members:
+        is_hook = member.hook and not choice.delete_hooks
+        if member.key in choice.left or (is_hook and not member.waiting):
+            left.append(member)
+        elif is_claim(member.key, present.stored) and not choice.delete_claims:
+            kept.append(member)
+        else:
+            (pruned if choice.prune or is_hook else kept).append(member)
+    return left, kept, pruned
+
+
+def _left_members(places: Mapping[MemberKey, MemberPlace], present: Present) -> list[Member]:
+    """Returns the members that take no part any more, in the order in which they are deleted."""
+    order = {noun: number for number, noun in enumerate(NOUNS)}
+    # A hook that is skipped before its turn has come would run otherwise, whenever somebody changes it.
+    taking_part = {key for key, place in places.items() if not (place.skipped and _is_waiting(present, key))}
+    left = (each for each in present.members.values() if each.key not in taking_part)
+    there = [each for each in left if each.key in present.stored]
+    return sorted(there, key=lambda each: (-order[each.key.noun], each.key))
+
+
+def _is_waiting(present: Present, key: MemberKey) -> bool:
+    member = present.members.get(key)
+    return member is not None and member.waiting
+
+
+def _with_run(found: ComparedObject, present: Present, member: Member | None) -> ComparedObject:
+    """Returns the effect on an object, with a new run of the Job of a hook. One whose turn was to come runs anyway."""
+    value = found.wanted.value
+    if not found.place.hook or not isinstance(value, Container) or not has_runs(value):
+        return found
+    if found.action == "create" or found.problems or (member is not None and member.waiting):
+        return found
+    return msgspec.structs.replace(found, action="run")
+
+
+def _permissions(found: ComparedObject) -> list[str]:
+    """Returns the permissions that the effect on an object needs."""
+    asked = [found.permission]
+    if found.action == "run" and found.merge is not None:
+        asked.append("container.update")
+    if found.place.delete_on:
+        asked.append(f"{PERMISSIONS[found.wanted.key.noun]}.delete")
+    return [each for each in dict.fromkeys(asked) if each]
+
+
+def _left_out(wanted: WantedObject, present: Present, choice: ApplyChoice) -> ObjectWarning:
+    """Returns the line about a hook that takes no part in an apply."""
+    if not choice.runs_hooks:
+        why = "a rollback runs no hooks unless it is asked to run Jobs again"
+    elif wanted.order.upgrade is None:
+        why = "it runs at the first apply only, and the application has been applied before"
+    else:
+        why = "it does not run at the first apply"
+    subject = f"{wanted.kind}/{wanted.key.name}"
+    return ObjectWarning("HOOK_LEFT_OUT", subject, f"the hook is left out: {why}")
 
 
 def is_claim(key: MemberKey, stored: Stored) -> bool:

@@ -14,6 +14,7 @@ from pilothouse_server.applications.health import (
     PROGRESS_DEADLINE_SECONDS,
     PresentState,
     becomes_unschedulable,
+    health_in_step,
     member_health,
 )
 from pilothouse_server.applications.model import (
@@ -21,6 +22,7 @@ from pilothouse_server.applications.model import (
     FollowedApplication,
     Member,
     MemberKey,
+    MemberPlace,
     UserRef,
 )
 from pilothouse_server.applications.tables import APPLICATION_DOCUMENTS, APPLICATION_MEMBERS, APPLICATIONS
@@ -71,43 +73,45 @@ _GET = _WHOLE.where(APPLICATIONS.c.id == bindparam("application_id"))
 _TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('apply ' || :namespace_id, 0))")
 _MEMBERS = text("""
 SELECT m.application_id, m.resource_type, m.api_group, m.object_kind, m.name, m.api_version, m.kind, m.generation,
-    p.generation AS present_generation, p.status, p.reason, p.message, p.state, p.conditions, p.applied, p.going,
-    u.username, now() AS moment
+    m.phase, m.wave, m.step, m.hook, m.pruned, m.delete_on, m.outcome, m.outcome_reason, m.outcome_message,
+    p.id AS present_id, p.generation AS present_generation, p.status, p.reason, p.message, p.state, p.conditions,
+    p.applied, p.going, u.username, now() AS moment
 FROM application_members AS m LEFT JOIN LATERAL (
-    SELECT generation, status, reason, message, desired_state AS state, conditions, updated_by,
+    SELECT id, generation, status, reason, message, desired_state AS state, conditions, updated_by,
         observed_generation >= generation AS applied, deletion_requested_at IS NOT NULL AS going
     FROM containers WHERE m.resource_type = 'container' AND namespace_id = m.namespace_id AND name = m.name
     UNION ALL
-    SELECT generation, status, reason, message, '', conditions, updated_by, observed_generation >= generation,
+    SELECT id, generation, status, reason, message, '', conditions, updated_by, observed_generation >= generation,
         deletion_requested_at IS NOT NULL
     FROM services WHERE m.resource_type = 'service' AND namespace_id = m.namespace_id AND name = m.name
     UNION ALL
-    SELECT generation, status, reason, message, health, conditions, updated_by, observed_generation >= generation,
+    SELECT id, generation, status, reason, message, health, conditions, updated_by, observed_generation >= generation,
         deletion_requested_at IS NOT NULL
     FROM objects WHERE m.resource_type = 'object' AND namespace_id = m.namespace_id AND api_group = m.api_group
         AND kind = m.object_kind AND name = m.name
     UNION ALL
-    SELECT generation, status, reason, message, type, conditions, updated_by, observed_generation >= generation,
+    SELECT id, generation, status, reason, message, type, conditions, updated_by, observed_generation >= generation,
         deletion_requested_at IS NOT NULL
     FROM volumes WHERE m.resource_type = 'volume' AND namespace_id = m.namespace_id AND name = m.name
     UNION ALL
-    SELECT generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
+    SELECT id, generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
         deletion_requested_at IS NOT NULL
     FROM config_maps WHERE m.resource_type = 'config_map' AND namespace_id = m.namespace_id AND name = m.name
     UNION ALL
-    SELECT generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
+    SELECT id, generation, '', '', '', '', conditions, updated_by, observed_generation >= generation,
         deletion_requested_at IS NOT NULL
     FROM secrets WHERE m.resource_type = 'secret' AND namespace_id = m.namespace_id AND name = m.name
 ) AS p ON true LEFT JOIN users AS u ON u.id = p.updated_by
 WHERE m.application_id = ANY (CAST(:ids AS bigint[]))
-ORDER BY m.application_id, m.kind, m.name
+ORDER BY m.application_id, m.step, m.kind, m.name
 """)
 # Differs once a desired state, an application or a membership of a namespace changes. Statuses do not count.
 _MARKED = (
     *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("containers", "services", "objects")),
     *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("volumes", "config_maps", "secrets")),
     "application_members WHERE",
-    "(SELECT id, namespace_id, revision_number AS generation FROM applications) AS a WHERE",
+    "(SELECT id, namespace_id, 1000 * CAST(revision_number AS bigint) + step AS generation FROM applications) AS a "
+    "WHERE",
 )
 _MARK = text(
     "SELECT concat_ws('/', "
@@ -125,11 +129,15 @@ WHERE m.namespace_id = :namespace_id
 """)
 _ADD_MEMBERS = text("""
 INSERT INTO application_members
-    (application_id, namespace_id, resource_type, api_group, object_kind, name, api_version, kind, generation)
+    (application_id, namespace_id, resource_type, api_group, object_kind, name, api_version, kind, generation, phase,
+    wave, step, hook, pruned, delete_on, outcome, outcome_reason, outcome_message)
 SELECT :application_id, :namespace_id, r.resource_type, r.api_group, r.object_kind, r.name, r.api_version, r.kind,
-    r.generation
+    r.generation, r.phase, r.wave, r.step, r.hook, r.pruned, r.delete_on, r.outcome, r.outcome_reason,
+    r.outcome_message
 FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    resource_type text, api_group text, object_kind text, name text, api_version text, kind text, generation bigint)
+    resource_type text, api_group text, object_kind text, name text, api_version text, kind text, generation bigint,
+    phase text, wave integer, step integer, hook boolean, pruned boolean, delete_on jsonb, outcome text,
+    outcome_reason text, outcome_message text)
 """)
 _ADD_DOCUMENTS = text("""
 INSERT INTO application_documents (application_id, namespace_id, digest, document)
@@ -172,6 +180,29 @@ DELETE FROM application_changes AS c WHERE c.application_id = ANY (CAST(:ids AS 
     OR NOT EXISTS (SELECT FROM applications AS a WHERE a.id = c.application_id)
 """)
 _LOCK = text("SELECT id FROM applications WHERE id = :application_id FOR NO KEY UPDATE")
+_LOCK_NAMED = text(
+    "SELECT id FROM applications WHERE namespace_id = :namespace_id AND name = :name FOR NO KEY UPDATE"
+)
+_HOLD = text("""
+WITH found AS (
+    SELECT w.resource_type, w.resource_id FROM reconcile_work AS w
+    JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS r(resource_type, resource_id)
+        USING (resource_type, resource_id)
+    ORDER BY w.resource_type, w.resource_id FOR UPDATE OF w)
+UPDATE reconcile_work AS w
+SET held = :held, due_at = CASE WHEN :held THEN w.due_at ELSE LEAST(w.due_at, clock_timestamp()) END,
+    attempts = CASE WHEN :held THEN w.attempts ELSE 0 END
+FROM found WHERE w.resource_type = found.resource_type AND w.resource_id = found.resource_id
+""")
+_WRITE_OUTCOMES = text("""
+UPDATE application_members AS m
+SET outcome = r.outcome, outcome_reason = NULLIF(r.reason, ''), outcome_message = NULLIF(r.message, '')
+FROM unnest(CAST(:types AS text[]), CAST(:groups AS text[]), CAST(:kinds AS text[]), CAST(:names AS text[]),
+    CAST(:outcomes AS text[]), CAST(:reasons AS text[]), CAST(:messages AS text[]))
+    AS r(resource_type, api_group, object_kind, name, outcome, reason, message)
+WHERE m.application_id = :application_id AND m.resource_type = r.resource_type AND m.api_group = r.api_group
+    AND m.object_kind = r.object_kind AND m.name = r.name
+""")
 _APPLIER = USERS.alias("applier")
 _FOLLOWED = select(
     APPLICATIONS, *IN_NAMESPACE, USERS.c.username.label("creator"), _APPLIER.c.username.label("applier")
@@ -287,7 +318,7 @@ async def take_status_work(transaction: Transaction, most: int) -> list[Followed
 
 
 async def find_followed(transaction: ReadTransaction, application_id: int) -> FollowedApplication | None:
-    """Returns an application with what decides whether it is rolled back; None if it is gone."""
+    """Returns an application with all that decides on its rollback; None if it is gone."""
     query = _FOLLOWED.where(APPLICATIONS.c.id == application_id)
     rows = (await transaction.connection.execute(query)).all()
     applications = await _with_members(transaction, rows)
@@ -297,6 +328,43 @@ async def find_followed(transaction: ReadTransaction, application_id: int) -> Fo
 async def lock_application(transaction: Transaction, application_id: int) -> None:
     """Locks the row of an application until the transaction ends."""
     await transaction.connection.execute(_LOCK, {"application_id": application_id})
+
+
+async def lock_named(transaction: Transaction, namespace_id: int, name: str) -> None:
+    """Locks the row of an application, if there is one, until the transaction ends."""
+    await transaction.connection.execute(_LOCK_NAMED, {"namespace_id": namespace_id, "name": name})
+
+
+async def hold(transaction: Transaction, resources: Sequence[tuple[str, int]]) -> None:
+    """Has the cluster left as it is, of resources by type and id, until they are released."""
+    await _set_held(transaction, resources, held=True)
+
+
+async def release(transaction: Transaction, resources: Sequence[tuple[str, int]]) -> None:
+    """Has resources that were held applied to the cluster."""
+    await _set_held(transaction, resources, held=False)
+
+
+async def _set_held(transaction: Transaction, resources: Sequence[tuple[str, int]], *, held: bool) -> None:
+    if resources:
+        types, ids = zip(*resources, strict=True)
+        await transaction.connection.execute(_HOLD, {"types": types, "ids": ids, "held": held})
+
+
+async def write_outcomes(transaction: Transaction, application_id: int, hooks: Sequence[Member]) -> None:
+    """Writes how hooks of an application have ended."""
+    if hooks:
+        parameters = {
+            "application_id": application_id,
+            "types": [each.key.noun for each in hooks],
+            "groups": [each.key.api_group for each in hooks],
+            "kinds": [each.key.kind for each in hooks],
+            "names": [each.key.name for each in hooks],
+            "outcomes": [each.outcome for each in hooks],
+            "reasons": [each.outcome_reason for each in hooks],
+            "messages": [each.outcome_message for each in hooks],
+        }
+        await transaction.connection.execute(_WRITE_OUTCOMES, parameters)
 
 
 async def write_status(
@@ -315,6 +383,8 @@ async def write_status(
             deadline_at=followed.deadline_at,
             not_rolled_back=followed.not_rolled_back or None,
             look_at=look_at,
+            step=application.step,
+            installed=application.installed,
         )
     )
 
@@ -351,6 +421,15 @@ async def replace_members(
             "api_version": each.api_version,
             "kind": each.kind,
             "generation": each.generation,
+            "phase": each.phase,
+            "wave": each.wave,
+            "step": each.place.step,
+            "hook": each.hook,
+            "pruned": each.pruned,
+            "delete_on": sorted(each.place.delete_on),
+            "outcome": each.outcome,
+            "outcome_reason": each.outcome_reason or None,
+            "outcome_message": each.outcome_message or None,
         }
         for each in members
     ]
@@ -395,6 +474,8 @@ def _changeable(transaction: Transaction, wanted: ApplicationResource) -> dict[s
         "status": wanted.status,
         "reason": wanted.reason or None,
         "message": wanted.message or None,
+        "step": wanted.step,
+        "installed": wanted.installed,
         "healthy_since": None,
         "not_rolled_back": None,
         # A status is written soon after the commit, also if no member changes.
@@ -412,9 +493,10 @@ def _deadline(wanted: ApplicationResource) -> ColumnElement[Any] | None:
 
 async def _with_members(transaction: ReadTransaction, rows: Sequence[Row]) -> list[ApplicationResource]:
     members: dict[int, list[Member]] = {row.id: [] for row in rows}
+    steps = {row.id: row.step for row in rows}
     if members:
         for row in await transaction.connection.execute(_MEMBERS, {"ids": sorted(members)}):
-            members[row.application_id].append(_member(row))
+            members[row.application_id].append(_member(row, steps[row.application_id]))
     return [_application(row, tuple(members[row.id])) for row in rows]
 
 
@@ -422,7 +504,7 @@ def _key(row: Row) -> MemberKey:
     return MemberKey(row.resource_type, row.name, row.api_group, row.object_kind)
 
 
-def _member(row: Row) -> Member:
+def _member(row: Row, step: int) -> Member:
     key, present = _key(row), None
     if row.present_generation is not None:
         present = PresentState(
@@ -434,20 +516,29 @@ def _member(row: Row) -> Member:
             applied=row.applied,
             going=row.going,
         )
-    found = member_health(key.noun, present, row.moment)
+    is_there = present is not None and not present.going
+    waiting = row.step > step and present is not None and is_there and not present.applied
     modified = present is None or row.present_generation != row.generation
-    return Member(
+    modified = modified and not (row.pruned or row.outcome)
+    stored = Member(
         key=key,
         api_version=row.api_version,
         kind=row.kind,
         generation=row.generation,
-        status=found.status,
-        reason=found.reason,
-        message=found.message,
         modified=modified,
         modified_by=(row.username or "") if modified else "",
-        failed=found.failed,
-        fails_at=becomes_unschedulable(key.noun, present),
+        fails_at=None if row.outcome else becomes_unschedulable(key.noun, present),
+        place=MemberPlace(row.phase, row.wave, row.step, row.hook, frozenset(row.delete_on)),
+        pruned=row.pruned,
+        outcome=row.outcome,
+        outcome_reason=row.outcome_reason or "",
+        outcome_message=row.outcome_message or "",
+        waiting=waiting,
+        resource_id=row.present_id if is_there else None,
+    )
+    found = health_in_step(stored, member_health(key.noun, present, row.moment))
+    return msgspec.structs.replace(
+        stored, status=found.status, reason=found.reason, message=found.message, failed=found.failed
     )
 
 
@@ -466,6 +557,8 @@ def _application(row: Row, members: tuple[Member, ...]) -> ApplicationResource:
         reason=row.reason or "",
         message=row.message or "",
         members=members,
+        step=row.step,
+        installed=row.installed,
         resource_version=row.resource_version,
         row_version=row.row_version,
         created_at=row.created_at,

@@ -359,8 +359,11 @@ class ApplicationService:
                 base = [GivenDocument(each.text) for each in texts if each.text is not None]
         call.describe(namespace_id=namespace.id)
         opened = {(each.api_version, each.kind) for each in settings.object_kinds}
-        read = await self._read(call, namespace, given, opened)
-        former = await self._read(call, namespace, base, opened) if base else ReadDocuments()
+        ordered = bool(choice.name)
+        read = await self._read(call, namespace, given, opened, ordered=ordered)
+        former = ReadDocuments()
+        if base:
+            former = await self._read(call, namespace, base, opened, ordered=ordered)
         documents = AppliedDocuments(read, tuple(kept), {each.key: each for each in former.wanted})
         return await self._planned(call, namespace, documents, choice)
 
@@ -380,8 +383,10 @@ class ApplicationService:
         namespace: Namespace,
         given: Sequence[GivenDocument],
         opened: Collection[tuple[str, str]],
+        *,
+        ordered: bool,
     ) -> ReadDocuments:
-        understood = await translated(given, namespace.name, opened)
+        understood = await translated(given, namespace.name, opened, ordered=ordered)
         async with call.read() as transaction:
             present = await for_translation(transaction, namespace, understood)
         return await settled(understood, present)

@@ -195,9 +195,9 @@ class ObjectWriter:
             written.append(WrittenObject(each.wanted.key, "update", after, stored[each.wanted.key]))
         return written
 
-    async def run(self, key: MemberKey) -> Any:
-        """Starts a new run of a Job."""
-        return await run_container(self._transaction, self._namespace, key.name)
+    async def run(self, key: MemberKey, *, replacing: bool = False) -> Any:
+        """Starts a new run of a Job; `replacing`: also if the newest run has not ended."""
+        return await run_container(self._transaction, self._namespace, key.name, replacing=replacing)
 
     async def delete(self, key: MemberKey, stored: Any) -> WrittenObject:
         """Marks an object for deletion."""

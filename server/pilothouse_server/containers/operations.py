@@ -396,8 +396,8 @@ async def restart(target: Target, namespace: str, name: str) -> Container:
     return await _decided(target, namespace, name, decide)
 
 
-async def run(target: Target, namespace: str, name: str) -> Container:
-    """Starts a new run of a Job or CronJob.
+async def run(target: Target, namespace: str, name: str, *, replacing: bool = False) -> Container:
+    """Starts a new run of a Job or CronJob. `replacing`: that of a Job replaces one that has not ended.
 
     Raises:
         InvalidArgument: it is neither.
@@ -407,7 +407,8 @@ async def run(target: Target, namespace: str, name: str) -> Container:
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
         refuse_deleting(facts.stored)
-        refuse_running(facts.stored)
+        if not replacing:
+            refuse_running(facts.stored)
         return new_run(facts)
 
     return await _decided(target, namespace, name, decide)

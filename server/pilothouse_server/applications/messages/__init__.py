@@ -21,12 +21,19 @@ from pilothouse_server.store.rendered import Rendered
 STATUS: EnumWords[ApplicationStatus] = EnumWords(ApplicationStatus, pb.ApplicationStatus.DESCRIPTOR)
 _FIELD = AnswerConverter(FieldDifference, resource_pb2.FieldChange)
 _MEMBER = AnswerConverter(
-    Member, pb.ApplicationMember, Differences(struct_only=("key", "generation", "fails_at"))
+    Member,
+    pb.ApplicationMember,
+    Differences(
+        struct_only=(
+            *("key", "generation", "fails_at", "place", "pruned", "waiting", "resource_id"),
+            *("outcome", "outcome_reason", "outcome_message"),
+        )
+    ),
 )
 APPLICATION: AnswerConverter[ApplicationResource, pb.Application] = AnswerConverter(
     ApplicationResource,
     pb.Application,
-    Differences(struct_only=("id", "namespace_ref", "row_version")),
+    Differences(struct_only=("id", "namespace_ref", "row_version", "step", "installed")),
     parts=(_MEMBER,),
 )
 CHANGE = AnswerConverter(ApplicationChange, pb.ApplicationChange, parts=(_FIELD,))

@@ -19,7 +19,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -45,6 +45,9 @@ log = structlog.get_logger(__name__)
 _SHORTEST_PAUSE_SECONDS = 0.02
 # In hand are so many times the workers of a cluster, of which the most part waits to be loaded or written back.
 _MOST_IN_HAND = 4
+# Loaded of a resource whose step is to come; work that is held is looked at again after so long.
+_WAITING: Final = object()
+_WAITING_SECONDS = 3600.0
 # By type of resource; each has types of its own for what it loads and what its act returns.
 AnyReconciler = ResourceReconciler[Any, Any]
 Reconcilers = Mapping[str, AnyReconciler]
@@ -205,7 +208,9 @@ class Worker:
         reading = store.system_read(snapshot=True) if reconciler.in_snapshot else store.system_look()
         try:
             async with reading as transaction:
-                return await reconciler.load(transaction, works)
+                found = await reconciler.load(transaction, works)
+                waiting = await work_queue.waiting(transaction, works)
+            return {**found, **dict.fromkeys(waiting, _WAITING)}
         except Exception as error:  # noqa: BLE001 - passed on to the callers concerned
             if len(works) == 1 or is_away(error):
                 return dict.fromkeys(works, error)
@@ -222,7 +227,9 @@ class Worker:
                 raise LookupError(f"no reconciler for {work.resource_type}")
             if isinstance(loaded, Exception):
                 raise loaded
-            if loaded is None:
+            if loaded is _WAITING:
+                await self._put_back(work)
+            elif loaded is None:
                 await self._remove(work)
             else:
                 together = self._together(reconciler, work)
@@ -327,6 +334,11 @@ class Worker:
         async with self._store.system_write("reconciler") as transaction:
             if await work_queue.hold(transaction, [work]):
                 await work_queue.remove(transaction, work.resource_type, work.resource_id)
+
+    async def _put_back(self, work: Work) -> None:
+        """Ends the lease of work that is held; its step makes it due."""
+        async with self._store.system_write("reconciler") as transaction:
+            await work_queue.release(transaction, [Release(work, _WAITING_SECONDS, work.attempts)])
 
     async def _enqueue_again(self, work: Work) -> None:
         try:

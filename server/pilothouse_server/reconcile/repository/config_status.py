@@ -22,10 +22,14 @@ WITH pending AS (
     SELECT 'config_map' AS kind, namespace_id, name FROM config_maps
     WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[]))
       AND observed_generation < generation AND deletion_requested_at IS NULL
+      AND NOT EXISTS (SELECT FROM reconcile_work AS w
+                      WHERE w.resource_type = 'config_map' AND w.resource_id = config_maps.id AND w.held)
     UNION ALL
     SELECT 'secret', namespace_id, name FROM secrets
     WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[]))
-      AND observed_generation < generation AND deletion_requested_at IS NULL)
+      AND observed_generation < generation AND deletion_requested_at IS NULL
+      AND NOT EXISTS (SELECT FROM reconcile_work AS w
+                      WHERE w.resource_type = 'secret' AND w.resource_id = secrets.id AND w.held))
 SELECT DISTINCT c.id FROM pending AS p JOIN containers AS c ON c.namespace_id = p.namespace_id
 WHERE c.id = ANY(CAST(:container_ids AS bigint[]))
   AND (EXISTS (SELECT FROM environment_variables AS e
@@ -88,7 +92,8 @@ async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -
 async def those_that_wait(transaction: ReadTransaction, containers: Collection[Container]) -> set[int]:
     """Returns the ids of those that read a config map or secret with a generation that is not applied yet.
 
-    Their pods would start with the former values, or not at all. One that the cluster refused is not waited for.
+    Their pods would start with the former values, or not at all. One that the cluster refused is not waited for, nor
+    one whose step is to come.
     """
     reading = [container for container in containers if _reads_any(container)]
     if not reading:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from pilothouse_server.reconcile.repository.applied_objects import as_noted
 from pilothouse_server.store.connection import Connection
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 ResourceType = Literal["container", "namespace", "config_map", "secret", "volume", "service", "object"]
 
@@ -136,6 +136,15 @@ WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
 """)
 
 
+# Read after the desired state: an apply that is committed in between holds the row that it has changed.
+_HELD = text("""
+SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
+JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS loaded (resource_type, resource_id)
+  USING (resource_type, resource_id)
+WHERE work.held AND NOT work.going
+""")
+
+
 class Leased(msgspec.Struct, frozen=True):
     """Leased work, and the seconds until more will be due: None if nothing is known to be."""
 
@@ -182,6 +191,12 @@ async def hold(transaction: Transaction, leased: Sequence[Work]) -> list[Work]:
     Of the rest, nothing may be written.
     """
     return _those(leased, await transaction.connection.execute(_HOLD, _keys(leased)))
+
+
+async def waiting(transaction: ReadTransaction, leased: Sequence[Work]) -> list[Work]:
+    """Returns the work that is held until a step of an application begins: the cluster is left as it is."""
+    keys = {"types": [work.resource_type for work in leased], "ids": [work.resource_id for work in leased]}
+    return _those(leased, await transaction.connection.execute(_HELD, keys))
 
 
 async def release(transaction: Transaction, releases: Sequence[Release]) -> None:

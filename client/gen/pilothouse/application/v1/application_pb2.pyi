@@ -58,6 +58,34 @@ APPLICATION_STATUS_MISSING: ApplicationStatus.ValueType  # 5
 """A member was deleted by another call."""
 Global___ApplicationStatus: _TypeAlias = ApplicationStatus  # noqa: Y015
 
+class _ApplicationPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApplicationPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApplicationPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPLICATION_PHASE_UNSPECIFIED: _ApplicationPhase.ValueType  # 0
+    """Never returned."""
+    APPLICATION_PHASE_PRE_SYNC: _ApplicationPhase.ValueType  # 1
+    """Hooks that end before anything else changes: `PreSync`; Helm's `pre-install` and `pre-upgrade`."""
+    APPLICATION_PHASE_SYNC: _ApplicationPhase.ValueType  # 2
+    """The objects of the application."""
+    APPLICATION_PHASE_POST_SYNC: _ApplicationPhase.ValueType  # 3
+    """Hooks that begin when all is healthy: `PostSync`; Helm's `post-install` and `post-upgrade`."""
+
+class ApplicationPhase(_ApplicationPhase, metaclass=_ApplicationPhaseEnumTypeWrapper):
+    """Phases of an apply, one after the other, in the words of Argo CD."""
+
+APPLICATION_PHASE_UNSPECIFIED: ApplicationPhase.ValueType  # 0
+"""Never returned."""
+APPLICATION_PHASE_PRE_SYNC: ApplicationPhase.ValueType  # 1
+"""Hooks that end before anything else changes: `PreSync`; Helm's `pre-install` and `pre-upgrade`."""
+APPLICATION_PHASE_SYNC: ApplicationPhase.ValueType  # 2
+"""The objects of the application."""
+APPLICATION_PHASE_POST_SYNC: ApplicationPhase.ValueType  # 3
+"""Hooks that begin when all is healthy: `PostSync`; Helm's `post-install` and `post-upgrade`."""
+Global___ApplicationPhase: _TypeAlias = ApplicationPhase  # noqa: Y015
+
 class _ChangeAction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -167,6 +195,9 @@ class ApplicationMember(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     MODIFIED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
     api_version: _builtins.str
     """Group and version, as in Kubernetes."""
     kind: _builtins.str
@@ -187,6 +218,14 @@ class ApplicationMember(_message.Message):
     """Whether waiting does not make it healthy: one of its newest pods restarts, an image cannot be had, the cluster has had no
     room for it for a minute, refuses it, or has given it up.
     """
+    phase: Global___ApplicationPhase.ValueType
+    """Phase in which it is applied. Until the phase before is healthy, its reason is `WaitingForWave`, and the cluster keeps
+    what it has.
+    """
+    wave: _builtins.int
+    """Wave within the phase: lower ones come first, and each begins when the one before is healthy."""
+    hook: _builtins.bool
+    """Whether it is a hook of Argo CD or Helm. One that has ended stays healthy, also if it is deleted."""
     def __init__(
         self,
         *,
@@ -199,10 +238,13 @@ class ApplicationMember(_message.Message):
         message: _builtins.str = ...,
         modified: _builtins.bool = ...,
         failed: _builtins.bool = ...,
+        phase: Global___ApplicationPhase.ValueType = ...,
+        wave: _builtins.int = ...,
+        hook: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "failed", b"failed", "kind", b"kind", "message", b"message", "modified", b"modified", "modified_by", b"modified_by", "name", b"name", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "failed", b"failed", "hook", b"hook", "kind", b"kind", "message", b"message", "modified", b"modified", "modified_by", b"modified_by", "name", b"name", "phase", b"phase", "reason", b"reason", "status", b"status", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,7 +320,7 @@ class Application(_message.Message):
     """Version of the desired state, which each revision replaces."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplicationMember]:
-        """Its objects, by kind and name."""
+        """Its objects, by phase, wave, kind and name."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -332,6 +374,8 @@ class ApplicationChange(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     MODIFIED_FIELDS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
     api_version: _builtins.str
     """Group and version, as in Kubernetes."""
     kind: _builtins.str
@@ -340,6 +384,10 @@ class ApplicationChange(_message.Message):
     """Name on the platform."""
     action: Global___ChangeAction.ValueType
     """Effect on it."""
+    phase: Global___ApplicationPhase.ValueType
+    """Phase in which it happens. Pruned objects come last where there are several steps."""
+    wave: _builtins.int
+    """Wave within the phase."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.FieldChange]:
         """Fields that differ; none of an object that the caller may not get, and none of one that is created or deleted."""
@@ -357,10 +405,12 @@ class ApplicationChange(_message.Message):
         action: Global___ChangeAction.ValueType = ...,
         fields: _abc.Iterable[_resource_pb2.FieldChange] | None = ...,
         modified_fields: _abc.Iterable[_resource_pb2.FieldChange] | None = ...,
+        phase: Global___ApplicationPhase.ValueType = ...,
+        wave: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "api_version", b"api_version", "fields", b"fields", "kind", b"kind", "modified_fields", b"modified_fields", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "api_version", b"api_version", "fields", b"fields", "kind", b"kind", "modified_fields", b"modified_fields", "name", b"name", "phase", b"phase", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1218,7 +1268,7 @@ class RollbackApplicationRequest(_message.Message):
     revision: _builtins.int
     """Number of the revision to bring back; 0 means the one before the newest."""
     rerun_jobs: _builtins.bool
-    """Starts a new run of each Job that changes."""
+    """Starts a new run of each Job that changes, and runs the hooks of an upgrade."""
     etag: _builtins.str
     """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str

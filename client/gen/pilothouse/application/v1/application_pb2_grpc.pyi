@@ -47,7 +47,10 @@ class ApplicationServiceStub:
     recorded as its own noun's call would write it; GetOperation shows these records with `parent_operation_id`.
 
     An object belongs to one application at most. One that exists outside of applications is refused unless `take_over` is
-    set; one of another application always. If nothing differs, no revision is made.
+    set; one of another application always. If nothing differs and no hook runs, no revision is made.
+
+    Hooks and waves of Argo CD and hooks of Helm order the work on the cluster: a phase, and each wave within it, begins
+    when the one before is healthy. All that is wanted is written in the call; objects of later steps wait.
 
     With `validate_only` the answer is OK, with all changes and all problems. Otherwise INVALID_ARGUMENT with the reason
     DOCUMENTS_REFUSED names the first 20 problems, and nothing is committed. RESOURCE_EXHAUSTED: the namespace has 200
@@ -80,7 +83,7 @@ class ApplicationServiceStub:
     RollbackApplication: _grpc.UnaryUnaryMultiCallable[_application_pb2.RollbackApplicationRequest, _application_pb2.RollbackApplicationResponse]
     """Brings a revision back, all objects and every field of their documents, as a new revision that names its origin. It is
     checked as if the caller applied the old documents now, with `prune`, `take_over` and `force`. Volumes stay. Jobs do
-    not run again unless `rerun_jobs` is set. `not_restored` names what stays as it is: data in volumes, values of Secrets
+    not run again unless `rerun_jobs` is set, nor do hooks. `not_restored` names what stays as it is: data in volumes, values of Secrets
     that were purged.
 
     NOT_FOUND: the revision is not kept. Other errors: see ApplyApplication.
@@ -109,7 +112,10 @@ class ApplicationServiceAsyncStub(ApplicationServiceStub):
     recorded as its own noun's call would write it; GetOperation shows these records with `parent_operation_id`.
 
     An object belongs to one application at most. One that exists outside of applications is refused unless `take_over` is
-    set; one of another application always. If nothing differs, no revision is made.
+    set; one of another application always. If nothing differs and no hook runs, no revision is made.
+
+    Hooks and waves of Argo CD and hooks of Helm order the work on the cluster: a phase, and each wave within it, begins
+    when the one before is healthy. All that is wanted is written in the call; objects of later steps wait.
 
     With `validate_only` the answer is OK, with all changes and all problems. Otherwise INVALID_ARGUMENT with the reason
     DOCUMENTS_REFUSED names the first 20 problems, and nothing is committed. RESOURCE_EXHAUSTED: the namespace has 200
@@ -142,7 +148,7 @@ class ApplicationServiceAsyncStub(ApplicationServiceStub):
     RollbackApplication: _aio.UnaryUnaryMultiCallable[_application_pb2.RollbackApplicationRequest, _application_pb2.RollbackApplicationResponse]  # type: ignore[assignment]
     """Brings a revision back, all objects and every field of their documents, as a new revision that names its origin. It is
     checked as if the caller applied the old documents now, with `prune`, `take_over` and `force`. Volumes stay. Jobs do
-    not run again unless `rerun_jobs` is set. `not_restored` names what stays as it is: data in volumes, values of Secrets
+    not run again unless `rerun_jobs` is set, nor do hooks. `not_restored` names what stays as it is: data in volumes, values of Secrets
     that were purged.
 
     NOT_FOUND: the revision is not kept. Other errors: see ApplyApplication.
@@ -174,7 +180,10 @@ class ApplicationServiceServicer(metaclass=_abc_1.ABCMeta):
         recorded as its own noun's call would write it; GetOperation shows these records with `parent_operation_id`.
 
         An object belongs to one application at most. One that exists outside of applications is refused unless `take_over` is
-        set; one of another application always. If nothing differs, no revision is made.
+        set; one of another application always. If nothing differs and no hook runs, no revision is made.
+
+        Hooks and waves of Argo CD and hooks of Helm order the work on the cluster: a phase, and each wave within it, begins
+        when the one before is healthy. All that is wanted is written in the call; objects of later steps wait.
 
         With `validate_only` the answer is OK, with all changes and all problems. Otherwise INVALID_ARGUMENT with the reason
         DOCUMENTS_REFUSED names the first 20 problems, and nothing is committed. RESOURCE_EXHAUSTED: the namespace has 200
@@ -267,7 +276,7 @@ class ApplicationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_application_pb2.RollbackApplicationResponse, _abc.Awaitable[_application_pb2.RollbackApplicationResponse]]:
         """Brings a revision back, all objects and every field of their documents, as a new revision that names its origin. It is
         checked as if the caller applied the old documents now, with `prune`, `take_over` and `force`. Volumes stay. Jobs do
-        not run again unless `rerun_jobs` is set. `not_restored` names what stays as it is: data in volumes, values of Secrets
+        not run again unless `rerun_jobs` is set, nor do hooks. `not_restored` names what stays as it is: data in volumes, values of Secrets
         that were purged.
 
         NOT_FOUND: the revision is not kept. Other errors: see ApplyApplication.

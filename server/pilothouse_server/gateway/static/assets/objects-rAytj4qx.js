@@ -1,6 +1,0 @@
-import{O as o}from"./object_pb-B5EEL0O0.js";import{o as i}from"./Objects-uqKsDBO-.js";import"./index-BuOBVicn.js";import"./resource_pb-C4PfC3u9.js";import"./sources-CPEjztiG.js";import"./container_pb-DAxWIsGg.js";import"./namespace_pb-D-UV6_Nm.js";import"./Act-BdsW9wc7.js";import"./props-vk4KN-XH.js";import"./words-BK8Rw7jO.js";import"./Age-B5iobM2j.js";import"./Edit-Dj1VfUnB.js";import"./narrowed-DU5-0xgu.js";import"./select-CvbW00gt.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},x={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{x as changeableObject,p as editableObject};

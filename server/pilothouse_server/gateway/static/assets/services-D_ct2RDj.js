@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-D-UV6_Nm.js";import{s as i}from"./Services-DJ6FPKQd.js";import{c as m}from"./editing-wMoov20A.js";import"./index-BuOBVicn.js";import"./resource_pb-C4PfC3u9.js";import"./sources-CPEjztiG.js";import"./container_pb-DAxWIsGg.js";import"./Act-BdsW9wc7.js";import"./props-vk4KN-XH.js";import"./words-BK8Rw7jO.js";import"./Age-B5iobM2j.js";import"./Edit-Dj1VfUnB.js";import"./narrowed-DU5-0xgu.js";import"./select-CvbW00gt.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
