@@ -27,12 +27,12 @@ WHERE n.name = $1 ORDER BY c.name, r.number
 _WRITES = """
 SELECT r.resource_type, r.number, count(DISTINCT r.xmin::text) AS writes
 FROM revisions AS r JOIN namespaces AS n ON n.id = r.namespace_id
-WHERE n.name = $1 AND r.resource_type IN ('container', 'service') GROUP BY 1, 2
+WHERE n.name = $1 AND r.resource_type IN ('config_map', 'container', 'service') GROUP BY 1, 2
 """
 
 
 def _documents(cpu: str = "100m", image: str = "nginx:1.27") -> list[JsonObject]:
-    documents: list[JsonObject] = [config_map()]
+    documents: list[JsonObject] = [config_map(), config_map("words", b="é")]
     for name in _NAMES:
         web = deployment(name, image)
         (program,) = web["spec"]["template"]["spec"]["containers"]
@@ -83,9 +83,23 @@ async def test_containers_and_services_that_are_written_together_are_as_single_o
             for each in (place.name, single.name)
         ]
         assert (made.ports, made.selector) == (other.ports, other.selector)
+        assert made.labels == other.labels
+    for name in ("settings", "words"):
+        found = [
+            await place.client.config.get_config_map(namespace=each, name=name)
+            for each in (place.name, single.name)
+        ]
+        assert found[0].data == found[1].data
+        assert found[0].created_by == found[1].created_by == "admin"
+    writes = await _query(place, _WRITES, place.name)
+    assert {each["resource_type"]: each["writes"] for each in writes} == {
+        "config_map": 1,
+        "container": 1,
+        "service": 1,
+    }
     changed = _documents(cpu="50m", image="nginx:1.28")
     applied = await place.apply(changed)
-    assert sorted(actions(applied.changes).values()) == [*["unchanged"] * 4, *["update"] * 3]
+    assert sorted(actions(applied.changes).values()) == [*["unchanged"] * 5, *["update"] * 3]
     for document in changed:
         await single.apply([document], name="")
     await _compare(place, single, 2)
@@ -121,7 +135,7 @@ async def test_changes_beyond_a_quota_are_named_and_nothing_is_written(place: Pl
     assert {each["number"] for each in await _query(place, _ROWS, place.name)} == {1}
     # One gives up what the next one takes.
     mixed = _documents(cpu="200m")
-    mixed[1]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "50m"
+    mixed[2]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "50m"
     assert (await place.apply(mixed)).revision == 2
 
 

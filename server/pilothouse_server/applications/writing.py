@@ -40,7 +40,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ObjectWarning
 
 # Nouns whose objects are created by few statements, whatever their number.
-CREATED_TOGETHER: Final = frozenset({"container", "service"})
+CREATED_TOGETHER: Final = frozenset({"config_map", "container", "service"})
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
@@ -115,6 +115,9 @@ class ObjectWriter:
     async def create_many(self, wanted: Sequence[WantedObject]) -> list[WrittenObject]:
         """Creates objects of one noun of `CREATED_TOGETHER`, all or none."""
         where = (self._transaction, self._namespace, [each.value for each in wanted])
+        if wanted[0].key.noun == "config_map":
+            maps = await config_maps.create_many(*where, self._rights.effect(self._may))
+            return [WrittenObject(each.key, "create", maps[each.key.name]) for each in wanted]
         if wanted[0].key.noun == "service":
             services = await create_services(*where, rights=self._rights.services(self._may))
             return [WrittenObject(each.key, "create", services[each.key.name]) for each in wanted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
@@ -14,6 +14,7 @@ from pilothouse_server.errors import already_exists, invalid
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 Merge = Callable[[ConfigMap], ConfigMap]
@@ -49,6 +50,26 @@ async def create(
     await configs.refuse_power(transaction, "config_map", created, effect)
     await configs.changed(transaction, "config_map", created, "added")
     return cast("ConfigMap", created)
+
+
+async def create_many(
+    transaction: Transaction, namespace_name: str, wanted: Sequence[ConfigMap], effect: configs.Effect
+) -> dict[str, ConfigMap]:
+    """Makes config maps by few statements, all or none; returns them by their names. Raises as `create`."""
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
+    async for each in cooperatively(wanted):
+        rules.check_config_map(each)
+        effect.labelling.check("config_map", namespace_name, None, each)
+    names = [each.name for each in wanted]
+    if (taken := await repository.first_taken(transaction, namespace.id, names)) is not None:
+        raise already_exists("config map", taken)
+    placed = [configs.placed(each, namespace) for each in wanted]
+    created = await repository.insert_config_maps(transaction, placed)
+    for config in created:
+        await configs.refuse_power(transaction, "config_map", config, effect)
+        await configs.changed(transaction, "config_map", config, "added")
+    return {each.name: cast("ConfigMap", each) for each in created}
 
 
 async def take_over(transaction: Transaction, namespace: Namespace, wanted: ConfigMap) -> bool:

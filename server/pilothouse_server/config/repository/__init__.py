@@ -20,7 +20,9 @@ from pilothouse_server.config.repository.configs import (
 )
 from pilothouse_server.config.repository.writes import (
     find_sealed,
+    first_taken,
     insert_config_map,
+    insert_config_maps,
     insert_secret,
     mark_for_deletion,
     new_uid,
@@ -33,9 +35,11 @@ __all__ = [
     "find",
     "find_cached",
     "find_sealed",
+    "first_taken",
     "get",
     "get_many",
     "insert_config_map",
+    "insert_config_maps",
     "insert_secret",
     "list_page",
     "mark_for_deletion",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import func, insert, select, update
+import orjson
+from sqlalchemy import func, insert, select, text, update
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
+from pilothouse_server.config.repository.configs import get_many
 from pilothouse_server.config.repository.rows import TABLES, binary_document, sizes_document, whole
 from pilothouse_server.config.tables import SECRETS
 from pilothouse_server.encryption.envelopes import Sealed
@@ -18,6 +21,20 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 register_constraint("uq_config_maps_name", lambda: already_exists("config map", "of this name"))
 register_constraint("uq_secrets_name", lambda: already_exists("secret", "of this name"))
 
+_INSERT_MANY = text("""
+INSERT INTO config_maps (name, namespace_id, kubernetes_name, data, binary_data, immutable, labels, annotations,
+    created_by, updated_by)
+SELECT r.name, r.namespace_id, r.kubernetes_name, r.data, r.binary_data, r.immutable, r.labels, r.annotations,
+    :user_id, :user_id
+FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    name text, namespace_id bigint, kubernetes_name text, data jsonb, binary_data jsonb, immutable boolean,
+    labels jsonb, annotations jsonb)
+RETURNING id
+""")
+_FIRST_TAKEN = text("""
+SELECT name FROM config_maps WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) LIMIT 1
+""")
+
 
 def new_uid() -> str:
     """The permanent identifier of a row that is to be inserted: its ciphertext is bound to it."""
@@ -27,6 +44,29 @@ def new_uid() -> str:
 async def insert_config_map(transaction: Transaction, wanted: ConfigMap) -> Config:
     """Adds a row and answers it whole."""
     return await _insert(transaction, "config_map", wanted, _config_map_columns(wanted))
+
+
+async def insert_config_maps(transaction: Transaction, wanted: Sequence[ConfigMap]) -> list[Config]:
+    """Adds new rows by one statement, and returns them whole, in the order of their ids."""
+    rows = [
+        {
+            **_config_map_columns(each),
+            "name": each.name,
+            "namespace_id": each.namespace_id,
+            "kubernetes_name": each.kubernetes_name,
+        }
+        for each in wanted
+    ]
+    parameters = {"rows": orjson.dumps(rows).decode(), "user_id": transaction.actor.user_id}
+    ids = (await transaction.connection.execute(_INSERT_MANY, parameters)).scalars()
+    return await get_many(transaction, list(ids), "config_map")
+
+
+async def first_taken(transaction: ReadTransaction, namespace_id: int, names: Sequence[str]) -> str | None:
+    """Returns one of these names that a config map has; None if there is none."""
+    named = {"namespace_id": namespace_id, "names": list(names)}
+    found: str | None = (await transaction.connection.execute(_FIRST_TAKEN, named)).scalar_one_or_none()
+    return found
 
 
 async def insert_secret(transaction: Transaction, wanted: Secret, sealed: Sealed) -> Config:
