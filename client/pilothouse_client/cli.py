@@ -24,7 +24,7 @@ import click
 from pilothouse_client.commands import failures
 from pilothouse_client.commands.invocation import Invocation, config_file, current
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.verbs import Context, Exit, Option, UnloadedVerb, Verb, VerbGroup
+from pilothouse_client.commands.verbs import SYNONYMS, Context, Exit, Option, UnloadedVerb, Verb, VerbGroup
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
 _PROGRAMS = "pilothouse.programs"
@@ -102,6 +102,28 @@ def _entry(entry: Any) -> UnloadedVerb:
     )
 
 
+# Words that kubectl and others begin a line with, and the verbs of a noun.
+_BEFORE_THEIR_NOUN = {
+    "attach": "exec",
+    "create": "create",
+    "edit": "edit",
+    "events": "get",
+    "exec": "exec",
+    "get": "list",
+    "list": "list",
+    "log": "logs",
+    "logs": "logs",
+    "ps": "list",
+    "restart": "restart",
+    "run": "create",
+    "scale": "scale",
+    "set": "set",
+    "ssh": "exec",
+    "start": "start",
+    "stop": "stop",
+}
+
+
 class _Verbs(VerbGroup):
     """The top-level command. Turns the client's errors into messages and exit codes, for every verb."""
 
@@ -113,6 +135,19 @@ class _Verbs(VerbGroup):
     def list_commands(self, ctx: Context) -> list[str]:
         self._join()
         return super().list_commands(ctx)
+
+    def meant(self, ctx: Context, args: Sequence[str]) -> str:
+        """As for any group; for a verb that comes before its noun elsewhere (`get pods`), with the noun first."""
+        verb = _BEFORE_THEIR_NOUN.get(args[0].lower())
+        if verb is None:
+            return super().meant(ctx, args)
+        named = [each.lower() for each in args[1:] if not each.startswith("-")]
+        noun = SYNONYMS.get(named[0], named[0]) if named else ""
+        if noun not in VERBS:
+            noun, named = "containers", ["", *named]
+        if verb == "list" and len(named) > 1:
+            verb = "get"
+        return f" Did you mean {noun} {verb}?"
 
     def get_command(self, ctx: Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:

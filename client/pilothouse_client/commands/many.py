@@ -99,8 +99,9 @@ def chosen(client: Client, noun: ListedNoun, namespace: str, meant: Meant) -> li
         return list(dict.fromkeys(meant.names))
     found = [each.name for each in noun.listed(client, namespace, meant.selector)]
     if not found:
-        of_it = f" of {namespace}" if namespace else ""
-        raise CommandError(f"no {noun.one}{of_it} is meant", 6, "NOT_FOUND")
+        where = f" in namespace {namespace}" if namespace else ""
+        which = f" has the labels {meant.selector}" if meant.selector else ""
+        raise CommandError(f"no {noun.one}{where}{which or ' is there'}", 6, "NOT_FOUND")
     return found
 
 

@@ -17,7 +17,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin
@@ -329,14 +329,16 @@ class VerbGroup(click.Group):
     def resolve_command(self, ctx: Context, args: list[str]) -> Any:
         word = args[0]
         if not word.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, word) is None:
-            ctx.fail(f"No such command {word!r}.{self._meant(ctx, word)}")
+            ctx.fail(f"No such command {word!r}.{self.meant(ctx, args)}")
         name, command, rest = super().resolve_command(ctx, args)
         # Help and completion of the group itself load none.
         return name, command.load() if isinstance(command, UnloadedVerb) else command, rest
 
-    def _meant(self, ctx: Context, word: str) -> str:
+    def meant(self, ctx: Context, args: Sequence[str]) -> str:
+        """Returns a sentence that names the commands which somebody may have meant by an unknown one."""
         import difflib
 
+        word = args[0]
         known = self.list_commands(ctx)
         # A synonym stands for a word of this group, and may be misspelt as well.
         words = {each: each for each in known} | {
