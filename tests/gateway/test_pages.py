@@ -67,3 +67,34 @@ def test_compressed_files_hold_the_same_contents() -> None:
     assert small.headers["content-encoding"] == "gzip"
     assert gzip.decompress(small.body) == plain.body
     assert len(small.body) < len(plain.body) / 2
+
+
+def test_the_first_page_loads_at_most_100_kb() -> None:
+    """As a browser loads it: the page, its script, the overview, and all that these import."""
+    pages = ConsoleFiles()
+
+    def packed(path: str) -> bytes:
+        found = pages.find(path, {"accept-encoding": "gzip"})
+        assert found is not None, path
+        return found.body
+
+    def text(path: str) -> str:
+        found = pages.find(path, {})
+        assert found is not None, path
+        return found.body.decode()
+
+    page = text("/")
+    loaded = {"/"} | set(re.findall(r'(?:src|href)="\.(/assets/[^"]+)"', page))
+    (entry,) = (path for path in loaded if path.endswith(".js"))
+    overview = set(re.findall(r"\./((?:Overview|Badge|State)-[\w-]+\.(?:js|css))", text(entry)))
+    assert any(name.startswith("Overview") for name in overview)
+    waiting = [entry, *(f"/assets/{name}" for name in overview)]
+    while waiting:
+        path = waiting.pop()
+        loaded.add(path)
+        imported = {
+            f"/assets/{name}" for name in re.findall(r'(?:from|import)"\./([\w.-]+\.js)"', text(path))
+        }
+        waiting += imported - loaded
+    assert len(loaded) > 4
+    assert sum(len(packed(path)) for path in loaded) <= 100 * 1024

@@ -49,5 +49,12 @@ export function why(container: Container): string {
   return sentence ? `${sentence}${/[.!?]$/.test(sentence) ? "" : "."}${exit}` : exit.trim();
 }
 
-/** Whether it has been wrong, or waiting, so that somebody should look. */
-export const needsSomebody = (container: Container): boolean => containerTone(container.status) === "bad" || container.staleSince !== undefined;
+// Reasons of pods that wait for somebody, and not for time.
+const STUCK = /BackOff|^Err|Error$|Invalid|Failed|Unschedulable|Exceeded|NeverPull|Deadline/;
+
+/** The tone of a container: one that waits for an image that cannot be had is as bad as one that has failed. */
+export const toneOf = (container: Container): Tone =>
+  container.status === ContainerStatus.PENDING && STUCK.test(container.reason) ? "bad" : containerTone(container.status);
+
+/** Whether something is wrong with it, so that somebody should look. */
+export const needsSomebody = (container: Container): boolean => toneOf(container) === "bad" || container.staleSince !== undefined;
