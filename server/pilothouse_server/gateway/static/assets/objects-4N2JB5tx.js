@@ -1,6 +1,0 @@
-import{O as o}from"./object_pb-CTAZsTfj.js";import{o as i}from"./Objects-B3S2MnLS.js";import"./index-vxNZgu4G.js";import"./resource_pb-DPefJCYe.js";import"./sources-Cb82V_Nl.js";import"./container_pb-C8PdlLjq.js";import"./namespace_pb-BO3Yei_D.js";import"./Act-COZBnxrK.js";import"./props-C6vXGQiM.js";import"./words-nMjFPcV-.js";import"./Age-Bmv68nI7.js";import"./Edit-BYPPmPrR.js";import"./narrowed-XxfJ49hq.js";import"./select-xh6oZQWP.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},x={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{x as changeableObject,p as editableObject};

@@ -1,6 +1,0 @@
-import{O as o,o as i}from"./Objects-7ug6FgQ_.js";import"./index-D0k_309S.js";import"./sources-CoHZzN1A.js";import"./resource_pb-Cl5D56IF.js";import"./namespace_pb-8908CjWx.js";import"./stream-CBb4DJ3G.js";import"./Act-CPFluOWV.js";import"./props-DNGFO3qJ.js";import"./words-D44HLAXm.js";import"./Age-CKnDi4ti.js";import"./Edit-DqdNNc0E.js";import"./narrowed-CxVPUa5p.js";import"./select-u1VtwjUo.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},v={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{v as changeableObject,p as editableObject};

@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-BO3Yei_D.js";import{s as i}from"./Services-DUfz9MET.js";import{c as m}from"./editing-CeIgcKnC.js";import"./index-vxNZgu4G.js";import"./resource_pb-DPefJCYe.js";import"./sources-Cb82V_Nl.js";import"./container_pb-C8PdlLjq.js";import"./Act-COZBnxrK.js";import"./props-C6vXGQiM.js";import"./words-nMjFPcV-.js";import"./Age-Bmv68nI7.js";import"./Edit-BYPPmPrR.js";import"./narrowed-XxfJ49hq.js";import"./select-xh6oZQWP.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};

@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-8908CjWx.js";import{s as i}from"./Services-ClYkGUP_.js";import{c as m}from"./editing-Ddix0lx8.js";import"./index-D0k_309S.js";import"./resource_pb-Cl5D56IF.js";import"./sources-CoHZzN1A.js";import"./stream-CBb4DJ3G.js";import"./Act-CPFluOWV.js";import"./props-DNGFO3qJ.js";import"./words-D44HLAXm.js";import"./Age-CKnDi4ti.js";import"./Edit-DqdNNc0E.js";import"./narrowed-CxVPUa5p.js";import"./select-u1VtwjUo.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
