@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-import pytest
 import pytest_asyncio
-from tests.conftest import Database, new_database
-from tests.harness import Server, running_server
+from tests.harness import Server
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
-from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 
 JsonObject = dict[str, Any]
@@ -135,18 +132,6 @@ class Place:
     async def get(self, name: str = "shop") -> pb.Application:
         """The application."""
         return await self.client.applications.get(namespace=self.name, name=name)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_server(
-    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    directory = tmp_path_factory.mktemp("applications")
-    async with (
-        new_database(postgres, template_database.name) as database,
-        running_server(database, directory) as server,
-    ):
-        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")

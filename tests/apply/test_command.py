@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.applications.conftest import Place, place, shared_server
+from tests.applications.conftest import Place, place
 from tests.client.command import Command, command_of_administrator
 from tests.translator.manifests import SERVICE, WEB, web
 
@@ -20,7 +20,7 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.kustomized import kustomized
 
-__all__ = ["place", "shared_server"]
+__all__ = ["place"]
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -18,12 +17,10 @@ from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import NotFoundError
-from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import ResourceType
-from tests.conftest import Database, new_database
-from tests.harness import Server, running_server
+from tests.harness import Server
 from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
@@ -158,18 +155,6 @@ class Place:
 def condition_of(carried: pb.Object, kind: str = "Applied") -> resource_pb2.Condition | None:
     """A condition of an object; None where it has none of this type."""
     return next((each for each in carried.conditions if each.type == kind), None)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_server(
-    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    directory = tmp_path_factory.mktemp("objects")
-    async with (
-        new_database(postgres, template_database.name) as database,
-        running_server(database, directory) as server,
-    ):
-        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
