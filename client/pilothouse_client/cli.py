@@ -57,6 +57,7 @@ VERBS = {
     "configs": ("configs:app", "Configuration that containers read."),
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),
     "images": ("images:app", "Images that containers use."),
+    "events": ("events:command", "Kubernetes Events of a namespace."),
     "search": ("search:command", "Search names, labels, images and reasons."),
     "describe": ("describe:describe", "All about a resource: wanted and observed, events, changes."),
     "wait": ("wait:wait", "Wait until resources are in a state."),

@@ -35,7 +35,7 @@ from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.witnesses import Witnessing
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
+from pilothouse_server.clusters.refusals import Connect, in_a_seat, unavailability, unless_away
 from pilothouse_server.clusters.tables import CLUSTER_TABLES
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
@@ -440,7 +440,7 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         nouns = self._nouns(watches, page_key)
-        nouns.append(dashboard_noun(watches, page_key, nouns))
+        nouns.append(dashboard_noun(watches, page_key, self._connect(), nouns))
         for noun in nouns:
             self.watched |= noun.watched
             self._jobs += noun.jobs
@@ -499,9 +499,13 @@ class Application:
         error = self.clusters.away(cluster)
         return None if error is None else unavailability(error, cluster)
 
+    def _connect(self) -> Connect:
+        """Returns the way of calls to the clusters."""
+        return unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
+
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """The nouns with their dependencies, in the order in which a namespace's contents are deleted."""
-        connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
+        connect = self._connect()
         keys, objects = self._rights.keys, self._rights.guarded
         in_namespaces = [
             applications_noun(watches, page_key, connect, self._rights, self._document_key),

@@ -250,6 +250,7 @@ _APPLICATIONS: dict[str, Fields] = {
 }
 _SEVERAL: dict[str, Fields] = {
     "Watch": {"scopes": [{"noun": "NOUN_CONTAINER", "namespace": OWN}, {"noun": "NOUN_NAMESPACE"}]},
+    "WatchEvents": {"namespace": OWN, "once": True},
     "GetOverview": {"namespace": OWN, "usagePoints": 10},
     "Search": {"namespace": OWN, "query": "web"},
 }

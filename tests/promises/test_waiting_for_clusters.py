@@ -47,6 +47,7 @@ _ASKING: dict[str, Fields] = {
     "CopyFrom": {"namespace": OWN, "name": "web", "path": "/etc/hosts"},
     "CopyTo": {"start": {"namespace": OWN, "name": "web", "path": "/tmp"}},
     "GetRequiredRights": {"name": "local"},
+    "WatchEvents": {"namespace": OWN},
 }
 
 

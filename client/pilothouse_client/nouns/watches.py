@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.watch.v1 import watch_pb2 as pb
-from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
+from pilothouse_client.rpc import NounClient, Pages, Stream, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
@@ -12,4 +12,5 @@ class Watches(NounClient[TransportT]):
 
     get_overview = Unary(pb.GetOverviewRequest, pb.GetOverviewResponse, whole)
     search = Pages(pb.SearchRequest, pb.SearchResponse, lambda answer: answer.results)
+    watch_events = Stream(pb.WatchEventsRequest, pb.WatchEventsResponse)
     watch = Watch(pb.WatchRequest, pb.WatchResponse, whole)

@@ -77,6 +77,22 @@ _FILTERS = {
     "trace_id": FilterField(_LOG.metadata["trace_id"].astext),
     "parent_operation_id": FilterField(_LOG.metadata["parent_operation_id"].astext),
     "granting_role": FilterField(_LOG.metadata["grant"]["role"].astext),
+    # For `text : "words"`, a part of any of them.
+    "text": FilterField(
+        func.concat_ws(
+            " ",
+            _LOG.username,
+            _LOG.action,
+            _LOG.resource_type,
+            _LOG.resource_name,
+            _LOG.metadata["namespace"].astext,
+            _LOG.request_path,
+            _LOG.client_ip,
+            _LOG.user_agent,
+            _LOG.error_code,
+            _LOG.error_message,
+        )
+    ),
     "validate_only": FilterField(
         func.coalesce(_LOG.metadata["validate_only"].astext == "true", false()), FilterKind.BOOLEAN
     ),

@@ -7,16 +7,19 @@ from contextlib import aclosing
 from datetime import timedelta
 
 from pilothouse.watch.v1 import watch_pb2 as pb
-from pilothouse_server.dashboard import messages, operations
+from pilothouse_server.clusters.messages import KUBERNETES_EVENT
+from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.dashboard import events, messages, operations
 from pilothouse_server.dashboard.model import OverviewQuestion
 from pilothouse_server.dashboard.operations import Overviews
 from pilothouse_server.errors import PilothouseError, in_field, invalid
 from pilothouse_server.flowcontrol.classes import WIDE_PAGE_ROWS
 from pilothouse_server.namespaces.messages import named_namespace
+from pilothouse_server.namespaces.operations import locate
 from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, Need, counts_as
 from pilothouse_server.rpc.encoding import varint
-from pilothouse_server.rpc.interceptors.authorization import authorize
+from pilothouse_server.rpc.interceptors.authorization import authorize, permission_denied
 from pilothouse_server.rpc.watch import Scope, follow
 from pilothouse_server.rpc.watch_answers import Frame
 from pilothouse_server.rpc.watched import NounWatch, WatchServer, filter_of, sight_text
@@ -33,10 +36,13 @@ class WatchService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["WatchService"]
 
-    def __init__(self, watches: WatchServer, parts: Mapping[str, NounWatch], page_key: bytes) -> None:
+    def __init__(
+        self, watches: WatchServer, parts: Mapping[str, NounWatch], page_key: bytes, connect: Connect
+    ) -> None:
         self._watches = watches
         self._parts = parts
         self._page_key = page_key
+        self._connect = connect
         self._overviews = Overviews(lambda: watches.hub.newest)
 
     async def Watch(self, request: pb.WatchRequest, call: Call) -> AsyncIterator[bytes]:
@@ -80,6 +86,31 @@ class WatchService:
         async with aclosing(follow(self._watches, call, scopes, issue, resume)) as answers:
             async for answer in answers:
                 yield answer
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, call: Call
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Streams Kubernetes Events."""
+        async with call.read() as transaction:
+            home = (await locate(transaction, request.namespace)).ref
+        call.describe(namespace_id=home.id)
+
+        def check() -> None:
+            if not any(call.caller.allows(each, request.namespace) for each in events.PERMISSIONS):
+                raise permission_denied(events.PERMISSIONS[0], request.namespace)
+
+        check()
+        call.on_renewed = check
+        async with aclosing(events.follow(self._connect, home, request.name, once=request.once)) as found:
+            async for batch in found:
+                seen = [
+                    each
+                    for each in batch
+                    if call.caller.allows(events.permission_of(each), request.namespace)
+                ]
+                if seen or not batch:
+                    yield pb.WatchEventsResponse(events=map(KUBERNETES_EVENT.to_proto, seen))
+        call.complete = True
 
     async def GetOverview(self, request: pb.GetOverviewRequest, call: Call) -> pb.GetOverviewResponse:
         """Returns the overview."""

@@ -129,7 +129,7 @@ def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> t
         if not uids[_place(event)]:
             uids[_place(event)] = event.involved_object.uid
     of_subjects = [event for event in found if event.involved_object.uid == uids[_place(event)]]
-    return tuple(map(_shown, of_subjects[:MOST_EVENTS]))
+    return tuple(map(shown, of_subjects[:MOST_EVENTS]))
 
 
 def explanation(
@@ -246,7 +246,8 @@ def _warned(event: EventObject) -> Warned:
     return Warned(event.reason[:100], f"{about.kind} {about.name}: {event.message.strip()}"[:MESSAGE_LIMIT])
 
 
-def _shown(event: EventObject) -> KubernetesEvent:
+def shown(event: EventObject) -> KubernetesEvent:
+    """Returns an event as callers see it."""
     return KubernetesEvent(
         type=event.type,
         reason=event.reason,

@@ -15,7 +15,7 @@ ACTIONS = frozenset({
 })  # fmt: skip
 RESOURCE_TYPES = frozenset({
     "api_key", "application", "audit_log", "audit_sink", "cluster", "config", "config_map", "container", "database",
-    "encryption_key", "health", "image", "log", "metrics", "namespace", "object", "operation", "overview",
+    "encryption_key", "event", "health", "image", "log", "metrics", "namespace", "object", "operation", "overview",
     "permission", "pod", "principal", "quota", "reflection", "resource", "revision", "role", "role_grant", "run",
     "second_factor", "secret", "service", "service_account", "session", "status_history", "unknown", "usage", "user",
     "volume",

@@ -41,6 +41,11 @@ class WatchServiceStub:
                 request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/pilothouse.watch.v1.WatchService/WatchEvents',
+                request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
         self.GetOverview = channel.unary_unary(
                 '/pilothouse.watch.v1.WatchService/GetOverview',
                 request_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.GetOverviewRequest.SerializeToString,
@@ -76,6 +81,19 @@ class WatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """Streams the Kubernetes Events of a namespace's objects: first those that the cluster has, the oldest first, at most the
+        newest 500, then each as it comes. They are read from the cluster, which keeps each for about an hour. Of pods and
+        workloads they need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of others
+        `object.watch`.
+
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the Kubernetes namespace
+        belongs to another owner. A stream that is cut begins again with the events that are there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOverview(self, request, context):
         """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
         numbers are at most a second old. A noun that the caller may list nowhere is left out.
@@ -98,6 +116,11 @@ def add_WatchServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.FromString,
                     response_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsRequest.FromString,
+                    response_serializer=pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsResponse.SerializeToString,
             ),
             'GetOverview': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOverview,
@@ -139,6 +162,33 @@ class WatchService:
             '/pilothouse.watch.v1.WatchService/Watch',
             pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
             pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pilothouse.watch.v1.WatchService/WatchEvents',
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsRequest.SerializeToString,
+            pilothouse_dot_watch_dot_v1_dot_watch__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,15 @@ class WatchServiceStub:
     (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
     other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
     """
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_watch_pb2.WatchEventsRequest, _watch_pb2.WatchEventsResponse]
+    """Streams the Kubernetes Events of a namespace's objects: first those that the cluster has, the oldest first, at most the
+    newest 500, then each as it comes. They are read from the cluster, which keeps each for about an hour. Of pods and
+    workloads they need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of others
+    `object.watch`.
+
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the Kubernetes namespace
+    belongs to another owner. A stream that is cut begins again with the events that are there.
+    """
     GetOverview: _grpc.UnaryUnaryMultiCallable[_watch_pb2.GetOverviewRequest, _watch_pb2.GetOverviewResponse]
     """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
     numbers are at most a second old. A noun that the caller may list nowhere is left out.
@@ -76,6 +85,15 @@ class WatchServiceAsyncStub(WatchServiceStub):
     namespace is gone. PERMISSION_DENIED: the caller lacks the permission, or it was revoked. INVALID_ARGUMENT
     (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
     other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
+    """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_watch_pb2.WatchEventsRequest, _watch_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Streams the Kubernetes Events of a namespace's objects: first those that the cluster has, the oldest first, at most the
+    newest 500, then each as it comes. They are read from the cluster, which keeps each for about an hour. Of pods and
+    workloads they need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of others
+    `object.watch`.
+
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the Kubernetes namespace
+    belongs to another owner. A stream that is cut begins again with the events that are there.
     """
     GetOverview: _aio.UnaryUnaryMultiCallable[_watch_pb2.GetOverviewRequest, _watch_pb2.GetOverviewResponse]  # type: ignore[assignment]
     """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
@@ -107,6 +125,21 @@ class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
         namespace is gone. PERMISSION_DENIED: the caller lacks the permission, or it was revoked. INVALID_ARGUMENT
         (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
         other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _watch_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_watch_pb2.WatchEventsResponse], _abc.AsyncIterator[_watch_pb2.WatchEventsResponse]]:
+        """Streams the Kubernetes Events of a namespace's objects: first those that the cluster has, the oldest first, at most the
+        newest 500, then each as it comes. They are read from the cluster, which keeps each for about an hour. Of pods and
+        workloads they need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of others
+        `object.watch`.
+
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the Kubernetes namespace
+        belongs to another owner. A stream that is cut begins again with the events that are there.
         """
 
     @_abc_1.abstractmethod

@@ -1,6 +1,0 @@
-import{O as o}from"./object_pb-D4wW7HF9.js";import{o as i}from"./Objects-DON9bz5c.js";import"./index-rp4WbzCS.js";import"./resource_pb-DVh-qmJu.js";import"./sources-X-TB2gjR.js";import"./container_pb-DizKeSYS.js";import"./namespace_pb-BzmMadyI.js";import"./Act-CtEukAHj.js";import"./props-DV0TWmAa.js";import"./words-Be7tbC1b.js";import"./Age-Ch92rmRT.js";import"./Edit-Bfce2i1_.js";import"./narrowed-BL51CCpG.js";import"./select-CYcQs7je.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},x={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{x as changeableObject,p as editableObject};

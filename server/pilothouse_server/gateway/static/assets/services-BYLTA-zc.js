@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-BzmMadyI.js";import{s as i}from"./Services-C5uK7JEo.js";import{c as m}from"./editing-C8gdrrNd.js";import"./index-rp4WbzCS.js";import"./resource_pb-DVh-qmJu.js";import"./sources-X-TB2gjR.js";import"./container_pb-DizKeSYS.js";import"./Act-CtEukAHj.js";import"./props-DV0TWmAa.js";import"./words-Be7tbC1b.js";import"./Age-Ch92rmRT.js";import"./Edit-Bfce2i1_.js";import"./narrowed-BL51CCpG.js";import"./select-CYcQs7je.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
