@@ -426,9 +426,12 @@ class Store:
                 pool.give(connection)
 
     @asynccontextmanager
-    async def system_read(self, *, snapshot: bool = False) -> AsyncIterator[ReadTransaction]:
-        """A read of the server itself: every row."""
-        async with opening.reading(self.database.system, None, snapshot=snapshot) as (connection, began):
+    async def system_read(
+        self, *, snapshot: bool = False, timed: bool = True
+    ) -> AsyncIterator[ReadTransaction]:
+        """A read of the server itself: every row. It reads its time, by a statement, unless it is not `timed`."""
+        reading = opening.reading(self.database.system, None, snapshot=snapshot, timed=timed)
+        async with reading as (connection, began):
             yield ReadTransaction(connection, began)
 
     @asynccontextmanager

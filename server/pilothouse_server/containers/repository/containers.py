@@ -31,6 +31,7 @@ from pilothouse_server.containers.workload_settings import WorkloadKind
 from pilothouse_server.errors import already_exists
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST
+from pilothouse_server.runtime.event_loop import others_first
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -145,6 +146,8 @@ _ORDERS = {
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
 }
+# The 32 that the worker loads together take 4 to 6 ms.
+_CONVERTED_IN_A_TURN = 8
 
 
 async def find(
@@ -183,17 +186,21 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Con
 async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> list[PlacedContainer]:
     """The same, each with its cluster's state of its namespace."""
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
-    return [
-        PlacedContainer(
-            container_of(row),
-            row.namespace_applied,
-            row.namespace_lost,
-            row.namespace_adopting,
-            bool(row.namespace_doubted),
-            row.read_at,
+    found = []
+    for number, row in enumerate(rows):
+        if number and number % _CONVERTED_IN_A_TURN == 0:
+            await others_first()
+        found.append(
+            PlacedContainer(
+                container_of(row),
+                row.namespace_applied,
+                row.namespace_lost,
+                row.namespace_adopting,
+                bool(row.namespace_doubted),
+                row.read_at,
+            )
         )
-        for row in rows
-    ]
+    return found
 
 
 async def list_ready(

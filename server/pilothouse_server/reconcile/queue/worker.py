@@ -205,7 +205,9 @@ class Worker:
     async def _load(self, reconciler: AnyReconciler, works: Sequence[Work]) -> Mapping[Work, Any]:
         """Returns each loaded row, or the reason why it cannot be loaded; deleted rows are left out."""
         store = self._store
-        reading = store.system_read(snapshot=True) if reconciler.in_snapshot else store.system_look()
+        reading = (
+            store.system_read(snapshot=True, timed=False) if reconciler.in_snapshot else store.system_look()
+        )
         try:
             async with reading as transaction:
                 found = await reconciler.load(transaction, works)
