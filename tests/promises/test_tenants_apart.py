@@ -6,7 +6,6 @@ permissions.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from operator import itemgetter
@@ -72,8 +71,7 @@ def _not_over_all(rule: Rule) -> bool:
 
 
 # Callers by key: whose rights are left to them, and what of these the key gives.
-_ByKey = tuple[str, Callable[[Rule], bool]]
-BY_KEY: dict[str, _ByKey] = {
+BY_KEY: dict[str, tuple[str, Callable[[Rule], bool]]] = {
     "admin of own by key": ("admin of own", lambda _: True),
     "admin of own by a key of all": ("admin of own", _not_over_all),
     "operator of own by a key of all": ("operator of own", _not_over_all),
@@ -114,7 +112,7 @@ def holds(role: str, permission: str) -> bool:
     return permission in _HELD[role] or f"{noun}.*" in _HELD[role]
 
 
-def by_key(world: World) -> dict[str, _ByKey]:
+def by_key(world: World) -> dict[str, tuple[str, Callable[[Rule], bool]]]:
     """The callers by key, unless the world is one whose callers are all known otherwise."""
     return BY_KEY if any(caller in world.callers for caller in BY_KEY) else {}
 
@@ -189,16 +187,10 @@ def _with_name(shown: Any, name: str, instead: str) -> Any:
     return shown.replace(name, instead)
 
 
-def some(callers: dict[str, _ByKey], rule: Rule, *, of: int) -> list[tuple[str, _ByKey]]:
-    """One of each `of` callers, chosen by the method's name: each of them calls a part of the methods."""
-    first = zlib.crc32(rule.name.encode()) % of
-    return list(callers.items())[first::of]
-
-
 async def wrongly_allowed_or_refused(
-    world: World, rules: Collection[Rule], roles: Sequence[str] = ROLES, *, keys_of: int = 1
+    world: World, rules: Collection[Rule], roles: Sequence[str] = ROLES
 ) -> list[str]:
-    """Returns the deviations of a role's permissions from the table; of callers by key, one in `keys_of` is tried."""
+    """Returns the deviations of a role's permissions from the table."""
     expected: list[tuple[str, Rule, bool]] = []
     for rule in rules:
         scoped = bool(namespace_path(rule))
@@ -209,7 +201,7 @@ async def wrongly_allowed_or_refused(
             expected.append((f"{role} of own", rule, held and (scoped or anywhere)))
         expected.append(("nobody", rule, False))
         as_others = {caller: allowed for caller, of_rule, allowed in expected if of_rule is rule}
-        for caller, (as_whom, may) in some(by_key(world), rule, of=keys_of):
+        for caller, (as_whom, may) in by_key(world).items():
             expected.append((caller, rule, as_others[as_whom] and may(rule) and not rule.session_only))
     # The calls of one caller after those of another, so that few of one method come together: some have a bound.
     expected.sort(key=itemgetter(0))
@@ -258,14 +250,10 @@ async def test_a_server_that_tells_them_apart_is_found(
     )
 
 
-@pytest.mark.parametrize("keys_of", [3, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.parametrize("part", range(3))
-async def test_roles_may_what_the_table_says(tenants_world: World, part: int, keys_of: int) -> None:
-    """Three parts of two thousand calls: each has the time of a test. A role is tried with each method, and so is a
-    key, but in the shorter form each method is called with two keys of the six.
-    """
-    rules = permitted_rules(tenants_world)[part::3]
-    assert await wrongly_allowed_or_refused(tenants_world, rules, keys_of=keys_of) == []
+async def test_roles_may_what_the_table_says(tenants_world: World, part: int) -> None:
+    """Three parts of two thousand calls and more: each has the time of a test."""
+    assert await wrongly_allowed_or_refused(tenants_world, permitted_rules(tenants_world)[part::3]) == []
 
 
 @pytest.mark.parametrize("part", [6, pytest.param(1, marks=pytest.mark.full)])
