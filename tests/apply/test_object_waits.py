@@ -31,6 +31,11 @@ _REFUSED = resource_pb2.Condition(
         (storage_pb2.Volume(status=storage_pb2.VOLUME_STATUS_FAILED), "degraded", False),
         (network_pb2.Service(status=network_pb2.SERVICE_STATUS_ACTIVE), "healthy", False),
         (network_pb2.Service(status=network_pb2.SERVICE_STATUS_PENDING), "progressing", False),
+        (
+            network_pb2.Service(status=network_pb2.SERVICE_STATUS_PENDING, reason="WaitingForLoadBalancer"),
+            "healthy",
+            False,
+        ),
         (network_pb2.Service(generation=2, observed_generation=1), "progressing", False),
         (network_pb2.Service(conditions=[_REFUSED]), "degraded", True),
         (object_pb2.Object(health=object_pb2.OBJECT_HEALTH_UNKNOWN), "healthy", False),

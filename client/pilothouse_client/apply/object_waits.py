@@ -2,6 +2,7 @@
 
 The rules are the server's (`applications/health.py`): a refusal of the cluster ends the wait, a claim may wait for its
 first pod, a degraded object may recover by itself. One that nobody reports on is healthy once it is on the cluster.
+Addresses of load balancers alone are not waited for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _VOLUMES, _SERVICES, _OBJECTS = "PersistentVolumeClaim", "Service", ""
 # Kinds that have no health: they are there, or they are not.
 _WITHOUT = ("ConfigMap", "Secret")
 _FIRST_CONSUMER = "WaitForFirstConsumer"
+# Many clusters have no load balancers, so that a Service of that type waits for ever.
+_NO_ADDRESS = "WaitingForLoadBalancer"
 _STATES = {
     object_pb2.OBJECT_HEALTH_PROGRESSING: "progressing",
     object_pb2.OBJECT_HEALTH_DEGRADED: "degraded",
@@ -63,6 +66,8 @@ def health_of(resource: Any) -> ObjectHealth:
     if isinstance(resource, object_pb2.Object):
         state = _STATES.get(resource.health, "healthy")
         return ObjectHealth(state, why if state != "healthy" else "")
+    if resource.reason == _NO_ADDRESS:
+        return ObjectHealth("healthy", "not waited for: it has no address of a load balancer yet")
     pending = resource.status == network_pb2.SERVICE_STATUS_PENDING
     return ObjectHealth("progressing", why) if pending else ObjectHealth("healthy")
 
