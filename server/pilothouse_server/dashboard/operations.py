@@ -2,8 +2,8 @@
 
 An overview is computed once for all callers with the same sights. It is kept for a second, and for ten as long as no
 event comes, so its cost does not grow with the number of pages that show it. The counts of 10⁵ containers are read from
-an index in 23 ms. With 25,000 of them failed, a whole overview took 0.4 s, most of it for the worst ones, and 2 ms while
-it was kept. A search of 10⁵ containers took 0.3 s. Curves of usage read roll-ups, which change once an hour, and are
+an index in 23 ms. With 25,000 of them failed, a whole overview took 0.4 s, most of it for the worst, and 2 ms while it
+was kept. A search of 10⁵ containers took 0.3 s. Curves of usage read roll-ups, which change once an hour, and are
 kept for a minute.
 """
 
