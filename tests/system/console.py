@@ -99,7 +99,7 @@ async def tab(port: int) -> AsyncIterator[Console]:
             page = await context.new_page()
             console = Console(page, f"http://127.0.0.1:{port}")
             yield console
-            assert console.complaints == []
+            assert not console.complaints, console.complaints
         finally:
             await browser.close()
 

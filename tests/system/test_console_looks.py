@@ -159,6 +159,26 @@ async def test_a_narrow_window_is_wide_enough(shown: Server) -> None:
         assert wide == {}
 
 
+async def test_the_keyboard_alone_leads_to_pages_and_searches(shown: Server) -> None:
+    async with tab(port_of(shown)) as console:
+        await console.log_in()
+        keys = console.page.keyboard
+        await keys.press("?")
+        await console.page.get_by_role("dialog", name="Keys").wait_for()
+        await keys.press("Escape")
+        await console.page.get_by_role("dialog", name="Keys").wait_for(state="detached")
+        await keys.press("g")
+        await keys.press("c")
+        await console.page.get_by_role("link", name="broken", exact=True).wait_for()
+        await keys.press("/")
+        await keys.type("front")
+        await console.page.get_by_role("link", name="broken", exact=True).wait_for(state="detached")
+        assert console.page.url.endswith("#/containers?q=front")
+        # Letters in a field lead nowhere.
+        await keys.type(" gn")
+        assert console.page.url.endswith("#/containers?q=front+gn")
+
+
 async def _axe(console: Console) -> list[str]:
     await console.page.evaluate(AXE.read_text())
     result = await console.page.evaluate(

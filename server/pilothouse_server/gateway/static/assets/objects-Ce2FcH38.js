@@ -1,6 +1,0 @@
-import{O as o}from"./object_pb-C0xj9NdO.js";import{o as i}from"./Objects-C2VMQ2-Q.js";import"./index-_qj4ujk0.js";import"./resource_pb-Di605wRE.js";import"./sources-KgwtiQBd.js";import"./container_pb-CyBKgq_w.js";import"./namespace_pb-BTZkvGoy.js";import"./Act-CJA3Luyr.js";import"./props-CZ1i-xV5.js";import"./words-BSd0jpx2.js";import"./Age-BqFfC75A.js";import"./Edit-CTf4v7ev.js";import"./narrowed-Ds3Zw91y.js";import"./select-CAVzTeYX.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},x={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{x as changeableObject,p as editableObject};

@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-BTZkvGoy.js";import{s as i}from"./Services-C9UVgB8t.js";import{c as m}from"./editing-QN-hb6sK.js";import"./index-_qj4ujk0.js";import"./resource_pb-Di605wRE.js";import"./sources-KgwtiQBd.js";import"./container_pb-CyBKgq_w.js";import"./Act-CJA3Luyr.js";import"./props-CZ1i-xV5.js";import"./words-BSd0jpx2.js";import"./Age-BqFfC75A.js";import"./Edit-CTf4v7ev.js";import"./narrowed-Ds3Zw91y.js";import"./select-CAVzTeYX.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
