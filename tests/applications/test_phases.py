@@ -343,7 +343,9 @@ async def test_a_hook_that_fails_is_rolled_back(place: Place, journal: Journal) 
 
 async def test_a_pause_holds_the_steps(place: Place, journal: Journal) -> None:
     await place.apply([job(behavior="run"), deployment()])
-    await journal.has("Job/migrate added")
+    # A Job that runs is no hook that has ended.
+    running = await until(place, lambda found: members(found)["Job/migrate"].reason == "Running")
+    assert members(running)["Deployment/web"].reason == "WaitingForWave"
     paused = await place.client.applications.pause(namespace=place.name, name="shop")
     assert set(paused.containers) == {"migrate", "web"}
     await until(place, lambda found: found.status == SUSPENDED)

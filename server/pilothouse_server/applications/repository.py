@@ -536,7 +536,7 @@ def _member(row: Row, step: int) -> Member:
         waiting=waiting,
         resource_id=row.present_id if is_there else None,
     )
-    found = health_in_step(stored, member_health(key.noun, present, row.moment))
+    found = health_in_step(stored, member_health(key.noun, present, row.moment), present)
     return msgspec.structs.replace(
         stored, status=found.status, reason=found.reason, message=found.message, failed=found.failed
     )
