@@ -133,6 +133,13 @@ class SimulatedCluster:
         if self._state_file is not None:
             await self._state_file.close()
 
+    def provide_load_balancers(self) -> None:
+        """Gives Services of type LoadBalancer an address. Without this they wait for one, as in a bare cluster.
+
+        To be called before `start`.
+        """
+        self._controllers.provide_load_balancers()
+
     def install(self, *definitions: JsonObject) -> None:
         """Creates CustomResourceDefinitions unless they exist; their kinds are served when this returns.
 

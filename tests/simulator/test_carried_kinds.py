@@ -17,6 +17,7 @@ from pilothouse_simulator.values.resources import (
     POD_DISRUPTION_BUDGETS,
     ROLE_BINDINGS,
     ROLES,
+    SERVICES,
     ResourceType,
 )
 from tests.simulator.workloads import NAMESPACE, deployment, poll_cluster
@@ -176,3 +177,31 @@ async def test_objects_that_make_no_sense_are_refused_by_field() -> None:
         stored = cluster.store.create(ROLE_BINDINGS, binding)
         with pytest.raises(ApiError, match="cannot change roleRef"):
             cluster.store.update(ROLE_BINDINGS, {**stored, "roleRef": {**_ROLE_REF, "name": "other"}})
+
+
+@virtual_time
+async def test_services_get_an_address_each_where_there_is_a_load_balancer() -> None:
+    cluster = SimulatedCluster(nodes=1)
+    cluster.provide_load_balancers()
+    async with cluster:
+
+        def create(name: str, **spec: Any) -> None:
+            ports = [{"port": 80}]
+            cluster.store.create(SERVICES, _object(name, {"type": "LoadBalancer", "ports": ports, **spec}))
+
+        def addresses(name: str) -> list[str]:
+            balancer = _status(cluster, SERVICES, name)["loadBalancer"]
+            return [each["ip"] for each in balancer.get("ingress") or []]
+
+        create("one")
+        create("of-a-class", loadBalancerClass="example.com/other")
+        create("two")
+        await poll_cluster(cluster, lambda: bool(addresses("two")))
+        assert (addresses("one"), addresses("two")) == (["198.51.100.1"], ["198.51.100.2"])
+        assert addresses("of-a-class") == []
+        one = cluster.store.get(SERVICES, NAMESPACE, "one")
+        assert one is not None
+        cluster.store.update(SERVICES, {**one, "spec": {**one["spec"], "type": "ClusterIP"}})
+        await poll_cluster(cluster, lambda: not addresses("one"))
+        create("three")
+        await poll_cluster(cluster, lambda: addresses("three") == ["198.51.100.1"])

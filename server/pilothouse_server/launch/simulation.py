@@ -52,6 +52,7 @@ async def simulate(cluster: SimulatedCluster, announce: Callable[[dict[str, Any]
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     collect_rarely()
+    cluster.provide_load_balancers()
     async with cluster:
         announce(cluster.kubeconfig())
         await stopping.wait()

@@ -22,6 +22,7 @@ from pilothouse_simulator.controllers.garbage_collector import GarbageCollector
 from pilothouse_simulator.controllers.gateways import GatewayController
 from pilothouse_simulator.controllers.ingresses import IngressController
 from pilothouse_simulator.controllers.jobs import FinishedJobController, JobController
+from pilothouse_simulator.controllers.load_balancers import LoadBalancerController
 from pilothouse_simulator.controllers.namespaces import NamespaceController
 from pilothouse_simulator.controllers.quotas import ResourceQuotaController
 from pilothouse_simulator.controllers.replica_sets import ReplicaSetController
@@ -73,6 +74,10 @@ class ControllerManager:
             DisruptionBudgetController(*parts),
             AutoscalerController(*parts),
         ]
+
+    def provide_load_balancers(self) -> None:
+        """Adds the controller that gives Services of type LoadBalancer an address; before `run`."""
+        self.controllers.append(LoadBalancerController(self.store, self.clock, self.recorder, self.index))
 
     async def run(self) -> None:
         """Works until cancelled."""
