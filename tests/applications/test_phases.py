@@ -294,6 +294,14 @@ async def held_work_is_done(place: Place) -> None:
     await poll_until(nothing_is_due)
 
 
+async def test_a_wave_waits_for_the_jobs_before_it(place: Place, journal: Journal) -> None:
+    fill = job("fill")
+    del fill["metadata"]["annotations"][HOOK]
+    await place.apply([fill, annotated(deployment("front"), wave="1")])
+    await until(place, lambda found: found.status == HEALTHY)
+    assert in_order(journal.order("Job/fill added", "Job/fill ended", "Deployment/front added"))
+
+
 async def test_a_hook_that_fails_stops_the_apply(place: Place, journal: Journal) -> None:
     await place.apply([deployment(), config_map()])
     await until(place, lambda found: found.status == HEALTHY)

@@ -90,6 +90,8 @@ def test_a_step_begins_when_all_before_is_healthy() -> None:
     ready = application(member("back"), member("front", 1, "progressing"), member("last", 2))
     state = next_state(ready)
     assert (state.step, names(state.begun)) == (1, ["front"])
+    # A Job that runs is healthy, and what comes after it waits for its end.
+    assert next_state(application(member("fill", running=True), member("front", 1))).step == 0
     # A paused part holds the next step up; a document may have a CronJob suspended.
     assert next_state(application(member("back", status="suspended"), member("front", 1))).step == 0
     cron = Member(MemberKey("container", "nightly"), "batch/v1", "CronJob", status="suspended")

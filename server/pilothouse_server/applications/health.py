@@ -104,7 +104,7 @@ def member_health(noun: MemberNoun, present: PresentState | None, now: datetime)
     return MemberHealth("healthy")
 
 
-def health_in_step(member: Member, found: MemberHealth, present: PresentState | None) -> MemberHealth:
+def health_in_step(member: Member, found: MemberHealth) -> MemberHealth:
     """Returns the health of a member by its own and by its place among the steps of the newest revision.
 
     The Job of a hook is healthy once it has succeeded; another one also while it runs.
@@ -122,8 +122,7 @@ def health_in_step(member: Member, found: MemberHealth, present: PresentState | 
         return MemberHealth(
             "progressing", "WaitingForWave", f"it is applied in {where}, when all before is healthy"
         )
-    runs = found.status == "healthy" and present is not None and present.status != "succeeded"
-    if member.hook and member.kind == "Job" and runs:
+    if member.hook and member.running and found.status == "healthy":
         return MemberHealth("progressing", "Running", "the hook has yet to end")
     return found
 

@@ -191,8 +191,8 @@ class Member(msgspec.Struct, frozen=True):
     healthy; `fails_at`: when it fails if it stays as it is, None where time alone changes nothing.
 
     `pruned`: it is deleted at its step. `outcome`: how a hook ended, where that no longer depends on its object.
-    `waiting`: its step is to come, and the cluster does not have its desired state. `resource_id`: None where it is
-    not there, or is being deleted.
+    `waiting`: its step is to come, and the cluster does not have its desired state. `running`: a Job that has not
+    succeeded yet. `resource_id`: None where it is not there, or is being deleted.
     """
 
     key: MemberKey
@@ -212,6 +212,7 @@ class Member(msgspec.Struct, frozen=True):
     outcome_reason: str = ""
     outcome_message: str = ""
     waiting: bool = False
+    running: bool = False
     resource_id: int | None = None
 
     @property

@@ -534,9 +534,10 @@ def _member(row: Row, step: int) -> Member:
         outcome_reason=row.outcome_reason or "",
         outcome_message=row.outcome_message or "",
         waiting=waiting,
+        running=row.kind == "Job" and is_there and row.status != "succeeded" and not row.outcome,
         resource_id=row.present_id if is_there else None,
     )
-    found = health_in_step(stored, member_health(key.noun, present, row.moment), present)
+    found = health_in_step(stored, member_health(key.noun, present, row.moment))
     return msgspec.structs.replace(
         stored, status=found.status, reason=found.reason, message=found.message, failed=found.failed
     )

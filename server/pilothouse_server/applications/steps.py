@@ -133,8 +133,11 @@ def _is_late(wanted: WantedObject, phase: ApplicationPhase) -> bool:
 
 
 def _passes(member: Member) -> bool:
-    """Returns whether the step after that of a member may begin. A CronJob may be suspended by its document."""
-    if member.pruned:
+    """Returns whether the step after that of a member may begin. A CronJob may be suspended by its document.
+
+    As in Argo CD, a Job is waited for until it has succeeded, a hook or not.
+    """
+    if member.pruned or member.running:
         return False
     return member.status == "healthy" or (member.status == "suspended" and member.kind == "CronJob")
 

@@ -25,7 +25,7 @@ _MEMBER = AnswerConverter(
     pb.ApplicationMember,
     Differences(
         struct_only=(
-            *("key", "generation", "fails_at", "place", "pruned", "waiting", "resource_id"),
+            *("key", "generation", "fails_at", "place", "pruned", "running", "waiting", "resource_id"),
             *("outcome", "outcome_reason", "outcome_message"),
         )
     ),
