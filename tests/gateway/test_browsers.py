@@ -9,13 +9,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from pilothouse.audit.v1 import audit_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
 from tests.gateway.browser import RULES, Browser, framed, port_of
 from tests.gateway.conftest import ALLOWED
 from tests.harness import PASSWORD, Server
-from tests.waiting import within
+from tests.waiting import poll_until, within
 
 ADMIN = {"username": "admin", "password": PASSWORD}
 FOREIGN = "https://evil.example.org"
@@ -100,6 +101,28 @@ async def test_a_cookie_serves_pages_of_this_origin_alone(
         assert response.status in (400, 403)
         assert reason in await response.text()
         assert "access-control-allow-credentials" not in response.headers
+
+
+@pytest.mark.parametrize("socket", [False, True])
+async def test_a_call_of_a_foreign_page_is_recorded(page: Browser, server: Server, socket: bool) -> None:
+    """As one that nobody is known to have made: whoever has the cookie did not ask for it."""
+    method = RULES["WatchVolumes" if socket else "DeleteNamespace"].method
+    headers = {"origin": FOREIGN, "user-agent": "a browser", "content-type": "application/grpc-web+proto"}
+    if socket:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await page.session.ws_connect(f"{page.url}/ws{method}", headers=headers)
+    else:
+        async with page.session.post(page.url + method, data=framed(b""), headers=headers) as response:
+            assert response.status == 403
+
+    async def records() -> list[audit_pb2.Operation]:
+        listed = server.admin.audit.list_operations(filter=f'request_path = "{method}"')
+        return [each async for each in listed]
+
+    (record,) = await poll_until(records, bool)
+    assert (record.error_code, record.username, record.user_agent) == ("PERMISSION_DENIED", "", "a browser")
+    assert record.client_ip == "127.0.0.1"
+    assert "pages of this origin may not call" in record.error_message
 
 
 async def test_a_form_of_another_page_cannot_call(page: Browser) -> None:

@@ -74,12 +74,10 @@ class Browsers:
             InvalidArgument: TWO_CREDENTIALS.
             PermissionDenied: FOREIGN_ORIGIN, HEADER_MISSING.
         """
-        found = [
-            (name.lower(), value) for name, value in request.headers.items() if name.lower() in self._taken
-        ]
+        found = self._of(request)
         cookie = request.cookies.get(self._cookie(request))
         if not cookie:
-            return tuple(found)
+            return found
         if "authorization" in request.headers:
             raise two_credentials()
         if not self.is_own(request):
@@ -93,6 +91,10 @@ class Browsers:
                 reason="HEADER_MISSING",
             )
         return (*found, ("authorization", f"Bearer {cookie}"))
+
+    def described(self, request: web.BaseRequest) -> Metadata:
+        """Returns the metadata of a call that is refused: without a credential, which nobody has checked."""
+        return tuple(pair for pair in self._of(request) if pair[0] != "authorization")
 
     def taken(self, metadata: Metadata) -> Metadata:
         """Returns those pairs that calls send as metadata."""
@@ -142,6 +144,11 @@ class Browsers:
                 "access-control-max-age": "7200",
             }
         return allowed
+
+    def _of(self, request: web.BaseRequest) -> Metadata:
+        return tuple(
+            (name.lower(), value) for name, value in request.headers.items() if name.lower() in self._taken
+        )
 
     def _cookie(self, request: web.BaseRequest) -> str:
         return self._name if _is_plain_loopback(request) else f"__Host-{self._name}"

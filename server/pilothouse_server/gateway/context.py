@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
 
+from pilothouse_server.errors import PilothouseError
 from pilothouse_server.rpc.pipeline import Pipeline
 
 # Of the metadata that a call ends with; others do not leave the server.
@@ -26,14 +26,6 @@ Metadata = tuple[tuple[str, str], ...]
 
 class _Ended(Exception):
     """A call ended with an error, which its context has."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Details:
-    """A call as gRPC hands it to an interceptor."""
-
-    method: str
-    invocation_metadata: Metadata
 
 
 class CallContext:
@@ -97,13 +89,16 @@ class CallContext:
         self.code, self.message = code, message
         raise _Ended
 
-    async def run(self, pipeline: Pipeline, method: str, metadata: Metadata) -> bytes | None:
+    async def run(
+        self, pipeline: Pipeline, method: str, metadata: Metadata, refusal: PilothouseError | None = None
+    ) -> bytes | None:
         """Serves the call; returns the answer of a unary one. `code` and `trailing` tell how it ended.
+
+        `refusal`: the rule of this port that the call breaks; the call is recorded with it, and does nothing.
 
         Raises CancelledError if its client is gone.
         """
-        details = cast("grpc.HandlerCallDetails", _Details(method, metadata))
-        handler: Any = await pipeline.intercept_service(_no_other_service, details)
+        handler: Any = pipeline.handler_by_http(method, metadata, refusal)
         serve = handler.stream_stream if handler.response_streaming else handler.stream_unary
         limit = asyncio.timeout(self.time_remaining())
         try:
@@ -117,7 +112,3 @@ class CallContext:
                 raise
             self.code, self.message = grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed"
             return None
-
-
-async def _no_other_service(_details: object) -> None:
-    """Services without rules, such as health and reflection, are served by gRPC alone."""

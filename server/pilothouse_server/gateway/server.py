@@ -135,6 +135,7 @@ class HttpGateway:
         try:
             return await self._route(request)
         except PilothouseError as error:
+            await self._record(request, error)
             return await self._sent(request, _refused(error))
         except ConnectionError:
             raise asyncio.CancelledError from None
@@ -168,6 +169,13 @@ class HttpGateway:
             message = f"send {', '.join(_GRPC_WEB)} or {Json.content_type}"
             return await self._sent(request, HttpAnswer(bodies.error_body("UNKNOWN", message), 415))
         return await self._call(request, rule, path, form)
+
+    async def _record(self, request: web.BaseRequest, error: PilothouseError) -> None:
+        """Has the pipeline record a call that breaks a rule of this port, as a call that it refuses itself."""
+        method = request.path.removeprefix("/ws")
+        if method in self._rules or method.count("/") == 2:
+            context = CallContext(request.remote or "", None, _nothing, _unheard)
+            await context.run(self._pipeline, method, self._browsers.described(request), error)
 
     async def _call(
         self, request: web.BaseRequest, rule: Rule, method: str, form: BodyForm
@@ -205,7 +213,7 @@ class HttpGateway:
             if any(name == "authorization" for name, _ in own) and any(
                 name == "authorization" for name, _ in added
             ):
-                raise two_credentials()
+                return await context.run(self._pipeline, method, (), two_credentials())
             return await context.run(self._pipeline, method, own + added)
 
         return await websockets.converse(request, request.remote or "", serve)
@@ -320,6 +328,14 @@ class _Stream:
         except TimeoutError:
             _cut(self._request)
         return self.response
+
+
+async def _nothing() -> None:
+    """The requests of a call that is refused before they are read."""
+
+
+async def _unheard(_answer: bytes) -> None:
+    """Takes the answers of a call that is refused: there are none."""
 
 
 def _cut(request: web.BaseRequest) -> None:

@@ -141,12 +141,23 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 return (
                     bounded(inner, self.admission, partial(self._address, read)) if read.fit else too_large()
                 )
-            rule = UNKNOWN_METHOD
+        return self._handler(handler_call_details.method, read)
+
+    def handler_by_http(
+        self, method: str, metadata: tuple[tuple[str, str], ...], refusal: PilothouseError | None
+    ) -> Handler:
+        """Returns the handler of a call by HTTP. With a `refusal` the call is recorded, and does nothing."""
+        return self._handler(method, self._headers.read(metadata), refusal)
+
+    def _handler(self, method: str, read: headers.Headers, refusal: PilothouseError | None = None) -> Handler:
+        rule = self._rules.get(method, UNKNOWN_METHOD)
         call = Call(rule, self._store, read)
         if rule is UNKNOWN_METHOD:
-            _note_unknown(call, handler_call_details.method)
+            _note_unknown(call, method)
         if not read.fit:
             call.refusal = headers.too_large()
+        elif refusal is not None:
+            call.refusal = refusal
         serve = partial(Pipeline._serve, self, call)
         handler: Any = _Conversation(serve) if rule.answers_stream else _Answered(serve)
         return cast("Handler", handler)
