@@ -204,7 +204,7 @@ async def test_hostile_values_are_shown_as_text(database: Database, tmp_path: Pa
         )
         await console.log_in()
         await console.open(f"configs?q={HOSTILE}")
-        await console.page.fill("input[type=search]", "")
+        await console.page.fill("main input[type=search]", "")
         await console.press("Show")
         await console.page.get_by_text(HOSTILE).first.wait_for()
         assert await console.page.title() == "Configs · Pilothouse"

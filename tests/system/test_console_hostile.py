@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
@@ -12,6 +15,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.network.v1 import network_pb2
 from pilothouse.storage.v1 import storage_pb2
+from pilothouse.watch.v1 import watch_pb2
 from pilothouse_client import PilothouseError
 from tests.conftest import Database
 from tests.gateway.browser import port_of
@@ -87,6 +91,7 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
             *(address.replace("broken", "front") for address, _ in PAGES),
             f"containers/demo/{SCRIPT}",
             f"containers?q={SCRIPT}&status={SCRIPT}&namespace={SCRIPT}",
+            f"search?q={SCRIPT}",
             f"audit?text={SCRIPT}&filter={SCRIPT}&from={SCRIPT}",
             f"{SCRIPT}",
         ]
@@ -121,3 +126,66 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
         await console.page.locator("dl").wait_for()
         assert await console.page.locator("main img, main script").count() == 0
         assert await console.page.title() == "Audit · Pilothouse"
+
+
+async def test_a_hostile_overview_and_search_run_nothing(database: Database, tmp_path: Path) -> None:
+    count = watch_pb2.StatusCount(noun=watch_pb2.NOUN_CONTAINER, status=SCRIPT, count=1)
+    overview = watch_pb2.GetOverviewResponse(
+        counts=[count],
+        namespaces=[watch_pb2.NamespaceOverview(namespace=SCRIPT, cluster=SCRIPT, counts=[count], wrong=1)],
+        clusters=[watch_pb2.ClusterOverview(cluster=SCRIPT, namespaces=1, counts=[count])],
+        wrong=[
+            watch_pb2.WrongResource(
+                noun=watch_pb2.NOUN_OBJECT,
+                namespace="demo",
+                name=SCRIPT,
+                kind=SCRIPT,
+                status=SCRIPT,
+                reason=SCRIPT,
+                message=SCRIPT + WIDE,
+            )
+        ],
+        more_wrong=7,
+    )
+    overview.clusters[0].stale_since.FromSeconds(1_700_000_000)
+    overview.namespaces[0].quota.cpu = SCRIPT
+
+    def found(number: int, token: str) -> watch_pb2.SearchResponse:
+        one = watch_pb2.FoundResource(
+            noun=watch_pb2.NOUN_CONTAINER,
+            namespace="demo",
+            name=SCRIPT,
+            uid=f"uid-{number}",
+            status=SCRIPT,
+            reason=SCRIPT + WIDE,
+            image=SCRIPT,
+            labels={SCRIPT: WIDE},
+        )
+        return watch_pb2.SearchResponse(results=[one], next_page_token=token)
+
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        pages = [found(1, "next"), found(2, "")]
+        await _answers(console.page, "GetOverview", lambda: overview)
+        await _answers(console.page, "Search", lambda: pages.pop(0))
+        await console.log_in()
+        await console.sees("is not reached since")
+        await console.sees("and 7 more")
+        await console.page.get_by_role("link", name=f"demo/{SCRIPT}", exact=True).wait_for()
+        assert await console.page.evaluate("document.documentElement.scrollWidth") <= 1280
+        await console.page.fill("nav input", "anything")
+        await console.press("More")
+        await console.sees("2 found")
+        assert await console.page.locator("main img, main script").count() == 0
+        assert await console.page.title() == "Search · Pilothouse"
+        assert await console.page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+async def _answers(page: Any, method: str, answer: Callable[[], Message]) -> None:
+    """Has a method answered without the server, by gRPC-Web: one frame and the trailers."""
+
+    async def fulfil(route: Any) -> None:
+        body, trailers = answer().SerializeToString(), b"grpc-status:0\r\n"
+        frames = b"\0" + len(body).to_bytes(4) + body + b"\x80" + len(trailers).to_bytes(4) + trailers
+        await route.fulfill(content_type="application/grpc-web+proto", body=frames)
+
+    await page.route(f"**/pilothouse.watch.v1.WatchService/{method}", fulfil)

@@ -50,6 +50,7 @@ PAGES = (
     ("access", "Revoke"),
     ("clusters", "Healthy"),
     ("account", "Console"),
+    ("search?q=front", "front"),
 )
 SHOP = """\
 {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "front"}, "spec": {"replicas": 2,
@@ -170,13 +171,69 @@ async def test_the_keyboard_alone_leads_to_pages_and_searches(shown: Server) -> 
         await keys.press("g")
         await keys.press("c")
         await console.page.get_by_role("link", name="broken", exact=True).wait_for()
-        await keys.press("/")
+        await keys.press("f")
         await keys.type("front")
         await console.page.get_by_role("link", name="broken", exact=True).wait_for(state="detached")
         assert console.page.url.endswith("#/containers?q=front")
         # Letters in a field lead nowhere.
         await keys.type(" gn")
         assert console.page.url.endswith("#/containers?q=front+gn")
+
+
+async def test_the_search_finds_all_nouns_and_is_left_by_keys(shown: Server) -> None:
+    async with tab(port_of(shown)) as console:
+        await console.log_in()
+        keys, main = console.page.keyboard, console.page.locator("main")
+        await keys.press("g")
+        await keys.press("v")
+        await main.get_by_text("data").first.wait_for()
+        await keys.press("/")
+        await keys.type("FRONT")
+        await main.get_by_role("link", name="demo/front", exact=True).nth(1).wait_for()
+        assert await main.get_by_role("heading", level=2).all_inner_texts() == ["Containers", "Services"]
+        # The second of the two is the Service.
+        await keys.press("ArrowDown")
+        await keys.press("ArrowDown")
+        await keys.press("Enter")
+        await console.page.wait_for_url("**/#/services?namespace=demo&q=front")
+        await console.page.go_back()
+        await keys.press("/")
+        await keys.type(" nginx:1.27")
+        await main.get_by_text("1 found").wait_for()
+        await keys.press("Enter")
+        await console.page.wait_for_url("**/#/containers/demo/front")
+        await console.page.go_back()
+        await keys.press("/")
+        await console.page.fill("nav input", "nowhere-to-be-found")
+        await main.get_by_text("Nothing that you can see").wait_for()
+        await keys.press("Escape")
+        await console.page.wait_for_url("**/#/volumes")
+
+
+async def test_the_overview_follows_what_goes_wrong_and_right(shown: Server) -> None:
+    async with tab(port_of(shown)) as console:
+        limits = namespace_pb2.ResourceQuota(containers=5, cpu="2")
+        await shown.admin.namespaces.create(
+            namespace=namespace_pb2.Namespace(name="limited", resource_quota=limits)
+        )
+        await console.log_in()
+        table = console.page.get_by_role("region", name="What is wrong")
+        await table.get_by_role("link", name="demo/broken", exact=True).wait_for()
+        await table.get_by_text("ImagePullBackOff").first.wait_for()
+        await shown.admin.containers.create(
+            namespace="limited", container=pb.Container(name="worse", image="registry.invalid/nginx:2")
+        )
+        link = table.get_by_role("link", name="limited/worse", exact=True)
+        await link.wait_for()
+        await console.page.get_by_role("row", name="limited").get_by_text("1 of 5").wait_for()
+        await shown.admin.containers.delete(namespace="limited", name="worse")
+        await link.wait_for(state="detached")
+        assert await table.get_by_role("link", name="demo/broken", exact=True).count() == 1
+        await console.page.get_by_role("row", name="limited").get_by_text("0 of 5").wait_for()
+        await console.page.locator(".tiles").get_by_role("link", name="Pending").first.click()
+        await console.page.wait_for_url("**/#/containers?status=1")
+        await console.page.get_by_role("link", name="broken", exact=True).wait_for()
+        await console.page.get_by_role("link", name="front", exact=True).wait_for(state="detached")
 
 
 async def _axe(console: Console) -> list[str]:

@@ -11,6 +11,8 @@ import type { Item, News, Sink, Wanted } from "./shared";
 
 const BOOKMARK_SECONDS = 10;
 const SILENCE_SECONDS = 30;
+/** Each overview that is asked for is a record of the audit log, so beats are rare. */
+const BEAT_SECONDS = 30;
 const MOST_BACK_OFF_SECONDS = 30;
 /** Pages that nobody looks at for so long give the connection back. */
 const HIDDEN_SECONDS = 60;
@@ -47,6 +49,7 @@ export class Hub {
   private hiding = 0;
   private paused = false;
   private failures = 0;
+  private beaten = 0;
 
   constructor() {
     setInterval(() => this.dropUnused(), (UNUSED_SECONDS * 1000) / 2);
@@ -144,6 +147,10 @@ export class Hub {
       if (collection) this.change(collection, answer.resource, answer.changeType === ChangeType.DELETED);
     }
     if (answer.resumeToken) this.token = answer.resumeToken;
+    if (Date.now() - this.beaten >= BEAT_SECONDS * 1000) {
+      this.beaten = Date.now();
+      for (const each of collections) if (each.synced) each.tell({ kind: "beat" });
+    }
   }
 
   private change(collection: Collection, resource: Resource, deleted: boolean): void {

@@ -13,6 +13,7 @@ export interface Wanted {
   filter?: string;
   apiVersion?: string;
   kind?: string;
+  readMask?: { paths: string[] };
 }
 
 /** A resource, as the field of the response that holds it. */
@@ -25,6 +26,8 @@ export type News =
   | { kind: "state"; items: [string, Item][] }
   | { kind: "changes"; changes: [string, Item | null][] }
   | { kind: "condition"; state: LiveState; message: string }
+  /** The watch is alive, and what no collection shows may have changed. */
+  | { kind: "beat" }
   | { kind: "ended" };
 
 export type Sink = (news: News) => void;

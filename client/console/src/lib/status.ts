@@ -7,36 +7,29 @@ import { enumWords } from "./words";
 
 export type Tone = "good" | "busy" | "bad" | "still";
 
-export function containerTone(status: ContainerStatus): Tone {
-  switch (status) {
-    case ContainerStatus.RUNNING:
-    case ContainerStatus.SUCCEEDED:
-      return "good";
-    case ContainerStatus.FAILED:
-    case ContainerStatus.CRASH_LOOP_BACK_OFF:
-      return "bad";
-    case ContainerStatus.PENDING:
-      return "busy";
-    default:
-      return "still";
-  }
-}
-
 export const containerWords = (status: ContainerStatus): string => enumWords(ContainerStatusSchema, status) || "Unknown";
 
-export function applicationTone(status: ApplicationStatus): Tone {
-  switch (status) {
-    case ApplicationStatus.HEALTHY:
-      return "good";
-    case ApplicationStatus.PROGRESSING:
-      return "busy";
-    case ApplicationStatus.DEGRADED:
-    case ApplicationStatus.MISSING:
-      return "bad";
-    default:
-      return "still";
-  }
-}
+const TONES: Record<string, Tone> = {
+  HEALTHY: "good",
+  RUNNING: "good",
+  SUCCEEDED: "good",
+  ACTIVE: "good",
+  AVAILABLE: "good",
+  BOUND: "good",
+  PENDING: "busy",
+  PROGRESSING: "busy",
+  FAILED: "bad",
+  CRASH_LOOP_BACK_OFF: "bad",
+  DEGRADED: "bad",
+  MISSING: "bad",
+};
+
+/** The tone of a status of any noun, in the form of filters. */
+export const toneOfName = (status: string): Tone => TONES[status] ?? "still";
+
+export const containerTone = (status: ContainerStatus): Tone => toneOfName(ContainerStatus[status] ?? "");
+
+export const applicationTone = (status: ApplicationStatus): Tone => toneOfName(ApplicationStatus[status] ?? "");
 
 export const applicationWords = (status: ApplicationStatus): string => enumWords(ApplicationStatusSchema, status) || "Unknown";
 
@@ -55,6 +48,3 @@ const STUCK = /BackOff|^Err|Error$|Invalid|Failed|Unschedulable|Exceeded|NeverPu
 /** The tone of a container: one that waits for an image that cannot be had is as bad as one that has failed. */
 export const toneOf = (container: Container): Tone =>
   container.status === ContainerStatus.PENDING && STUCK.test(container.reason) ? "bad" : containerTone(container.status);
-
-/** Whether something is wrong with it, so that somebody should look. */
-export const needsSomebody = (container: Container): boolean => toneOf(container) === "bad" || container.staleSince !== undefined;

@@ -13,7 +13,11 @@ const UNITS: [string, number][] = [
 /** The name of an enum's value: "Crash loop back off" of CONTAINER_STATUS_CRASH_LOOP_BACK_OFF. */
 export function enumWords(type: DescEnum, value: number): string {
   const name = type.value[value]?.localName ?? String(value);
-  if (name === "UNSPECIFIED") return "";
+  return name === "UNSPECIFIED" ? "" : wordsOfName(name);
+}
+
+/** As in filters: "Crash loop back off" of CRASH_LOOP_BACK_OFF. */
+export function wordsOfName(name: string): string {
   const words = name.replaceAll("_", " ").toLowerCase();
   return (words.charAt(0).toUpperCase() + words.slice(1)).replace(/\bip\b/i, "IP");
 }
@@ -50,4 +54,14 @@ export function bytes(size: number): string {
     at += 1;
   }
   return `${value >= 100 || at === 0 ? Math.round(value) : Math.round(value * 10) / 10} ${units[at]}`;
+}
+
+const POWERS = ["", "k", "M", "G", "T", "P", "E"];
+
+/** The number of a Kubernetes quantity; 0 of ''. */
+export function quantity(text: string): number {
+  const [, number = "0", unit = ""] = /^([\d.eE+-]*\d)([a-zA-Z]*)$/.exec(text) ?? [];
+  if (unit === "m") return Number(number) / 1000;
+  const power = POWERS.indexOf(unit.replace("i", "").replace("K", "k"));
+  return Number(number) * (unit.endsWith("i") ? 1024 : 1000) ** Math.max(0, power);
 }

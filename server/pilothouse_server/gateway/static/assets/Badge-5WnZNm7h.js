@@ -1,1 +1,0 @@
-import{s as r,d as n,t as o,a as d,c as l,j as m}from"./index-F5coEF8b.js";import{b as p,c}from"./words-D3fZ7yN4.js";var f=l('<span><span aria-hidden="true" class="dot svelte-1fshm9d"></span> </span>');function v(t,a){var s=f(),e=r(n(s),1,!0);o(()=>{p(s,1,c(a.tone),"svelte-1fshm9d"),m(e,a.words)}),d(t,s)}export{v as B};

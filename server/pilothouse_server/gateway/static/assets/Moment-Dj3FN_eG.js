@@ -1,1 +1,0 @@
-import{p as r,t as n,h as p,j as f,a as i,b as c,c as h,o as l}from"./index-F5coEF8b.js";import{a as u,s as _}from"./words-D3fZ7yN4.js";var x=h("<span> </span>");function d(e,t){r(t,!0);var a=x(),s=l(a,!0);n((o,m)=>{p(a,"title",o),f(s,m)},[()=>u(t.moment),()=>_(t.moment)]),i(e,a),c()}export{d as M};

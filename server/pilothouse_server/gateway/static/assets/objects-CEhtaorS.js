@@ -1,6 +1,0 @@
-import{O as o}from"./object_pb-CTmkZqtd.js";import{o as i}from"./Objects-JttO_8WQ.js";import"./index-F5coEF8b.js";import"./resource_pb-BD4AknW0.js";import"./sources-Ca64_hzN.js";import"./container_pb-DJR4jix1.js";import"./namespace_pb-B4Ahaiq6.js";import"./Act-CdsL1Sz1.js";import"./props-ChH_adGq.js";import"./words-D3fZ7yN4.js";import"./Age-CPPZ0SPO.js";import"./Edit-D32W4Jz_.js";import"./narrowed-dIEdvuZK.js";import"./select-Gh6XL1Xk.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,a)=>i.createObject({namespace:e,object:t,...a}),update:(e,t,a,n)=>i.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:a},etag:e.etag,...n})},x={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{x as changeableObject,p as editableObject};

@@ -1,4 +1,0 @@
-import{S as p,g as c}from"./namespace_pb-B4Ahaiq6.js";import{s as i}from"./Services-DdeXpJK2.js";import{c as m}from"./editing-DP2KOT74.js";import"./index-F5coEF8b.js";import"./resource_pb-BD4AknW0.js";import"./sources-Ca64_hzN.js";import"./container_pb-DJR4jix1.js";import"./Act-CdsL1Sz1.js";import"./props-ChH_adGq.js";import"./words-D3fZ7yN4.js";import"./Age-CPPZ0SPO.js";import"./Edit-D32W4Jz_.js";import"./narrowed-dIEdvuZK.js";import"./select-Gh6XL1Xk.js";import"./browser-tPh8EfvR.js";const b={noun:"Service",schema:p,createPermission:"service.create",updatePermission:"service.update",hasNamespace:!0,entries:[{label:"Type",path:["type"],kind:"choice",choices:m(c)}],start:`containers: [web]
-ports:
-- {port: 80}
-`,create:(e,r,t)=>i.createService({namespace:e,service:r,...t}),update:(e,r,t,a)=>i.updateService({namespace:e.namespace,name:e.name,service:r,updateMask:{paths:t},etag:e.etag,...a})};export{b as editableService};
