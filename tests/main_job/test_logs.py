@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client import PilothouseError
+from pilothouse_client import InvalidArgumentError, PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.main_job.command import logged_in
@@ -280,6 +280,27 @@ async def test_only_what_was_written_since(demo: Server) -> None:
     whole = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="since")]
     assert 3 <= len(since) < 30
     assert since == whole[whole.index(since[0]) :][: len(since)]
+
+
+async def test_a_log_is_read_backwards(demo: Server) -> None:
+    await running(demo, "backwards")
+
+    async def written() -> list[container_pb2.LogEntry]:
+        found = await lines(demo, name="backwards")
+        return found if len(found) >= 20 else []
+
+    whole = await poll_until(written)
+    end, pages = whole[-1].timestamp, list[list[container_pb2.LogEntry]]()
+    while page := await lines(demo, name="backwards", end_time=end, tail_lines=7):
+        pages.append(page)
+        end = page[0].timestamp
+    assert [len(page) for page in pages[:2]] == [7, 7]
+    assert [entry for page in reversed(pages) for entry in page] == whole[:-1]
+    assert await lines(demo, name="backwards", end_time=whole[10].timestamp) == whole[:10]
+    with pytest.raises(InvalidArgumentError, match="end_time: is not allowed with follow"):
+        await lines(demo, name="backwards", end_time=end, follow=True)
+    with pytest.raises(InvalidArgumentError, match="tail_lines: must be at most 10000"):
+        await lines(demo, name="backwards", end_time=end, tail_lines=10_001)
 
 
 async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:

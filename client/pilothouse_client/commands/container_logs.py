@@ -31,6 +31,9 @@ def logs(
     since: Annotated[
         str, verbs.Option("--since", help="Only newer lines: a time, or how long ago, such as 5m.")
     ] = "",
+    until: Annotated[
+        str, verbs.Option("--until", help="Only older lines, likewise; with --tail the last of these.")
+    ] = "",
     timestamps: Annotated[
         bool, verbs.Option("--timestamps", help="Show when each line was written.")
     ] = False,
@@ -87,8 +90,9 @@ def logs(
     pattern, programs = _pattern(grep), all_programs or len(chosen) > 1
     if tail >= 0:
         request["tail_lines"] = tail
-    if since:
-        request["since_time"] = to_timestamp(parse_time(since, "--since"))
+    for field, text, option in (("since_time", since, "--since"), ("end_time", until, "--until")):
+        if text:
+            request[field] = to_timestamp(parse_time(text, option))
     many, exit_code, said = bool(selector), 0, False
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.logs import LogLine, LogOptions, pod_log
 
 PAUSE_SECONDS = 1.0
+# Of the last lines before a time, which the cluster cannot be asked for.
+MOST_LINES_BEFORE = 10_000
+_MOST_BYTES_BEFORE = 4 << 20
 # Less than the pause before a container that failed is started again, or a run of it would be overlooked.
 _LONGEST_PAUSE_SECONDS = 4.0
 
@@ -41,6 +45,7 @@ class LogQuery:
     previous: bool = False
     since: datetime | None = None
     tail_lines: int | None = None
+    end_nanoseconds: int | None = None
 
     @property
     def several_programs(self) -> bool:
@@ -183,6 +188,7 @@ class PodLogReader:
     ) -> None:
         """Reads a log from the position to its end, as it is now. Raises ClusterError."""
         passed = LogPosition(self.position.nanoseconds, self.position.lines)
+        end = self.query.end_nanoseconds
         lines = pod_log(
             await self._connected(),
             self.container.kubernetes_namespace,
@@ -194,9 +200,11 @@ class PodLogReader:
                 since_nanoseconds=passed.nanoseconds or None,
                 # The caller's time is not by the cluster's clock, which may be ahead of our clock or behind it.
                 since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
-                tail_lines=None if passed.nanoseconds else tail_lines,
+                tail_lines=None if passed.nanoseconds or end is not None else tail_lines,
             ),
         )
+        if end is not None:
+            lines = _lines_before(lines, end, None if passed.nanoseconds else tail_lines)
         async with contextlib.aclosing(_new_lines(lines, passed)) as reading:
             async for line in reading:
                 self.position.advance(line.nanoseconds)
@@ -232,6 +240,26 @@ async def _new_lines(
                 same_moment -= 1
                 continue
             yield line
+
+
+async def _lines_before(
+    lines: AsyncGenerator[LogLine, None], end_nanoseconds: int, most: int | None
+) -> AsyncGenerator[LogLine, None]:
+    """Yields the lines before a time; the last `most` of them, if they fit into `_MOST_BYTES_BEFORE`."""
+    kept, size = deque[LogLine](), 0
+    async with contextlib.aclosing(lines) as reading:
+        async for line in reading:
+            if line.nanoseconds >= end_nanoseconds:
+                break
+            if most is None:
+                yield line
+                continue
+            kept.append(line)
+            size += len(line.text)
+            while len(kept) > most or size > _MOST_BYTES_BEFORE:
+                size -= len(kept.popleft().text)
+    for line in kept:
+        yield line
 
 
 class _GoneError(Exception):

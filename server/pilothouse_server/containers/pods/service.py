@@ -12,7 +12,7 @@ from pilothouse_server.containers import guarding, messages, operations
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
-from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
+from pilothouse_server.containers.pod_log_reader import MOST_LINES_BEFORE, LogQuery, caller_error
 from pilothouse_server.containers.pods.archives import packed, packing, unpacked, unpacking
 from pilothouse_server.containers.program_status import program_names
 from pilothouse_server.errors import invalid, not_found
@@ -46,6 +46,7 @@ class PodCalls:
             raise invalid("name", "exactly one of name and label_selector must be set", reason="REQUIRED")
         if request.previous and request.follow:
             raise invalid("previous", "is not allowed with follow: that log has ended")
+        _check_end(request)
         programs = _programs(request)
         bound_to = "\x00".join(
             (
@@ -58,6 +59,7 @@ class PodCalls:
                 str(request.previous),
                 *([str(request.run)] if request.run else []),
                 *(["every program"] if request.all_programs else []),
+                *([request.end_time.ToJsonString()] if request.HasField("end_time") else []),
             )
         )
         positions = positions_of(self._page_key, bound_to, request.resume_token)
@@ -84,6 +86,7 @@ class PodCalls:
             previous=request.previous,
             since=wire.moment(request.since_time) if request.HasField("since_time") else None,
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+            end_nanoseconds=request.end_time.ToNanoseconds() if request.HasField("end_time") else None,
         )
         stream = LogStream(self._connect, find_pods, query, positions)
         choice = _choice(request, pods)
@@ -231,6 +234,15 @@ class PodCalls:
 def describe(call: Call, container: Container) -> None:
     """Names the container in the audit record."""
     call.describe(resource_id=container.id, resource_uid=container.uid, namespace_id=container.namespace_id)
+
+
+def _check_end(request: pb.StreamLogsRequest) -> None:
+    if not request.HasField("end_time"):
+        return
+    if request.follow:
+        raise invalid("end_time", "is not allowed with follow, which has no end")
+    if request.tail_lines > MOST_LINES_BEFORE:
+        raise invalid("tail_lines", f"must be at most {MOST_LINES_BEFORE} with end_time")
 
 
 def _programs(request: pb.StreamLogsRequest) -> tuple[str, ...]:

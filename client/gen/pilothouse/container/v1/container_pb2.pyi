@@ -5239,6 +5239,7 @@ class StreamLogsRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     PROGRAMS_FIELD_NUMBER: _builtins.int
     ALL_PROGRAMS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Required."""
     name: _builtins.str
@@ -5273,6 +5274,12 @@ class StreamLogsRequest(_message.Message):
     def programs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of several programs of the pods, whose lines are interleaved. It takes the place of `program`."""
 
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Returns only lines written before then, by the time of the line; not with `follow`. With `tail_lines`, the last lines
+        before then, at most 10,000 lines and 4 MiB of each log: to read a log backwards, give the time of the first line seen.
+        """
+
     def __init__(
         self,
         *,
@@ -5290,10 +5297,11 @@ class StreamLogsRequest(_message.Message):
         run: _builtins.int = ...,
         programs: _abc.Iterable[_builtins.str] | None = ...,
         all_programs: _builtins.bool = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "end_time", b"end_time", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "all_programs", b"all_programs", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "programs", b"programs", "resume_token", b"resume_token", "run", b"run", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "all_programs", b"all_programs", "end_time", b"end_time", "follow", b"follow", "init_container", b"init_container", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pod", b"pod", "previous", b"previous", "program", b"program", "programs", b"programs", "resume_token", b"resume_token", "run", b"run", "since_time", b"since_time", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
