@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-iE452wSf.js";import{o as a}from"./Objects-J_qXKgaM.js";import"./index-DKOD0ifJ.js";import"./resource_pb-F9WuLspv.js";import"./State-Drd-p2qp.js";import"./Act-B8OrKlWk.js";import"./props-wIwrcJFj.js";import"./words-oh4KGyFw.js";import"./Age-DLwi_ND0.js";import"./Edit-Ch0-yI1X.js";import"./narrowed-DhPUKrpV.js";import"./select-C8CvOKAX.js";import"./style-DaAiezFT.js";import"./sources-BY0wZEHH.js";import"./container_pb-DkaUC_mX.js";import"./namespace_pb-B4BT0oMo.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
