@@ -78,6 +78,7 @@ _FILTERS = {
     "type": FilterField(VOLUMES.c.type, FilterKind.ENUM, _TYPES, "VOLUME_TYPE_"),
     "status": FilterField(VOLUMES.c.status, FilterKind.ENUM, _STATUSES, "VOLUME_STATUS_"),
     "access_mode": FilterField(VOLUMES.c.access_mode, FilterKind.ENUM, _ACCESS_MODES, "ACCESS_MODE_"),
+    "volume_mode": FilterField(VOLUMES.c.spec["volume_mode"].astext),
     "namespace": FilterField(NAMESPACES.c.name),
     **filter_fields(
         VOLUMES,
