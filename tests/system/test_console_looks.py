@@ -231,7 +231,7 @@ async def test_the_overview_follows_what_goes_wrong_and_right(shown: Server) -> 
         assert await table.get_by_role("link", name="demo/broken", exact=True).count() == 1
         await console.page.get_by_role("row", name="limited").get_by_text("0 of 5").wait_for()
         await console.page.locator(".tiles").get_by_role("link", name="Pending").first.click()
-        await console.page.wait_for_url("**/#/containers?status=1")
+        await console.page.wait_for_url("**/#/containers?status=PENDING")
         await console.page.get_by_role("link", name="broken", exact=True).wait_for()
         await console.page.get_by_role("link", name="front", exact=True).wait_for(state="detached")
 

@@ -1,7 +1,6 @@
 // The nouns that the overview and the search show, and the page of each.
 
-import { ContainerStatus } from "../gen/pilothouse/container/v1/container_pb";
-import { Noun } from "../gen/pilothouse/watch/v1/watch_pb";
+import { Noun } from "../overview/gen/pilothouse/watch/v1/watch_pb";
 import { address } from "./route.svelte";
 import { wordsOfName } from "./words";
 
@@ -35,9 +34,8 @@ export function listOf(noun: Noun, query: Record<string, string>): string {
 }
 
 /** The address of the list of those with a status, in the form of filters. */
-export function listByStatus(noun: Noun, status: string, namespace = ""): string {
-  if (noun !== Noun.CONTAINER) return listOf(noun, { namespace, q: wordsOfName(status).toLowerCase() });
-  return listOf(noun, { namespace, status: String(ContainerStatus[status as keyof typeof ContainerStatus] ?? "") });
+export function listByStatus(noun: Noun, status: string): string {
+  return listOf(noun, noun === Noun.CONTAINER ? { status } : { q: wordsOfName(status).toLowerCase() });
 }
 
 /** The address of one resource: its own page, or the list that shows it alone. */

@@ -3,7 +3,7 @@
 // asked for with each beat of the watch.
 
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { GetOverviewResponse } from "../gen/pilothouse/watch/v1/watch_pb";
+import type { GetOverviewResponse } from "../overview/gen/pilothouse/watch/v1/watch_pb";
 import { watches } from "./clients/watches";
 import { wordsOf } from "./errors";
 import type { LiveState } from "./live.svelte";

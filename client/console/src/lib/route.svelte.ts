@@ -21,8 +21,10 @@ export function address(page: string, ...parts: string[]): string {
   return `#/${[page, ...parts].map(encodeURIComponent).join("/")}`;
 }
 
+/** Opens a page. The route changes before this returns, so fast typing adds no second entry to the history. */
 export function go(target: string): void {
-  location.hash = target.slice(1);
+  if (target !== location.hash) history.pushState(null, "", `/${target}`);
+  router.current = read();
 }
 
 /** Opens a page in place of the present one, also where another path led to it. */

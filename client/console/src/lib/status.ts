@@ -1,31 +1,12 @@
-// The tones of statuses, and which of them need somebody.
+// The statuses of containers and applications.
 
 import { ApplicationStatus, ApplicationStatusSchema } from "../gen/pilothouse/application/v1/application_pb";
 import { ContainerStatus, ContainerStatusSchema, type Container } from "../gen/pilothouse/container/v1/container_pb";
 import { ConditionStatus } from "../gen/pilothouse/resource/v1/resource_pb";
+import { toneOfName, type Tone } from "./tones";
 import { enumWords } from "./words";
 
-export type Tone = "good" | "busy" | "bad" | "still";
-
 export const containerWords = (status: ContainerStatus): string => enumWords(ContainerStatusSchema, status) || "Unknown";
-
-const TONES: Record<string, Tone> = {
-  HEALTHY: "good",
-  RUNNING: "good",
-  SUCCEEDED: "good",
-  ACTIVE: "good",
-  AVAILABLE: "good",
-  BOUND: "good",
-  PENDING: "busy",
-  PROGRESSING: "busy",
-  FAILED: "bad",
-  CRASH_LOOP_BACK_OFF: "bad",
-  DEGRADED: "bad",
-  MISSING: "bad",
-};
-
-/** The tone of a status of any noun, in the form of filters. */
-export const toneOfName = (status: string): Tone => TONES[status] ?? "still";
 
 export const containerTone = (status: ContainerStatus): Tone => toneOfName(ContainerStatus[status] ?? "");
 

@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-BHAqmk58.js";import{o as a}from"./Objects-C0o8IcQc.js";import"./index-fcYdYEPg.js";import"./resource_pb-BiW840Sw.js";import"./State-BqZYHitO.js";import"./Act-BZRzuvE6.js";import"./props-CgmdKOUA.js";import"./words-D3wA_rAU.js";import"./Age-CLrfA3GG.js";import"./Edit-C9eFk5fR.js";import"./narrowed-B-JlQ9Bg.js";import"./select-DzfRA5Mn.js";import"./style-BbTPSC-p.js";import"./sources-cfSLaJBh.js";import"./container_pb-exyMmmp2.js";import"./namespace_pb-DDwT-HFL.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};

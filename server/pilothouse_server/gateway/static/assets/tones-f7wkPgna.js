@@ -1,0 +1,1 @@
+const E={HEALTHY:"good",RUNNING:"good",SUCCEEDED:"good",ACTIVE:"good",AVAILABLE:"good",BOUND:"good",PENDING:"busy",PROGRESSING:"busy",FAILED:"bad",CRASH_LOOP_BACK_OFF:"bad",DEGRADED:"bad",MISSING:"bad"},d=o=>E[o]??"still";export{d as t};
