@@ -105,7 +105,7 @@ async def test_a_cookie_serves_pages_of_this_origin_alone(
 
 @pytest.mark.parametrize("socket", [False, True])
 async def test_a_call_of_a_foreign_page_is_recorded(page: Browser, server: Server, socket: bool) -> None:
-    """As one that nobody is known to have made: whoever has the cookie did not ask for it."""
+    """The record names no user: the holder of the cookie did not ask for the call."""
     method = RULES["WatchVolumes" if socket else "DeleteNamespace"].method
     headers = {"origin": FOREIGN, "user-agent": "a browser", "content-type": "application/grpc-web+proto"}
     if socket:
