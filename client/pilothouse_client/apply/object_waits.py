@@ -27,8 +27,8 @@ from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import BOOKMARK_SECONDS
 
 _VOLUMES, _SERVICES, _OBJECTS = "PersistentVolumeClaim", "Service", ""
-# Kinds that have no health: they are there, or they are not.
-_WITHOUT = ("ConfigMap", "Secret")
+# Kinds that have no health of their own: data, and volumes that are a part of the pods alone.
+_WITHOUT = ("ConfigMap", "Secret", "Volume")
 _FIRST_CONSUMER = "WaitForFirstConsumer"
 # Many clusters have no load balancers, so that a Service of that type waits for ever.
 _NO_ADDRESS = "WaitingForLoadBalancer"
