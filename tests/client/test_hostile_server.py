@@ -56,6 +56,7 @@ _GIVEN = {
 
 # Arguments that a verb needs beyond those that its parser requires.
 _MORE = {
+    "applications create": ["--from-containers"],
     "clusters register": ["--in-cluster"],
     "clusters update": ["--display-name", "shop"],
     "configs update": ["--from-literal", "a=b"],

@@ -35,7 +35,7 @@ def test_a_method_asks_for_what_it_does(name: str) -> None:
     """
     rule = _RULES[name]
     reading = ("Get", "List", "Watch", "Query", "Check", "Explain", "Simulate", "Prove", "Verify", "WhoAmI")
-    others = ("StreamLogs", "ExportAuditLog", "ExportApplication", "DiffRevisions")
+    others = ("Search", "StreamLogs", "ExportAuditLog", "ExportApplication", "DiffRevisions")
     # The last: whoever finds a key may end it.
     only_reads = name.startswith(reading) or name in (*others, "RevokeApiKey")
     assert _refusal(rule, _SESSION) == ""

@@ -64,7 +64,7 @@ async def test_an_auditor_types_the_page(database: Database, tmp_path: Path) -> 
         head, *entries, end = [json.loads(line) for line in (files / "audit.jsonl").read_text().splitlines()]
         assert end.pop("consistency")["size"] > 0
         assert end == {"end": True, "records": len(entries), "complete": True}
-        assert "these are the records that you may see" in printed
+        assert "these are the records of namespace shop" in printed
         assert (files / "shop.jsonl").stat().st_size > 0
         assert (files / "audit.jsonl").stat().st_mode & 0o777 == 0o600
         assert (files / "record.tlog-proof").read_text().startswith("c2sp.org/tlog-proof@v1\nindex ")
