@@ -447,6 +447,7 @@ async def test_one_that_others_made_again_otherwise_says_what_is_immutable_and_r
         await sets.until(name, told)
         await sets.change(name, pb.Container(), replace=True)
         await sets.until_live(name, lambda each: each["spec"]["serviceName"] != "other")
-        row = await sets.until(name, lambda row: row.ready_replicas == 1)
-        assert row.status == pb.CONTAINER_STATUS_RUNNING
+        await sets.until(
+            name, lambda row: (row.ready_replicas, row.status) == (1, pb.CONTAINER_STATUS_RUNNING)
+        )
         assert sets.claims(name) == {f"data-{name}-0"}

@@ -93,9 +93,10 @@ async def behind_envoy(
 async def _listening(process: asyncio.subprocess.Process, log: Path, admin: Path) -> str:
     """Where Envoy takes clients; empty until it does."""
     assert process.returncode is None, log.read_text()[-2000:]
-    if not admin.exists():
+    # Envoy creates the file before it writes the address.
+    if not admin.exists() or not (interface := admin.read_text()):
         return ""
-    async with aiohttp.ClientSession(f"http://{admin.read_text()}") as session:
+    async with aiohttp.ClientSession(f"http://{interface}") as session:
         async with session.get("/ready") as ready:
             if ready.status != 200:
                 return ""
