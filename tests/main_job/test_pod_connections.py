@@ -232,9 +232,10 @@ async def test_a_forwarded_port_and_a_copy_end_soon_after_the_right_to_it(web: S
     # The promise is five seconds.
     async with within(5.0):
         ended = await asyncio.gather(*calls, return_exceptions=True)
-    assert [each.code.name for each in ended if isinstance(each, PilothouseError)] == [
-        "PERMISSION_DENIED"
-    ] * 2
+    codes = [each.code.name for each in ended if isinstance(each, PilothouseError)]
+    assert codes[0] == "PERMISSION_DENIED"
+    # It may have come to the server after the right had gone, and with it all rights in the namespace.
+    assert codes[1:] in (["PERMISSION_DENIED"], ["NOT_FOUND"])
 
 
 async def test_the_commands_copy_a_folder_there_and_back_and_forward_a_port(
