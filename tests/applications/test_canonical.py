@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.messages import message, values
-from pilothouse_server.applications.translation.messages.canonical import DECIDED_FIELDS, amount, image
+from pilothouse_server.applications.translation.messages.canonical import (
+    DECIDED_FIELDS,
+    amount,
+    canonical,
+    image,
+)
 
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
 UNTOUCHED_FIELDS = (
@@ -74,6 +79,16 @@ def test_quantities_are_compared_as_numbers(text: str, number: str) -> None:
 @given(st.integers(0, 10**12))
 def test_a_quantity_is_the_same_in_every_unit(millis: int) -> None:
     assert amount(f"{millis}m") == amount(f"{millis * 1000}u") == amount(f"{millis}e-3")
+
+
+@pytest.mark.parametrize("entries", range(2, 40, 4))
+def test_every_entry_of_the_maps_of_resources_is_compared_as_a_number(entries: int) -> None:
+    amounts_given = {f"example.com/device-{number}": "1Ki" for number in range(entries)}
+    found = canonical(
+        pb.Container(resources=pb.Resources(limits=amounts_given, requests=amounts_given))
+    ).resources
+    for amounts in (found.limits, found.requests):
+        assert dict(amounts) == dict.fromkeys(amounts_given, "1024")
 
 
 def test_every_source_of_a_variable_goes_to_values_and_back() -> None:

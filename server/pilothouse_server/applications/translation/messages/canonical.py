@@ -146,8 +146,9 @@ def _resources(resources: pb.Resources) -> None:
         resources.memory_request = amount(resources.memory_request, "1")
         resources.memory_limit = amount(resources.memory_limit, "1")
         for amounts in (resources.requests, resources.limits):
-            for name in amounts:
-                amounts[name] = amount(amounts[name])
+            # A map that changes while it is read skips entries, others in each process.
+            for name, text in list(amounts.items()):
+                amounts[name] = amount(text)
 
 
 def _volumes(container: pb.Container) -> None:
