@@ -32,5 +32,5 @@ export async function agreed(text: string, typed = ""): Promise<boolean> {
   return (await asked.ask({ text, typed, entry: "", value: "" })) !== undefined;
 }
 
-/** What the user enters; undefined if they do not want to. */
+/** The text that the user enters; undefined if the user cancels. */
 export const entered = (text: string, entry: string, value: string): Promise<string | undefined> => asked.ask({ text, typed: "", entry, value });

@@ -1,4 +1,4 @@
-// Log-in at an issuer: the browser goes there, and comes back to /callback. What binds the answer to this tab is the token
+// Log-in at an issuer: the browser goes there, and comes back to /callback. The answer is bound to this tab by the token
 // of the log-in, which stays in the tab's storage; the answer of a log-in that this tab did not begin is refused here, and
 // by the server, which compares the state with the token.
 

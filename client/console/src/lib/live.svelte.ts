@@ -82,7 +82,6 @@ export function live<I extends DescMessage, O extends DescMessage, T>(
   method: Method<I, O>,
   request: MessageInitShape<I>,
   object: (change: never) => T | undefined,
-  _key: (item: T) => string,
 ): Live<T> {
   const given = Object.entries(request as Record<string, string>).filter(([, value]) => value);
   const user = session.me?.user?.uid ?? "";

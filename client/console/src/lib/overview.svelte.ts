@@ -24,7 +24,7 @@ export class LiveOverview {
   message = $state("");
 
   private readonly stop = new AbortController();
-  /** How often it is still to be asked for: after a change at once, and after a pause. */
+  /** The number of questions still to be asked: one immediately after a change, and one after a pause. */
   private due = 0;
   private asking = false;
 

@@ -1,7 +1,7 @@
 // The rights of the caller. A button says before it is pressed which permission is missing, and who can give it.
 //
 // An answer is good for a while: a refused button asks again when somebody looks at it or presses it, and all are asked
-// again when a call was denied or the user comes back to the page. So a right that was given or taken meanwhile shows
+// again when a call was denied or the user returns to the page. So a right that was given or taken in between shows
 // without a reload, and nothing is polled; each question is a record of the audit log.
 
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -90,7 +90,7 @@ async function ask(): Promise<void> {
       if (key && each.allowed && known.get(key)?.refusal) given = true;
       if (key) known.set(key, { refusal: words, at });
     });
-    // Whoever was given one right was most likely given others with it.
+    // With one right others were most likely given, too.
     if (given) expire(LEAST_MS);
   } catch (error) {
     // Unknown is not refused: the call itself says so.

@@ -8,12 +8,12 @@ import { live, type Live } from "./live.svelte";
 const place = (item: { namespace: string; name: string }): string => `${item.namespace}/${item.name}`;
 
 export const watchNamespaces = (): Live<Namespace> =>
-  live(NamespaceService.method.watchNamespaces, {}, (change: WatchNamespacesResponse) => change.namespace, (item: Namespace) => item.name);
+  live(NamespaceService.method.watchNamespaces, {}, (change: WatchNamespacesResponse) => change.namespace);
 
 export const watchContainers = (namespace = "", name = ""): Live<Container> =>
-  live(ContainerService.method.watchContainers, { namespace, name }, (change: WatchContainersResponse) => change.container, place);
+  live(ContainerService.method.watchContainers, { namespace, name }, (change: WatchContainersResponse) => change.container);
 
 export const watchApplications = (namespace = "", name = ""): Live<Application> =>
-  live(ApplicationService.method.watchApplications, { namespace, name }, (change: WatchApplicationsResponse) => change.application, place);
+  live(ApplicationService.method.watchApplications, { namespace, name }, (change: WatchApplicationsResponse) => change.application);
 
 export { place };

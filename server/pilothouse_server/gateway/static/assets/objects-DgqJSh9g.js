@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-B6y28vaM.js";import{o as a}from"./Objects-BoQPd1W4.js";import"./index-IOb0Zg2e.js";import"./resource_pb-C68iM47-.js";import"./State-CvSYnhL3.js";import"./Act-CXVijxYX.js";import"./props-BpKQK65j.js";import"./words-_y7LW_OP.js";import"./Age-BJVelgA_.js";import"./Edit-DaRQZJon.js";import"./narrowed-BlABGVPy.js";import"./select-Cnau6vD5.js";import"./style-Cvd8W7fB.js";import"./sources-CuepPFFk.js";import"./container_pb-Crlkx8OE.js";import"./namespace_pb-Ch8ISueJ.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
