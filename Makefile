@@ -7,6 +7,7 @@
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, 2c UpdateContainer, 15 applies
 # make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
+# make command the reference of docs/command.md
 # make console the page, from client/console (needs npm)
 # make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
 # make stored-release VERSION=0.3.0  its filled database, for tests of later releases
@@ -44,7 +45,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits console workloads proto proto-export schema kubernetes-schemas migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits command console workloads proto proto-export schema kubernetes-schemas migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -99,6 +100,9 @@ console: setup
 
 limits: setup
 	@$(BIN)/python .ci/limits.py write
+
+command: setup
+	@$(BIN)/python .ci/command_page.py write
 
 workloads: setup
 	@$(BIN)/python .ci/workloads.py write

@@ -124,6 +124,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         command("python", ".ci/workloads.py", "check"),
     ),
     (
+        "command (docs/command.md equals the declared verbs; mend with `make command`)",
+        command("python", ".ci/command_page.py", "check"),
+    ),
+    (
         "console (the page is built from client/console; mend with `make console`)",
         command("python", ".ci/console.py", "check"),
     ),

@@ -22,6 +22,7 @@ from pilothouse_client.commands.options import (
     Namespace,
     OrderBy,
     Output,
+    Selector,
     ValidateOnly,
     Watch,
     Yes,
@@ -144,7 +145,7 @@ def create(
             help="Of containers that run, with the Services, config maps and volumes that only they use.",
         ),
     ] = False,
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: many.Everything = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -241,7 +242,7 @@ def _change(
 def pause(
     names: _Names = None,
     namespace: Namespace = "",
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: many.Everything = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -255,7 +256,7 @@ def pause(
 def resume(
     names: _Names = None,
     namespace: Namespace = "",
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: many.Everything = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -387,7 +388,7 @@ def export(
 def delete(
     names: _Names = None,
     namespace: Namespace = "",
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: many.Everything = False,
     delete_claims: _DeleteClaims = False,
     etag: Etag = "",

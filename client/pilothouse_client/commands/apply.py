@@ -50,7 +50,7 @@ def command(
     ] = None,
     more_files: Annotated[
         list[str] | None,
-        verbs.Argument(metavar="FILE", help="Further files, so that -f *.yaml works."),
+        verbs.Argument(metavar="[FILE]...", help="Further files, so that -f *.yaml works."),
     ] = None,
     namespace: Namespace = "",
     application: Annotated[

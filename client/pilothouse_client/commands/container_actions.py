@@ -18,7 +18,7 @@ from pilothouse_client.commands.container_columns import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.many import ByLabels, Everything, Meant
+from pilothouse_client.commands.many import Everything, Meant
 from pilothouse_client.commands.name_completion import complete_container
 from pilothouse_client.commands.options import (
     Etag,
@@ -26,6 +26,7 @@ from pilothouse_client.commands.options import (
     Limit,
     Namespace,
     Output,
+    Selector,
     StableSeconds,
     ValidateOnly,
     Wait,
@@ -89,7 +90,7 @@ def _action(verb: str) -> Callable[..., None]:
     def act(
         names: ContainerNames = None,
         namespace: Namespace = "",
-        selector: ByLabels = "",
+        selector: Selector = "",
         everything: Everything = False,
         validate_only: ValidateOnly = False,
         wait: Wait = False,
@@ -104,7 +105,7 @@ def _action(verb: str) -> Callable[..., None]:
     def stop(
         names: ContainerNames = None,
         namespace: Namespace = "",
-        selector: ByLabels = "",
+        selector: Selector = "",
         everything: Everything = False,
         validate_only: ValidateOnly = False,
         wait: Wait = False,
@@ -178,7 +179,7 @@ def _with_wait(
 def pause(
     names: ContainerNames = None,
     namespace: Namespace = "",
-    selector: ByLabels = "",
+    selector: Selector = "",
     everything: Everything = False,
     mode: Annotated[
         str,
@@ -216,7 +217,7 @@ def scale(
         ),
     ],
     namespace: Namespace = "",
-    selector: ByLabels = "",
+    selector: Selector = "",
     everything: Everything = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
@@ -291,7 +292,7 @@ def runs(
 def delete(
     names: ContainerNames = None,
     namespace: Namespace = "",
-    selector: ByLabels = "",
+    selector: Selector = "",
     everything: Everything = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,

@@ -39,10 +39,24 @@ INSTALL_SERVER = "pip install 'pilothouse-VERSION-py3-none-any.whl[server]'"
 AWAY = 9
 WAIT_FAILED = 10
 LEFT_OUT = 11
-EXIT_CODES_HELP = (
-    "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not "
-    "allowed, 6 not found, 7 conflict with the current state, 8 quota or rate, 9 server away, 10 "
-    "waiting failed, 11 applied without what --skip-unsupported leaves out, 130 interrupted."
+# Shown by `--help` and docs/command.md; programs compare them.
+EXIT_CODES = {
+    0: "done",
+    1: "a fault, `no`, or a difference",
+    2: "wrong command line",
+    3: "invalid value",
+    4: "not logged in",
+    5: "not allowed",
+    6: "not found",
+    7: "conflict with the current state",
+    8: "quota or rate",
+    9: "server or cluster away",
+    10: "waiting failed",
+    11: "applied without what `--skip-unsupported` leaves out",
+    130: "interrupted",
+}
+EXIT_CODES_HELP = f"Exit codes: {'; '.join(f'{code} {text}' for code, text in EXIT_CODES.items())}.".replace(
+    "`", ""
 )
 
 

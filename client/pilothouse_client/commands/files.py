@@ -35,7 +35,7 @@ Files = Annotated[
     verbs.Option("-f", "--filename", metavar="FILE", help="File, folder, or - for standard input; repeat."),
 ]
 MoreFiles = Annotated[
-    list[str] | None, verbs.Argument(metavar="FILE", help="Further files, so that -f *.yaml works.")
+    list[str] | None, verbs.Argument(metavar="[FILE]...", help="Further files, so that -f *.yaml works.")
 ]
 
 

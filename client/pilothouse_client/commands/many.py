@@ -21,6 +21,7 @@ from pilothouse_client.commands.options import (
     Format,
     Namespace,
     Output,
+    Selector,
     ValidateOnly,
     Yes,
     confirm,
@@ -37,9 +38,6 @@ _WRONG_COMMAND_LINE = 2
 # So many names stand in a question.
 _NAMED = 10
 DEFAULT_TIMEOUT_SECONDS = 300.0
-ByLabels = Annotated[
-    str, verbs.Option("-l", "--selector", help="All that have these labels, such as app=web,tier!=db.")
-]
 Everything = Annotated[bool, verbs.Option("--all", help="All of the namespace.")]
 
 
@@ -162,7 +160,7 @@ def deletion_verb(
     def delete_them(
         names: list[str] | None = None,
         namespace: Namespace = "",
-        selector: ByLabels = "",
+        selector: Selector = "",
         everything: Everything = False,
         etag: Etag = "",
         validate_only: ValidateOnly = False,

@@ -316,7 +316,7 @@ def update(
 @app.command("delete")
 def delete(
     names: Annotated[list[str] | None, many.names_of("namespaces", complete_namespace)] = None,
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: Annotated[bool, verbs.Option("--all", help="All that you may see.")] = False,
     cascade: Annotated[bool, verbs.Option("--cascade", help="Also delete their contents.")] = False,
     etag: Etag = "",

@@ -285,7 +285,7 @@ def delete(
     kind: _Kind,
     names: Annotated[list[str] | None, many.names_of("objects", complete_object)] = None,
     namespace: Namespace = "",
-    selector: many.ByLabels = "",
+    selector: Selector = "",
     everything: Annotated[bool, verbs.Option("--all", help="All of this kind.")] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,

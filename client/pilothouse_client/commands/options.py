@@ -118,7 +118,9 @@ Namespace = Annotated[
     ),
 ]
 AllNamespaces = Annotated[bool, verbs.Option("-A", "--all-namespaces", help="Every namespace you may see.")]
-Selector = Annotated[str, verbs.Option("-l", "--selector", help="Label selector, such as app=web,tier!=db.")]
+Selector = Annotated[
+    str, verbs.Option("-l", "--selector", help="Those with these labels, such as app=web,tier!=db.")
+]
 Filter = Annotated[str, verbs.Option("--filter", help="AIP-160 filter, such as 'status = RUNNING'.")]
 OrderBy = Annotated[str, verbs.Option("--order-by", help="Such as 'create_time desc'.")]
 Limit = Annotated[int, verbs.Option("--limit", min=0, help="At most this many; 0: all.")]

@@ -329,9 +329,18 @@ def migrate_init(
     admin_url: Annotated[
         str, verbs.Option(help="postgresql:// URL of a superuser, to the product's database.")
     ],
-    app_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}APP_PASSWORD")] = "",
-    system_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD")] = "",
-    maintenance_password: Annotated[str, verbs.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
+    app_password: Annotated[
+        str, verbs.Option(envvar=f"{PREFIX}APP_PASSWORD", help="Password of the role pilothouse_app.")
+    ] = "",
+    system_password: Annotated[
+        str, verbs.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD", help="Password of the role pilothouse_system.")
+    ] = "",
+    maintenance_password: Annotated[
+        str,
+        verbs.Option(
+            envvar=f"{PREFIX}MAINTENANCE_PASSWORD", help="Password of the role pilothouse_maintenance."
+        ),
+    ] = "",
 ) -> None:
     """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
     from pilothouse_migrations.roles import LOGINS, OWNER, ensure_roles
