@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from pilothouse.container.v1 import container_pb2
@@ -61,6 +62,64 @@ async def test_errors_for_programs(
     wrong = json.loads((await logged_in("containers", "list", "--limit", "many")).err)
     assert wrong["reason"] == "WRONG_COMMAND_LINE"
     assert "'many' is not a valid whole number" in wrong["message"]
+    assert [(each["field"], each["rule"]) for each in wrong["violations"]] == [("--limit", "WRONG_VALUE")]
+    assert wrong["fix"] == ["pilothouse containers list --help shows what it takes"]
+
+
+async def test_one_wrong_field_for_programs(fake: FakeServer, logged_in: Command) -> None:
+    """People read the sentence once; programs find its field in `violations` as well."""
+    said = []
+    for more in ([], ["--json-errors"]):
+        fake.fail(
+            "CreateContainer",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            reason="INVALID_FIELD",
+            message="container.name: must be a label",
+            violations=[("container.name", "must be a label")],
+        )
+        said.append((await logged_in("containers", "create", "web", "--image", "nginx", *more)).err)
+    assert said[0] == "error: container.name: must be a label [INVALID_FIELD]\n"
+    error = json.loads(said[1])
+    assert [(each["field"], each["message"]) for each in error["violations"]] == [
+        ("container.name", "must be a label")
+    ]
+    assert error["fix"] == ["container.name: must be a label"]
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (("containers", "create", "web", "--image", "nginx", "--label", "x"), "--label"),
+        (("containers", "create", "web", "--image", "nginx", "--no-such"), "--no-such"),
+        (("secrets", "get"), "name"),
+        (("users", "create", "eve"), "--email"),
+        (("containers", "list", "-n", "shop", "-A"), "-A"),
+    ],
+)
+async def test_wrong_lines_name_their_option_for_programs(
+    logged_in: Command, line: tuple[str, ...], field: str
+) -> None:
+    error = json.loads((await logged_in(*line, "--json-errors")).err)
+    assert error["reason"] == "WRONG_COMMAND_LINE"
+    assert field in [each["field"] for each in error["violations"]]
+    assert all(each["rule"] and each["message"] for each in error["violations"])
+    assert error["fix"]
+
+
+async def test_a_required_argument_that_is_missing_is_refused(logged_in: Command) -> None:
+    ended = await logged_in("containers", "get")
+    assert (ended.code, "Missing argument 'NAME'" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["diff", "delete"])
+async def test_refused_files_are_errors_for_programs(logged_in: Command, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "web.yaml").write_text("a: b: c\n")
+    ended = await logged_in(verb, "-f", str(tmp_path / "web.yaml"), "--json-errors")
+    error = json.loads(ended.err)
+    assert (ended.code, error["reason"], error["exit_code"]) == (3, "MANIFESTS_REFUSED", 3)
+    [violation] = error["violations"]
+    assert "web.yaml:1" in violation["field"]
+    assert (violation["rule"], bool(violation["message"]), len(error["fix"])) == ("INVALID_DOCUMENT", True, 1)
 
 
 async def test_a_context_after_the_verb(logged_in: Command) -> None:

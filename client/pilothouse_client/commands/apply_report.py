@@ -17,7 +17,7 @@ from pilothouse_client.commands.output import as_data
 from pilothouse_client.commands.terminal import say, say_prose, write_data
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
 
-_REFUSED = 3
+REFUSED = 3
 _NOTHING = "nothing to apply: the input holds no document"
 # The end of the message of a problem that the server has found.
 _REASON = re.compile(r" \[([A-Z][A-Z0-9_]*)\]$")
@@ -32,10 +32,11 @@ def lines_of(is_data: bool) -> ApplyOutput:
     """Returns where the lines of an apply go; with `-o json` there are only those of the progress."""
     if is_data:
         return ApplyOutput(progress=_write_progress)
-    return ApplyOutput(say, _complain)
+    return ApplyOutput(say, complain)
 
 
-def _complain(line: str) -> None:
+def complain(line: str) -> None:
+    """Writes a line about a problem for people."""
     # Errors as JSON come at the end, with all problems.
     if not as_json.get():
         say_prose(line)
@@ -51,19 +52,18 @@ def check(output: ApplyOutput, result: ApplyResult) -> None:
     if not as_json.get():
         return
     if result is ApplyResult.REFUSED and not output.refused:
-        raise CommandError(_NOTHING, _REFUSED, "NOTHING_TO_APPLY")
+        raise CommandError(_NOTHING, REFUSED, "NOTHING_TO_APPLY")
     if result is ApplyResult.REFUSED:
-        violations = [_violation(each) for each in output.refused]
-        raise CommandError(
-            summary_of_refused(output.refused),
-            _REFUSED,
-            "MANIFESTS_REFUSED",
-            violations=violations,
-            fix=remedies(output.refused),
-        )
+        raise refusal(output.refused, summary_of_refused(output.refused), remedies(output.refused))
     if result is ApplyResult.NOT_RUNNING:
         first, *rest = output.unhealthy or ["it did not become healthy"]
         raise CommandError(first, WAIT_FAILED, "WAIT_FAILED", lines=[line.strip() for line in rest])
+
+
+def refusal(problems: Sequence[InputProblem], summary: str, fix: Sequence[str] = ()) -> CommandError:
+    """Returns the error of manifests that are refused."""
+    violations = [_violation(each) for each in problems]
+    return CommandError(summary, REFUSED, "MANIFESTS_REFUSED", violations=violations, fix=fix)
 
 
 def write(output: ApplyOutput, result: ApplyResult, exit_code: int, *, is_dry_run: bool, waits: bool) -> None:

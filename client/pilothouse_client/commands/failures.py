@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 # Whether errors are written as JSON.
 as_json: ContextVar[bool] = ContextVar("as_json", default=False)
 _WRONG_COMMAND_LINE = 2
+_OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
+_RULES_OF_PARSING = {
+    "MissingParameter": "REQUIRED",
+    "NoSuchOption": "UNKNOWN_OPTION",
+    "BadParameter": "WRONG_VALUE",
+}
 # The index of public packages has another project of this name.
 INSTALL_SERVER = "pip install 'pilothouse-VERSION-py3-none-any.whl[server]'"
 AWAY = 9
@@ -99,12 +106,14 @@ def reading_answers() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Failure:
-    """An error as people and programs read it. `fix` are sentences; `more` goes to programs, by names of its own."""
+    """An error as people and programs read it. Programs get all `violations`, people those that the message does not
+    name, `listed`. `fix` are sentences; `more` goes to programs, by names of its own."""
 
     message: str
     exit_code: int
     reason: str = ""
     violations: list[dict[str, str]] = field(default_factory=list)
+    listed: Sequence[dict[str, str]] = ()
     fix: list[str] = field(default_factory=list)
     lines: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
@@ -118,14 +127,14 @@ class _Failure:
                 "message": self.message,
                 "exit_code": self.exit_code,
                 "violations": self.violations,
-                "fix": self.fix,
+                "fix": self.fix or [f"{each['field']}: {each['message']}" for each in self.violations],
                 **({"lines": self.lines} if self.lines else {}),
                 **self.more,
             }
             say(json.dumps(data, ensure_ascii=False), err=True)
             return
         say(f"error: {self.message}{f' [{self.reason}]' if self.more else ''}", err=True)
-        for each in self.violations:
+        for each in self.listed:
             # The rule comes in words; its name, where there is one, is for searching.
             rule = f" ({each['rule']})" if each["rule"] else ""
             say_prose(f"  {each['field']}: {each['message']}{rule}")
@@ -145,13 +154,10 @@ def report(error: Exception) -> int | None:
 def failure_of(error: Exception) -> _Failure | None:
     """Returns the text and the exit code of one of our errors; None of any other error."""
     if isinstance(error, CommandError):
-        reason = "WRONG_COMMAND_LINE" if error.exit_code == _WRONG_COMMAND_LINE else error.reason
-        parts = [*error.violations], [*error.fix], tuple(error.lines)
-        return _Failure(str(error), error.exit_code, reason, *parts)
+        return _of_command(error)
     # Only imported modules can have raised it, so nothing is imported for the check.
     if as_json.get() and _is(error, "click.exceptions", "UsageError"):
-        message: str = error.format_message()  # type: ignore[attr-defined]
-        return _Failure(message, _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
+        return _of_usage(error)
     if _is(error, "pilothouse_client.config_file", "ConfigError"):
         return _Failure(str(error), 1, "CONFIGURATION_FILE")
     if _is(error, "pilothouse_client.waiting", "WaitError"):
@@ -166,17 +172,46 @@ def _is(error: Exception, module: str, name: str) -> bool:
     return loaded is not None and isinstance(error, getattr(loaded, name))
 
 
+def _of_command(error: CommandError) -> _Failure:
+    violations, reason = [*error.violations], error.reason
+    if error.exit_code == _WRONG_COMMAND_LINE:
+        reason = "WRONG_COMMAND_LINE"
+        # The first clause says what is wrong, the others what to do.
+        named = dict.fromkeys(_OPTION.findall(re.split("[;:]|, or ", str(error))[0]))
+        violations = violations or [_wrong_option(option, str(error)) for option in named]
+    parts = violations, error.violations, [*error.fix], tuple(error.lines)
+    return _Failure(str(error), error.exit_code, reason, *parts)
+
+
+def _wrong_option(option: str, message: str, rule: str = "WRONG_OPTION") -> dict[str, str]:
+    return {"field": option, "rule": rule, "message": message}
+
+
+def _of_usage(error: Any) -> _Failure:
+    """Returns the failure of click's parsing, for programs."""
+    made = _Failure(error.format_message(), _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
+    parameter = getattr(error, "param", None)
+    option = getattr(error, "option_name", None) or (parameter.opts[-1] if parameter is not None else "")
+    if option:
+        rule = _RULES_OF_PARSING.get(type(error).__name__, "WRONG_OPTION")
+        made.violations = [_wrong_option(option, made.message, rule)]
+    if error.ctx is not None:
+        made.fix.append(f"{error.ctx.command_path} --help shows what it takes")
+    return made
+
+
 def _of_call(error: Exception) -> _Failure:
     from pilothouse_client.errors import PilothouseError
 
     assert isinstance(error, PilothouseError)
     code = error.code.name
-    headline, violations = error.message_and_violations
-    words = headline or ("these fields are wrong" if violations else code.lower().replace("_", " "))
+    headline, unnamed = error.message_and_violations
+    words = headline or ("these fields are wrong" if unnamed else code.lower().replace("_", " "))
     made = _Failure(words, exit_code_of(code), error.reason or code)
-    made.violations = [
-        {"field": each.field, "rule": each.reason, "message": each.description} for each in violations
-    ]
+    made.violations, made.listed = (
+        [{"field": each.field, "rule": each.reason, "message": each.description} for each in fields]
+        for fields in (error.violations, unnamed)
+    )
     made.more = {"code": code, "metadata": dict(error.metadata)}
     if code == "UNAUTHENTICATED":
         made.fix.append(hints.logging_in())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, Options
 from pilothouse_client.apply.run import apply
-from pilothouse_client.commands import verbs
-from pilothouse_client.commands.failures import CommandError, failure_of
+from pilothouse_client.commands import apply_report, verbs
+from pilothouse_client.commands.failures import CommandError, as_json, failure_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Namespace,
@@ -20,16 +20,16 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.options import dry_run as is_dry_run
 from pilothouse_client.commands.own_documents import read_documents
-from pilothouse_client.commands.terminal import say, say_prose
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.errors import NotFoundError
 from pilothouse_manifests.translator.nodes import Document, Mapping, Node, ScalarNode
-from pilothouse_manifests.translator.problems import Problems, listed
+from pilothouse_manifests.translator.problems import Problems, counts, listed
 from pilothouse_manifests.workloads import WORKLOAD_PARTS
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-_DIFFERENT, _WRONG_COMMAND_LINE, _REFUSED = 1, 2, 3
+_DIFFERENT, _WRONG_COMMAND_LINE = 1, 2
 Files = Annotated[
     list[str] | None,
     verbs.Option("-f", "--filename", metavar="FILE", help="File, folder, or - for standard input; repeat."),
@@ -60,10 +60,11 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
     options = Options(_sources(files, more_files))
     request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
     with connect() as client:
-        lines = ApplyOutput(show, say_prose)
+        lines = ApplyOutput(show, apply_report.complain)
         result = apply(client, options, request, lines, read=read_documents)
+    apply_report.check(lines, result)
     if result not in (ApplyResult.DONE, ApplyResult.LEFT_OUT):
-        raise verbs.Exit(_REFUSED)
+        raise verbs.Exit(apply_report.REFUSED)
     if differs:
         raise verbs.Exit(_DIFFERENT)
 
@@ -89,10 +90,11 @@ def delete(
     """Delete the objects of Kubernetes YAML; those that are not there are passed over."""
     problems = Problems()
     documents = read_documents(_sources(files, more_files), problems)
-    for line in listed(problems.all):
-        say_prose(line)
     if problems.all:
-        raise verbs.Exit(_REFUSED)
+        for line in listed(problems.all):
+            apply_report.complain(line)
+        refused = apply_report.refusal(problems.all, f"nothing was deleted: {counts(problems.all)}")
+        raise refused if as_json.get() else verbs.Exit(apply_report.REFUSED)
     meant = sorted(filter(None, map(_meant, documents)), key=lambda each: _ORDER.index(_place(each[1])))
     where = namespace_or_default(namespace)
     if not meant:

@@ -190,7 +190,8 @@ def _parameter(parameter: inspect.Parameter, annotation: Any) -> click.Parameter
         "callback": _taking(declared.callback, several, default),
         "shell_complete": _completing(declared.complete),
     }
-    if not several:
+    if not several and not required:
+        # With a default, even None, click requires nothing.
         common["default"] = default
     if isinstance(declared, Argument):
         return click.Argument(
