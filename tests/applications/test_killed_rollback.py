@@ -123,10 +123,10 @@ async def test_the_next_server_rolls_back(database: Database, tmp_path: Path) ->
             assert (record.action, record.username) == ("rollback", "admin")
 
 
-async def token(client: AsyncClient) -> str:
+async def token(client: AsyncClient, username: str = "admin") -> str:
     async with grpc.aio.insecure_channel(client.address) as channel:
         stub = identity_pb2_grpc.IdentityServiceStub(channel)
-        answer = await stub.Login(identity_pb2.LoginRequest(username="admin", password=PASSWORD))
+        answer = await stub.Login(identity_pb2.LoginRequest(username=username, password=PASSWORD))
         return str(answer.access_token)
 
 
