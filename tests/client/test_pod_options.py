@@ -17,7 +17,7 @@ def test_options_of_pods_are_written_with_their_paths() -> None:
         env_from_secret=["keys"],
         requests=["ephemeral-storage=1Gi"],
         limits=["nvidia.com/gpu=1"],
-        deployment={"strategy": "Recreate", "max_surge": None},
+        strategy="Recreate",
         automount_token=False,
         extra=["spec.template.spec.containers[name=main].tty=true", 'spec.template.spec.hostname="a=b"'],
     ).write_to(container)

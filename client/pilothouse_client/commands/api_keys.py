@@ -9,18 +9,16 @@ from uuid import UUID
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_api_key, complete_user
 from pilothouse_client.commands.options import (
-    Filter,
     Format,
-    Limit,
-    OrderBy,
     Output,
     ValidateOnly,
     Yes,
     confirm,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
@@ -137,17 +135,11 @@ def create(
 def list_keys(
     user: _Whose = "",
     all_users: Annotated[bool, verbs.Option("--all-users", help="Everybody's, for administrators.")] = False,
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    output: Output = Format.TABLE,
+    *,
+    options: ListOptions,
 ) -> None:
     """List living keys, with their last use. Filter by every field that is shown."""
-    with connect() as client:
-        keys = client.identity.list_api_keys(
-            username=user, all_users=all_users, filter=filter_, order_by=order_by
-        )
-        show_all(keys, COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.identity.list_api_keys, username=user, all_users=all_users)
 
 
 @app.command("rotate")

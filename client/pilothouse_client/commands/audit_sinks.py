@@ -9,12 +9,10 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_sink
 from pilothouse_client.commands.options import (
-    Filter,
     Format,
-    Limit,
-    OrderBy,
     Output,
     ValidateOnly,
     Yes,
@@ -22,7 +20,7 @@ from pilothouse_client.commands.options import (
     confirm,
     enum_number,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.values import age, enum_label
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Where records are sent.")
@@ -108,12 +106,9 @@ def create(
 
 
 @app.command("list")
-def list_sinks(
-    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
-) -> None:
+def list_sinks(options: ListOptions) -> None:
     """List sinks, with how far each has come."""
-    with connect() as client:
-        show_all(client.audit.list_audit_sinks(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.audit.list_audit_sinks)
 
 
 @app.command("delete")

@@ -20,6 +20,7 @@ from pilothouse_client.commands.cluster_credentials import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_cluster
 from pilothouse_client.commands.options import (
     Etag,
@@ -352,9 +353,6 @@ def get(
 
 
 @app.command("list")
-def list_clusters(
-    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
-) -> None:
+def list_clusters(options: ListOptions) -> None:
     """List clusters. Filter by name, status, labels.KEY."""
-    with connect() as client:
-        show_all(client.namespaces.list_clusters(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.namespaces.list_clusters)

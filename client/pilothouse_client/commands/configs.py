@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -10,26 +11,19 @@ from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_client.commands import config_values, describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import NamespacedOptions
 from pilothouse_client.commands.name_completion import complete_config
 from pilothouse_client.commands.options import (
-    AllNamespaces,
     Etag,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
-    Selector,
     ValidateOnly,
-    Watch,
     check_changes,
-    check_watch,
-    namespace_or_all,
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
@@ -94,28 +88,14 @@ def get(name: _Name, namespace: Namespace = "", key: _Key = "", output: Output =
 
 
 @app.command("list")
-def list_config_maps(
-    namespace: Namespace = "",
-    everywhere: AllNamespaces = False,
-    selector: Selector = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    watch: Watch = False,
-    output: Output = Format.TABLE,
-) -> None:
+def list_config_maps(options: NamespacedOptions) -> None:
     """List config maps, or watch them. Filter by name, immutable, labels.KEY."""
-    where = namespace_or_all(namespace, everywhere)
-    with connect() as client:
-        if not watch:
-            found = client.config.list_config_maps(
-                namespace=where, label_selector=selector, filter=filter_, order_by=order_by
-            )
-            show_all(found, COLUMNS, output, limit)
-            return
-        check_watch(filter_, order_by, limit)
-        with client.config.watch_configs(namespace=where, label_selector=selector) as changes:
-            show_changes(config_values.changes_of("config_map", changes), COLUMNS, output)
+    options.show(
+        COLUMNS,
+        lambda client: client.config.list_config_maps,
+        lambda client: client.config.watch_configs,
+        chosen=partial(config_values.changes_of, "config_map"),
+    )
 
 
 @app.command("update")

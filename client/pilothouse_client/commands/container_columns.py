@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.name_completion import complete_container
-from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.options import Format, StableSeconds, WaitSeconds
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import age, enum_label, moment, optional, short_span, span
@@ -189,8 +189,8 @@ DETAILS_COLUMNS: list[OutputColumn[Any]] = [
 class Times:
     """Seconds to wait at most, and for how long a container must have run without a restart."""
 
-    timeout: float
-    stable_for: float = 10.0
+    timeout: WaitSeconds = 300.0
+    stable_for: StableSeconds = 10.0
 
 
 def wait_and_show(

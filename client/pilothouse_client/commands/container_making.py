@@ -25,10 +25,8 @@ from pilothouse_client.commands.options import (
     Format,
     Namespace,
     Output,
-    StableSeconds,
     ValidateOnly,
     Wait,
-    WaitSeconds,
     check_changes,
     namespace_or_default,
 )
@@ -36,94 +34,22 @@ from pilothouse_client.commands.output import show
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Goal
 
-_Args = Annotated[list[str] | None, verbs.Argument(help="Arguments in place of the image's, after --.")]
-
 
 def create(
     name: ContainerName,
-    args: _Args = None,
-    image: container_spec.Image = None,
     namespace: Namespace = "",
     from_file: container_spec.FromFile = "",
-    display_name: container_spec.DisplayName = None,
-    command: container_spec.Command = None,
-    env: container_spec.Env = None,
-    env_config: container_spec.EnvConfig = None,
-    env_secret: container_spec.EnvSecret = None,
-    port: container_spec.PortOption = None,
-    service_type: container_spec.ServiceTypeOption = "",
-    mount: container_spec.Mount = None,
-    cpu_request: container_spec.CpuRequest = None,
-    cpu_limit: container_spec.CpuLimit = None,
-    memory_request: container_spec.MemoryRequest = None,
-    memory_limit: container_spec.MemoryLimit = None,
-    replicas: container_spec.Replicas = None,
-    label: container_spec.LabelOption = None,
-    annotation: container_spec.AnnotationOption = None,
-    service_account: container_spec.ServiceAccount = None,
-    image_pull_secret: container_spec.PullSecret = None,
-    priority_class: container_spec.PriorityClass = None,
-    pod_label: container_spec.PodLabelOption = None,
-    pod_annotation: container_spec.PodAnnotationOption = None,
-    env_from_config: container_spec.EnvFromConfig = None,
-    env_from_secret: container_spec.EnvFromSecret = None,
-    request: container_spec.ResourceRequest = None,
-    resource_limit: container_spec.ResourceLimit = None,
-    strategy: container_spec.Strategy = None,
-    max_surge: container_spec.MaxSurge = None,
-    max_unavailable: container_spec.MaxUnavailable = None,
-    kind: container_spec.Kind = "",
-    setting: container_spec.Setting = None,
-    claim: container_spec.Claim = None,
-    automount_token: container_spec.AutomountToken = None,
-    extra: container_spec.Extra = None,
-    drift_policy: container_spec.DriftPolicyOption = None,
+    *,
+    specification: container_spec.Specification,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a container and start it."""
     container = container_spec.container_from_file(from_file) if from_file else pb.Container()
     container.name = name
-    container_spec.Specification(
-        image=image,
-        display_name=display_name,
-        command=command,
-        args=args,
-        env=env,
-        env_config=env_config,
-        env_secret=env_secret,
-        ports=port,
-        service_type=service_type,
-        mounts=mount,
-        resources={
-            "cpu_request": cpu_request,
-            "cpu_limit": cpu_limit,
-            "memory_request": memory_request,
-            "memory_limit": memory_limit,
-        },
-        replicas=replicas,
-        labels=label,
-        annotations=annotation,
-        service_account=service_account,
-        image_pull_secrets=image_pull_secret,
-        priority_class=priority_class,
-        pod_labels=pod_label,
-        pod_annotations=pod_annotation,
-        env_from_config=env_from_config,
-        env_from_secret=env_from_secret,
-        requests=request,
-        limits=resource_limit,
-        deployment={"strategy": strategy, "max_surge": max_surge, "max_unavailable": max_unavailable},
-        kind=kind,
-        settings=setting,
-        claims=claim,
-        automount_token=automount_token,
-        extra=extra,
-        drift_policy=drift_policy,
-    ).write_to(container)
+    specification.write_to(container)
     if not container.image:
         raise CommandError("name the image with --image, or in the file", 2)
     with connect() as client:
@@ -135,50 +61,21 @@ def create(
         made = response.container
         goal = Goal.RUNNING if wait and not validate_only else None
         note(made, response.warnings)
-        wait_and_show(client, made, goal, Times(wait_timeout, stable_for), output)
+        wait_and_show(client, made, goal, times, output)
 
 
 def update(
     name: ContainerName,
-    args: _Args = None,
-    image: container_spec.Image = None,
     namespace: Namespace = "",
     from_file: container_spec.FromFile = "",
-    display_name: container_spec.DisplayName = None,
-    command: container_spec.Command = None,
-    env: container_spec.Env = None,
-    env_config: container_spec.EnvConfig = None,
-    env_secret: container_spec.EnvSecret = None,
+    *,
+    specification: container_spec.Specification,
     remove_env: Annotated[
         list[str] | None, verbs.Option("--remove-env", metavar="KEY", help="Repeat.")
     ] = None,
-    port: container_spec.PortOption = None,
-    service_type: container_spec.ServiceTypeOption = "",
-    mount: container_spec.Mount = None,
-    cpu_request: container_spec.CpuRequest = None,
-    cpu_limit: container_spec.CpuLimit = None,
-    memory_request: container_spec.MemoryRequest = None,
-    memory_limit: container_spec.MemoryLimit = None,
-    replicas: container_spec.Replicas = None,
-    label: container_spec.LabelOption = None,
     remove_label: Annotated[
         list[str] | None, verbs.Option("--remove-label", metavar="KEY", help="Repeat.")
     ] = None,
-    annotation: container_spec.AnnotationOption = None,
-    service_account: container_spec.ServiceAccount = None,
-    image_pull_secret: container_spec.PullSecret = None,
-    priority_class: container_spec.PriorityClass = None,
-    pod_label: container_spec.PodLabelOption = None,
-    pod_annotation: container_spec.PodAnnotationOption = None,
-    env_from_config: container_spec.EnvFromConfig = None,
-    env_from_secret: container_spec.EnvFromSecret = None,
-    request: container_spec.ResourceRequest = None,
-    resource_limit: container_spec.ResourceLimit = None,
-    strategy: container_spec.Strategy = None,
-    max_surge: container_spec.MaxSurge = None,
-    max_unavailable: container_spec.MaxUnavailable = None,
-    setting: container_spec.Setting = None,
-    claim: container_spec.Claim = None,
     replace: Annotated[
         bool,
         verbs.Option(
@@ -187,14 +84,10 @@ def update(
             "create it again; alone: bring back one that others made.",
         ),
     ] = False,
-    automount_token: container_spec.AutomountToken = None,
-    extra: container_spec.Extra = None,
-    drift_policy: container_spec.DriftPolicyOption = None,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Change a container.
@@ -202,42 +95,6 @@ def update(
     Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has. A file has all
     fields that it shall have, as `containers get -o yaml` writes them.
     """
-    specification = container_spec.Specification(
-        image=image,
-        display_name=display_name,
-        command=command,
-        args=args,
-        env=env,
-        env_config=env_config,
-        env_secret=env_secret,
-        ports=port,
-        service_type=service_type,
-        mounts=mount,
-        resources={
-            "cpu_request": cpu_request,
-            "cpu_limit": cpu_limit,
-            "memory_request": memory_request,
-            "memory_limit": memory_limit,
-        },
-        replicas=replicas,
-        labels=label,
-        annotations=annotation,
-        service_account=service_account,
-        image_pull_secrets=image_pull_secret,
-        priority_class=priority_class,
-        pod_labels=pod_label,
-        pod_annotations=pod_annotation,
-        env_from_config=env_from_config,
-        env_from_secret=env_from_secret,
-        requests=request,
-        limits=resource_limit,
-        deployment={"strategy": strategy, "max_surge": max_surge, "max_unavailable": max_unavailable},
-        settings=setting,
-        claims=claim,
-        automount_token=automount_token,
-        extra=extra,
-        drift_policy=drift_policy,
-    )
     where = namespace_or_default(namespace)
     with connect() as client:
         container, paths = pb.Container(name=name), []
@@ -277,7 +134,7 @@ def update(
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
         note(changed, response.warnings)
         container_actions.show_claims(response)
-        wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
+        wait_and_show(client, changed, goal, times, output)
 
 
 def _remove(container: pb.Container, variables: list[str], labels: list[str]) -> list[str]:

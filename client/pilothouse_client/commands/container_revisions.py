@@ -17,10 +17,8 @@ from pilothouse_client.commands.options import (
     Limit,
     Namespace,
     Output,
-    StableSeconds,
     ValidateOnly,
     Wait,
-    WaitSeconds,
     namespace_or_default,
 )
 from pilothouse_client.commands.output import OutputColumn, show, show_all
@@ -104,10 +102,10 @@ def rollback(
         verbs.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
     ] = False,
     etag: Etag = "",
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Bring back all fields of an earlier revision, as a new one, and print what changes and what does not."""
@@ -125,4 +123,4 @@ def rollback(
         if kept := ", ".join(answer.not_restored):
             say(f"not brought back: {kept}", err=True)
         goal = goal_of_change(answer.container) if wait and not validate_only else None
-        wait_and_show(client, answer.container, goal, Times(wait_timeout, stable_for), output)
+        wait_and_show(client, answer.container, goal, times, output)

@@ -21,10 +21,8 @@ from pilothouse_client.commands.options import (
     Format,
     Namespace,
     Output,
-    StableSeconds,
     ValidateOnly,
     Wait,
-    WaitSeconds,
     namespace_or_default,
     pairs,
 )
@@ -82,10 +80,10 @@ def set_image(
         ),
     ],
     namespace: Namespace = "",
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Change images."""
@@ -95,7 +93,6 @@ def set_image(
             program, equals, image = text.partition("=")
             yield _give_image(container, program if equals else "", image if equals else text)
 
-    times = Times(wait_timeout, stable_for)
     _change(name, namespace, change, validate_only, wait, times, output)
 
 
@@ -128,10 +125,10 @@ def set_env(
         verbs.Argument(metavar="KEY=VALUE|KEY-...", help="Variables to set, and to remove with KEY-."),
     ],
     namespace: Namespace = "",
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Set and remove variables; the others stay."""
@@ -147,7 +144,6 @@ def set_env(
         container.env.extend(kept)
         return ["env"]
 
-    times = Times(wait_timeout, stable_for)
     _change(name, namespace, change, validate_only, wait, times, output)
 
 
@@ -161,10 +157,10 @@ def set_resources(
         str, verbs.Option("--limits", metavar="cpu=AMOUNT,…", help="Such as cpu=1,memory=256Mi.")
     ] = "",
     namespace: Namespace = "",
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Set requests and limits; an empty amount removes one."""
@@ -184,7 +180,6 @@ def set_resources(
                     del amounts[resource]
                 yield f"resources.{kind}s"
 
-    times = Times(wait_timeout, stable_for)
     _change(name, namespace, change, validate_only, wait, times, output)
 
 
@@ -196,14 +191,13 @@ _HEAD = """\
 def edit(
     name: ContainerName,
     namespace: Namespace = "",
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Change a container in your editor (VISUAL, EDITOR); a refused change comes back with the reason."""
-    times = Times(wait_timeout, stable_for)
     with connect() as client:
         before = client.containers.get(namespace=namespace_or_default(namespace), name=name)
         text = as_yaml(container_changes.editable(before))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,162 +18,148 @@ from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.message_data import FieldError, message_of
 from pilothouse_client.commands.options import complete_words, enum_number, pairs
 
-Image = Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")]
 FromFile = Annotated[
     str, verbs.Option("-f", "--from-file", help="YAML or JSON with the container's fields; '-': stdin.")
-]
-DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
-Replicas = Annotated[int | None, verbs.Option("--replicas", min=0, help="Number of pods while started.")]
-Env = Annotated[
-    list[str] | None, verbs.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
-]
-EnvConfig = Annotated[
-    list[str] | None, verbs.Option("--env-config", metavar="KEY=MAP/KEY", help="Variable from a config map.")
-]
-EnvSecret = Annotated[
-    list[str] | None, verbs.Option("--env-secret", metavar="KEY=SECRET/KEY", help="Variable from a secret.")
-]
-PortOption = Annotated[
-    list[str] | None,
-    verbs.Option(
-        "-p", "--port", metavar="[NAME=]PORT[:SERVICE_PORT][/udp]", help="Port and its service; repeat."
-    ),
-]
-ServiceTypeOption = Annotated[
-    str,
-    verbs.Option(
-        "--service-type",
-        complete=complete_words(pb.ServiceType),
-        help="cluster_ip, node_port, load_balancer, headless or none.",
-    ),
-]
-CpuRequest = Annotated[str | None, verbs.Option("--cpu-request", help="Such as 100m.")]
-CpuLimit = Annotated[str | None, verbs.Option("--cpu-limit", help="Such as 1.")]
-MemoryRequest = Annotated[str | None, verbs.Option("--memory-request", help="Such as 64Mi.")]
-MemoryLimit = Annotated[str | None, verbs.Option("--memory-limit", help="Such as 256Mi.")]
-LabelOption = Annotated[
-    list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Label; repeat for more.")
-]
-AnnotationOption = Annotated[
-    list[str] | None, verbs.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more.")
-]
-PodLabelOption = Annotated[
-    list[str] | None, verbs.Option("--pod-label", metavar="KEY=VALUE", help="Label of the pods; repeat.")
-]
-PodAnnotationOption = Annotated[
-    list[str] | None,
-    verbs.Option("--pod-annotation", metavar="KEY=VALUE", help="Annotation of the pods; repeat."),
-]
-EnvFromConfig = Annotated[
-    list[str] | None,
-    verbs.Option("--env-from-config", metavar="MAP", help="Variables of a whole config map; repeat."),
-]
-EnvFromSecret = Annotated[
-    list[str] | None,
-    verbs.Option("--env-from-secret", metavar="SECRET", help="Variables of a whole secret; repeat."),
-]
-ResourceRequest = Annotated[
-    list[str] | None,
-    verbs.Option("--request", metavar="RESOURCE=AMOUNT", help="Such as ephemeral-storage=1Gi; repeat."),
-]
-ResourceLimit = Annotated[
-    list[str] | None,
-    verbs.Option("--resource-limit", metavar="RESOURCE=AMOUNT", help="Such as nvidia.com/gpu=1; repeat."),
-]
-Strategy = Annotated[
-    str | None, verbs.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default.")
-]
-MaxSurge = Annotated[
-    str | None, verbs.Option("--max-surge", help="Pods above the replicas in a rollout, such as 1 or 25%.")
-]
-MaxUnavailable = Annotated[
-    str | None,
-    verbs.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
-]
-Kind = Annotated[
-    str,
-    verbs.Option(
-        "--kind",
-        complete=complete_words(pb.WorkloadKind),
-        help="deployment, stateful-set, daemon-set, job or cron-job; default deployment.",
-    ),
-]
-Setting = Annotated[
-    list[str] | None,
-    verbs.Option(
-        "--setting", metavar="NAME=VALUE", help="Setting of the kind, such as update_partition=1; repeat."
-    ),
-]
-Claim = Annotated[
-    list[str] | None,
-    verbs.Option("--claim", metavar="NAME=SIZE", help="Claim that each pod of a StatefulSet gets; repeat."),
-]
-AutomountToken = Annotated[
-    bool | None,
-    verbs.Option(
-        "--automount-token/--no-automount-token", help="A token of the service account for the pods."
-    ),
-]
-Extra = Annotated[
-    list[str] | None,
-    verbs.Option("--extra", metavar="PATH=JSON", help="Another field of the Deployment; repeat."),
-]
-Mount = Annotated[
-    list[str] | None,
-    verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
-]
-DriftPolicyOption = Annotated[
-    str | None,
-    verbs.Option("--drift-policy", complete=complete_words(pb.DriftPolicy), help="repair, report or adopt."),
-]
-ServiceAccount = Annotated[str | None, verbs.Option("--service-account", help="Kubernetes service account.")]
-PriorityClass = Annotated[
-    str | None, verbs.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
-]
-PullSecret = Annotated[
-    list[str] | None,
-    verbs.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
-]
-Command = Annotated[
-    list[str] | None,
-    verbs.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
 ]
 
 
 @dataclass
 class Specification:
-    """The options of one command; None or empty where nothing was given."""
+    """The options of one command, each declared at its field; None or empty where nothing was given."""
 
-    image: str | None = None
-    display_name: str | None = None
-    command: list[str] | None = None
-    args: list[str] | None = None
-    env: list[str] | None = None
-    env_config: list[str] | None = None
-    env_secret: list[str] | None = None
-    ports: list[str] | None = None
-    service_type: str = ""
-    mounts: list[str] | None = None
-    resources: dict[str, str | None] = field(default_factory=dict)
-    replicas: int | None = None
-    labels: list[str] | None = None
-    annotations: list[str] | None = None
-    service_account: str | None = None
-    image_pull_secrets: list[str] | None = None
-    priority_class: str | None = None
-    pod_labels: list[str] | None = None
-    pod_annotations: list[str] | None = None
-    env_from_config: list[str] | None = None
-    env_from_secret: list[str] | None = None
-    requests: list[str] | None = None
-    limits: list[str] | None = None
-    deployment: dict[str, str | None] = field(default_factory=dict)
-    kind: str = ""
-    settings: list[str] | None = None
-    claims: list[str] | None = None
-    automount_token: bool | None = None
-    extra: list[str] | None = None
-    drift_policy: str | None = None
+    image: Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")] = None
+    display_name: Annotated[str | None, verbs.Option("--display-name", help="Name for people.")] = None
+    command: Annotated[
+        list[str] | None,
+        verbs.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
+    ] = None
+    args: Annotated[list[str] | None, verbs.Argument(help="Arguments in place of the image's, after --.")] = (
+        None
+    )
+    env: Annotated[
+        list[str] | None, verbs.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
+    ] = None
+    env_config: Annotated[
+        list[str] | None,
+        verbs.Option("--env-config", metavar="KEY=MAP/KEY", help="Variable from a config map."),
+    ] = None
+    env_secret: Annotated[
+        list[str] | None,
+        verbs.Option("--env-secret", metavar="KEY=SECRET/KEY", help="Variable from a secret."),
+    ] = None
+    ports: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "-p", "--port", metavar="[NAME=]PORT[:SERVICE_PORT][/udp]", help="Port and its service; repeat."
+        ),
+    ] = None
+    service_type: Annotated[
+        str,
+        verbs.Option(
+            "--service-type",
+            complete=complete_words(pb.ServiceType),
+            help="cluster_ip, node_port, load_balancer, headless or none.",
+        ),
+    ] = ""
+    mounts: Annotated[
+        list[str] | None,
+        verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
+    ] = None
+    cpu_request: Annotated[str | None, verbs.Option("--cpu-request", help="Such as 100m.")] = None
+    cpu_limit: Annotated[str | None, verbs.Option("--cpu-limit", help="Such as 1.")] = None
+    memory_request: Annotated[str | None, verbs.Option("--memory-request", help="Such as 64Mi.")] = None
+    memory_limit: Annotated[str | None, verbs.Option("--memory-limit", help="Such as 256Mi.")] = None
+    replicas: Annotated[
+        int | None, verbs.Option("--replicas", min=0, help="Number of pods while started.")
+    ] = None
+    labels: Annotated[
+        list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Label; repeat for more.")
+    ] = None
+    annotations: Annotated[
+        list[str] | None,
+        verbs.Option("--annotation", metavar="KEY=VALUE", help="Annotation; repeat for more."),
+    ] = None
+    service_account: Annotated[
+        str | None, verbs.Option("--service-account", help="Kubernetes service account.")
+    ] = None
+    image_pull_secrets: Annotated[
+        list[str] | None,
+        verbs.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
+    ] = None
+    priority_class: Annotated[
+        str | None, verbs.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
+    ] = None
+    pod_labels: Annotated[
+        list[str] | None, verbs.Option("--pod-label", metavar="KEY=VALUE", help="Label of the pods; repeat.")
+    ] = None
+    pod_annotations: Annotated[
+        list[str] | None,
+        verbs.Option("--pod-annotation", metavar="KEY=VALUE", help="Annotation of the pods; repeat."),
+    ] = None
+    env_from_config: Annotated[
+        list[str] | None,
+        verbs.Option("--env-from-config", metavar="MAP", help="Variables of a whole config map; repeat."),
+    ] = None
+    env_from_secret: Annotated[
+        list[str] | None,
+        verbs.Option("--env-from-secret", metavar="SECRET", help="Variables of a whole secret; repeat."),
+    ] = None
+    requests: Annotated[
+        list[str] | None,
+        verbs.Option("--request", metavar="RESOURCE=AMOUNT", help="Such as ephemeral-storage=1Gi; repeat."),
+    ] = None
+    limits: Annotated[
+        list[str] | None,
+        verbs.Option("--resource-limit", metavar="RESOURCE=AMOUNT", help="Such as nvidia.com/gpu=1; repeat."),
+    ] = None
+    strategy: Annotated[
+        str | None,
+        verbs.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default."),
+    ] = None
+    max_surge: Annotated[
+        str | None,
+        verbs.Option("--max-surge", help="Pods above the replicas in a rollout, such as 1 or 25%."),
+    ] = None
+    max_unavailable: Annotated[
+        str | None,
+        verbs.Option("--max-unavailable", help="Pods below the replicas in a rollout, such as 0 or 25%."),
+    ] = None
+    kind: Annotated[
+        str,
+        verbs.Option(
+            "--kind",
+            complete=complete_words(pb.WorkloadKind),
+            help="deployment, stateful-set, daemon-set, job or cron-job; default deployment.",
+        ),
+    ] = ""
+    settings: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "--setting", metavar="NAME=VALUE", help="Setting of the kind, such as update_partition=1; repeat."
+        ),
+    ] = None
+    claims: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "--claim", metavar="NAME=SIZE", help="Claim that each pod of a StatefulSet gets; repeat."
+        ),
+    ] = None
+    automount_token: Annotated[
+        bool | None,
+        verbs.Option(
+            "--automount-token/--no-automount-token", help="A token of the service account for the pods."
+        ),
+    ] = None
+    extra: Annotated[
+        list[str] | None,
+        verbs.Option("--extra", metavar="PATH=JSON", help="Another field of the Deployment; repeat."),
+    ] = None
+    drift_policy: Annotated[
+        str | None,
+        verbs.Option(
+            "--drift-policy", complete=complete_words(pb.DriftPolicy), help="repair, report or adopt."
+        ),
+    ] = None
 
     def write_to(self, container: pb.Container) -> list[str]:
         """Writes the given options into the container; returns the paths of an update mask that names them.
@@ -193,14 +179,16 @@ class Specification:
             if value is not None:
                 setattr(container, name, value)
                 yield name
-        for name, setting in self.deployment.items():
+        for name in ("strategy", "max_surge", "max_unavailable"):
+            setting = getattr(self, name)
             if setting is not None:
                 setattr(container.deployment, name, setting)
                 yield f"deployment.{name}"
         if self.automount_token is not None:
             container.automount_service_account_token = self.automount_token
             yield "automount_service_account_token"
-        for name, quantity in self.resources.items():
+        for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
+            quantity = getattr(self, name)
             if quantity is not None:
                 setattr(container.resources, name, quantity)
                 yield f"resources.{name}"

@@ -22,22 +22,15 @@ from pilothouse_client.commands.container_columns import (
 )
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note, show_with_events
+from pilothouse_client.commands.listing import NamespacedOptions
 from pilothouse_client.commands.options import (
-    AllNamespaces,
-    Filter,
     Format,
     Limit,
     Namespace,
-    OrderBy,
     Output,
-    Selector,
     Watch,
-    check_watch,
     complete_words,
-    enum_number,
-    namespace_or_all,
     namespace_or_default,
-    with_status,
 )
 from pilothouse_client.commands.output import show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
@@ -106,35 +99,20 @@ def get(
 
 @app.command("list")
 def list_containers(
-    namespace: Namespace = "",
-    all_namespaces: AllNamespaces = False,
-    selector: Selector = "",
+    *,
+    options: NamespacedOptions,
     status: Annotated[
         str, verbs.Option("--status", complete=complete_words(pb.ContainerStatus), help="Such as running.")
     ] = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    watch: Watch = False,
-    output: Output = Format.TABLE,
 ) -> None:
     """List containers, or watch them. Filter by name, status, phase, reason, image, labels.KEY."""
-    where = namespace_or_all(namespace, all_namespaces)
-    number = pb.ContainerStatus.ValueType(enum_number(pb.ContainerStatus, status, "--status"))
-    with connect() as client:
-        if watch:
-            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
-            with client.containers.watch(namespace=where, label_selector=selector, status=number) as changes:
-                show_changes(changes, COLUMNS, output)
-            return
-        narrowed = with_status(filter_, pb.ContainerStatus, number)
-        containers = client.containers.list(
-            namespace=where,
-            label_selector=selector,
-            filter=narrowed,
-            order_by=order_by,
-        )
-        show_all(containers, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.containers.list,
+        lambda client: client.containers.watch,
+        statuses=pb.ContainerStatus,
+        status=status,
+    )
 
 
 @app.command("history")

@@ -8,19 +8,17 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_role, complete_user
 from pilothouse_client.commands.options import (
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
     ValidateOnly,
     namespace_or_all,
     one_namespace,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
@@ -129,14 +127,6 @@ def delete(
 
 
 @app.command("list")
-def list_grants(
-    namespace: Namespace = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    output: Output = Format.TABLE,
-) -> None:
+def list_grants(namespace: Namespace = "", *, options: ListOptions) -> None:
     """List grants. Filter by username, role."""
-    with connect() as client:
-        grants = client.identity.list_role_grants(namespace=namespace, filter=filter_, order_by=order_by)
-        show_all(grants, COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.identity.list_role_grants, namespace=namespace)

@@ -6,19 +6,17 @@ from typing import Annotated, Any
 
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_image
 from pilothouse_client.commands.options import (
     AllNamespaces,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
     ValidateOnly,
     namespace_or_all,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.values import enum_label, size
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Images that containers use.")
@@ -42,19 +40,14 @@ def get(image: _Image, output: Output = Format.TABLE) -> None:
 
 @app.command("list")
 def list_images(
-    namespace: Namespace = "",
-    all_namespaces: AllNamespaces = False,
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    output: Output = Format.TABLE,
+    namespace: Namespace = "", all_namespaces: AllNamespaces = False, *, options: ListOptions
 ) -> None:
     """List images. Filter by name, repository, tag, status."""
-    with connect() as client:
-        images = client.containers.list_images(
-            namespace=namespace_or_all(namespace, all_namespaces), filter=filter_, order_by=order_by
-        )
-        show_all(images, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.containers.list_images,
+        namespace=namespace_or_all(namespace, all_namespaces),
+    )
 
 
 @app.command("delete")

@@ -13,28 +13,23 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import NamespacedOptions
 from pilothouse_client.commands.name_completion import complete_kind, complete_object
 from pilothouse_client.commands.object_kinds import kind_of
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
     Selector,
     ValidateOnly,
-    Watch,
     Yes,
     check_changes,
-    check_watch,
     complete_words,
     enum_number,
     namespace_or_all,
     namespace_or_default,
-    with_status,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
@@ -161,34 +156,20 @@ def get(
 
 @app.command("list")
 def list_objects(
-    namespace: Namespace = "",
-    all_namespaces: AllNamespaces = False,
-    selector: Selector = "",
+    *,
+    options: NamespacedOptions,
     status: Annotated[
         str, verbs.Option("--status", complete=complete_words(pb.ObjectStatus), help="Such as active.")
     ] = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    watch: Watch = False,
-    output: Output = Format.TABLE,
 ) -> None:
     """List objects, or watch them. Filter by name, kind, status, health, labels.KEY."""
-    where = namespace_or_all(namespace, all_namespaces)
-    number = pb.ObjectStatus.ValueType(enum_number(pb.ObjectStatus, status, "--status"))
-    with connect() as client:
-        if watch:
-            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
-            with client.objects.watch(namespace=where, label_selector=selector, status=number) as changes:
-                show_changes(changes, COLUMNS, output)
-            return
-        found = client.objects.list(
-            namespace=where,
-            label_selector=selector,
-            filter=with_status(filter_, pb.ObjectStatus, number),
-            order_by=order_by,
-        )
-        show_all(found, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.objects.list,
+        lambda client: client.objects.watch,
+        statuses=pb.ObjectStatus,
+        status=status,
+    )
 
 
 @app.command("watch")

@@ -9,20 +9,18 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_role
 from pilothouse_client.commands.options import (
     Etag,
-    Filter,
     Format,
-    Limit,
-    OrderBy,
     Output,
     ValidateOnly,
     Yes,
     check_changes,
     confirm,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Named sets of permissions.")
 app.command("describe")(describe.of("roles"))
@@ -72,12 +70,9 @@ def get(name: _Name, output: Output = Format.TABLE) -> None:
 
 
 @app.command("list")
-def list_roles(
-    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
-) -> None:
+def list_roles(options: ListOptions) -> None:
     """List roles. Filter by name, is_system."""
-    with connect() as client:
-        show_all(client.identity.list_roles(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.identity.list_roles)
 
 
 @app.command("update")

@@ -16,10 +16,8 @@ from pilothouse_client.commands.options import (
     Limit,
     Namespace,
     Output,
-    StableSeconds,
     ValidateOnly,
     Wait,
-    WaitSeconds,
     namespace_or_default,
 )
 from pilothouse_client.commands.terminal import plain, say
@@ -38,14 +36,14 @@ def status(
     watch: Annotated[
         bool, verbs.Option("--watch/--no-watch", help="Wait until it has rolled out, or has failed.")
     ] = True,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    *,
+    times: Times,
 ) -> None:
     """Follow a rollout; ends with 10 if it fails, or has not ended in time."""
     with connect() as client:
         found = client.containers.get(namespace=namespace_or_default(namespace), name=_bare(name))
         if watch:
-            found = wait_until(client, found, goal_of_change(found), Times(wait_timeout, stable_for))
+            found = wait_until(client, found, goal_of_change(found), times)
     why = _unfinished(found)
     if why:
         raise CommandError(f"{found.name} has not rolled out: {why}", WAIT_FAILED)
@@ -88,10 +86,10 @@ def undo(
     to_revision: Annotated[
         int, verbs.Option("--to-revision", min=0, help="Default the one before the newest.")
     ] = 0,
+    *,
     validate_only: ValidateOnly = False,
     wait: Wait = False,
-    wait_timeout: WaitSeconds = 300.0,
-    stable_for: StableSeconds = 10.0,
+    times: Times,
     output: Output = Format.TABLE,
 ) -> None:
     """Bring an earlier revision back, as `containers rollback` does."""
@@ -101,8 +99,7 @@ def undo(
         to_revision,
         validate_only=validate_only,
         wait=wait,
-        wait_timeout=wait_timeout,
-        stable_for=stable_for,
+        times=times,
         output=output,
     )
 

@@ -8,14 +8,12 @@ from pilothouse.identity.v1 import api_keys_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_service_account
 from pilothouse_client.commands.options import (
     AllNamespaces,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
     ValidateOnly,
     Yes,
@@ -23,7 +21,7 @@ from pilothouse_client.commands.options import (
     namespace_or_all,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Users that are programs, of a namespace.")
 COLUMNS: list[OutputColumn[Any]] = [
@@ -66,19 +64,14 @@ def create(
 
 @app.command("list")
 def list_accounts(
-    namespace: Namespace = "",
-    everywhere: AllNamespaces = False,
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    output: Output = Format.TABLE,
+    namespace: Namespace = "", everywhere: AllNamespaces = False, *, options: ListOptions
 ) -> None:
     """List service accounts. Filter by every field that is shown."""
-    with connect() as client:
-        accounts = client.identity.list_service_accounts(
-            namespace=namespace_or_all(namespace, everywhere), filter=filter_, order_by=order_by
-        )
-        show_all(accounts, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.identity.list_service_accounts,
+        namespace=namespace_or_all(namespace, everywhere),
+    )
 
 
 @app.command("delete")

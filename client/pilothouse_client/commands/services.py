@@ -11,27 +11,23 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import NamespacedOptions
 from pilothouse_client.commands.name_completion import complete_container, complete_service
 from pilothouse_client.commands.options import (
     AllNamespaces,
     Etag,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
     Selector,
     ValidateOnly,
     Watch,
     check_changes,
-    check_watch,
     complete_words,
     enum_number,
     namespace_or_all,
     namespace_or_default,
     pairs,
-    with_status,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import plain, say
@@ -207,36 +203,20 @@ def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Ou
 
 @app.command("list")
 def list_services(
-    namespace: Namespace = "",
-    all_namespaces: AllNamespaces = False,
-    selector: Selector = "",
+    *,
+    options: NamespacedOptions,
     status: Annotated[
         str, verbs.Option("--status", complete=complete_words(pb.ServiceStatus), help="Such as active.")
     ] = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    watch: Watch = False,
-    output: Output = Format.TABLE,
 ) -> None:
     """List Services, or watch them. Filter by name, type, status, ready_endpoints, labels.KEY."""
-    where = namespace_or_all(namespace, all_namespaces)
-    number = pb.ServiceStatus.ValueType(enum_number(pb.ServiceStatus, status, "--status"))
-    with connect() as client:
-        if watch:
-            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
-            with client.network.watch_services(
-                namespace=where, label_selector=selector, status=number
-            ) as changes:
-                show_changes(changes, COLUMNS, output)
-            return
-        services = client.network.list_services(
-            namespace=where,
-            label_selector=selector,
-            filter=with_status(filter_, pb.ServiceStatus, number),
-            order_by=order_by,
-        )
-        show_all(services, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.network.list_services,
+        lambda client: client.network.watch_services,
+        statuses=pb.ServiceStatus,
+        status=status,
+    )
 
 
 @app.command("watch")

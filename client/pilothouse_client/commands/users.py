@@ -9,13 +9,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_user
 from pilothouse_client.commands.options import (
     Etag,
-    Filter,
     Format,
-    Limit,
-    OrderBy,
     Output,
     ValidateOnly,
     Yes,
@@ -24,7 +22,7 @@ from pilothouse_client.commands.options import (
     confirm,
     enum_number,
 )
-from pilothouse_client.commands.output import OutputColumn, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import age, enum_label, moment
@@ -88,12 +86,9 @@ def get(username: _Username, output: Output = Format.TABLE) -> None:
 
 
 @app.command("list")
-def list_users(
-    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = 0, output: Output = Format.TABLE
-) -> None:
+def list_users(options: ListOptions) -> None:
     """List users. Filter by status, username."""
-    with connect() as client:
-        show_all(client.identity.list_users(filter=filter_, order_by=order_by), COLUMNS, output, limit)
+    options.show(COLUMNS, lambda client: client.identity.list_users)
 
 
 @app.command("update")

@@ -7,12 +7,15 @@
         '''Set the number of pods.'''
 
 The one declaration makes parser, help and completion. It is read when the verb is called, completed or described, and
-not before: `pilothouse --help` reads none. Parsing is click's.
+not before: `pilothouse --help` reads none. Parsing is click's. A parameter whose type is a dataclass stands for the
+options that its fields declare.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import types
@@ -240,7 +243,7 @@ class Verb(click.Command):
     def __init__(self, name: str, function: Callable[..., Any], **settings: Any) -> None:
         text = settings.pop("help", None) or inspect.getdoc(function) or ""
         settings.setdefault("short_help", _summary(text))
-        super().__init__(name, callback=function, help=text, **settings)
+        super().__init__(name, callback=_with_groups(function), help=text, **settings)
         self._function = function
 
     def get_params(self, ctx: Context) -> list[click.Parameter]:
@@ -284,11 +287,31 @@ def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:
     annotations = typing.get_type_hints(function, include_extras=True)
     made: list[click.Parameter] = []
     for name, each in inspect.signature(function).parameters.items():
-        if annotations[name] is not Context:
+        if _is_group(annotations[name]):
+            made += _parameters(annotations[name])
+        elif annotations[name] is not Context:
             made.append(_parameter(each, annotations[name]))
             declared = _parts(annotations[name])[2]
             made += declared.beside if declared is not None else ()
     return made
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def _with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, called with the values of options instead of the dataclasses that group them."""
+
+    @functools.wraps(function)
+    def act(*args: Any, **values: Any) -> Any:
+        for name, group in typing.get_type_hints(function, include_extras=True).items():
+            if _is_group(group):
+                given = {each.name: values.pop(each.name) for each in dataclasses.fields(group)}
+                values[name] = group(**given)
+        return function(*args, **values)
+
+    return act
 
 
 class VerbGroup(click.Group):

@@ -11,29 +11,22 @@ from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.kubernetes_events import note, show_with_events
+from pilothouse_client.commands.listing import NamespacedOptions
 from pilothouse_client.commands.name_completion import complete_container, complete_volume
 from pilothouse_client.commands.options import (
-    AllNamespaces,
     Etag,
-    Filter,
     Format,
-    Limit,
     Namespace,
-    OrderBy,
     Output,
-    Selector,
     ValidateOnly,
     Watch,
     check_changes,
-    check_watch,
     complete_words,
     enum_number,
-    namespace_or_all,
     namespace_or_default,
     pairs,
-    with_status,
 )
-from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_changes
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
@@ -156,37 +149,20 @@ def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Ou
 
 @app.command("list")
 def list_volumes(
-    namespace: Namespace = "",
-    all_namespaces: AllNamespaces = False,
-    selector: Selector = "",
+    *,
+    options: NamespacedOptions,
     status: Annotated[
         str, verbs.Option("--status", complete=complete_words(pb.VolumeStatus), help="Such as bound.")
     ] = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = 0,
-    watch: Watch = False,
-    output: Output = Format.TABLE,
 ) -> None:
     """List volumes, or watch them. Filter by name, type, status, storage_class, labels.KEY."""
-    where = namespace_or_all(namespace, all_namespaces)
-    number = pb.VolumeStatus.ValueType(enum_number(pb.VolumeStatus, status, "--status"))
-    with connect() as client:
-        if watch:
-            check_watch(filter_, order_by, limit, goes_with="--selector and --status")
-            with client.storage.watch_volumes(
-                namespace=where, label_selector=selector, status=number
-            ) as changes:
-                show_changes(changes, COLUMNS, output)
-            return
-        narrowed = with_status(filter_, pb.VolumeStatus, number)
-        volumes = client.storage.list_volumes(
-            namespace=where,
-            label_selector=selector,
-            filter=narrowed,
-            order_by=order_by,
-        )
-        show_all(volumes, COLUMNS, output, limit)
+    options.show(
+        COLUMNS,
+        lambda client: client.storage.list_volumes,
+        lambda client: client.storage.watch_volumes,
+        statuses=pb.VolumeStatus,
+        status=status,
+    )
 
 
 @app.command("update")
