@@ -17,6 +17,7 @@ from benchmarks.loads import arrivals
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.object.v1 import object_pb2
 
+CALLERS = 16
 _LIMIT_SECONDS = 300.0
 _CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
 _CREATE_OBJECT = "/pilothouse.object.v1.ObjectService/CreateObject"
@@ -27,11 +28,15 @@ async def create(
     token: str,
     kubeconfig: dict[str, Any],
     namespaces: list[str],
-    count: int,
-    concurrency: int,
+    numbers: tuple[int, int],
+    awaited: int,
     load: str,
 ) -> dict[str, float]:
-    """Seconds until all calls are `answered`, and until all objects are `there`; and how many `calls` it were."""
+    """Makes the objects with the `numbers` from the first to before the second, 16 at a time.
+
+    Returns the seconds until all calls are `answered`, and until as many objects are `there` as are `awaited`; these
+    count as the `calls`.
+    """
     async with (
         arrivals.session(kubeconfig) as cluster,
         grpc.aio.insecure_channel(address) as channel,
@@ -41,12 +46,12 @@ async def create(
             _CREATE_OBJECT if load == "objects" else _CREATE
         )
         began_at = await arrivals.version(cluster, load)
-        seen = asyncio.create_task(arrivals.arrived(cluster, load, began_at, count))
-        wanted = iter(range(count))
+        seen = asyncio.create_task(arrivals.arrived(cluster, load, began_at, awaited))
+        wanted = iter(range(*numbers))
         metadata = (("authorization", f"Bearer {token}"),)
 
-        async def one_caller(numbers: Iterator[int]) -> None:
-            for number in numbers:
+        async def one_caller(left: Iterator[int]) -> None:
+            for number in left:
                 namespace = namespaces[number % len(namespaces)]
                 name = f"made-{number}"
                 request = _object(namespace, name) if load == "objects" else _request(namespace, name, load)
@@ -54,10 +59,10 @@ async def create(
 
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
+            for _ in range(CALLERS):
                 group.create_task(one_caller(wanted))
         answered = time.monotonic()
-        return {"answered": answered - began, "there": await seen - began, "calls": count}
+        return {"answered": answered - began, "there": await seen - began, "calls": awaited}
 
 
 def _object(namespace: str, name: str) -> bytes:

@@ -1,5 +1,5 @@
 """Row 14: containers made through the API until their Deployments exist, against a bare client that applies them; the
-row `objects`: the same of carried objects.
+row `objects`: the same of carried objects, and of those whose calls had ended before the reconciler began.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import orjson
 
+from benchmarks.child import Child
+from benchmarks.loads.pace import CALLERS
 from benchmarks.measure import Figure, Pairs, Run, Series, compared
-from benchmarks.world import World
+from benchmarks.world import Database, World, connected
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 
-_CALLERS = 16
-_NAMESPACES = [f"pace-{number}" for number in range(_CALLERS)]
+_NAMESPACES = [f"pace-{number}" for number in range(CALLERS)]
 # Room for the pods of all: a hundred to a node, as on real ones.
 _PODS_OF_A_NODE = 100
 # A thousand where five thousand pods are looked at, fewer in short runs.
@@ -25,27 +27,38 @@ _SHARE = 5
 _GOAL = 1.5
 _POLL_SECONDS = 0.1
 _LIMIT_SECONDS = 60.0
+# The reconciler leaves objects alone until then.
+_LATER = """
+CREATE TRIGGER later BEFORE INSERT OR UPDATE ON reconcile_work FOR EACH ROW WHEN (NEW.resource_type = 'object')
+EXECUTE FUNCTION never_due()
+"""
+_NOW = """
+DROP TRIGGER later ON reconcile_work;
+UPDATE reconcile_work SET due_at = clock_timestamp() WHERE resource_type = 'object'
+"""
 
 
 async def deployments(world: World) -> AsyncIterator[Figure]:
     """Each run on a server and a cluster that are new: Deployments alone, then with a Service each."""
     for load, also in (("deployments", ""), ("services", ", a Service each")):
-        about = f"containers made by {_CALLERS} callers{also}: until their Deployments exist"
+        about = f"containers made by {CALLERS} callers{also}: until their Deployments exist"
         yield await _measured(world, "14", load, about)
 
 
 async def objects(world: World) -> AsyncIterator[Figure]:
-    """Carried objects (NetworkPolicies) until the cluster has them."""
-    about = f"carried objects made by {_CALLERS} callers: until they exist"
+    """Carried objects (NetworkPolicies) until the cluster has them: those that are wanted, then with their calls."""
+    about = "carried objects that are wanted: until they exist"
+    yield await _measured(world, "objects", "objects", about, wanted=True)
+    about = f"carried objects made by {CALLERS} callers: until they exist"
     yield await _measured(world, "objects", "objects", about)
 
 
-async def _measured(world: World, row: str, load: str, about: str) -> Figure:
+async def _measured(world: World, row: str, load: str, about: str, *, wanted: bool = False) -> Figure:
     values, bases, answered = [], [], []
     for number in range(world.scale.bring_ups):
         bases.append(Run(await _bare(world, load)))
-        file = world.directory / f"kubeconfig_pace_{load}_{number}.json"
-        run, seconds = await _product(world, load, file)
+        file = world.directory / f"kubeconfig_pace_{load}_{wanted}_{number}.json"
+        run, seconds = await _product(world, load, file, wanted=wanted)
         values.append(run)
         answered.append(seconds)
     return compared(
@@ -74,14 +87,17 @@ async def _bare(world: World, load: str) -> float:
             kubeconfig=kubeconfig,
             namespaces=_NAMESPACES,
             count=_count(world),
-            concurrency=_CALLERS,
+            concurrency=CALLERS,
             load=load,
         )
         return seconds
 
 
-async def _product(world: World, load: str, file: Path) -> tuple[Run, float]:
-    """The run until the objects exist, and the seconds until the calls were answered."""
+async def _product(world: World, load: str, file: Path, *, wanted: bool) -> tuple[Run, float]:
+    """The run until the objects exist, and the seconds until the calls were answered.
+
+    Where all are `wanted` before, the run begins with the call that makes the last.
+    """
     async with (
         world.database(reconciled=True) as database,
         world.children(("loads.cluster", world.cores.asking), ("loads.pace", world.cores.asking)) as (
@@ -97,20 +113,30 @@ async def _product(world: World, load: str, file: Path) -> tuple[Run, float]:
                 await _prepare(client)
             finally:
                 await client.close()
-            made = asyncio.ensure_future(
-                callers.ask(
-                    "create",
-                    address=product.address,
-                    token=await product.token(),
-                    kubeconfig=kubeconfig,
-                    namespaces=_NAMESPACES,
-                    count=_count(world),
-                    concurrency=_CALLERS,
-                    load=load,
-                )
-            )
+            asked = {
+                "address": product.address,
+                "token": await product.token(),
+                "kubeconfig": kubeconfig,
+                "namespaces": _NAMESPACES,
+                "numbers": (0, _count(world)),
+                "awaited": _count(world),
+                "load": load,
+            }
+            if wanted:
+                asked |= await _make_all_but_one(callers, database, asked)
+            made = asyncio.ensure_future(callers.ask("create", **asked))
             run = await world.metered(product.process_id, database, made, "there")
             return run, made.result()["answered"]
+
+
+async def _make_all_but_one(callers: Child, database: Database, asked: dict[str, Any]) -> dict[str, Any]:
+    """Makes objects that the reconciler finds together; returns what differs in the call for the last one."""
+    most = asked["awaited"]
+    async with connected(database.superuser) as connection:
+        await connection.execute(_LATER)
+        await callers.ask("create", **{**asked, "numbers": (0, most - 1), "awaited": 0})
+        await connection.execute(_NOW)
+    return {"numbers": (most - 1, most)}
 
 
 async def _prepare(client: AsyncClient) -> None:

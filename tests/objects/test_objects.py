@@ -80,6 +80,29 @@ async def test_an_object_comes_to_its_cluster_as_it_was_written(place: Place) ->
     assert place.store.get(SERVICE_ACCOUNTS, place.name, "web") is None
 
 
+async def test_a_new_object_takes_one_request_and_no_name_of_others(place: Place) -> None:
+    theirs = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", **budget()}
+    named = {"name": "taken", "namespace": place.name}
+    before = place.store.create(POD_DISRUPTION_BUDGETS, {**theirs, "metadata": named})
+    asked: list[str] = []
+    place.cluster.faults.on_request = lambda method, path: asked.append(
+        f"{method} {path.partition(f'/namespaces/{place.name}/')[2].partition('?')[0]}"
+    )
+    try:
+        await place.make(BUDGET, budget(minAvailable=0), "free")
+        await place.make(BUDGET, budget(minAvailable=0), "taken")
+        await place.settled(BUDGET, "free")
+        await place.until(lambda each: each.status == pb.OBJECT_STATUS_FAILED, BUDGET, "taken")
+    finally:
+        place.cluster.faults.on_request = None
+    assert [each for each in asked if each.endswith("/free")] == ["PATCH poddisruptionbudgets/free"]
+    failed = condition_of(await place.get(BUDGET, "taken"))
+    assert failed is not None
+    assert failed.reason == "NameTaken"
+    now = place.on_cluster(POD_DISRUPTION_BUDGETS, "taken")
+    assert (now["metadata"].get("labels"), now["spec"]) == (None, before["spec"])
+
+
 async def test_an_ingress_shows_its_address_and_whether_its_backends_are_ready(place: Place) -> None:
     document = ingress(place, ingressClassName="nginx", tls=[{"secretName": "web-tls"}])
     document["spec"]["tls"][0]["hosts"] = [f"web.{place.name}.example.com"]

@@ -128,9 +128,7 @@ async def create(
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
     guarding.refuse_protecting(namespace.name, wanted, rights.may)
     admitted = rights.check(namespace, None, wanted, kind)
-    await _refuse_taken_or_exceeded(transaction, namespace, wanted, kind)
-    created = await repository.insert_object(transaction, admitted)
-    await changed(transaction, created, "added")
+    created = await _insert(transaction, namespace, admitted, kind)
     await scaling.count(transaction, namespace, created)
     return ObjectMutation(created, kind)
 
@@ -251,23 +249,32 @@ def with_default_policy(wanted: CarriedObject) -> CarriedObject:
     return msgspec.structs.replace(wanted, drift_policy="report" if custom else "repair")
 
 
-async def _refuse_taken_or_exceeded(
-    transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject, kind: KindFacts
-) -> None:
-    """Raises AlreadyExists if the namespace has an object of this kind and name, ResourceExhausted if it has as many of
+async def _insert(
+    transaction: Transaction, namespace: Namespace, wanted: CarriedObject, kind: KindFacts
+) -> CarriedObject:
+    """Adds an object with its event and its work.
+
+    Raises AlreadyExists if the namespace has an object of this kind and name, ResourceExhausted if it has as many of
     the kind as it may.
     """
-    key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
-    used, taken = await repository.count(transaction, namespace.id, key)
-    if taken is not None:
-        raise already_exists("object", str(key), being_deleted=taken == "being_deleted")
-    if used >= kind.most:
-        raise ResourceExhausted(
-            f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '
-            f"{kind.most} allowed",
-            reason="QUOTA_EXCEEDED",
-            metadata={"resource": wanted.kind, "limit": str(kind.most), "used": str(used), "asked": "1"},
-        )
+    alone = transaction.batched_work is None
+    inserted = await repository.insert_object(transaction, wanted, kind.most, with_work=alone)
+    if (created := inserted.carried) is not None:
+        if alone:
+            transaction.emit(event(created, "added"))
+        else:
+            await changed(transaction, created, "added")
+        return created
+    if inserted.is_taken:
+        key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
+        raise already_exists("object", str(key), being_deleted=inserted.is_going)
+    used = inserted.used
+    raise ResourceExhausted(
+        f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '
+        f"{kind.most} allowed",
+        reason="QUOTA_EXCEEDED",
+        metadata={"resource": wanted.kind, "limit": str(kind.most), "used": str(used), "asked": "1"},
+    )
 
 
 async def changed(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, text, update
 
 from pilothouse_manifests.carried import RBAC
 from pilothouse_server.errors import already_exists
@@ -131,24 +131,27 @@ FROM clusters AS c
 CROSS JOIN LATERAL jsonb_to_recordset(c.object_kinds) AS k (api_version text, kind text, secret_paths jsonb)
 WHERE k.secret_paths IS NOT NULL
 """)
-_USED = text("""
-SELECT count(*) AS used, bool_or(deletion_requested_at IS NOT NULL) FILTER (WHERE name = :name) AS deleting
-FROM objects WHERE namespace_id = :namespace_id AND api_group = :api_group AND kind = :of_kind
+# Nothing is added where the name is taken or the namespace has as many objects of the kind as it may.
+_INSERT = text("""
+WITH used AS (
+    SELECT count(*) AS used, bool_or(deletion_requested_at IS NOT NULL) FILTER (WHERE name = :name) AS deleting
+    FROM objects WHERE namespace_id = :namespace_id AND api_group = :api_group AND kind = :kind),
+made AS (
+    INSERT INTO objects (name, namespace_id, api_group, kind, taken_over, created_by, updated_by, api_version, labels,
+        annotations, document, drift_policy, protected, privileged, rights)
+    SELECT :name, :namespace_id, :api_group, :kind, CAST(:taken_over AS text), CAST(:user_id AS bigint),
+        CAST(:user_id AS bigint), CAST(:api_version AS text), CAST(CAST(:labels AS text) AS jsonb),
+        CAST(CAST(:annotations AS text) AS jsonb), CAST(:document AS text), CAST(:drift_policy AS text),
+        CAST(:protected AS boolean), CAST(:privileged AS boolean), CAST(CAST(:rights AS text) AS jsonb)
+    FROM used WHERE used.deleting IS NULL AND used.used < CAST(:most AS bigint)
+    RETURNING id, uid, created_at, updated_at),
+work AS (
+    INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
+    SELECT 'object', made.id, CAST(:cluster_name AS text), :namespace_id, clock_timestamp()
+    FROM made WHERE CAST(:with_work AS boolean))
+SELECT used.used, used.deleting, made.id, made.uid, made.created_at, made.updated_at
+FROM used LEFT JOIN made ON TRUE
 """)
-_INSERT = (
-    insert(OBJECTS)
-    .values(
-        {
-            name: bindparam(name, type_=OBJECTS.c[name].type)
-            for name in (
-                *("name", "namespace_id", "api_group", "kind", "taken_over", "created_by", "updated_by"),
-                *("api_version", "labels", "annotations", "document", "drift_policy", "protected"),
-                *("privileged", "rights"),
-            )
-        }
-    )
-    .returning(OBJECTS.c.id, OBJECTS.c.uid, OBJECTS.c.created_at, OBJECTS.c.updated_at)
-)
 # The pods of a container have its labels and those that it gives them alone.
 _SELECTED = text("""
 SELECT CAST(sum(replicas) AS bigint) FROM containers
@@ -376,22 +379,48 @@ async def selected_pods(
     return found
 
 
-async def insert_object(transaction: Transaction, wanted: CarriedObject) -> CarriedObject:
-    """Adds an object and returns it as stored."""
+class Insertion(msgspec.Struct, frozen=True):
+    """`carried`: the object as stored; None where it was not added, because its name is taken, by one that perhaps is
+    being deleted (`is_going`), or because of the `used` ones.
+    """
+
+    carried: CarriedObject | None
+    used: int
+    is_taken: bool = False
+    is_going: bool = False
+
+
+async def insert_object(
+    transaction: Transaction, wanted: CarriedObject, most: int, *, with_work: bool
+) -> Insertion:
+    """Adds an object, and its work for the reconciler, unless its namespace has `most` of its kind, those being
+    deleted included.
+    """
     actor = transaction.actor
-    values = {
-        "name": wanted.name,
-        "namespace_id": wanted.namespace_id,
-        "api_group": wanted.api_group,
-        "kind": wanted.kind,
-        "taken_over": wanted.taken_over or None,
-        "created_by": actor.user_id,
-        "updated_by": actor.user_id,
-        **_changeable(wanted),
-    }
-    row = (await transaction.connection.execute(_INSERT, values)).one()
+    changeable = _changeable(wanted)
+    row = (
+        await transaction.connection.execute(
+            _INSERT,
+            {
+                **changeable,
+                **{key: orjson.dumps(changeable[key]).decode() for key in ("labels", "annotations")},
+                "rights": None if wanted.rights is None else orjson.dumps(changeable["rights"]).decode(),
+                "name": wanted.name,
+                "namespace_id": wanted.namespace_id,
+                "cluster_name": wanted.cluster_name,
+                "api_group": wanted.api_group,
+                "kind": wanted.kind,
+                "taken_over": wanted.taken_over or None,
+                "user_id": actor.user_id,
+                "most": most,
+                "with_work": with_work,
+            },
+        )
+    ).one()
+    if row.id is None:
+        return Insertion(None, row.used, is_taken=row.deleting is not None, is_going=bool(row.deleting))
     # A query of the row would cost as much as its insertion.
-    return msgspec.structs.replace(
+    made = msgspec.structs.replace(
         wanted,
         id=row.id,
         uid=str(row.uid),
@@ -404,6 +433,7 @@ async def insert_object(transaction: Transaction, wanted: CarriedObject) -> Carr
         updated_at=row.updated_at,
         created_by="" if actor.user_id is None else actor.username,
     )
+    return Insertion(made, row.used)
 
 
 async def update_object(
@@ -426,24 +456,6 @@ async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> 
         "health": "unknown",
     }
     return await _update(transaction, stored, values)
-
-
-async def count(
-    transaction: ReadTransaction, namespace_id: int, key: ObjectKey
-) -> tuple[int, Literal["taken", "being_deleted"] | None]:
-    """Returns how many objects of a kind a namespace holds, those being deleted included, and whether one has this
-    name.
-    """
-    named = {
-        "namespace_id": namespace_id,
-        "api_group": key.api_group,
-        "of_kind": key.kind,
-        "name": key.name,
-    }
-    row = (await transaction.connection.execute(_USED, named)).one()
-    if row.deleting is None:
-        return row.used, None
-    return row.used, "being_deleted" if row.deleting else "taken"
 
 
 async def first_protected(transaction: ReadTransaction, namespace_id: int) -> CarriedObject | None:

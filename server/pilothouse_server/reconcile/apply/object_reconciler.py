@@ -20,7 +20,7 @@ from pilothouse_server.kubernetes import field_paths, managed_fields, marks
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.discovery import KindDiscovery
-from pilothouse_server.kubernetes.errors import ClusterError, NotFound
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict, NotFound
 from pilothouse_server.kubernetes.objects import AnyObject, Manifest, Resource
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.repository import get_many as get_namespaces
@@ -65,6 +65,8 @@ _OTHERS_SECONDS = 10.0
 # The observer notices a kind that is installed, and enqueues the objects that wait for it.
 _KIND_SECONDS = 300.0
 _DETAILS_SECONDS = 30.0
+# A version that no object has: the first write of a cluster gets the second.
+_OF_NONE = "1"
 
 
 class LoadedObject(msgspec.Struct, frozen=True):
@@ -223,6 +225,23 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         self, client: LeasedClient, resource: Resource[AnyObject], loaded: LoadedObject
     ) -> ObjectProgress:
         carried = loaded.carried
+        drift = Drift(
+            carried,
+            guarding.may_be_sent(carried, loaded.kind.compared.opened),
+            policy=_policy(carried),
+            settled=carried.observed_generation >= carried.generation,
+            noted=loaded.noted,
+            rules=self._rules,
+        )
+        never_there = carried.observed_generation == 0 and not carried.taken_over and not loaded.noted
+        if never_there and (made := await _make(client, resource, carried, drift)) is not None:
+            return await self._applied(client, resource, loaded, drift, made)
+        return await self._apply_to_found(client, resource, loaded, drift)
+
+    async def _apply_to_found(
+        self, client: LeasedClient, resource: Resource[AnyObject], loaded: LoadedObject, drift: Drift
+    ) -> ObjectProgress:
+        carried = loaded.carried
         found = await client.find(resource, carried.kubernetes_namespace, carried.name)
         manifests.check_ours(carried, found)
         if found is None:
@@ -234,15 +253,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
             words = await _finalizing(client, resource, carried)
             deleting = waiting("Deleting", f"the object is being deleted{words}")
             return ObjectProgress(conditions=(deleting,), found=found, again_seconds=AGAIN_SECONDS)
-        settled = carried.observed_generation >= carried.generation
-        drift = Drift(
-            carried,
-            guarding.may_be_sent(carried, loaded.kind.compared.opened),
-            policy=_policy(carried),
-            settled=settled,
-            noted=loaded.noted,
-            rules=self._rules,
-        )
+        settled = drift.settled
         wanted = manifests.manifest(carried)
         left = [each.field for each in contests.contested(carried.observed.contests)]
         settlement = Settlement()
@@ -260,6 +271,19 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
             settlement = msgspec.structs.replace(settlement, taken_back=taken)
         else:
             written = await drift.apply(client, resource, ours, present=found is not None)
+        return await self._applied(client, resource, loaded, drift, written, settlement)
+
+    async def _applied(
+        self,
+        client: LeasedClient,
+        resource: Resource[AnyObject],
+        loaded: LoadedObject,
+        drift: Drift,
+        written: AnyObject,
+        settlement: Settlement = Settlement(),  # noqa: B008 - immutable
+    ) -> ObjectProgress:
+        """Returns what came of an apply. Raises ClusterError."""
+        carried = loaded.carried
         adopted = await self._adopted(client, resource, loaded, drift)
         details = await object_details.look(client, carried)
         return ObjectProgress(
@@ -312,6 +336,22 @@ def _without_kind(missing: NotFound) -> ObjectProgress:
 
 def _same(wanted: Manifest, live: Manifest, path: str) -> bool:
     return bool(field_paths.value_at(wanted, path) == field_paths.value_at(live, path))
+
+
+async def _make(
+    client: LeasedClient, resource: Resource[AnyObject], carried: CarriedObject, drift: Drift
+) -> AnyObject | None:
+    """Applies an object that was never there; returns None where the cluster has one of its name.
+
+    An apply with a version makes the object if none is there, and changes none of another version. Raises
+    ClusterError, LeaseLost.
+    """
+    wanted = manifests.manifest(carried)
+    of_none = {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": _OF_NONE}}
+    try:
+        return await client.apply(resource, of_none, drift.admitted, whole=wanted)
+    except Conflict:
+        return None
 
 
 async def _repair(
