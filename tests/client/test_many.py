@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from pilothouse.application.v1 import application_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.network.v1 import network_pb2
 from pilothouse.object.v1 import object_pb2
@@ -135,3 +137,41 @@ async def test_each_noun_is_deleted_by_names_labels_or_all(
     assert lists[-1].label_selector == "a=b"
     assert (await logged_in(*words, "--all", "-y", "-o", "name")).lines == ["d"]
     assert (await logged_in(*words, "a", "b", "--etag", "x", "-y")).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "sum_of"),
+    [
+        (["users", "delete"], "DeleteUser", "deleted"),
+        (["roles", "delete"], "DeleteRole", "deleted"),
+        (["service-accounts", "delete"], "DeleteServiceAccount", "deleted"),
+        (["clusters", "deregister"], "DeregisterCluster", "deregistered"),
+        (["api-keys", "revoke"], "RevokeApiKey", "ended"),
+        (["secrets", "purge"], "PurgeSecret", "purged"),
+        (["images", "delete"], "DeleteImage", "forgotten"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+async def test_several_of_users_keys_clusters_and_former_values(
+    fake: FakeServer, logged_in: Command, words: list[str], method: str, sum_of: str
+) -> None:
+    """As other nouns: each has a line, a failure stops none, the last line sums up, and `--dry-run` is sent on."""
+    names = [str(UUID(int=number)) for number in range(1, 6)]
+    yes = [] if words[0] == "images" else ["--yes"]
+    for name in names:
+        await fake.commit("cluster", name, namespace_pb2.Cluster(name=name))
+        await fake.commit("user", name, identity_pb2.User(username=name))
+        await fake.commit("role", name, identity_pb2.Role(name=name))
+    fake.fail(method, grpc.StatusCode.PERMISSION_DENIED)
+    ended = await logged_in(*words, *names[:3], *yes)
+    assert (ended.code, ended.err.splitlines()[-1]) == (5, f"2 {sum_of}, 1 failed"), ended
+    assert f"error: {names[0]}: " in ended.err
+    dry = await logged_in(*words, *names[3:], "--dry-run")
+    assert dry.err.splitlines()[-1] == f"2 {sum_of} (dry run)", dry
+    assert [call.request.validate_only for call in fake.calls_of(method)] == [False] * 3 + [True] * 2
+    if yes:
+        asked = await logged_in(*words, *names[:3])
+        assert (asked.code, f"3 {'secrets of shop' if words[0] == 'secrets' else ''}" in asked.err) == (
+            2,
+            True,
+        )

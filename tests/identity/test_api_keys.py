@@ -407,6 +407,8 @@ async def test_keys_are_ended_by_their_user_and_by_administrators(
     assert [key.name for key in await listed(root, "owner")] == ["first"]
     rotate = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id)
     assert (await refused(root, "RotateApiKey", rotate)).code == "NOT_FOUND"
+    await root.RevokeApiKey(keys_pb.RevokeApiKeyRequest(api_key_id=made.api_key_id, validate_only=True))
+    assert [key.name for key in await listed(root, "owner")] == ["first"]
     assert await valid(caller)
     await root.RevokeApiKey(request)
     await poll_until(lambda: ended(caller))

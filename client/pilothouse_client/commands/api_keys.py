@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ListOptions
@@ -169,12 +169,40 @@ def rotate(
 
 
 @app.command("revoke")
-def revoke(key: _Key, user: _Whose = "", yes: Yes = False) -> None:
-    """End a key: calls with it are refused within a second."""
-    confirm(f"End the key {key}?", yes)
+def revoke(
+    keys: Annotated[
+        list[str] | None,
+        verbs.Argument(
+            help="Their names or ids, as `list` shows them.", complete=complete_api_key, metavar="[KEY]..."
+        ),
+    ] = None,
+    user: _Whose = "",
+    everything: Annotated[bool, verbs.Option("--all", help="All keys of the user.")] = False,
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+) -> None:
+    """End keys: calls with them are refused within a second."""
+    if bool(keys) == everything:
+        raise CommandError("name keys, or use --all", 2)
+    if keys and not validate_only:
+        confirm(f"End {many.in_words('key', 'keys', keys)}?", yes)
     with connect() as client:
-        client.identity.revoke_api_key(api_key_id=_id_of(client, key, user))
-    done(f"key {key} ended")
+        ids = {key: key for key in keys or ()}
+        if everything:
+            ids = {each.api_key_id: each.name for each in client.identity.list_api_keys(username=user)}
+            if not ids:
+                raise CommandError(
+                    f"{user or 'you'} {'has' if user else 'have'} no valid key", 6, "NOT_FOUND"
+                )
+            if not validate_only:
+                confirm(f"End {many.in_words('key', 'keys', list(ids.values()))}?", yes)
+
+        def act(key: str) -> None:
+            found = key if everything else _id_of(client, key, user)
+            client.identity.revoke_api_key(api_key_id=found, validate_only=validate_only)
+            done(f"key {ids[key]} ended")
+
+        many.act_on_each(list(ids), act, done="ended")
 
 
 def _id_of(client: Any, key: str, user: str, narrowed: str = "") -> str:

@@ -235,7 +235,7 @@ def _change(
 
     with connect() as client:
         names = many.chosen(client, _APPLICATIONS, where, meant)
-        many.act_on(client, _APPLICATIONS, names, act, output, is_batch=meant.is_batch, done=done)
+        many.act_on(client, _APPLICATIONS.columns, names, act, output, is_batch=meant.is_batch, done=done)
 
 
 @app.command("pause")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.cluster_credentials import (
     ApiServer,
     CaFile,
@@ -43,6 +43,9 @@ from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import age, enum_label, moment
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
 
 app = verbs.VerbGroup(no_args_is_help=True, help="The Kubernetes clusters.")
 app.command("describe")(describe.of("clusters"))
@@ -222,7 +225,7 @@ def update(
 
 @app.command("deregister")
 def deregister(
-    name: _Name,
+    names: Annotated[list[str], many.names_of("clusters", complete_cluster, required=True)],
     objects: Annotated[
         str,
         verbs.Option(
@@ -240,25 +243,38 @@ def deregister(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Forget a cluster. One with namespaces is refused without --objects."""
+    """Forget clusters. One with namespaces is refused without --objects."""
+    many.check_etag(etag, names)
     number = enum_number(pb.DeregisteredObjects, objects, "--objects")
     if not validate_only:
         what = {
-            pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave its objects unmanaged",
-            pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all its namespaces and all they hold",
+            pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave the objects unmanaged",
+            pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all namespaces there and all they hold",
         }.get(pb.DeregisteredObjects.ValueType(number), "")
-        confirm(f"Deregister the cluster {name}{what}?", yes)
-    with connect() as client:
-        answer = client.namespaces.deregister_cluster(
+        confirm(f"Deregister {many.in_words('cluster', 'clusters', names)}{what}?", yes)
+
+    def act(client: Client, name: str) -> tuple[pb.Cluster, many.Wait | None]:
+        gone = client.namespaces.deregister_cluster(
             name=name,
             objects=pb.DeregisteredObjects.ValueType(number),
             etag=etag,
             validate_only=validate_only,
+        ).cluster
+        if not wait or validate_only:
+            return gone, None
+        return gone, lambda seconds: wait_until_deregistered(client, gone, timeout=seconds)
+
+    with connect() as client:
+        many.act_on(
+            client,
+            COLUMNS,
+            list(dict.fromkeys(names)),
+            act,
+            output,
+            is_batch=len(names) > 1,
+            done="deregistered",
+            timeout=wait_timeout,
         )
-        cluster = answer.cluster
-        if wait and not validate_only:
-            cluster = wait_until_deregistered(client, cluster, timeout=wait_timeout)
-    show(cluster, COLUMNS, output)
 
 
 @app.command("rbac")

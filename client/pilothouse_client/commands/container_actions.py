@@ -151,7 +151,7 @@ def _change(change: _Change, meant: Meant, where: str, times: Times, output: For
     with connect() as client:
         many.act_on(
             client,
-            CONTAINERS,
+            CONTAINERS.columns,
             many.chosen(client, CONTAINERS, where, meant),
             lambda client, name: _with_wait(client, *change(client, name), times),
             output,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_image
@@ -51,8 +51,15 @@ def list_images(
 
 
 @app.command("delete")
-def delete(image: _Image, validate_only: ValidateOnly = False) -> None:
-    """Forget an image that no container uses."""
+def delete(
+    images: Annotated[list[str], verbs.Argument(help="Images.", complete=complete_image, metavar="IMAGE...")],
+    validate_only: ValidateOnly = False,
+) -> None:
+    """Forget images that no container uses."""
     with connect() as client:
-        client.containers.delete_image(image=image, validate_only=validate_only)
-    done(f"image {image} {'could be forgotten' if validate_only else 'forgotten'}")
+
+        def act(image: str) -> None:
+            client.containers.delete_image(image=image, validate_only=validate_only)
+            done(f"image {image} forgotten")
+
+        many.act_on_each(images, act, done="forgotten")

@@ -41,9 +41,10 @@ DEFAULT_TIMEOUT_SECONDS = 300.0
 Everything = Annotated[bool, verbs.Option("--all", help="All of the namespace.")]
 
 
-def names_of(nouns: str, complete: verbs.Complete) -> Any:
-    """Returns the argument for any number of names."""
-    return verbs.Argument(help=f"Names of {nouns}.", complete=complete, metavar="[NAME]...")
+def names_of(nouns: str, complete: verbs.Complete, *, required: bool = False) -> Any:
+    """Returns the argument for any number of names, or for at least one."""
+    metavar = "NAME..." if required else "[NAME]..."
+    return verbs.Argument(help=f"Names of {nouns}.", complete=complete, metavar=metavar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,7 @@ class ListedNoun:
 
     def in_words(self, namespace: str, names: Sequence[str]) -> str:
         """Returns the resources as a question names them."""
-        if len(names) == 1:
-            return f"the {self.one} {f'{namespace}/' if namespace else ''}{names[0]}"
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        of_it = f" of {namespace}" if namespace else ""
-        return f"{len(names)} {self.several}{of_it} ({', '.join(names[:_NAMED])}{more})"
+        return in_words(self.one, self.several, names, namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +122,8 @@ def delete(
     show_one: Callable[[Any], None] | None = None,
 ) -> None:
     """Asks, and then deletes the resources. Names need no server for the question."""
-    if deletion.etag and meant.is_batch:
-        raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
+    if meant.is_batch:
+        check_etag(deletion.etag, ())
 
     def ask(names: Sequence[str]) -> None:
         if not deletion.validate_only:
@@ -140,7 +137,7 @@ def delete(
             ask(names)
         act_on(
             client,
-            noun,
+            noun.columns,
             names,
             act,
             form,
@@ -184,7 +181,7 @@ def deletion_verb(
 
 def act_on(
     client: Client,
-    noun: ListedNoun,
+    columns: Columns,
     names: Sequence[str],
     act: Act,
     form: Format,
@@ -207,7 +204,7 @@ def act_on(
         if show_one is not None:
             show_one(result)
         else:
-            show(result, noun.columns, form)
+            show(result, columns, form)
         return
     results: dict[str, Any] = {}
     waits: dict[str, Wait] = {}
@@ -222,9 +219,45 @@ def act_on(
         with _noted(name, codes):
             results[name] = wait(max(end - time.monotonic(), 0.1))
     if results:
-        show_all(list(results.values()), noun.columns, form)
+        show_all(list(results.values()), columns, form)
+    _sum_up(len(names), codes, done)
+
+
+def act_on_each(names: Sequence[str], act: Callable[[str], None], *, done: str) -> None:
+    """Acts on each name by calls whose answers have no table; `act` writes the line of its result.
+
+    Raises:
+        Exit: one of several has failed; with the highest exit code of all.
+    """
+    names = list(dict.fromkeys(names))
+    if len(names) == 1:
+        act(names[0])
+        return
+    codes: list[int] = []
+    for name in names:
+        with _noted(name, codes):
+            act(name)
+    _sum_up(len(names), codes, done)
+
+
+def check_etag(etag: str, names: Sequence[str]) -> None:
+    """Raises CommandError where one etag is given for several resources."""
+    if etag and len(names) != 1:
+        raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
+
+
+def in_words(one: str, several: str, names: Sequence[str], namespace: str = "") -> str:
+    """Returns the resources as a question names them: `the user ann`, `3 users (ann, bob, eve)`."""
+    if len(names) == 1:
+        return f"the {one} {f'{namespace}/' if namespace else ''}{names[0]}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    of_it = f" of {namespace}" if namespace else ""
+    return f"{len(names)} {several}{of_it} ({', '.join(names[:_NAMED])}{more})"
+
+
+def _sum_up(number: int, codes: Sequence[int], done: str) -> None:
     failed = f", {len(codes)} failed" if codes else ""
-    say(f"{len(names) - len(codes)} {done}{' (dry run)' if dry_run.get() else ''}{failed}", err=True)
+    say(f"{number - len(codes)} {done}{' (dry run)' if dry_run.get() else ''}{failed}", err=True)
     if codes:
         raise verbs.Exit(max(codes))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_role
@@ -105,10 +105,20 @@ def update(
 
 
 @app.command("delete")
-def delete(name: _Name, etag: Etag = "", validate_only: ValidateOnly = False, yes: Yes = False) -> None:
-    """Delete a role that nobody holds."""
+def delete(
+    names: Annotated[list[str], many.names_of("roles", complete_role, required=True)],
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+) -> None:
+    """Delete roles that nobody holds."""
+    many.check_etag(etag, names)
     if not validate_only:
-        confirm(f"Delete the role {name}?", yes)
+        confirm(f"Delete {many.in_words('role', 'roles', names)}?", yes)
     with connect() as client:
-        client.identity.delete_role(name=name, etag=etag, validate_only=validate_only)
-    done(f"role {name} {'could be deleted' if validate_only else 'deleted'}")
+
+        def act(name: str) -> None:
+            client.identity.delete_role(name=name, etag=etag, validate_only=validate_only)
+            done(f"role {name} deleted")
+
+        many.act_on_each(names, act, done="deleted")

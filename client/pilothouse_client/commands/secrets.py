@@ -17,6 +17,7 @@ from pilothouse_client.commands.options import (
     Format,
     Namespace,
     Output,
+    Selector,
     ValidateOnly,
     Yes,
     check_changes,
@@ -24,8 +25,8 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all
-from pilothouse_client.commands.terminal import say, write_exactly
+from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show, show_all
+from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, refusal
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Encrypted configuration that containers read.")
@@ -166,15 +167,25 @@ app.command("delete")(
 
 @app.command("purge")
 def purge(
-    name: _Name, namespace: Namespace = "", validate_only: ValidateOnly = False, yes: Yes = False
+    names: Annotated[list[str] | None, many.names_of("secrets", complete_secret)] = None,
+    namespace: Namespace = "",
+    selector: Selector = "",
+    everything: many.Everything = False,
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
 ) -> None:
-    """Remove the former values of a secret, which revisions keep. Its present values stay."""
+    """Remove the former values of secrets, which revisions keep. Their present values stay."""
     where = namespace_or_default(namespace)
-    if not validate_only:
-        confirm(f"Remove the former values of the secret {name} of {where}?", yes)
     with connect() as client:
-        purged = client.config.purge_secret(namespace=where, name=name, validate_only=validate_only)
-    say(f"{purged} former versions purged")
+        meant = many.chosen(client, _SECRETS, where, many.Meant(names, selector, everything))
+        if not validate_only:
+            confirm(f"Remove the former values of {_SECRETS.in_words(where, meant)}?", yes)
+
+        def act(name: str) -> None:
+            purged = client.config.purge_secret(namespace=where, name=name, validate_only=validate_only)
+            done(f"secret {name}: {purged} former version{'' if purged == 1 else 's'} purged")
+
+        many.act_on_each(meant, act, done="purged")
 
 
 @app.command("reveal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pilothouse.identity.v1 import api_keys_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ListOptions
@@ -76,16 +76,23 @@ def list_accounts(
 
 @app.command("delete")
 def delete(
-    name: _Name,
+    names: Annotated[list[str], many.names_of("service accounts", complete_service_account, required=True)],
     namespace: Namespace = "",
     platform: _Platform = False,
     validate_only: ValidateOnly = False,
     yes: Yes = False,
 ) -> None:
-    """Delete a service account with its keys and grants."""
+    """Delete service accounts with their keys and grants."""
     where = _where(namespace, platform)
     if not validate_only:
-        confirm(f"Delete the service account {name} with its keys and grants?", yes)
+        confirm(
+            f"Delete {many.in_words('service account', 'service accounts', names)} with all keys and grants?",
+            yes,
+        )
     with connect() as client:
-        client.identity.delete_service_account(namespace=where, name=name, validate_only=validate_only)
-    done(f"service account {name} deleted")
+
+        def act(name: str) -> None:
+            client.identity.delete_service_account(namespace=where, name=name, validate_only=validate_only)
+            done(f"service account {name} deleted")
+
+        many.act_on_each(names, act, done="deleted")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_client.commands import describe, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ListOptions
 from pilothouse_client.commands.name_completion import complete_user
@@ -120,14 +120,22 @@ def update(
 
 @app.command("delete")
 def delete(
-    username: _Username, etag: Etag = "", validate_only: ValidateOnly = False, yes: Yes = False
+    usernames: Annotated[list[str], many.names_of("users", complete_user, required=True)],
+    etag: Etag = "",
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
 ) -> None:
-    """Delete a user: sessions and grants end immediately."""
+    """Delete users: their sessions and grants end immediately."""
+    many.check_etag(etag, usernames)
     if not validate_only:
-        confirm(f"Delete the user {username}?", yes)
+        confirm(f"Delete {many.in_words('user', 'users', usernames)}?", yes)
     with connect() as client:
-        client.identity.delete_user(username=username, etag=etag, validate_only=validate_only)
-    done(f"user {username} {'could be deleted' if validate_only else 'deleted'}")
+
+        def act(username: str) -> None:
+            client.identity.delete_user(username=username, etag=etag, validate_only=validate_only)
+            done(f"user {username} deleted")
+
+        many.act_on_each(usernames, act, done="deleted")
 
 
 @app.command("reset-password")
