@@ -33,6 +33,7 @@ from tests.kubernetes.containers import container
 from tests.kubernetes.test_observation import NOW, deployment, killed_by_its_probe
 
 SIDECARS = "26-sidecars-and-init-containers"
+DEBUGGED, RESIZED = "27-ephemeral-containers", "12-pod-resize"
 TRIO = "28-deployment-of-three-containers-one-crashing"
 
 
@@ -72,6 +73,20 @@ def shown(each: ProgramStatus) -> tuple[str, str, str, int]:
 def native() -> Container:
     spec = ContainerSpec(init_containers=(InitContainer("log", "busybox:1", restart_policy="Always"),))
     return container(spec=spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "pod_name", "generations", "restarts"), [(DEBUGGED, "app", 4, 0), (RESIZED, "grow", 8, 2)]
+)
+def test_ephemeral_containers_and_resizes_by_others_do_not_disturb_a_container(
+    name: str, pod_name: str, generations: int, restarts: int
+) -> None:
+    seen = list(looks(name, pod_name, container()))
+    assert max(pod.metadata.generation for pod, _ in seen) == generations
+    ran = [each.observed for pod, each in seen if pod.metadata.generation > 1]
+    assert {(each.status, each.ready_replicas, len(each.programs)) for each in ran} == {("running", 1, 1)}
+    assert {each.type for each in ran[-1].conditions if each.status == "True"} == {"RolledOut"}
+    assert ran[-1].programs[0].restart_count == restarts
 
 
 def trio() -> Container:

@@ -53,6 +53,13 @@ async def test_jobs_that_succeed_are_as_recorded() -> None:
 
 
 @virtual_time
+async def test_a_good_a_bad_and_a_suspended_job_are_as_recorded() -> None:
+    async with recorded_cluster(speed=8) as cluster:
+        differences = await replay(cluster, "05-job", _options(skipped=()))
+    check("05-job", differences)
+
+
+@virtual_time
 async def test_jobs_that_fail_are_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         differences = await replay(cluster, _FAILURE, _options(after={14: _learn_pod}))

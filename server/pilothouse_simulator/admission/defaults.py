@@ -207,8 +207,10 @@ def _mount_token(spec: JsonObject) -> None:
 
 
 def quality_of_service(spec: JsonObject) -> str:
-    """`Guaranteed`, `Burstable` or `BestEffort`, by the cpu and memory of all containers."""
+    """`Guaranteed`, `Burstable` or `BestEffort`, by the cpu and memory of the pod itself, or else of all containers."""
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    if any((spec.get("resources") or {}).get(kind) for kind in ("requests", "limits")):
+        containers = [spec]
     any_amount, guaranteed = False, True
     for container in containers:
         requests = container.get("resources", {}).get("requests") or {}

@@ -2,7 +2,7 @@
 
 A pod's request for one resource is that of all its containers together with its sidecars, or of its largest init
 container (with the sidecars started before it) if that is more: init containers run one after the other, before the
-rest.
+rest. An amount of the pod itself (`spec.resources`) goes before theirs (recording 29).
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def pod_total(pod: JsonObject, kind: str, resource: str) -> Decimal:
         return parse_quantity(((container.get("resources") or {}).get(kind) or {}).get(resource, "0"))
 
     spec = pod["spec"]
+    overhead = parse_quantity((spec.get("overhead") or {}).get(resource, "0"))
+    if resource in _of_pod(pod, kind):
+        return amount(spec) + overhead
     sidecars = Decimal(0)
     peak = Decimal(0)
     for container in spec.get("initContainers") or []:
@@ -36,7 +39,6 @@ def pod_total(pod: JsonObject, kind: str, resource: str) -> Decimal:
         else:
             peak = max(peak, sidecars + amount(container))
     steady = sum((amount(container) for container in spec["containers"]), sidecars)
-    overhead = parse_quantity((spec.get("overhead") or {}).get(resource, "0"))
     return max(steady, peak) + overhead
 
 
@@ -48,12 +50,17 @@ def pod_total_quantities(pod: JsonObject, kind: str) -> dict[str, str]:
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
         for resource, text in ((container.get("resources") or {}).get(kind) or {}).items():
             spellings.setdefault(resource, []).append(str(text))
+    spellings |= {resource: [str(text)] for resource, text in _of_pod(pod, kind).items()}
     totals: dict[str, str] = {}
     for resource, texts in spellings.items():
         total = pod_total(pod, kind, resource)
         same = next((text for text in texts if parse_quantity(text) == total), None)
         totals[resource] = same if same is not None else _spell(total, resource)
     return totals
+
+
+def _of_pod(pod: JsonObject, kind: str) -> JsonObject:
+    return ((pod["spec"].get("resources") or {}).get(kind)) or {}
 
 
 def _spell(amount: Decimal, resource: str) -> str:

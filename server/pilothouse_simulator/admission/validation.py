@@ -54,6 +54,7 @@ from pilothouse_simulator.admission.validation_metadata import (
 )
 from pilothouse_simulator.admission.validation_pods import (
     PORT_RANGE,
+    validate_new_pod,
     validate_pod_spec,
     validate_pod_update,
 )
@@ -106,6 +107,8 @@ def validate_create(resource: ResourceType, obj: JsonObject) -> None:
     """Refuses a new object with 422, or 500 when storage would not take its size."""
     causes = validate_metadata(resource, obj["metadata"])
     causes += _CREATE.get(resource, _no_causes)(obj)
+    if resource is PODS:
+        causes += validate_new_pod(obj["spec"])
     causes += validate_custom(resource, obj)
     _refuse(resource, obj, causes)
     check_size(obj)

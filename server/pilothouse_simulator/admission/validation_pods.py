@@ -47,6 +47,10 @@ def non_negative(value: Any, field: str) -> list[ErrorCause]:
 def validate_template(template: JsonObject, field: str) -> list[ErrorCause]:
     """A pod template."""
     causes = validate_template_metadata(template, field)
+    if (template.get("spec") or {}).get("ephemeralContainers"):
+        # As the validation of Kubernetes 1.36 says it (ValidatePodTemplateSpec).
+        path = f"{field}.spec.ephemeralContainers"
+        causes.append(forbidden_field(path, "ephemeral containers not allowed in pod template"))
     return causes + validate_pod_spec(template.get("spec") or {}, f"{field}.spec")
 
 
@@ -55,6 +59,13 @@ def validate_template_metadata(template: JsonObject, field: str) -> list[ErrorCa
     metadata = template.get("metadata") or {}
     causes = validate_labels(metadata.get("labels"), f"{field}.labels")
     return causes + validate_annotations(metadata.get("annotations"), f"{field}.annotations")
+
+
+def validate_new_pod(spec: JsonObject) -> list[ErrorCause]:
+    """What the spec of a new pod may not have. Ephemeral containers come later, by their subresource (recording 27)."""
+    if spec.get("ephemeralContainers"):
+        return [forbidden_field("spec.ephemeralContainers", "cannot be set on create")]
+    return []
 
 
 def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
