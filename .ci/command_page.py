@@ -96,7 +96,7 @@ def rows(verbs: Sequence[_Verb], shared: set[tuple[str, str]]) -> Iterator[list[
 
 def tables() -> str:
     """Returns the reference, as Markdown."""
-    root = click.Context(app, info_name="pilothouse")
+    root = click.Context(app, info_name="pilothouse", **app.context_settings)
     verbs = list(declared_verbs(app, root))
     of_all = [each for each in app.get_params(root) if isinstance(each, click.Option) and not each.hidden]
     times = Counter(_declared(each) for verb in verbs for each in verb.options)
