@@ -1,8 +1,9 @@
 """Versions of Kubernetes' own kinds that an API server serves no longer, or only for some releases more.
 
-From Kubernetes' Deprecated API Migration Guide and the life cycles in its API packages. Kinds that belong to the
-cluster are left out, because nothing here takes them. `pilothouse apply` and the server refuse a version that is gone
-and name the present one; the server warns about one that is still served, without asking the cluster.
+From Kubernetes' Deprecated API Migration Guide and the life cycles in its API packages (`k8s.io/api`,
+`zz_generated.prerelease-lifecycle.go`), and compared with the schemas of 1.25 to 1.37. Kinds that belong to the cluster
+are left out, because nothing here takes them. `pilothouse apply` and the server refuse a version that is gone and name
+the present one; the server warns about one that is still served, without asking the cluster.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ _INGRESS: Final = (
     "there, backends are service.name and service.port.number or .name, spec.backend is spec.defaultBackend, "
     "and each path has a pathType (ImplementationSpecific is the former behaviour)"
 )
+_REQUESTS: Final = "there, requests of spec.devices have their fields in exactly or firstAvailable"
 
 
 class FormerVersion(NamedTuple):
     """`deprecated` and `removed` are minor versions of Kubernetes 1; `present` is the version to write.
 
+    They are equal for an alpha version that was dropped without notice.
     `changes`: how the present version differs, where a manifest has to be changed by more than its version.
     """
 
@@ -41,21 +44,26 @@ def _of(kinds: str, *versions: str, at: tuple[int, int], present: str, changes: 
     return {(version, kind): found for version in versions for kind in kinds.split()}
 
 
-_FORMER: Final[_Table] = {
+FORMER: Final[_Table] = {
+    **_of(
+        "Deployment DaemonSet ReplicaSet",
+        "extensions/v1beta1",
+        at=(8, 16),
+        present="apps/v1",
+        changes=_SELECTOR,
+    ),
+    **_of("Deployment StatefulSet", "apps/v1beta1", at=(8, 16), present="apps/v1", changes=_SELECTOR),
     **_of(
         "Deployment StatefulSet DaemonSet ReplicaSet",
-        *("extensions/v1beta1", "apps/v1beta1", "apps/v1beta2"),
+        "apps/v1beta2",
         at=(9, 16),
         present="apps/v1",
         changes=_SELECTOR,
     ),
     **_of("NetworkPolicy", "extensions/v1beta1", at=(9, 16), present="networking.k8s.io/v1"),
+    **_of("Ingress", "extensions/v1beta1", at=(14, 22), present="networking.k8s.io/v1", changes=_INGRESS),
     **_of(
-        "Ingress",
-        *("extensions/v1beta1", "networking.k8s.io/v1beta1"),
-        at=(19, 22),
-        present="networking.k8s.io/v1",
-        changes=_INGRESS,
+        "Ingress", "networking.k8s.io/v1beta1", at=(19, 22), present="networking.k8s.io/v1", changes=_INGRESS
     ),
     **_of(
         "Role RoleBinding",
@@ -64,7 +72,7 @@ _FORMER: Final[_Table] = {
         present="rbac.authorization.k8s.io/v1",
     ),
     **_of("CronJob", "batch/v1beta1", at=(21, 25), present="batch/v1"),
-    **_of("CronJob", "batch/v2alpha1", at=(8, 21), present="batch/v1"),
+    **_of("CronJob", "batch/v2alpha1", at=(21, 21), present="batch/v1"),
     **_of(
         "PodDisruptionBudget",
         "policy/v1beta1",
@@ -80,13 +88,32 @@ _FORMER: Final[_Table] = {
         changes="there, targets of spec.metrics are a target with type and value, averageValue or averageUtilization",
     ),
     **_of("HorizontalPodAutoscaler", "autoscaling/v2beta2", at=(23, 26), present="autoscaling/v2"),
+    **_of("CSIStorageCapacity", "storage.k8s.io/v1alpha1", at=(21, 24), present="storage.k8s.io/v1"),
     **_of("CSIStorageCapacity", "storage.k8s.io/v1beta1", at=(24, 27), present="storage.k8s.io/v1"),
+    **_of("Workload", "scheduling.k8s.io/v1alpha1", at=(36, 36), present="scheduling.k8s.io/v1beta1"),
+    **_of(
+        "Workload PodGroup", "scheduling.k8s.io/v1alpha2", at=(37, 37), present="scheduling.k8s.io/v1beta1"
+    ),
+    **_of(
+        "ResourceClaim ResourceClaimTemplate",
+        "resource.k8s.io/v1alpha2",
+        at=(31, 31),
+        present="resource.k8s.io/v1",
+        changes=_REQUESTS,
+    ),
+    **_of(
+        "ResourceClaim ResourceClaimTemplate",
+        "resource.k8s.io/v1alpha3",
+        at=(34, 34),
+        present="resource.k8s.io/v1",
+        changes=_REQUESTS,
+    ),
     **_of(
         "ResourceClaim ResourceClaimTemplate",
         "resource.k8s.io/v1beta1",
         at=(35, 38),
         present="resource.k8s.io/v1",
-        changes="there, requests of spec.devices have their fields in exactly or firstAvailable",
+        changes=_REQUESTS,
     ),
     **_of(
         "ResourceClaim ResourceClaimTemplate",
@@ -101,11 +128,11 @@ _OLDEST_CLUSTER: Final = 30
 
 def removed(api_version: str, kind: str) -> FormerVersion | None:
     """Returns the version that no cluster of the platform serves any more; None if one may serve it."""
-    found = _FORMER.get((api_version, kind))
+    found = FORMER.get((api_version, kind))
     return found if found is not None and found.removed <= _OLDEST_CLUSTER else None
 
 
 def deprecated(api_version: str, kind: str) -> FormerVersion | None:
     """Returns the version that is still served, and will not be one day; None for all others."""
-    found = _FORMER.get((api_version, kind))
+    found = FORMER.get((api_version, kind))
     return found if found is not None and found.removed > _OLDEST_CLUSTER else None
