@@ -97,6 +97,14 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
             await developer.containers.create(namespace="demo", container=web(extra_fields={path: text}))
         assert refused.value.code.name == "PERMISSION_DENIED", path
         assert refused.value.metadata["permission"] == "container.privileged", path
+    # A misspelt one is no question of permission.
+    for path, meant in (
+        (f"{POD}.hostNetwrk", "hostNetwork"),
+        (f"{POD}.containers[name=main].securityContext.procMont", "procMount"),
+    ):
+        with pytest.raises(PilothouseError, match=f'did you mean "{meant}"') as refused:
+            await developer.containers.create(namespace="demo", container=web(extra_fields={path: "true"}))
+        assert refused.value.metadata["field"] == f'container.extra_fields["{path}"]'
     await developer.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
 
 

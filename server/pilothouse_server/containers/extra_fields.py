@@ -60,8 +60,21 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             found.add(at, "unique", "is the same as another path, or lies above or below it")
         if rule := _json_problem(text):
             found.add(at, "json", rule)
+        else:
+            _check_names(found, at, container, path, text)
         checked[steps] = text
     return {spelled(steps): text for steps, text in checked.items()}
+
+
+def _check_names(found: Findings, at: str, container: Container, path: str, text: str) -> None:
+    """Notes names that resemble one of Kubernetes' own, in any of its versions.
+
+    The guard would say of such a name only that it needs a permission.
+    """
+    resource = workload_type(container).resource
+    value = msgspec.json.decode(text)
+    for wrong, meant in schemas().misspelt(resource.api_version, resource.kind, path, value):
+        found.add(at, "field", f'"{wrong}" is no field of Kubernetes; did you mean "{meant}"?')
 
 
 def _document(container: Container, template: tuple[str, ...]) -> dict[str, Any]:
