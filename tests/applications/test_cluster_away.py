@@ -22,6 +22,7 @@ from tests.waiting import poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.errors import AbortedError
+from pilothouse_simulator.values.resources import PODS, SERVICE_ACCOUNTS
 
 pytestmark = pytest.mark.full
 _LAST = 25
@@ -56,6 +57,31 @@ async def _apply(place: Place, number: int, *, prune: bool = False) -> None:
         return True
 
     await poll_until(applied, what=f"version {number} is applied")
+
+
+async def test_pods_wait_for_the_service_account_of_their_documents(place: Place, away: None) -> None:
+    robot = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+    web = deployment()
+    web["spec"]["template"]["spec"]["serviceAccountName"] = "robot"
+
+    async def waits() -> bool:
+        found = await place.client.containers.get(namespace=place.name, name="web")
+        return any(each.reason == "WaitingForConfiguration" for each in found.conditions)
+
+    await place.apply([config_map()])
+    await poll_until(lambda: _healthy(place), seconds=20.0, what="the namespace is there")
+    place.cluster.faults.refuse_connections = True
+    await place.apply([web, robot])
+    await poll_until(waits, seconds=20.0, what="the container waits for its account")
+    place.cluster.faults.refuse_connections = False
+    await poll_until(lambda: _healthy(place), seconds=60.0, what="the application is healthy")
+    account = place.cluster.store.get(SERVICE_ACCOUNTS, place.name, "robot")
+    assert account is not None
+    assert "automountServiceAccountToken" not in account
+    pods = place.cluster.store.list(PODS, place.name)
+    assert len(pods) == 1
+    # As `kubectl apply` makes it, the account mounts its token.
+    assert any("projected" in volume for volume in pods[0]["spec"].get("volumes", ()))
 
 
 async def test_a_cluster_that_comes_back_gets_the_newest_revision(place: Place, away: None) -> None:

@@ -195,6 +195,6 @@ async def test_an_unknown_namespace_is_the_callers_to_handle(run: Run) -> None:
 
 async def test_a_whole_application(run: Run) -> None:
     assert await run(sources=[str(EXAMPLE)]) is ApplyResult.DONE
-    assert run.said[-1] == "22 created"
+    assert run.said[-1] == "29 created"
     assert await run(sources=[str(EXAMPLE)]) is ApplyResult.DONE
-    assert run.said[-1] == "22 unchanged"
+    assert run.said[-1] == "29 unchanged"

@@ -73,7 +73,9 @@ def lost_on_the_way(server: Server, path: Path, namespace: str) -> list[str]:
         lost += contains(held.get("spec"), wanted["spec"], f"service {name}.spec")
     for wanted in documents(path, "ServiceAccount"):
         name = wanted["metadata"]["name"]
-        if store.get(resources.SERVICE_ACCOUNTS, namespace, name) is None:
+        account = store.get(resources.SERVICE_ACCOUNTS, namespace, name)
+        # As it was written: its pods mount a token unless it says otherwise.
+        if account is None or "automountServiceAccountToken" in account:
             lost.append(f"service account {name}")
     return lost
 
@@ -82,7 +84,7 @@ def lost_on_the_way(server: Server, path: Path, namespace: str) -> list[str]:
 async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Path) -> None:
     shell = await logged_in(server, tmp_path)
     names = {item["metadata"]["name"] for item in documents(path, "Deployment")}
-    count = len(names) + len(documents(path, "Service"))
+    count = len(names) + len(documents(path, "Service")) + len(documents(path, "ServiceAccount"))
     await shell.succeed("namespaces", "create", "boutique")
     async with shell.running("containers", "list", "--namespace", "boutique", "--watch") as watched:
         applied = await shell.succeed(

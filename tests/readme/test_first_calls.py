@@ -29,7 +29,7 @@ FIRST = (
 )
 COMMAND = (
     ("pilothouse namespaces create cafe", "cafe"),
-    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "22 created"),
+    ("pilothouse apply -f deploy/examples/harbor-cafe.yaml --namespace cafe --wait", "29 created"),
     ("pilothouse containers list --namespace cafe", "RUNNING"),
     ("pilothouse top --namespace cafe --once", "storefront"),
     ("pilothouse audit list --namespace cafe --limit 5", "admin"),
@@ -49,7 +49,7 @@ COMMAND = (
     ("pilothouse diff -f deploy/examples/harbor-cafe.yaml --namespace cafe", ""),
     (
         "pilothouse delete -f deploy/examples/harbor-cafe.yaml --namespace cafe --dry-run",
-        "22 deleted (dry run)",
+        "29 deleted (dry run)",
     ),
     ("pilothouse containers stop menu orders --namespace cafe", "STOPPED"),
     (

@@ -31,6 +31,7 @@ PATHS: dict[str, tuple[str, ResourceType]] = {
     "StatefulSet": ("/apis/apps/v1/namespaces/{}/statefulsets", resources.STATEFUL_SETS),
     "Secret": ("/api/v1/namespaces/{}/secrets", resources.SECRETS),
     "Service": ("/api/v1/namespaces/{}/services", resources.SERVICES),
+    "ServiceAccount": ("/api/v1/namespaces/{}/serviceaccounts", resources.SERVICE_ACCOUNTS),
 }
 # Shapes whose pods Pod Security refuses at the level of a new namespace.
 ON_THE_NODE = frozenset({"node-agent"})

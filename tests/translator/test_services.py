@@ -190,13 +190,6 @@ def test_a_node_port_that_the_cluster_chose_is_not_given_back() -> None:
     assert container(WEB, explicit, existing=[existing]).ports[0].node_port == 30000
 
 
-def test_accounts_belong_to_the_containers_that_name_them() -> None:
-    account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
-    assert container(web(pod="serviceAccountName: robot"), account).service_account == "robot"
-    existing = on_server(web(pod="serviceAccountName: robot"))
-    assert wanted(account, existing=[existing]) == []
-
-
 def test_a_list_stands_for_its_items() -> None:
     import textwrap
 

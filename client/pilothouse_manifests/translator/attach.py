@@ -1,4 +1,4 @@
-"""Joins Services that containers own, and ServiceAccounts, with their containers.
+"""Joins Services that containers own with their containers.
 
 A Service is an object of its own, except where a container on the server owns one of its name by its ports, as imports
 and the short form of the API make it. Such a Service belongs to the one container whose pods its selector selects: of
@@ -20,7 +20,6 @@ from pilothouse_manifests.table import fields_of
 from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     Manifest,
-    ManifestAccount,
     ManifestService,
     ManifestWorkload,
 )
@@ -81,8 +80,7 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
         before = on_server.get(workload.name)
         ports = _ports(workload.declared, services, _kept(before, served), workload.name)
         container = {**workload.values, "ports": _with_node_ports(ports, before)}
-        accounts = [each for each in manifest.accounts if each.name == container.get("service_account")]
-        one = _wanted(workload.place, container, None, before, [*services, *accounts])
+        one = _wanted(workload.place, container, None, before, services)
         reporter = workload.reporter
         wanted.append(replace(one, carried=reporter.carried_at, document=reporter.subject))
     for container in others:
@@ -139,7 +137,7 @@ def _wanted(
     container: Values,
     fields: frozenset[str] | None,
     before: Values | None,
-    along: Iterable[ManifestService | ManifestAccount],
+    along: Iterable[ManifestService],
 ) -> WantedContainer:
     old = _services_of(before) if before is not None else frozenset()
     new = _services_of(container)

@@ -15,12 +15,7 @@ from pilothouse_manifests.cron_jobs import JOB_TEMPLATE_KEY
 from pilothouse_manifests.former_versions import removed
 from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
 from pilothouse_manifests.translator.convert_deployment import convert_workload
-from pilothouse_manifests.translator.convert_object import (
-    convert_account,
-    convert_object,
-    is_plain_account,
-    object_of_account,
-)
+from pilothouse_manifests.translator.convert_object import convert_object
 from pilothouse_manifests.translator.convert_service import convert_service
 from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
@@ -44,14 +39,13 @@ WORKLOADS = (
     ("batch/v1", "CronJob"),
 )
 SERVICE = ("v1", "Service")
-SERVICE_ACCOUNT = ("v1", "ServiceAccount")
 CONFIG_MAP = ("v1", "ConfigMap")
 SECRET = ("v1", "Secret")
 CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
 NAMESPACE = ("v1", "Namespace")
 POD = ("v1", "Pod")
-_SUPPORTED = (*WORKLOADS, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
+_SUPPORTED = (*WORKLOADS, SERVICE, CONFIG_MAP, SECRET, CLAIM)
 
 
 def convert(
@@ -116,11 +110,7 @@ class ManifestConversion:
                 workload.values["extra_fields"] = workload.reporter.carried
         manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
         manifest.services = [each for each in manifest.services if each.reporter.usable]
-        used = {each.values.get("service_account") for each in manifest.workloads}
-        alone = (each for each in manifest.accounts if each.name not in used)
-        manifest.objects += map(object_of_account, alone)
         manifest.objects = [each for each in manifest.objects if each.reporter.usable]
-        manifest.accounts = [each for each in manifest.accounts if each.reporter.usable and each.name in used]
         manifest.configs = [each for each in manifest.configs if each.reporter.usable]
         manifest.claims = [each for each in manifest.claims if each.reporter.usable]
         return manifest
@@ -236,8 +226,6 @@ def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manif
         manifest.workloads.append(convert_workload(root, namespace, identity[1]))
     elif identity == SERVICE:
         manifest.services.append(convert_service(root, namespace))
-    elif identity == SERVICE_ACCOUNT and is_plain_account(root):
-        manifest.accounts.append(convert_account(root, namespace))
     elif identity == CONFIG_MAP:
         manifest.configs.append(convert_config_map(root, namespace))
     elif identity == CLAIM:

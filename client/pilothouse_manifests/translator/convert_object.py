@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_manifests.translator.fields import Fields, texts_of
-from pilothouse_manifests.translator.manifest import ManifestAccount, ManifestObject, metadata
-from pilothouse_manifests.translator.nodes import MappingEntry, ScalarNode, plain
-
-# A ServiceAccount with these alone is made by the platform with the container that names it.
-_OF_PLAIN_ACCOUNTS = frozenset({"apiVersion", "kind", "metadata", "status"})
-_NAMED = frozenset({"name", "namespace", "creationTimestamp"})
+from pilothouse_manifests.translator.manifest import ManifestObject, metadata
+from pilothouse_manifests.translator.nodes import plain
 
 
 def convert_object(root: Fields, namespace: str) -> ManifestObject:
@@ -35,28 +31,3 @@ def convert_object(root: Fields, namespace: str) -> ManifestObject:
         if item is not None:
             document[name] = plain(item.node)
     return ManifestObject(root.place, root.reporter, api_version, kind, own.name, document)
-
-
-def convert_account(root: Fields, namespace: str) -> ManifestAccount:
-    """Converts the document of a ServiceAccount that `is_plain_account`."""
-    converted = convert_object(root, namespace)
-    return ManifestAccount(converted.place, converted.reporter, converted.name)
-
-
-def object_of_account(account: ManifestAccount) -> ManifestObject:
-    """Returns a ServiceAccount that no workload of the manifest names as an object of its own."""
-    document = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account.name}}
-    return ManifestObject(account.place, account.reporter, "v1", "ServiceAccount", account.name, document)
-
-
-def is_plain_account(root: Fields) -> bool:
-    """Returns whether the document of a ServiceAccount says nothing but its name."""
-    stated = root.node.entries.get("metadata")
-    if not set(root.node.entries) <= _OF_PLAIN_ACCOUNTS or stated is None:
-        return False
-    entries: dict[str, MappingEntry] = getattr(stated.value, "entries", {})
-    return all(key in _NAMED or _is_null(entry) for key, entry in entries.items())
-
-
-def _is_null(entry: MappingEntry) -> bool:
-    return isinstance(entry.value, ScalarNode) and entry.value.kind == "null"

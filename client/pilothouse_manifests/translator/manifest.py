@@ -125,15 +125,6 @@ def _number_or_name(target: str) -> int | str:
     return int(target) if target.isdigit() else target
 
 
-@dataclass(slots=True)
-class ManifestAccount:
-    """A ServiceAccount that says nothing but its name, which the platform makes with the container that names it."""
-
-    place: InputPosition
-    reporter: Reporter
-    name: str
-
-
 @dataclass(frozen=True, slots=True)
 class ManifestConfig:
     """A ConfigMap (`kind` is `config_map`) or a Secret (`secret`)."""
@@ -178,7 +169,6 @@ class Manifest:
 
     workloads: list[ManifestWorkload] = field(default_factory=list)
     services: list[ManifestService] = field(default_factory=list)
-    accounts: list[ManifestAccount] = field(default_factory=list)
     objects: list[ManifestObject] = field(default_factory=list)
     configs: list[ManifestConfig] = field(default_factory=list)
     claims: list[VolumeObject] = field(default_factory=list)

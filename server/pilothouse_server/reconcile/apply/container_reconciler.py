@@ -168,7 +168,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 conditions=(
                     waiting(
                         "WaitingForConfiguration",
-                        "a config map or secret that it reads is not on the cluster yet",
+                        "a config map, secret or service account that it names is not on the cluster yet",
                     ),
                 ),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,

@@ -1,4 +1,4 @@
-"""Config maps and secrets as the reconciler reads and writes them, and which of them a container waits for."""
+"""Config maps and secrets as the reconciler reads and writes them, and the objects that a container waits for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ WITH pending AS (
     WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[]))
       AND observed_generation < generation AND deletion_requested_at IS NULL
       AND NOT EXISTS (SELECT FROM reconcile_work AS w
-                      WHERE w.resource_type = 'secret' AND w.resource_id = secrets.id AND w.held))
+                      WHERE w.resource_type = 'secret' AND w.resource_id = secrets.id AND w.held)
+    UNION ALL
+    SELECT 'account', namespace_id, name FROM objects
+    WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[])) AND api_group = '' AND kind = 'ServiceAccount'
+      AND observed_generation < generation AND deletion_requested_at IS NULL
+      AND NOT EXISTS (SELECT FROM reconcile_work AS w
+                      WHERE w.resource_type = 'object' AND w.resource_id = objects.id AND w.held))
 SELECT DISTINCT c.id FROM pending AS p JOIN containers AS c ON c.namespace_id = p.namespace_id
 WHERE c.id = ANY(CAST(:container_ids AS bigint[]))
   AND (EXISTS (SELECT FROM environment_variables AS e
@@ -38,6 +44,7 @@ WHERE c.id = ANY(CAST(:container_ids AS bigint[]))
                         jsonb_build_object('kind', p.kind, 'name', p.name))
    OR (p.kind = 'secret' AND jsonb_path_exists(c.spec, '$.image_pull_secrets[*] ? (@ == $name)',
                                                jsonb_build_object('name', p.name)))
+   OR (p.kind = 'account' AND c.spec ->> 'service_account' = p.name)
    OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
               WHERE m.container_id = c.id AND v.type = p.kind AND v.source_name = p.name))
 """)
@@ -90,10 +97,11 @@ async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -
 
 
 async def those_that_wait(transaction: ReadTransaction, containers: Collection[Container]) -> set[int]:
-    """Returns the ids of those that read a config map or secret with a generation that is not applied yet.
+    """Returns the ids of those that read a config map or secret, or name a service account that is an object, with a
+    generation that is not applied yet.
 
-    Their pods would start with the former values, or not at all. One that the cluster refused is not waited for, nor
-    one whose step is to come.
+    Their pods would start with the former values, without the token of the account, or not at all. One that the cluster
+    refused is not waited for, nor one whose step is to come.
     """
     reading = [container for container in containers if _reads_any(container)]
     if not reading:
@@ -106,6 +114,6 @@ async def those_that_wait(transaction: ReadTransaction, containers: Collection[C
 
 
 def _reads_any(container: Container) -> bool:
-    """Returns whether it may read a config map or secret; most containers do not, and need no look-up."""
+    """Returns whether it may read or name any of them; most containers do not, and need no look-up."""
     needs = admission.needs_of(container, None)
-    return bool(needs.config_maps or needs.secrets or needs.volumes)
+    return bool(needs.config_maps or needs.secrets or needs.volumes or container.spec.service_account)
