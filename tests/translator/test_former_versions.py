@@ -1,7 +1,7 @@
 """Former versions of kinds, against Kubernetes' own life cycles and its schemas of 1.25 to 1.37.
 
-The numbers are those of the functions `APILifecycleDeprecated` and `APILifecycleRemoved` of `k8s.io/api`, whose
-branches 1.20 to 1.37 were read for this table. The schemas show which release served a version last.
+The numbers are those of the functions `APILifecycleDeprecated` and `APILifecycleRemoved` of `k8s.io/api`, read from its
+branches 1.20 to 1.37. The schemas show which release served a version last.
 """
 
 from __future__ import annotations
