@@ -4,13 +4,15 @@ A function's present text is `functions/NAME.sql`. A migration that changes func
 (`replaces = ("lease_work",)`) and keeps their former texts in `versions/NNNN_x/before/`; a function without a former
 text is new. So the text as of migration N is the former text next to the first later migration that names the
 function, and else the present one. The baseline creates every function in its text as of the baseline.
+
+All files are read once: a migration of an empty database looks up thousands of texts.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,44 +53,33 @@ def split(sql: str) -> Iterator[str]:
         yield rest
 
 
+@cache
 def checksum(text: str) -> str:
     """SHA-256 in hex over the statements of a function's file; the comment in its head does not count."""
     return hashlib.sha256("\n".join(split(text)).encode()).hexdigest()
 
 
-def replaced() -> dict[str, tuple[str, ...]]:
+def replaced() -> Mapping[str, tuple[str, ...]]:
     """The functions that each migration names, oldest migration first; the baseline names none."""
-    found = (
-        _constants(path.read_text("utf-8")) for folder in SOURCES.versions for path in folder.glob("v*.py")
-    )
-    return {each["revision"]: tuple(each.get("replaces", ())) for each in sorted(found, key=_revision)}
+    return _replaced(SOURCES)
 
 
 def before(name: str, revision: str) -> str | None:
     """The text that migration `revision` replaces; None for a function that it creates."""
-    for folder in SOURCES.versions:
-        for path in folder.glob(f"{revision}_*/before/{name}.sql"):
-            return path.read_text("utf-8")
-    return None
+    return _former_texts(SOURCES).get((revision, name))
 
 
 def text_at(name: str, revision: str) -> str | None:
     """The text of a function once `revision` is applied; None where there is no such function then."""
-    return _text_at(name, revision, replaced())
-
-
-def _text_at(name: str, revision: str, known: Mapping[str, Sequence[str]]) -> str | None:
-    for later, names in known.items():
+    for later, names in replaced().items():
         if later > revision and name in names:
             return before(name, later)
-    path = SOURCES.functions / f"{name}.sql"
-    return path.read_text("utf-8") if path.exists() else None
+    return _present_texts(SOURCES).get(name)
 
 
 def names() -> list[str]:
     """All functions that any migration of this release creates."""
-    present = {path.stem for path in SOURCES.functions.glob("*.sql")}
-    return sorted(present.union(*replaced().values()))
+    return sorted({*_present_texts(SOURCES)}.union(*replaced().values()))
 
 
 def changed_by(revision: str) -> list[str]:
@@ -99,7 +90,6 @@ def changed_by(revision: str) -> list[str]:
 
 def all_at(revision: str) -> dict[str, tuple[str, str]]:
     """Function -> checksum of its text, and the migration that gave it, once `revision` is applied."""
-    # Read once: there are thousands of pairs of a function and a migration.
     baseline, *_ = known = replaced()
 
     def version(name: str) -> str:
@@ -108,11 +98,33 @@ def all_at(revision: str) -> dict[str, tuple[str, str]]:
             (each for each, names in known.items() if each <= revision and name in names), default=baseline
         )
 
-    texts = {name: _text_at(name, revision, known) for name in names()}
+    texts = {name: text_at(name, revision) for name in names()}
     return {name: (checksum(text), version(name)) for name, text in texts.items() if text}
 
 
 @cache
+def _replaced(sources: Sources) -> Mapping[str, tuple[str, ...]]:
+    found = (
+        _constants(path.read_text("utf-8")) for folder in sources.versions for path in folder.glob("v*.py")
+    )
+    return {each["revision"]: tuple(each.get("replaces", ())) for each in sorted(found, key=_revision)}
+
+
+@cache
+def _former_texts(sources: Sources) -> Mapping[tuple[str, str], str]:
+    """The text by the migration that replaces it and the name of the function."""
+    return {
+        (path.parts[-3].partition("_")[0], path.stem): path.read_text("utf-8")
+        for folder in sources.versions
+        for path in folder.glob("*_*/before/*.sql")
+    }
+
+
+@cache
+def _present_texts(sources: Sources) -> Mapping[str, str]:
+    return {path.stem: path.read_text("utf-8") for path in sources.functions.glob("*.sql")}
+
+
 def _constants(module: str) -> dict[str, Any]:
     """The constants of a migration by its text, read without executing it: a server needs them, and not Alembic."""
     return {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -43,8 +44,12 @@ def text_of(name: str) -> str:
 
 
 @contextmanager
-def standing_in(folder: Path, *migrations: StandIn) -> Iterator[list[str]]:
-    """Until the end of the block the release has these migrations, too; their ids, oldest first."""
+def standing_in(
+    folder: Path, *migrations: StandIn, unnamed: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[list[str]]:
+    """Until the end of the block the release has these migrations, too; their ids, oldest first. `unnamed` are texts
+    of functions that no migration names.
+    """
     texts, versions = folder / "functions", folder / "versions"
     shutil.copytree(functions.FOLDER / "functions", texts)
     versions.mkdir()
@@ -69,6 +74,8 @@ def standing_in(folder: Path, *migrations: StandIn) -> Iterator[list[str]]:
         )
         last = revision
         made.append(revision)
+    for name, text in unnamed.items():
+        (texts / f"{name}.sql").write_text(text, "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         sources = functions.Sources(texts, (functions.FOLDER / "versions", versions))
         patch.setattr(functions, "SOURCES", sources)

@@ -152,8 +152,7 @@ def copied(tmp_path: Path) -> Callable[..., list[str]]:
     """The findings of the check of files where one of them has another text."""
 
     def findings(name: str, text: str, *, released: str = "", **listed: tuple[str, str]) -> list[str]:
-        with standing_in(tmp_path, StandIn()):
-            (functions.SOURCES.functions / f"{name}.sql").write_text(text, "utf-8")
+        with standing_in(tmp_path, StandIn(), unnamed={name: text}):
             return list(schema_file.function_findings({**checksums.FUNCTIONS, **listed}, released))
 
     return findings
