@@ -23,6 +23,7 @@ from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse_client import AsyncClient
 from pilothouse_server.app import Application
 from pilothouse_server.flowcontrol.classes import CallLimits
+from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.reconciler import ReconcilerSettings
 from pilothouse_server.settings.model import Settings
 from pilothouse_simulator import SimulatedCluster
@@ -39,6 +40,8 @@ NOWHERE: Mapping[str, Any] = {
 }
 _numbers = count(1)
 QUICK = ReconcilerSettings(usage_period_seconds=0.5, clusters_period_seconds=0.25)
+# No work is leased, so the reconciler writes no resource's row.
+IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
 
 
 @dataclass

@@ -43,7 +43,7 @@ from pilothouse_simulator.values.resources import (
     SERVICES,
 )
 from tests.conftest import Database, new_database
-from tests.harness import QUICK, Server, running_server
+from tests.harness import IDLE, Server, running_server
 from tests.promises.tables import NOTHING_FOLLOWS
 from tests.waiting import poll_until
 
@@ -53,8 +53,6 @@ AGREED_SECONDS = 10.0
 _SAME_LOOKS = 10
 # The file that keeps the cluster.
 _STATE = "cluster"
-# The server's own worker leases no work: those of the test do.
-IDLE = msgspec.structs.replace(QUICK, worker=WorkerSettings(workers_per_cluster=0))
 SHORT = WorkerSettings(poll_seconds=0.05, lease_seconds=0.4)
 _WRITES = ("apply", "set_scale", "delete", "merge_patch")
 _KINDS = (
@@ -264,8 +262,8 @@ async def settled(server: Server) -> bool:
 async def platform(
     database: Database, directory: Path, *, registered: bool, state: Path | None = None
 ) -> AsyncIterator[Server]:
-    """A server that does no work by itself, and a cluster; `registered` as of an `Operation`. `state` is the file that
-    keeps the cluster.
+    """A server that leases no work, as the test's workers do, and a cluster; `registered` as of an `Operation`. `state`
+    is the file that keeps the cluster.
     """
     async with SimulatedCluster(speed=10.0, state_path=state) as cluster:
         own = None if registered else cluster
