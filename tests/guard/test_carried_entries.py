@@ -22,6 +22,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import NamespaceId
 from tests.guard.carried import GUARDED, KEYS, NEVER, ORDINARY, Carried, document, place
 from tests.guard.test_carried import CALLERS, HOLDS, asks
+from tests.guard.test_hosts import MINE, PLACES, REFUSED, with_host
 
 SHOP = Namespace(NamespaceId(1), "uid", "shop", "shop", "local")
 
@@ -76,3 +77,21 @@ def test_adopt_takes_no_guarded_path_of_a_carried_object_over() -> None:
         assert not _adopted(guarded, lambda _: False), guarded
     # The control: of somebody who holds everything it would take many.
     assert sum(_adopted(guarded, lambda _: True) for guarded in GUARDED) > 10
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_adopt_takes_no_spelling_of_a_host_of_another_tenant(where: str) -> None:
+    home = place(allowed_hosts=(*MINE, "*.shop.example"))
+    stored = _carried(with_host(where, "www.mine.example"))
+
+    def allowed(before: CarriedObject, wanted: CarriedObject) -> None:
+        guarding.admitted(before, wanted, home, asks("platform"))
+
+    def adopted(host: str) -> CarriedObject:
+        live, before = with_host(where, host), documents.manifest(stored)
+        return adoption.adopt(stored, live, list(field_paths.differing(before, live, before)), allowed)
+
+    for host in REFUSED:
+        assert adopted(host) == stored, host
+    # The control: another host of its own is taken over.
+    assert adopted("shop.mine.example") != stored

@@ -9,7 +9,7 @@ import pytest
 from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError
 from pilothouse_server.guard.carrying import admitted_rights
 from pilothouse_server.values.hosts import covers, is_covered, normalised, overlap
-from tests.guard.carried import Carried, document, place
+from tests.guard.carried import Carried, JsonObject, document, place
 from tests.guard.test_carried import asks
 
 MINE = ("*.mine.example", "mine.example", "xn--bcher-kva.example")
@@ -80,16 +80,23 @@ PLACES = (
     "Ingress spec.tls.0.hosts",
     "Ingress metadata.annotations",
     "Gateway spec.listeners.0.hostname",
+    "Gateway metadata.annotations",
     "HTTPRoute spec.hostnames",
+    "HTTPRoute metadata.annotations",
 )
 
 
-def _refusal(where: str, host: str) -> PilothouseError | None:
+def with_host(where: str, host: str) -> JsonObject:
+    """An ordinary object with this host at a place."""
     kind, path = where.split()
     lists = path.endswith(("hosts", "hostnames"))
     annotated = {"external-dns.alpha.kubernetes.io/hostname": host}
     value = annotated if path.endswith("annotations") else [host] if lists else host
-    wanted = document(Carried(kind, path, value))
+    return document(Carried(kind, path, value))
+
+
+def _refusal(where: str, host: str) -> PilothouseError | None:
+    wanted = with_host(where, host)
     # The other hosts of the documents are those of the namespace shop.
     facts = place(allowed_hosts=(*MINE, "*.shop.example"))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from pilothouse.object.v1 import object_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.errors import FailedPreconditionError
 from pilothouse_server.kubernetes.ownership import OBJECT_UID
+from pilothouse_simulator import gateway_definitions
 from pilothouse_simulator.values.json_copy import copy_json
-from pilothouse_simulator.values.resources import CONFIG_MAPS, INGRESSES, NETWORK_POLICIES, ROLES
+from pilothouse_simulator.values.resources import CONFIG_MAPS, NETWORK_POLICIES, ROLES
 from tests.objects.conftest import INGRESS, POLICY, JsonObject, Place, condition_of, ingress
 
 SPEC: JsonObject = {
@@ -21,6 +23,7 @@ SPEC: JsonObject = {
     "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80, "protocol": "TCP"}]}],
 }
 ROLE: JsonObject = {"api_version": "rbac.authorization.k8s.io/v1", "kind": "Role"}
+ROUTE: JsonObject = {"api_version": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute"}
 
 
 def there(place: Place, name: str = "web", **metadata: Any) -> JsonObject:
@@ -93,22 +96,33 @@ async def test_objects_that_may_not_be_taken_stay_with_the_reason(place: Place) 
     assert "object.rbac" in wide.problems[0]
 
 
-async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(place: Place) -> None:
+def _route(place: Place) -> JsonObject:
+    spec = {"parentRefs": [{"name": "web"}], "hostnames": [f"web.{place.name}.example.com"]}
+    return {"spec": {**spec, "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}}
+
+
+@pytest.mark.parametrize(("kind", "written"), [(INGRESS, ingress), (ROUTE, _route)], ids=["ingress", "route"])
+async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(
+    place: Place, kind: JsonObject, written: Callable[[Place], JsonObject]
+) -> None:
+    place.cluster.install(*gateway_definitions())
+    resource = place.store.types.find_kind(kind["api_version"], kind["kind"])
+    assert resource is not None
     own, theirs = f"web.{place.name}.example.com", "web.elsewhere.example.com"
     dns = "external-dns.alpha.kubernetes.io/hostname"
     for name, annotated in {"mine": own, "alien": f"{own},{theirs}"}.items():
         metadata = {"name": name, "namespace": place.name, "annotations": {dns: annotated}}
-        document = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata}
-        place.store.create(INGRESSES, {**document, **ingress(place)})
-    found = await taken(place, "mine", "alien", **INGRESS)
+        document = {"apiVersion": kind["api_version"], "kind": kind["kind"], "metadata": metadata}
+        place.store.create(resource, {**document, **written(place)})
+    found = await taken(place, "mine", "alien", **kind)
     assert list(found["mine"].problems) == []
     (problem,) = found["alien"].problems
     assert f"metadata.annotations[{dns}]" in problem
     assert theirs in problem
-    await place.change(INGRESS, "mine", drift_policy=resource_pb2.DRIFT_POLICY_ADOPT)
-    await place.settled(INGRESS, "mine")
-    place.by_hand(INGRESSES, "mine", metadata={"annotations": {dns: theirs, "example.org/team": "red"}})
+    await place.change(kind, "mine", drift_policy=resource_pb2.DRIFT_POLICY_ADOPT)
+    await place.settled(kind, "mine")
+    place.by_hand(resource, "mine", metadata={"annotations": {dns: theirs, "example.org/team": "red"}})
     carried = await place.until(
-        lambda each: "external-dns" in getattr(condition_of(each, "Drifted"), "message", ""), INGRESS, "mine"
+        lambda each: "external-dns" in getattr(condition_of(each, "Drifted"), "message", ""), kind, "mine"
     )
     assert dict(carried.annotations)[dns] == own
