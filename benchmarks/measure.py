@@ -175,6 +175,15 @@ def database_cost(row: str, what: str, product: Series, most: float) -> Figure:
     )
 
 
+def together(series: Series) -> Series:
+    """The runs whose figure is what a call cost the server and PostgreSQL together."""
+    return Series(
+        tuple(
+            Run((run.server or 0.0) + (run.database or 0.0), run.server, run.database) for run in series.runs
+        )
+    )
+
+
 async def all_in_turns(arms: Sequence[Arm], runs: int, *, warm: bool = True) -> list[Series]:
     """Runs each arm `runs` times, in turns; with which of them a turn begins changes each time."""
     if warm:

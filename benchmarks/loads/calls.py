@@ -59,29 +59,50 @@ class Calls:
         seconds: float,
         token: str,
         method: str = "/pilothouse.container.v1.ContainerService/CreateContainer",
+        sidecars: int = 0,
     ) -> dict[str, float]:
-        """Makes containers, each under a name and a request id of its own; no two callers share a namespace."""
+        """Makes containers, each under a name and a request id of its own; no two callers share a namespace.
+
+        Each of its `sidecars` has the variables, port and resources of a main program.
+        """
         if len(namespaces) < concurrency:
             raise ValueError("there are more callers than namespaces")
         own = [cycle(namespaces[number::concurrency]) for number in range(concurrency)]
         return await self._measure(
-            address, method, lambda number: self._container(next(own[number])), concurrency, seconds, token
+            address,
+            method,
+            lambda number: self._container(next(own[number]), sidecars),
+            concurrency,
+            seconds,
+            token,
         )
 
-    def _container(self, namespace: str) -> bytes:
+    def _container(self, namespace: str, sidecars: int) -> bytes:
         name = f"made-{next(self._numbers)}"
+        env = [
+            pb.EnvVar(name="FIRST", value="a value of some length"),
+            pb.EnvVar(name="SECOND", value="a value of some length"),
+        ]
+        resources = pb.Resources(
+            cpu_request="100m", cpu_limit="500m", memory_request="128Mi", memory_limit="256Mi"
+        )
         container = pb.Container(
             name=name,
             image="image-1:1.0",
-            env=[
-                pb.EnvVar(name="FIRST", value="a value of some length"),
-                pb.EnvVar(name="SECOND", value="a value of some length"),
-            ],
+            env=env,
             ports=[pb.Port(name="http", container_port=8080)],
-            resources=pb.Resources(
-                cpu_request="100m", cpu_limit="500m", memory_request="128Mi", memory_limit="256Mi"
-            ),
+            resources=resources,
             labels={"app": "made"},
+            sidecars=[
+                pb.Program(
+                    name=f"sidecar-{number}",
+                    image="image-1:1.0",
+                    env=env,
+                    ports=[pb.ProgramPort(name=f"port-{number}", container_port=9000 + number)],
+                    resources=resources,
+                )
+                for number in range(sidecars)
+            ],
         )
         return pb.CreateContainerRequest(
             namespace=namespace, container=container, request_id=str(uuid4())

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from benchmarks.child import Child
 from benchmarks.loads.changes import KINDS
-from benchmarks.measure import Arm, Figure, Pairs, Run, Series, all_in_turns, compared
+from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, together
 from benchmarks.population import NAMESPACES
 from benchmarks.product import Product
 from benchmarks.rows import writing
@@ -46,17 +46,9 @@ async def change_container(world: World) -> AsyncIterator[Figure]:
 
 def _cost(what: str, pairs: Pairs) -> Figure:
     """The line of what a call costs the server and PostgreSQL together, next to a create."""
-    together = Pairs(_together(pairs.product), _together(pairs.baseline))
     costs = f"{what}: CPU of a call, server and PostgreSQL"
-    return compared("2c", costs, "µs", together, "CreateContainer", ("≤", 1.2))
-
-
-def _together(series: Series) -> Series:
-    return Series(
-        tuple(
-            Run((run.server or 0.0) + (run.database or 0.0), run.server, run.database) for run in series.runs
-        )
-    )
+    both = Pairs(together(pairs.product), together(pairs.baseline))
+    return compared("2c", costs, "µs", both, "CreateContainer", ("≤", 1.2))
 
 
 def owned(size: int) -> list[list[list[str]]]:

@@ -46,6 +46,7 @@ ROWS: Mapping[str, Row] = {
     "1": Row("GetContainer", reading.get_container),
     "2": Row("CreateContainer", writing.create_container),
     "2c": Row("changes of containers", changing.change_container),
+    "2d": Row("containers with sidecars", writing.create_with_sidecars),
     "3": Row("the record and the event of a mutation", writing.audit),
     "4": Row("events to many watchers", watching.fan_out),
     "5": Row("commit to delivery", watching.latency),

@@ -1,4 +1,6 @@
-"""Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without record and event."""
+"""Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without record and event.
+Row 2d: with sidecars against itself without.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from benchmarks.measure import (
     database_cost,
     in_turns,
     server_cost,
+    together,
 )
 from benchmarks.population import ACTIVE_NAMESPACES, WRITTEN_NAMESPACES
 from benchmarks.product import Product
@@ -26,6 +29,7 @@ from benchmarks.world import Database, World, connected
 
 CLIENTS = 16
 # One for each client.
+_SIDECARS = 3
 NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
 _MANY_NAMESPACES = [f"tenant-{i}" for i in range(WRITTEN_NAMESPACES)]
 # Whose rows the bare ones are: a copy that no server was on has no user yet.
@@ -75,9 +79,36 @@ async def create_container(world: World) -> AsyncIterator[Figure]:
         yield compared("2", what, "/s", Pairs(products[-1], products[0]), f"at {sizes[0]:,}", ("≥", 0.9))
 
 
-def _creating(world: World, calls: Child, product: Product, database: Database, token: str) -> Arm:
+async def create_with_sidecars(world: World) -> AsyncIterator[Figure]:
+    """Row 2d: at the smallest number of containers, on the same server."""
+    size = world.scale.containers[0]
+    async with (
+        world.database(size) as database,
+        world.product(database) as product,
+        world.children(("loads.calls", world.cores.asking)) as (calls,),
+    ):
+        token = await product.tenant_token()
+        pairs = await in_turns(
+            _creating(world, calls, product, database, token, sidecars=_SIDECARS),
+            _creating(world, calls, product, database, token),
+            world.scale.runs,
+            warm=world.scale.warm,
+        )
+    yield compared(
+        "2d",
+        f"CreateContainer with {_SIDECARS} sidecars, {CLIENTS} clients: CPU of a call, server and PostgreSQL",
+        "µs",
+        Pairs(together(pairs.product), together(pairs.baseline)),
+        "without",
+        ("≤", 1.3),
+    )
+
+
+def _creating(
+    world: World, calls: Child, product: Product, database: Database, token: str, *, sidecars: int = 0
+) -> Arm:
     async def run() -> Run:
-        made = create(calls, product.address, token, world.scale.seconds)
+        made = create(calls, product.address, token, world.scale.seconds, sidecars=sidecars)
         return await world.metered(product.process_id, database, made)
 
     return run
@@ -109,6 +140,7 @@ async def create(
     method: str = "",
     clients: int = CLIENTS,
     namespaces: list[str] = NAMESPACES,
+    sidecars: int = 0,
 ) -> Mapping[str, float]:
     """Containers made by so many callers, in turn in these namespaces; what the child says."""
     answer: Mapping[str, float] = await calls.ask(
@@ -119,6 +151,7 @@ async def create(
         seconds=seconds,
         token=token,
         **({"method": method} if method else {}),
+        **({"sidecars": sidecars} if sidecars else {}),
     )
     return answer
 
