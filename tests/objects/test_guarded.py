@@ -17,7 +17,7 @@ from pilothouse_client.errors import (
     ResourceExhaustedError,
 )
 from pilothouse_server.objects import scaling
-from tests.objects.conftest import ACCOUNT, INGRESS, JsonObject, Place, ingress
+from tests.objects.conftest import ACCOUNT, INGRESS, POLICY, JsonObject, Place, ingress
 from tests.waiting import poll_until
 
 RBAC = "rbac.authorization.k8s.io"
@@ -60,6 +60,21 @@ async def test_a_tenant_makes_a_role_of_rights_that_it_has_and_binds_it(place: P
             await tenant.make(ROLE, document, "wide")
     with pytest.raises((PermissionDeniedError, InvalidArgumentError)):
         await tenant.make(BINDING, binding("missing"), "dangling")
+
+
+async def test_a_misspelt_field_is_refused_by_its_path_for_everybody(place: Place) -> None:
+    tenant = Place(place.server, place.cluster, place.name)
+    tenant.client = await place.server.user("speller", {place.name: "developer"})
+    await tenant.make(POLICY, {"spec": {"podSelector": {}}})
+    wrong: JsonObject = {"spec": {"podSelectr": {}}}
+    for caller in (tenant, place):
+        for call in (caller.make(POLICY, wrong, "wrong"), caller.change(POLICY, document=wrong)):
+            with pytest.raises(InvalidArgumentError, match='did you mean "podSelector"') as refused:
+                await call
+            assert refused.value.metadata["field"] == "object.document.spec.podSelectr"
+    # A field that resembles none needs the permission: it may be one of a later Kubernetes.
+    with pytest.raises(PermissionDeniedError):
+        await tenant.make(POLICY, {"spec": {"podSelector": {}, "later": {"a": "b"}}}, "later")
 
 
 async def test_an_autoscaler_targets_a_container_of_the_platform(place: Place) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_server.authorization.access import May
-from pilothouse_server.errors import over_all_namespaces_needed
+from pilothouse_server.errors import invalid, over_all_namespaces_needed
 from pilothouse_server.guard.carrying import CarriedPlace, admitted_rights
 from pilothouse_server.guard.model import PRIVILEGED_OBJECT, Admitted, OpenedKind
+from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.objects import documents, manifests
 from pilothouse_server.objects.model import CarriedObject
 
@@ -25,11 +27,25 @@ def admitted(
     Raises:
         PermissionDenied: the caller lacks the permission for a part; with the field.
         FailedPrecondition: a host that the namespace may not use.
-        InvalidArgument: a part that is never sent.
+        InvalidArgument: a part that is never sent; a misspelt field.
     """
     before = None if stored is None else documents.manifest(stored)
-    rights = admitted_rights(documents.manifest(wanted), before, place, may)
+    document = documents.manifest(wanted)
+    if document != before:
+        _refuse_misspelt(wanted, document)
+    rights = admitted_rights(document, before, place, may)
     return msgspec.structs.replace(wanted, rights=rights, privileged=may(PRIVILEGED_OBJECT))
+
+
+def _refuse_misspelt(wanted: CarriedObject, document: Manifest) -> None:
+    """Raises InvalidArgument for a field that resembles one of Kubernetes' own, in any of its versions.
+
+    The guard would say of it only that it needs a permission. Of custom resources nothing is known.
+    """
+    for key, value in document.items():
+        for path, meant in schemas().misspelt(wanted.api_version, wanted.kind, key, value):
+            words = f'is no field of Kubernetes; did you mean "{meant}"?'
+            raise invalid(f"{documents.FIELD}.{path}", words)
 
 
 def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: May) -> None:
