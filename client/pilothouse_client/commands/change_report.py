@@ -10,7 +10,7 @@ from pilothouse_client.commands.terminal import say
 
 
 def change_value(text: str) -> str:
-    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    """Returns a value as people write it, without JSON's quotes and braces; `none` where there is none."""
     if not text:
         return "none"
     try:
@@ -18,7 +18,18 @@ def change_value(text: str) -> str:
     except ValueError:
         # A long one, which the server has cut.
         return text
-    return value if isinstance(value, str) and value else text
+    return _in_words(value) or text
+
+
+def _in_words(value: Any) -> str:
+    """Returns a value of JSON in words: `LOG=debug, TIER=web` for variables."""
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, dict):
+        if "value" in value and "name" in value:
+            return f"{value['name']}={value['value']}"
+        return "; ".join(f"{key.replace('_', ' ')} {_in_words(each)}" for key, each in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def change_words(change: Any) -> str:

@@ -128,7 +128,7 @@ def _port(port: Any) -> str:
     protocol = enum_label(port, "protocol") or "TCP"
     words = f"{port.name} {port.container_port}/{protocol}".strip()
     if port.service_type == pb.SERVICE_TYPE_NONE:
-        return f"{words}, no Service of its own"
+        return f"{words}, makes no Service (others may select its pods)"
     kind = enum_label(port, "service_type").title().replace("_", "").replace("Ip", "IP")
     node = f", node port {port.node_port}" if port.node_port else ""
     return f"{words} at {port.service_name}:{port.service_port or port.container_port} ({kind}{node})"

@@ -90,9 +90,14 @@ def _wrapped(text: str, first: str, column: int, width: int) -> list[str]:
         return [first + text]
     # Beginning blanks are those of a table or of YAML. Identifiers stay whole, because people copy them.
     inner = " " * (column + 2 + len(text) - len(text.lstrip()))
-    if max(map(len, text.split())) > width - len(inner):
+    longest = max(map(len, text.split()))
+    if longest > width - len(inner):
         inner = _INDENT
-    return textwrap.wrap(
+    heading = []
+    if first.strip() and len(first) + len(text.split()[0]) > width:
+        # A digest does not fit next to its label, but below it.
+        heading, first = [first.rstrip()], _INDENT
+    return heading + textwrap.wrap(
         text,
         width,
         initial_indent=first,

@@ -133,13 +133,13 @@ class _Failure:
             }
             say(json.dumps(data, ensure_ascii=False), err=True)
             return
-        say(f"error: {self.message}{f' [{self.reason}]' if self.more else ''}", err=True)
+        say_prose(f"error: {self.message}{f' [{self.reason}]' if self.more else ''}")
         for each in self.listed:
             # The rule comes in words; its name, where there is one, is for searching.
             rule = f" ({each['rule']})" if each["rule"] else ""
             say_prose(f"  {each['field']}: {each['message']}{rule}")
         for line in (*self.fix, *self.lines):
-            say(f"  {line}", err=True)
+            say_prose(f"  {line}")
 
 
 def report(error: Exception) -> int | None:

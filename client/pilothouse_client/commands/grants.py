@@ -19,7 +19,7 @@ from pilothouse_client.commands.options import (
     one_namespace,
 )
 from pilothouse_client.commands.output import OutputColumn, done, show
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
@@ -83,7 +83,7 @@ def simulate(
     if not output.is_table:
         show(answer, [], output)
         return
-    say(answer.summary)
+    say_prose(answer.summary, err=False)
     for change in answer.changes:
         say(f"in {change.namespace or 'every namespace'}:")
         for verb, permissions in (
@@ -92,7 +92,7 @@ def simulate(
             ("keeps less long", change.shortened),
         ):
             if permissions:
-                say(f"  {verb} {', '.join(permissions)}")
+                say_prose(f"  {verb} {', '.join(permissions)}", err=False)
     if answer.partial:
         say("grants over all namespaces, which you may not read, are not counted", err=True)
 

@@ -21,12 +21,15 @@ from pilothouse_client.commands.values import enum_label, size
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Images that containers use.")
 app.command("describe")(describe.of("images"))
+# `sha256:` and twelve digits, as others show it.
+_SHORT_DIGEST = 19
 COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("IMAGE", lambda image: image.image),
+    OutputColumn("IMAGE", lambda image: image.image, by_end=True),
     OutputColumn("STATUS", lambda image: enum_label(image, "status")),
     OutputColumn("SIZE", lambda image: size(image.size_bytes) if image.size_bytes else ""),
     OutputColumn("CONTAINERS", lambda image: image.container_count),
-    OutputColumn("DIGEST", lambda image: image.digest),
+    OutputColumn("DIGEST", lambda image: image.digest[:_SHORT_DIGEST], whole=True),
+    OutputColumn("WHOLE DIGEST", lambda image: image.digest, whole=True, wide=True),
 ]
 _Image = Annotated[str, verbs.Argument(help="As containers name it.", complete=complete_image)]
 

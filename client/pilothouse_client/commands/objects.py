@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -32,7 +33,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
-from pilothouse_client.commands.terminal import plain, say
+from pilothouse_client.commands.terminal import plain, say, say_prose
 from pilothouse_client.commands.values import enum_label, moment
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ _IMPORT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
 ]
 _KIND_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("API VERSION", lambda kind: kind.api_version),
-    OutputColumn("KIND", lambda kind: kind.kind),
+    OutputColumn("KIND", lambda kind: kind.kind, whole=True),
+    OutputColumn("API VERSION", lambda kind: kind.api_version, whole=True),
     OutputColumn("FOR", lambda kind: enum_label(kind, "access")),
-    OutputColumn("MOST", lambda kind: kind.max_per_namespace or "-"),
-    OutputColumn("WHY", lambda kind: kind.message or kind.reason),
+    OutputColumn("MOST", lambda kind: kind.max_per_namespace or ""),
+    OutputColumn("WHY", lambda kind: kind.message or kind.reason, wide=True),
 ]
 _Kind = Annotated[
     str,
@@ -256,9 +257,20 @@ def import_objects(
 
 @app.command("kinds")
 def kinds(namespace: Namespace = "", output: Output = Format.TABLE) -> None:
-    """List the kinds of the namespace's cluster, and who may make objects of each."""
+    """List the kinds that objects of the namespace may have, and who may make them; with -o wide also the kinds of
+    the cluster that no object may have, and why."""
     with connect() as client:
-        show_all(client.objects.kinds(namespace=namespace_or_default(namespace)), _KIND_COLUMNS, output)
+        found = list(client.objects.kinds(namespace=namespace_or_default(namespace)))
+    show_kinds(found, output)
+
+
+def show_kinds(kinds: Sequence[pb.ObjectKind], output: Format) -> None:
+    """Shows kinds; to people those that are possible, and how many are not."""
+    possible = [each for each in kinds if each.access != pb.KIND_ACCESS_NEVER]
+    chosen = possible if output is Format.TABLE else kinds
+    show_all(chosen, _KIND_COLUMNS, output)
+    if missing := len(kinds) - len(chosen):
+        say_prose(f"kinds that are for nobody: {missing}; -o wide lists them, and why")
 
 
 @app.command("delete")

@@ -378,10 +378,7 @@ def _narrowed(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
     The widest column gives way first. A name is cut last, and a heading never.
     """
     narrowed = list(widths)
-    least = [
-        wide if column.whole else max(len(column.heading), min(wide, _LEAST))
-        for column, wide in zip(columns, widths, strict=True)
-    ]
+    least = _least(widths, columns)
     names = {index for index, column in enumerate(columns) if column.heading.endswith("NAME")}
     excess = sum(narrowed) + 2 * (len(narrowed) - 1) - width
     for kept in (names, set()):
@@ -396,6 +393,25 @@ def _narrowed(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
             narrowed[max(free, key=narrowed.__getitem__)] -= 1
             excess -= 1
     return narrowed
+
+
+def _least(widths: Sequence[int], columns: Columns) -> list[int]:
+    return [
+        wide if column.whole else max(len(column.heading), min(wide, _LEAST))
+        for column, wide in zip(columns, widths, strict=True)
+    ]
+
+
+def _kept(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
+    """Returns the columns that a terminal has room for: those of `-o wide` go, the last ones first, where even cut
+    cells would not fit."""
+    least = _least(widths, columns)
+    kept = list(range(len(columns)))
+    for index in reversed([index for index in kept if columns[index].wide]):
+        if sum(least[each] for each in kept) + 2 * (len(kept) - 1) <= width:
+            break
+        kept.remove(index)
+    return kept
 
 
 def fitted(
@@ -427,6 +443,11 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
         for row in rows if no_headers.get() else [headings, *rows]:
             say("\t".join(row))
         return
+    kept = _kept(_widths([headings, *rows]), columns, width)
+    if missing := [each for index, each in enumerate(headings) if index not in kept]:
+        say(f"the terminal has no room for {', '.join(missing)}", err=True)
+    columns, headings = [columns[index] for index in kept], [headings[index] for index in kept]
+    rows = [[row[index] for index in kept] for row in rows]
     widths = _narrowed(_widths([headings, *rows]), columns, width)
     cells = [
         [

@@ -25,7 +25,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import OutputColumn, show, show_all
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.commands.values import enum_label, moment
 
 _NO = 1
@@ -188,7 +188,7 @@ def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
 
 
 def _print(answer: pb.ExplainPermissionResponse) -> None:
-    say(f"{'yes' if answer.allowed else 'no'}: {answer.summary}")
+    say_prose(f"{'yes' if answer.allowed else 'no'}: {answer.summary}", err=False)
     if answer.key_refuses and answer.owner_refuses:
         say("both the key and its owner refuse it")
     for giver in answer.givers:

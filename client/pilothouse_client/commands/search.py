@@ -28,7 +28,7 @@ _COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda found: found.namespace),
     OutputColumn("NAME", lambda found: found.name),
     OutputColumn("KIND", lambda found: found.kind),
-    OutputColumn("STATUS", lambda found: found.status.lower()),
+    OutputColumn("STATUS", lambda found: found.status),
     OutputColumn("REASON", lambda found: found.reason),
     OutputColumn("IMAGE", lambda found: found.image),
 ]

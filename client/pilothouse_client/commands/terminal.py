@@ -55,9 +55,10 @@ def wrapped(line: str, width: int) -> str:
     )
 
 
-def say_prose(line: str) -> None:
-    """Writes a sentence to standard error, in lines that fit where that is a terminal."""
-    say(wrapped(line, console(err=True).width) if sys.stderr.isatty() else line, err=True)
+def say_prose(line: str, *, err: bool = True) -> None:
+    """Writes a sentence, to standard error unless told otherwise, in lines that fit where that is a terminal."""
+    stream = sys.stderr if err else sys.stdout
+    say(wrapped(line, console(err=err).width) if stream.isatty() else line, err=err)
 
 
 def write_data(text: str, *, nl: bool = True) -> None:

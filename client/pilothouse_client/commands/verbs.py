@@ -55,6 +55,7 @@ SYNONYMS: Mapping[str, str] = {
     **dict.fromkeys(("rm", "remove", "destroy"), "delete"),
     **dict.fromkeys(("show", "describe", "inspect"), "get"),
     **dict.fromkeys(("patch",), "update"),
+    **dict.fromkeys(("history",), "revisions"),
     **dict.fromkeys(("log",), "logs"),
     **dict.fromkeys(("deploys",), "containers"),
 }

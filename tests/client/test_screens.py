@@ -1,0 +1,235 @@
+"""What a person sees of the main verbs, as text, on a terminal of 80 and of 200 columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from pilothouse.application.v1 import application_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.object.v1 import object_pb2
+from pilothouse_client.commands import applications, images, objects
+from pilothouse_client.commands.change_report import change_value
+from pilothouse_client.commands.container_columns import COLUMNS as CONTAINERS
+from pilothouse_client.commands.container_description import describe_container
+from pilothouse_client.commands.description import Description
+from pilothouse_client.commands.failures import CommandError, report
+from pilothouse_client.commands.options import Format, one_namespace
+from pilothouse_client.commands.output import Columns, show_all
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+DIGEST = "sha256:c19ebe98f5b89872df05539e5aa728dd08d4c0754fe7fe50f1e93855b8d52e22"
+
+
+@pytest.fixture
+def screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., list[str]]]:
+    """Returns the lines that a function shows on a terminal so wide, without blanks at their ends."""
+    # A dumb terminal is 80 columns wide to rich.
+    monkeypatch.setenv("TERM", "xterm")
+    given = one_namespace.set("shop")
+
+    def shown(width: int, show: Callable[[], Any]) -> list[str]:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(width))
+        show()
+        written = capsys.readouterr()
+        text = _ESCAPE.sub("", written.out + written.err)
+        lines = [line.rstrip() for line in text.splitlines()]
+        assert max(map(len, lines)) <= width
+        return lines
+
+    yield shown
+    one_namespace.reset(given)
+
+
+_M = TypeVar("_M", pb.Container, application_pb2.Application)
+
+
+def made(message: _M) -> _M:
+    message.create_time.FromDatetime(datetime.now(UTC) - timedelta(minutes=5, seconds=1))
+    return message
+
+
+def container(name: str, image: str, **fields: Any) -> pb.Container:
+    return made(
+        pb.Container(
+            namespace="shop",
+            name=name,
+            image=image,
+            workload_kind=pb.WORKLOAD_KIND_DEPLOYMENT,
+            **{"status": pb.CONTAINER_STATUS_RUNNING, "replicas": 2, "ready_replicas": 2, **fields},
+        )
+    )
+
+
+def broken() -> pb.Container:
+    return container(
+        "loyalty-program-worker",
+        "registry.k8s.io/e2e-test-images/agnhost:2.53",
+        status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF,
+        ready_replicas=0,
+        restart_count=12,
+        reason="CrashLoopBackOff",
+    )
+
+
+def listed(rows: Iterable[Any], columns: Columns, form: Format = Format.TABLE) -> Callable[[], None]:
+    return lambda: show_all(rows, columns, form)
+
+
+def test_containers(screen: Callable[..., list[str]]) -> None:
+    """A narrow terminal cuts cells, a name last; a column of `-o wide` goes before a time in it is cut."""
+    rows = [container("front", "nginx:1.27"), broken()]
+    narrow = [
+        "NAME                    KIND     STATUS   READY  RESTARTS  IMAGE    REASON   AGE",
+        "front                   Deploy…  RUNNING  2/2    0         …x:1.27           5m",
+        "loyalty-program-worker  Deploy…  CRASH_…  0/2    12        …t:2.53  CrashL…  5m",
+    ]
+    assert screen(80, listed(rows, CONTAINERS)) == narrow
+    assert screen(80, listed(rows, CONTAINERS, Format.WIDE)) == [
+        *narrow,
+        "the terminal has no room for CREATED",
+    ]
+    assert screen(200, listed(rows[1:], CONTAINERS)) == [
+        "NAME                    KIND        STATUS               READY  RESTARTS  "
+        "IMAGE                                         REASON            AGE",
+        "loyalty-program-worker  Deployment  CRASH_LOOP_BACK_OFF  0/2    12        "
+        "registry.k8s.io/e2e-test-images/agnhost:2.53  CrashLoopBackOff  5m",
+    ]
+    assert "CREATED" in screen(200, listed(rows, CONTAINERS, Format.WIDE))[0]
+
+
+def test_kinds_of_objects(screen: Callable[..., list[str]]) -> None:
+    kinds = [
+        object_pb2.ObjectKind(
+            api_version="autoscaling/v2",
+            kind="HorizontalPodAutoscaler",
+            access=object_pb2.KIND_ACCESS_TENANTS,
+            max_per_namespace=1000,
+            reason="OpenByDefault",
+        ),
+        object_pb2.ObjectKind(
+            api_version="v1",
+            kind="LimitRange",
+            access=object_pb2.KIND_ACCESS_NEVER,
+            message="it changes the pods of the whole namespace; ask the administrator of the cluster",
+        ),
+    ]
+    assert screen(80, lambda: objects.show_kinds(kinds, Format.TABLE)) == [
+        "KIND                     API VERSION     FOR      MOST",
+        "HorizontalPodAutoscaler  autoscaling/v2  TENANTS  1000",
+        "kinds that are for nobody: 1; -o wide lists them, and why",
+    ]
+    assert screen(200, lambda: objects.show_kinds(kinds, Format.WIDE))[-1] == (
+        "LimitRange               v1              NEVER          "
+        "it changes the pods of the whole namespace; ask the administrator of the cluster"
+    )
+
+
+def test_images(screen: Callable[..., list[str]]) -> None:
+    """An image is known by its end, and a digest by its beginning."""
+    rows = [
+        pb.Image(
+            image="registry.k8s.io/e2e-test-images/agnhost:2.53",
+            digest=DIGEST,
+            container_count=1,
+            status=pb.IMAGE_STATUS_AVAILABLE,
+            size_bytes=72_000_000,
+        )
+    ]
+    assert screen(80, listed(rows, images.COLUMNS)) == [
+        "IMAGE                        STATUS     SIZE     CONTAINERS  DIGEST",
+        "…e-test-images/agnhost:2.53  AVAILABLE  68.66Mi  1           sha256:c19ebe98f5b8",
+    ]
+    assert screen(200, listed(rows, images.COLUMNS, Format.WIDE)) == [
+        "IMAGE                                         STATUS     SIZE     CONTAINERS  "
+        "DIGEST               WHOLE DIGEST",
+        "registry.k8s.io/e2e-test-images/agnhost:2.53  AVAILABLE  68.66Mi  1           "
+        f"sha256:c19ebe98f5b8  {DIGEST}",
+    ]
+
+
+def test_applications(screen: Callable[..., list[str]]) -> None:
+    shop = application_pb2.Application(
+        namespace="shop",
+        name="shop",
+        revision=12,
+        members=[application_pb2.ApplicationMember()] * 5,
+        status=application_pb2.APPLICATION_STATUS_PROGRESSING,
+        reason="Progressing",
+        message="container front: 0 of 2 replicas are available",
+    )
+    assert screen(80, listed([made(shop)], applications.COLUMNS)) == [
+        "NAME  STATUS       REVISION  OBJECTS  REASON                                 AGE",
+        "shop  PROGRESSING  12        5        Progressing: container front: 0 of 2…  5m",
+    ]
+    assert screen(200, listed([shop], applications.COLUMNS))[1] == (
+        "shop  PROGRESSING  12        5        "
+        "Progressing: container front: 0 of 2 replicas are available  5m"
+    )
+
+
+def test_a_description(screen: Callable[..., list[str]]) -> None:
+    """A digest stands below its label where it does not fit next to it, and is never cut."""
+    shown = container(
+        "front",
+        "nginx:1.28",
+        programs=[pb.ProgramStatus(name="main", kind=pb.PROGRAM_KIND_MAIN, image_id=DIGEST)],
+        ports=[pb.Port(name="http", container_port=80, service_type=pb.SERVICE_TYPE_NONE)],
+    )
+
+    def describe() -> None:
+        page = Description()
+        describe_container(page, shown, [])
+        page.write()
+
+    lines = screen(80, describe)
+    assert lines[:4] + lines[5:] == [
+        "Name:      front",
+        "Namespace: shop",
+        "Kind:      Deployment",
+        "Status:    RUNNING",
+        "Replicas:  2 wanted, 2 ready",
+        "Image:     nginx:1.28",
+        "Runs:",
+        f"  {DIGEST}",
+        "Ports:     http 80/TCP, makes no Service (others may select its pods)",
+    ]
+    assert f"Runs:      {DIGEST}" in screen(200, describe)
+
+
+def test_an_error(screen: Callable[..., list[str]]) -> None:
+    error = CommandError(
+        "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME", 2
+    )
+    assert screen(80, lambda: report(error)) == [
+        "error: name the namespace with -n, or set one with: pilothouse contexts set",
+        "    --namespace NAME",
+    ]
+    assert len(screen(200, lambda: report(error))) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            '[{"name":"A","value":"b","value_from":"ENV_VALUE_FROM_LITERAL"},{"name":"C","value":""}]',
+            "A=b, C=",
+        ),
+        ('[{"name":"data","mount_path":"/data"}]', "name data; mount path /data"),
+        ('{"cpu":"1"}', "cpu 1"),
+        ('"x"', "x"),
+        ("", "none"),
+        ("[]", "[]"),
+        ("cut by the ser", "cut by the ser"),
+    ],
+)
+def test_a_changed_value_is_in_words(value: str, words: str) -> None:
+    assert change_value(value) == words
