@@ -14,12 +14,14 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.config.repository import configs
-from pilothouse_server.containers.repository import containers
+from pilothouse_server.config.operations.configs import CACHED as CONFIGS
+from pilothouse_server.containers.operations import CACHED as CONTAINERS
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics.repository import series
-from pilothouse_server.storage.repository import volumes
-from pilothouse_server.store import statements
+from pilothouse_server.storage.operations import CACHED as VOLUMES
+from pilothouse_server.store import cached_rows, statements
+from pilothouse_server.store.cached_rows import CachedRows
+from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -95,27 +97,29 @@ async def filled(postgres: EmbeddedPostgres, template_database: Database) -> Asy
         yield database
 
 
-async def _as_they_are(_transaction: ReadTransaction, rows: Sequence[Any], *_kind: str) -> Sequence[Any]:
+_LISTS: dict[str, CachedRows[Any, Any]] = {
+    "containers": CONTAINERS,
+    "volumes": VOLUMES,
+    "config_maps": CONFIGS["config_map"],
+}
+
+
+async def _as_they_are(rows: Sequence[Any], *_functions: Any) -> Sequence[Any]:
     return rows
 
 
 async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> NextPage:
     """Has a noun's list asked for, and returns where its next page goes on."""
     transaction = cast(ReadTransaction, SimpleNamespace(connection=asked))
-    narrowed: dict[str, Any] = {"namespace_id": None, "visible": visible}
     if noun == "subjects of usage":
-        return (await series.subjects(transaction, page, container="", **narrowed))[1]
-    narrowed |= {"selector": None, "message_format": 1}
+        found = await series.subjects(
+            transaction, page, container="", namespace_id=None, visible=cast(Any, visible)
+        )
+        return found[1]
     with pytest.MonkeyPatch.context() as patch:
         # The further use of the rows does not matter here.
-        patch.setattr(containers, "_ready", _as_they_are)
-        patch.setattr(volumes, "_ready", _as_they_are)
-        patch.setattr(configs, "_ready", _as_they_are)
-        if noun == "containers":
-            return (await containers.list_ready(transaction, page, **narrowed))[1]
-        if noun == "volumes":
-            return (await volumes.list_volumes(transaction, page, **narrowed))[1]
-        return (await configs.list_page(transaction, "config_map", page, **narrowed))[1]
+        patch.setattr(cached_rows, "with_missing", _as_they_are)
+        return (await _LISTS[noun].list_page(transaction, page, Matching(None, None, visible), 1))[1]
 
 
 async def statement_of(noun: str, page: PageRequest, visible: Sequence[int] | None) -> Any:

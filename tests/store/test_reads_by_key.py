@@ -6,36 +6,34 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import BindParameter, ColumnElement, Dialect, Integer, Select, bindparam
+from sqlalchemy import BindParameter, Dialect, Integer, Select, bindparam
 from sqlalchemy.dialects import postgresql
 
-from pilothouse_server.config.repository import rows
-from pilothouse_server.containers.repository.cached import cached as cached_containers
-from pilothouse_server.containers.tables import CONTAINERS
+from pilothouse_server.config.operations.configs import CACHED as CONFIGS
+from pilothouse_server.containers.operations import CACHED as CONTAINERS
 from pilothouse_server.namespaces.repository import cached as cached_namespaces
 from pilothouse_server.namespaces.tables import NAMESPACES
-from pilothouse_server.network.repository import cached as cached_services
-from pilothouse_server.network.tables import SERVICES
-from pilothouse_server.storage.repository import cached as cached_volumes
-from pilothouse_server.storage.tables import VOLUMES
+from pilothouse_server.network.operations import CACHED as SERVICES
+from pilothouse_server.storage.operations import CACHED as VOLUMES
 from pilothouse_server.store import references
+from pilothouse_server.store.cached_rows import CachedRows
 from tests.conftest import Database
 
 _FORMAT: BindParameter[int] = bindparam("format", type_=Integer())
 
 
-def _named(statement: Select[Any], name: ColumnElement[str]) -> Select[Any]:
-    return statement.where(references.NAMESPACES.c.name == bindparam("namespace"), name == bindparam("name"))
+_NOUNS: tuple[CachedRows[Any, Any], ...] = (CONTAINERS, VOLUMES, SERVICES, *CONFIGS.values())
 
 
-# The selects that lists are made of, of a name.
-_STATEMENTS = {
-    "read_container": _named(cached_containers(_FORMAT), CONTAINERS.c.name),
-    "read_volume": _named(cached_volumes(_FORMAT), VOLUMES.c.name),
-    "read_config_map": _named(rows.cached("config_map", _FORMAT), rows.TABLES["config_map"].c.name),
-    "read_secret": _named(rows.cached("secret", _FORMAT), rows.TABLES["secret"].c.name),
-    "read_service": _named(cached_services(_FORMAT), SERVICES.c.name),
-    "read_namespace": cached_namespaces(_FORMAT).where(NAMESPACES.c.name == bindparam("name")),
+def _named(rows: CachedRows[Any, Any], column: str) -> Select[Any]:
+    """Returns the select that lists are made of, for one name."""
+    return rows.select(_FORMAT).where(
+        references.NAMESPACES.c.name == bindparam("namespace"), rows.table.c[column] == bindparam("name")
+    )
+
+
+_STATEMENTS = {f"read_{each.resource_type}": _named(each, "name") for each in _NOUNS} | {
+    "read_namespace": cached_namespaces(_FORMAT).where(NAMESPACES.c.name == bindparam("name"))
 }
 
 
@@ -70,6 +68,4 @@ async def test_every_function_that_reads_by_key_is_compared(database: Database) 
 
 
 async def test_a_statement_that_has_drifted_is_found(database: Database) -> None:
-    assert await _returned(database, "read_container") != _words(
-        _named(cached_containers(_FORMAT), CONTAINERS.c.kubernetes_name)
-    )
+    assert await _returned(database, "read_container") != _words(_named(CONTAINERS, "kubernetes_name"))

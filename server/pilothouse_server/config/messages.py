@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
+from pilothouse_server.config.model import ConfigMap, Kind, Secret
 from pilothouse_server.config.operations.config_maps import SingleKeys
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import Converter, Differences
 from pilothouse_server.rpc.message_cache import MessageCache
-from pilothouse_server.values.cached_message import CachedMessage
 
 # The values of a secret: given, and never shown again.
 _VALUES = ("data", "string_data")
@@ -43,14 +42,6 @@ SECRET_CACHE: MessageCache[Secret, pb.Secret] = MessageCache(
     SECRET, ("created_by",), within=_EITHER["secret"]
 )
 CACHE: dict[Kind, MessageCache[Any, Any]] = {"config_map": CONFIG_MAP_CACHE, "secret": SECRET_CACHE}
-
-
-def parts(kind: Kind, item: CachedMessage | Config) -> tuple[bytes, bytes]:
-    """Returns a serialised config map or secret in two parts, rendered only where nothing is kept."""
-    if isinstance(item, CachedMessage):
-        assert item.message is not None
-        return item.message, CACHE[kind].message(created_by=item.created_by or "").SerializeToString()
-    return CACHE[kind].parts(item)
 
 
 def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:

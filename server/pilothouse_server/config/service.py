@@ -16,8 +16,8 @@ from pilothouse_server.config.readers import ReaderLookup
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces.guarded import Labelling
-from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.cached_reads import CachedReads
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
@@ -33,13 +33,19 @@ RESTART = "container.restart"
 _KINDS: tuple[Kind, ...] = ("config_map", "secret")
 
 _EITHER = {kind: AnswerField(pb.Config, kind) for kind in _KINDS}
-_GOT = {
-    "config_map": AnswerField(pb.GetConfigMapResponse, "config_map"),
-    "secret": AnswerField(pb.GetSecretResponse, "secret"),
-}
-_LISTED: dict[Kind, ListAnswer] = {
-    "config_map": ListAnswer(pb.ListConfigMapsResponse, "config_maps"),
-    "secret": ListAnswer(pb.ListSecretsResponse, "secrets"),
+_READS = {
+    "config_map": CachedReads(
+        configs.CACHED["config_map"],
+        messages.CACHE["config_map"],
+        AnswerField(pb.GetConfigMapResponse, "config_map"),
+        ListAnswer(pb.ListConfigMapsResponse, "config_maps"),
+    ),
+    "secret": CachedReads(
+        configs.CACHED["secret"],
+        messages.CACHE["secret"],
+        AnswerField(pb.GetSecretResponse, "secret"),
+        ListAnswer(pb.ListSecretsResponse, "secrets"),
+    ),
 }
 
 
@@ -86,16 +92,16 @@ class ConfigService:
         self, request: pb.GetConfigMapRequest, call: Call
     ) -> pb.GetConfigMapResponse | bytes:
         """Returns one config map."""
-        ready = await self._ready("config_map", request, call)
-        if ready is not None:
-            return _GOT["config_map"].answer(*ready)
+        stored = await _READS["config_map"].get(request, call)
+        if stored is not None:
+            return stored
         async with call.read() as transaction:
             found = await config_maps.locate(transaction, request.namespace, request.name)
         return pb.GetConfigMapResponse(config_map=_described_config_map(call, found))
 
     async def ListConfigMaps(self, request: pb.ListConfigMapsRequest, call: Call) -> bytes:
         """Lists config maps."""
-        return await self._list("config_map", request, call)
+        return await _READS["config_map"].list(request, call, self._page_key, self._lists)
 
     async def UpdateConfigMap(
         self, request: pb.UpdateConfigMapRequest, call: Call
@@ -147,16 +153,16 @@ class ConfigService:
 
     async def GetSecret(self, request: pb.GetSecretRequest, call: Call) -> pb.GetSecretResponse | bytes:
         """Returns one secret, without its values."""
-        ready = await self._ready("secret", request, call)
-        if ready is not None:
-            return _GOT["secret"].answer(*ready)
+        stored = await _READS["secret"].get(request, call)
+        if stored is not None:
+            return stored
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
         return pb.GetSecretResponse(secret=_described_secret(call, found))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, call: Call) -> bytes:
         """Lists secrets, without their values."""
-        return await self._list("secret", request, call)
+        return await _READS["secret"].list(request, call, self._page_key, self._lists)
 
     async def UpdateSecret(self, request: pb.UpdateSecretRequest, call: Call) -> pb.UpdateSecretResponse:
         """Changes a secret."""
@@ -249,43 +255,6 @@ class ConfigService:
     def _effect(self, namespace: str, call: Call, *, restart: bool = False) -> configs.Effect:
         return configs.Effect(self._readers, Labelling(self._guarded, call.may(namespace)), restart)
 
-    async def _ready(
-        self, kind: Kind, request: pb.GetConfigMapRequest | pb.GetSecretRequest, call: Call
-    ) -> tuple[bytes, bytes] | None:
-        """One that is serialised already; None where it has to be rendered, or is not there."""
-        found = await configs.find_cached(
-            call.store, call.user_id, kind, request.namespace, request.name, messages.CACHE[kind].format
-        )
-        if found is None or found.message is None:
-            return None
-        call.describe(
-            resource_id=found.id,
-            resource_uid=messages.CACHE[kind].uid(found.message),
-            namespace_id=found.namespace_id,
-        )
-        return messages.parts(kind, found)
-
-    async def _list(
-        self, kind: Kind, request: pb.ListConfigMapsRequest | pb.ListSecretsRequest, call: Call
-    ) -> bytes:
-        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
-        mask = read_mask.of_request(request, messages.CACHE[kind].message)
-        listed = self._lists.begin()
-        async with call.read() as transaction:
-            namespace_id = await named_namespace(call, transaction, request.namespace)
-            found, next_page = await configs.list_page(
-                transaction,
-                kind,
-                page,
-                namespace_id=namespace_id,
-                selector=wire.label_selector(request.label_selector),
-                visible=call.visible_namespaces(),
-                message_format=messages.CACHE[kind].format,
-            )
-            token = await listed.token(call, transaction, namespace_id)
-        items = (messages.parts(kind, item) for item in found)
-        return await _LISTED[kind].answer(items, next_page, token, mask)
-
     async def _delete(
         self, kind: Kind, request: pb.DeleteConfigMapRequest | pb.DeleteSecretRequest, call: Call
     ) -> Config:
@@ -301,16 +270,8 @@ class ConfigService:
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
     for kind in _KINDS:
-        async for item in configs.stream_ready(
-            transaction,
-            kind,
-            namespace_id=wanted.namespace_id,
-            name=wanted.name,
-            selector=wanted.selector,
-            visible=wanted.visible,
-            message_format=messages.CACHE[kind].format,
-        ):
-            yield _EITHER[kind].answer(*messages.parts(kind, item))
+        async for message in _READS[kind].first_state(transaction, wanted, call):
+            yield _EITHER[kind].answer(message)
 
 
 _WATCHED = Watched(frozenset(_KINDS), _resources, message=pb.Config)

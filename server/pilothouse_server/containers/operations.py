@@ -81,9 +81,7 @@ list_pods = repository.list_pods
 list_runs = repository.list_runs
 find_run_name = repository.find_run_name
 get_many = repository.get_many
-find_cached = repository.find_cached
-list_ready = repository.list_ready
-stream_ready = repository.stream_ready
+CACHED = repository.CACHED
 stream_runs = repository.stream_runs
 
 

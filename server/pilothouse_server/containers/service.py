@@ -26,6 +26,7 @@ from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.revisions.operations import list_revisions
 from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.rpc.cached_reads import CachedReads
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
@@ -44,19 +45,6 @@ _PAUSE_MODE: dict[int, PauseMode] = {
 }
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    async for item in operations.stream_ready(
-        transaction,
-        namespace_id=wanted.namespace_id,
-        name=wanted.name,
-        status=wanted.status,
-        selector=wanted.selector,
-        visible=wanted.visible,
-        message_format=messages.CACHE.format,
-    ):
-        yield b"".join(messages.parts(item))
-
-
 async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[pb.Run]:
     async for run in operations.stream_runs(
         transaction,
@@ -69,13 +57,16 @@ async def _runs(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -
         yield messages.RUN.to_proto(run)
 
 
+_READS = CachedReads(
+    operations.CACHED,
+    messages.CACHE,
+    AnswerField(pb.GetContainerResponse, "container"),
+    ListAnswer(pb.ListContainersResponse, "containers"),
+)
 _WATCHED_RUNS = Watched("run", _runs, message=pb.Run, statuses=messages.STATUS.word)
-_WATCHED = Watched("container", _resources, statuses=messages.STATUS.word, message=pb.Container)
+_WATCHED = Watched("container", _READS.first_state, statuses=messages.STATUS.word, message=pb.Container)
 WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchContainers")
 WATCH_RUNS = NounWatch.of(_WATCHED_RUNS, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchRuns")
-
-_CONTAINER = AnswerField(pb.GetContainerResponse, "container")
-_LIST = ListAnswer(pb.ListContainersResponse, "containers")
 
 # An import makes rows of other nouns too; `importing`, which may, stands above this noun.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
@@ -142,16 +133,9 @@ class ContainerService(PodCalls):
     ) -> pb.GetContainerResponse | bytes:
         """Returns one container; its events are asked for after the transaction has ended."""
         if not request.include_events:
-            ready = await operations.find_cached(
-                call.store, call.user_id, request.namespace, request.name, messages.CACHE.format
-            )
-            if ready is not None and ready.message is not None:
-                call.describe(
-                    resource_id=ready.id,
-                    resource_uid=messages.CACHE.uid(ready.message),
-                    namespace_id=ready.namespace_id,
-                )
-                return _CONTAINER.answer(ready.message, messages.added_to(ready))
+            stored = await _READS.get(request, call)
+            if stored is not None:
+                return stored
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
             pods = await operations.list_pods(transaction, found.id) if request.include_events else ()
@@ -164,21 +148,7 @@ class ContainerService(PodCalls):
 
     async def ListContainers(self, request: pb.ListContainersRequest, call: Call) -> bytes:
         """Lists containers."""
-        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
-        mask = read_mask.of_request(request, pb.Container)
-        listed = self._listed.begin()
-        async with call.read() as transaction:
-            namespace_id = await named_namespace(call, transaction, request.namespace)
-            found, next_page = await operations.list_ready(
-                transaction,
-                page,
-                namespace_id=namespace_id,
-                selector=wire.label_selector(request.label_selector),
-                visible=call.visible_namespaces(),
-                message_format=messages.CACHE.format,
-            )
-            token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
+        return await _READS.list(request, call, self._page_key, self._listed)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call

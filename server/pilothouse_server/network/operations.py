@@ -31,11 +31,9 @@ from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
-list_page = repository.list_services
 get_many = repository.get_many
-find_cached = repository.find_cached
+CACHED = repository.CACHED
 stream = repository.stream_services
-stream_ready = repository.stream_ready
 count = repository.count
 has_service_changes = repository.has_service_changes
 take_service_changes = repository.take_service_changes

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 import orjson
 from sqlalchemy import (
-    ColumnElement,
     ScalarSelect,
     Select,
     Text,
@@ -28,31 +26,23 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from pilothouse_server.errors import already_exists
 from pilothouse_server.network.model import ObservedService, Service, ServiceFields
 from pilothouse_server.network.tables import CONTAINERS, PORT_MAPPINGS, SERVICES
+from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
-from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
-from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.filtering import FilterField, FilterKind, filter_fields
+from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
-    NextPage,
     OrderField,
-    PageRequest,
-    finish_page,
-    paginate_rows,
-    parse_order_by,
 )
 from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
-    creator,
-    keys_of,
     namespace_ref,
     reconciling,
 )
-from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
 from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.cached_message import CachedMessage
-from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
 register_constraint("uq_services_name", lambda: already_exists("service", "of this name"))
@@ -174,34 +164,6 @@ def _whole_services() -> Select[Any]:
 _WHOLE = _whole_services()
 _FIND = _WHOLE.where(NAMESPACES.c.name == bindparam("namespace"), SERVICES.c.name == bindparam("name"))
 _GET = _WHOLE.where(SERVICES.c.id == bindparam("service_id"))
-_CALL = text(
-    "SELECT id, namespace_id, creator, message FROM read_service(:user_id, :namespace, :name, :format)"
-)
-
-
-@lru_cache(maxsize=8)
-def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """The stored response of Services, without rendering; the database function is this select, for one name."""
-    return select(
-        SERVICES.c.id, SERVICES.c.namespace_id, creator(SERVICES.c.created_by), RENDERED.c.message
-    ).select_from(
-        SERVICES.join(NAMESPACES, NAMESPACES.c.id == SERVICES.c.namespace_id).outerjoin(
-            RENDERED, is_cached("service", SERVICES, message_format)
-        )
-    )
-
-
-async def find_cached(
-    store: Store, user_id: int, namespace: str, name: str, message_format: int
-) -> CachedMessage | None:
-    """Returns the Service of this name without rendering it, if the caller reaches it, in one round trip."""
-    named = {"namespace": namespace, "name": name, "format": message_format}
-    rows = await store.call(user_id, _CALL, named)
-    return _cached_service(rows[0]) if rows else None
-
-
-def _cached_service(row: Any) -> CachedMessage:
-    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
 
 
 async def find(
@@ -226,32 +188,6 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Ser
     return [_service(row) for row in (await transaction.connection.execute(query)).all()]
 
 
-async def list_services(
-    transaction: ReadTransaction,
-    page: PageRequest,
-    *,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> tuple[Sequence[CachedMessage | Service], NextPage]:
-    """Returns one page of the Services of one namespace or of those among `visible`, and where they go on.
-
-    They are not rendered; those are whole whose message is not stored in this format.
-    """
-    keys = keys_of(SERVICES, compile_filter(page.filter, _FILTERS))
-    keys = narrowed(keys, SERVICES, namespace_id, selector, visible)
-    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=SERVICES.c.id)
-    query = paginate_rows(cached(message_format), keys, SERVICES.c.id, order, page)
-    rows = (await transaction.connection.execute(query)).all()
-    rows, next_page = finish_page(rows, order, page)
-    return await _ready(transaction, rows), next_page
-
-
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedMessage | Service]:
-    return await with_missing(rows, _cached_service, lambda ids: get_many(transaction, ids))
-
-
 async def stream_services(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[Service]:
     """Yields every Service of a namespace, by name."""
     wanted = Matching(namespace_id, None, None, "", "")
@@ -260,21 +196,9 @@ async def stream_services(transaction: ReadTransaction, *, namespace_id: int) ->
             yield _service(row)
 
 
-async def stream_ready(
-    transaction: ReadTransaction,
-    *,
-    namespace_id: int | None,
-    name: str,
-    status: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> AsyncIterator[CachedMessage | Service]:
-    """Yields every Service that matches, by namespace and name, not rendered where a message is stored."""
-    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
-    async for rows in read_matching(transaction.connection, whole, SERVICES, wanted):
-        for each in await _ready(transaction, rows):
-            yield each
+CACHED: CachedRows[CachedMessage, Service] = CachedRows(
+    "service", SERVICES, get_many, cached_message, filters=_FILTERS, orders=_ORDERS
+)
 
 
 async def container_of(transaction: ReadTransaction, namespace_id: int, name: str) -> str | None:

@@ -10,27 +10,30 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.guarded import Labelling
-from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.network import messages, operations
 from pilothouse_server.network.dry_run import check_on_cluster
 from pilothouse_server.network.model import Service
 from pilothouse_server.network.operations import ServiceRights
-from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.cached_reads import CachedReads
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
-from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 # The import is above this noun.
 ImportServices = Callable[
     [pb.ImportServicesRequest, Call, ServiceRights], Awaitable[pb.ImportServicesResponse]
 ]
-_SERVICE = AnswerField(pb.GetServiceResponse, "service")
-_LIST = ListAnswer(pb.ListServicesResponse, "services")
+_READS = CachedReads(
+    operations.CACHED,
+    messages.CACHE,
+    AnswerField(pb.GetServiceResponse, "service"),
+    ListAnswer(pb.ListServicesResponse, "services"),
+)
 
 
 class NetworkService:
@@ -68,37 +71,16 @@ class NetworkService:
 
     async def GetService(self, request: pb.GetServiceRequest, call: Call) -> pb.GetServiceResponse | bytes:
         """Returns one Service."""
-        ready = await operations.find_cached(
-            call.store, call.user_id, request.namespace, request.name, messages.CACHE.format
-        )
-        if ready is not None and ready.message is not None:
-            call.describe(
-                resource_id=ready.id,
-                resource_uid=messages.CACHE.uid(ready.message),
-                namespace_id=ready.namespace_id,
-            )
-            return _SERVICE.answer(ready.message, messages.added_to(ready))
+        stored = await _READS.get(request, call)
+        if stored is not None:
+            return stored
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
         return pb.GetServiceResponse(service=_described(call, found))
 
     async def ListServices(self, request: pb.ListServicesRequest, call: Call) -> bytes:
         """Lists Services."""
-        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
-        mask = read_mask.of_request(request, pb.Service)
-        listed = self._listed.begin()
-        async with call.read() as transaction:
-            namespace_id = await named_namespace(call, transaction, request.namespace)
-            found, next_page = await operations.list_page(
-                transaction,
-                page,
-                namespace_id=namespace_id,
-                selector=wire.label_selector(request.label_selector),
-                visible=call.visible_namespaces(),
-                message_format=messages.CACHE.format,
-            )
-            token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
+        return await _READS.list(request, call, self._page_key, self._listed)
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, call: Call) -> pb.UpdateServiceResponse:
         """Changes the desired state of a Service."""
@@ -152,20 +134,7 @@ class NetworkService:
         return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, service))
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    async for item in operations.stream_ready(
-        transaction,
-        namespace_id=wanted.namespace_id,
-        name=wanted.name,
-        status=wanted.status,
-        selector=wanted.selector,
-        visible=wanted.visible,
-        message_format=messages.CACHE.format,
-    ):
-        yield b"".join(messages.parts(item))
-
-
-_WATCHED = Watched("service", _resources, statuses=messages.STATUS.word, message=pb.Service)
+_WATCHED = Watched("service", _READS.first_state, statuses=messages.STATUS.word, message=pb.Service)
 WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["NetworkService"], "WatchServices")
 
 

@@ -49,17 +49,9 @@ def rest(texts: ObjectTexts) -> bytes:
     return pb.Object(document=texts.document, observed_status=texts.observed_status).SerializeToString()
 
 
-def parts(item: CachedMessage | CarriedObject) -> tuple[bytes, bytes]:
-    """Returns a serialised object without its document in two parts, rendered only where nothing is stored."""
-    if isinstance(item, CachedMessage):
-        assert item.message is not None
-        return item.message, pb.Object(created_by=item.created_by or "").SerializeToString()
-    return CACHE.parts(item)
-
-
 def whole(
     items: Iterable[CachedMessage | CarriedObject], rests: Rests, mask: SecretMask
 ) -> Iterable[tuple[bytes, ...]]:
     """Yields serialised objects in parts, with document and observed status by id, as a caller may see them."""
     for item in items:
-        yield (*parts(item), rest(mask.texts(rests[item.id])))
+        yield (*CACHE.parts(item), rest(mask.texts(rests[item.id])))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, text, update
+from sqlalchemy import Select, bindparam, delete, func, select, text, update
 
 from pilothouse_manifests.carried import RBAC
 from pilothouse_server.errors import already_exists
@@ -22,6 +22,7 @@ from pilothouse_server.objects.model import (
     ObservedObject,
 )
 from pilothouse_server.objects.tables import OBJECTS
+from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
@@ -29,7 +30,6 @@ from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
     PageRequest,
-    finish_page,
     paginate_rows,
     parse_order_by,
     read_page,
@@ -38,12 +38,10 @@ from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
-    creator,
     keys_of,
     namespace_ref,
     reconciling,
 )
-from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.cached_message import CachedMessage
@@ -187,18 +185,6 @@ ORDER BY c.id
 """)
 
 
-@lru_cache(maxsize=8)
-def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """The stored response of objects, without rendering."""
-    return select(
-        OBJECTS.c.id, OBJECTS.c.namespace_id, creator(OBJECTS.c.created_by), RENDERED.c.message
-    ).select_from(
-        OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id).outerjoin(
-            RENDERED, is_cached("object", OBJECTS, message_format)
-        )
-    )
-
-
 async def find(
     transaction: ReadTransaction, namespace: str, key: ObjectKey, *, lock: bool = False
 ) -> CarriedObject | None:
@@ -220,6 +206,11 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Car
     """Returns the objects with these ids, in the order of their ids; missing ones are left out."""
     query = _WHOLE.where(OBJECTS.c.id.in_(ids)).order_by(OBJECTS.c.id)
     return [_object(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+CACHED: CachedRows[CachedMessage, CarriedObject] = CachedRows(
+    "object", OBJECTS, get_many, cached_message, filters=_FILTERS, orders=_ORDERS
+)
 
 
 async def of_kind(
@@ -245,16 +236,14 @@ async def list_objects(
     They are not rendered; those are whole whose message is not stored in this format. With `full` also their documents
     and observed statuses; then a page may have fewer objects, as large as they are.
     """
+    if not full:
+        wanted = Matching(namespace_id, selector, visible)
+        found, next_page = await CACHED.list_page(transaction, page, wanted, message_format)
+        return found, {}, next_page
     keys = keys_of(OBJECTS, compile_filter(page.filter, _FILTERS))
     keys = narrowed(keys, OBJECTS, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=OBJECTS.c.id)
-    whole = cached(message_format)
-    if not full:
-        query = paginate_rows(whole, keys, OBJECTS.c.id, order, page)
-        rows = (await transaction.connection.execute(query)).all()
-        rows, next_page = finish_page(rows, order, page)
-        return await _ready(transaction, rows), {}, next_page
-    whole = _with_texts(whole)
+    whole = _with_texts(CACHED.select(message_format))
 
     async def read(part: PageRequest) -> Sequence[Row]:
         return (
@@ -263,7 +252,7 @@ async def list_objects(
 
     rows, next_page = await read_page(read, order, page, _size)
     rests = {row.id: _texts(row) for row in rows}
-    return await _ready(transaction, rows), rests, next_page
+    return await CACHED.ready(transaction, rows), rests, next_page
 
 
 @lru_cache(maxsize=8)
@@ -288,14 +277,6 @@ def _size(row: Row) -> int:
     return len(row.message or b"") + len(row.document) + len(row.observed_status)
 
 
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedMessage | CarriedObject]:
-    return await with_missing(rows, _cached_object, lambda ids: get_many(transaction, ids))
-
-
-def _cached_object(row: Any) -> CachedMessage:
-    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
-
-
 async def stream_objects(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[CarriedObject]:
     """Yields every object of a namespace, by name."""
     wanted = Matching(namespace_id, None, None)
@@ -315,12 +296,12 @@ async def stream_ready(
 
     With `full` also its document and observed status.
     """
-    whole = cached(message_format)
+    whole = CACHED.select(message_format)
     if full:
         whole = _with_texts(whole)
     most = 16 if full else 250
     async for rows in read_matching(transaction.connection, whole, OBJECTS, wanted, most_rows=most):
-        for row, each in zip(rows, await _ready(transaction, rows), strict=True):
+        for row, each in zip(rows, await CACHED.ready(transaction, rows), strict=True):
             yield each, _texts(row) if full else None
 
 

@@ -29,7 +29,6 @@ from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
 from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
-from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import ObjectWarning
@@ -113,7 +112,7 @@ class ObjectService:
             mask = await masking.of_clusters(transaction, call.may) if full else None
         if mask is not None:
             return await _LIST.answer(messages.whole(found, rests, mask), next_page, token, fields)
-        return await _LIST.answer(map(messages.parts, found), next_page, token, fields)
+        return await _LIST.answer(map(messages.CACHE.parts, found), next_page, token, fields)
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, call: Call) -> pb.UpdateObjectResponse:
         """Changes the desired state of an object."""
@@ -192,21 +191,13 @@ class ObjectService:
 
 
 async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    matching = Matching(
-        wanted.namespace_id,
-        wanted.selector,
-        wanted.visible,
-        wanted.name,
-        wanted.status,
-        wanted.fields,
-    )
     full = wanted.full
     mask = await masking.of_clusters(transaction, call.may) if full else None
     async for item, rest in operations.stream_ready(
-        transaction, matching, message_format=messages.CACHE.format, full=full
+        transaction, wanted.matching, message_format=messages.CACHE.format, full=full
     ):
         completed = b"" if rest is None or mask is None else messages.rest(mask.texts(rest))
-        yield b"".join((*messages.parts(item), completed))
+        yield b"".join((*messages.CACHE.parts(item), completed))
 
 
 async def _rests(transaction: ReadTransaction, uids: Sequence[str], call: Call) -> Mapping[str, bytes]:

@@ -22,6 +22,7 @@ from pilothouse_server.rpc.converter import AnswerConverter
 from pilothouse_server.rpc.encoding import text_field, varint
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.store.rendered import Rendered
+from pilothouse_server.values.cached_message import CachedMessage
 
 ValueT = TypeVar("ValueT", bound=msgspec.Struct)
 MessageT = TypeVar("MessageT", bound=Message)
@@ -38,7 +39,8 @@ class MessageCache(Generic[ValueT, MessageT]):
     """Renders values of one type. `added` names the fields that are not kept.
 
     `within` is the field of the event's message that holds the resource, where it is not the message itself.
-    A value that does not pass `keeps` is rendered for each reader.
+    A value that does not pass `keeps` is rendered for each reader. `added_to` returns the added part of a resource that
+    is not rendered, where that is more than its creator's name.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class MessageCache(Generic[ValueT, MessageT]):
         *,
         within: FieldDescriptor | None = None,
         keeps: Callable[[ValueT], bool] = _always,
+        added_to: Callable[[Any], bytes] | None = None,
         rendering: int = 1,
     ) -> None:
         fields = descriptor_of(converter.message).fields_by_name
@@ -56,6 +59,7 @@ class MessageCache(Generic[ValueT, MessageT]):
         self._move = [(name, _mover(fields[name])) for name in added]
         self._tag = b"" if within is None else varint(within.number << 3 | 2)
         self._keeps = keeps
+        self._added_to = added_to or self._creator
         self._uid = fields["uid"].number
         self._last: tuple[ValueT, Rendered] | None = None
         self.format = rendering * _MOST_FIELDS + _count_fields(descriptor_of(converter.message))
@@ -84,12 +88,18 @@ class MessageCache(Generic[ValueT, MessageT]):
         """Returns the uid of a resource from its cached part."""
         return text_field(kept, self._uid)
 
-    def parts(self, value: ValueT) -> tuple[bytes, bytes]:
-        """Returns the cached part of a resource, and the added part."""
+    def parts(self, value: ValueT | CachedMessage) -> tuple[bytes, bytes]:
+        """Returns the cached part of a resource, rendered only where none is stored, and the added part."""
+        if isinstance(value, CachedMessage):
+            assert value.message is not None
+            return value.message, self._added_to(value)
         message, rest = self._converter.to_proto(value), self.message()
         for name, move in self._move:
             move(message, rest, name)
         return message.SerializeToString(), rest.SerializeToString()
+
+    def _creator(self, stored: CachedMessage) -> bytes:
+        return self.message(created_by=stored.created_by or "").SerializeToString()
 
 
 def _mover(field: FieldDescriptor) -> Callable[[Any, Any, str], None]:

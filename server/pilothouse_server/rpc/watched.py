@@ -22,6 +22,7 @@ from pilothouse_server.rpc.first_state import AheadLimits, first_states
 from pilothouse_server.rpc.message_filter import MessageFilter
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.store.feed import Feed, FeedEvent
+from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
@@ -49,6 +50,11 @@ class WatchFilter:
     expression: MessageFilter | None = None
     visible: frozenset[int] | None = None
     full: bool = False
+
+    @property
+    def matching(self) -> Matching:
+        """The resources that the watch begins with."""
+        return Matching(self.namespace_id, self.selector, self.visible, self.name, self.status, self.fields)
 
     def has_fields(self, event: FeedEvent) -> bool:
         """Whether the object is one of those with these fields."""

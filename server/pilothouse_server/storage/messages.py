@@ -29,18 +29,13 @@ VOLUME: Converter[Volume, pb.Volume] = Converter(
     ),
     parts=(wire.CONDITION,),
 )
+
+
+def _added_to(stored: CachedVolume) -> bytes:
+    return pb.Volume(created_by=stored.created_by or "", mounted_by=stored.mounted_by).SerializeToString()
+
+
 # The creator's name and the containers that mount it change without the volume.
-CACHE: MessageCache[Volume, pb.Volume] = MessageCache(VOLUME, ("created_by", "mounted_by"))
-
-
-def added_to(ready: CachedVolume) -> bytes:
-    """Returns the values that are added to the stored part of a volume."""
-    return pb.Volume(created_by=ready.created_by or "", mounted_by=ready.mounted_by).SerializeToString()
-
-
-def parts(item: CachedVolume | Volume) -> tuple[bytes, bytes]:
-    """Returns a serialised volume in two parts, rendered only where nothing is kept."""
-    if isinstance(item, CachedVolume):
-        assert item.message is not None
-        return item.message, added_to(item)
-    return CACHE.parts(item)
+CACHE: MessageCache[Volume, pb.Volume] = MessageCache(
+    VOLUME, ("created_by", "mounted_by"), added_to=_added_to
+)

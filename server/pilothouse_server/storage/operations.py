@@ -47,7 +47,6 @@ Check = Callable[[Volume], None]
 
 _BATCH_ROWS = 100
 
-list_page = repository.list_volumes
 has_claim_changes = repository.has_claim_changes
 take_turn = repository.take_turn
 take_claim_change = repository.take_claim_change
@@ -60,9 +59,8 @@ insert_owned = repository.insert_owned
 update_owners = repository.update_owners
 count_storage = repository.count_storage
 get_many = repository.get_many
-find_cached = repository.find_cached
+CACHED = repository.CACHED
 stream = repository.stream_volumes
-stream_ready = repository.stream_ready
 showing = repository.showing
 
 

@@ -13,25 +13,28 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import EventSubject
 from pilothouse_server.namespaces.guarded import Labelling
-from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import read_mask, wire
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.cached_reads import CachedReads
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import watch
-from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Remounted, VolumeMounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
-from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.volumes import VolumeMount
 
-_VOLUME = AnswerField(pb.GetVolumeResponse, "volume")
-_LIST = ListAnswer(pb.ListVolumesResponse, "volumes")
+_READS = CachedReads(
+    operations.CACHED,
+    messages.CACHE,
+    AnswerField(pb.GetVolumeResponse, "volume"),
+    ListAnswer(pb.ListVolumesResponse, "volumes"),
+)
 
 
 class StorageService:
@@ -72,16 +75,9 @@ class StorageService:
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
         """Returns one volume; the events of its claim are requested after the transaction has ended."""
         if not request.include_events:
-            ready = await operations.find_cached(
-                call.store, call.user_id, request.namespace, request.name, messages.CACHE.format
-            )
-            if ready is not None and ready.message is not None:
-                call.describe(
-                    resource_id=ready.id,
-                    resource_uid=messages.CACHE.uid(ready.message),
-                    namespace_id=ready.namespace_id,
-                )
-                return _VOLUME.answer(ready.message, messages.added_to(ready))
+            stored = await _READS.get(request, call)
+            if stored is not None:
+                return stored
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, request.name)
         response = pb.GetVolumeResponse(volume=_described(call, found))
@@ -94,21 +90,7 @@ class StorageService:
 
     async def ListVolumes(self, request: pb.ListVolumesRequest, call: Call) -> bytes:
         """Lists volumes."""
-        page = wire.page_request(call, self._page_key, request.namespace, request.label_selector)
-        mask = read_mask.of_request(request, pb.Volume)
-        listed = self._listed.begin()
-        async with call.read() as transaction:
-            namespace_id = await named_namespace(call, transaction, request.namespace)
-            found, next_page = await operations.list_page(
-                transaction,
-                page,
-                namespace_id=namespace_id,
-                selector=wire.label_selector(request.label_selector),
-                visible=call.visible_namespaces(),
-                message_format=messages.CACHE.format,
-            )
-            token = await listed.token(call, transaction, namespace_id)
-        return await _LIST.answer(map(messages.parts, found), next_page, token, mask)
+        return await _READS.list(request, call, self._page_key, self._listed)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
         """Changes the desired state of a volume."""
@@ -191,20 +173,7 @@ class StorageService:
         return watch(self._watches, call, _WATCHED)
 
 
-async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Call) -> AsyncIterator[bytes]:
-    async for item in operations.stream_ready(
-        transaction,
-        namespace_id=wanted.namespace_id,
-        name=wanted.name,
-        status=wanted.status,
-        selector=wanted.selector,
-        visible=wanted.visible,
-        message_format=messages.CACHE.format,
-    ):
-        yield b"".join(messages.parts(item))
-
-
-_WATCHED = Watched("volume", _resources, statuses=messages.STATUS.word, message=pb.Volume)
+_WATCHED = Watched("volume", _READS.first_state, statuses=messages.STATUS.word, message=pb.Volume)
 WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["StorageService"], "WatchVolumes")
 
 

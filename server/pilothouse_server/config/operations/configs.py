@@ -56,11 +56,9 @@ class Changed(msgspec.Struct, Generic[C], frozen=True):
 KINDS: tuple[Kind, ...] = ("config_map", "secret")
 WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 
-list_page = repository.list_page
 stream = repository.stream
 get_many = repository.get_many
-find_cached = repository.find_cached
-stream_ready = repository.stream_ready
+CACHED = repository.CACHED
 
 
 async def locate(

@@ -7,15 +7,13 @@ ciphertext of a secret; statements that list and show secrets never contain it.
 from __future__ import annotations
 
 from pilothouse_server.config.repository.configs import (
+    CACHED,
     count,
     find,
-    find_cached,
     get,
     get_many,
-    list_page,
     remove,
     stream,
-    stream_ready,
     write_observed,
 )
 from pilothouse_server.config.repository.writes import (
@@ -31,9 +29,9 @@ from pilothouse_server.config.repository.writes import (
 )
 
 __all__ = [
+    "CACHED",
     "count",
     "find",
-    "find_cached",
     "find_sealed",
     "first_taken",
     "get",
@@ -41,12 +39,10 @@ __all__ = [
     "insert_config_map",
     "insert_config_maps",
     "insert_secret",
-    "list_page",
     "mark_for_deletion",
     "new_uid",
     "remove",
     "stream",
-    "stream_ready",
     "update_config_map",
     "update_secret",
     "write_observed",

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any
 
 import msgspec
-from sqlalchemy import Select, TextClause, delete, func, select, text, update
+from sqlalchemy import delete, func, select, update
 
 from pilothouse_server.config.model import Config, Kind
-from pilothouse_server.config.repository.rows import TABLES, cached, selected, value, whole
+from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
+from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
-    compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
-    NextPage,
     OrderField,
-    PageRequest,
-    paginate_rows,
-    parse_order_by,
-    read_page,
 )
-from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
-from pilothouse_server.store.rendered import with_missing
-from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
+
+# One may be as large as a mebibyte.
+_MOST_ROWS = 25
 
 
 def _filters(kind: Kind) -> dict[str, FilterField]:
@@ -49,34 +44,6 @@ def _filters(kind: Kind) -> dict[str, FilterField]:
     if kind == "secret":
         filters |= filter_fields(table, "type key_id")
     return filters
-
-
-_FILTERS: dict[Kind, dict[str, FilterField]] = {kind: _filters(kind) for kind in TABLES}
-_ORDERS: dict[Kind, dict[str, OrderField]] = {
-    kind: {"name": OrderField(table.c.name), "create_time": OrderField(table.c.created_at)}
-    for kind, table in TABLES.items()
-}
-
-
-_CALLS: dict[Kind, TextClause] = {
-    kind: text(
-        f"SELECT id, namespace_id, creator, message FROM read_{kind}(:user_id, :namespace, :name, :format)"  # noqa: S608 - our own words
-    )
-    for kind in TABLES
-}
-
-
-async def find_cached(
-    store: Store, user_id: int, kind: Kind, namespace: str, name: str, message_format: int
-) -> CachedMessage | None:
-    """The one of this name without rendering it, if the caller reaches it, in one round trip."""
-    named = {"namespace": namespace, "name": name, "format": message_format}
-    rows = await store.call(user_id, _CALLS[kind], named)
-    return _cached_config(rows[0]) if rows else None
-
-
-def _cached_config(row: Any) -> CachedMessage:
-    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
 
 
 async def find(
@@ -109,38 +76,6 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int], kind: Kind)
     return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]
 
 
-async def list_page(
-    transaction: ReadTransaction,
-    kind: Kind,
-    page: PageRequest,
-    *,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> tuple[Sequence[CachedMessage | Config], NextPage]:
-    """Returns one page of those of one namespace or of those among `visible`, and where the next page begins.
-
-    They are not rendered; those are whole whose message is not kept in this format.
-    """
-    keys = keys_of(TABLES[kind], compile_filter(page.filter, _FILTERS[kind]))
-    keys = narrowed(keys, TABLES[kind], namespace_id, selector, visible)
-    order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
-
-    async def read(part: PageRequest) -> Sequence[Row]:
-        query = paginate_rows(cached(kind, message_format), keys, TABLES[kind].c.id, order, part)
-        return (await transaction.connection.execute(query)).all()
-
-    rows, next_page = await read_page(read, order, page, lambda row: len(row.message or b""))
-    return await _ready(transaction, rows, kind), next_page
-
-
-async def _ready(
-    transaction: ReadTransaction, rows: Sequence[Any], kind: Kind
-) -> list[CachedMessage | Config]:
-    return await with_missing(rows, _cached_config, lambda ids: get_many(transaction, ids, kind))
-
-
 async def stream(
     transaction: ReadTransaction,
     kind: Kind,
@@ -151,35 +86,33 @@ async def stream(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
-    async for rows in _matching(
-        transaction, kind, selected(kind), Matching(namespace_id, selector, visible, name)
+    wanted = Matching(namespace_id, selector, visible, name)
+    async for rows in read_matching(
+        transaction.connection, selected(kind), TABLES[kind], wanted, most_rows=_MOST_ROWS
     ):
         for row in rows:
             yield value(kind, row)
 
 
-async def stream_ready(
-    transaction: ReadTransaction,
-    kind: Kind,
-    *,
-    namespace_id: int | None,
-    name: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> AsyncIterator[CachedMessage | Config]:
-    """The same without rendering; those are whole whose message is not kept in this format."""
-    whole = cached(kind, message_format)
-    async for rows in _matching(transaction, kind, whole, Matching(namespace_id, selector, visible, name)):
-        for each in await _ready(transaction, rows, kind):
-            yield each
+def _cached_rows(kind: Kind) -> CachedRows[CachedMessage, Config]:
+    async def load(transaction: ReadTransaction, ids: Sequence[int]) -> list[Config]:
+        return await get_many(transaction, ids, kind)
+
+    return CachedRows(
+        kind,
+        TABLES[kind],
+        load,
+        cached_message,
+        filters=_filters(kind),
+        orders={
+            "name": OrderField(TABLES[kind].c.name),
+            "create_time": OrderField(TABLES[kind].c.created_at),
+        },
+        most_rows=_MOST_ROWS,
+    )
 
 
-def _matching(
-    transaction: ReadTransaction, kind: Kind, whole: Select[Any], wanted: Matching
-) -> AsyncIterator[Sequence[Row]]:
-    # One may hold a mebibyte.
-    return read_matching(transaction.connection, whole, TABLES[kind], wanted, most_rows=25)
+CACHED: dict[Kind, CachedRows[CachedMessage, Config]] = {kind: _cached_rows(kind) for kind in TABLES}
 
 
 async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:

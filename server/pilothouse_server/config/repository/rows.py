@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, select
+from sqlalchemy import Select, Table, select
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
-from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, creator, namespace_ref
-from pilothouse_server.store.rendered import RENDERED, is_cached
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
@@ -34,19 +33,6 @@ def selected(kind: Kind) -> Select[Any]:
         # An ended namespace holds nothing, so its rows need no distinction here.
         table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
             USERS, USERS.c.id == table.c.created_by
-        )
-    )
-
-
-@lru_cache(maxsize=16)
-def cached(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
-    """The stored response of a kind, without rendering; the database functions are this select, for one name."""
-    table = TABLES[kind]
-    return select(
-        table.c.id, table.c.namespace_id, creator(table.c.created_by), RENDERED.c.message
-    ).select_from(
-        table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
-            RENDERED, is_cached(kind, table, message_format)
         )
     )
 

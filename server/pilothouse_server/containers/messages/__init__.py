@@ -10,8 +10,6 @@ from pilothouse_server.containers.messages.container import (
     RUN,
     STATUS,
     STATUS_CHANGE,
-    added_to,
-    parts,
     pod_to_proto,
 )
 from pilothouse_server.containers.messages.exec import check_start, exec_answers
@@ -27,14 +25,12 @@ __all__ = [
     "RUN",
     "STATUS",
     "STATUS_CHANGE",
-    "added_to",
     "archive_parts",
     "changes_between",
     "check_start",
     "exec_answers",
     "forwarded_bytes",
     "log_answer",
-    "parts",
     "pod_to_proto",
     "revision_to_proto",
 ]

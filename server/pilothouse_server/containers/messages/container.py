@@ -95,25 +95,10 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
     ),
     parts=(wire.CONDITION, wire.WARNING, _PROGRAM_STATUS),
 )
-# The creator's name and the time since the start change without the container, and a condition with its volumes.
-CACHE: MessageCache[model.Container, pb.Container] = MessageCache(
-    CONTAINER, ("created_by", "uptime"), keeps=lambda value: not shows_volumes(value)
-)
-
-
 _CREATED_BY, _UPTIME = AnswerField(pb.Container, "created_by"), AnswerField(pb.Container, "uptime")
 
 
-def parts(item: model.CachedContainer | model.Container) -> tuple[bytes, bytes]:
-    """Returns a serialised container in two parts, rendered only where nothing is kept."""
-    if isinstance(item, model.CachedContainer):
-        assert item.message is not None
-        return item.message, added_to(item)
-    return CACHE.parts(item)
-
-
-def added_to(ready: model.CachedContainer) -> bytes:
-    """Returns the bytes that complete the cached part of a container."""
+def _added_to(ready: model.CachedContainer) -> bytes:
     added = _made_by(ready.created_by) if ready.created_by else b""
     uptime = _time_since(ready.status, ready.started_at)
     return added if uptime is None else added + _UPTIME.answer(duration(uptime))
@@ -125,6 +110,13 @@ def _made_by(username: str) -> bytes:
     return _CREATED_BY.answer(username.encode())
 
 
+# The creator's name and the time since the start change without the container, and a condition with its volumes.
+CACHE: MessageCache[model.Container, pb.Container] = MessageCache(
+    CONTAINER,
+    ("created_by", "uptime"),
+    keeps=lambda value: not shows_volumes(value),
+    added_to=_added_to,
+)
 STATUS_CHANGE = AnswerConverter(
     model.StatusChange,
     pb.StatusChange,

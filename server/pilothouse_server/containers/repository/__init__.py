@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pilothouse_server.containers.repository.cached import find_cached
 from pilothouse_server.containers.repository.changing import (
     ContainerChange,
     HistoryLine,
@@ -13,6 +12,7 @@ from pilothouse_server.containers.repository.changing import (
     write_changes,
 )
 from pilothouse_server.containers.repository.containers import (
+    CACHED,
     PlacedContainer,
     count,
     count_alone,
@@ -20,10 +20,8 @@ from pilothouse_server.containers.repository.containers import (
     get,
     get_many,
     get_many_placed,
-    list_ready,
     remove_all,
     stream_containers,
-    stream_ready,
     usage_of_quota,
 )
 from pilothouse_server.containers.repository.creation import (
@@ -60,6 +58,7 @@ from pilothouse_server.containers.repository.runs import (
 from pilothouse_server.containers.repository.sources import users_of_claim, users_of_source
 
 __all__ = [
+    "CACHED",
     "ContainerChange",
     "Creation",
     "FactReader",
@@ -80,7 +79,6 @@ __all__ = [
     "draft_change",
     "draft_creation",
     "find",
-    "find_cached",
     "find_image",
     "find_run_name",
     "get",
@@ -90,7 +88,6 @@ __all__ = [
     "list_images",
     "list_observed_pods",
     "list_pods",
-    "list_ready",
     "list_runs",
     "remove_all",
     "run_event",
@@ -98,7 +95,6 @@ __all__ = [
     "service_limits",
     "storage_limits",
     "stream_containers",
-    "stream_ready",
     "stream_runs",
     "usage_of_quota",
     "users_of_claim",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Select,
     and_,
     any_,
     bindparam,
@@ -21,7 +20,6 @@ from sqlalchemy import (
 )
 
 from pilothouse_server.containers.model import CachedContainer, Container, Status
-from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
@@ -32,26 +30,19 @@ from pilothouse_server.errors import already_exists
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST
 from pilothouse_server.runtime.event_loop import others_first
+from pilothouse_server.store.cached_rows import CachedRows
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
-    compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
-    NextPage,
     OrderField,
-    PageRequest,
-    paginate_rows,
-    parse_order_by,
-    read_page,
 )
 from pilothouse_server.store.reconciled import CLUSTER_IS_WATCHED, NAMESPACE_IS_LOOKED_AT
-from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
-from pilothouse_server.store.rendered import with_missing
-from pilothouse_server.store.results import Row
+from pilothouse_server.store.references import NAMESPACES, USERS, reconciling
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 
@@ -203,48 +194,18 @@ async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> l
     return found
 
 
-async def list_ready(
-    transaction: ReadTransaction,
-    page: PageRequest,
-    *,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> tuple[Sequence[CachedContainer | Container], NextPage]:
-    """Returns one page of the containers of one namespace or of those among `visible`, and where the next page
-    begins.
-
-    They are not rendered; those are whole whose message is not kept in this format.
-    """
-    rows, next_page = await _page(transaction, cached(message_format), page, namespace_id, selector, visible)
-    return await _ready(transaction, rows), next_page
-
-
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedContainer | Container]:
-    return await with_missing(rows, cached_container, lambda ids: get_many(transaction, ids))
-
-
-async def _page(
-    transaction: ReadTransaction,
-    whole: Select[Any],
-    page: PageRequest,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-) -> tuple[Sequence[Any], NextPage]:
-    condition = compile_filter(page.filter, _FILTERS)
-    keys = narrowed(keys_of(CONTAINERS, condition), CONTAINERS, namespace_id, selector, visible)
-    if is_about(condition, CONTAINER_IMAGES):
-        keys = keys.join(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id)
-    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINERS.c.id)
-
-    async def read(part: PageRequest) -> Sequence[Row]:
-        return (
-            await transaction.connection.execute(paginate_rows(whole, keys, CONTAINERS.c.id, order, part))
-        ).all()
-
-    return await read_page(read, order, page, lambda row: len(row.message or b""))
+CACHED: CachedRows[CachedContainer, Container] = CachedRows(
+    "container",
+    CONTAINERS,
+    get_many,
+    lambda row: CachedContainer(
+        row.id, row.namespace_id, row.creator, row.message, row.status, row.started_at
+    ),
+    filters=_FILTERS,
+    orders=_ORDERS,
+    columns=[CONTAINERS.c.status, CONTAINERS.c.started_at],
+    joined=(CONTAINER_IMAGES, CONTAINER_IMAGES.c.id == CONTAINERS.c.image_id),
+)
 
 
 async def stream_containers(
@@ -261,23 +222,6 @@ async def stream_containers(
     async for rows in read_matching(transaction.connection, WHOLE, CONTAINERS, wanted):
         for row in rows:
             yield container_of(row)
-
-
-async def stream_ready(
-    transaction: ReadTransaction,
-    *,
-    namespace_id: int | None,
-    name: str,
-    status: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> AsyncIterator[CachedContainer | Container]:
-    """The same without rendering; those are whole whose message is not kept in this format."""
-    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
-    async for rows in read_matching(transaction.connection, whole, CONTAINERS, wanted):
-        for each in await _ready(transaction, rows):
-            yield each
 
 
 async def remove_all(transaction: Transaction, namespace_id: int) -> Sequence[Container]:

@@ -6,12 +6,10 @@ A volume comes with the names of the containers that mount it, read in the same 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    ColumnElement,
     ScalarSelect,
     Select,
     Text,
@@ -30,34 +28,26 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from pilothouse_server.errors import already_exists
 from pilothouse_server.storage.model import CachedVolume, ObservedVolume, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
+from pilothouse_server.store.cached_rows import CachedRows
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
-    compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
+from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
-    NextPage,
     OrderField,
-    PageRequest,
-    finish_page,
-    paginate_rows,
-    parse_order_by,
 )
 from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
-    creator,
-    keys_of,
     namespace_ref,
     reconciling,
 )
-from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
 from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
@@ -138,35 +128,6 @@ _TAKE_MOUNT_CHANGES = text(
 _LOCK_MANY = text(
     "SELECT id FROM volumes WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
-_CALL = text(
-    "SELECT id, namespace_id, creator, message, mounted_by "
-    "FROM read_volume(:user_id, :namespace, :name, :format)"
-)
-
-
-@lru_cache(maxsize=8)
-def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """The stored response of volumes, without rendering; the database function is this select, for one name."""
-    return select(
-        VOLUMES.c.id,
-        VOLUMES.c.namespace_id,
-        creator(VOLUMES.c.created_by),
-        RENDERED.c.message,
-        _mounted_by().label("mounted_by"),
-    ).select_from(
-        VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
-            RENDERED, is_cached("volume", VOLUMES, message_format)
-        )
-    )
-
-
-async def find_cached(
-    store: Store, user_id: int, namespace: str, name: str, message_format: int
-) -> CachedVolume | None:
-    """The volume of this name without rendering it, if the caller reaches it, in one round trip."""
-    named = {"namespace": namespace, "name": name, "format": message_format}
-    rows = await store.call(user_id, _CALL, named)
-    return _cached_volume(rows[0]) if rows else None
 
 
 def _cached_volume(row: Any) -> CachedVolume:
@@ -215,32 +176,6 @@ async def take_mount_changes(transaction: Transaction, most: int) -> list[Volume
     return await get_many(transaction, locked)
 
 
-async def list_volumes(
-    transaction: ReadTransaction,
-    page: PageRequest,
-    *,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> tuple[Sequence[CachedVolume | Volume], NextPage]:
-    """Returns one page of the volumes of one namespace or of those among `visible`, and where the next page begins.
-
-    They are not rendered; those are whole whose message is not kept in this format.
-    """
-    keys = keys_of(VOLUMES, compile_filter(page.filter, _FILTERS))
-    keys = narrowed(keys, VOLUMES, namespace_id, selector, visible)
-    order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
-    query = paginate_rows(cached(message_format), keys, VOLUMES.c.id, order, page)
-    rows = (await transaction.connection.execute(query)).all()
-    rows, next_page = finish_page(rows, order, page)
-    return await _ready(transaction, rows), next_page
-
-
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedVolume | Volume]:
-    return await with_missing(rows, _cached_volume, lambda ids: get_many(transaction, ids))
-
-
 async def stream_volumes(
     transaction: ReadTransaction,
     *,
@@ -257,21 +192,15 @@ async def stream_volumes(
             yield _volume(row)
 
 
-async def stream_ready(
-    transaction: ReadTransaction,
-    *,
-    namespace_id: int | None,
-    name: str,
-    status: str,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    message_format: int,
-) -> AsyncIterator[CachedVolume | Volume]:
-    """The same without rendering; those are whole whose message is not kept in this format."""
-    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
-    async for rows in read_matching(transaction.connection, whole, VOLUMES, wanted):
-        for each in await _ready(transaction, rows):
-            yield each
+CACHED: CachedRows[CachedVolume, Volume] = CachedRows(
+    "volume",
+    VOLUMES,
+    get_many,
+    _cached_volume,
+    filters=_FILTERS,
+    orders=_ORDERS,
+    columns=[_mounted_by().label("mounted_by")],
+)
 
 
 def modes_of(volume: Volume) -> dict[str, Any]:
