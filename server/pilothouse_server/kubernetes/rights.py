@@ -86,6 +86,7 @@ _TABLE = (
     _Row("", "persistentvolumes", _LIST, "the volumes that claims are bound to", True),
     _Row("", "nodes", _LIST, "usage, and the architecture of images", True),
     _Row("", "nodes/proxy", ("get",), "usage, from the kubelets", True),
+    _Row("metrics.k8s.io", "pods", _LIST, "usage, where kubelets may not be read", True),
     _Row("", "pods/log", ("get",), "logs", True),
     _Row("", "pods/exec", ("get", "create"), "exec, and copies", True),
     # `get` for a websocket, and `create` as well from Kubernetes 1.35 on.
@@ -117,7 +118,6 @@ OF_ROLES: tuple[Right, ...] = tuple(
         ("policy", "poddisruptionbudgets/status", _READ),
         ("autoscaling", "horizontalpodautoscalers/status", _READ),
         ("gateway.networking.k8s.io", "gateways/status httproutes/status", _READ),
-        ("metrics.k8s.io", "pods", _LIST),
     )
     for resource in resources.split()
     for verb in verbs

@@ -1,9 +1,10 @@
 """From a kubelet's summary to one usage sample for each of our containers.
 
 The summary (`/stats/summary`, through the API server's node proxy) is the only source that every cluster has:
-metrics.k8s.io is an add-on. One of our containers may have pods on several nodes, so the summaries of one round are
-added up per container. `usageNanoCores` is an average that the kubelet keeps over its last samples, and 0 until it
-has two. Counters of the network count since the pod's start and are added as they are; they fall when a pod goes.
+metrics.k8s.io is an add-on, which is asked where the summaries are refused (`pod_metrics`). One of our containers may
+have pods on several nodes, so the summaries of one round are added up per container. `usageNanoCores` is an average
+that the kubelet keeps over its last samples, and 0 until it has two. Counters of the network count since the pod's
+start and are added as they are; they fall when a pod goes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each round asks all nodes, a few at a time, adds the figures up per container and stores one sample each. A node that
 does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a
-fall.
+fall. A cluster that refuses its kubelets is asked for the usage of pods by metrics.k8s.io.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import orjson
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.objects import NODES
+from pilothouse_server.kubernetes.pod_metrics import read_summary
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
@@ -68,28 +69,52 @@ class UsageCollector:
             await asyncio.sleep(next_round - monotonic())
 
     async def collect(self) -> list[UsageSample]:
-        """Collects one round. Raises ClusterError where the nodes cannot be listed, PilothouseError from the sink."""
+        """Collects one round. Raises ClusterError where nothing can be read, PilothouseError from the sink."""
         owners = self._observer.pod_owners()
         if not owners:
             return []
-        nodes = [node.metadata.name for node in (await self._cluster.client.list(NODES)).items]
-        gate = asyncio.Semaphore(NODES_AT_ONCE)
-        summaries = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
-        silent = {node for node, summary in zip(nodes, summaries, strict=True) if summary is None}
-        self._silent = silent
-        owners = self._without_nodes(owners, silent)
-        usages = await usage_by_container(
-            [summary for summary in summaries if summary is not None], owners, datetime.now(UTC)
-        )
+        try:
+            summaries = await self._of_kubelets()
+            owners = self._without_nodes(owners, self._silent)
+        except Forbidden:
+            if (summary := await read_summary(self._cluster.client, self._pod_uids())) is None:
+                raise
+            summaries = [summary]
+        usages = await usage_by_container(summaries, owners, datetime.now(UTC))
         samples = [sample_of(usage) async for usage in cooperatively(usages)]
         if samples:
             await self._sink.store(samples)
         return samples
 
-    async def _summary(self, node: str, gate: asyncio.Semaphore) -> StatsSummary | None:
+    async def _of_kubelets(self) -> list[StatsSummary]:
+        """Returns the summaries of all nodes but those that are silent.
+
+        Raises Forbidden where no kubelet may be read, ClusterError where the nodes cannot be listed.
+        """
+        nodes = [node.metadata.name for node in (await self._cluster.client.list(NODES)).items]
+        gate = asyncio.Semaphore(NODES_AT_ONCE)
+        found = await asyncio.gather(*(self._summary(node, gate) for node in nodes))
+        refusals = [each for each in found if isinstance(each, Forbidden)]
+        if refusals and len(refusals) == len(found):
+            raise refusals[0]
+        summaries = {
+            node: each for node, each in zip(nodes, found, strict=True) if isinstance(each, StatsSummary)
+        }
+        self._silent = set(nodes) - summaries.keys()
+        return list(summaries.values())
+
+    def _pod_uids(self) -> dict[tuple[str, str], str]:
+        return {
+            (pod.metadata.namespace, pod.metadata.name): pod.metadata.uid
+            for _, pod in self._observer.view.pods()
+        }
+
+    async def _summary(self, node: str, gate: asyncio.Semaphore) -> StatsSummary | Forbidden | None:
         async with gate:
             try:
                 return await self._cluster.client.node_stats(node)
+            except Forbidden as error:
+                return error
             except ClusterError as error:
                 # Once, not in every round: a node may be away for days.
                 if node not in self._silent:
