@@ -2073,6 +2073,184 @@ COMMENT ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events
 
 
 --
+-- Name: put_cluster_event(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_cluster_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    kind text := 'modified';
+BEGIN
+    IF NEW.deleted_at IS NOT NULL THEN
+        kind := 'deleted';
+    ELSIF TG_OP = 'INSERT' OR OLD.deleted_at IS NOT NULL THEN
+        kind := 'added';
+    END IF;
+    PERFORM public.put_row_event('cluster', NEW.id, ARRAY[NULL::bigint], NEW.name, kind,
+        jsonb_build_object('uid', NEW.uid));
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_cluster_event(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_cluster_event() IS 'Puts the event of a changed cluster.';
+
+
+--
+-- Name: put_grant_event(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_grant_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    changed public.user_roles := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+    holder text;
+BEGIN
+    SELECT u.username INTO holder FROM public.users AS u WHERE u.id = changed.user_id;
+    -- A role that is deleted with its grants is gone already.
+    PERFORM public.put_row_event('grant', changed.id, ARRAY[changed.namespace_id], coalesce(holder, ''),
+        CASE TG_OP WHEN 'INSERT' THEN 'added' WHEN 'UPDATE' THEN 'modified' ELSE 'deleted' END,
+        jsonb_build_object(
+            'role', coalesce((SELECT r.name FROM public.roles AS r WHERE r.id = changed.role_id), ''),
+            'namespace', coalesce((SELECT n.name FROM public.namespaces AS n WHERE n.id = changed.namespace_id), '')));
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_grant_event(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_grant_event() IS 'Puts the event of a changed grant.';
+
+
+--
+-- Name: put_image_event(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_image_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    changed public.container_images := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+    used_in bigint[];
+BEGIN
+    SELECT array_agg(u.namespace_id) INTO used_in
+    FROM (SELECT c.namespace_id FROM public.containers AS c WHERE c.image_id = changed.id
+          UNION SELECT p.namespace_id FROM public.program_images AS p WHERE p.image_id = changed.id) AS u;
+    PERFORM public.put_row_event('image', changed.id, coalesce(used_in, ARRAY[NULL::bigint]),
+        concat(nullif(changed.repository, '') || '/', changed.name, coalesce(':' || changed.tag, '@' || changed.digest)),
+        CASE TG_OP WHEN 'UPDATE' THEN 'modified' ELSE 'deleted' END, '{}');
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_image_event(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_image_event() IS 'Puts the events of a changed image.';
+
+
+--
+-- Name: put_image_use_event(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_image_use_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    ids bigint[] := CASE TG_OP
+        WHEN 'INSERT' THEN ARRAY[NEW.image_id] WHEN 'DELETE' THEN ARRAY[OLD.image_id]
+        ELSE ARRAY[OLD.image_id, NEW.image_id] END;
+    used record;
+BEGIN
+    FOR used IN
+        SELECT DISTINCT ON (shown.name) i.id, shown.name FROM public.container_images AS i
+        CROSS JOIN LATERAL (SELECT concat(nullif(i.repository, '') || '/', i.name,
+            coalesce(':' || i.tag, '@' || i.digest)) AS name) AS shown
+        WHERE i.id = ANY (ids) ORDER BY shown.name, i.id
+    LOOP
+        PERFORM public.put_row_event('image', used.id,
+            ARRAY[CASE TG_OP WHEN 'DELETE' THEN OLD.namespace_id ELSE NEW.namespace_id END], used.name, 'modified', '{}');
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_image_use_event(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_image_use_event() IS 'Puts the events of images that a container uses, or no longer uses.';
+
+
+--
+-- Name: put_row_event(text, bigint, bigint[], text, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_row_event(p_type text, p_id bigint, p_namespace_ids bigint[], p_name text, p_kind text, p_labels jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- The transaction gets its id before the row does (number_visible).
+    PERFORM pg_current_xact_id();
+    INSERT INTO public.pending_changes (records, record_hashes, events, messages)
+    SELECT '{}', '{}',
+           array_agg(ROW(p_type, p_id, NULL, n.id, p_name, p_kind, p_labels, NULL, NULL, NULL, NULL)
+               ::public.pending_event_row::public.pending_event),
+           array_agg(''::bytea)
+    FROM unnest(p_namespace_ids) AS n(id);
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_row_event(p_type text, p_id bigint, p_namespace_ids bigint[], p_name text, p_kind text, p_labels jsonb); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_row_event(p_type text, p_id bigint, p_namespace_ids bigint[], p_name text, p_kind text, p_labels jsonb) IS 'Puts an event without a message for a changed row.';
+
+
+--
+-- Name: put_user_event(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.put_user_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM public.put_row_event('user', NEW.id, ARRAY[NULL::bigint], NEW.username,
+        CASE WHEN NEW.deleted_at IS NOT NULL THEN 'deleted' WHEN TG_OP = 'INSERT' THEN 'added' ELSE 'modified' END,
+        jsonb_build_object('uid', NEW.uid));
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: FUNCTION put_user_event(); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.put_user_event() IS 'Puts the event of a changed user.';
+
+
+--
 -- Name: quantity_bytes(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -14218,6 +14396,83 @@ CREATE TRIGGER note_revision AFTER UPDATE OF generation ON public.volumes FOR EA
 
 
 --
+-- Name: clusters put_cluster_event; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_cluster_event AFTER INSERT ON public.clusters DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.put_cluster_event();
+
+
+--
+-- Name: clusters put_cluster_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_cluster_event_of_change AFTER UPDATE ON public.clusters DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((((((((((((((((((((old.name)::text IS DISTINCT FROM (new.name)::text) OR ((old.api_server)::text IS DISTINCT FROM (new.api_server)::text)) OR ((old.display_name)::text IS DISTINCT FROM (new.display_name)::text)) OR (old.labels IS DISTINCT FROM new.labels)) OR ((old.status)::text IS DISTINCT FROM (new.status)::text)) OR ((old.reason)::text IS DISTINCT FROM (new.reason)::text)) OR (old.message IS DISTINCT FROM new.message)) OR ((old.version)::text IS DISTINCT FROM (new.version)::text)) OR (old.stale_since IS DISTINCT FROM new.stale_since)) OR (old.credentials_expires_at IS DISTINCT FROM new.credentials_expires_at)) OR (old.resource_version IS DISTINCT FROM new.resource_version)) OR (old.created_at IS DISTINCT FROM new.created_at)) OR (old.deleted_at IS DISTINCT FROM new.deleted_at)) OR (old.orphans_decided_in IS DISTINCT FROM new.orphans_decided_in)) OR (old.object_kinds IS DISTINCT FROM new.object_kinds)) OR (old.shared_gateways IS DISTINCT FROM new.shared_gateways)) OR (old.forbid_blocking_budgets IS DISTINCT FROM new.forbid_blocking_budgets)) AND ((old.deleted_at IS NULL) OR (new.deleted_at IS NULL)))) EXECUTE FUNCTION public.put_cluster_event();
+
+
+--
+-- Name: user_roles put_grant_event; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_grant_event AFTER INSERT OR DELETE ON public.user_roles DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.put_grant_event();
+
+
+--
+-- Name: user_roles put_grant_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_grant_event_of_change AFTER UPDATE ON public.user_roles DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((((old.expires_at IS DISTINCT FROM new.expires_at) OR (old.assigned_at IS DISTINCT FROM new.assigned_at)) OR (old.assigned_by IS DISTINCT FROM new.assigned_by)) OR ((old.source)::text IS DISTINCT FROM (new.source)::text))) EXECUTE FUNCTION public.put_grant_event();
+
+
+--
+-- Name: container_images put_image_event; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_image_event AFTER DELETE ON public.container_images DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.put_image_event();
+
+
+--
+-- Name: container_images put_image_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_image_event_of_change AFTER UPDATE ON public.container_images DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((((((((((old.repository)::text IS DISTINCT FROM (new.repository)::text) OR ((old.name)::text IS DISTINCT FROM (new.name)::text)) OR ((old.tag)::text IS DISTINCT FROM (new.tag)::text)) OR ((old.digest)::text IS DISTINCT FROM (new.digest)::text)) OR (old.size_bytes IS DISTINCT FROM new.size_bytes)) OR ((old.architecture)::text IS DISTINCT FROM (new.architecture)::text)) OR ((old.os)::text IS DISTINCT FROM (new.os)::text)) OR ((old.status)::text IS DISTINCT FROM (new.status)::text))) EXECUTE FUNCTION public.put_image_event();
+
+
+--
+-- Name: program_images put_image_use_event; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_image_use_event AFTER INSERT OR DELETE ON public.program_images DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.put_image_use_event();
+
+
+--
+-- Name: containers put_image_use_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_image_use_event_of_change AFTER UPDATE ON public.containers DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.image_id IS DISTINCT FROM new.image_id)) EXECUTE FUNCTION public.put_image_use_event();
+
+
+--
+-- Name: program_images put_image_use_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_image_use_event_of_change AFTER UPDATE ON public.program_images DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.image_id IS DISTINCT FROM new.image_id)) EXECUTE FUNCTION public.put_image_use_event();
+
+
+--
+-- Name: users put_user_event; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_user_event AFTER INSERT ON public.users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.kind)::text = 'person'::text)) EXECUTE FUNCTION public.put_user_event();
+
+
+--
+-- Name: users put_user_event_of_change; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE CONSTRAINT TRIGGER put_user_event_of_change AFTER UPDATE ON public.users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((((((((((((old.username)::text IS DISTINCT FROM (new.username)::text) OR ((old.email)::text IS DISTINCT FROM (new.email)::text)) OR ((old.full_name)::text IS DISTINCT FROM (new.full_name)::text)) OR ((old.avatar_url)::text IS DISTINCT FROM (new.avatar_url)::text)) OR ((old.status)::text IS DISTINCT FROM (new.status)::text)) OR (old.last_login_at IS DISTINCT FROM new.last_login_at)) OR (old.totp_since IS DISTINCT FROM new.totp_since)) OR (old.resource_version IS DISTINCT FROM new.resource_version)) OR (old.updated_at IS DISTINCT FROM new.updated_at)) OR (old.deleted_at IS DISTINCT FROM new.deleted_at)) AND ((new.kind)::text = 'person'::text) AND (old.deleted_at IS NULL))) EXECUTE FUNCTION public.put_user_event();
+
+
+--
 -- Name: applications raise_row_version; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -16691,6 +16946,48 @@ GRANT ALL ON FUNCTION public.pending_event_ids(p_most integer) TO pilothouse_sys
 REVOKE ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_app;
 GRANT ALL ON FUNCTION public.put_changes(p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION put_cluster_event(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_cluster_event() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_grant_event(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_grant_event() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_image_event(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_image_event() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_image_use_event(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_image_use_event() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_row_event(p_type text, p_id bigint, p_namespace_ids bigint[], p_name text, p_kind text, p_labels jsonb); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_row_event(p_type text, p_id bigint, p_namespace_ids bigint[], p_name text, p_kind text, p_labels jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION put_user_event(); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.put_user_event() FROM PUBLIC;
 
 
 --

@@ -43,6 +43,7 @@ CHECKSUMS: Final = {
     "0130": "45bd4ec67f5114e418c648b23b0f0db1dd9decadcd402a64578cd696beba5592",
     "0131": "bda7780554877b182eedcd99b8b5f03faec869a52ba2347e678ea850a08998de",
     "0132": "1c58bd6aceb32c4d5b6d6b22c79b8f4b3fa4ce432328aa2efe732cffea7b9978",
+    "0133": "00a1b6a1c555ae47a74812e84913373e70ed9a0be60e14838952512df86f8a6b",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -101,6 +102,12 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "partition_bounds": ("ef4d0a8137809fc1314f0d4beabc11c1b65edc3ba4ec15a17721097a9c8014f0", "0101"),
     "pending_event_ids": ("91fd9b627a3dbdea2913bfbee4bba2fda92ae63a01d5fd50575d777a359d3142", "0101"),
     "put_changes": ("6ccbeaacef639af55a00ab8801f36eca26ced2897fc849cc0e4ddb9433abbc01", "0101"),
+    "put_cluster_event": ("80363b6bd6004bbec54588d2bd857356409dda87ee2486aeb684f2587ce3284a", "0133"),
+    "put_grant_event": ("8669da2928966835e5557f72a67fedb256b53ae706b47208b95775e1ccaf606d", "0133"),
+    "put_image_event": ("8b781c3b686ed7f14e0c36f3955f5ffc9251623c26b774e510f78fe79734f276", "0133"),
+    "put_image_use_event": ("b54dcbcce43e583c8534de2556c3605bfbbd916806927a21790c9919d7dfd92b", "0133"),
+    "put_row_event": ("42fdf2c1d3019b65f1e55bb1612125a06de5b0d5af927c5205b4d62a3c274cfb", "0133"),
+    "put_user_event": ("722c1063c93345de0051fc6a87b4e3b8ebb4eb419e5bccc2ab862459308b43ae", "0133"),
     "quantity_bytes": ("d57ecad0e77bd2044558e2e28caea8a470056512b9c79bc3790489cf4518ba71", "0118"),
     "raise_floor": ("697dd0745bca058aaa1c9e72cecb1e704342fe30198dfa0883708f52f9018891", "0101"),
     "raise_row_version": ("94f6ea39333db6c4a1ebe4ce583a77cc322a1fe8e86e8984e8c6a9828e0bef72", "0101"),

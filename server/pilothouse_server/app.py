@@ -66,7 +66,7 @@ from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.federation.operations import federated_users
-from pilothouse_server.identity.noun import IdentityDependencies, identity_services
+from pilothouse_server.identity.noun import WATCHES, IdentityDependencies, identity_services
 from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
 from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
@@ -440,7 +440,8 @@ class Application:
             WatchLimits(self.settings.watch_max_lag_events),
         )
         nouns = self._nouns(watches, page_key)
-        nouns.append(dashboard_noun(watches, page_key, self._connect(), nouns))
+        parts = {name: part for noun in nouns for name, part in noun.watches.items()} | WATCHES
+        nouns.append(dashboard_noun(watches, page_key, self._connect(), parts))
         for noun in nouns:
             self.watched |= noun.watched
             self._jobs += noun.jobs
@@ -461,6 +462,7 @@ class Application:
                 self.envelopes,
                 permissions,
                 declared,
+                watches,
                 self.issuers,
                 self._limits.wait_seconds,
             )

@@ -20,6 +20,8 @@ from tests.waiting import within
 
 RULES = {rule.name: rule for rule in method_rules.load(SERVICES).values()}
 WATCH = RULES["Watch"]
+# The fields that name resources, where that is not `name`.
+_NAMES = {"user": "username", "image": "image"}
 
 
 async def caller_of(server: Server, username: str = "admin") -> Caller:
@@ -41,11 +43,13 @@ class Follower:
     answers: list[tuple[str, int, str]] = field(default_factory=list)
     names: dict[int, set[str]] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
+    resource: pb.Resource = field(default_factory=pb.Resource)
 
     async def take(self) -> tuple[str, int, str]:
         """Reads one answer: kind, scope and name."""
         answer = await anext(self.stream)
         kind = resource_pb2.ChangeType.Name(answer.change_type).removeprefix("CHANGE_TYPE_")
+        self.resource = answer.resource
         name = name_of(answer.resource)
         self.tokens.append(answer.resume_token)
         self.token = answer.resume_token or self.token
@@ -87,7 +91,9 @@ def name_of(resource: pb.Resource) -> str:
     held = getattr(resource, kind)
     if kind == "config":
         held = getattr(held, held.WhichOneof("kind"))
-    return str(held.name)
+    if kind == "grant":
+        return f"{held.username} {held.role} {held.namespace}"
+    return str(getattr(held, _NAMES.get(kind, "name")))
 
 
 @asynccontextmanager

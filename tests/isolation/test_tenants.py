@@ -319,7 +319,7 @@ async def test_the_servers_own_tables_are_closed_to_requests(apart: Database, ta
 
 async def test_nobody_but_the_owner_reads_or_changes_what_is_pending(apart: Database) -> None:
     async with apart.system() as system:
-        assert await system.fetchval("SELECT count(id) FROM pending_changes") == 2
+        assert await system.fetchval("SELECT count(id) FROM pending_changes") > 0
         for statement in (
             "SELECT records FROM pending_changes",
             "UPDATE pending_changes SET failures = 0",

@@ -20,7 +20,7 @@ from pilothouse_client.commands.cluster_credentials import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import ScopeOptions
 from pilothouse_client.commands.name_completion import complete_cluster
 from pilothouse_client.commands.options import (
     Etag,
@@ -369,6 +369,6 @@ def get(
 
 
 @app.command("list")
-def list_clusters(options: ListOptions) -> None:
-    """List clusters. Filter by name, status, labels.KEY."""
-    options.show(COLUMNS, lambda client: client.namespaces.list_clusters)
+def list_clusters(options: ScopeOptions) -> None:
+    """List clusters, or watch them. Filter by name, status, labels.KEY."""
+    options.show(COLUMNS, lambda client: client.namespaces.list_clusters, "cluster")

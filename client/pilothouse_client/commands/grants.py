@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import ScopeOptions
 from pilothouse_client.commands.name_completion import complete_role, complete_user
 from pilothouse_client.commands.options import (
     Format,
@@ -127,6 +127,6 @@ def delete(
 
 
 @app.command("list")
-def list_grants(namespace: Namespace = "", *, options: ListOptions) -> None:
-    """List grants. Filter by username, role."""
-    options.show(COLUMNS, lambda client: client.identity.list_role_grants, namespace=namespace)
+def list_grants(namespace: Namespace = "", *, options: ScopeOptions) -> None:
+    """List grants, or watch them. Filter by username, role."""
+    options.show(COLUMNS, lambda client: client.identity.list_role_grants, "grant", namespace)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import ScopeOptions
 from pilothouse_client.commands.name_completion import complete_image
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -43,13 +43,14 @@ def get(image: _Image, output: Output = Format.TABLE) -> None:
 
 @app.command("list")
 def list_images(
-    namespace: Namespace = "", all_namespaces: AllNamespaces = False, *, options: ListOptions
+    namespace: Namespace = "", all_namespaces: AllNamespaces = False, *, options: ScopeOptions
 ) -> None:
-    """List images. Filter by name, repository, tag, status."""
+    """List images, or watch them. Filter by name, repository, tag, status."""
     options.show(
         COLUMNS,
         lambda client: client.containers.list_images,
-        namespace=namespace_or_all(namespace, all_namespaces),
+        "image",
+        namespace_or_all(namespace, all_namespaces),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pilothouse_client.commands.invocation import connect
@@ -45,6 +45,34 @@ class ListOptions:
         with connect() as client:
             found = listed(client)(filter=self.filter_, order_by=self.order_by, **narrowed)
             show_all(found, columns, self.output, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeOptions:
+    """The options of a list whose watch is one scope of `WatchService.Watch`."""
+
+    filter_: Filter = ""
+    order_by: OrderBy = ""
+    limit: Limit = 0
+    watch: Watch = False
+    output: Output = Format.TABLE
+
+    def show(self, columns: Columns, listed: CallOf, noun: str, namespace: str = "") -> None:
+        """Writes the results of a call, or the changes of a scope of `noun`."""
+        if not self.watch:
+            where = {"namespace": namespace} if namespace else {}
+            options = ListOptions(self.filter_, self.order_by, self.limit, self.output)
+            return options.show(columns, listed, **where)
+        from pilothouse.watch.v1 import watch_pb2
+
+        check_watch("", self.order_by, self.limit, goes_with="--filter")
+        kind = watch_pb2.Noun.Value(f"NOUN_{noun.upper()}")
+        scope = watch_pb2.Scope(noun=kind, namespace=namespace, filter=self.filter_)
+        with connect() as client, client.watches.watch(scopes=[scope]) as changes:
+            resources = (
+                replace(change, resource=getattr(change.resource.resource, noun)) for change in changes
+            )
+            return show_changes(resources, columns, self.output)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,8 +209,9 @@ def confirm(question: str, yes: bool) -> None:
 def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--selector") -> None:
     """Raises CommandError where `--watch` is given with options that only lists have."""
     if filter_ or order_by or limit:
+        others = "--order-by" if goes_with == "--filter" else "--filter, --order-by"
         raise CommandError(
-            f"--watch works with {goes_with}, not with --filter, --order-by or --limit", _WRONG_COMMAND_LINE
+            f"--watch works with {goes_with}, not with {others} or --limit", _WRONG_COMMAND_LINE
         )
 
 

@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import ScopeOptions
 from pilothouse_client.commands.name_completion import complete_user
 from pilothouse_client.commands.options import (
     Etag,
@@ -86,9 +86,9 @@ def get(username: _Username, output: Output = Format.TABLE) -> None:
 
 
 @app.command("list")
-def list_users(options: ListOptions) -> None:
-    """List users. Filter by status, username."""
-    options.show(COLUMNS, lambda client: client.identity.list_users)
+def list_users(options: ScopeOptions) -> None:
+    """List users, or watch them. Filter by status, username."""
+    options.show(COLUMNS, lambda client: client.identity.list_users, "user")
 
 
 @app.command("update")

@@ -13,6 +13,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 __all__ = [
     "Sight",
+    "check_filter",
     "drop_records",
     "exported_records",
     "list_operations",
@@ -24,6 +25,7 @@ __all__ = [
     "visible_records",
 ]
 
+check_filter = repository.check_filter
 drop_records = repository.drop_records
 exported_records = repository.exported_records
 list_operations = repository.list_operations

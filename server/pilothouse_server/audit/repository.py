@@ -112,7 +112,7 @@ _OUTSIDE = text(
 class Sight:
     """Which records a caller may see: own ones, and those of `visible` namespaces (None: every record).
 
-    `namespace_id`, `username`, `action` and `resource_type` narrow it; None and '' do not.
+    `namespace_id`, `username`, `action`, `resource_type` and a filter expression narrow it; None and '' do not.
     """
 
     user_id: int
@@ -121,6 +121,7 @@ class Sight:
     username: str = ""
     action: str = ""
     resource_type: str = ""
+    filter: str = ""
 
     def narrow(self, query: Select[Any]) -> Select[Any]:
         """Adds the conditions to a query of the log."""
@@ -135,7 +136,12 @@ class Sight:
         ):
             if value:
                 query = query.where(column == value)
-        return query
+        return query.where(compile_filter(self.filter, _FILTERS)) if self.filter else query
+
+
+def check_filter(text: str) -> None:
+    """Raises InvalidArgument for a filter expression that is wrong."""
+    compile_filter(text, _FILTERS)
 
 
 # Bodies and headers are the most of a record, and are shown as text: values are made of them one record at a time.

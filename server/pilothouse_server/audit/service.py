@@ -37,6 +37,7 @@ _STRETCH, _STRETCH_BYTES = 500, 256 * 1024
 # Seconds between two answers about the progress of a verification.
 _PROGRESS_SECONDS = 0.5
 
+_WATCH = "/pilothouse.audit.v1.AuditService/WatchOperations"
 _OPERATIONS = ListAnswer(pb.ListOperationsResponse, "operations")
 _STATS = ListAnswer(pb.GetUserOperationStatsResponse, "user_operation_stats")
 
@@ -58,9 +59,14 @@ class AuditService(AuditSinkCalls):
         page = wire.page_request(call, self._page_key, request.namespace)
         await self._watches.feed.settled()
         async with call.read(replica=True) as transaction:
+            # Read first, so the page has every record up to there.
+            head = await stream_head(transaction)
             sight = await _sight(call, transaction, request.namespace)
             found, next_page = await operations.list_operations(transaction, page, sight)
-        return await _OPERATIONS.rendered(found, messages.OPERATION.to_proto, next_page, mask=mask)
+        continuing = pb.WatchOperationsRequest(namespace=request.namespace, filter=request.filter)
+        tokens = self._tokens(call, continuing, head.history, str(sight.namespace_id or ""))
+        token = tokens.token(Position(head.audit_sequence, head.record_mark))
+        return await _OPERATIONS.rendered(found, messages.OPERATION.to_proto, next_page, token, mask)
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> pb.GetOperationResponse:
         """Returns one record."""
@@ -95,6 +101,8 @@ class AuditService(AuditSinkCalls):
         A record may be numbered while a watcher looks, never before one that is seen: sequences are given
         under the lock that is held until the commit.
         """
+        mask = read_mask.of_request(request, pb.Operation)
+        operations.check_filter(request.filter)
         await self._watches.feed.settled()
         hub = self._watches.hub
         records = hub.records
@@ -103,20 +111,13 @@ class AuditService(AuditSinkCalls):
         async with looks.seat(call.user_id), call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)
             try:
-                sight = await _sight(
-                    call,
-                    transaction,
-                    request.namespace,
-                    username=request.username,
-                    action=request.action,
-                    resource_type=request.resource_type,
-                )
+                sight = await _sight(call, transaction, request.namespace)
             except NotFound:
                 if request.resume_token:
-                    gone = self._tokens(call, "", "")
+                    gone = self._tokens(call, request, "", "")
                     gone.read(request.resume_token, oldest_revision=await _oldest(call))
                 raise
-        tokens = self._tokens(call, head.history, str(sight.namespace_id or ""))
+        tokens = self._tokens(call, request, head.history, str(sight.namespace_id or ""))
         if request.resume_token:
             position, mark = await self._resumed(request.resume_token, call, tokens, head)
         else:
@@ -147,6 +148,7 @@ class AuditService(AuditSinkCalls):
                     request.username,
                     request.action,
                     request.resource_type,
+                    request.filter,
                 )
                 found, cut = await operations.operations_between(
                     transaction, position, newest, sight, most=_STRETCH, most_bytes=_STRETCH_BYTES
@@ -155,9 +157,12 @@ class AuditService(AuditSinkCalls):
                 mark = await record_mark(transaction, position) or resume_token.NO_MARK
             for item in found:
                 call.resume_token = tokens.token(Position(item.sequence, item.mark))
+                shown = messages.OPERATION.to_proto(item)
+                if mask is not None:
+                    shown = pb.Operation.FromString(mask.masked(shown.SerializeToString()))
                 yield pb.WatchOperationsResponse(
                     change_type=resource.CHANGE_TYPE_ADDED,
-                    operation=messages.OPERATION.to_proto(item),
+                    operation=shown,
                     revision=item.sequence,
                     resume_token=call.resume_token,
                 )
@@ -317,15 +322,17 @@ class AuditService(AuditSinkCalls):
             state = await audit_tree.read(transaction)
         return proofs.head_of(seal, state, self._sealer.identity)
 
-    def _tokens(self, call: Call, history: str, namespace_id: str) -> resume_token.TokenIssuer:
-        request = call.request
+    def _tokens(
+        self, call: Call, request: pb.WatchOperationsRequest, history: str, namespace_id: str
+    ) -> resume_token.TokenIssuer:
+        selection = [request.namespace, request.username, request.action, request.resource_type]
+        if expression := request.filter.strip():
+            selection.append(f"filter {expression}")
         return resume_token.issuer(
             self._watches.key,
             user_id=call.user_id,
-            method=call.method,
-            filter_text="\x00".join(
-                (request.namespace, request.username, request.action, request.resource_type)
-            ),
+            method=_WATCH,
+            filter_text="\x00".join(selection),
             history=history,
             sight=namespace_id,
         )
@@ -364,18 +371,10 @@ async def _check_namespace(call: Call, transaction: ReadTransaction, namespace_i
     raise not_found("namespace", call.namespace)
 
 
-async def _sight(
-    call: Call,
-    transaction: ReadTransaction,
-    namespace: str,
-    *,
-    username: str = "",
-    action: str = "",
-    resource_type: str = "",
-) -> Sight:
+async def _sight(call: Call, transaction: ReadTransaction, namespace: str) -> Sight:
     """Returns the part of the log that the caller may see, narrowed to a namespace if one is named."""
     namespace_id = await named_namespace(call, transaction, namespace)
-    return Sight(_own(call), call.visible_namespaces(), namespace_id, username, action, resource_type)
+    return Sight(_own(call), call.visible_namespaces(), namespace_id)
 
 
 def _own(call: Call) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
@@ -18,6 +19,11 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched_lists import WatchedList
+from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.store.paging import every_page
+from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 
 # All clusters that are tried out before they are registered count as one.
 _ORPHANS = ListAnswer(pb.ListOrphansResponse, "orphans")
@@ -35,12 +41,44 @@ class _Importable(NamedTuple):
     imports: OrphanImport
 
 
+async def _resources(
+    transaction: ReadTransaction, wanted: WatchFilter, _call: Call
+) -> AsyncIterator[pb.Cluster]:
+    async for cluster in every_page(lambda page: registration.list_page(transaction, page)):
+        if wanted.name in ("", cluster.name) and (
+            wanted.selector is None or wanted.selector.matches(cluster.labels)
+        ):
+            yield messages.CLUSTER.to_proto(cluster)
+
+
+async def _reload(
+    transaction: ReadTransaction, event: FeedEvent, _wanted: WatchFilter, _call: Call
+) -> list[tuple[Kind, pb.Cluster]]:
+    found = await registration.find(transaction, event.name) if event.kind != "deleted" else None
+    if found is None:
+        return [("deleted", pb.Cluster(name=event.name, uid=event.labels["uid"]))]
+    return [("added" if event.kind == "added" else "modified", messages.CLUSTER.to_proto(found))]
+
+
+WATCH_CLUSTERS = NounWatch.listed(
+    Watched("cluster", _resources, message=pb.Cluster, reload=_reload),
+    pb.DESCRIPTOR.services_by_name["NamespaceService"],
+    "ListClusters",
+)
+
+
 class ClusterCalls:
     """The calls of NamespaceService about clusters."""
 
     def __init__(
-        self, access: ClusterAccess, page_key: bytes, contents: ClusterContents, importer: OrphanImporter
+        self,
+        watches: WatchServer,
+        access: ClusterAccess,
+        page_key: bytes,
+        contents: ClusterContents,
+        importer: OrphanImporter,
     ) -> None:
+        self._listed_clusters = WatchedList(watches, WATCH_CLUSTERS)
         self._importer = importer
         self._access = access
         self._connect = unless_away(in_a_seat(access.connect, before_cluster), access.known_away)
@@ -81,10 +119,12 @@ class ClusterCalls:
         """Lists clusters."""
         mask = read_mask.of_request(request, pb.Cluster)
         page = wire.page_request(call, self._page_key)
+        listed = self._listed_clusters.begin()
         async with call.read() as transaction:
             found, next_page = await registration.list_page(transaction, page)
+            token = await listed.token(call, transaction)
         found = await registration.with_leaders(call.store, found)
-        return await _CLUSTERS.rendered(found, messages.CLUSTER.to_proto, next_page, mask=mask)
+        return await _CLUSTERS.rendered(found, messages.CLUSTER.to_proto, next_page, token, mask)
 
     @waits_outside
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:

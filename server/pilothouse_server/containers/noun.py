@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.config_use import CONFIG_USE_PERMISSION
+from pilothouse_server.containers.messages.image_watch import WATCH_IMAGES
 from pilothouse_server.containers.service import WATCH, WATCH_RUNS, ContainerService, ImportContainers
 from pilothouse_server.guard.model import PRIVILEGED, Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
@@ -33,7 +34,7 @@ def containers_noun(
 
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers, keys),
-        watches={"container": WATCH, "run": WATCH_RUNS},
+        watches={"container": WATCH, "run": WATCH_RUNS, "image": WATCH_IMAGES},
         watched={"container": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         rendered={"run": lambda run: Rendered(messages.RUN.to_proto(run).SerializeToString())},
         permissions=frozenset({PRIVILEGED, CONFIG_USE_PERMISSION}),

@@ -75,6 +75,7 @@ _ATTEMPTS = 5
 
 stream = repository.stream_containers
 list_history = repository.list_history
+find_image = repository.find_image
 list_images = repository.list_images
 list_observed_pods = repository.list_observed_pods
 list_pods = repository.list_pods
@@ -449,7 +450,7 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 
 async def locate_image(transaction: ReadTransaction, image: str, visible: frozenset[int] | None) -> Image:
     """The image that a reference names, if the caller's containers use it; NotFound otherwise."""
-    found = await repository.find_image(transaction, ImageReference.parse(image), visible)
+    found = await find_image(transaction, ImageReference.parse(image), visible)
     if found is None:
         raise not_found("image", image)
     return found

@@ -15,6 +15,7 @@ from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.job_status import newest_run
 from pilothouse_server.containers.manifests import replaces_pods
+from pilothouse_server.containers.messages.image_watch import WATCH_IMAGES
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.owned_volumes import ClaimsFate, fate_of_change, fate_of_deletion
@@ -95,6 +96,7 @@ class ContainerService(PodCalls):
         self._watches = watches
         self._listed = WatchedList(watches, WATCH)
         self._listed_runs = WatchedList(watches, WATCH_RUNS)
+        self._listed_images = WatchedList(watches, WATCH_IMAGES)
         self._import_containers = import_containers
         self._facts = FactsCache()
 
@@ -378,14 +380,14 @@ class ContainerService(PodCalls):
         """Lists images."""
         mask = read_mask.of_request(request, pb.Image)
         page = wire.page_request(call, self._page_key, request.namespace)
+        listed = self._listed_images.begin()
         async with call.read() as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
             found, next_page = await operations.list_images(
-                transaction,
-                page,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
-                visible=call.visible_namespaces(),
+                transaction, page, namespace_id=namespace_id, visible=call.visible_namespaces()
             )
-        return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page, mask=mask)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page, token, mask)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
         """Forgets an image."""

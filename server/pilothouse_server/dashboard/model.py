@@ -13,7 +13,20 @@ from pilothouse_server.namespaces.model import Quota
 # The namespaces in which the caller may list a noun, by the noun's word; None: all. A noun without any is left out.
 Sights = Mapping[str, frozenset[int] | None]
 HOUR, DAY = 3600, 86_400
-NounWord = Literal["namespace", "application", "container", "service", "object", "volume", "config", "run"]
+NounWord = Literal[
+    "namespace",
+    "application",
+    "container",
+    "service",
+    "object",
+    "volume",
+    "config",
+    "run",
+    "user",
+    "grant",
+    "cluster",
+    "image",
+]
 
 
 class OverviewQuestion(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from pilothouse_server.namespaces.operations import locate
 from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, Need, counts_as
 from pilothouse_server.rpc.encoding import varint
+from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.interceptors.authorization import authorize, permission_denied
 from pilothouse_server.rpc.watch import Scope, follow
 from pilothouse_server.rpc.watch_answers import Frame
@@ -51,7 +52,7 @@ class WatchService:
         for index, asked in enumerate(request.scopes):
             path = f"scopes[{index}]"
             try:
-                part = self._part(asked)
+                part = self._part(asked, resumes=bool(request.resume_token))
                 scope = _scope(part, asked, index, path, resumes=bool(request.resume_token))
                 authorize(part.rule, call.caller, asked.namespace)
             except PilothouseError as error:
@@ -160,7 +161,7 @@ class WatchService:
         async with call.read() as transaction:
             return await named_namespace(call, transaction, name)
 
-    def _part(self, asked: pb.Scope) -> NounWatch:
+    def _part(self, asked: pb.Scope, *, resumes: bool) -> NounWatch:
         """The noun of a scope.
 
         Raises:
@@ -172,6 +173,19 @@ class WatchService:
             raise invalid("noun", f"{name} cannot be watched")
         if asked.noun == pb.NOUN_NAMESPACE and asked.namespace:
             raise invalid("namespace", f"must be empty for {name}: put the name of the namespace into name")
+        if asked.namespace and part.rule.of_platform:
+            raise invalid("namespace", f"must be empty for {name}, which no namespace has")
+        labelled = (
+            part.watched.reload is None or "labels" in descriptor_of(part.watched.message).fields_by_name
+        )
+        if asked.label_selector and not labelled:
+            raise invalid("label_selector", f"must be empty for {name}, which has no labels")
+        if asked.noun == pb.NOUN_IMAGE and asked.name:
+            raise invalid("name", f'must be empty for {name}: use filter, such as image = "nginx:1.27"')
+        if asked.resume_token and (asked.initial_state or resumes):
+            raise invalid(
+                "resume_token", "must be empty with initial_state, and where the request has a resume token"
+            )
         if asked.noun != pb.NOUN_OBJECT:
             for field in ("kind", "api_version"):
                 if getattr(asked, field):
@@ -189,6 +203,8 @@ def _scope(part: NounWatch, asked: pb.Scope, index: int, path: str, *, resumes: 
         namespace=asked.namespace,
         mask=read_mask.of_request(asked, part.watched.message),
         resumes=resumes and not asked.initial_state,
+        list_token=asked.resume_token,
+        list_text=part.selecting(asked).text if asked.resume_token else "",
         path=path,
         frame=Frame(varint(number << 3 | 2), b"\x30" + varint(index) if index else b""),
     )

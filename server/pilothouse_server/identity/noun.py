@@ -28,6 +28,7 @@ from pilothouse_server.identity.federation.operations.federated_users import Fed
 from pilothouse_server.identity.federation.operations.oidc_logins import OidcLogins
 from pilothouse_server.identity.federation.operations.renewals import Renewals
 from pilothouse_server.identity.federation.operations.token_exchange import TokenExchange
+from pilothouse_server.identity.service import roles, users
 from pilothouse_server.identity.service.api_keys import ApiKeysService
 from pilothouse_server.identity.service.federation import (
     DeviceLoginService,
@@ -40,8 +41,12 @@ from pilothouse_server.identity.service.second_factors import FactorService
 from pilothouse_server.identity.service.sessions import SessionService
 from pilothouse_server.identity.service.users import UserService
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
+
+# Its parts of watches of several nouns.
+WATCHES = {"user": users.WATCH, "grant": roles.WATCH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class IdentityDependencies:
     envelopes: Envelopes
     known_permissions: Collection[str]
     rules: Collection[Rule]
+    watches: WatchServer
     issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
     # The longest time that a log-in waits.
     wait_seconds: float = 5.0
@@ -94,8 +100,8 @@ def identity_services(needs: IdentityDependencies) -> Sequence[object]:
     )
     return [
         SessionService(logins, new_passwords, page_key, words),
-        UserService(new_passwords, page_key),
-        RoleService(page_key, words, needs.issuers.ruled_roles),
+        UserService(new_passwords, page_key, needs.watches),
+        RoleService(page_key, words, needs.issuers.ruled_roles, needs.watches),
         FederationService(oidc_logins),
         FactorService(logins, steps, changes, Reauthentication(needs.store, logins, changes, throttle)),
         DeviceLoginService(device_logins),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilothouse_server.clusters.access import ClusterAccess
 from pilothouse_server.clusters.operations.orphans import OrphanImporter
+from pilothouse_server.clusters.service import WATCH_CLUSTERS
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
@@ -28,7 +29,7 @@ def namespaces_noun(
     """
     return Noun(
         service=NamespaceService(watches, page_key, access, contents, guarded, importer),
-        watches={"namespace": WATCH},
+        watches={"namespace": WATCH, "cluster": WATCH_CLUSTERS},
         watched={"namespace": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=PERMISSIONS,
     )

@@ -41,7 +41,7 @@ class NamespaceService(ClusterCalls):
         guarded: Guarded,
         importer: OrphanImporter,
     ) -> None:
-        super().__init__(access, page_key, operations.NamespacesOnCluster(contents), importer)
+        super().__init__(watches, access, page_key, operations.NamespacesOnCluster(contents), importer)
         self._contents = contents
         self._guarded = guarded
         self._watches = watches

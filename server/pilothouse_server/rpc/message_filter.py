@@ -62,14 +62,15 @@ _Test = Callable[[Any], bool]
 
 
 class MessageFilter:
-    """An expression over messages of one type, parsed and checked.
+    """An expression over messages of one type, parsed and checked; `permanent` are further fields that never change.
 
     Raises:
         InvalidArgument: of the field `filter`, naming the position.
     """
 
-    def __init__(self, text: str, message: type[Message]) -> None:
+    def __init__(self, text: str, message: type[Message], permanent: frozenset[str] = frozenset()) -> None:
         self._message: Any = message
+        self._permanent = _PERMANENT | permanent
         tree = parse(text)
         assert tree is not None, "an empty filter is none"
         self._holds = _compiled(tree, _fields(descriptor_of(message)))
@@ -83,7 +84,7 @@ class MessageFilter:
         now = _reader(_parsed(self._message, event.message))
 
         def before(name: str) -> Any:
-            if name in _PERMANENT:
+            if name in self._permanent:
                 return now(name)
             if name == "labels":
                 return _UNKNOWN if event.labels_before is None else event.labels_before

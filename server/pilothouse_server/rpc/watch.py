@@ -18,7 +18,8 @@ reach.
 
 A watch of several nouns (`Scope`) is the same with one position for all. When it resumes, some of its scopes may begin
 with their state: it is newer than the token, so events up to that state are withheld from them, and SYNCED comes, with
-the first new token, when the others have caught up with it. If a change concerns several scopes, only the last of its
+the first new token, when the others have caught up with it. The same happens where scopes continue lists that were read
+at different times. If a change concerns several scopes, only the last of its
 answers has a token, so that a resume repeats all of them or none. Errors of one scope name it (`scopes[2]`).
 
 Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
@@ -36,6 +37,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
+
+from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import NotFound, PilothouseError, in_field, not_found
@@ -55,7 +58,7 @@ from pilothouse_server.rpc.watched import (
 )
 from pilothouse_server.runtime.event_loop import Share, tick_before
 from pilothouse_server.store.feed import MOST_PENDING_IDS, FeedEvent, StreamHead, event_mark, stream_begins
-from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
@@ -70,8 +73,9 @@ _NO_FRAME = Frame()
 class Scope:
     """A part of a watch: the events of one noun that its caller asks for, and may see by `permission`.
 
-    `method` is that of the noun's own watch. `resumes`: it continues at the position of the token, and otherwise begins
-    with its state. `path` is the field of the request that it comes from; '' for a watch of one noun.
+    `method` is that of the noun's own watch, or of its list. `resumes`: it continues at the position of the token;
+    `list_token`: at that of a list, with a selection that has `list_text`; otherwise it begins with its state. `path`
+    is the field of the request that it comes from; '' for a watch of one noun. `place` is where the list was read.
     """
 
     watched: Watched
@@ -83,6 +87,14 @@ class Scope:
     resumes: bool = False
     path: str = ""
     frame: Frame = _NO_FRAME
+    list_token: str = ""
+    list_text: str = ""
+    place: Position | None = None
+
+    @property
+    def begins_with_state(self) -> bool:
+        """Whether its first responses are its current state."""
+        return not self.resumes and not self.list_token
 
     def visible(self, call: Call) -> frozenset[int] | None:
         """The namespaces that its caller may see at present; None: all."""
@@ -104,21 +116,29 @@ Resume = Callable[[TokenIssuer, Sequence[Scope], StreamHead], Position]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Withholds events from scopes that begin with their state, while others resume: the state has them.
+    """Withholds events from scopes that begin with a state, or a list, that has them, while others do not.
 
-    These are all events up to the revision `after`, and those with `pending` ids, which are numbered up to `until`.
-    From there on all scopes are at one position.
+    These are all events up to the revision of the state, or of the list, and those with `pending` ids, which are
+    numbered up to `until` and which the state has. From there on all scopes are at one position.
     """
 
     after: int
     until: int
     pending: frozenset[int]
 
-    def holds_back(self, event: FeedEvent) -> bool:
-        """Whether the state has this event."""
-        return event.revision <= self.after or event.pending_id in self.pending
+    def holds_back(self, scope: Scope, event: FeedEvent) -> bool:
+        """Whether the scope has this event already."""
+        if scope.place is not None:
+            return event.revision <= scope.place.revision
+        return not scope.resumes and (event.revision <= self.after or event.pending_id in self.pending)
 
 
+# A resource that was read again, as serialised, and its kind of change.
+_Reloaded = tuple[int, bytes]
+_KINDS: Mapping[Kind, int] = {
+    "added": resource.CHANGE_TYPE_ADDED,
+    "modified": resource.CHANGE_TYPE_MODIFIED,
+}
 # Where a watch begins: head, tokens, position, its scopes, and the pending ids that first states have.
 _Begun = tuple[StreamHead, TokenIssuer, Position, Sequence[Scope], tuple[int, ...]]
 
@@ -162,9 +182,10 @@ async def follow(
     # A watch that waits for changes immediately checks its caller's new permissions.
     call.on_renewed = server.hub.wake
     # A watch that resumes reads no state.
-    readers = server.looks if all(each.resumes for each in scopes) else server.readers
+    readers = server.readers if any(each.begins_with_state for each in scopes) else server.looks
     # The snapshot is taken later, so it has all that was committed before.
-    complete_until = None if request.resume_token else server.feed.complete_until
+    continues = request.resume_token or any(each.list_token for each in scopes)
+    complete_until = None if continues else server.feed.complete_until
 
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
@@ -182,7 +203,7 @@ async def follow(
     # A watch lasts: it keeps nothing of its beginning.
     del first_state
     changes = _Changes(server, call, placed, tokens, head, position, complete_until)
-    if not request.resume_token:
+    if not request.resume_token and all(each.begins_with_state for each in placed):
         call.resume_token = tokens.token(position)
         yield watch_answers.marker(
             resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token, server.feed.complete_until
@@ -191,9 +212,11 @@ async def follow(
         call.resume_token = tokens.token(position)
     else:
         call.resume_token = request.resume_token
-        if pending:
-            await server.feed.settled()
-        until = max(head.revision, server.hub.newest) if pending else head.revision
+        until = max([each.place.revision for each in placed if each.place is not None], default=0)
+        if any(each.begins_with_state for each in placed):
+            if pending:
+                await server.feed.settled()
+            until = max(until, head.revision, server.hub.newest if pending else 0)
         changes.gate = Gate(head.revision, until, frozenset(pending))
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
@@ -223,11 +246,13 @@ async def _begin(
     if call.request.resume_token:
         position = resume(tokens, placed, head)
         await _check_position(transaction, position, head)
+    elif places := [each.place for each in placed if each.place is not None]:
+        position = min(places, key=lambda place: place.revision)
     else:
         position = Position(head.revision, head.mark, pending)
         if not tokens.fits(position):
             return None
-    fresh = [each for each in placed if not each.resumes]
+    fresh = [each for each in placed if each.begins_with_state]
     if fresh and len(pending) > MOST_PENDING_IDS:
         return None
     for scope in fresh:
@@ -275,7 +300,16 @@ async def _placed(
             gone.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         raise scope.error(error) from None
     wanted = replace(scope.wanted, namespace_id=namespace_id, visible=scope.visible(call))
-    return replace(scope, wanted=wanted)
+    if not scope.list_token:
+        return replace(scope, wanted=wanted)
+    listed = replace(wanted, text=scope.list_text)
+    issuer = issuer_of(server, call, scope.method, listed, head.history, sight_text(wanted, wanted.visible))
+    try:
+        place = issuer.read(scope.list_token, oldest_revision=head.oldest_revision)
+        await _check_position(transaction, place, head)
+    except PilothouseError as error:
+        raise scope.error(error) from None
+    return replace(scope, wanted=wanted, place=place)
 
 
 class _Changes:
@@ -310,6 +344,7 @@ class _Changes:
         self._complete_until = complete_until
         self._passing = 0
         self._caught_up = False
+        self._reloads = any(each.watched.reload is not None for each in scopes)
         namespaces = {each.wanted.namespace_id for each in scopes}
         # The hub wakes it for events of this namespace, or for all events.
         self._about = namespaces.pop() if len(namespaces) == 1 else None
@@ -354,7 +389,7 @@ class _Changes:
     async def _news(self) -> AsyncGenerator[bytes, None]:
         """Yields the changes that are there, up to the one at which all scopes are at one position."""
         async for event, rest in self._completed(await self._events()):
-            for answer in self._answers(event, rest):
+            for answer in self._answers(event, rest, await self._reloaded(event) if self._reloads else {}):
                 yield answer
             if self._is_level():
                 return
@@ -402,39 +437,67 @@ class _Changes:
             raise scope.error(resume_token.changed(self._head.oldest_revision))
         return sight
 
-    def _answers(self, event: FeedEvent, rest: bytes) -> Iterator[bytes]:
-        shown = self._shown(event)
+    async def _reloaded(self, event: FeedEvent) -> Mapping[int, Sequence[_Reloaded]]:
+        """The resources of an event without a message, by the places of the scopes that are about them."""
+        concerned = [
+            (number, scope)
+            for number, scope in enumerate(self._scopes)
+            if scope.watched.reload is not None and self._is_about(scope, event)
+        ]
+        found: dict[int, Sequence[_Reloaded]] = {}
+        if concerned:
+            async with self._call.read() as transaction:
+                for number, scope in concerned:
+                    assert scope.watched.reload is not None
+                    read = await scope.watched.reload(transaction, event, scope.wanted, self._call)
+                    found[number] = [
+                        shown for kind, message in read if (shown := _selected(event, scope, kind, message))
+                    ]
+        return found
+
+    def _answers(
+        self, event: FeedEvent, rest: bytes, reloaded: Mapping[int, Sequence[_Reloaded]]
+    ) -> Iterator[bytes]:
+        shown = self._shown(event, reloaded)
         # Every revision is one event, so the last one read is where the watch stands.
         self._revision, self._mark = event.revision, event.mark
         token = ""
-        for number, (scope, change) in enumerate(shown, start=1):
+        for number, (scope, change, message) in enumerate(shown, start=1):
             if number == len(shown) and self.gate is None:
                 self._call.resume_token = token = self._token()
             if not (rest or scope.mask is not None or scope.path):
                 yield _ANSWERS.answer(change, event, token, self._complete_until)
                 continue
-            message = scope.masked(event.message + rest)
+            message = scope.masked(message + rest)
             yield watch_answers.changed(
                 change, event.revision, message, scope.frame, token, self._complete_until
             )
         self._end_with_namespace(event)
 
-    def _shown(self, event: FeedEvent) -> list[tuple[Scope, int]]:
-        """The scopes that are shown the event, with the kind of change that it is to them."""
+    def _shown(
+        self, event: FeedEvent, reloaded: Mapping[int, Sequence[_Reloaded]]
+    ) -> list[tuple[Scope, int, bytes]]:
+        """The scopes that are shown the event, with the kind of change that it is to them, and the resource."""
         # The first state has shown it, and the token says so. Scopes that begin with their state have it there.
-        return [] if self._skipped and self._shown_already(event) else self._concerned(event)
-
-    def _concerned(self, event: FeedEvent) -> list[tuple[Scope, int]]:
+        if self._skipped and self._shown_already(event):
+            return []
         found = []
-        for scope in self._scopes:
-            if not scope.wanted.concerns(event.resource_type):
-                continue
-            if self.gate is not None and not scope.resumes and self.gate.holds_back(event):
-                continue
-            change = _change(event, scope.wanted, self._sight(scope))
-            if change is not None:
-                found.append((scope, change))
+        for number, scope in enumerate(self._scopes):
+            if scope.watched.reload is not None:
+                found += [(scope, change, message) for change, message in reloaded.get(number, ())]
+            elif self._is_about(scope, event):
+                change = _change(event, scope.wanted, self._sight(scope))
+                if change is not None:
+                    found.append((scope, change, event.message))
         return found
+
+    def _is_about(self, scope: Scope, event: FeedEvent) -> bool:
+        """Whether a scope is about the event, and does not have it already."""
+        if not scope.wanted.concerns(event.resource_type):
+            return False
+        if self.gate is not None and self.gate.holds_back(scope, event):
+            return False
+        return scope.watched.reload is None or _is_seen(event, scope.wanted, self._sight(scope))
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
         """Raises NotFound if a namespace of the watch is gone: its resources have been reported before."""
@@ -462,17 +525,37 @@ class _Changes:
         return watch_answers.marker(change, self._revision, self._call.resume_token, time)
 
 
+def _is_seen(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> bool:
+    """Whether the event is of the namespace and the name that the watch is about, and its caller may see it."""
+    if wanted.namespace_id is not None and event.namespace_id != wanted.namespace_id:
+        return False
+    if wanted.name and event.name != wanted.name:
+        return False
+    return visible is None or event.namespace_id in visible
+
+
+def _selected(event: FeedEvent, scope: Scope, kind: Kind, message: Message) -> _Reloaded | None:
+    """The change of a resource that was read again; one that does not match is deleted, if it may have matched."""
+    contents, wanted = message.SerializeToString(), scope.wanted
+    labels: Mapping[str, str] = getattr(message, "labels", {})
+    matches = (wanted.selector is None or wanted.selector.matches(labels)) and (
+        wanted.expression is None or wanted.expression.matches(contents)
+    )
+    if kind != "deleted" and matches:
+        return _KINDS[kind], contents
+    before = replace(event, message=contents, labels_before=None, status_before=None)
+    if kind == "added" or (wanted.expression and wanted.expression.matched_before(before) is False):
+        return None
+    return resource.CHANGE_TYPE_DELETED, contents
+
+
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
     """The kind of change that the watcher is shown; None if the event is none of its business."""
     if not wanted.concerns(event.resource_type):
         return None
-    if wanted.namespace_id is not None and event.namespace_id != wanted.namespace_id:
-        return None
-    if wanted.name and event.name != wanted.name:
+    if not _is_seen(event, wanted, visible):
         return None
     if wanted.fields and not wanted.has_fields(event):
-        return None
-    if visible is not None and event.namespace_id not in visible:
         return None
     now, before = event.kind != "deleted" and wanted.matches(event), wanted.matched_before(event)
     if event.kind == "deleted":

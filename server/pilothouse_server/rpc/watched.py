@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
+from pilothouse.watch.v1 import watch_pb2
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
 from pilothouse_server.rpc import method_rules, wire
 from pilothouse_server.rpc.call import Call
@@ -23,11 +24,14 @@ from pilothouse_server.rpc.message_filter import MessageFilter
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.store.feed import Feed, FeedEvent
 from pilothouse_server.store.in_namespaces import Matching
-from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import TokenIssuer
+
+# The fields by which lists and watches select alike.
+_SELECTING = ("namespace", "name", "label_selector", "filter", "api_version", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class WatchLimits:
     first_state: AheadLimits = field(default_factory=AheadLimits)
 
 
+# The resources that an event is about, as the caller sees them now: each with its kind of change, and serialised.
+Reload = Callable[[ReadTransaction, FeedEvent, WatchFilter, Call], Awaitable[Sequence[tuple[Kind, Message]]]]
 # None where the request names no namespace. Raises NotFound for one that the caller does not reach.
 NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
 
@@ -124,6 +130,9 @@ class Watched:
     (but for its expression) and its caller sees. `statuses` are the words of the request's field `status`, where it has
     one. `fields` returns the fields of its `message` that a request names. Of resources that are large, an event holds
     a part: where a request `is_full`, `rests` reads the rest by their uids, as the caller may see it.
+
+    Events of some nouns hold no message, because callers see different parts of the resource, or it must not be kept:
+    `reload` reads it when the event is sent. `permanent` are further fields of the message that never change.
     """
 
     resource_type: str | frozenset[str]
@@ -134,6 +143,8 @@ class Watched:
     fields: Callable[[Any], Mapping[str, str]] | None = None
     rests: Callable[[ReadTransaction, Sequence[str], Call], Awaitable[Mapping[str, bytes]]] | None = None
     is_full: Callable[[Any], bool] | None = None
+    reload: Reload | None = None
+    permanent: frozenset[str] = frozenset()
 
     def number(self, name: str) -> int:
         """Returns the number of a field of the resource's message."""
@@ -142,15 +153,33 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class NounWatch:
-    """A noun's part of watches of several nouns, and the rule of its own watch, by which its permission is asked."""
+    """A noun's part of watches of several nouns, and the rule by which its permission is asked.
+
+    It is that of the noun's own watch; a noun without one has that of its list, and `selection` is the message that its
+    selections have.
+    """
 
     watched: Watched
     rule: Rule
+    selection: type[Message]
 
     @classmethod
     def of(cls, watched: Watched, service: ServiceDescriptor, method: str) -> NounWatch:
         """Returns the part of the noun whose own watch is `method` of `service`."""
-        return cls(watched, method_rules.load([service])[f"/{service.full_name}/{method}"])
+        rule = method_rules.load([service])[f"/{service.full_name}/{method}"]
+        return cls(watched, rule, rule.request_class)
+
+    @classmethod
+    def listed(cls, watched: Watched, service: ServiceDescriptor, method: str) -> NounWatch:
+        """Returns the part of a noun without a watch of its own; its list is `method` of `service`."""
+        return cls(watched, method_rules.load([service])[f"/{service.full_name}/{method}"], watch_pb2.Scope)
+
+    def selecting(self, request: Any) -> WatchFilter:
+        """Returns the filter of a list, or of a scope, as the noun's own watch has it, for tokens of each other."""
+        given = request.DESCRIPTOR.fields_by_name
+        own = descriptor_of(self.selection).fields_by_name
+        same = {name: getattr(request, name) for name in _SELECTING if name in given and name in own}
+        return filter_of(self.selection(**same), self.watched)
 
 
 def filter_of(request: Any, watched: Watched) -> WatchFilter:
@@ -180,7 +209,7 @@ def filter_of(request: Any, watched: Watched) -> WatchFilter:
         text="\x00".join(bound),
         fields=named,
         numbers=tuple(watched.number(name) for name, _ in named),
-        expression=MessageFilter(expression, watched.message) if expression else None,
+        expression=MessageFilter(expression, watched.message, watched.permanent) if expression else None,
         full=watched.is_full is not None and "view" in fields and watched.is_full(request),
     )
 

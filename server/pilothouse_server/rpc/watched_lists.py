@@ -11,17 +11,12 @@ The selection has the list's filter expression, too, as the watch has it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.field_checks import descriptor_of
-from pilothouse_server.rpc.watched import NounWatch, WatchServer, filter_of, issuer_of, sight_text
+from pilothouse_server.rpc.watched import NounWatch, WatchServer, issuer_of, sight_text
 from pilothouse_server.store.feed import event_mark
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch.resume_token import NO_MARK, Position
-
-# The fields of a list that select what its watch selects by the same fields.
-_SELECTING = ("namespace", "name", "label_selector", "filter", "api_version", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +43,8 @@ class BegunList:
 
     async def token(self, call: Call, transaction: ReadTransaction, namespace_id: int | None = None) -> str:
         """Returns the token, for a caller who sees what the list showed; `namespace_id` is that of the request."""
-        rule, watched = self.of.watch.rule, self.of.watch.watched
-        listed, fields = (
-            call.request.DESCRIPTOR.fields_by_name,
-            descriptor_of(rule.request_class).fields_by_name,
-        )
-        same: dict[str, Any] = {
-            name: getattr(call.request, name) for name in _SELECTING if name in fields and name in listed
-        }
-        wanted = filter_of(rule.request_class(**same), watched)
+        rule = self.of.watch.rule
+        wanted = self.of.watch.selecting(call.request)
         if namespace_id is not None:
             wanted = replace(wanted, namespace_id=namespace_id)
         mark = self.mark

@@ -58,6 +58,7 @@ _TAG_BYTES: Final = 16
 _KEY_LABEL: Final = "page_key_"
 _NO_PARAMETERS: Final[Mapping[str, Any]] = {}
 
+T = TypeVar("T")
 _SelectType = TypeVar("_SelectType", bound=Select[Any])
 
 
@@ -182,6 +183,20 @@ def paginate_rows(
         InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
     """
     return _whole_rows(whole, _one_page(keys, order, page), unique, order)
+
+
+async def every_page(
+    read: Callable[[PageRequest], Awaitable[tuple[Sequence[T], NextPage]]],
+) -> AsyncIterator[T]:
+    """Yields the items of all pages of a list, for a first state; nothing is open between two pages."""
+    page = PageRequest(key=bytes(32), page_size=LARGEST_PAGE_SIZE)
+    while True:
+        found, following = await read(page)
+        for item in found:
+            yield item
+        if not following.token:
+            return
+        page = replace(page, page_token=following.token)
 
 
 async def read_in_pages(

@@ -36,6 +36,9 @@ class TriedOut(msgspec.Struct, frozen=True):
     missing_rights: tuple[Right, ...] = ()
 
 
+find = repository.find
+
+
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Cluster:
     """The registered cluster of this name; NotFound if there is none. `lock` as `repository.find`."""
     found = await repository.find(transaction, name, lock)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.identity.access.operations import grants, roles
+from pilothouse_server.identity.access.operations.scope import scope_of
 from pilothouse_server.identity.access.permission_words import PermissionWords
 from pilothouse_server.identity.accounts.operations import users
 from pilothouse_server.identity.model import Role, RoleGrant
@@ -14,6 +15,11 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched_lists import WatchedList
+from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.store.paging import every_page
+from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 
 _ROLES = ListAnswer(pb.ListRolesResponse, "roles")
 _ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
@@ -22,8 +28,11 @@ _ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
 class RoleService:
     """Serves the methods about roles and grants. `words` are the permissions that there are."""
 
-    def __init__(self, page_key: bytes, words: PermissionWords, ruled_roles: Mapping[str, str]) -> None:
+    def __init__(
+        self, page_key: bytes, words: PermissionWords, ruled_roles: Mapping[str, str], watches: WatchServer
+    ) -> None:
         self._page_key = page_key
+        self._listed = WatchedList(watches, WATCH)
         self._words = words
         self._ruled_roles = ruled_roles
 
@@ -94,11 +103,44 @@ class RoleService:
         """Lists grants."""
         mask = read_mask.of_request(request, pb.RoleGrant)
         page = wire.page_request(call, self._page_key, request.namespace)
+        listed = self._listed.begin()
         async with call.read() as transaction:
-            found, next_page = await grants.list_page(
-                transaction, call.caller, call.rule.permission, request.namespace, page
-            )
-        return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page, mask=mask)
+            namespace_id = await scope_of(transaction, request.namespace)
+            visible = call.visible_namespaces() if namespace_id is None else frozenset({namespace_id})
+            found, next_page = await grants.list_in(transaction, page, visible)
+            token = await listed.token(call, transaction, namespace_id)
+        return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page, token, mask)
+
+
+async def _resources(
+    transaction: ReadTransaction, wanted: WatchFilter, _call: Call
+) -> AsyncIterator[pb.RoleGrant]:
+    visible = wanted.visible if wanted.namespace_id is None else frozenset({wanted.namespace_id})
+    async for grant in every_page(lambda page: grants.list_in(transaction, page, visible)):
+        if wanted.name in ("", grant.username):
+            yield messages.ROLE_GRANT.to_proto(grant)
+
+
+async def _reload(
+    transaction: ReadTransaction, event: FeedEvent, _wanted: WatchFilter, _call: Call
+) -> list[tuple[Kind, pb.RoleGrant]]:
+    role = event.labels["role"]
+    found = None
+    if event.kind != "deleted":
+        found = await grants.find_named(transaction, event.name, role, event.namespace_id)
+    if found is None:
+        gone = pb.RoleGrant(username=event.name, role=role, namespace=event.labels["namespace"])
+        return [("deleted", gone)]
+    return [("added" if event.kind == "added" else "modified", messages.ROLE_GRANT.to_proto(found))]
+
+
+WATCH = NounWatch.listed(
+    Watched(
+        "grant", _resources, message=pb.RoleGrant, reload=_reload, permanent=frozenset({"username", "role"})
+    ),
+    messages.SERVICE,
+    "ListRoleGrants",
+)
 
 
 def _describe_role(call: Call, role: Role) -> None:

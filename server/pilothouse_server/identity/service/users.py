@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import invalid
 from pilothouse_server.identity.accounts.operations import users
@@ -13,6 +15,11 @@ from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
+from pilothouse_server.rpc.watched_lists import WatchedList
+from pilothouse_server.store.feed import FeedEvent
+from pilothouse_server.store.paging import every_page
+from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 
 _USERS = ListAnswer(pb.ListUsersResponse, "users")
 _CREDENTIALS = SessionsAndKeys()
@@ -21,9 +28,10 @@ _CREDENTIALS = SessionsAndKeys()
 class UserService:
     """Serves the methods about users."""
 
-    def __init__(self, new_passwords: NewPasswords, page_key: bytes) -> None:
+    def __init__(self, new_passwords: NewPasswords, page_key: bytes, watches: WatchServer) -> None:
         self._new_passwords = new_passwords
         self._page_key = page_key
+        self._listed = WatchedList(watches, WATCH)
 
     @waits_outside
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
@@ -47,9 +55,11 @@ class UserService:
     async def ListUsers(self, request: pb.ListUsersRequest, call: Call) -> bytes:
         """Lists users."""
         mask = read_mask.of_request(request, pb.User)
+        listed = self._listed.begin()
         async with call.read() as transaction:
             found, next_page = await users.list_page(transaction, wire.page_request(call, self._page_key))
-        return await _USERS.rendered(found, messages.USER.to_proto, next_page, mask=mask)
+            token = await listed.token(call, transaction)
+        return await _USERS.rendered(found, messages.USER.to_proto, next_page, token, mask)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
         """Changes a user."""
@@ -95,6 +105,30 @@ class UserService:
         )
         describe_user(call, changed.user)
         return messages.reset_password(reset.one_time_code, changed)
+
+
+async def _resources(
+    transaction: ReadTransaction, wanted: WatchFilter, _call: Call
+) -> AsyncIterator[pb.User]:
+    async for user in every_page(lambda page: users.list_page(transaction, page)):
+        if wanted.name in ("", user.username):
+            yield messages.USER.to_proto(user)
+
+
+async def _reload(
+    transaction: ReadTransaction, event: FeedEvent, _wanted: WatchFilter, _call: Call
+) -> list[tuple[Kind, pb.User]]:
+    found = await users.find_person(transaction, event.labels["uid"]) if event.kind != "deleted" else None
+    if found is None:
+        return [("deleted", pb.User(username=event.name, uid=event.labels["uid"]))]
+    return [("added" if event.kind == "added" else "modified", messages.USER.to_proto(found))]
+
+
+WATCH = NounWatch.listed(
+    Watched("user", _resources, message=pb.User, reload=_reload, permanent=frozenset({"username"})),
+    messages.SERVICE,
+    "ListUsers",
+)
 
 
 def hasher_of(call: Call) -> str:

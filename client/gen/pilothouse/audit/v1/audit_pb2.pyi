@@ -440,8 +440,13 @@ class ListOperationsResponse(_message.Message):
 
     OPERATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
+    resume_token: _builtins.str
+    """Token for WatchOperations with the same namespace and filter: the stream shows every record after the page was read.
+    Of several pages use that of the first one.
+    """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """Records, newest first unless `order_by` says otherwise."""
@@ -451,10 +456,11 @@ class ListOperationsResponse(_message.Message):
         *,
         operations: _abc.Iterable[Global___Operation] | None = ...,
         next_page_token: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "operations", b"operations", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,6 +524,8 @@ class WatchOperationsRequest(_message.Message):
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means every record that the caller may see."""
     username: _builtins.str
@@ -530,6 +538,12 @@ class WatchOperationsRequest(_message.Message):
     """Token of an earlier response. The stream continues exactly after that response; the other fields must be unchanged."""
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
+    filter: _builtins.str
+    """Filter expression of ListOperations (AIP-160)."""
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Whole fields of each record to return, such as `action`, next to `operation_id` and `username`; empty means all."""
+
     def __init__(
         self,
         *,
@@ -539,10 +553,12 @@ class WatchOperationsRequest(_message.Message):
         resource_type: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         bookmark_period_seconds: _builtins.int = ...,
+        filter: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bookmark_period_seconds", b"bookmark_period_seconds", "namespace", b"namespace", "resource_type", b"resource_type", "resume_token", b"resume_token", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "namespace", b"namespace", "read_mask", b"read_mask", "resource_type", b"resource_type", "resume_token", b"resume_token", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1032,8 +1032,13 @@ class ListUsersResponse(_message.Message):
 
     USERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
+    resume_token: _builtins.str
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
+    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
         """Items in the requested order."""
@@ -1043,10 +1048,11 @@ class ListUsersResponse(_message.Message):
         *,
         users: _abc.Iterable[Global___User] | None = ...,
         next_page_token: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "resume_token", b"resume_token", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1701,8 +1707,13 @@ class ListRoleGrantsResponse(_message.Message):
 
     ROLE_GRANTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
+    resume_token: _builtins.str
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
+    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    """
     @_builtins.property
     def role_grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:
         """Keys, oldest first unless `order_by` says otherwise."""
@@ -1712,10 +1723,11 @@ class ListRoleGrantsResponse(_message.Message):
         *,
         role_grants: _abc.Iterable[Global___RoleGrant] | None = ...,
         next_page_token: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "role_grants", b"role_grants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "resume_token", b"resume_token", "role_grants", b"role_grants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pilothouse.application.v1 import application_pb2 as _application_pb2
 from pilothouse.config.v1 import config_pb2 as _config_pb2
 from pilothouse.container.v1 import container_pb2 as _container_pb2
+from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as _namespace_pb2
 from pilothouse.network.v1 import network_pb2 as _network_pb2
 from pilothouse.object.v1 import object_pb2 as _object_pb2
@@ -54,6 +55,14 @@ class _NounEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Noun.ValueType],
     """Config maps and secrets, without values; `config.…`."""
     NOUN_RUN: _Noun.ValueType  # 8
     """Runs of jobs and cron jobs; `container.…`. Watch alone has them."""
+    NOUN_USER: _Noun.ValueType  # 9
+    """People who log in; `user.list` over all namespaces. Watch alone has them, as it has all nouns that follow."""
+    NOUN_GRANT: _Noun.ValueType  # 10
+    """Grants of roles; `grant.list`. A grant that ends by its `expire_time` is not reported."""
+    NOUN_CLUSTER: _Noun.ValueType  # 11
+    """Clusters, without `leader`; `cluster.list` over all namespaces. A change of `last_seen_time` alone is not reported."""
+    NOUN_IMAGE: _Noun.ValueType  # 12
+    """Images that containers use; `image.list`. A change of `container_count` is reported as well."""
 
 class Noun(_Noun, metaclass=_NounEnumTypeWrapper):
     """A noun of the API."""
@@ -76,6 +85,14 @@ NOUN_CONFIG: Noun.ValueType  # 7
 """Config maps and secrets, without values; `config.…`."""
 NOUN_RUN: Noun.ValueType  # 8
 """Runs of jobs and cron jobs; `container.…`. Watch alone has them."""
+NOUN_USER: Noun.ValueType  # 9
+"""People who log in; `user.list` over all namespaces. Watch alone has them, as it has all nouns that follow."""
+NOUN_GRANT: Noun.ValueType  # 10
+"""Grants of roles; `grant.list`. A grant that ends by its `expire_time` is not reported."""
+NOUN_CLUSTER: Noun.ValueType  # 11
+"""Clusters, without `leader`; `cluster.list` over all namespaces. A change of `last_seen_time` alone is not reported."""
+NOUN_IMAGE: Noun.ValueType  # 12
+"""Images that containers use; `image.list`. A change of `container_count` is reported as well."""
 Global___Noun: _TypeAlias = Noun  # noqa: Y015
 
 @_typing.final
@@ -93,14 +110,17 @@ class Scope(_message.Message):
     API_VERSION_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     INITIAL_STATE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     noun: Global___Noun.ValueType
     """Required."""
     namespace: _builtins.str
     """Restricts the scope to this namespace; empty means every namespace that the caller may see. Not for NOUN_NAMESPACE."""
     name: _builtins.str
-    """Restricts the scope to this name; empty means all."""
+    """Restricts the scope to this name; empty means all. Of NOUN_GRANT that of the user. Not for NOUN_IMAGE:
+    `filter` has `image`.
+    """
     label_selector: _builtins.str
-    """Kubernetes label selector."""
+    """Kubernetes label selector; not for nouns without labels."""
     filter: _builtins.str
     """Filter expression of the noun's list (AIP-160), as in its own watch."""
     api_version: _builtins.str
@@ -109,6 +129,11 @@ class Scope(_message.Message):
     """Restricts NOUN_OBJECT to this kind."""
     initial_state: _builtins.bool
     """Begins with the current state, although the request has a resume token; for a scope that the watch did not have."""
+    resume_token: _builtins.str
+    """Token of a page of the noun's list with the same selection. The scope begins with the changes after that page, and
+    shows no current state. Several scopes may have tokens of different lists; SYNCED comes when all are at one position.
+    Not with `initial_state`, nor where the request has a token.
+    """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
         """Whole fields of each resource to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
@@ -125,10 +150,11 @@ class Scope(_message.Message):
         api_version: _builtins.str = ...,
         kind: _builtins.str = ...,
         initial_state: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "filter", b"filter", "initial_state", b"initial_state", "kind", b"kind", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "noun", b"noun", "read_mask", b"read_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "filter", b"filter", "initial_state", b"initial_state", "kind", b"kind", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "noun", b"noun", "read_mask", b"read_mask", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +206,10 @@ class Resource(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def namespace(self) -> _namespace_pb2.Namespace:
         """Of NOUN_NAMESPACE."""
@@ -212,6 +242,22 @@ class Resource(_message.Message):
     def run(self) -> _container_pb2.Run:
         """Of NOUN_RUN."""
 
+    @_builtins.property
+    def user(self) -> _identity_pb2.User:
+        """Of NOUN_USER. One that is deleted has its name and uid alone."""
+
+    @_builtins.property
+    def grant(self) -> _identity_pb2.RoleGrant:
+        """Of NOUN_GRANT. One that is revoked has user, role and namespace alone."""
+
+    @_builtins.property
+    def cluster(self) -> _namespace_pb2.Cluster:
+        """Of NOUN_CLUSTER. One that is deregistered has its name and uid alone."""
+
+    @_builtins.property
+    def image(self) -> _container_pb2.Image:
+        """Of NOUN_IMAGE. One that is no longer used has the parts of its reference alone."""
+
     def __init__(
         self,
         *,
@@ -223,12 +269,16 @@ class Resource(_message.Message):
         volume: _storage_pb2.Volume | None = ...,
         config: _config_pb2.Config | None = ...,
         run: _container_pb2.Run | None = ...,
+        user: _identity_pb2.User | None = ...,
+        grant: _identity_pb2.RoleGrant | None = ...,
+        cluster: _namespace_pb2.Cluster | None = ...,
+        image: _container_pb2.Image | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "config", b"config", "container", b"container", "kind", b"kind", "namespace", b"namespace", "object", b"object", "run", b"run", "service", b"service", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "cluster", b"cluster", "config", b"config", "container", b"container", "grant", b"grant", "image", b"image", "kind", b"kind", "namespace", b"namespace", "object", b"object", "run", b"run", "service", b"service", "user", b"user", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "config", b"config", "container", b"container", "kind", b"kind", "namespace", b"namespace", "object", b"object", "run", b"run", "service", b"service", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "cluster", b"cluster", "config", b"config", "container", b"container", "grant", b"grant", "image", b"image", "kind", b"kind", "namespace", b"namespace", "object", b"object", "run", b"run", "service", b"service", "user", b"user", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["namespace", "application", "container", "service", "object", "volume", "config", "run"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["namespace", "application", "container", "service", "object", "volume", "config", "run", "user", "grant", "cluster", "image"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

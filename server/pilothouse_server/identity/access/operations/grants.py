@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,13 +20,16 @@ from pilothouse_server.identity.access.operations.scope import scope_of
 from pilothouse_server.identity.access.permission_words import PermissionWords
 from pilothouse_server.identity.access.repository import grants
 from pilothouse_server.identity.model import Role, RoleGrant, User
-from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 READING_GRANTS = "grant.list"
 
 # Returns the living user of a name, or raises NotFound. `accounts` has it.
 LocateUser = Callable[[ReadTransaction, str], Awaitable[User]]
+
+
+find_named = grants.find_named
+list_in = grants.list_grants
 
 
 async def grant(
@@ -129,20 +132,6 @@ async def revoke(
     await grants.delete_grant(transaction, found.id)
     await grants.notify_changed(transaction)
     return found
-
-
-async def list_page(
-    transaction: ReadTransaction, caller: Principal, permission: str, namespace: str, page: PageRequest
-) -> tuple[Sequence[RoleGrant], NextPage]:
-    """Returns one page of grants where the caller holds `permission`, of one namespace if given, and where the next
-    page begins.
-
-    Raises:
-        NotFound: the namespace.
-    """
-    namespace_id = await scope_of(transaction, namespace)
-    visible = caller.namespaces_with(permission) if namespace_id is None else frozenset({namespace_id})
-    return await grants.list_grants(transaction, page, visible)
 
 
 async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:

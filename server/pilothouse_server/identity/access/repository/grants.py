@@ -122,6 +122,19 @@ async def find(
     return None if row is None else _role_grant(row)
 
 
+async def find_named(
+    transaction: ReadTransaction, username: str, role: str, namespace_id: int | None
+) -> RoleGrant | None:
+    """The living grant of this role to this user there, by their names."""
+    query = _grants().where(
+        USERS.c.username == username,
+        ROLES.c.name == role,
+        USER_ROLES.c.namespace_id.is_not_distinct_from(namespace_id),
+    )
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _role_grant(row)
+
+
 async def of_user(transaction: ReadTransaction, user_id: int) -> list[RoleGrant]:
     """The living grants of one user, oldest first."""
     query = (

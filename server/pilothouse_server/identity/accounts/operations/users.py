@@ -69,6 +69,9 @@ async def locate(transaction: ReadTransaction, username: str) -> User:
     return found
 
 
+find_person = users.find_person
+
+
 async def own(transaction: ReadTransaction, caller: Principal) -> User:
     """The caller's own account.
 

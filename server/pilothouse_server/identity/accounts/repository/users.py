@@ -127,6 +127,13 @@ async def get(transaction: ReadTransaction, user_id: int, *, lock: bool = False)
     return None if row is None else _user(row)
 
 
+async def find_person(transaction: ReadTransaction, uid: str) -> User | None:
+    """The living person with this uid; a service account is none."""
+    query = _users().where(USERS.c.uid == uid, USERS.c.kind == "person")
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else _user(row)
+
+
 async def find_by_email(transaction: ReadTransaction, email: str) -> UserId | None:
     """Returns the id of the user with this e-mail address."""
     query = select(USERS.c.id).where(

@@ -1,0 +1,6 @@
+import{O as n}from"./object_pb-DWIhx9cq.js";import{o as a}from"./Objects-B36YGUqW.js";import"./index-DJ6KK-Qo.js";import"./resource_pb-EqKWxeZG.js";import"./State-lKQEmuTw.js";import"./Act-D3vvrGgh.js";import"./props-D4qyxvRc.js";import"./words-Dq3Tt6lC.js";import"./Age-BPQcnXf9.js";import"./Edit-B0jl19f5.js";import"./narrowed-C0nckFss.js";import"./select-DU0a8pHs.js";import"./style-6TT7Dlr0.js";import"./sources-CeQpzyqt.js";import"./container_pb-DzQOdmPz.js";import"./namespace_pb-DJ66JM7l.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
+kind: NetworkPolicy
+# The object as JSON, as in a manifest.
+document: |
+  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
+`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};

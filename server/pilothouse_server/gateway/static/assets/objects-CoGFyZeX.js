@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-2g8FpPnq.js";import{o as a}from"./Objects-CU-tZtVB.js";import"./index-Bbyhyn-4.js";import"./resource_pb-BEs0DFOG.js";import"./State-CxUZocNU.js";import"./Act-DW1FHTF4.js";import"./props-CY9QoAjz.js";import"./words-DQtJF3gi.js";import"./Age-BU8s4RZE.js";import"./Edit-BMoPMn3T.js";import"./narrowed-y5CxnXMG.js";import"./select-CmqNBicG.js";import"./style-DGGouMzt.js";import"./sources-dEzPNkPE.js";import"./container_pb-CLyzh6Wv.js";import"./namespace_pb-D1t8OAN9.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
