@@ -82,6 +82,11 @@ class Patience:
     stable_for: float = 10.0
     unschedulable_for: float = 60.0
 
+    @property
+    def in_words(self) -> str:
+        """The end of the wait for a container that runs, in words."""
+        return f"waiting until it has run for {self.stable_for:g} s without a restart"
+
 
 DEFAULT_PATIENCE = Patience()
 
@@ -96,7 +101,8 @@ class WaitOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome and, for a failure, why. `no_room`: no node has room, and nobody has asked for an autoscaler yet."""
+    """An outcome and, for a failure, why; of one that runs, the end of the wait. `no_room`: no node has room, and nobody
+    has asked for an autoscaler yet."""
 
     outcome: WaitOutcome
     why: str = ""
@@ -276,7 +282,7 @@ class ContainerWait:
         if verdict.outcome is WaitOutcome.WAITING:
             return self._without_room(seen, time)
         if verdict.outcome is WaitOutcome.ARRIVED and not self._is_stable(seen, time):
-            return Verdict(WaitOutcome.WAITING)
+            return Verdict(WaitOutcome.WAITING, self._patience.in_words)
         return verdict
 
     def _is_stable(self, seen: pb.Container, time: ServerTime) -> bool:

@@ -80,6 +80,8 @@ def test_it_arrives_once_it_has_been_stable_for_long_enough_without_an_event() -
     assert story.at(0, running()) is WaitOutcome.WAITING
     assert story.at(3, running(stable(3))) is WaitOutcome.WAITING
     assert story.at(12.9) is WaitOutcome.WAITING
+    verdict = story.verdict(BEGIN + timedelta(seconds=12.9))
+    assert verdict.why == "waiting until it has run for 10 s without a restart"
     assert story.at(13) is WaitOutcome.ARRIVED
 
 

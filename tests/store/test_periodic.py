@@ -7,6 +7,7 @@ import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import asyncpg
 import pytest
@@ -22,6 +23,7 @@ from pilothouse_server.metrics.noun import metrics_jobs
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import periodic
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.pool import PoolClosedError
@@ -236,3 +238,30 @@ async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) 
 def counted(job: str) -> float:
     """Returns the metric of a job."""
     return REGISTRY.get_sample_value("pilothouse_periodic_failures_total", {"job": job}) or 0.0
+
+
+async def test_a_server_that_ends_before_its_lock_is_answered_reports_no_fault(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session may hold the lock, or not: it is closed, and the log does not blame a pooler."""
+    execute = Connection.execute
+    asked = asyncio.Event()
+
+    async def nothing() -> None: ...
+
+    async def without_the_first_answer(connection: Connection, *given: Any) -> Any:
+        if asked.is_set():
+            return await execute(connection, *given)
+        asked.set()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Connection, "execute", without_the_first_answer)
+    pools = Pools.connect(settings_of(database))
+    try:
+        with capture_logs() as logs:
+            work = asyncio.create_task(PeriodicWork(Store(pools), [Periodic("job", 3600, nothing)]).run())
+            await asked.wait()
+            await cancel_and_wait(work)
+        assert [each["event"] for each in logs if each["log_level"] == "error"] == []
+    finally:
+        await pools.close()

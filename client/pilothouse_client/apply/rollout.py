@@ -116,6 +116,8 @@ class Rollout:
         if container.observed_generation < self._generations[name] and not container.reason:
             return f"container/{name} {state}: the cluster has yet to follow"
         why = ": ".join(part for part in (container.reason, container.message) if part)
+        if verdict is not None and not why:
+            why = verdict.why
         has_runs = container.workload_kind in KINDS_WITH_RUNS
         ready = f"{container.ready_replicas}{'' if has_runs else f'/{container.replicas}'} ready"
         return f"container/{name} {state} ({ready})" + (f": {why}" if why else "")

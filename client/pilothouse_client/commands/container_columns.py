@@ -212,14 +212,16 @@ def with_no_pods(container: pb.Container, goal: Goal) -> None:
 
 def wait_until(client: Client, container: pb.Container, goal: Goal, times: Times) -> pb.Container:
     """Returns the container's state at the goal; writes its progress until then."""
-    from pilothouse_client.waiting import Patience, wait_for
+    from pilothouse_client.waiting import KINDS_WITH_RUNS, Patience, WaitOutcome, judge, wait_for
 
     timeout, patience = times.timeout, Patience(stable_for=times.stable_for)
 
     def words(seen: pb.Container) -> str:
-        return plain(
-            f"{seen.name}: {enum_label(seen, 'status').lower()} {_ready(seen)} {_why(seen)}".rstrip()
-        )
+        why = _why(seen)
+        stays_up = goal.value == "running" and seen.workload_kind not in KINDS_WITH_RUNS
+        if stays_up and not why and judge(container, seen, goal).outcome is WaitOutcome.ARRIVED:
+            why = f"({patience.in_words})"
+        return plain(f"{seen.name}: {enum_label(seen, 'status').lower()} {_ready(seen)} {why}".rstrip())
 
     if not sys.stderr.isatty():
         said = ""

@@ -163,11 +163,14 @@ async def _locked(pool: Pool, name: str) -> AsyncIterator[bool]:
         if ours is False:
             pool.give(connection)
         else:
-            await uncancelled(_unlock(pool, connection, name))
+            await uncancelled(_unlock(pool, connection, name, is_held=bool(ours)))
 
 
-async def _unlock(pool: Pool, connection: Connection, name: str) -> None:
-    """Gives the session back without the lock. A session that may still hold it is closed, which ends the lock."""
+async def _unlock(pool: Pool, connection: Connection, name: str, *, is_held: bool) -> None:
+    """Gives the session back without the lock. A session that may still hold it is closed, which ends the lock.
+
+    Where the answer to the lock did not come, as at the end of a server, it may not be held: `is_held` is False.
+    """
     try:
         async with asyncio.timeout(_UNLOCK_SECONDS):
             unlocked = (await connection.execute(_UNLOCK, {"name": name})).scalar_one()
@@ -177,7 +180,7 @@ async def _unlock(pool: Pool, connection: Connection, name: str) -> None:
         pool.give(connection)
         return
     await pool.discard(connection)
-    if unlocked is False:
+    if unlocked is False and is_held:
         log.error(
             "the lock of periodic work is kept by another session: MAINTENANCE_DATABASE_URL must not lead to a "
             "transaction pooler",
