@@ -83,7 +83,7 @@ def licences(modules: Path) -> str:
     """Returns the licences of the packages that the page contains."""
     parts = []
     for name in ("@bufbuild/protobuf", "@connectrpc/connect", "@connectrpc/connect-web", "@xterm/addon-fit",
-                 "@xterm/xterm", "svelte", "yaml"):  # fmt: skip
+                 "@xterm/xterm", "svelte", "uplot", "yaml"):  # fmt: skip
         found = sorted(modules.joinpath(name).glob("LICENSE*"))
         text = (
             found[0].read_text()

@@ -38,11 +38,11 @@ class Console:
     async def open(self, address: str = "") -> None:
         await self.page.goto(f"{self.url}/#/{address}")
 
-    async def begin_log_in(self, username: str = "admin") -> None:
+    async def begin_log_in(self, username: str = "admin", password: str = PASSWORD) -> None:
         """Enters name and password."""
         await self.open()
         await self.page.fill("input[name=username]", username)
-        await self.page.fill("input[name=password]", PASSWORD)
+        await self.page.fill("input[name=password]", password)
         await self.page.click("button.main")
 
     async def log_in(self, username: str = "admin") -> None:

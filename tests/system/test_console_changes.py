@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
@@ -170,6 +171,8 @@ async def test_a_secret_is_set_revealed_and_recorded(server: Server, console: Co
     await console.press("Show what changes")
     await console.sees("(hidden)")
     await console.press("Apply the change")
+    # The values of before are there until then.
+    await console.page.get_by_role("region", name="Change login").wait_for(state="detached")
     await console.press("Reveal")
     await console.agree()
     await console.page.locator("pre", has_text="second").wait_for()
@@ -182,6 +185,15 @@ async def test_a_secret_is_set_revealed_and_recorded(server: Server, console: Co
         each async for each in server.admin.audit.list_operations(namespace=where, filter='action="reveal"')
     ]
     assert len(records) == 2
+    old = console.page.get_by_text("It has changed since: these values may be old.")
+    assert await old.count() == 0
+    await server.admin.config.update_secret(
+        namespace=where,
+        name="login",
+        secret=config_pb2.Secret(string_data={"USER": "eve"}),
+        update_mask=FieldMask(paths=["string_data"]),
+    )
+    await old.wait_for()
 
     await console.page.get_by_role("button", name="Hide").click()
     await make(console, where, "config map", "settings", "data: {LEVEL: info}")

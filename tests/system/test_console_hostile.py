@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
 
+from pilothouse.audit.v1 import audit_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2
@@ -18,14 +17,16 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse.watch.v1 import watch_pb2
 from pilothouse_client import PilothouseError
 from tests.conftest import Database
-from tests.gateway.browser import port_of
+from tests.gateway.browser import framed, port_of
 from tests.harness import Server
-from tests.system.console import served, tab
-from tests.system.test_console_looks import PAGES
+from tests.system.console import Console, served, tab
+from tests.system.hostile import SCRIPT, Between
+from tests.system.test_console_looks import PAGES, fill
 
 pytestmark = pytest.mark.system
 
-SCRIPT = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+# Pages whose answers have no text.
+NOTHING_SHOWN = ("tab=terminal", "tab=usage")
 # An override that turns text around, and a word that no line holds.
 WIDE = "\u202e" + "w" * 600
 
@@ -128,64 +129,82 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
         assert await console.page.title() == "Audit · Pilothouse"
 
 
-async def test_a_hostile_overview_and_search_run_nothing(database: Database, tmp_path: Path) -> None:
-    count = watch_pb2.StatusCount(noun=watch_pb2.NOUN_CONTAINER, status=SCRIPT, count=1)
-    overview = watch_pb2.GetOverviewResponse(
-        counts=[count],
-        namespaces=[watch_pb2.NamespaceOverview(namespace=SCRIPT, cluster=SCRIPT, counts=[count], wrong=1)],
-        clusters=[watch_pb2.ClusterOverview(cluster=SCRIPT, namespaces=1, counts=[count])],
-        wrong=[
-            watch_pb2.WrongResource(
-                noun=watch_pb2.NOUN_OBJECT,
-                namespace="demo",
-                name=SCRIPT,
-                kind=SCRIPT,
-                status=SCRIPT,
-                reason=SCRIPT,
-                message=SCRIPT + WIDE,
-            )
-        ],
-        more_wrong=7,
-    )
-    overview.clusters[0].stale_since.FromSeconds(1_700_000_000)
-    overview.namespaces[0].quota.cpu = SCRIPT
-
-    def found(number: int, token: str) -> watch_pb2.SearchResponse:
-        one = watch_pb2.FoundResource(
-            noun=watch_pb2.NOUN_CONTAINER,
-            namespace="demo",
-            name=SCRIPT,
-            uid=f"uid-{number}",
-            status=SCRIPT,
-            reason=SCRIPT + WIDE,
-            image=SCRIPT,
-            labels={SCRIPT: WIDE},
-        )
-        return watch_pb2.SearchResponse(results=[one], next_page_token=token)
-
+@pytest.mark.system(minutes=4)
+async def test_every_field_of_every_answer_may_be_hostile(database: Database, tmp_path: Path) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
-        pages = [found(1, "next"), found(2, "")]
-        await _answers(console.page, "GetOverview", lambda: overview)
-        await _answers(console.page, "Search", lambda: pages.pop(0))
+        between = Between()
+        await fill(server)
         await console.log_in()
-        await console.sees("is not reached since")
-        await console.sees("and 7 more")
-        await console.page.get_by_role("link", name=f"demo/{SCRIPT}", exact=True).wait_for()
-        assert await console.page.evaluate("document.documentElement.scrollWidth") <= 1280
-        await console.page.fill("nav input", "anything")
+        await between.install(console.page)
+        await console.page.reload()
+        faults: list[str] = []
+        for fails in (False, True):
+            between.fails = fails
+            for address, _ in PAGES:
+                # One that is there already would keep what it has.
+                await console.open("nowhere")
+                await console.page.get_by_text("There is no such page").wait_for()
+                await console.open(address)
+                if not address.endswith(NOTHING_SHOWN):
+                    await console.page.locator("main", has_text="wwwwwwwwww").wait_for()
+                faults += [f"{address} {fails}: {fault}" for fault in await _faults(console)]
+        await console.press("Log out")
+        between.fails = False
+        await console.page.get_by_role("button", name="Log in at").wait_for()
+        faults += [f"log-in: {fault}" for fault in await _faults(console)]
+        assert faults == []
+
+
+async def _faults(console: Console) -> list[str]:
+    """Texts that ran, and widths at which the page is wider than its window."""
+    page, found = console.page, []
+    if await page.locator("img, body script").count():
+        found.append("an element of the text is in the page")
+    if not (await page.title()).endswith("Pilothouse"):
+        found.append("a script ran")
+    for width in (390, 1280):
+        await page.set_viewport_size({"width": width, "height": 800})
+        if (wide := await page.evaluate("document.documentElement.scrollWidth")) > width:
+            found.append(f"{wide} of {width} px")
+    return found
+
+
+async def test_rows_that_come_twice_are_shown_once(database: Database, tmp_path: Path) -> None:
+    records = [audit_pb2.Operation(sequence=each, operation_id=f"id-{each}") for each in (1, 2, 3)]
+    found = [
+        watch_pb2.FoundResource(noun=watch_pb2.NOUN_SERVICE, namespace="demo", name=each, uid=each)
+        for each in ("one", "two", "three")
+    ]
+    pages: dict[str, list[Any]] = {
+        # A record of a long stream comes late, and belongs to a late page by its beginning.
+        "ListOperations": [
+            audit_pb2.ListOperationsResponse(operations=records[1:], next_page_token="next"),
+            audit_pb2.ListOperationsResponse(operations=records[:2]),
+        ],
+        "Search": [
+            watch_pb2.SearchResponse(results=found[:2], next_page_token="next"),
+            watch_pb2.SearchResponse(results=found[1:]),
+        ],
+    }
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        await console.log_in()
+        for method, answers in pages.items():
+            await _answers(console.page, method, answers)
+        await console.open("audit?live=no")
+        await console.press("Older records")
+        rows = console.page.locator("main tbody tr")
+        await rows.nth(2).wait_for()
+        await console.open("search?q=anything")
         await console.press("More")
-        await console.sees("2 found")
-        assert await console.page.locator("main img, main script").count() == 0
-        assert await console.page.title() == "Search · Pilothouse"
-        assert await console.page.evaluate("document.documentElement.scrollWidth") <= 1280
+        await console.sees("3 found")
+        assert await rows.count() == 3
 
 
-async def _answers(page: Any, method: str, answer: Callable[[], Message]) -> None:
+async def _answers(page: Any, method: str, answers: list[Any]) -> None:
     """Has a method answered without the server, by gRPC-Web: one frame and the trailers."""
 
     async def fulfil(route: Any) -> None:
-        body, trailers = answer().SerializeToString(), b"grpc-status:0\r\n"
-        frames = b"\0" + len(body).to_bytes(4) + body + b"\x80" + len(trailers).to_bytes(4) + trailers
+        frames = framed(answers.pop(0).SerializeToString()) + framed(b"grpc-status:0\r\n", 0x80)
         await route.fulfill(content_type="application/grpc-web+proto", body=frames)
 
-    await page.route(f"**/pilothouse.watch.v1.WatchService/{method}", fulfil)
+    await page.route(f"**/pilothouse.*/{method}", fulfil)

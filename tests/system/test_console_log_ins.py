@@ -14,7 +14,7 @@ import pytest
 from pilothouse.identity.v1 import identity_pb2
 from tests.conftest import Database
 from tests.gateway.browser import port_of
-from tests.harness import Server
+from tests.harness import PASSWORD, Server
 from tests.identity.factors import authenticator_code
 from tests.identity.issuer import Issuer, issuer
 from tests.identity.trusting import CLIENT
@@ -160,5 +160,28 @@ async def test_somebody_who_must_have_an_authenticator_gets_recovery_codes(
         await console.press("Log in")
         await console.sees("Store these recovery codes")
         await console.press("I have stored them")
+        await console.sees("What is wrong")
+        assert len(await console.page.context.cookies()) == 1
+
+
+async def test_somebody_with_a_code_for_one_time_sets_a_new_password(
+    database: Database, tmp_path: Path
+) -> None:
+    async with (
+        served(database, tmp_path, with_cluster=False) as server,
+        tab(port_of(server)) as console,
+    ):
+        await server.user("vera", {"": "viewer"})
+        code = (await server.admin.identity.reset_password(username="vera", one_time_code=True)).one_time_code
+        await console.begin_log_in("vera", code)
+        await console.page.fill("input[name=fresh]", "a password of her own")
+        await console.press("Log in")
+        await console.sees("What is wrong")
+        await console.press("Log out")
+        # The code is used up, and the former password is none any more.
+        for wrong in (code, PASSWORD):
+            await console.begin_log_in("vera", wrong)
+            await console.page.get_by_role("alert").first.wait_for()
+        await console.begin_log_in("vera", "a password of her own")
         await console.sees("What is wrong")
         assert len(await console.page.context.cookies()) == 1

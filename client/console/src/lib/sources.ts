@@ -5,8 +5,6 @@ import { ContainerService, type Container, type WatchContainersResponse } from "
 import { NamespaceService, type Namespace, type WatchNamespacesResponse } from "../gen/pilothouse/namespace/v1/namespace_pb";
 import { live, type Live } from "./live.svelte";
 
-const place = (item: { namespace: string; name: string }): string => `${item.namespace}/${item.name}`;
-
 export const watchNamespaces = (): Live<Namespace> =>
   live(NamespaceService.method.watchNamespaces, {}, (change: WatchNamespacesResponse) => change.namespace);
 
@@ -15,5 +13,3 @@ export const watchContainers = (namespace = "", name = ""): Live<Container> =>
 
 export const watchApplications = (namespace = "", name = ""): Live<Application> =>
   live(ApplicationService.method.watchApplications, { namespace, name }, (change: WatchApplicationsResponse) => change.application);
-
-export { place };

@@ -1,6 +1,6 @@
 // The statuses of containers and applications.
 
-import { ApplicationStatus, ApplicationStatusSchema } from "../gen/pilothouse/application/v1/application_pb";
+import { ApplicationPhase, ApplicationPhaseSchema, ApplicationStatus, ApplicationStatusSchema } from "../gen/pilothouse/application/v1/application_pb";
 import { ContainerStatus, ContainerStatusSchema, type Container } from "../gen/pilothouse/container/v1/container_pb";
 import { ConditionStatus } from "../gen/pilothouse/resource/v1/resource_pb";
 import { toneOfName, type Tone } from "./tones";
@@ -13,6 +13,20 @@ export const containerTone = (status: ContainerStatus): Tone => toneOfName(Conta
 export const applicationTone = (status: ApplicationStatus): Tone => toneOfName(ApplicationStatus[status] ?? "");
 
 export const applicationWords = (status: ApplicationStatus): string => enumWords(ApplicationStatusSchema, status) || "Unknown";
+
+interface Stepped {
+  phase: ApplicationPhase;
+  wave: number;
+}
+
+/** Whether something is applied before or after something else. */
+export const hasSteps = (items: Stepped[]): boolean => items.some((each) => each.phase !== items[0]?.phase || each.wave !== items[0]?.wave);
+
+/** The phase and the wave within it in which something is applied. */
+export const stepWords = ({ phase, wave }: Stepped): string => `${enumWords(ApplicationPhaseSchema, phase)}${wave ? `, wave ${wave}` : ""}`;
+
+/** Steps in their order. */
+export const byStep = (a: Stepped, b: Stepped): number => a.phase - b.phase || a.wave - b.wave;
 
 /** Why a container is as it is, in one sentence. */
 export function why(container: Container): string {
