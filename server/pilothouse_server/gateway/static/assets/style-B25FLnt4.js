@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:server/pilothouse_server/gateway/static/assets/style-6TT7Dlr0.js
-import{t as u}from"./words-Dq3Tt6lC.js";import{S as s}from"./index-DJ6KK-Qo.js";function t(r,o={},f,i){for(var a in f){var p=f[a];o[a]!==p&&(f[a]==null?r.style.removeProperty(a):r.style.setProperty(a,p,i))}}function l(r,o,f,i){var a=r[s];if(a!==o){var p=u(o,i);p==null?r.removeAttribute("style"):r.style.cssText=p,r[s]=o}else i&&(Array.isArray(i)?(t(r,f?.[0],i[0]),t(r,f?.[1],i[1],"important")):t(r,f,i));return i}export{l as s};
-========
-import{t as u}from"./words-B906cfuh.js";import{S as s}from"./index-DKpCAZPJ.js";function t(r,o={},f,i){for(var a in f){var p=f[a];o[a]!==p&&(f[a]==null?r.style.removeProperty(a):r.style.setProperty(a,p,i))}}function l(r,o,f,i){var a=r[s];if(a!==o){var p=u(o,i);p==null?r.removeAttribute("style"):r.style.cssText=p,r[s]=o}else i&&(Array.isArray(i)?(t(r,f?.[0],i[0]),t(r,f?.[1],i[1],"important")):t(r,f,i));return i}export{l as s};
->>>>>>>> e9981e72 (console: give every row of a table a key of its own):server/pilothouse_server/gateway/static/assets/style-B25FLnt4.js
