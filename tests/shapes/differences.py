@@ -90,11 +90,6 @@ ALLOWED = (
     AllowedDifference("addresses that the cluster chooses", r"\.spec\.clusterIP(s\[0\])?", _both),
     AllowedDifference("ports that the cluster chooses", r"\.spec\.ports\[.+\]\.nodePort", _both),
     AllowedDifference(
-        "the tag of an image that has none",
-        r"\.spec\.template\.spec\.(containers|initContainers)\[\d+\]\.image",
-        lambda theirs, ours: ours == f"{theirs}:latest",
-    ),
-    AllowedDifference(
         "storage that the cluster chooses",
         r"\.spec\.volumeName|\.metadata\.annotations\[volume\.kubernetes\.io/selected-node\]",
         lambda theirs, ours: True,

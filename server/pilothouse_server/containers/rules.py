@@ -41,7 +41,6 @@ from pilothouse_server.containers.model import (
 )
 from pilothouse_server.containers.volume_rules import check_amount, check_field, check_pod_volumes
 from pilothouse_server.containers.workload_rules import check_workload, normal_form
-from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.names import dns_subdomain_problem, is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
@@ -92,11 +91,8 @@ def checked(container: Container) -> Container:
     container = normal_form(container)
     spec = container.spec
     sidecars = 1 + len(spec.sidecars)
-    reference = ImageReference.parse(container.image)
     return msgspec.structs.replace(
         container,
-        # An imported Deployment keeps the very text, or its pods would restart.
-        image=reference.written if container.imported else str(reference),
         ports=ports,
         resources=programs[0].resources,
         volume_mounts=_spelled(container, container.volume_mounts),
@@ -380,12 +376,7 @@ def _checked_program(found: Findings, field: str, program: ProgramT, spec: Conta
 
 def _in_normal_form(container: Container, program: ProgramT) -> ProgramT:
     """A program next to the main one as it is stored."""
-    reference = ImageReference.parse(program.image)
-    return msgspec.structs.replace(
-        program,
-        image=reference.written if container.imported else str(reference),
-        volume_mounts=_spelled(container, program.volume_mounts),
-    )
+    return msgspec.structs.replace(program, volume_mounts=_spelled(container, program.volume_mounts))
 
 
 def _check_names(found: Findings, container: Container) -> None:

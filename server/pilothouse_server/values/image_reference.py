@@ -3,14 +3,13 @@
 The grammar is that of the `distribution` project, which Docker, containerd and the kubelet use. A reference is taken
 apart into the columns of `container_images`: `repository` (registry and path before the last part, as written; empty
 for the default registry), `name` (the last part), `tag`, `digest`. Where neither tag nor digest is written, the tag is
-`latest`, as every runtime takes it; `tag_written` remembers that it was not, because a Deployment that is taken over
-must keep its image exactly as it is written there, or its pods would restart.
+`latest`, as every runtime takes it. A container keeps its image as it is written.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pilothouse_server.values import InvalidValueError
 
@@ -30,13 +29,12 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """One image. `str()` gives it with its tag; `written` as it was given."""
+    """One image. `str()` gives it with its tag."""
 
     repository: str
     name: str
     tag: str = ""
     digest: str = ""
-    tag_written: bool = field(default=True, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
@@ -55,18 +53,13 @@ class ImageReference:
             )
         repository, name = _split_path(path)
         if tag is None and not digest:
-            return cls(repository, name, DEFAULT_TAG, "", tag_written=False)
+            return cls(repository, name, DEFAULT_TAG)
         return cls(repository, name, tag or "", digest)
 
     @property
     def path(self) -> str:
         """Repository and name, without tag and digest."""
         return f"{self.repository}/{self.name}" if self.repository else self.name
-
-    @property
-    def written(self) -> str:
-        """The text that it was parsed from."""
-        return str(self) if self.tag_written else self.path
 
     @property
     def registry(self) -> str:
