@@ -101,8 +101,8 @@ class WaitOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome and, for a failure, why; of one that runs, the end of the wait. `no_room`: no node has room, and nobody
-    has asked for an autoscaler yet."""
+    """An outcome, with the reason of a failure, or for one that runs the end of the wait. `no_room`: no node has room,
+    and nobody has asked for an autoscaler yet."""
 
     outcome: WaitOutcome
     why: str = ""

@@ -28,6 +28,7 @@ from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, ChangeKind
+from pilothouse_server.runtime import tasks
 from pilothouse_simulator import SimulatedCluster
 
 pytestmark = pytest.mark.full(minutes=5)
@@ -184,9 +185,7 @@ async def _killed(address: str, process: Any, sql: asyncpg.Connection[Any], aske
         await poll_until(stopped, what="the calls stop at their moments")
         process.send_signal(signal.SIGKILL)
         await process.kill()
-        for each in calls:
-            each.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        await tasks.cancel_and_wait(*calls)
     finally:
         await sql.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 

@@ -27,7 +27,7 @@ _VERBS: dict[Verb, int] = {"apply": 8, "get": 2, "read": 4, "rollback": 5, "dele
 
 
 class Caller:
-    """A user who calls in turn, and writes down what came of it."""
+    """A user who calls in turn, and writes down each outcome."""
 
     def __init__(self, client: AsyncClient, seed: int, history: list[Done]) -> None:
         self._applications = client.applications

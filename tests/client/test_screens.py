@@ -1,4 +1,4 @@
-"""What a person sees of the main verbs, as text, on a terminal of 80 and of 200 columns."""
+"""The screens of the main verbs, as text, on a terminal of 80 and of 200 columns."""
 
 from __future__ import annotations
 

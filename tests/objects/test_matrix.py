@@ -43,7 +43,7 @@ TRIED = [each for each in GUARDED if not each.facts and each.path != "kind"]
 
 
 class Shop:
-    """The namespace of the documents, with what they refer to, and the four callers."""
+    """The namespace of the documents, with the objects that they refer to, and the four callers."""
 
     def __init__(self, server: Server, callers: dict[str, AsyncClient]) -> None:
         self.cluster, self.callers = server.cluster, callers
@@ -177,7 +177,7 @@ async def test_no_apply_gains_a_guarded_path(shop: Shop, caller: str) -> None:
         elif needed:
             assert needed in {each.permission for each in problems}, guarded
         elif guarded.path != "status":
-            # What the cluster reports is left out.
+            # The status, which the cluster reports, is left out.
             assert problems, guarded
 
 

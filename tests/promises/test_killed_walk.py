@@ -153,6 +153,7 @@ async def test_each_verb_of_each_kind_survives_kills_of_server_and_cluster(
                 while left or asked:
                     if asked:
                         live = await _until(server.client, town, *ends[asked])
+                        assert live.keys() == all_running.keys()
                         restarted = {kind.name: kind.restarted(live[kind.name]) for kind in KINDS}
                     if not left:
                         return

@@ -9,7 +9,7 @@ from uuid import UUID
 from pilothouse_client.commands import many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import TableOptions
 from pilothouse_client.commands.name_completion import complete_api_key, complete_user
 from pilothouse_client.commands.options import (
     Format,
@@ -136,7 +136,7 @@ def list_keys(
     user: _Whose = "",
     all_users: Annotated[bool, verbs.Option("--all-users", help="Everybody's, for administrators.")] = False,
     *,
-    options: ListOptions,
+    options: TableOptions,
 ) -> None:
     """List living keys, with their last use. Filter by every field that is shown."""
     options.show(COLUMNS, lambda client: client.identity.list_api_keys, username=user, all_users=all_users)

@@ -9,7 +9,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import TableOptions
 from pilothouse_client.commands.name_completion import complete_sink
 from pilothouse_client.commands.options import (
     Format,
@@ -106,7 +106,7 @@ def create(
 
 
 @app.command("list")
-def list_sinks(options: ListOptions) -> None:
+def list_sinks(options: TableOptions) -> None:
     """List sinks, with how far each has come."""
     options.show(COLUMNS, lambda client: client.audit.list_audit_sinks)
 

@@ -32,7 +32,7 @@ CallOf = Callable[["Client"], Callable[..., Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class ListOptions:
+class TableOptions:
     """The options of a list that cannot be watched."""
 
     filter_: Filter = ""
@@ -61,7 +61,7 @@ class ScopeOptions:
         """Writes the results of a call, or the changes of a scope of `noun`."""
         if not self.watch:
             where = {"namespace": namespace} if namespace else {}
-            options = ListOptions(self.filter_, self.order_by, self.limit, self.output)
+            options = TableOptions(self.filter_, self.order_by, self.limit, self.output)
             return options.show(columns, listed, **where)
         from pilothouse.watch.v1 import watch_pb2
 

@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import TableOptions
 from pilothouse_client.commands.name_completion import complete_role
 from pilothouse_client.commands.options import (
     Etag,
@@ -70,7 +70,7 @@ def get(name: _Name, output: Output = Format.TABLE) -> None:
 
 
 @app.command("list")
-def list_roles(options: ListOptions) -> None:
+def list_roles(options: TableOptions) -> None:
     """List roles. Filter by name, is_system."""
     options.show(COLUMNS, lambda client: client.identity.list_roles)
 

@@ -8,7 +8,7 @@ from pilothouse.identity.v1 import api_keys_pb2 as pb
 from pilothouse_client.commands import many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.listing import ListOptions
+from pilothouse_client.commands.listing import TableOptions
 from pilothouse_client.commands.name_completion import complete_service_account
 from pilothouse_client.commands.options import (
     AllNamespaces,
@@ -64,7 +64,7 @@ def create(
 
 @app.command("list")
 def list_accounts(
-    namespace: Namespace = "", everywhere: AllNamespaces = False, *, options: ListOptions
+    namespace: Namespace = "", everywhere: AllNamespaces = False, *, options: TableOptions
 ) -> None:
     """List service accounts. Filter by every field that is shown."""
     options.show(

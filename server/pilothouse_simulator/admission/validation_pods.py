@@ -62,7 +62,7 @@ def validate_template_metadata(template: JsonObject, field: str) -> list[ErrorCa
 
 
 def validate_new_pod(spec: JsonObject) -> list[ErrorCause]:
-    """What the spec of a new pod may not have. Ephemeral containers come later, by their subresource (recording 27)."""
+    """The fields that a new pod may not have. Ephemeral containers are added later, by a subresource (recording 27)."""
     if spec.get("ephemeralContainers"):
         return [forbidden_field("spec.ephemeralContainers", "cannot be set on create")]
     return []

@@ -282,7 +282,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         written: AnyObject,
         settlement: Settlement = Settlement(),  # noqa: B008 - immutable
     ) -> ObjectProgress:
-        """Returns what came of an apply. Raises ClusterError."""
+        """Returns the progress after an apply. Raises ClusterError."""
         carried = loaded.carried
         adopted = await self._adopted(client, resource, loaded, drift)
         details = await object_details.look(client, carried)
