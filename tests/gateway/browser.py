@@ -180,7 +180,9 @@ def read_all(body: bytes, kind: type[Message]) -> Ended:
 
 
 def _ended(text: bytes) -> Ended:
-    trailers = dict(line.split(": ", 1) for line in text.decode().split("\r\n") if line)
+    # Envoy leaves the space after the colon out.
+    lines = (line.partition(":") for line in text.decode().split("\r\n") if line)
+    trailers = {name: value.removeprefix(" ") for name, _, value in lines}
     details = trailers.get("grpc-status-details-bin", "")
     return Ended(
         int(trailers["grpc-status"]),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2, namespace_pb2_grpc
 from pilothouse_client import AsyncClient, Tls
 from tests.conftest import Database
+from tests.gateway.browser import RULES, Ended, framed, read_all
 from tests.harness import PASSWORD
 from tests.system.envoy import PROXY, behind_envoy, manager, rate_limit
 from tests.waiting import patient, within
@@ -106,6 +109,59 @@ async def test_an_address_that_sends_too_many_calls_is_refused_and_others_are_no
         # The log-in took one token.
         assert sorted(code.name for code, _ in ended) == ["OK"] * 19 + ["RESOURCE_EXHAUSTED"] * 11
         assert [each async for each in server.admin.namespaces.list()] == []
+
+
+def serving_browsers(config: dict[str, Any]) -> None:
+    """The changes that docs/browser.md names, for clients of gRPC-Web."""
+    chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
+    chain["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = ["h2", "http/1.1"]
+    http = manager(config)
+    http["codec_type"] = "AUTO"
+    kind = "type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+    http["http_filters"].insert(-1, {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": kind}})
+    http["route_config"]["virtual_hosts"][0]["routes"][0]["match"] = {"prefix": "/"}
+
+
+async def test_clients_of_grpc_web_reach_the_grpc_port(database: Database, tmp_path: Path) -> None:
+    """A unary call, an error with its details, a stream, and gRPC itself, all through one Envoy."""
+    async with behind_envoy(database, tmp_path, serving_browsers) as (server, address, tls):
+        trusted = ssl.create_default_context(cadata=(tls.root_certificates or b"").decode())
+        connector = aiohttp.TCPConnector(ssl=trusted)
+        async with (
+            aiohttp.ClientSession(f"https://{address}", connector=connector) as session,
+            namespaces(address, tls) as (stub, authorization),
+        ):
+            headers = {
+                "authorization": authorization,
+                "content-type": "application/grpc-web+proto",
+                "x-grpc-web": "1",
+            }
+
+            async def called(method: str, **fields: Any) -> tuple[Ended, str]:
+                rule = RULES[method]
+                body = framed(rule.request_class(**fields).SerializeToString())
+                async with within(30), session.post(rule.method, data=body, headers=headers) as response:
+                    kind = response.content_type
+                    found = await response.read()
+                # An error without an answer comes in the headers, as gRPC-Web allows.
+                if "grpc-status" in response.headers:
+                    return Ended(int(response.headers["grpc-status"])), kind
+                return read_all(found, rule.response_class), kind
+
+            wanted = namespace_pb2.Namespace(name="shop")
+            made, kind = await called("CreateNamespace", namespace=wanted)
+            assert (made.code, kind) == (0, "application/grpc-web+proto")
+            assert made.answers[0].namespace.name == "shop"
+            missing, _ = await called("GetNamespace", name="missing")
+            assert missing.code == grpc.StatusCode.NOT_FOUND.value[0]
+            watched = RULES["WatchNamespaces"]
+            body = framed(watched.request_class().SerializeToString())
+            async with within(30), session.post(watched.method, data=body, headers=headers) as response:
+                prefix = await response.content.readexactly(5)
+                first = await response.content.readexactly(int.from_bytes(prefix[1:], "big"))
+            assert watched.response_class.FromString(first).namespace.name == "shop"  # type: ignore[attr-defined]
+            assert await listed(stub, authorization) == (grpc.StatusCode.OK, "")
+            assert [each.name async for each in server.admin.namespaces.list()] == ["shop"]
 
 
 async def test_without_a_bound_the_same_calls_reach_the_server(database: Database, tmp_path: Path) -> None:
