@@ -258,8 +258,9 @@ class WatchStream(
     def _set_token(self, token: str) -> str:
         setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message
         for scope in getattr(self._request, "scopes", ()):
-            # Of a watch of several nouns: each has its state when there is a token.
+            # Of a watch of several nouns: each has its state, or has caught up with its list, when there is a token.
             scope.initial_state = False
+            scope.resume_token = ""
         return token
 
 

@@ -35,7 +35,8 @@ class State(NamedTuple):
 class Wanted(NamedTuple):
     """A watch's filter. `kind` is CONTAINER or CONFIG; empty fields match everything.
 
-    `visible` are the namespaces that the caller reaches; None is all of them.
+    `visible` are the namespaces that the caller reaches; None is all of them. `scope`: it is a scope of a watch of
+    several nouns, next to one of another noun.
     """
 
     kind: str = CONTAINER
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
     label: tuple[str, str] | None = None
     status: str = ""
     visible: frozenset[str] | None = None
+    scope: bool = False
 
     def concerns(self, kind: str, namespace: str) -> bool:
         """Whether a resource of this kind in this namespace can ever be shown."""

@@ -70,6 +70,17 @@ def synced_comes_before_the_state() -> None:
         service.watch = early  # type: ignore[attr-defined]
 
 
+def a_scope_misses_an_event() -> None:
+    """One event in ten is not shown by watches of several nouns."""
+    shown = watch._Changes._shown
+
+    def forgetful(self: watch._Changes, event: FeedEvent, reloaded: Any) -> list[Any]:
+        missed = event.revision % 10 == 0 and self._scopes[0].path
+        return [] if missed else shown(self, event, reloaded)
+
+    watch._Changes._shown = forgetful  # type: ignore[method-assign]
+
+
 def leaving_is_not_told() -> None:
     """An object that no longer matches a filter is silently skipped."""
     change = watch._change
@@ -131,6 +142,7 @@ SABOTAGES = {
         hub_drops_an_event,
         feed_publishes_out_of_order,
         synced_comes_before_the_state,
+        a_scope_misses_an_event,
         leaving_is_not_told,
         who_is_behind_skips,
         below_the_horizon_goes_on,

@@ -17,6 +17,7 @@ FOUND_BY = {
     "hub_drops_an_event": "no_loss",
     "feed_publishes_out_of_order": "revisions_rise",
     "synced_comes_before_the_state": "answers_are_well_formed",
+    "a_scope_misses_an_event": "no_loss",
     "leaving_is_not_told": "no_loss",
     "who_is_behind_skips": "no_loss",
     "below_the_horizon_goes_on": "tokens_hold",

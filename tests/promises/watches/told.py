@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from pilothouse.config.v1 import config_pb2 as config
 from pilothouse.container.v1 import container_pb2 as container
+from pilothouse.watch.v1 import watch_pb2
 from tests.promises.watches.recording import State
 
 MARKER = "example.org/mutation"
@@ -57,5 +58,8 @@ def held(message: Any) -> Any:
 
 def entity(answer: Any) -> Any:
     """The resource in an answer of a watch; None in a marker."""
+    if isinstance(answer, watch_pb2.WatchResponse):
+        kind = answer.resource.WhichOneof("kind")
+        return None if kind is None else held(getattr(answer.resource, kind))
     field = "container" if "container" in answer.DESCRIPTOR.fields_by_name else "config"
     return held(getattr(answer, field)) if answer.HasField(field) else None

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from pilothouse.config.v1 import config_pb2 as config
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
+from pilothouse.watch.v1 import watch_pb2
 from tests.promises.calling import Caller, Outcome, failed
 from tests.promises.watches import told
 from tests.promises.watches.ground import BRIEF, NAMESPACES, NARROW, SILENT_SECONDS, Ground
@@ -60,14 +61,14 @@ class Kind(NamedTuple):
 _TENANTS = frozenset(NAMESPACES[:2])
 WATCHERS: tuple[Kind, ...] = (
     Kind(Wanted()),
-    Kind(Wanted(label=("tier", "front")), late=0.4),
+    Kind(Wanted(label=("tier", "front"), scope=True), late=0.4),
     Kind(Wanted(status="CONTAINER_STATUS_STOPPED")),
     Kind(Wanted(), slow=True),
-    Kind(Wanted(CONFIG), late=0.5),
+    Kind(Wanted(CONFIG, scope=True), late=0.5),
     Kind(Wanted(), anew=True),
-    Kind(Wanted(visible=_TENANTS), user="tenant"),
+    Kind(Wanted(visible=_TENANTS, scope=True), user="tenant"),
     Kind(Wanted(namespace=NAMESPACES[0]), always_elsewhere=False, late=0.3),
-    Kind(Wanted(namespace=NAMESPACES[1], label=("tier", "back"))),
+    Kind(Wanted(namespace=NAMESPACES[1], label=("tier", "back"), scope=True)),
     Kind(Wanted(CONFIG, label=("tier", "front")), anew=True),
     Kind(Wanted(status="CONTAINER_STATUS_PAUSED"), always_elsewhere=False, anew=True),
     Kind(Wanted(namespace=NAMESPACES[2]), slow=True, late=0.2),
@@ -90,6 +91,13 @@ def request(wanted: Wanted, token: str = "") -> Any:
         "resume_token": token,
         "bookmark_period_seconds": 1,
     }
+    if wanted.scope:
+        noun = watch_pb2.NOUN_CONFIG if wanted.kind == CONFIG else watch_pb2.NOUN_CONTAINER
+        own = watch_pb2.Scope(
+            noun=noun, namespace=fields.pop("namespace"), label_selector=fields.pop("label_selector")
+        )
+        other = watch_pb2.Scope(noun=watch_pb2.NOUN_VOLUME, namespace=wanted.namespace)
+        return watch_pb2.WatchRequest(scopes=[other, own], **fields)
     if wanted.kind == CONFIG:
         return config.WatchConfigsRequest(**fields)
     if wanted.status:
@@ -99,6 +107,8 @@ def request(wanted: Wanted, token: str = "") -> Any:
 
 def method(wanted: Wanted) -> str:
     """The RPC that watches it."""
+    if wanted.scope:
+        return "Watch"
     return "WatchConfigs" if wanted.kind == CONFIG else "WatchContainers"
 
 
@@ -242,6 +252,7 @@ def _words(kind: Kind) -> str:
         wanted.namespace,
         "" if wanted.label is None else "=".join(wanted.label),
         wanted.status,
+        "scope" if wanted.scope else "",
         kind.user,
         "slow" if kind.slow else "",
         "anew" if kind.anew else "",
