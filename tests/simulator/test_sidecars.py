@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
@@ -59,6 +60,16 @@ async def test_the_startup_probe_of_a_sidecar_holds_back_the_containers_after_it
             for field in ("initContainerStatuses", "containerStatuses")
         )
         assert (main - first).total_seconds() >= 5
+        # As kubectl shows it.
+        headers = {
+            "authorization": f"Bearer {cluster.token}",
+            "accept": "application/json;as=Table;v=v1;g=meta.k8s.io",
+        }
+        async with (
+            aiohttp.ClientSession(cluster.url, headers=headers) as session,
+            session.get("/api/v1/namespaces/default/pods/web") as response,
+        ):
+            assert (await response.json())["rows"][0]["cells"][1] == "2/2"
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,13 @@ def pod_summary(pod: JsonObject) -> PodSummary:
 
 def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
     """Returns whether an init container is not done yet: Status describes the first such one."""
-    total = len(pod["spec"].get("initContainers") or [])
+    sidecars, total = _sidecars(pod), len(pod["spec"].get("initContainers") or [])
     for index, entry in enumerate(pod.get("status", {}).get("initContainerStatuses") or []):
         summary.restarts += int(entry.get("restartCount", 0))
         state = entry.get("state", {})
         terminated, waiting = state.get("terminated"), state.get("waiting")
         if (terminated and terminated.get("exitCode") == 0) or entry.get("started"):
+            summary.ready += bool(entry.get("ready")) and entry["name"] in sidecars
             continue
         if terminated:
             summary.reason = f"Init:{_end_of(terminated)}"
@@ -160,7 +161,14 @@ def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
     return False
 
 
+def _sidecars(pod: JsonObject) -> set[str]:
+    """The init containers that run on, which count as the other containers do."""
+    listed = pod["spec"].get("initContainers") or []
+    return {each["name"] for each in listed if each.get("restartPolicy") == "Always"}
+
+
 def _summarize_containers(status: JsonObject, summary: PodSummary) -> None:
+    sidecars = summary.ready
     for entry in reversed(status.get("containerStatuses") or []):
         summary.restarts += int(entry.get("restartCount", 0))
         last = entry.get("lastState", {}).get("terminated")
@@ -173,7 +181,7 @@ def _summarize_containers(status: JsonObject, summary: PodSummary) -> None:
             summary.reason = _end_of(terminated)
         elif entry.get("ready") and entry["state"].get("running"):
             summary.ready += 1
-    if summary.reason == "Completed" and summary.ready:
+    if summary.reason == "Completed" and summary.ready > sidecars:
         summary.reason = "Running"
 
 
@@ -183,7 +191,7 @@ def _end_of(terminated: JsonObject) -> str:
 
 def _pod_cells(pod: JsonObject, now: datetime) -> list[Any]:
     summary = pod_summary(pod)
-    total = len(pod["spec"].get("containers") or [])
+    total = len(pod["spec"].get("containers") or []) + len(_sidecars(pod))
     status = pod.get("status", {})
     restarts = str(summary.restarts)
     if summary.restarts and summary.last_restart:
