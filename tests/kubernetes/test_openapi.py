@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from pilothouse_manifests.schemas.openapi import definitions_of
+from pilothouse_server.kubernetes import openapi
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.openapi import ClusterSchemas
 from pilothouse_simulator import SimulatedCluster
@@ -68,6 +71,8 @@ def _index(address: Any) -> bytes:
         (_index(ADDRESS), b'{"components": {"schemas": {"a": ' + b'{"items":' * 5000 + b"1" + b"}" * 5002),
         (_index(ADDRESS), b" " * (8 * 1024 * 1024 + 1)),
         (_index(ADDRESS), b"\xff"),
+        (_index(ADDRESS), b'{"components": {"schemas": {"a": {"properties": {"b": {"$ref": 7}}}}}}'),
+        (_index(ADDRESS), b'{"components": {"schemas": {"a": {"properties": {"b": {"$ref": ["#/x"]}}}}}}'),
     ],
 )
 async def test_a_document_that_cannot_be_used_is_none(index: bytes, body: bytes) -> None:
@@ -75,6 +80,38 @@ async def test_a_document_that_cannot_be_used_is_none(index: bytes, body: bytes)
     schemas = ClusterSchemas()
     assert await schemas.read(cluster, APPS) is None
     assert set(cluster.asked) <= {"/openapi/v3", ADDRESS}
+
+
+async def test_references_lead_nowhere_else_and_circles_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {
+        "file": {"$ref": "file:///etc/passwd"},
+        "far": {"$ref": "https://elsewhere.example/openapi/v3#/components/schemas/a"},
+        "up": {"$ref": "#/components/schemas/../../paths"},
+        "missing": {"$ref": "#/components/schemas/none"},
+        "circle": {"$ref": "#/components/schemas/one"},
+    }
+    thing = {
+        "properties": fields,
+        "x-kubernetes-group-version-kind": [{"group": "apps", "version": "v1", "kind": "Deployment"}],
+    }
+    circle = {"one": {"$ref": "#/components/schemas/two"}, "two": {"$ref": "#/components/schemas/one"}}
+    body = json.dumps({"components": {"schemas": {"thing": thing, **circle}}}).encode()
+    cluster: Any = Answers({"/openapi/v3": _index(ADDRESS), ADDRESS: body})
+    threads = []
+
+    def noted(document: Mapping[str, Any]) -> dict[str, Any]:
+        threads.append(threading.get_ident())
+        return definitions_of(document)
+
+    monkeypatch.setattr(openapi, "definitions_of", noted)
+    found = await ClusterSchemas().read(cluster, APPS)
+    assert found is not None
+    for name in fields:
+        assert list(found.problems(APPS, "Deployment", name, {"a": [1]}, complete=True)) == []
+    assert cluster.asked == ["/openapi/v3", ADDRESS]
+    # Megabytes are parsed, which takes long: not on the event loop.
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 async def test_a_new_hash_is_read_anew() -> None:
