@@ -30,6 +30,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc import lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from pilothouse_server.store import partitions
+from tests import reduced
 from tests.main_job import loaded
 from tests.migrations.filling import fill
 
@@ -127,10 +128,8 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# The promised number of lines of calls, of partitions made ahead, and the cost of a password's hash.
+# The promised number of lines of calls.
 _LINES = lines.LINES
-_AHEAD = partitions.AHEAD
-_PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +242,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hashes_cost_little() -> Iterator[None]:
-    """Hashes of passwords at the least cost there is: the servers of the tests make some ten thousand.
-
-    A server in a process of its own has them as promised, and so have the tests that ask for `promised_hashes`.
+def _servers_are_reduced() -> Iterator[None]:
+    """Gives servers cheap hashes and few partitions (`tests.reduced`), but not the tests that ask for
+    `promised_hashes` or `promised_partitions`.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "MEMORY_KIBIBYTES", 8)
-        patch.setattr(passwords, "PASSES", 1)
+        reduced.reduce(patch.setattr)
         yield
 
 
@@ -267,18 +264,6 @@ def _servers_have_few_lines() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_partitions_are_ahead() -> Iterator[None]:
-    """Lets servers make one month and one day of partitions ahead, as many as the template has: those of a year and a
-    fortnight are half of all relations of a database, which each copy and each new session pays for.
-
-    A server in a process of its own makes them as promised, and so do the tests that ask for `promised_partitions`.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "AHEAD", {**_AHEAD, "month": 1, "day": 1})
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _loaded_command_ends() -> Iterator[None]:
     """Ends the process that the tests' commands are forked from, where there is one."""
     yield
@@ -288,7 +273,7 @@ def _loaded_command_ends() -> Iterator[None]:
 @pytest.fixture
 def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives hashes of this test their promised cost: request it before a server."""
-    for name, value in _PROMISED.items():
+    for name, value in reduced.PROMISED_HASHES.items():
         monkeypatch.setattr(passwords, name, value)
 
 
@@ -303,7 +288,7 @@ def promised_lines() -> Iterator[None]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def promised_partitions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives the test's database the partitions that a migrated one has, and lets servers make as many ahead."""
-    monkeypatch.setattr(partitions, "AHEAD", _AHEAD)
+    monkeypatch.setattr(partitions, "AHEAD", reduced.PROMISED_AHEAD)
     async with database.owner() as owner:
         await owner.execute("""
             SELECT create_monthly_partitions('operation_logs', now()::date, 13),

@@ -6,7 +6,8 @@ that came with it, and is the command from there on. Of the command only `--vers
 before. Loading it again takes three times as long as the work of most tests.
 
 Servers are forked from a process that has loaded the server, too, which takes a second of a core. Nothing of it ran,
-no thread was started, and gRPC is not begun. Tests of the start itself start the server as its users do.
+no thread was started, and gRPC is not begun. They are `reduced`. Tests of the start itself start the server as its
+users do.
 """
 
 from __future__ import annotations
@@ -236,6 +237,7 @@ def _load(*, with_server: bool) -> Callable[[], None]:
     if with_server:
         importlib.import_module("pilothouse_server.app")
         importlib.import_module("pilothouse_server.cli.server")
+        importlib.import_module("tests.reduced").reduce()
     return cli.main
 
 

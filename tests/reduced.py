@@ -1,0 +1,26 @@
+"""What the servers of the tests have less of than was promised: memory and passes of a hash, partitions made ahead.
+
+The tests start a thousand servers, within their own process (`tests.conftest`) and forked (`tests.main_job.loaded`). A
+server that is started as its users start it has all as promised.
+
+**Hashes of passwords** have the least cost there is. **Partitions** are made for one month and one day ahead, as many
+as the template has: those of a year and a fortnight are half of all relations of a database, which each copy and each
+new session pays for. A forked server on such a copy took half a second of a core to make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilothouse_server.identity.credentials import passwords
+from pilothouse_server.store import partitions
+
+PROMISED_HASHES = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
+PROMISED_AHEAD = partitions.AHEAD
+
+
+def reduce(assign: Callable[[object, str, object], None] = setattr) -> None:
+    """Reduces what the servers of this process have from now on."""
+    assign(passwords, "MEMORY_KIBIBYTES", 8)
+    assign(passwords, "PASSES", 1)
+    assign(partitions, "AHEAD", {**PROMISED_AHEAD, "month": 1, "day": 1})
