@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,27 +71,29 @@ def product() -> Product:
         if not path.is_relative_to(_VERSIONS)
     ]
     found = Product()
+    # Walked once: a walk of all modules takes a second of a core.
+    walked = [tuple(ast.walk(module)) for module in modules]
     tables: dict[str, set[str]] = {}
-    for module in modules:
-        tables |= _tables(module)
+    for nodes in walked:
+        tables |= _tables(nodes)
     for module in modules:
         tables |= _choices(module, tables)
     parts: list[str] = []
-    for module in modules:
+    for module, nodes in zip(modules, walked, strict=True):
         constants = dict(_constants(module))
-        parts += _texts(module, constants)
-        parts += _functions(module)
-        written, read = _by_sqlalchemy(module, tables)
+        parts += _texts(nodes, constants)
+        parts += _functions(nodes)
+        written, read = _by_sqlalchemy(nodes, tables)
         found.written |= written
         found.read |= read
     found.sql = "\n".join(parts)
     return found
 
 
-def _tables(module: ast.Module) -> dict[str, set[str]]:
+def _tables(nodes: Sequence[ast.AST]) -> dict[str, set[str]]:
     """The tables that a module declares to SQLAlchemy, by the names of their variables."""
     found = {}
-    for node in ast.walk(module):
+    for node in nodes:
         if (
             isinstance(node, ast.Assign)
             and isinstance(node.value, ast.Call)
@@ -127,19 +129,17 @@ def _constants(module: ast.Module) -> Iterator[tuple[str, str]]:
             yield target.id, value.value
 
 
-def _texts(module: ast.Module, constants: Mapping[str, str]) -> Iterator[str]:
+def _texts(nodes: Sequence[ast.AST], constants: Mapping[str, str]) -> Iterator[str]:
     documented = {
         id(node.body[0].value)
-        for node in ast.walk(module)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    inside = {
-        id(part) for node in ast.walk(module) if isinstance(node, ast.JoinedStr) for part in node.values
-    }
+    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     no_text = documented | inside
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(
                 str(part.value)
@@ -151,13 +151,13 @@ def _texts(module: ast.Module, constants: Mapping[str, str]) -> Iterator[str]:
             yield node.value
 
 
-def _by_sqlalchemy(module: ast.Module, tables: Mapping[str, set[str]]) -> tuple[set[str], set[str]]:
+def _by_sqlalchemy(nodes: Sequence[ast.AST], tables: Mapping[str, set[str]]) -> tuple[set[str], set[str]]:
     """The tables that a module inserts into or updates, and those that it reads columns of."""
     written: set[str] = set()
     read: set[str] = set()
     named: set[str] = set()
     chosen = False
-    for node in ast.walk(module):
+    for node in nodes:
         named |= tables.get(_variable(node), set())
         if isinstance(node, ast.Attribute) and node.attr == "c":
             read |= tables.get(_variable(node.value), set())
@@ -169,9 +169,9 @@ def _by_sqlalchemy(module: ast.Module, tables: Mapping[str, set[str]]) -> tuple[
     return (written | named, read | named) if chosen else (written, read)
 
 
-def _functions(module: ast.Module) -> Iterator[str]:
+def _functions(nodes: Sequence[ast.AST]) -> Iterator[str]:
     """The functions that a module calls by SQLAlchemy, as `func.public.name`."""
-    for node in ast.walk(module):
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             base = node.value
             while isinstance(base, ast.Attribute):
