@@ -101,16 +101,16 @@ async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world:
     assert unsaid([update], records) == ["UpdateUser: no change"]
 
 
-async def test_an_update_shows_what_was_and_what_is(world: World) -> None:
-    await world.must(
+async def test_an_update_shows_what_was_and_what_is(shared_world: World) -> None:
+    await shared_world.must(
         "CreateContainer", {"namespace": "own", "container": {"name": "web", "image": "nginx:1.27"}}
     )
     changed = {"name": "web", "labels": {"tier": "front"}, "replicas": 2, "resources": {"cpu_limit": "1"}}
-    await world.must(
+    await shared_world.must(
         "UpdateContainer",
         {"namespace": "own", "name": "web", "container": changed, "updateMask": "labels,replicas,resources"},
     )
-    record = next(each for each in reversed(await all_records(world)) if each.action == "update")
+    record = next(each for each in reversed(await all_records(shared_world)) if each.action == "update")
     assert [(each.path, json.loads(each.before), json.loads(each.after)) for each in record.changes] == [
         ("generation", 1, 2),
         ("labels.tier", None, "front"),
@@ -121,15 +121,15 @@ async def test_an_update_shows_what_was_and_what_is(world: World) -> None:
     assert record.resource_uid
 
 
-async def test_a_secret_that_was_given_another_value_is_told(world: World) -> None:
+async def test_a_secret_that_was_given_another_value_is_told(shared_world: World) -> None:
     """No answer shows a value, and one of the same length leaves every size as it was."""
     values = {"kept": "same", "gone": "old", "new": "old"}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-    await world.must("CreateSecret", {"namespace": "own", "secret": {"name": "keys", "data": encoded}})
+    await shared_world.must("CreateSecret", {"namespace": "own", "secret": {"name": "keys", "data": encoded}})
 
     async def changes(**update: Any) -> dict[str, tuple[str, str]]:
-        await world.must("UpdateSecret", {"namespace": "own", "name": "keys", **update})
-        record = next(each for each in reversed(await all_records(world)) if each.action == "update")
+        await shared_world.must("UpdateSecret", {"namespace": "own", "name": "keys", **update})
+        record = next(each for each in reversed(await all_records(shared_world)) if each.action == "update")
         return {
             each.path: (each.before, each.after)
             for each in record.changes
@@ -156,13 +156,13 @@ async def test_a_trace_is_named_and_what_is_no_trace_is_not(world: World) -> Non
     assert found == [TRACE, "", ""]
 
 
-async def test_a_body_that_is_too_long_leaves_its_digest(world: World) -> None:
-    rule = world.rule("CreateConfigMap")
-    request = world.request(rule)
+async def test_a_body_that_is_too_long_leaves_its_digest(shared_world: World) -> None:
+    rule = shared_world.rule("CreateConfigMap")
+    request = shared_world.request(rule)
     request.config_map.data["large"] = "x" * 100_000
-    outcome = await world.admin.invoke(rule, request)
+    outcome = await shared_world.admin.invoke(rule, request)
     assert outcome.code == "OK", outcome.message
-    record = next(each for each in await all_records(world) if each.request_path == rule.method)
+    record = next(each for each in await all_records(shared_world) if each.request_path == rule.method)
     cut = json.loads(record.request_body_json)["[truncated]"]
     whole = request.SerializeToString(deterministic=True)
     assert cut == {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
