@@ -9,12 +9,15 @@ from typing import Any
 import pytest_asyncio
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
 from tests.clusters.given import QUICK
 from tests.conftest import Database
+from tests.dashboard.watching import RULES, caller_of
 from tests.harness import Server, running_server
 from tests.main_job.command import logged_in
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 NAMESPACE = "demo"
 
@@ -84,3 +87,40 @@ async def test_list_pods_shows_node_and_programs_of_each_pod_also_while_the_clus
     assert stale == found
     (line, *_) = (await shell.run("containers", "pods", "web", "-n", NAMESPACE)).errors.splitlines()
     assert line.startswith("the cluster has not responded since ")
+
+
+async def test_the_watch_of_a_container_has_its_pods(server: Server) -> None:
+    """With each change, and with each bookmark; those that are not ready come first."""
+    rule, caller = RULES["WatchContainers"], await caller_of(server)
+    await server.admin.containers.create(
+        namespace=NAMESPACE, container=pb.Container(name="web", image="nginx:1.27", replicas=2)
+    )
+    request = rule.request_class(namespace=NAMESPACE, name="web", pods=True, bookmark_period_seconds=1)
+    async with caller.watching(rule, request) as stream, within(30.0):
+        async for answer in stream:
+            ready = [each.ready for each in answer.pods]
+            assert ready == sorted(ready)
+            if answer.change_type == resource_pb2.CHANGE_TYPE_SYNCED:
+                assert not answer.pods
+            if ready == [True, True] and answer.change_type == resource_pb2.CHANGE_TYPE_BOOKMARK:
+                break
+    found = await pods(server)
+    assert [each.name for each in answer.pods] == [each.name for each in found]
+    assert all(each.node_name for each in answer.pods)
+    for fields in ({"namespace": NAMESPACE}, {"name": "web"}):
+        refused = await caller.invoke(rule, rule.request_class(pods=True, **fields))
+        assert refused.code == "INVALID_ARGUMENT"
+
+
+async def test_pods_in_a_watch_need_the_permission_to_list_them(server: Server) -> None:
+    rule = RULES["WatchContainers"]
+    await server.admin.identity.create_role(
+        role=identity_pb2.Role(name="watcher", display_name="Watcher", permissions=["container.watch"])
+    )
+    await server.user("watcher", {NAMESPACE: "watcher"})
+    caller = await caller_of(server, "watcher")
+    request = rule.request_class(namespace=NAMESPACE, name="web")
+    async with caller.watching(rule, request) as stream, within(30.0):
+        assert (await anext(stream)).change_type == resource_pb2.CHANGE_TYPE_SYNCED
+    request.pods = True
+    assert (await caller.invoke(rule, request)).code == "PERMISSION_DENIED"

@@ -15,6 +15,7 @@ from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.job_status import newest_run
 from pilothouse_server.containers.manifests import replaces_pods
+from pilothouse_server.containers.messages import watched_pods
 from pilothouse_server.containers.messages.image_watch import WATCH_IMAGES
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import PauseMode
@@ -339,9 +340,10 @@ class ContainerService(PodCalls):
         """Watches the runs of Jobs and CronJobs."""
         return watch(self._watches, call, _WATCHED_RUNS)
 
-    def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
+    def WatchContainers(self, request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
         """Watches containers."""
-        return watch(self._watches, call, _WATCHED)
+        changes = watch(self._watches, call, _WATCHED)
+        return watched_pods.with_pods(call, changes) if request.pods else changes
 
     async def ListStatusHistory(self, request: pb.ListStatusHistoryRequest, call: Call) -> bytes:
         """Lists the history of a container's status."""

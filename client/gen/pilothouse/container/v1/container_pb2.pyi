@@ -4905,6 +4905,7 @@ class WatchContainersRequest(_message.Message):
     BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     READ_MASK_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     name: _builtins.str
@@ -4922,6 +4923,8 @@ class WatchContainersRequest(_message.Message):
     CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
     come for an object that did not pass before; ignore it.
     """
+    pods: _builtins.bool
+    """Returns the pods of the container, too; needs `namespace`, `name`, and permission `container.get`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
         """Whole fields of each Container to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
@@ -4937,10 +4940,11 @@ class WatchContainersRequest(_message.Message):
         bookmark_period_seconds: _builtins.int = ...,
         read_mask: _field_mask_pb2.FieldMask | None = ...,
         filter: _builtins.str = ...,
+        pods: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_period_seconds", b"bookmark_period_seconds", "filter", b"filter", "label_selector", b"label_selector", "name", b"name", "namespace", b"namespace", "pods", b"pods", "read_mask", b"read_mask", "resume_token", b"resume_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4957,6 +4961,7 @@ class WatchContainersResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """Kind of the change."""
     revision: _builtins.int
@@ -4975,6 +4980,12 @@ class WatchContainersResponse(_message.Message):
         such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
         """
 
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pod]:
+        """Pods of the container, if the request asks for them: at most 100, those that are not ready first. Each response but
+        SYNCED and DELETED has them as they are when it is sent; a BOOKMARK, too, because a pod may change without its container.
+        """
+
     def __init__(
         self,
         *,
@@ -4983,10 +4994,11 @@ class WatchContainersResponse(_message.Message):
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
+        pods: _abc.Iterable[Global___Pod] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "container", b"container", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "container", b"container", "pods", b"pods", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-W2FKPTc8.js";import{o as a}from"./Objects-BTNhjqTw.js";import"./index-DKcfaVMa.js";import"./resource_pb-BXHreHl3.js";import"./State-DUTnfLeI.js";import"./Act-O6VL63NP.js";import"./props-YZiNHVkI.js";import"./words-By5OlnKG.js";import"./Age-Bl0t_yyx.js";import"./Edit-DMTYGQH_.js";import"./narrowed-CAcHnA7h.js";import"./select-Cs3H-IL5.js";import"./style-B7CIWhn3.js";import"./sources-aNKirfSL.js";import"./container_pb-W5nooCgM.js";import"./namespace_pb-8_-BfucC.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
