@@ -99,6 +99,41 @@ def test_whatever_an_archive_holds_nothing_is_written_or_leads_out_of_the_target
 
 
 @pytest.mark.parametrize(
+    "entries",
+    [
+        # A link out of the target, and a file written through it.
+        pytest.param(
+            [
+                entry("base/link", tarfile.SYMTYPE, leads_to="../../outside"),
+                entry("base/link/evil", content=b"evil"),
+            ],
+            id="CVE-2019-1002101",
+        ),
+        # A name that leaves the target.
+        pytest.param([entry("base/../../../outside/evil", content=b"evil")], id="CVE-2019-11246"),
+        # Two links, of which the second leads out only through the first.
+        pytest.param(
+            [
+                entry("base/one", tarfile.SYMTYPE, leads_to="."),
+                entry("base/two", tarfile.SYMTYPE, leads_to="one/../../../outside"),
+                entry("base/two/evil", content=b"evil"),
+            ],
+            id="CVE-2019-11251",
+        ),
+    ],
+)
+def test_known_attacks_on_kubectl_cp_write_nothing_outside(tmp_path: Path, entries: list[bytes]) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = tmp_path / "work" / "target"
+    target.parent.mkdir()
+    done = unpack([b"".join(entries) + bytes(1024)], target)
+    assert done.left_out_count >= 1
+    assert list(outside.iterdir()) == []
+    assert not any(each.is_symlink() and "outside" in os.readlink(each) for each in target.rglob("*"))
+
+
+@pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"", "no archive"),
