@@ -114,19 +114,22 @@ async def _read(stream: asyncio.StreamReader, printed: list[str]) -> None:
 async def _run_web(client: AsyncClient) -> str:
     """A container that runs; the address of its pod."""
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-    await client.containers.create(
-        namespace="demo", container=container_pb2.Container(name="web", image="nginx:1.27")
-    )
+    await _create(client, "web")
     return await _running(client)
 
 
-async def _running(client: AsyncClient) -> str:
-    web = await poll_until(
-        lambda: client.containers.get(namespace="demo", name="web"),
+async def _create(client: AsyncClient, name: str) -> container_pb2.Container:
+    container = container_pb2.Container(name=name, image="nginx:1.27")
+    return await client.containers.create(namespace="demo", container=container)
+
+
+async def _running(client: AsyncClient, name: str = "web") -> str:
+    found = await poll_until(
+        lambda: client.containers.get(namespace="demo", name=name),
         lambda found: found.status == container_pb2.CONTAINER_STATUS_RUNNING and found.pod_ip,
         what="the container runs",
     )
-    return web.pod_ip
+    return found.pod_ip
 
 
 @pytest.mark.full(minutes=5)
@@ -147,30 +150,20 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(folder:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(folder: Path) -> None:
-    async with development(folder) as run:
-        await _run_web(run.client)
-        simulator = run.simulator
-        os.kill(simulator, signal.SIGSTOP)
-        try:
-            async with within(10.0):
-                created = await run.client.containers.create(
-                    namespace="demo", container=container_pb2.Container(name="later", image="nginx:1.27")
-                )
-                assert created.status == container_pb2.CONTAINER_STATUS_PENDING
-                assert {each.name async for each in run.client.containers.list(namespace="demo")} == {
-                    "web",
-                    "later",
-                }
-        finally:
-            os.kill(simulator, signal.SIGCONT)
-
-
-@pytest.mark.full(minutes=5)
-async def test_a_simulator_that_dies_is_told_of_and_started_again(folder: Path) -> None:
+async def test_a_simulator_that_hangs_holds_no_call_and_one_that_dies_is_started_again(folder: Path) -> None:
     async with development(folder) as run:
         address = await _run_web(run.client)
         killed = run.simulator
+        os.kill(killed, signal.SIGSTOP)
+        try:
+            async with within(10.0):
+                created = await _create(run.client, "later")
+                assert created.status == container_pb2.CONTAINER_STATUS_PENDING
+                names = {each.name async for each in run.client.containers.list(namespace="demo")}
+                assert names == {"web", "later"}
+        finally:
+            os.kill(killed, signal.SIGCONT)
+
         os.kill(killed, signal.SIGKILL)
 
         async def is_back() -> bool:
@@ -179,14 +172,9 @@ async def test_a_simulator_that_dies_is_told_of_and_started_again(folder: Path) 
         await poll_until(is_back, what="the simulator is started again")
         assert run.said("the simulated cluster has ended")
         assert run.simulator != killed
-        await run.client.containers.create(
-            namespace="demo", container=container_pb2.Container(name="later", image="nginx:1.27")
-        )
-        await poll_until(
-            lambda: run.client.containers.get(namespace="demo", name="later"),
-            lambda found: found.status == container_pb2.CONTAINER_STATUS_RUNNING,
-            what="the next container runs",
-        )
+        await _create(run.client, "last")
+        for name in ("later", "last"):
+            await _running(run.client, name)
         assert await _running(run.client) == address
 
 
