@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
+from pilothouse_client.errors import InvalidArgumentError
 from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.waiting import poll_until
@@ -74,6 +77,30 @@ async def test_a_job_succeeds_and_runs_again(demo: Server) -> None:
     assert second.kubernetes_name == "once-2"
     assert [run.name for run in await runs(demo, "once")] == ["once-2", "once"]
     assert set(jobs_of(demo, "once")) == {"once", "once-2"}
+
+
+async def test_the_usage_of_a_run_is_what_was_measured_during_it(demo: Server) -> None:
+    await demo.admin.containers.create(namespace="jobs", container=job("measured"))
+    await until(demo, "measured", SUCCEEDED)
+    [run] = await runs(demo, "measured")
+    metrics, began = demo.admin.metrics, run.start_time.ToDatetime(UTC)
+    samples = []
+    for at, cores in ((began, 0.5), (began - timedelta(minutes=10), 4.0)):
+        sample = metrics_pb2.UsageSample(namespace="jobs", container="measured", cpu_cores_used=cores)
+        sample.timestamp.FromDatetime(at)
+        samples.append(sample)
+    recorded = await metrics.record_usage([metrics_pb2.RecordUsageRequest(samples=samples)])
+    assert recorded.accepted_count == 2
+    named: dict[str, Any] = {"namespace": "jobs", "container": "measured"}
+    [series] = [each async for each in metrics.query_usage(**named, run=1)]
+    assert [point.cpu_cores_max for point in series.points] == [0.5]
+    [whole] = [each async for each in metrics.query_usage(**named)]
+    assert 4.0 in {point.cpu_cores_max for point in whole.points}
+    with pytest.raises(PilothouseError, match='run "2" not found'):
+        [each async for each in metrics.query_usage(**named, run=2)]
+    for fields in ({"namespace": "jobs"}, {**named, "end_time": run.end_time}):
+        with pytest.raises(InvalidArgumentError, match=r"run: (needs|is the range)"):
+            [each async for each in metrics.query_usage(**fields, run=1)]
 
 
 async def test_a_job_that_fails_says_which_pod_and_exit_code(demo: Server) -> None:

@@ -68,6 +68,10 @@ def command(
     program: Annotated[
         str, verbs.Option("-c", "--container", help="Only this program of the container's pods.")
     ] = "",
+    run: Annotated[
+        int,
+        verbs.Option("--run", min=0, help="Only while this run of a Job or CronJob went on, by its number."),
+    ] = 0,
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
@@ -82,6 +86,7 @@ def command(
             namespace=namespace_or_all(namespace, all_namespaces),
             container=container,
             program=program,
+            run=run,
             start_time=to_timestamp(parse_time(since, "--since")) if since else None,
             end_time=to_timestamp(parse_time(until, "--until")) if until else None,
             step=to_duration(parse_span(step, "--step")) if step else None,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
-from pilothouse_server.errors import not_found
+from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.flowcontrol.classes import is_wide
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.model import PackedDay, Point, StepSizes, UsageSubject
@@ -84,20 +84,28 @@ class MetricsService:
             request.start_time.ToJsonString() if request.HasField("start_time") else "",
             request.end_time.ToJsonString() if request.HasField("end_time") else "",
             request.step.ToJsonString() if request.HasField("step") else "",
-            *filter(None, (request.program,)),
+            *filter(None, (request.program, f"run {request.run}" if request.run else "")),
         )
+        start, end = (
+            wire.moment(getattr(request, name)) if request.HasField(name) else None
+            for name in ("start_time", "end_time")
+        )
+        if request.run and (start or end):
+            raise invalid("run", "is the range: leave start_time and end_time out")
         async with call.read(snapshot=True, replica=True) as transaction:
+            namespace_id = await named_namespace(call, transaction, request.namespace)
+            if request.run:
+                start, end = await operations.run_times(
+                    transaction, namespace_id, request.container, request.run
+                )
             steps = operations.steps_of(
-                transaction.now,
-                wire.moment(request.start_time) if request.HasField("start_time") else None,
-                wire.moment(request.end_time) if request.HasField("end_time") else None,
-                request.step.ToTimedelta() if request.HasField("step") else None,
+                transaction.now, start, end, request.step.ToTimedelta() if request.HasField("step") else None
             )
             found, next_page = await operations.usage(
                 transaction,
                 page,
                 steps,
-                namespace_id=await named_namespace(call, transaction, request.namespace),
+                namespace_id=namespace_id,
                 container=request.container,
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,

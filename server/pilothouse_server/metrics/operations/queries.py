@@ -76,6 +76,25 @@ def steps_of(
     return steps
 
 
+async def run_times(
+    transaction: ReadTransaction, namespace_id: int | None, container: str, number: int
+) -> tuple[datetime, datetime | None]:
+    """Returns when a run of a container began, and when it ended; None while it goes on.
+
+    Raises:
+        InvalidArgument: a run without namespace and container.
+        NotFound: there is no run of that number, or it has not begun.
+    """
+    if namespace_id is None or not container:
+        raise invalid("run", "needs namespace and container: give all three", reason="REQUIRED")
+    found = await series.run_times(transaction, namespace_id, container, number)
+    if found is None:
+        raise not_found("run", str(number))
+    start, end = found
+    # A run that ends within the second that it began in has a range, too.
+    return start, None if end is None else max(end, start + timedelta(seconds=1))
+
+
 def _checked(step: timedelta) -> int:
     seconds = int(step.total_seconds())
     if step.microseconds or not 1 <= seconds <= _LONGEST_STEP:

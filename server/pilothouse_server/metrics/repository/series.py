@@ -12,6 +12,7 @@ All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -31,6 +32,10 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
+_RUN = text(
+    "SELECT r.start_time, r.end_time FROM container_runs AS r JOIN containers AS c ON c.id = r.container_id "
+    "WHERE c.namespace_id = :namespace_id AND c.name = :container AND r.number = :number"
+)
 HOUR: Final = 3600
 DAY: Final = 86400
 Rolled = Literal["hour", "day"]
@@ -208,6 +213,15 @@ _SUBJECT_ORDER = OrderSpec(
         OrderColumn("", CONTAINERS.c.id),
     )
 )
+
+
+async def run_times(
+    transaction: ReadTransaction, namespace_id: int, container: str, number: int
+) -> tuple[datetime, datetime | None] | None:
+    """Returns when a run of a container began and ended; None for one that has not begun."""
+    keys = {"namespace_id": namespace_id, "container": container, "number": number}
+    row = (await transaction.connection.execute(_RUN, keys)).one_or_none()
+    return None if row is None or row.start_time is None else (row.start_time, row.end_time)
 
 
 async def subjects(

@@ -441,6 +441,7 @@ class QueryUsageRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     container: _builtins.str
@@ -453,6 +454,10 @@ class QueryUsageRequest(_message.Message):
     """Restricts the usage to this program of the pods; only with `container`. The points have cores and memory alone, as the
     kubelet measures the network for each pod. Roll-ups do not distinguish programs, so they reach as far back as samples
     are stored.
+    """
+    run: _builtins.int
+    """Number of a run of a Job or CronJob: the range is the time of that run, until now if it has not ended. Only with
+    `namespace` and `container`, and without `start_time` and `end_time`. Runs at the same time are measured together.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -479,10 +484,11 @@ class QueryUsageRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         program: _builtins.str = ...,
+        run: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "end_time", b"end_time", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "program", b"program", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "end_time", b"end_time", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "program", b"program", "run", b"run", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-XjzlYr7R.js";import{o as a}from"./Objects-WBT8F8vw.js";import"./index-CkPoOB6a.js";import"./resource_pb-DPrkl-dg.js";import"./State-EhQJiIjy.js";import"./Act-EcSl0wIL.js";import"./props-lHTxTzpr.js";import"./words-D13PZf3V.js";import"./Age-CpCi9xEP.js";import"./Edit-BcqC9GNW.js";import"./narrowed-tl_Gx87r.js";import"./select-tAU6q5nr.js";import"./style-KwFl9ccV.js";import"./sources-AMnXcxjN.js";import"./container_pb-CTazPsWE.js";import"./namespace_pb-s9Qf39-8.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
