@@ -29,6 +29,7 @@ from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.noun import IdentityDependencies, identity_services
+from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -37,6 +38,7 @@ from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import build, rules_and_handlers
+from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings, trusted_peers
 from pilothouse_server.store.audit_writer import AuditWriter
@@ -219,18 +221,29 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     passwords = Passwords()
     await bootstrap(store, NewPasswords(passwords, settings), ADMIN_PASSWORD)
     authenticator = TokenAuthenticator.of(store, settings)
-    feed = Feed(store, Hub(16))
+    hub = Hub(16)
+    feed = Feed(store, hub)
     feed.on_grants_changed = authenticator.invalidate
     writer = AuditWriter(store)
     key = bytes(32)
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
+    watches = WatchServer(feed, hub, ring.derive("resume-token"), named_namespace)
     issuers = issuers or TrustedIssuers.load(settings, Reach(LOOPBACK))
     envelopes = Envelopes(ring)
     await rotation.begin(store, envelopes, SEALED)
     services = identity_services(
         IdentityDependencies(
-            store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers, limits.wait_seconds
+            store,
+            settings,
+            passwords,
+            ring,
+            envelopes,
+            KNOWN,
+            RULES.values(),
+            watches,
+            issuers,
+            limits.wait_seconds,
         )
     )
     rules, handlers = rules_and_handlers({SERVICE: services})
