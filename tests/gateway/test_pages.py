@@ -70,7 +70,7 @@ def test_compressed_files_hold_the_same_contents() -> None:
 
 
 def test_the_first_page_loads_at_most_100_kb() -> None:
-    """As a browser loads it: the page, its script, the overview, and all that these import."""
+    """As a browser loads it: the page, its script, the overview, its watch, and all that these import."""
     pages = ConsoleFiles()
 
     def packed(path: str) -> bytes:
@@ -88,7 +88,9 @@ def test_the_first_page_loads_at_most_100_kb() -> None:
     (entry,) = (path for path in loaded if path.endswith(".js"))
     overview = set(re.findall(r"\./((?:Overview|Badge|State)-[\w-]+\.(?:js|css))", text(entry)))
     assert any(name.startswith("Overview") for name in overview)
-    waiting = [entry, *(f"/assets/{name}" for name in overview)]
+    watcher = set(re.findall(r"watcher-[\w-]+\.js", text(entry)))
+    assert len(watcher) == 1
+    waiting = [entry, *(f"/assets/{name}" for name in overview | watcher)]
     while waiting:
         path = waiting.pop()
         loaded.add(path)

@@ -1,12 +1,8 @@
 // One watch for all collections that open pages show: WatchService.Watch with a scope for each, over one WebSocket, with
 // one resume token. It runs in the SharedWorker (watcher.ts) for all tabs, or in a page where there is none.
 
-import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
-import { BadRequestSchema } from "../gen/google/rpc/error_details_pb";
-import { ChangeType } from "../gen/pilothouse/resource/v1/resource_pb";
-import { Noun, ScopeSchema, WatchService, type Resource, type Scope, type WatchResponse } from "../gen/pilothouse/watch/v1/watch_pb";
-import { answers } from "./stream";
+import { DEADLINE_EXCEEDED, OUT_OF_RANGE, RawTalk, TalkError, UNAUTHENTICATED, UNAVAILABLE } from "./talk";
+import { BOOKMARK, DELETED, SYNCED, WATCH, keyOf, requestBytes, responseOf, type Response } from "./watching";
 import type { Item, News, Sink, Wanted } from "./shared";
 
 const BOOKMARK_SECONDS = 10;
@@ -30,7 +26,7 @@ class Collection {
   changes = new Map<string, Item | null>();
   unusedSince = 0;
 
-  constructor(readonly scope: Scope) {}
+  constructor(readonly wanted: Wanted) {}
 
   tell(news: News): void {
     for (const sink of this.sinks) sink(news);
@@ -60,12 +56,10 @@ export class Hub {
   open(wanted: Wanted, sink: Sink): () => void {
     if (wanted.user !== this.user) this.forget();
     this.user = wanted.user;
-    const { user: _, noun, ...selection } = wanted;
-    const key = JSON.stringify([noun, selection]);
+    const key = JSON.stringify(wanted);
     let found = this.collections.get(key);
     if (!found) {
-      const scope = create(ScopeSchema, { ...selection, noun: Noun[noun as keyof typeof Noun] as Noun });
-      this.collections.set(key, (found = new Collection(scope)));
+      this.collections.set(key, (found = new Collection(wanted)));
       this.restart();
     }
     const collection = found;
@@ -110,9 +104,9 @@ export class Hub {
       const collections = [...this.collections.values()].slice(0, MOST_SCOPES);
       try {
         await this.follow(collections, stop.signal);
-        if (!stop.signal.aborted) throw new ConnectError("the server has ended the watch", Code.Unavailable);
+        if (!stop.signal.aborted) throw new TalkError(UNAVAILABLE, "the server has ended the watch");
       } catch (error) {
-        if (!stop.signal.aborted) await this.failed(ConnectError.from(error), collections);
+        if (!stop.signal.aborted) await this.failed(error instanceof TalkError ? error : new TalkError(UNAVAILABLE, String(error)), collections);
       } finally {
         stop.abort();
       }
@@ -122,29 +116,31 @@ export class Hub {
   private async follow(collections: Collection[], signal: AbortSignal): Promise<void> {
     if (!this.token) for (const each of collections) each.synced = false;
     for (const each of collections) if (!each.synced) each.coming = new Map();
-    const request = {
-      scopes: collections.map((each) => ({ ...each.scope, initialState: this.token !== "" && !each.synced })),
-      resumeToken: this.token,
-      bookmarkPeriodSeconds: BOOKMARK_SECONDS,
-    };
-    for await (const answer of answers(WatchService.method.watch, request, signal, SILENCE_SECONDS)) {
+    const scopes = collections.map((each) => ({ wanted: each.wanted, initialState: this.token !== "" && !each.synced }));
+    const talk = new RawTalk(WATCH, signal, SILENCE_SECONDS);
+    void talk.send(requestBytes(scopes, this.token, BOOKMARK_SECONDS)).then(() => talk.sent());
+    for await (const bytes of talk) {
+      // What had come before another stream was begun, or everything was dropped.
+      if (signal.aborted) return;
+      const answer = responseOf(bytes);
       if (this.failures) for (const each of collections) if (each.synced) each.tell({ kind: "condition", state: "live", message: "" });
       this.failures = 0;
       this.take(collections, answer);
     }
   }
 
-  private take(collections: Collection[], answer: WatchResponse): void {
-    if (answer.changeType === ChangeType.SYNCED) {
+  private take(collections: Collection[], answer: Response): void {
+    if (answer.changeType === SYNCED) {
       for (const each of collections.filter((one) => !one.synced)) {
         each.held = each.coming;
+        each.changes = new Map();
         each.synced = true;
         each.tell({ kind: "state", items: [...each.held] });
         each.tell({ kind: "condition", state: "live", message: "" });
       }
-    } else if (answer.changeType !== ChangeType.BOOKMARK && answer.resource) {
+    } else if (answer.changeType !== BOOKMARK && answer.resource) {
       const collection = collections[answer.scope];
-      if (collection) this.change(collection, answer.resource, answer.changeType === ChangeType.DELETED);
+      if (collection) this.change(collection, answer.resource, answer.changeType === DELETED);
     }
     if (answer.resumeToken) this.token = answer.resumeToken;
     if (Date.now() - this.beaten >= BEAT_SECONDS * 1000) {
@@ -153,10 +149,9 @@ export class Hub {
     }
   }
 
-  private change(collection: Collection, resource: Resource, deleted: boolean): void {
-    const item = resource.kind as Item;
+  private change(collection: Collection, item: Item, deleted: boolean): void {
     const into = collection.synced ? collection.held : collection.coming;
-    const uid = uidOf(item);
+    const uid = keyOf(item, collection.wanted.key);
     if (deleted) into.delete(uid);
     else into.set(uid, item);
     // The first rows are shown while the others still come.
@@ -177,28 +172,28 @@ export class Hub {
     }
   }
 
-  private async failed(error: ConnectError, collections: Collection[]): Promise<void> {
-    if (error.code === Code.Unauthenticated) {
+  private async failed(error: TalkError, collections: Collection[]): Promise<void> {
+    if (error.code === UNAUTHENTICATED) {
       for (const each of this.collections.values()) each.tell({ kind: "ended" });
       return this.forget();
     }
     const lost = collections[scopeOf(error)];
-    if (lost && error.code === Code.OutOfRange) {
+    if (lost && error.code === OUT_OF_RANGE) {
       // The caller sees other namespaces now: this collection is read again, and the others go on.
       lost.synced = false;
       return;
     }
     if (lost) {
       lost.tell({ kind: "state", items: [] });
-      lost.tell({ kind: "condition", state: "refused", message: error.rawMessage.replace(/^scopes\[\d+\]: /, "") });
+      lost.tell({ kind: "condition", state: "refused", message: error.message.replace(/^scopes\[\d+\][^:]*: /, "") });
       for (const [key, each] of this.collections) if (each === lost) this.collections.delete(key);
       return;
     }
     // The server no longer has what came after the token: the state is read again.
-    if (error.code !== Code.Unavailable && error.code !== Code.DeadlineExceeded) this.token = "";
+    if (error.code !== UNAVAILABLE && error.code !== DEADLINE_EXCEEDED) this.token = "";
     this.failures += 1;
     for (const each of this.collections.values())
-      each.tell({ kind: "condition", state: each.held.size ? "stale" : "connecting", message: error.rawMessage });
+      each.tell({ kind: "condition", state: each.held.size ? "stale" : "connecting", message: error.message });
     const seconds = Math.min(MOST_BACK_OFF_SECONDS, 0.5 * 2 ** this.failures) * (0.5 + Math.random());
     await new Promise((done) => setTimeout(done, seconds * 1000));
   }
@@ -223,14 +218,7 @@ export class Hub {
   }
 }
 
-function uidOf(item: Item): string {
-  const value = item.value as { uid?: string; kind?: { value?: { uid: string } } };
-  return value.uid ?? value.kind?.value?.uid ?? "";
-}
-
 /** The scope that an error names; -1 if it names none. */
-function scopeOf(error: ConnectError): number {
-  const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations.map((each) => each.field));
-  const found = fields.map((each) => /^scopes\[(\d+)\]/.exec(each)?.[1]).find((each) => each !== undefined);
-  return found === undefined ? -1 : Number(found);
+function scopeOf(error: TalkError): number {
+  return Number(/^scopes\[(\d+)\]/.exec(error.message)?.[1] ?? -1);
 }

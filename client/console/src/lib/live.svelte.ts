@@ -1,38 +1,51 @@
 // A collection that the shared watch keeps up to date (shared.ts). Nothing is polled.
 
-import { type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
+import { fromBinary, type DescField, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
+import { Noun } from "../overview/gen/pilothouse/watch/v1/watch_pb";
 import { session, sessionEnded } from "./session.svelte";
-import { open, type Item, type News, type Wanted } from "./shared";
+import { open, type Item, type Key, type News, type Wanted } from "./shared";
 import type { Method } from "./stream";
 
 export type LiveState = "connecting" | "live" | "stale" | "refused";
 
+interface Shown {
+  noun: Noun;
+  /** The field of the noun's own watch that has the resource. */
+  field: string;
+}
+
 /** The nouns of WatchService by the watch of each. */
-const NOUNS: Record<string, string> = {
-  WatchNamespaces: "NAMESPACE",
-  WatchApplications: "APPLICATION",
-  WatchContainers: "CONTAINER",
-  WatchServices: "SERVICE",
-  WatchObjects: "OBJECT",
-  WatchVolumes: "VOLUME",
-  WatchConfigs: "CONFIG",
-  WatchRuns: "RUN",
+const NOUNS: Record<string, Shown> = {
+  WatchNamespaces: { noun: Noun.NAMESPACE, field: "namespace" },
+  WatchApplications: { noun: Noun.APPLICATION, field: "application" },
+  WatchContainers: { noun: Noun.CONTAINER, field: "container" },
+  WatchServices: { noun: Noun.SERVICE, field: "service" },
+  WatchObjects: { noun: Noun.OBJECT, field: "object" },
+  WatchVolumes: { noun: Noun.VOLUME, field: "volume" },
+  WatchConfigs: { noun: Noun.CONFIG, field: "config" },
 };
 
+/** Messages are read for so long, and then the browser draws: ten thousand are no long task. */
+const READ_MS = 12;
+
 export class Live<T> {
-  /** The objects, in no order; a new array after each change. */
+  /** The objects, by namespace and name, those that came later after them; a new array after each change. */
   items = $state.raw<T[]>([]);
   state = $state<LiveState>("connecting");
   /** Why it is stale or refused. */
   message = $state("");
 
   private held = new Map<string, T>();
+  /** A state that is being read, in place of what is held. */
+  private coming: Map<string, T> | undefined;
+  /** The news that are not read yet, the latest of each resource: a tab that nobody sees reads none. */
+  private waiting = new Map<string, Item | null>();
   private drawing = 0;
   private readonly end: () => void;
 
   constructor(
     wanted: Wanted,
-    private readonly object: (change: never) => T | undefined,
+    private readonly read: (item: Item) => T,
   ) {
     this.end = open(wanted, (news) => this.take(news));
   }
@@ -45,12 +58,12 @@ export class Live<T> {
   private take(news: News): void {
     switch (news.kind) {
       case "state":
-        this.held = new Map();
-        for (const [uid, item] of news.items) this.put(uid, item);
+        this.coming = new Map();
+        this.waiting = new Map(news.items);
         this.draw();
         break;
       case "changes":
-        for (const [uid, item] of news.changes) this.put(uid, item);
+        for (const [key, item] of news.changes) this.waiting.set(key, item);
         this.draw();
         break;
       case "condition":
@@ -62,28 +75,54 @@ export class Live<T> {
     }
   }
 
-  private put(uid: string, item: Item | null): void {
-    // As the noun's own watch has it: the resource in a field of its name.
-    const found = item && this.object({ [item.case]: item.value } as never);
-    if (found) this.held.set(uid, found);
-    else this.held.delete(uid);
-  }
-
   private draw(): void {
     this.drawing ||= requestAnimationFrame(() => {
       this.drawing = 0;
-      this.items = [...this.held.values()];
+      const until = performance.now() + READ_MS;
+      const into = this.coming ?? this.held;
+      for (const [key, item] of this.waiting) {
+        if (performance.now() >= until) break;
+        this.waiting.delete(key);
+        if (item) into.set(key, this.read(item));
+        else into.delete(key);
+      }
+      if (this.waiting.size) {
+        this.draw();
+        // The first rows are shown while the others are read.
+        if (!this.coming || this.held.size) return;
+      } else {
+        if (this.coming) this.held = new Map([...this.coming].sort((a, b) => compare(placeOf(a[1]), placeOf(b[1]))));
+        this.coming = undefined;
+      }
+      this.items = [...(this.coming ?? this.held).values()];
     });
   }
 }
 
-/** Watches the collection that a noun's own watch would send for this request. */
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+function placeOf(item: unknown): string {
+  const { namespace = "", name = "" } = item as { namespace?: string; name?: string };
+  return `${namespace}/${name}`;
+}
+
+/** Watches the collection that a noun's own watch would send for this request; with `fields` only those of each resource. */
 export function live<I extends DescMessage, O extends DescMessage, T>(
   method: Method<I, O>,
   request: MessageInitShape<I>,
   object: (change: never) => T | undefined,
+  fields?: string[],
 ): Live<T> {
   const given = Object.entries(request as Record<string, string>).filter(([, value]) => value);
   const user = session.me?.user?.uid ?? "";
-  return new Live({ user, noun: NOUNS[method.name] ?? method.name, ...Object.fromEntries(given) }, object);
+  const { noun, field } = NOUNS[method.name] as Shown;
+  const type = method.output.field[field]?.message as DescMessage;
+  const wanted = { user, noun, key: keyOf(type), ...(fields && { readMask: fields }), ...Object.fromEntries(given) };
+  return new Live(wanted, (item) => object({ [field]: fromBinary(type, item) } as never) as T);
+}
+
+function keyOf(type: DescMessage): Key {
+  const uid = (fields: DescField[]) => fields.filter((each) => each.name === "uid").map((each) => each.number);
+  const own = uid(type.fields);
+  return own.length ? { fields: own, within: false } : { fields: uid(type.fields[0]?.message?.fields ?? []), within: true };
 }

@@ -3,19 +3,20 @@
 // asked for with each beat of the watch.
 
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { GetOverviewResponse } from "../overview/gen/pilothouse/watch/v1/watch_pb";
+import { Noun, type GetOverviewResponse } from "../overview/gen/pilothouse/watch/v1/watch_pb";
 import { watches } from "./clients/watches";
 import { wordsOf } from "./errors";
 import type { LiveState } from "./live.svelte";
 import { session, sessionEnded } from "./session.svelte";
-import { open, type News, type Wanted } from "./shared";
+import { open, type News } from "./shared";
 
 /** The server keeps an overview for a second. One that is asked for after this pause has what changed before. */
 const PAUSE_MS = 2_000;
-const SCOPES: Omit<Wanted, "user">[] = [
-  { noun: "NAMESPACE" },
-  { noun: "APPLICATION" },
-  { noun: "CONTAINER", filter: "status = PENDING OR status = FAILED OR status = CRASH_LOOP_BACK_OFF" },
+// Nothing of these resources is shown, so they need no keys.
+const SCOPES: { noun: Noun; filter?: string }[] = [
+  { noun: Noun.NAMESPACE },
+  { noun: Noun.APPLICATION },
+  { noun: Noun.CONTAINER, filter: "status = PENDING OR status = FAILED OR status = CRASH_LOOP_BACK_OFF" },
 ];
 
 export class LiveOverview {
@@ -30,7 +31,7 @@ export class LiveOverview {
 
   constructor(private readonly request: { mostWrong: number }) {
     const user = session.me?.user?.uid ?? "";
-    const ends = SCOPES.map((each) => open({ ...each, user, readMask: { paths: ["status"] } }, (news) => this.hear(news)));
+    const ends = SCOPES.map((each) => open({ ...each, user, key: { fields: [], within: false }, readMask: ["status"] }, (news) => this.hear(news)));
     const look = () => this.changed(1);
     document.addEventListener("visibilitychange", look);
     this.stop.signal.addEventListener("abort", () => {

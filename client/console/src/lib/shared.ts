@@ -3,24 +3,28 @@
 import type { Hub } from "./hub";
 import type { LiveState } from "./live.svelte";
 
-/** A collection: a noun in capitals, and a selection. `user`: nobody is shown what another user of the browser saw. */
+/** The fields of a resource by which it is told from others; `within`: they are those of its one field. */
+export interface Key {
+  fields: number[];
+  within: boolean;
+}
+
+/** A collection: a noun by its number, and a selection. `user`: nobody is shown what another user of the browser saw. */
 export interface Wanted {
   user: string;
-  noun: string;
+  noun: number;
+  key: Key;
   namespace?: string;
   name?: string;
   labelSelector?: string;
   filter?: string;
   apiVersion?: string;
   kind?: string;
-  readMask?: { paths: string[] };
+  readMask?: string[];
 }
 
-/** A resource, as the field of the response that holds it. */
-export interface Item {
-  case: string;
-  value: unknown;
-}
+/** The message of a resource. */
+export type Item = Uint8Array;
 
 export type News =
   | { kind: "state"; items: [string, Item][] }

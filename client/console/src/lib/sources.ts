@@ -8,8 +8,8 @@ import { live, type Live } from "./live.svelte";
 export const watchNamespaces = (): Live<Namespace> =>
   live(NamespaceService.method.watchNamespaces, {}, (change: WatchNamespacesResponse) => change.namespace);
 
-export const watchContainers = (namespace = "", name = ""): Live<Container> =>
-  live(ContainerService.method.watchContainers, { namespace, name }, (change: WatchContainersResponse) => change.container);
+export const watchContainers = (namespace = "", name = "", fields?: string[]): Live<Container> =>
+  live(ContainerService.method.watchContainers, { namespace, name }, (change: WatchContainersResponse) => change.container, fields);
 
 export const watchApplications = (namespace = "", name = ""): Live<Application> =>
   live(ApplicationService.method.watchApplications, { namespace, name }, (change: WatchApplicationsResponse) => change.application);

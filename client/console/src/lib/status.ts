@@ -40,6 +40,8 @@ export function why(container: Container): string {
 // Reasons of pods that wait for somebody, and not for time.
 const STUCK = /BackOff|^Err|Error$|Invalid|Failed|Unschedulable|Exceeded|NeverPull|Deadline/;
 
+const UNDER_WAY = new Set([ContainerStatus.PENDING, ContainerStatus.RUNNING]);
+
 /** The tone of a container: one that waits for an image that cannot be had is as bad as one that has failed. */
 export const toneOf = (container: Container): Tone =>
-  container.status === ContainerStatus.PENDING && STUCK.test(container.reason) ? "bad" : containerTone(container.status);
+  UNDER_WAY.has(container.status) && STUCK.test(container.reason) ? "bad" : containerTone(container.status);

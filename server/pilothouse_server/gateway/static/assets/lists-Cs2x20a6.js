@@ -1,0 +1,1 @@
+const c=new Set(["get","list","watch","explain","check","logs","query"]),r=new Set(["exec","port_forward","copy"]);function a(o,s,e){const t=new Set;return[...o,...s].filter(n=>!t.has(e(n))&&t.add(e(n)))}export{r as I,c as R,a as j};
