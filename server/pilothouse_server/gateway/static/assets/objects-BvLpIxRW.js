@@ -1,6 +1,0 @@
-import{O as o,o as a}from"./Objects-yVmJajp9.js";import"./index-CmR-qrXV.js";import"./State-6qHjiLnF.js";import"./Act-6vJ2NhlY.js";import"./props-DDyxN5in.js";import"./words-B26h6Hps.js";import"./Age-DE0Fovx2.js";import"./Edit-DI_lGUOt.js";import"./narrowed-DHp3BftK.js";import"./select-CN7rUumj.js";import"./style-C0QpiWPH.js";import"./resource_pb-Dgwv_TJR.js";import"./sources-CyeF_9Nz.js";import"./namespace_pb-DqGpk0DC.js";import"./watch_pb-xohWfaNs.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,n)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...n})},y={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{y as changeableObject,p as editableObject};

@@ -1,6 +1,0 @@
-import{O as n}from"./object_pb-urYPHb7t.js";import{o as a}from"./Objects-DzLrxPCM.js";import"./index-BlizQIps.js";import"./resource_pb-DsNRGbQR.js";import"./State-DzLRndAF.js";import"./Act-DfgYu89l.js";import"./props--GZhMkQ1.js";import"./words-BWLwevl9.js";import"./Age-DWKUX3G8.js";import"./Edit-CZANu5ho.js";import"./narrowed-1-qXH9cp.js";import"./select-BrtDCCDq.js";import"./style-BCpT00hq.js";import"./sources-Dxp7nlLC.js";import"./container_pb-CTGgIktQ.js";import"./namespace_pb-CKGpIM7Y.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};

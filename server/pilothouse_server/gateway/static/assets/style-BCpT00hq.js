@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:server/pilothouse_server/gateway/static/assets/style-BCpT00hq.js
-import{t as u}from"./words-BWLwevl9.js";import{S as s}from"./index-BlizQIps.js";function t(r,o={},f,i){for(var a in f){var p=f[a];o[a]!==p&&(f[a]==null?r.style.removeProperty(a):r.style.setProperty(a,p,i))}}function l(r,o,f,i){var a=r[s];if(a!==o){var p=u(o,i);p==null?r.removeAttribute("style"):r.style.cssText=p,r[s]=o}else i&&(Array.isArray(i)?(t(r,f?.[0],i[0]),t(r,f?.[1],i[1],"important")):t(r,f,i));return i}export{l as s};
-========
-import{t as u}from"./words-B26h6Hps.js";import{S as s}from"./index-CmR-qrXV.js";function t(r,o={},f,i){for(var a in f){var p=f[a];o[a]!==p&&(f[a]==null?r.style.removeProperty(a):r.style.setProperty(a,p,i))}}function l(r,o,f,i){var a=r[s];if(a!==o){var p=u(o,i);p==null?r.removeAttribute("style"):r.style.cssText=p,r[s]=o}else i&&(Array.isArray(i)?(t(r,f?.[0],i[0]),t(r,f?.[1],i[1],"important")):t(r,f,i));return i}export{l as s};
->>>>>>>> eb162bba (console: have the shared watch keep resources as bytes):server/pilothouse_server/gateway/static/assets/style-C0QpiWPH.js
