@@ -12,7 +12,7 @@ from pilothouse_server.guard.inspection import violations
 from pilothouse_server.guard.model import GuardViolation, Keys
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.values.key_patterns import KeyPatterns
-from tests.guard.objects import GUARDED, JsonObject, deployment
+from tests.guard.objects import GUARDED, JsonObject, deployment, template
 
 KEYS = Keys(
     KeyPatterns(Settings().service_annotations), KeyPatterns(Settings().guarded_pod_keys, guarding=True)
@@ -30,6 +30,28 @@ def test_each_guarded_field_is_found_by_its_path() -> None:
         assert found.path.startswith(f"spec.template.{guarded.path}"), guarded
         assert (found.rule, found.permission) == (guarded.rule, guarded.permission), guarded
         assert str(found.steps[-1]) in found.path
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "way"),
+    [
+        ("apps/v1", "StatefulSet", "spec"),
+        ("apps/v1", "DaemonSet", "spec"),
+        ("batch/v1", "Job", "spec"),
+        ("batch/v1", "CronJob", "spec.jobTemplate.spec"),
+    ],
+)
+def test_each_guarded_field_is_found_in_the_pods_of_every_kind(version: str, kind: str, way: str) -> None:
+    for guarded in GUARDED:
+        spec: JsonObject = {"template": template(guarded)}
+        if kind == "CronJob":
+            spec = {"schedule": "@daily", "jobTemplate": {"spec": spec}}
+        metadata = {"name": "web", "namespace": "shop"}
+        document = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+        (found, *more) = found_in(document)
+        assert not more, guarded
+        assert found.path.startswith(f"{way}.template.{guarded.path}"), guarded
+        assert (found.rule, found.permission) == (guarded.rule, guarded.permission), guarded
 
 
 def test_a_field_that_a_list_does_not_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
