@@ -42,6 +42,8 @@ _VOLUME = re.compile(r'\.?spec\.template\.spec\.volumes\[name="?(?P<name>[^\[\]"
 _TEMPLATE = ("spec", "template", "spec")
 # The spec of a CronJob's Jobs, which is one like that of a Job.
 _OF_JOBS = ("spec", JOB_TEMPLATE_KEY, "spec")
+# Of a selector the API has the labels alone. These narrow it, and cannot change either.
+SELECTOR_EXPRESSIONS = "spec.selector.matchExpressions"
 # Written by the platform itself.
 _OWN = ("selector", "template")
 # Volumes of these kinds have fields of the API, and rules about their sources.
@@ -97,6 +99,8 @@ def _item(text: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def _check(steps: tuple[PathStep, ...]) -> None:
+    if spelled(steps) == SELECTOR_EXPRESSIONS:
+        return
     keys = tuple(step.key for step in steps)
     if keys[:1] != _TEMPLATE[:1] or len(keys) < 2:
         raise PathError("must begin with spec., and name a field below it")

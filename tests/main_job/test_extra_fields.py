@@ -138,6 +138,22 @@ async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_se
         await change(server, pb.Container(extra_fields={f"{POD}.hostAliases": "1"}), "extra_fields")
 
 
+async def test_expressions_of_a_selector_are_those_of_the_workload_and_do_not_change(server: Server) -> None:
+    await make_namespace(server)
+    path = "spec.selector.matchExpressions"
+    wanted = web(extra_fields={path: '[{"key": "app", "operator": "Exists"}]'}, pod_labels={"app": "web"})
+    await server.admin.containers.create(namespace="demo", container=wanted)
+    await running_pods(server)
+    assert server.cluster is not None
+    deployment = server.cluster.store.get(DEPLOYMENTS, "demo", "web")
+    assert deployment is not None
+    assert deployment["spec"]["selector"]["matchExpressions"] == [{"key": "app", "operator": "Exists"}]
+    assert list(deployment["spec"]["selector"]["matchLabels"]) == ["pilothouse.dev/container-uid"]
+    with pytest.raises(PilothouseError, match="cannot change") as refused:
+        await change(server, pb.Container(), "extra_fields")
+    assert refused.value.metadata["field"] == f'container.extra_fields["{path}"]'
+
+
 async def test_a_dry_run_reads_the_schemas_of_the_cluster(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.translator.manifests import WEB, found, wanted, web
+from tests.translator.manifests import WEB, container, found, wanted, web
 
 from pilothouse_manifests import extra_fields
 
@@ -42,6 +42,18 @@ lifecycle: {preStop: {sleep: {seconds: 5}}, stopSignal: SIGUSR1}
         f"{POD}.containers[name=server].lifecycle.stopSignal": "SIGUSR1",
         f"{POD}.containers[name=proxy].stdin": True,
     }
+
+
+def test_expressions_of_a_selector_are_carried_unless_a_container_was_made_without() -> None:
+    path, expressions = "spec.selector.matchExpressions", [{"key": "app", "operator": "Exists"}]
+    text = WEB.replace(
+        "  selector:\n", "  selector:\n    matchExpressions: [{key: app, operator: Exists}]\n", 1
+    )
+    made = container(text)
+    assert dict(made.extra_fields) == {path: json.dumps(expressions)}
+    assert dict(container(text, existing=[made]).extra_fields) == dict(made.extra_fields)
+    # A selector cannot change.
+    assert dict(container(text, existing=[container(WEB)]).extra_fields) == {}
 
 
 def test_defaults_are_carried_that_the_api_does_not_fill_in_for_templates() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pilothouse_manifests.extra_fields import SELECTOR_EXPRESSIONS
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.services import HEADLESS, SPEC, TYPES, is_pod_port_name
 from pilothouse_manifests.table import fields_of
@@ -80,6 +81,11 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
         before = on_server.get(workload.name)
         ports = _ports(workload.declared, services, _kept(before, served), workload.name)
         container = {**workload.values, "ports": _with_node_ports(ports, before)}
+        if before is not None and SELECTOR_EXPRESSIONS not in before.get("extra_fields", {}):
+            # A selector cannot change: it stays as it was made.
+            extra = {**container.get("extra_fields", {})}
+            extra.pop(SELECTOR_EXPRESSIONS, None)
+            container["extra_fields"] = extra
         one = _wanted(workload.place, container, None, before, services)
         reporter = workload.reporter
         wanted.append(replace(one, carried=reporter.carried_at, document=reporter.subject))

@@ -18,6 +18,7 @@ from pilothouse_manifests.cron_jobs import (
     JOB_TEMPLATE_KEY,
     SCHEDULE,
 )
+from pilothouse_manifests.extra_fields import SELECTOR_EXPRESSIONS
 from pilothouse_manifests.fields import FieldPart, Values
 from pilothouse_manifests.jobs import JOB, JOB_TEMPLATE, POD_OF_RUN, SUSPEND, WRITTEN_LABELS
 from pilothouse_manifests.reading import Hooks, read, read_each
@@ -187,6 +188,9 @@ def _selector(selector: Fields, labels: dict[str, str]) -> dict[str, str]:
         }
         if not selects.get(operator, False):
             expression.invalid(None, "expected to select the pod template's labels")
+    if expressions:
+        node, place = selector.node.entries["matchExpressions"].value, selector.place_of("matchExpressions")
+        selector.reporter.carry(SELECTOR_EXPRESSIONS, node, place)
     if not selector.has("matchLabels") and not expressions and selector.present:
         selector.invalid(None, "expected labels, found none")
     return texts_of(stated)

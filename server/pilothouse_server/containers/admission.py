@@ -15,6 +15,7 @@ from pilothouse_server.config.model import Kind
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.config_use import claim_fields, mount_fields, refuse_use, source_fields
+from pilothouse_server.containers.extra_fields import refuse_changed_selector
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.guarding import admitted, runs_other_things
 from pilothouse_server.containers.model import Container, MountedVolume
@@ -82,6 +83,8 @@ def settled(
             metadata={"service": service, "container": owner},
         )
     wanted = _with_volumes(wanted, facts.volumes)
+    if stored is not None:
+        refuse_changed_selector(wanted, stored)
     if stored is None or runs_other_things(wanted, stored):
         # Checked before anything about config maps and secrets is revealed: their existence and type.
         refuse_use(wanted, may)

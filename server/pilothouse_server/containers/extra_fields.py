@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from pilothouse_manifests.extra_fields import (
+    SELECTOR_EXPRESSIONS,
     PathError,
     PathStep,
     is_missing,
@@ -22,6 +23,7 @@ from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.pod_manifests import pod_spec
 from pilothouse_server.containers.workloads import has_schedule, workload_type
+from pilothouse_server.errors import invalid
 
 _FIELD: Final = "container.extra_fields"
 _MINOR = re.compile(r"v?1\.([0-9]{1,3})")
@@ -75,6 +77,19 @@ def _check_names(found: Findings, at: str, container: Container, path: str, text
     value = msgspec.json.decode(text)
     for wrong, meant in schemas().misspelt(resource.api_version, resource.kind, path, value):
         found.add(at, "field", f'"{wrong}" is no field of Kubernetes; did you mean "{meant}"?')
+
+
+def refuse_changed_selector(wanted: Container, stored: Container) -> None:
+    """Raises InvalidArgument for another selector than the workload was made with."""
+    before, after = (
+        msgspec.json.decode(each.spec.extra_fields.get(SELECTOR_EXPRESSIONS, "null"))
+        for each in (stored, wanted)
+    )
+    if before != after:
+        words = (
+            "cannot change: Kubernetes never changes a selector; delete the container and create another one"
+        )
+        raise invalid(f'{_FIELD}["{SELECTOR_EXPRESSIONS}"]', words)
 
 
 def _document(container: Container, template: tuple[str, ...]) -> dict[str, Any]:
