@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from tests.applications.conftest import Place, config_map, deployment, service, shop
 from tests.harness import PASSWORD
 from tests.waiting import patient, poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
-from pilothouse_client import Client
+from pilothouse.config.v1 import config_pb2
+from pilothouse_client import AsyncClient, Client
 from pilothouse_client.streams import ChangeKind
 from pilothouse_client.waiting import Patience
 from pilothouse_client.waiting_applications import ApplicationWaitError, wait_for_application
@@ -121,15 +123,50 @@ async def test_a_rollback_that_is_refused_says_why_and_is_not_tried_again(place:
         await place.client.identity.revoke_role(
             username=grant.username, role=grant.role, namespace=place.name
         )
+    await _deadline_passes(place)
+    lost = await until(place, lambda found: "not rolled back" in found.message)
+    assert lost.message.endswith("who applied it, has no permission application.apply any more")
+    assert lost.revision == 3
+
+
+async def test_the_server_rolls_back_in_the_name_of_the_caller_who_applied(place: Place) -> None:
+    ann = f"ann-{place.name}"
+    user = await place.server.user(ann, {place.name: "operator"})
+    await place.apply([config_map(), deployment()], client=user)
+    failing = [config_map(), behaving("readiness-failing")]
+    await place.apply(failing, client=user, rollback_on_failure=True, progress_deadline_seconds=600)
+    # Another caller writes the application since.
+    await place.client.applications.pause(namespace=place.name, name="shop")
+    await place.client.applications.resume(namespace=place.name, name="shop")
+    await _deadline_passes(place)
+    await until(place, lambda found: found.revision == 3)
+    revision = await place.client.applications.get_revision(namespace=place.name, name="shop", revision=3)
+    assert (revision.created_by, revision.failed_revision) == (ann, 2)
+    await until(place, lambda found: found.status == HEALTHY)
+    # A key gives its limits to the rollback: it may not write what another caller has changed since.
+    permissions = ["application.*", "container.*", "config.get", "config.list", "namespace.get"]
+    made = await user.identity.create_api_key(name="deploying", permissions=permissions)
+    async with AsyncClient(place.server.address, token=made.key) as key:
+        await place.apply(failing, client=key, rollback_on_failure=True, progress_deadline_seconds=600)
+    await place.client.config.update_config_map(
+        namespace=place.name,
+        name="settings",
+        config_map=config_pb2.ConfigMap(data={"level": "debug"}),
+        update_mask=FieldMask(paths=["data"]),
+    )
+    await _deadline_passes(place)
+    refused = await until(place, lambda found: "not rolled back" in found.message)
+    assert "permission config.update is needed" in refused.message
+    assert refused.revision == 4
+
+
+async def _deadline_passes(place: Place) -> None:
     async with place.server.database.system() as sql:
         await sql.execute(
             "UPDATE applications SET deadline_at = now(), look_at = now() "
             "WHERE namespace_id = (SELECT id FROM namespaces WHERE name = $1)",
             place.name,
         )
-    lost = await until(place, lambda found: "not rolled back" in found.message)
-    assert lost.message.endswith("who applied it, has no permission application.apply any more")
-    assert lost.revision == 3
 
 
 async def test_a_revision_that_was_healthy_for_a_moment_stays(place: Place) -> None:

@@ -7,8 +7,9 @@ event a second from each server, however many members change.
 
 A revision that is to be rolled back has a deadline in its row, until it has been healthy for a moment. If it fails,
 or is not healthy in time, the revision before it is brought back in one transaction, in the name and with the rights
-of the user who applied it. The deadline goes with that transaction: a server that dies before its commit has changed
-nothing, and another one finds the deadline. A rollback that is refused is noted with its reason, and not tried again.
+of the user who applied it, within the limits of the API key of that call. The deadline goes with that transaction: a
+server that dies before its commit has changed nothing, and another one finds the deadline. A rollback that is refused
+is noted with its reason, and not tried again.
 
 The same transaction that writes a status begins the next step of a revision once all before is healthy, and stores how
 its hooks have ended (`steps`). Members that are to be deleted then are deleted in another one, in the name and with the
@@ -35,8 +36,10 @@ from pilothouse_server.applications.model import (
     ApplyChoice,
     FollowedApplication,
     GivenDocument,
+    KeyScope,
     Member,
     MemberKey,
+    UserRef,
 )
 from pilothouse_server.applications.operations import (
     AppliedApplication,
@@ -46,7 +49,7 @@ from pilothouse_server.applications.operations import (
 from pilothouse_server.applications.present import for_translation
 from pilothouse_server.applications.revisions import kept_documents
 from pilothouse_server.applications.rights import NounRights
-from pilothouse_server.authorization.access import Principal
+from pilothouse_server.authorization.access import KeyLimits, KeyNamespace, May, Principal, within
 from pilothouse_server.encryption.token_keys import KeyNotAtHand
 from pilothouse_server.errors import (
     Aborted,
@@ -60,7 +63,7 @@ from pilothouse_server.identity.access.operations.grants import held_by_user
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.objects import facts
 from pilothouse_server.store.audit_records import AuditRecord
-from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -130,11 +133,9 @@ class ApplicationFollower:
         unit = self._store.unit_of_work(actor, uuid4(), _APPLY_PATH)
         try:
             async with self._store.system_read() as read:
-                principal = Principal(user.id, user.name, await held_by_user(read, user.id))
                 revision = await history.revision_of(read, application, application.revision)
-            caller = ApplyingCaller(
-                self._rights, lambda permission: principal.allows(permission, application.namespace)
-            )
+                may = await _rights_of(read, user, application, revision.desired.key_scope)
+            caller = ApplyingCaller(self._rights, may)
             check = _same_revision(application)
             transaction = await unit.begin()
             deleted, refusals = await removing.remove(transaction, application, members, check, caller)
@@ -180,14 +181,13 @@ class ApplicationFollower:
             raise NotFound("there is no revision before it", reason="REVISION_NOT_FOUND")
         origin = application.revision - 1
         async with self._store.system_read() as transaction:
-            principal = Principal(user.id, user.name, await held_by_user(transaction, user.id))
-
-            def may(permission: str) -> bool:
-                return principal.allows(permission, application.namespace)
-
+            failing = await history.revision_of(transaction, application, application.revision)
+            key_scope = failing.desired.key_scope
+            may = await _rights_of(transaction, user, application, key_scope)
             if not may(_PERMISSION):
+                whose = "the API key of" if key_scope is not None else ""
                 raise PermissionDenied(
-                    f'user "{user.name}", who applied it, has no permission {_PERMISSION} any more',
+                    f'{whose} user "{user.name}", who applied it, has no permission {_PERMISSION} any more'.strip(),
                     reason="PERMISSION_DENIED",
                 )
             revision = await history.revision_of(transaction, application, origin)
@@ -203,6 +203,7 @@ class ApplicationFollower:
             origin=origin,
             failed_revision=application.revision,
             reason=why[:1000],
+            key_scope=key_scope,
             left=frozenset(MemberKey("secret", name) for name in purged),
         )
         documents = await self._documents(application, given)
@@ -264,6 +265,19 @@ class ApplicationFollower:
             noted = msgspec.structs.replace(stored, deadline_at=None, not_rolled_back=words)
             after = followed_health(noted, await transaction.moment())
             await _write(transaction, stored, after)
+
+
+async def _rights_of(
+    transaction: ReadTransaction, user: UserRef, application: ApplicationResource, scope: KeyScope | None
+) -> May:
+    """Returns the rights that a user has now, within the limits of the API key that applied a revision."""
+    grants = await held_by_user(transaction, user.id)
+    if scope is not None:
+        here = KeyNamespace(application.namespace_id, application.namespace)
+        permissions = None if scope.permissions is None else frozenset(scope.permissions)
+        grants = within(grants, KeyLimits(permissions, (here,) if scope.in_namespaces else None))
+    principal = Principal(user.id, user.name, tuple(grants))
+    return lambda permission: principal.allows(permission, application.namespace)
 
 
 def _same_revision(application: ApplicationResource) -> operations.Check:

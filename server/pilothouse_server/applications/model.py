@@ -126,10 +126,21 @@ class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     secret: str = ""
 
 
+class KeyScope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of the API key of a call, besides those of its owner.
+
+    `permissions`: None for no limit. `in_namespaces`: it reaches some namespaces only, that of the call among them.
+    """
+
+    permissions: tuple[str, ...] | None = None
+    in_namespaces: bool = False
+
+
 class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A revision of an application, as it is stored.
 
     `failed_revision`: number of the one that failed, so that the server made this one; `reason`: why it failed.
+    `key_scope`: the limits of the API key that applied it; the server does no more in the name of its owner.
     """
 
     documents: tuple[RevisionDocument, ...] = ()
@@ -137,14 +148,15 @@ class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
     progress_deadline_seconds: int = 0
     failed_revision: int = 0
     reason: str = ""
+    key_scope: KeyScope | None = None
 
 
 class ApplyChoice(msgspec.Struct, frozen=True):
     """The rights of an apply, and the settings of its revision; None or empty: they stay as they are.
 
-    `origin`: number of the revision that it brings back; None: it is no rollback. `failed_revision` and `reason`: as in
-    `RevisionState`. `left`: members that stay as they are, although no document names them. `delete_hooks`: a prune
-    deletes hooks, too.
+    `origin`: number of the revision that it brings back; None: it is no rollback. `failed_revision`, `reason` and
+    `key_scope`: as in `RevisionState`. `left`: members that stay as they are, although no document names them.
+    `delete_hooks`: a prune deletes hooks, too.
     """
 
     name: str = ""
@@ -160,6 +172,7 @@ class ApplyChoice(msgspec.Struct, frozen=True):
     origin: int | None = None
     failed_revision: int = 0
     reason: str = ""
+    key_scope: KeyScope | None = None
     rerun_jobs: bool = False
     left: frozenset[MemberKey] = frozenset()
     delete_hooks: bool = False

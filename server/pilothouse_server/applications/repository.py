@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, bindparam, case, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, delete, func, insert, select, text, update
 
 from pilothouse_server.applications.health import (
     PROGRESS_DEADLINE_SECONDS,
@@ -27,6 +27,7 @@ from pilothouse_server.applications.model import (
 )
 from pilothouse_server.applications.tables import APPLICATION_DOCUMENTS, APPLICATION_MEMBERS, APPLICATIONS
 from pilothouse_server.errors import already_exists
+from pilothouse_server.revisions.tables import REVISIONS
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
@@ -205,11 +206,24 @@ WHERE m.application_id = :application_id AND m.resource_type = r.resource_type A
 """)
 _APPLIER = USERS.alias("applier")
 _FOLLOWED = select(
-    APPLICATIONS, *IN_NAMESPACE, USERS.c.username.label("creator"), _APPLIER.c.username.label("applier")
+    APPLICATIONS,
+    *IN_NAMESPACE,
+    USERS.c.username.label("creator"),
+    REVISIONS.c.created_by.label("applier_id"),
+    _APPLIER.c.username.label("applier"),
 ).select_from(
     APPLICATIONS.join(NAMESPACES, NAMESPACES.c.id == APPLICATIONS.c.namespace_id)
     .outerjoin(USERS, USERS.c.id == APPLICATIONS.c.created_by)
-    .outerjoin(_APPLIER, _APPLIER.c.id == APPLICATIONS.c.updated_by)
+    # Others may have paused it since.
+    .outerjoin(
+        REVISIONS,
+        and_(
+            REVISIONS.c.resource_type == "application",
+            REVISIONS.c.resource_id == APPLICATIONS.c.id,
+            REVISIONS.c.number == APPLICATIONS.c.revision_number,
+        ),
+    )
+    .outerjoin(_APPLIER, _APPLIER.c.id == REVISIONS.c.created_by)
 )
 
 
@@ -574,5 +588,5 @@ def _followed(row: Row, application: ApplicationResource) -> FollowedApplication
         row.healthy_since,
         row.deadline_at,
         row.not_rolled_back or "",
-        None if row.updated_by is None else UserRef(row.updated_by, row.applier or ""),
+        None if row.applier_id is None else UserRef(row.applier_id, row.applier or ""),
     )

@@ -108,12 +108,13 @@ async def write_application(
         choice.progress_deadline_seconds,
         choice.failed_revision,
         choice.reason,
+        choice.key_scope,
     )
     members = done.members
     wanted = _wanted_application(namespace, before, choice, members)
     if before is not None and not done.plan.changes_objects and _is_same(before, wanted, members):
         newest = await read_revision(transaction, revised(before), before.revision, RevisionState)
-        if newest is not None and _without_sources(newest) == _without_sources(state):
+        if newest is not None and _wanted_state(newest) == _wanted_state(state):
             return before
     if before is None:
         application_id = await repository.insert_application(transaction, wanted)
@@ -188,6 +189,7 @@ def _is_same(before: ApplicationResource, wanted: ApplicationResource, members: 
     )
 
 
-def _without_sources(state: RevisionState) -> RevisionState:
+def _wanted_state(state: RevisionState) -> RevisionState:
+    """Returns a state without what makes no other revision: where documents were read, and by which key."""
     documents = tuple(msgspec.structs.replace(each, source="") for each in state.documents)
-    return msgspec.structs.replace(state, documents=documents)
+    return msgspec.structs.replace(state, documents=documents, key_scope=None)

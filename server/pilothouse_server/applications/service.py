@@ -19,6 +19,7 @@ from pilothouse_server.applications.model import (
     ApplicationResource,
     ApplyChoice,
     GivenDocument,
+    KeyScope,
     MemberKey,
     ReadDocuments,
     RevisionState,
@@ -100,6 +101,7 @@ class ApplicationService:
             progress_deadline_seconds=request.progress_deadline_seconds,
             revisions_kept=request.revisions_kept if request.HasField("revisions_kept") else None,
             labels=dict(request.labels),
+            key_scope=_key_scope(call),
         )
         given = messages.given_documents(request)
         applied = await self._applied(call, given, choice, wire.etag_check(request.etag))
@@ -227,6 +229,7 @@ class ApplicationService:
             force=True,
             origin=revision.number,
             rerun_jobs=request.rerun_jobs,
+            key_scope=_key_scope(call),
             left=frozenset(MemberKey("secret", each.document.name) for each in purged),
         )
         check = _unchanged(found, 0 if request.revision else found.revision, wire.etag_check(request.etag))
@@ -414,6 +417,15 @@ def _unchanged(read: ApplicationResource, newest: int, check: Check) -> Check:
             )
 
     return checked
+
+
+def _key_scope(call: Call) -> KeyScope | None:
+    """Returns the limits of the API key of a call; None for another credential, and for a key without limits."""
+    limits = call.caller.credential.limits
+    if limits is None or (limits.permissions is None and limits.namespaces is None):
+        return None
+    permissions = None if limits.permissions is None else tuple(sorted(limits.permissions))
+    return KeyScope(permissions, limits.namespaces is not None)
 
 
 def _values(wanted: Any) -> dict[str, bytes] | None:
