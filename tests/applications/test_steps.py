@@ -84,6 +84,21 @@ def test_steps_are_phases_and_waves_and_containers_of_hooks_come_last() -> None:
     assert {place.step for place in plain.values()} == {0}
 
 
+def test_jobs_of_helm_with_one_weight_run_one_after_the_other_by_name() -> None:
+    helm: dict[str, Any] = {"install": "pre_sync", "upgrade": "pre_sync", "hook": True, "alone": True}
+    objects = [
+        wanted("b-seed", **helm),
+        wanted("c-role", "object", **helm),
+        wanted("a-migrate", **helm),
+        wanted("argo", install="pre_sync", upgrade="pre_sync", hook=True),
+        wanted("b-later", **(helm | {"wave": 1})),
+        wanted("web"),
+    ]
+    places = placed((each, each.order.install) for each in objects)
+    steps = {key.name: place.step for key, place in places.items()}
+    assert steps == {"c-role": 0, "argo": 1, "a-migrate": 2, "b-seed": 3, "b-later": 4, "web": 5}
+
+
 def test_a_step_begins_when_all_before_is_healthy() -> None:
     waits = application(member("back", status="progressing"), member("front", 1, "progressing"))
     assert next_state(waits)[:2] == (0, True)

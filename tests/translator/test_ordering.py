@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pilothouse_client.apply.documents import parse
@@ -32,22 +34,25 @@ def read(annotations: str) -> tuple[DocumentOrder | None, Problems]:
         ("argocd.argoproj.io/hook: PreSync", PRE),
         ("argocd.argoproj.io/hook: Sync", DocumentOrder(hook=True)),
         ("argocd.argoproj.io/hook: 'PostSync,SyncFail'", DocumentOrder("post_sync", "post_sync", hook=True)),
-        ("helm.sh/hook: 'pre-install, pre-upgrade'", PRE),
-        ("helm.sh/hook: pre-install", DocumentOrder("pre_sync", None, hook=True)),
-        ("helm.sh/hook: 'post-upgrade,pre-delete'", DocumentOrder(None, "post_sync", hook=True)),
-        ("helm.sh/hook: 'pre-install,post-upgrade'", DocumentOrder("pre_sync", "post_sync", hook=True)),
+        ("helm.sh/hook: 'pre-install, pre-upgrade'", replace(PRE, alone=True)),
+        ("helm.sh/hook: pre-install", DocumentOrder("pre_sync", None, hook=True, alone=True)),
+        ("helm.sh/hook: 'post-upgrade,pre-delete'", DocumentOrder(None, "post_sync", hook=True, alone=True)),
+        (
+            "helm.sh/hook: 'pre-install,post-upgrade'",
+            DocumentOrder("pre_sync", "post_sync", hook=True, alone=True),
+        ),
         (
             "helm.sh/hook: pre-install, helm.sh/hook-weight: '-3'",
-            DocumentOrder("pre_sync", None, -3, hook=True),
+            DocumentOrder("pre_sync", None, -3, hook=True, alone=True),
         ),
         (
             "helm.sh/hook: pre-install, helm.sh/hook-weight: '-3', argocd.argoproj.io/sync-wave: '2'",
-            DocumentOrder("pre_sync", None, 2, hook=True),
+            DocumentOrder("pre_sync", None, 2, hook=True, alone=True),
         ),
         ("helm.sh/hook: pre-install, argocd.argoproj.io/hook: PreSync", PRE),
         (
             "helm.sh/hook: pre-install, helm.sh/hook-delete-policy: 'hook-succeeded,hook-failed'",
-            DocumentOrder("pre_sync", None, hook=True, delete_on=DELETED),
+            DocumentOrder("pre_sync", None, hook=True, alone=True, delete_on=DELETED),
         ),
         (
             "argocd.argoproj.io/hook: PreSync, "

@@ -71,7 +71,8 @@ _POLICIES: Final[dict[str, tuple[str, dict[str, DeletionMoment | None]]]] = {
 class DocumentOrder:
     """The place of a document. `install`: its phase in the first apply, `upgrade`: in later ones; None: in none.
 
-    `delete_on`: ends of a hook after which it is deleted.
+    `delete_on`: ends of a hook after which it is deleted. `alone`: as in Helm, its Job runs after those of its wave
+    with smaller names, not with them.
     """
 
     install: PhaseWord | None = "sync"
@@ -79,6 +80,7 @@ class DocumentOrder:
     wave: int = 0
     hook: bool = False
     delete_on: frozenset[DeletionMoment] = frozenset()
+    alone: bool = False
 
 
 def read_order(root: Fields, annotation: Callable[[str], str]) -> DocumentOrder | None:
@@ -106,9 +108,8 @@ def read_order(root: Fields, annotation: Callable[[str], str]) -> DocumentOrder 
     named = _words(annotation(policy))
     _check_words(root, policy, named, moments)
     delete_on = frozenset(moment for each in named if (moment := moments.get(each)) is not None)
-    return DocumentOrder(
-        next(iter(install), None), next(iter(upgrade), None), wave or 0, hook=True, delete_on=delete_on
-    )
+    phases = next(iter(install), None), next(iter(upgrade), None)
+    return DocumentOrder(*phases, wave or 0, hook=True, delete_on=delete_on, alone=key == HELM_HOOK)
 
 
 def _wave(root: Fields, annotation: Callable[[str], str], key: str) -> int | None:

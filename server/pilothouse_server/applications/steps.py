@@ -5,8 +5,9 @@
     PostSync    hooks that begin when all of these are healthy
 
 Members of each wave of a phase make a step. In the phases of hooks the containers of a wave come after its other
-objects, because a Job that starts before its Role would fail; Helm and Argo CD apply these one after the other. Pruned
-members are the last step. A revision with a single step has no order.
+objects, because a Job that starts before its Role would fail; Helm and Argo CD apply these one after the other. Each
+Job of a hook of Helm is a step of its own, by name, because charts rely on it. Pruned members are the last step. A
+revision with a single step has no order.
 
 The apply stores the whole desired state. The row of an application has the step that its newest revision has come to,
 and the work of members of later steps is held in the queue of the reconciler (`reconcile_work.held`), so the cluster
@@ -54,7 +55,7 @@ def placed(phases: Iterable[tuple[WantedObject, ApplicationPhase | None]]) -> di
     """Returns the places of objects by their phases; those without a phase are skipped."""
     found = list(phases)
     keys = {
-        wanted.key: (_PHASES.index(phase), wanted.order.wave, _is_late(wanted, phase))
+        wanted.key: (_PHASES.index(phase), wanted.order.wave, *_late(wanted, phase))
         for wanted, phase in found
         if phase is not None
     }
@@ -128,8 +129,10 @@ def _has_come_to_sync(members: Iterable[Member], step: int) -> bool:
     )
 
 
-def _is_late(wanted: WantedObject, phase: ApplicationPhase) -> bool:
-    return phase != "sync" and wanted.key.noun == "container"
+def _late(wanted: WantedObject, phase: ApplicationPhase) -> tuple[bool, str]:
+    """Returns whether an object comes after the others of its wave, and what it is ordered by among those."""
+    is_late = phase != "sync" and wanted.key.noun == "container"
+    return is_late, wanted.key.name if is_late and wanted.order.alone else ""
 
 
 def _passes(member: Member) -> bool:
