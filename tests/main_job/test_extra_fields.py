@@ -142,10 +142,10 @@ async def test_expressions_of_a_selector_are_those_of_the_workload_and_do_not_ch
     await make_namespace(server)
     path = "spec.selector.matchExpressions"
     wanted = web(extra_fields={path: '[{"key": "app", "operator": "Exists"}]'}, pod_labels={"app": "web"})
-    await server.admin.containers.create(namespace="demo", container=wanted)
+    await server.admin.containers.create(namespace=server.namespace, container=wanted)
     await running_pods(server)
     assert server.cluster is not None
-    deployment = server.cluster.store.get(DEPLOYMENTS, "demo", "web")
+    deployment = server.cluster.store.get(DEPLOYMENTS, server.namespace, "web")
     assert deployment is not None
     assert deployment["spec"]["selector"]["matchExpressions"] == [{"key": "app", "operator": "Exists"}]
     assert list(deployment["spec"]["selector"]["matchLabels"]) == ["pilothouse.dev/container-uid"]
