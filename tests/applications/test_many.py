@@ -6,11 +6,40 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from tests.applications.conftest import JsonObject, Place, actions, config_map, deployment, service
+from tests.applications.conftest import (
+    JsonObject,
+    Place,
+    actions,
+    budget,
+    claim,
+    config_map,
+    deployment,
+    secret,
+    service,
+)
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import InvalidArgumentError
 
+_SECRETS = """
+SELECT s.name, s.type, s.data::text, s.labels::text, s.kubernetes_name, s.immutable, s.generation, s.created_by,
+    s.updated_by, s.key_id FROM secrets AS s JOIN namespaces AS n ON n.id = s.namespace_id WHERE n.name = $1 ORDER BY 1
+"""
+_VOLUMES = """
+SELECT v.name, v.type, v.storage_class, v.size, v.access_mode, v.kubernetes_name, v.spec::text, v.labels::text,
+    v.created_by, v.updated_by, v.generation FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
+WHERE n.name = $1 ORDER BY 1
+"""
+_OBJECTS = """
+SELECT o.name, o.kind, o.api_group, o.api_version, o.document, o.drift_policy, o.rights::text, o.privileged,
+    o.protected, o.labels::text, o.annotations::text, o.created_by, o.updated_by, o.generation, o.contests::text
+FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id WHERE n.name = $1 ORDER BY 1
+"""
+_KEPT = """
+SELECT v.secret_name, r.number, r.resource_type FROM revision_values AS v JOIN revisions AS r ON r.id = v.revision_id
+JOIN namespaces AS n ON n.id = v.namespace_id
+WHERE n.name = $1 AND r.resource_type = 'secret' ORDER BY 1, 2
+"""
 _NAMES = ("cart", "front", "pay")
 _ROWS = """
 SELECT c.name, c.spec::text, c.labels::text, c.cpu_request, c.memory_request, c.quota_cpu_millicores,
@@ -23,11 +52,14 @@ FROM containers AS c JOIN container_images AS i ON i.id = c.image_id JOIN namesp
 JOIN revisions AS r ON r.resource_type = 'container' AND r.resource_id = c.id
 WHERE n.name = $1 ORDER BY c.name, r.number
 """
-# Revisions are written with their rows, and stay as they are.
+# Revisions are written with their rows, and stay as they are. Objects that are written together have a part of the
+# transaction, so theirs have another number than that of the application.
 _WRITES = """
-SELECT r.resource_type, r.number, count(DISTINCT r.xmin::text) AS writes
+SELECT r.resource_type, r.number, count(DISTINCT r.xmin::text) AS writes,
+    bool_or(r.xmin IN (SELECT a.xmin FROM revisions AS a WHERE a.resource_type = 'application'
+        AND a.namespace_id = r.namespace_id)) AS alone
 FROM revisions AS r JOIN namespaces AS n ON n.id = r.namespace_id
-WHERE n.name = $1 AND r.resource_type IN ('config_map', 'container', 'service') GROUP BY 1, 2
+WHERE n.name = $1 AND r.resource_type <> 'application' GROUP BY 1, 2
 """
 
 
@@ -49,6 +81,12 @@ async def _query(place: Place, query: str, namespace: str) -> list[dict[str, Any
         return [dict(each) for each in await connection.fetch(query, namespace)]
 
 
+async def _together(place: Place, number: int) -> set[str]:
+    """Returns the nouns whose objects were all written together as this revision."""
+    writes = [each for each in await _query(place, _WRITES, place.name) if each["number"] == number]
+    return {each["resource_type"] for each in writes if each["writes"] == 1 and not each["alone"]}
+
+
 async def _limit(place: Place, **quota: Any) -> None:
     await place.client.namespaces.update(
         namespace=namespace_pb2.Namespace(
@@ -63,9 +101,7 @@ async def _compare(place: Place, single: Place, number: int) -> None:
     together, alone = [await _query(place, _ROWS, each) for each in (place.name, single.name)]
     assert [each["name"] for each in together if each["number"] == number] == list(_NAMES)
     assert together == alone
-    writes = await _query(place, _WRITES, place.name)
-    found = {each["resource_type"]: each["writes"] for each in writes if each["number"] == number}
-    assert found["container"] == 1
+    assert "container" in await _together(place, number)
 
 
 async def test_containers_and_services_that_are_written_together_are_as_single_ones(place: Place) -> None:
@@ -91,12 +127,7 @@ async def test_containers_and_services_that_are_written_together_are_as_single_o
         ]
         assert found[0].data == found[1].data
         assert found[0].created_by == found[1].created_by == "admin"
-    writes = await _query(place, _WRITES, place.name)
-    assert {each["resource_type"]: each["writes"] for each in writes} == {
-        "config_map": 1,
-        "container": 1,
-        "service": 1,
-    }
+    assert await _together(place, 1) == {"config_map", "container", "service"}
     changed = _documents(cpu="50m", image="nginx:1.28")
     applied = await place.apply(changed)
     assert sorted(actions(applied.changes).values()) == [*["unchanged"] * 5, *["update"] * 3]
@@ -144,3 +175,55 @@ async def test_each_of_many_containers_without_its_source_is_named(place: Place)
     tried = await place.apply(documents, validate_only=True)
     assert {each.name for each in tried.problems} == set(_NAMES)
     assert {each.path for each in tried.problems} == {"container.env[0].source_name"}
+
+
+def _of_other_nouns(level: str) -> list[JsonObject]:
+    made = [
+        [secret(name, word=level), claim(name), budget(name), config_map(name, level=level)]
+        for name in _NAMES
+    ]
+    documents = [each for group in made for each in group]
+    for each in documents:
+        if each["kind"] == "PodDisruptionBudget":
+            each["spec"]["minAvailable"] = int(level)
+    return documents
+
+
+async def test_secrets_volumes_and_objects_are_written_together(place: Place) -> None:
+    single = Place(place.server, place.cluster, f"{place.name}-single")
+    await place.client.namespaces.create(namespace=namespace_pb2.Namespace(name=single.name))
+    user = await place.server.user(f"op-{place.name}", {place.name: "operator", single.name: "operator"})
+    for level in ("0", "1"):
+        await place.apply(_of_other_nouns(level), client=user)
+        for document in _of_other_nouns(level):
+            await single.apply([document], name="", client=user)
+    assert await _together(place, 1) == {"config_map", "object", "secret", "volume"}
+    assert await _together(place, 2) == {"config_map", "object", "secret"}
+    for name in _NAMES:
+        for each in (place, single):
+            found = await place.client.config.reveal_secret(namespace=each.name, name=name)
+            assert dict(found.data) == {"word": b"1"}
+    for query in (_SECRETS, _VOLUMES, _OBJECTS, _KEPT):
+        rows = await _query(place, query, place.name)
+        assert rows
+        assert rows == await _query(place, query, single.name)
+    # The values before are kept, and a rollback brings all back.
+    await place.client.applications.rollback(namespace=place.name, name="shop")
+    found = await place.client.config.reveal_secret(namespace=place.name, name="cart")
+    assert dict(found.data) == {"word": b"0"}
+    assert await _together(place, 3) == {"config_map", "object", "secret"}
+
+
+async def test_one_refused_object_among_many_is_named_alone(place: Place) -> None:
+    documents = [*_of_other_nouns("0"), *(secret(f"more-{number}") for number in range(13))]
+    await place.apply([secret("more-7")], name="")
+    taken = await place.apply(documents, validate_only=True)
+    assert [(each.name, each.reason) for each in taken.problems] == [("more-7", "EXISTS_OUTSIDE")]
+    unknown = {**secret("more-9"), "type": "kubernetes.io/tls"}
+    documents[-4] = unknown
+    tried = await place.apply(documents, validate_only=True, take_over=True)
+    assert [each.name for each in tried.problems] == ["more-9"]
+    with pytest.raises(InvalidArgumentError) as refused:
+        await place.apply(documents, take_over=True)
+    assert refused.value.metadata["problems"] == "1"
+    assert not [each async for each in place.client.storage.list_volumes(namespace=place.name)]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import yaml
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -17,8 +18,11 @@ from tests.waiting import poll_until
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.config.v1 import config_pb2
 from pilothouse.identity.v1 import identity_pb2
+from pilothouse_client import AsyncClient, RetryPolicy
+from pilothouse_client.errors import UnavailableError
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values import resources
+from pilothouse_simulator.values.json_copy import copy_json
 
 CHART = Path(__file__).with_name("shop_chart.yaml").read_text()
 WAVE = "argocd.argoproj.io/sync-wave"
@@ -347,6 +351,29 @@ async def test_a_hook_that_fails_is_rolled_back(place: Place, journal: Journal) 
     # Nothing of the failed revision came to the cluster.
     assert not [each for each in journal.lines if "Deployment" in each or "ConfigMap" in each], journal.lines
     assert (await place.client.containers.get(namespace=place.name, name="web")).image == "nginx:1.27"
+
+
+async def test_a_hook_that_is_still_being_deleted_is_waited_for(place: Place, journal: Journal) -> None:
+    documents = [job(), deployment()]
+    await place.apply([job(behavior="run"), deployment()])
+    await journal.has("Job/migrate added")
+
+    def write_finalizers(*names: str) -> None:
+        found = copy_json(place.cluster.store.get(resources.JOBS, place.name, "migrate"))
+        assert found is not None
+        found["metadata"]["finalizers"] = list(names)
+        place.cluster.store.update(resources.JOBS, found, manager="kubectl-edit")
+
+    write_finalizers("example.com/held")
+    await place.client.containers.delete(namespace=place.name, name="migrate")
+    token, once = await place.server.token(), RetryPolicy(attempts=1)
+    async with AsyncClient(place.server.address, token=token, retry=once) as client:
+        with pytest.raises(UnavailableError) as refused:
+            await place.apply(documents, client=client)
+    assert refused.value.reason == "HOOK_BEING_DELETED"
+    call = asyncio.create_task(place.apply(documents))
+    write_finalizers()
+    assert (await call).revision == 2
 
 
 async def test_a_pause_holds_the_steps(place: Place, journal: Journal) -> None:

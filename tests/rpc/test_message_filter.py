@@ -21,7 +21,7 @@ from pilothouse_server.containers.repository.containers import _FILTERS as CONTA
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.namespaces.repository import _FILTERS as NAMESPACES
 from pilothouse_server.network.repository import _FILTERS as SERVICES
-from pilothouse_server.objects.repository import _FILTERS as OBJECTS
+from pilothouse_server.objects.repository.objects import _FILTERS as OBJECTS
 from pilothouse_server.rpc.message_filter import MessageFilter
 from pilothouse_server.storage.repository.volumes import _FILTERS as VOLUMES
 from pilothouse_server.store.feed import FeedEvent

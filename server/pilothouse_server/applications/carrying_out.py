@@ -1,9 +1,12 @@
 """Carries out a plan: writes its objects, those that others need first.
 
-Containers that change, and new objects of a noun that can create several by few statements, are written together, and
-if one of them is refused, one by one. An apply stops at the first object that a noun refuses. A trial (`validate_only`,
-and the search for all problems after such a refusal) then writes each object by itself and continues, and its
-transaction is rolled back.
+Objects of a noun that can be created or changed by few statements are written together. If one of them is refused, both
+halves are tried, and so on down to the refused ones: this costs about two more writes of all, however many they are. An
+apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for all problems after
+such a refusal) continues, and its transaction is rolled back.
+
+The Job of a hook may still be being deleted by the policy of the hook, which its caller does not see. Then the call is
+UNAVAILABLE, which clients repeat.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ import msgspec
 
 from pilothouse_server.applications.comparison import ComparedObject
 from pilothouse_server.applications.documents import problems_of
-from pilothouse_server.applications.model import ApplicationProblem, ApplyChoice, Member
+from pilothouse_server.applications.model import ApplicationProblem, ApplyChoice, Member, MemberKey
 from pilothouse_server.applications.plan import ApplicationPlan, Present
-from pilothouse_server.applications.writing import CREATED_TOGETHER, ObjectWriter, WrittenObject
+from pilothouse_server.applications.writing import TOGETHER, ObjectWriter, WrittenObject
 from pilothouse_server.containers.workloads import has_runs
 from pilothouse_server.errors import (
     Aborted,
@@ -30,7 +33,9 @@ from pilothouse_server.errors import (
     PermissionDenied,
     PilothouseError,
     ResourceExhausted,
+    Unavailable,
 )
+from pilothouse_server.objects.scaling import AUTOSCALER
 
 # Errors about one object; others, such as a database that is away, end the call.
 _REFUSALS: Final = (
@@ -51,61 +56,112 @@ class WriteRefused(Exception):
 async def carried_out(
     writer: ObjectWriter, plan: ApplicationPlan, present: Present, choice: ApplyChoice, *, collecting: bool
 ) -> tuple[list[WrittenObject], list[ApplicationProblem]]:
-    """Writes the objects of a plan; while `collecting` each by itself, with the problems of those that are refused."""
-    written: list[WrittenObject] = []
-    problems: list[ApplicationProblem] = []
-
-    async def attempt(writing: Callable[[], Awaitable[WrittenObject]], found: ProblemsOf) -> None:
-        try:
-            if not collecting:
-                written.append(await writing())
-                return
-            async with writer.attempt():
-                written.append(await writing())
-        except _REFUSALS as error:
-            if not collecting:
-                raise WriteRefused from error
-            problems.extend(found(error))
-
+    """Writes the objects of a plan; while `collecting` with the problems of all that are refused."""
+    carrying = _Carrying(writer, present, choice, collecting=collecting)
     to_write = [each for each in plan.objects if each.action != "unchanged" and not each.problems]
     for way, group in groupby(to_write, key=partial(_way, choice=choice)):
-        objects = list(group)
-        if way and len(objects) > 1 and (together := await _together(writer, objects, present)) is not None:
-            written += together
-            continue
-        for each in objects:
-            await attempt(
-                partial(_written, writer, each, present, choice), partial(problems_of, wanted=each.wanted)
+        await carrying.write(list(group), together=bool(way))
+    for together, members in groupby(plan.pruned, key=_deletion):
+        await carrying.prune(list(members), together=bool(together))
+    return carrying.written, carrying.problems
+
+
+class _Carrying:
+    """The objects that were written, and the problems of those that were refused."""
+
+    def __init__(
+        self, writer: ObjectWriter, present: Present, choice: ApplyChoice, *, collecting: bool
+    ) -> None:
+        self._writer = writer
+        self._present = present
+        self._choice = choice
+        self._collecting = collecting
+        self.written: list[WrittenObject] = []
+        self.problems: list[ApplicationProblem] = []
+
+    async def write(self, objects: Sequence[ComparedObject], *, together: bool) -> None:
+        """Writes objects of one way."""
+        if not together or len(objects) == 1:
+            for each in objects:
+                await self._attempt(
+                    partial(_written, self._writer, each, self._present, self._choice),
+                    partial(_of_object, each),
+                )
+            return
+        try:
+            self.written += await _together(self._writer, objects, self._present)
+        except _REFUSALS:
+            middle = len(objects) // 2
+            await self.write(objects[:middle], together=True)
+            await self.write(objects[middle:], together=True)
+        except Aborted:
+            # Facts that this way does not follow.
+            await self.write(objects, together=False)
+
+    async def prune(self, members: Sequence[Member], *, together: bool) -> None:
+        """Deletes members of one way."""
+        stored = self._present.stored
+        if together and len(members) > 1:
+            try:
+                async with self._writer.attempt():
+                    self.written += await self._writer.delete_many([each.key for each in members], stored)
+            except _REFUSALS:
+                middle = len(members) // 2
+                await self.prune(members[:middle], together=True)
+                await self.prune(members[middle:], together=True)
+            return
+        for each in members:
+            await self._attempt(
+                partial(self._writer.delete, each.key, stored[each.key]), partial(_of_prune, member=each)
             )
-    for member in plan.pruned:
-        await attempt(
-            partial(writer.delete, member.key, present.stored[member.key]), partial(_of_prune, member=member)
-        )
-    return written, problems
+
+    async def _attempt(self, writing: Callable[[], Awaitable[WrittenObject]], found: ProblemsOf) -> None:
+        try:
+            if not self._collecting:
+                self.written.append(await writing())
+                return
+            async with self._writer.attempt():
+                self.written.append(await writing())
+        except _REFUSALS as error:
+            problems = found(error)
+            if not self._collecting:
+                raise WriteRefused from error
+            self.problems += problems
 
 
 def _way(each: ComparedObject, choice: ApplyChoice) -> str:
     """Returns the same for objects that may be written together; nothing for one that is written by itself."""
-    noun = each.wanted.key.noun
+    key = each.wanted.key
+    if _is_counted(key):
+        return ""
+    # The kinds of objects one after the other: a RoleBinding finds its Role.
+    of_noun = f"{key.noun} {key.kind}"
     if each.action == "create":
-        return f"create {noun}" if noun in CREATED_TOGETHER else ""
+        return f"create {of_noun}"
     # A Job that runs again is changed twice.
-    return "change" if noun == "container" and each.action != "run" and not choice.rerun_jobs else ""
+    runs = each.action == "run" or (choice.rerun_jobs and key.noun == "container")
+    return f"change {of_noun}" if key.noun in TOGETHER and not runs else ""
+
+
+def _deletion(member: Member) -> str:
+    """Returns the same for members that may be deleted together; nothing for one that is deleted by itself."""
+    key = member.key
+    return f"{key.noun} {key.kind}" if key.noun in TOGETHER and not _is_counted(key) else ""
+
+
+def _is_counted(key: MemberKey) -> bool:
+    """Returns whether an object counts against the quota of the namespace by itself."""
+    return (key.api_group, key.kind) == AUTOSCALER
 
 
 async def _together(
     writer: ObjectWriter, objects: Sequence[ComparedObject], present: Present
-) -> list[WrittenObject] | None:
-    """Creates objects of one noun, or changes containers, by few statements; None if one is refused, and nothing is
-    written.
-    """
-    try:
-        async with writer.attempt():
-            if objects[0].action == "create":
-                return await writer.create_many([each.wanted for each in objects])
-            return await writer.update_containers(objects, present.stored)
-    except (*_REFUSALS, Aborted):
-        return None
+) -> list[WrittenObject]:
+    """Creates or changes objects of one noun by few statements; if one is refused, nothing is written."""
+    async with writer.attempt():
+        if objects[0].action == "create":
+            return await writer.create_many([each.wanted for each in objects])
+        return await writer.update_many(objects, present.stored)
 
 
 async def _written(
@@ -123,6 +179,19 @@ async def _written(
     if choice.rerun_jobs and key.noun == "container" and has_runs(updated.after) and not each.place.hook:
         updated = msgspec.structs.replace(updated, after=await writer.run(key))
     return updated
+
+
+def _of_object(each: ComparedObject, error: PilothouseError) -> list[ApplicationProblem]:
+    """Returns the problems with an object. Raises Unavailable for a hook whose former object is still being deleted."""
+    if each.place.hook and error.metadata.get("being_deleted"):
+        name = each.wanted.key.name
+        raise Unavailable(
+            f"hook {name}: what it left in the apply before is still being deleted; retry when it is gone",
+            reason="HOOK_BEING_DELETED",
+            metadata={"name": name},
+            retry_after_seconds=1.0,
+        ) from error
+    return problems_of(error, each.wanted)
 
 
 def _of_prune(error: PilothouseError, member: Member) -> list[ApplicationProblem]:

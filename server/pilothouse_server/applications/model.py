@@ -127,7 +127,7 @@ class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class KeyScope(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The limits of the API key of a call, besides those of its owner.
+    """The limits of the API key of a call, in addition to those of its owner.
 
     `permissions`: None for no limit. `in_namespaces`: it reaches some namespaces only, that of the call among them.
     """

@@ -92,7 +92,7 @@ async def planned(
     """Returns the plan of an apply of the documents."""
     problems, objects = list(read.problems), list[ComparedObject]()
     modified = dict[MemberKey, tuple[FieldDifference, ...]]()
-    ordered = sorted(read.wanted, key=lambda each: (writing_order(each), each.key))
+    ordered = sorted(read.wanted, key=lambda each: (writing_order(each), each.key.kind, each.key))
     places = placed((each, phase_of(each.order, present.application, choice)) for each in ordered)
     warnings = list[ObjectWarning]()
     async for wanted in cooperatively(ordered):
@@ -159,7 +159,7 @@ def _left_members(places: Mapping[MemberKey, MemberPlace], present: Present) -> 
     taking_part = {key for key, place in places.items() if not (place.skipped and _is_waiting(present, key))}
     left = (each for each in present.members.values() if each.key not in taking_part)
     there = [each for each in left if each.key in present.stored]
-    return sorted(there, key=lambda each: (-order[each.key.noun], each.key))
+    return sorted(there, key=lambda each: (-order[each.key.noun], each.key.kind, each.key))
 
 
 def _is_waiting(present: Present, key: MemberKey) -> bool:

@@ -69,11 +69,9 @@ async def secret_values(
     transaction: ReadTransaction, wanted: Collection[WantedObject], stored: Stored, envelopes: Envelopes
 ) -> dict[MemberKey, dict[str, bytes]]:
     """Returns the values of the stored secrets that documents ask for."""
-    return {
-        each.key: await secrets.reveal(transaction, stored[each.key], (), envelopes)
-        for each in wanted
-        if each.key.noun == "secret" and each.key in stored
-    }
+    keys = [each.key for each in wanted if each.key.noun == "secret" and each.key in stored]
+    found = await secrets.reveal_many(transaction, [stored[key] for key in keys], envelopes)
+    return {key: found[stored[key].id] for key in keys}
 
 
 def _key(noun: Any, stored: Any) -> MemberKey:

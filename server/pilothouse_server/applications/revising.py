@@ -25,7 +25,12 @@ from pilothouse_server.applications.steps import is_installing
 from pilothouse_server.applications.writing import WrittenObject
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.namespaces.model import Namespace
-from pilothouse_server.revisions.operations import keep_values, read_revision, write_revision
+from pilothouse_server.revisions.operations import (
+    ValuesToKeep,
+    keep_many_values,
+    read_revision,
+    write_revision,
+)
 from pilothouse_server.store.unit_of_work import Transaction
 
 _MOST_REVISION_BYTES: Final = 16 * 1024 * 1024
@@ -138,16 +143,13 @@ async def write_application(
         kept=placed.revisions_kept,
         origin=choice.origin,
     )
-    for each in documents:
-        if each.document.secret:
-            await keep_values(
-                transaction,
-                revised(placed),
-                placed.revision,
-                each.document.secret,
-                each.text.encode(),
-                envelopes,
-            )
+    of, number = revised(placed), placed.revision
+    secrets = [
+        ValuesToKeep(of, number, each.document.secret, each.text.encode())
+        for each in documents
+        if each.document.secret
+    ]
+    await keep_many_values(transaction, secrets, envelopes)
     await repository.forget_beyond(transaction, application_id, _MOST_REVISION_BYTES)
     return await repository.get(transaction, application_id)
 
@@ -190,6 +192,6 @@ def _is_same(before: ApplicationResource, wanted: ApplicationResource, members: 
 
 
 def _wanted_state(state: RevisionState) -> RevisionState:
-    """Returns a state without what makes no other revision: where documents were read, and by which key."""
+    """Returns a state without the parts that make no other revision: the sources of documents, and the key."""
     documents = tuple(msgspec.structs.replace(each, source="") for each in state.documents)
     return msgspec.structs.replace(state, documents=documents, key_scope=None)

@@ -130,7 +130,7 @@ def _has_come_to_sync(members: Iterable[Member], step: int) -> bool:
 
 
 def _late(wanted: WantedObject, phase: ApplicationPhase) -> tuple[bool, str]:
-    """Returns whether an object comes after the others of its wave, and what it is ordered by among those."""
+    """Returns whether an object comes after the others of its wave, and its place among those."""
     is_late = phase != "sync" and wanted.key.noun == "container"
     return is_late, wanted.key.name if is_late and wanted.order.alone else ""
 

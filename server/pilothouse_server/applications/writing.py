@@ -20,27 +20,34 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.containers.many import change_many as change_containers
 from pilothouse_server.containers.many import create_many as create_containers
+from pilothouse_server.containers.many import delete_many as delete_containers
 from pilothouse_server.containers.operations import change as change_container
 from pilothouse_server.containers.operations import create as create_container
 from pilothouse_server.containers.operations import delete as delete_container
 from pilothouse_server.containers.operations import run as run_container
 from pilothouse_server.network.operations import change as change_service
+from pilothouse_server.network.operations import change_many as change_services
 from pilothouse_server.network.operations import create as create_service
 from pilothouse_server.network.operations import create_many as create_services
 from pilothouse_server.network.operations import delete as delete_service
+from pilothouse_server.network.operations import delete_many as delete_services
+from pilothouse_server.objects.many import change_many as change_objects
+from pilothouse_server.objects.many import create_many as create_objects
+from pilothouse_server.objects.many import delete_many as delete_objects
 from pilothouse_server.objects.model import ObjectKey
 from pilothouse_server.objects.operations import change as change_object
 from pilothouse_server.objects.operations import create as create_object
 from pilothouse_server.objects.operations import delete as delete_object
 from pilothouse_server.storage.operations import change as change_volume
 from pilothouse_server.storage.operations import create as create_volume
+from pilothouse_server.storage.operations import create_many as create_volumes
 from pilothouse_server.storage.operations import delete as delete_volume
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ObjectWarning
 
-# Nouns whose objects are created by few statements, whatever their number.
-CREATED_TOGETHER: Final = frozenset({"config_map", "container", "service"})
+# Nouns whose objects are changed and deleted by few statements, whatever their number.
+TOGETHER: Final = frozenset({"config_map", "container", "object", "secret", "service"})
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
@@ -113,21 +120,39 @@ class ObjectWriter:
         return WrittenObject(wanted.key, "create", created)
 
     async def create_many(self, wanted: Sequence[WantedObject]) -> list[WrittenObject]:
-        """Creates objects of one noun of `CREATED_TOGETHER`, all or none."""
+        """Creates objects of one noun, and of one kind, all or none."""
         where = (self._transaction, self._namespace, [each.value for each in wanted])
-        if wanted[0].key.noun == "config_map":
-            maps = await config_maps.create_many(*where, self._rights.effect(self._may))
-            return [WrittenObject(each.key, "create", maps[each.key.name]) for each in wanted]
-        if wanted[0].key.noun == "service":
-            services = await create_services(*where, rights=self._rights.services(self._may))
-            return [WrittenObject(each.key, "create", services[each.key.name]) for each in wanted]
-        made = await create_containers(*where, keys=self._rights.keys, may=self._may)
-        written: list[WrittenObject] = []
-        for each, (created, warnings) in zip(wanted, made, strict=True):
-            self._noted += warnings
+        effect, may = self._rights.effect(self._may), self._may
+        created: Mapping[str, Any]
+        warnings: Mapping[str, Sequence[ObjectWarning]] = {}
+        match wanted[0].key.noun:
+            case "container":
+                containers = await create_containers(*where, keys=self._rights.keys, may=may)
+                created = {each.name: each for each, _ in containers}
+                warnings = {each.name: noted for each, noted in containers}
+            case "service":
+                created = await create_services(*where, rights=self._rights.services(may))
+            case "object":
+                objects = await create_objects(*where, rights=self._rights.objects(may))
+                created = {name: each.carried for name, each in objects.items()}
+                warnings = {name: each.warnings for name, each in objects.items()}
+            case "volume":
+                created = await create_volumes(
+                    *where,
+                    labelling=self._rights.labelling(may),
+                    may_use_host_paths=may(HOST_PATH_PERMISSION),
+                )
+            case "config_map":
+                created = await config_maps.create_many(*where, effect)
+            case "secret":
+                created = await secrets.create_many(*where, self._rights.envelopes, effect)
+        self._note(wanted, warnings)
+        return [WrittenObject(each.key, "create", created[each.key.name]) for each in wanted]
+
+    def _note(self, wanted: Sequence[WantedObject], warnings: Mapping[str, Sequence[ObjectWarning]]) -> None:
+        for each in wanted:
+            self._noted += warnings.get(each.key.name, ())
             self._name_warnings(each)
-            written.append(WrittenObject(each.key, "create", created))
-        return written
 
     async def update(self, compared: ComparedObject, stored: Any) -> WrittenObject:
         """Changes the fields of an object that the plan names."""
@@ -179,24 +204,46 @@ class ObjectWriter:
         self._name_warnings(compared.wanted)
         return WrittenObject(key, "update", after, stored, changed_secrets)
 
-    async def update_containers(
+    async def update_many(
         self, compared: Sequence[ComparedObject], stored: Mapping[MemberKey, Any]
     ) -> list[WrittenObject]:
-        """Changes containers as `update` does, all or none."""
-        made = await change_containers(
-            self._transaction,
-            self._namespace,
-            {each.wanted.key.name: _given(each.merge) for each in compared},
-            keys=self._rights.keys,
-            may=self._may,
-        )
-        written: list[WrittenObject] = []
-        for each in compared:
-            after, warnings = made[each.wanted.key.name]
-            self._noted += warnings
-            self._name_warnings(each.wanted)
-            written.append(WrittenObject(each.wanted.key, "update", after, stored[each.wanted.key]))
-        return written
+        """Changes objects of one noun of `TOGETHER`, and of one kind, as `update` does, all or none."""
+        where, wanted = (self._transaction, self._namespace), [each.wanted for each in compared]
+        effect, may = self._rights.effect(self._may), self._may
+        after: Mapping[str, Any]
+        warnings: Mapping[str, Sequence[ObjectWarning]] = {}
+        secret_keys: dict[str, dict[str, tuple[bool, bool]]] = {}
+        match wanted[0].key.noun:
+            case "container":
+                made = await change_containers(*where, _merges(compared), keys=self._rights.keys, may=may)
+                after = {name: each for name, (each, _) in made.items()}
+                warnings = {name: noted for name, (_, noted) in made.items()}
+            case "object":
+                kind = object_key(wanted[0].key, stored[wanted[0].key])
+                changed = await change_objects(
+                    *where, kind, _merges(compared), rights=self._rights.objects(may)
+                )
+                after = {name: each.carried for name, each in changed.items()}
+                warnings = {name: each.warnings for name, each in changed.items()}
+            case "service":
+                after = await change_services(*where, _merges(compared), rights=self._rights.services(may))
+            case "config_map":
+                after = await config_maps.change_many(*where, _merges(compared), effect)
+            case _:
+                asked = [each.asked for each in compared if each.asked is not None]
+                found = await secrets.change_many(*where, asked, self._rights.envelopes, effect)
+                after = {name: each.config for name, each in found.items()}
+                secret_keys = {
+                    name: {f"data.{key}": there for key, there in each.secret_keys.items()}
+                    for name, each in found.items()
+                }
+        self._note(wanted, warnings)
+        return [
+            WrittenObject(
+                each.key, "update", after[each.key.name], stored[each.key], secret_keys.get(each.key.name)
+            )
+            for each in wanted
+        ]
 
     async def run(self, key: MemberKey, *, replacing: bool = False) -> Any:
         """Starts a new run of a Job; `replacing`: also if the newest run has not ended."""
@@ -222,10 +269,36 @@ class ObjectWriter:
                 )
         return WrittenObject(key, "delete", gone, stored)
 
+    async def delete_many(
+        self, keys: Sequence[MemberKey], stored: Mapping[MemberKey, Any]
+    ) -> list[WrittenObject]:
+        """Marks objects of one noun of `TOGETHER`, and of one kind, as `delete` does, all or none."""
+        where, names = (self._transaction, self._namespace), [each.name for each in keys]
+        gone: Mapping[str, Any]
+        match keys[0].noun:
+            case "container":
+                gone = await delete_containers(*where, names)
+            case "service":
+                gone = await delete_services(*where, names)
+            case "object":
+                kind = object_key(keys[0], stored[keys[0]])
+                gone = await delete_objects(*where, kind, names, may=self._may)
+            case "config_map" | "secret" as noun:
+                gone = await configs.delete_many(
+                    self._transaction, noun, self._namespace, names, self._rights.readers
+                )
+            case _:
+                raise AssertionError(keys[0].noun)
+        return [WrittenObject(each, "delete", gone[each.name], stored[each]) for each in keys]
+
 
 def object_key(key: MemberKey, stored: Any) -> ObjectKey:
     """Returns the key by which the noun object names a member."""
     return ObjectKey(stored.api_version, key.kind, key.name)
+
+
+def _merges(compared: Sequence[ComparedObject]) -> dict[str, Callable[[Any], Any]]:
+    return {each.wanted.key.name: _given(each.merge) for each in compared}
 
 
 def _given(merge: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

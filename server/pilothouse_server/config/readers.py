@@ -18,14 +18,14 @@ class ReaderLookup(Protocol):
     """Those that read the config map or secret `name` of a namespace, less those that are being deleted."""
 
     async def containers(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        """Returns the names of the containers that read it, by their environment or by a volume they mount."""
+        """Returns the names of the containers that read one, by their environment or by a volume they mount."""
 
     async def volumes(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        """Returns the names of the volumes that show it."""
+        """Returns the names of the volumes that show one."""
 
     async def needing(
         self,
@@ -38,9 +38,14 @@ class ReaderLookup(Protocol):
         """Returns the names of the containers whose environment cannot do without one of its `keys`."""
 
     async def refuse_power(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
+        self,
+        transaction: ReadTransaction,
+        namespace_id: NamespaceId,
+        kind: Kind,
+        names: Sequence[str],
+        may: May,
     ) -> None:
-        """Raises PermissionDenied if one of the containers has rights that the caller may not give.
+        """Raises PermissionDenied if a container that reads one of these has rights that the caller may not give.
 
         A caller who writes a container's configuration, such as a script or the arguments of a program,
         decides which code it runs.

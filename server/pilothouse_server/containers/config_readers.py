@@ -25,14 +25,14 @@ class ConfigReaders:
         self._guarded = guarded
 
     async def containers(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        return list((await repository.users_of_source(transaction, namespace_id, kind, name)).values())
+        return list((await repository.users_of_source(transaction, namespace_id, kind, names)).values())
 
     async def volumes(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        return await volumes_showing(transaction, namespace_id, kind, name)
+        return await volumes_showing(transaction, namespace_id, kind, names)
 
     async def needing(
         self,
@@ -44,17 +44,22 @@ class ConfigReaders:
     ) -> Sequence[str]:
         if not keys:
             return []
-        readers = await repository.users_of_source(transaction, namespace_id, kind, name)
+        readers = await repository.users_of_source(transaction, namespace_id, kind, [name])
         found = await repository.get_many(transaction, list(readers))
         return [each.name for each in found if rules.reads_keys(each, kind, name, keys)]
 
     async def refuse_power(
-        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
+        self,
+        transaction: ReadTransaction,
+        namespace_id: NamespaceId,
+        kind: Kind,
+        names: Sequence[str],
+        may: May,
     ) -> None:
         if may(PRIVILEGED) and may(HOST_PATH_PERMISSION):
             return
         # The pods of one that is being deleted have their time to end.
-        readers = await repository.users_of_source(transaction, namespace_id, kind, name, deleting=True)
+        readers = await repository.users_of_source(transaction, namespace_id, kind, names, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
             guarding.refuse_power_by_reading(each, self._guarded, may, "what would be changed")
 
@@ -62,7 +67,7 @@ class ConfigReaders:
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str
     ) -> Sequence[str]:
         restarted = []
-        for container_id in await repository.users_of_source(transaction, namespace_id, kind, name):
+        for container_id in await repository.users_of_source(transaction, namespace_id, kind, [name]):
             stored = await repository.get(transaction, container_id, lock=True)
             if (
                 stored is None

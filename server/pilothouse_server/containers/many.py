@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
-from pilothouse_server.containers.changes import refuse_deleting
+from pilothouse_server.containers.changes import marked, mounted, refuse_deleting
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
 from pilothouse_server.containers.operations import Caller, admitted_change, admitted_creation, event
@@ -95,3 +95,27 @@ async def change_many(
     for change in changes:
         transaction.emit(event(change.written, "modified", change.stored))
     return changed
+
+
+async def delete_many(
+    transaction: Transaction, namespace_name: str, names: Sequence[str]
+) -> dict[str, Container]:
+    """Marks containers for deletion in a transaction that holds the namespace's row; returns them by their names.
+
+    Raises as `operations.delete`.
+    """
+    admitted = await repository.admit_changes(transaction, namespace_name, names)
+    found = {each.stored.name: each.stored for each in admitted}
+    for name in names:
+        if name not in found:
+            raise not_found("container", name)
+    changes = [
+        msgspec.structs.replace(change, mounted=mounted(facts.stored))
+        for facts in admitted
+        if (change := marked(facts.stored, facts.moment)) is not None
+    ]
+    await repository.write_changes(transaction, changes)
+    for change in changes:
+        transaction.emit(event(change.written, "modified", change.stored))
+        found[change.written.name] = change.written
+    return found

@@ -90,7 +90,7 @@ class Mounter:
         if volume.type != "config_map" and volume.type != "secret":
             return
         readers = await repository.users_of_source(
-            transaction, volume.namespace_id, volume.type, volume.source_name, deleting=True
+            transaction, volume.namespace_id, volume.type, [volume.source_name], deleting=True
         )
         for each in await repository.get_many(transaction, list(readers)):
             if any(mount.volume == volume.name for mount in each.all_mounts):

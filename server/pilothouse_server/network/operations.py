@@ -146,17 +146,72 @@ async def change(
     namespace = await locate_namespace(transaction, namespace_name, "share")
     stored = await locate(transaction, namespace_name, name, lock=True)
     check(stored)
-    refuse_owned(stored)
-    if stored.deletion_requested_at is not None:
-        raise FailedPrecondition(f'service "{name}" is being deleted', reason="SERVICE_TERMINATING")
-    wanted = rules.checked(merge(stored))
-    if wanted == stored:
+    wanted = _wanted(namespace, stored, merge, rights)
+    if wanted is None:
         return stored
-    rights.check(namespace, stored, wanted)
-    wanted = with_rights(wanted, rights.keys)
     written = await repository.update_service(transaction, stored, wanted)
     await changed(transaction, written, "modified", stored)
     return written
+
+
+async def change_many(
+    transaction: Transaction,
+    namespace_name: str,
+    merges: Mapping[str, Callable[[Service], Service]],
+    *,
+    rights: ServiceRights,
+) -> dict[str, Service]:
+    """Changes Services by few statements, all or none; returns them by their names. Raises as `change`."""
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    found = await _locked_many(transaction, namespace, list(merges))
+    changes: list[Service] = []
+    async for stored in cooperatively(list(found.values())):
+        wanted = _wanted(namespace, stored, merges[stored.name], rights)
+        if wanted is not None:
+            changes.append(wanted)
+    for written in await repository.update_services(transaction, changes):
+        await changed(transaction, written, "modified", found[written.name])
+        found[written.name] = written
+    return found
+
+
+async def delete_many(
+    transaction: Transaction, namespace_name: str, names: Sequence[str]
+) -> dict[str, Service]:
+    """Marks Services for deletion by few statements, all or none; returns them by their names. Raises as `delete`."""
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    found = await _locked_many(transaction, namespace, names)
+    for each in found.values():
+        refuse_owned(each)
+    ids = [each.id for each in found.values() if each.deletion_requested_at is None]
+    for marked in await repository.mark_many(transaction, ids):
+        await changed(transaction, marked, "modified", found[marked.name])
+        found[marked.name] = marked
+    return found
+
+
+async def _locked_many(
+    transaction: Transaction, namespace: Namespace, names: Sequence[str]
+) -> dict[str, Service]:
+    found = {each.name: each for each in await repository.lock_named(transaction, namespace.id, names)}
+    for name in names:
+        if name not in found:
+            raise not_found("service", name)
+    return found
+
+
+def _wanted(
+    namespace: Namespace, stored: Service, merge: Callable[[Service], Service], rights: ServiceRights
+) -> Service | None:
+    """Returns a Service with a change; None where it changes nothing. Raises as `change`."""
+    refuse_owned(stored)
+    if stored.deletion_requested_at is not None:
+        raise FailedPrecondition(f'service "{stored.name}" is being deleted', reason="SERVICE_TERMINATING")
+    wanted = rules.checked(merge(stored))
+    if wanted == stored:
+        return None
+    rights.check(namespace, stored, wanted)
+    return with_rights(wanted, rights.keys)
 
 
 async def delete(

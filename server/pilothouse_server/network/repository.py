@@ -111,6 +111,25 @@ SELECT r.name, r.namespace_id, r.type, r.spec, r.labels, r.annotations, r.drift_
 FROM {_ROWS} RETURNING id
 """  # noqa: S608 - our own words
 )
+_LOCK_NAMED = text(
+    "SELECT id FROM services WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) "
+    "ORDER BY id FOR NO KEY UPDATE"
+)
+_UPDATE_MANY = text(
+    f"""
+UPDATE services AS s
+SET type = r.type, spec = r.spec, labels = r.labels, annotations = r.annotations, drift_policy = r.drift_policy,
+    generation = s.generation + 1, resource_version = s.resource_version + 1, updated_at = now(),
+    updated_by = :user_id
+FROM {_ROWS} WHERE s.id = r.id
+"""  # noqa: S608 - our own words
+)
+_MARK_MANY = text("""
+UPDATE services
+SET deletion_requested_at = :moment, status = 'deleted', reason = NULL, message = NULL, generation = generation + 1,
+    resource_version = resource_version + 1, updated_at = now(), updated_by = :user_id
+WHERE id = ANY (CAST(:ids AS bigint[]))
+""")
 _ANY_TAKEN = text("""
 SELECT s.name FROM services AS s WHERE s.namespace_id = :namespace_id AND s.name = ANY (CAST(:names AS text[]))
 UNION ALL SELECT p.service_name FROM port_mappings AS p
@@ -265,6 +284,34 @@ async def mark_for_deletion(transaction: Transaction, stored: Service) -> Servic
     return await _update(transaction, stored, values)
 
 
+async def lock_named(transaction: Transaction, namespace_id: int, names: Sequence[str]) -> list[Service]:
+    """Returns the Services with these names, locked until the transaction ends, in the order of their ids."""
+    parameters = {"namespace_id": namespace_id, "names": list(names)}
+    ids = list((await transaction.connection.execute(_LOCK_NAMED, parameters)).scalars())
+    return await get_many(transaction, ids)
+
+
+async def update_services(transaction: Transaction, wanted: Sequence[Service]) -> list[Service]:
+    """Writes the desired states of locked Services by one statement; returns them in the order of their ids."""
+    if not wanted:
+        return []
+    rows = orjson.dumps([_owned_row(each) for each in wanted]).decode()
+    parameters = {"rows": rows, "user_id": transaction.actor.user_id}
+    await transaction.connection.execute(_UPDATE_MANY, parameters)
+    return await get_many(transaction, [each.id for each in wanted])
+
+
+async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[Service]:
+    """Marks locked Services by one statement; returns them in the order of their ids."""
+    parameters = {
+        "ids": list(ids),
+        "moment": await transaction.moment(),
+        "user_id": transaction.actor.user_id,
+    }
+    await transaction.connection.execute(_MARK_MANY, parameters)
+    return await get_many(transaction, ids)
+
+
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
     """Returns how many Services count against the quota of a namespace."""
     query = select(func.count_services(namespace_id))
@@ -370,7 +417,7 @@ async def _written_owned(
 def _owned_row(service: Service) -> dict[str, Any]:
     return {
         "id": service.id,
-        "uid": service.uid,
+        "uid": service.uid or None,
         "name": service.name,
         "namespace_id": service.namespace_id,
         "owner": service.owner,

@@ -124,13 +124,34 @@ async def create(
     namespace = await locate_namespace(transaction, namespace_name, "update")
     refuse_inactive_namespace(namespace)
     await scaling.lock_quota(transaction, namespace, wanted)
-    kind = await facts.of_kind(transaction, namespace, wanted)
-    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
-    guarding.refuse_protecting(namespace.name, wanted, rights.may)
-    admitted = rights.check(namespace, None, wanted, kind)
+    admitted, kind = await admitted_new(transaction, namespace, wanted, rights)
     created = await _insert(transaction, namespace, admitted, kind)
     await scaling.count(transaction, namespace, created)
     return ObjectMutation(created, kind)
+
+
+async def admitted_new(
+    transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject, rights: ObjectRights
+) -> tuple[CarriedObject, KindFacts]:
+    """Returns a new object with its rights, and the facts that it was compared with. Raises as `create`."""
+    kind = await facts.of_kind(transaction, namespace, wanted)
+    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
+    guarding.refuse_protecting(namespace.name, wanted, rights.may)
+    return rights.check(namespace, None, wanted, kind), kind
+
+
+async def admitted_change(
+    transaction: ReadTransaction,
+    namespace: Namespace,
+    stored: CarriedObject,
+    wanted: CarriedObject,
+    rights: ObjectRights,
+) -> tuple[CarriedObject, KindFacts]:
+    """Returns a changed object with its rights, and the facts that it was compared with. Raises as `change`."""
+    guarding.refuse_protected(stored, wanted, rights.may)
+    kind = await facts.of_kind(transaction, namespace, wanted)
+    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
+    return rights.check(namespace, stored, wanted, kind), kind
 
 
 async def change(
@@ -157,17 +178,13 @@ async def change(
     await scaling.lock_quota(transaction, namespace, key)
     stored = await locate(transaction, namespace_name, key, lock=True)
     check(stored)
-    if stored.deletion_requested_at is not None:
-        raise FailedPrecondition(f'object "{key}" is being deleted', reason="OBJECT_TERMINATING")
+    refuse_deleting(stored, key)
     wanted = documents.merged(stored, merge(stored), (namespace_name,))
     if default_policy:
         wanted = with_default_policy(wanted)
     if wanted == stored:
         return ObjectMutation(stored, KindFacts(), stored)
-    guarding.refuse_protected(stored, wanted, rights.may)
-    kind = await facts.of_kind(transaction, namespace, wanted)
-    kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
-    admitted = rights.check(namespace, stored, wanted, kind)
+    admitted, kind = await admitted_change(transaction, namespace, stored, wanted, rights)
     written = await repository.update_object(transaction, stored, admitted)
     await changed(transaction, written, "modified", stored)
     await scaling.count(transaction, namespace, stored, written)
@@ -191,9 +208,7 @@ async def delete(
     await scaling.lock_quota(transaction, located, key)
     stored = await locate(transaction, namespace, key, lock=True)
     check(stored)
-    guarding.refuse_protected(stored, None, may)
-    if located.network_policies == "protected":
-        guarding.refuse_protected_policy(stored, may)
+    refuse_deletion(located, stored, may)
     marked = await _delete(transaction, stored)
     await scaling.count(transaction, located, marked)
     return marked
@@ -268,13 +283,30 @@ async def _insert(
     if inserted.is_taken:
         key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
         raise already_exists("object", str(key), being_deleted=inserted.is_going)
-    used = inserted.used
-    raise ResourceExhausted(
+    raise exceeded(namespace, wanted, kind, inserted.used)
+
+
+def exceeded(namespace: Namespace, wanted: CarriedObject, kind: KindFacts, used: int) -> ResourceExhausted:
+    """Returns the error for a namespace that has as many objects of a kind as it may."""
+    return ResourceExhausted(
         f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '
         f"{kind.most} allowed",
         reason="QUOTA_EXCEEDED",
         metadata={"resource": wanted.kind, "limit": str(kind.most), "used": str(used), "asked": "1"},
     )
+
+
+def refuse_deletion(namespace: Namespace, stored: CarriedObject, may: May) -> None:
+    """Raises PermissionDenied for an object that only few may delete."""
+    guarding.refuse_protected(stored, None, may)
+    if namespace.network_policies == "protected":
+        guarding.refuse_protected_policy(stored, may)
+
+
+def refuse_deleting(stored: CarriedObject, key: ObjectKey) -> None:
+    """Raises FailedPrecondition if an object is being deleted."""
+    if stored.deletion_requested_at is not None:
+        raise FailedPrecondition(f'object "{key}" is being deleted', reason="OBJECT_TERMINATING")
 
 
 async def changed(

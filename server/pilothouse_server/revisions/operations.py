@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.revisions import repository
 from pilothouse_server.revisions.model import RevisedResource
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 write_revision = repository.write_revision
 newest_revision = repository.newest_revision
+newest_revisions = repository.newest_revisions
 read_revision = repository.read_revision
 list_revisions = repository.list_revisions
 purge_values = repository.purge_values
@@ -31,6 +37,33 @@ async def keep_values(
     key_id = await encryption_keys.active_key_id(transaction)
     sealed = envelopes.seal(values, repository.values_binding(of, number, secret_name), key_id)
     await repository.keep_values(transaction, of, number, secret_name, sealed)
+
+
+class ValuesToKeep(msgspec.Struct, frozen=True):
+    """The values of a secret that a revision of a resource is to keep."""
+
+    of: RevisedResource
+    number: int
+    secret_name: str
+    values: bytes
+
+    def __repr__(self) -> str:
+        return f"ValuesToKeep({self.secret_name!r})"
+
+
+async def keep_many_values(
+    transaction: Transaction, wanted: Sequence[ValuesToKeep], envelopes: Envelopes
+) -> None:
+    """Keeps values as `keep_values` does, by one statement."""
+    if not wanted:
+        return
+    key_id = await encryption_keys.active_key_id(transaction)
+    sealed: list[repository.SealedToKeep] = []
+    async for each in cooperatively(wanted):
+        place = repository.values_binding(each.of, each.number, each.secret_name)
+        values = envelopes.seal(each.values, place, key_id)
+        sealed.append(repository.SealedToKeep(each.of, each.number, each.secret_name, values))
+    await repository.keep_many_values(transaction, sealed)
 
 
 async def kept_values(

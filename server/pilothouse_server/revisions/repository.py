@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,14 @@ _KEEP_VALUES = text(
     "SELECT r.id, r.namespace_id, :secret_name, :place, :ciphertext, :data_key, :key_id FROM revisions AS r "
     "WHERE r.resource_type = :resource_type AND r.resource_id = :resource_id AND r.number = :number"
 )
+_KEEP_MANY_VALUES = text("""
+INSERT INTO revision_values (revision_id, namespace_id, secret_name, place, ciphertext, data_key, key_id)
+SELECT r.id, r.namespace_id, v.secret_name, v.place, v.ciphertext, v.data_key, v.key_id
+FROM unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:numbers AS integer[]), CAST(:names AS text[]),
+    CAST(:places AS text[]), CAST(:ciphertexts AS bytea[]), CAST(:data_keys AS bytea[]), CAST(:key_ids AS text[]))
+    AS v(resource_type, resource_id, number, secret_name, place, ciphertext, data_key, key_id)
+JOIN revisions AS r USING (resource_type, resource_id, number)
+""")
 _PURGE = text(
     "UPDATE revision_values SET ciphertext = NULL, data_key = NULL, key_id = NULL "
     "WHERE namespace_id = :namespace_id AND secret_name = :secret_name AND ciphertext IS NOT NULL "
@@ -72,6 +80,21 @@ async def newest_revision(transaction: ReadTransaction, of: RevisedResource) -> 
         REVISIONS.c.resource_type == of.resource_type, REVISIONS.c.resource_id == of.id
     )
     return int((await transaction.connection.execute(query)).scalar_one())
+
+
+async def newest_revisions(transaction: ReadTransaction, of: Sequence[RevisedResource]) -> dict[int, int]:
+    """Returns the numbers of the newest revisions of resources of one type by their ids; those that have one."""
+    if not of:
+        return {}
+    query = (
+        select(REVISIONS.c.resource_id, func.max(REVISIONS.c.number).label("number"))
+        .where(
+            REVISIONS.c.resource_type == of[0].resource_type,
+            REVISIONS.c.resource_id.in_([each.id for each in of]),
+        )
+        .group_by(REVISIONS.c.resource_id)
+    )
+    return {row.resource_id: row.number for row in (await transaction.connection.execute(query)).all()}
 
 
 async def read_revision(
@@ -135,6 +158,30 @@ async def keep_values(
         "key_id": sealed.key_id,
     }
     await transaction.connection.execute(_KEEP_VALUES, _named(of) | values)
+
+
+class SealedToKeep(NamedTuple):
+    """The values of a secret, encrypted by `values_binding`, and the revision that keeps them."""
+
+    of: RevisedResource
+    number: int
+    secret_name: str
+    sealed: Sealed
+
+
+async def keep_many_values(transaction: Transaction, wanted: Sequence[SealedToKeep]) -> None:
+    """Stores values as `keep_values` does, by one statement."""
+    columns = {
+        "types": [each.of.resource_type for each in wanted],
+        "ids": [each.of.id for each in wanted],
+        "numbers": [each.number for each in wanted],
+        "names": [each.secret_name for each in wanted],
+        "places": [values_binding(each.of, each.number, each.secret_name).row for each in wanted],
+        "ciphertexts": [each.sealed.ciphertext for each in wanted],
+        "data_keys": [each.sealed.data_key for each in wanted],
+        "key_ids": [each.sealed.key_id for each in wanted],
+    }
+    await transaction.connection.execute(_KEEP_MANY_VALUES, columns)
 
 
 async def find_values(

@@ -37,6 +37,7 @@ from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.storage import repository, rules
 from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Store, Transaction
@@ -96,9 +97,7 @@ async def create(
         ResourceExhausted: the quota of storage of the namespace.
     """
     wanted = rules.checked(wanted)
-    if not may_use_host_paths:
-        rules.refuse_host_path(namespace_name, wanted.name, wanted.type)
-    labelling.check("volume", namespace_name, None, wanted)
+    _check_rights(namespace_name, wanted, labelling, may_use_host_paths=may_use_host_paths)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     if namespace.quota.storage:
@@ -107,23 +106,62 @@ async def create(
     if taken is not None:
         being_deleted = taken.deletion_requested_at is not None
         raise already_exists("volume", wanted.name, being_deleted=being_deleted)
+    await _check_sources(transaction, namespace, wanted)
+    await _check_quota(transaction, namespace, wanted.size if wanted.is_claim else "", "")
+    created = await repository.insert_volume(transaction, _placed(wanted, namespace))
+    await changed(transaction, created, "added")
+    return created
+
+
+async def create_many(
+    transaction: Transaction,
+    namespace_name: str,
+    wanted: Sequence[Volume],
+    *,
+    labelling: Labelling,
+    may_use_host_paths: bool,
+) -> dict[str, Volume]:
+    """Makes volumes by few statements, all or none; returns them by their names. Raises as `create`."""
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
+    if namespace.quota.storage:
+        await repository.lock_count(transaction, namespace.id)
+    names = [each.name for each in wanted]
+    if (taken := await repository.first_taken(transaction, namespace.id, names)) is not None:
+        raise already_exists("volume", taken)
+    placed: list[Volume] = []
+    async for each in cooperatively(wanted):
+        checked = rules.checked(each)
+        _check_rights(namespace_name, checked, labelling, may_use_host_paths=may_use_host_paths)
+        await _check_sources(transaction, namespace, checked)
+        placed.append(_placed(checked, namespace))
+    sizes = sum(Quantity.parse(each.size or "0").whole for each in placed if each.is_claim)
+    await _check_quota(transaction, namespace, str(sizes), "")
+    created = await repository.insert_volumes(transaction, placed)
+    for volume in created:
+        await changed(transaction, volume, "added")
+    return {each.name: each for each in created}
+
+
+def _check_rights(namespace: str, wanted: Volume, labelling: Labelling, *, may_use_host_paths: bool) -> None:
+    if not may_use_host_paths:
+        rules.refuse_host_path(namespace, wanted.name, wanted.type)
+    labelling.check("volume", namespace, None, wanted)
+
+
+async def _check_sources(transaction: Transaction, namespace: Namespace, wanted: Volume) -> None:
     if wanted.external and (wanted.type == "config_map" or wanted.type == "secret"):
         allowed = namespace.external_sources
         configs.refuse_unlisted(
-            namespace_name, allowed, "volume.source_name", wanted.type, wanted.source_name
+            namespace.name, allowed, "volume.source_name", wanted.type, wanted.source_name
         )
-    await check_source(transaction, namespace_name, wanted)
-    await _check_quota(transaction, namespace, wanted.size if wanted.is_claim else "", "")
-    created = await repository.insert_volume(
-        transaction,
-        msgspec.structs.replace(
-            wanted,
-            namespace_ref=namespace.ref,
-            kubernetes_name=wanted.name if wanted.is_claim else "",
-        ),
+    await check_source(transaction, namespace.name, wanted)
+
+
+def _placed(wanted: Volume, namespace: Namespace) -> Volume:
+    return msgspec.structs.replace(
+        wanted, namespace_ref=namespace.ref, kubernetes_name=wanted.name if wanted.is_claim else ""
     )
-    await changed(transaction, created, "added")
-    return created
 
 
 async def change(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -47,7 +47,7 @@ async def create(
         being_deleted = taken.deletion_requested_at is not None
         raise already_exists("config map", wanted.name, being_deleted=being_deleted)
     created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))
-    await configs.refuse_power(transaction, "config_map", created, effect)
+    await configs.refuse_power(transaction, "config_map", [created], effect)
     await configs.changed(transaction, "config_map", created, "added")
     return cast("ConfigMap", created)
 
@@ -62,12 +62,12 @@ async def create_many(
         rules.check_config_map(each)
         effect.labelling.check("config_map", namespace_name, None, each)
     names = [each.name for each in wanted]
-    if (taken := await repository.first_taken(transaction, namespace.id, names)) is not None:
+    if (taken := await repository.first_taken(transaction, "config_map", namespace.id, names)) is not None:
         raise already_exists("config map", taken)
     placed = [configs.placed(each, namespace) for each in wanted]
     created = await repository.insert_config_maps(transaction, placed)
+    await configs.refuse_power(transaction, "config_map", created, effect)
     for config in created:
-        await configs.refuse_power(transaction, "config_map", config, effect)
         await configs.changed(transaction, "config_map", config, "added")
     return {each.name: cast("ConfigMap", each) for each in created}
 
@@ -111,17 +111,50 @@ async def change(
     wanted = merge(stored)
     if wanted == stored:
         return configs.Changed(stored)
-    same_data = (wanted.data, wanted.binary_data) == (stored.data, stored.binary_data)
-    if stored.immutable and not (same_data and wanted.immutable):
-        raise rules.refuse_immutable("config map", name)
-    rules.check_config_map(wanted)
-    effect.labelling.check("config_map", namespace, stored, wanted)
+    same_data = _has_data_of(wanted, stored)
+    _check_change(namespace, stored, wanted, effect)
     written = cast("ConfigMap", await repository.update_config_map(transaction, stored, wanted))
     await configs.changed(transaction, "config_map", written, "modified", stored)
     if same_data:
         return configs.Changed(written)
     removed = _keys(stored) - _keys(written)
     return await configs.changed_data(transaction, "config_map", written, effect, removed=removed)
+
+
+async def change_many(
+    transaction: Transaction, namespace: str, merges: Mapping[str, Merge], effect: configs.Effect
+) -> dict[str, ConfigMap]:
+    """Changes config maps by few statements, all or none; returns them by their names. Restarts nothing.
+
+    Raises as `change`.
+    """
+    wanted: list[ConfigMap] = []
+    found: dict[str, ConfigMap] = {}
+    locked = await configs.locked_many(transaction, "config_map", namespace, list(merges))
+    async for each in cooperatively(locked):
+        stored = cast("ConfigMap", each)
+        found[stored.name] = stored
+        merged = merges[stored.name](stored)
+        if merged != stored:
+            _check_change(namespace, stored, merged, effect)
+            wanted.append(merged)
+    written = await repository.update_config_maps(transaction, wanted)
+    with_data = [each for each in written if not _has_data_of(cast("ConfigMap", each), found[each.name])]
+    await configs.refuse_power(transaction, "config_map", with_data, effect)
+    for each in written:
+        await configs.changed(transaction, "config_map", each, "modified", found[each.name])
+    return found | {each.name: cast("ConfigMap", each) for each in written}
+
+
+def _has_data_of(wanted: ConfigMap, stored: ConfigMap) -> bool:
+    return (wanted.data, wanted.binary_data) == (stored.data, stored.binary_data)
+
+
+def _check_change(namespace: str, stored: ConfigMap, wanted: ConfigMap, effect: configs.Effect) -> None:
+    if stored.immutable and not (_has_data_of(wanted, stored) and wanted.immutable):
+        raise rules.refuse_immutable("config map", stored.name)
+    rules.check_config_map(wanted)
+    effect.labelling.check("config_map", namespace, stored, wanted)
 
 
 def _keys(config_map: ConfigMap) -> set[str]:

@@ -121,11 +121,31 @@ async def delete(
     check(stored)
     if stored.deletion_requested_at is not None:
         return stored
-    containers = await readers.containers(transaction, home.id, kind, name)
-    volumes = await readers.volumes(transaction, home.id, kind, name)
-    if containers or volumes:
-        raise rules.in_use(WORDS[kind], name, containers, volumes)
+    await _refuse_read(transaction, kind, home, [name], readers)
     return await _mark(transaction, kind, stored)
+
+
+async def delete_many(
+    transaction: Transaction, kind: Kind, namespace: str, names: Sequence[str], readers: ReaderLookup
+) -> dict[str, Config]:
+    """Marks configs for deletion by few statements, all or none; returns them by their names. Raises as `delete`."""
+    home = await locate_namespace(transaction, namespace, "update")
+    locked = await locked_many(transaction, kind, namespace, names)
+    await _refuse_read(transaction, kind, home, names, readers)
+    found = {each.name: each for each in locked}
+    for marked in await repository.mark_many(transaction, kind, [each.id for each in locked]):
+        await changed(transaction, kind, marked, "modified", found[marked.name])
+        found[marked.name] = marked
+    return found
+
+
+async def _refuse_read(
+    transaction: Transaction, kind: Kind, home: Namespace, names: Sequence[str], readers: ReaderLookup
+) -> None:
+    containers = await readers.containers(transaction, home.id, kind, names)
+    volumes = await readers.volumes(transaction, home.id, kind, names)
+    if containers or volumes:
+        raise rules.in_use(WORDS[kind], names[0], containers, volumes)
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
@@ -164,17 +184,40 @@ async def changed_data(
     Raises PermissionDenied if one of these has rights over the node, or over others, that the caller may not give.
     """
     home, readers = config.namespace_id, effect.readers
-    await refuse_power(transaction, kind, config, effect)
+    await refuse_power(transaction, kind, [config], effect)
     restarted = await readers.restart(transaction, home, kind, config.name) if effect.restart else []
     missing = await readers.needing(transaction, home, kind, config.name, removed)
     return Changed(config, tuple(restarted), tuple(missing))
 
 
-async def refuse_power(transaction: ReadTransaction, kind: Kind, config: Config, effect: Effect) -> None:
-    """Raises PermissionDenied where a container that reads it has rights that the caller may not give one."""
-    await effect.readers.refuse_power(
-        transaction, config.namespace_id, kind, config.name, effect.labelling.may
-    )
+async def refuse_power(
+    transaction: ReadTransaction, kind: Kind, written: Sequence[Config], effect: Effect
+) -> None:
+    """Raises PermissionDenied where a container that reads one has rights that the caller may not give one.
+
+    All of them are of one namespace.
+    """
+    if written:
+        names = [each.name for each in written]
+        await effect.readers.refuse_power(
+            transaction, written[0].namespace_id, kind, names, effect.labelling.may
+        )
+
+
+async def locked_many(
+    transaction: Transaction, kind: Kind, namespace: str, names: Sequence[str]
+) -> list[Config]:
+    """Returns those with these names, which are locked until the transaction ends, in the order of their ids.
+
+    Raises as `locate`, and FailedPrecondition if one is being deleted.
+    """
+    home = await locate_namespace(transaction, namespace)
+    found = await repository.lock_named(transaction, kind, home.id, names)
+    for name in sorted({*names} - {each.name for each in found}):
+        raise not_found(WORDS[kind], name)
+    for each in found:
+        refuse_deleting(kind, each)
+    return found
 
 
 def refuse_deleting(kind: Kind, config: Config) -> None:

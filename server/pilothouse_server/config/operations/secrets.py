@@ -7,7 +7,7 @@ namespace.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -23,7 +23,15 @@ from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.revisions.model import RevisedResource
-from pilothouse_server.revisions.operations import keep_values, newest_revision, purge_values
+from pilothouse_server.revisions.operations import (
+    ValuesToKeep,
+    keep_many_values,
+    keep_values,
+    newest_revision,
+    newest_revisions,
+    purge_values,
+)
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -44,6 +52,11 @@ class Asked:
     paths: tuple[str, ...] = ()
     set_data: dict[str, bytes] = field(default_factory=dict)
     remove_keys: tuple[str, ...] = ()
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether an update names values."""
+        return bool({"data", "string_data"} & set(self.paths) or self.set_data or self.remove_keys)
 
     def __repr__(self) -> str:
         return f"Asked({self.secret.name!r})"
@@ -67,13 +80,7 @@ async def create(
         PermissionDenied: as `config_maps.create`.
         Unavailable: the active key is held by no key provider of this server.
     """
-    values = rules.merged(asked.data, asked.string_data)
-    wanted = msgspec.structs.replace(
-        asked.secret, type=asked.secret.type or OPAQUE, uid=repository.new_uid(), key_sizes=_sizes(values)
-    )
-    rules.check_secret(wanted.type, values)
-    rules.check_labels("secret.labels", wanted.labels)
-    effect.labelling.check("secret", namespace_name, None, wanted)
+    wanted, values = _new(namespace_name, asked, effect)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     taken = await repository.find(transaction, "secret", namespace_name, wanted.name)
@@ -83,9 +90,47 @@ async def create(
     wanted = configs.placed(wanted, namespace)
     sealed = await _seal(transaction, wanted, values, envelopes)
     created = await repository.insert_secret(transaction, wanted, sealed)
-    await configs.refuse_power(transaction, "secret", created, effect)
+    await configs.refuse_power(transaction, "secret", [created], effect)
     await configs.changed(transaction, "secret", created, "added")
     return cast("Secret", created)
+
+
+async def create_many(
+    transaction: Transaction,
+    namespace_name: str,
+    asked: Sequence[Asked],
+    envelopes: Envelopes,
+    effect: configs.Effect,
+) -> dict[str, Secret]:
+    """Makes secrets by few statements, all or none; returns them by their names. Raises as `create`."""
+    namespace = await locate_namespace(transaction, namespace_name, "share")
+    refuse_inactive_namespace(namespace)
+    names = [each.secret.name for each in asked]
+    if (taken := await repository.first_taken(transaction, "secret", namespace.id, names)) is not None:
+        raise already_exists("secret", taken)
+    key_id = await encryption_keys.active_key_id(transaction)
+    wanted: list[tuple[Secret, Sealed]] = []
+    async for each in cooperatively(asked):
+        made, values = _new(namespace_name, each, effect)
+        placed = configs.placed(made, namespace)
+        wanted.append((placed, envelopes.seal(_encode(values), binding(placed), key_id)))
+    created = await repository.insert_secrets(transaction, wanted)
+    await configs.refuse_power(transaction, "secret", created, effect)
+    for secret in created:
+        await configs.changed(transaction, "secret", secret, "added")
+    return {each.name: cast("Secret", each) for each in created}
+
+
+def _new(namespace: str, asked: Asked, effect: configs.Effect) -> tuple[Secret, Values]:
+    """Returns a secret that is to be made, and its values. Raises as `create`."""
+    values = rules.merged(asked.data, asked.string_data)
+    wanted = msgspec.structs.replace(
+        asked.secret, type=asked.secret.type or OPAQUE, uid=repository.new_uid(), key_sizes=_sizes(values)
+    )
+    rules.check_secret(wanted.type, values)
+    rules.check_labels("secret.labels", wanted.labels)
+    effect.labelling.check("secret", namespace, None, wanted)
+    return wanted, values
 
 
 async def take_over(
@@ -129,23 +174,13 @@ async def change(
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     configs.refuse_deleting("secret", stored)
-    former = values = None
-    if {"data", "string_data"} & set(asked.paths) or asked.set_data or asked.remove_keys:
-        former = await reveal(transaction, stored, (), envelopes)
-        values = _merged_values(former, asked)
-    fields = [path for path in asked.paths if path not in ("data", "string_data")]
-    wanted = msgspec.structs.replace(stored, **{path: getattr(asked.secret, path) for path in fields})
+    former = await reveal(transaction, stored, (), envelopes) if asked.changes_values else None
+    wanted, values = _with_change(namespace, stored, asked, former, effect)
     same_values = values == former
     if same_values and wanted == stored:
         return configs.Changed(stored)
-    if stored.immutable and not (same_values and wanted.immutable):
-        raise rules.refuse_immutable("secret", name)
-    rules.check_labels("secret.labels", wanted.labels)
-    effect.labelling.check("secret", namespace, stored, wanted)
     sealed = None
     if values is not None and not same_values:
-        rules.check_secret(stored.type, values)
-        wanted = msgspec.structs.replace(wanted, key_sizes=_sizes(values))
         sealed = await _seal(transaction, stored, values, envelopes)
     written = cast("Secret", await repository.update_secret(transaction, stored, wanted, sealed))
     if sealed is not None:
@@ -159,6 +194,70 @@ async def change(
     removed = stored.key_sizes.keys() - written.key_sizes.keys()
     changed = await configs.changed_data(transaction, "secret", written, effect, removed=removed)
     return msgspec.structs.replace(changed, secret_keys=_changed_keys(former or {}, values or {}))
+
+
+async def change_many(
+    transaction: Transaction,
+    namespace: str,
+    asked: Sequence[Asked],
+    envelopes: Envelopes,
+    effect: configs.Effect,
+) -> dict[str, configs.Changed[Secret]]:
+    """Changes secrets by few statements, all or none; returns them by their names. Restarts nothing.
+
+    Raises as `change`.
+    """
+    by_name = {each.secret.name: each for each in asked}
+    locked = await configs.locked_many(transaction, "secret", namespace, list(by_name))
+    revealed = await reveal_many(transaction, cast("list[Secret]", locked), envelopes)
+    key_id = await encryption_keys.active_key_id(transaction)
+    found = {each.name: configs.Changed(cast("Secret", each)) for each in locked}
+    changes: list[tuple[Secret, Sealed | None]] = []
+    keys: dict[str, dict[str, tuple[bool, bool]]] = {}
+    async for each in cooperatively(locked):
+        stored, ask = cast("Secret", each), by_name[each.name]
+        rules.check_single_keys(ask.paths, ("data", "string_data"), ask.set_data, ask.remove_keys)
+        former = revealed[stored.id] if ask.changes_values else None
+        wanted, values = _with_change(namespace, stored, ask, former, effect)
+        sealed = None
+        if values is not None and values != former:
+            sealed = envelopes.seal(_encode(values), binding(stored), key_id)
+            keys[stored.name] = _changed_keys(former or {}, values)
+        elif wanted == stored:
+            continue
+        changes.append((wanted, sealed))
+    written = cast("list[Secret]", await repository.update_secrets(transaction, changes))
+    with_values = [each for each in written if each.name in keys]
+    numbers = await newest_revisions(transaction, [revised(each) for each in with_values])
+    kept = [
+        ValuesToKeep(revised(each), numbers[each.id] - 1, each.name, _encode(revealed[each.id]))
+        for each in with_values
+    ]
+    await keep_many_values(transaction, kept, envelopes)
+    await configs.refuse_power(transaction, "secret", with_values, effect)
+    for secret in written:
+        await configs.changed(transaction, "secret", secret, "modified", found[secret.name].config)
+    return found | {each.name: configs.Changed(each, secret_keys=keys.get(each.name, {})) for each in written}
+
+
+def _with_change(
+    namespace: str, stored: Secret, asked: Asked, former: Values | None, effect: configs.Effect
+) -> tuple[Secret, Values | None]:
+    """Returns a secret with a change, and its values; None where the change names none. Raises as `change`."""
+    values = None if former is None else _merged_values(former, asked)
+    fields = [path for path in asked.paths if path not in ("data", "string_data")]
+    wanted = msgspec.structs.replace(stored, **{path: getattr(asked.secret, path) for path in fields})
+    same_values = values == former
+    if same_values and wanted == stored:
+        return stored, values
+    if stored.immutable and not (same_values and wanted.immutable):
+        raise rules.refuse_immutable("secret", stored.name)
+    rules.check_labels("secret.labels", wanted.labels)
+    effect.labelling.check("secret", namespace, stored, wanted)
+    if values is not None and not same_values:
+        rules.check_secret(stored.type, values)
+        wanted = msgspec.structs.replace(wanted, key_sizes=_sizes(values))
+    return wanted, values
 
 
 async def purge(transaction: Transaction, namespace: str, name: str) -> tuple[Secret | None, int]:
@@ -196,6 +295,19 @@ async def reveal(
         if key not in values:
             raise not_found("secret key", key)
     return {key: values[key] for key in keys} if keys else values
+
+
+async def reveal_many(
+    transaction: ReadTransaction, secrets: Sequence[Secret], envelopes: Envelopes
+) -> dict[int, Values]:
+    """Returns the values of secrets by their ids, by one statement. Raises as `reveal`."""
+    sealed = await repository.find_many_sealed(transaction, [each.id for each in secrets])
+    found: dict[int, Values] = {}
+    async for each in cooperatively(secrets):
+        if each.id not in sealed:
+            raise not_found("secret", each.name)
+        found[each.id] = opened(each, sealed[each.id], envelopes)
+    return found
 
 
 def opened(secret: Secret, sealed: Sealed, envelopes: Envelopes) -> Values:

@@ -70,6 +70,16 @@ async def get(
     return None if row is None else value(kind, row)
 
 
+async def lock_named(
+    transaction: Transaction, kind: Kind, namespace_id: int, names: Sequence[str]
+) -> list[Config]:
+    """Returns those with these names, in the order of their ids; their rows are held until the transaction ends."""
+    table = TABLES[kind]
+    query = selected(kind).where(table.c.namespace_id == namespace_id, table.c.name.in_(names))
+    query = query.order_by(table.c.id).with_for_update(of=table)
+    return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]
+
+
 async def get_many(transaction: ReadTransaction, ids: Sequence[int], kind: Kind) -> list[Config]:
     """Those with these ids, in the order of their ids; missing ones are left out."""
     query = selected(kind).where(TABLES[kind].c.id.in_(ids)).order_by(TABLES[kind].c.id)

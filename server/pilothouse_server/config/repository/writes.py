@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import TextClause, func, insert, select, text, update
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.repository.configs import get_many
@@ -21,18 +22,63 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 register_constraint("uq_config_maps_name", lambda: already_exists("config map", "of this name"))
 register_constraint("uq_secrets_name", lambda: already_exists("secret", "of this name"))
 
-_INSERT_MANY = text("""
-INSERT INTO config_maps (name, namespace_id, kubernetes_name, data, binary_data, immutable, labels, annotations,
-    created_by, updated_by)
-SELECT r.name, r.namespace_id, r.kubernetes_name, r.data, r.binary_data, r.immutable, r.labels, r.annotations,
-    :user_id, :user_id
-FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
-    name text, namespace_id bigint, kubernetes_name text, data jsonb, binary_data jsonb, immutable boolean,
-    labels jsonb, annotations jsonb)
-RETURNING id
-""")
-_FIRST_TAKEN = text("""
-SELECT name FROM config_maps WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) LIMIT 1
+_ROWS = """jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, uid uuid, name text, namespace_id bigint, kubernetes_name text, type text, data jsonb, binary_data jsonb,
+    immutable boolean, labels jsonb, annotations jsonb, ciphertext text, data_key text, key_id text)"""
+_COMMON = ("immutable", "labels", "annotations", "data")
+# The columns that a caller sets, beyond those of both, and their values in a row.
+_OWN: dict[Kind, dict[str, str]] = {
+    "config_map": {"binary_data": "r.binary_data"},
+    "secret": {
+        "ciphertext": "decode(r.ciphertext, 'base64')",
+        "data_key": "decode(r.data_key, 'base64')",
+        "key_id": "r.key_id",
+    },
+}
+_FIXED: dict[Kind, tuple[str, ...]] = {
+    "config_map": ("name", "namespace_id", "kubernetes_name"),
+    "secret": ("name", "namespace_id", "kubernetes_name", "uid", "type"),
+}
+
+
+def _insert_many(kind: Kind) -> TextClause:
+    columns = {name: f"r.{name}" for name in (*_FIXED[kind], *_COMMON)} | _OWN[kind]
+    return text(
+        f"INSERT INTO {kind}s ({', '.join(columns)}, created_by, updated_by) "  # noqa: S608 - our own words
+        f"SELECT {', '.join(columns.values())}, :user_id, :user_id FROM {_ROWS} RETURNING id"
+    )
+
+
+def _update_many(kind: Kind) -> TextClause:
+    # Values of a secret that do not change are null.
+    columns = {name: f"r.{name}" for name in _COMMON}
+    columns |= {name: f"COALESCE({value}, c.{name})" for name, value in _OWN[kind].items()}
+    return text(
+        f"UPDATE {kind}s AS c SET {', '.join(f'{name} = {value}' for name, value in columns.items())}, "  # noqa: S608 - our own words
+        "generation = c.generation + 1, resource_version = c.resource_version + 1, updated_at = now(), "
+        f"updated_by = :user_id FROM {_ROWS} WHERE c.id = r.id"
+    )
+
+
+_INSERT_MANY = {kind: _insert_many(kind) for kind in TABLES}
+_UPDATE_MANY = {kind: _update_many(kind) for kind in TABLES}
+_FIRST_TAKEN = {
+    kind: text(
+        f"SELECT name FROM {kind}s "  # noqa: S608 - our own words
+        "WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) LIMIT 1"
+    )
+    for kind in TABLES
+}
+_MARK_MANY = {
+    kind: text(
+        f"UPDATE {kind}s SET deletion_requested_at = :moment, generation = generation + 1, "  # noqa: S608 - our own words
+        "resource_version = resource_version + 1, updated_at = now(), updated_by = :user_id "
+        "WHERE id = ANY (CAST(:ids AS bigint[]))"
+    )
+    for kind in TABLES
+}
+_SEALED = text("""
+SELECT id, ciphertext, data_key, key_id FROM secrets WHERE id = ANY (CAST(:ids AS bigint[]))
 """)
 
 
@@ -48,24 +94,25 @@ async def insert_config_map(transaction: Transaction, wanted: ConfigMap) -> Conf
 
 async def insert_config_maps(transaction: Transaction, wanted: Sequence[ConfigMap]) -> list[Config]:
     """Adds new rows by one statement, and returns them whole, in the order of their ids."""
+    rows = [{**_config_map_columns(each), **_place(each)} for each in wanted]
+    return await _inserted(transaction, "config_map", rows)
+
+
+async def insert_secrets(transaction: Transaction, wanted: Sequence[tuple[Secret, Sealed]]) -> list[Config]:
+    """Adds new rows as `insert_config_maps`."""
     rows = [
-        {
-            **_config_map_columns(each),
-            "name": each.name,
-            "namespace_id": each.namespace_id,
-            "kubernetes_name": each.kubernetes_name,
-        }
-        for each in wanted
+        {**_secret_columns(each), **_sealed_texts(sealed), **_place(each), "uid": each.uid, "type": each.type}
+        for each, sealed in wanted
     ]
-    parameters = {"rows": orjson.dumps(rows).decode(), "user_id": transaction.actor.user_id}
-    ids = (await transaction.connection.execute(_INSERT_MANY, parameters)).scalars()
-    return await get_many(transaction, list(ids), "config_map")
+    return await _inserted(transaction, "secret", rows)
 
 
-async def first_taken(transaction: ReadTransaction, namespace_id: int, names: Sequence[str]) -> str | None:
-    """Returns one of these names that a config map has; None if there is none."""
+async def first_taken(
+    transaction: ReadTransaction, kind: Kind, namespace_id: int, names: Sequence[str]
+) -> str | None:
+    """Returns one of these names that is taken; None if there is none."""
     named = {"namespace_id": namespace_id, "names": list(names)}
-    found: str | None = (await transaction.connection.execute(_FIRST_TAKEN, named)).scalar_one_or_none()
+    found: str | None = (await transaction.connection.execute(_FIRST_TAKEN[kind], named)).scalar_one_or_none()
     return found
 
 
@@ -88,9 +135,37 @@ async def update_secret(
     return await _update(transaction, "secret", stored, values)
 
 
+async def update_config_maps(transaction: Transaction, wanted: Sequence[ConfigMap]) -> list[Config]:
+    """Writes the desired states of rows that the transaction has locked by one statement; returns them whole."""
+    rows = [{"id": each.id, **_config_map_columns(each)} for each in wanted]
+    return await _updated(transaction, "config_map", rows)
+
+
+async def update_secrets(
+    transaction: Transaction, wanted: Sequence[tuple[Secret, Sealed | None]]
+) -> list[Config]:
+    """Writes rows as `update_config_maps`, and values where some are given."""
+    rows = [
+        {"id": each.id, **_secret_columns(each), **({} if sealed is None else _sealed_texts(sealed))}
+        for each, sealed in wanted
+    ]
+    return await _updated(transaction, "secret", rows)
+
+
 async def mark_for_deletion(transaction: Transaction, kind: Kind, stored: Config) -> Config:
     """Marks one that the transaction has locked."""
     return await _update(transaction, kind, stored, {"deletion_requested_at": await transaction.moment()})
+
+
+async def mark_many(transaction: Transaction, kind: Kind, ids: Sequence[int]) -> list[Config]:
+    """Marks those that the transaction has locked by one statement; returns them in the order of their ids."""
+    parameters = {
+        "ids": list(ids),
+        "moment": await transaction.moment(),
+        "user_id": transaction.actor.user_id,
+    }
+    await transaction.connection.execute(_MARK_MANY[kind], parameters)
+    return await get_many(transaction, ids, kind)
 
 
 async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | None:
@@ -100,6 +175,26 @@ async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | 
     )
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else Sealed(bytes(row.ciphertext), bytes(row.data_key), row.key_id)
+
+
+async def find_many_sealed(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, Sealed]:
+    """Returns the encrypted values of secrets by their ids, as far as these are there."""
+    rows = (await transaction.connection.execute(_SEALED, {"ids": list(ids)})).all()
+    return {row.id: Sealed(bytes(row.ciphertext), bytes(row.data_key), row.key_id) for row in rows}
+
+
+async def _inserted(transaction: Transaction, kind: Kind, rows: Sequence[dict[str, Any]]) -> list[Config]:
+    parameters = {"rows": orjson.dumps(rows).decode(), "user_id": transaction.actor.user_id}
+    ids = (await transaction.connection.execute(_INSERT_MANY[kind], parameters)).scalars()
+    return await get_many(transaction, list(ids), kind)
+
+
+async def _updated(transaction: Transaction, kind: Kind, rows: Sequence[dict[str, Any]]) -> list[Config]:
+    if not rows:
+        return []
+    parameters = {"rows": orjson.dumps(rows).decode(), "user_id": transaction.actor.user_id}
+    await transaction.connection.execute(_UPDATE_MANY[kind], parameters)
+    return await get_many(transaction, [each["id"] for each in rows], kind)
 
 
 async def _insert(transaction: Transaction, kind: Kind, wanted: Config, values: dict[str, Any]) -> Config:
@@ -152,6 +247,22 @@ def _secret_columns(wanted: Secret) -> dict[str, Any]:
 
 def _common_columns(wanted: Config) -> dict[str, Any]:
     return {"immutable": wanted.immutable, "labels": wanted.labels, "annotations": wanted.annotations}
+
+
+def _place(wanted: Config) -> dict[str, Any]:
+    return {
+        "name": wanted.name,
+        "namespace_id": wanted.namespace_id,
+        "kubernetes_name": wanted.kubernetes_name,
+    }
+
+
+def _sealed_texts(sealed: Sealed) -> dict[str, Any]:
+    return {
+        "ciphertext": base64.b64encode(sealed.ciphertext).decode(),
+        "data_key": base64.b64encode(sealed.data_key).decode(),
+        "key_id": sealed.key_id,
+    }
 
 
 def _sealed_columns(sealed: Sealed) -> dict[str, Any]:

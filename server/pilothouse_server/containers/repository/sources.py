@@ -6,6 +6,8 @@ The variables of the container are rows; the other references lie in the documen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import text
 
 from pilothouse_server.config.model import Kind
@@ -13,14 +15,14 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _USES = """(
     EXISTS (SELECT FROM environment_variables AS e
-            WHERE e.container_id = c.id AND e.value_from = :kind AND e.source_name = :name)
+            WHERE e.container_id = c.id AND e.value_from = :kind AND e.source_name = ANY (CAST(:names AS text[])))
     OR jsonb_path_exists(c.spec,
-        '$.** ? (@.value_from == $kind && @.source_name == $name)',
-        jsonb_build_object('kind', CAST(:kind AS text), 'name', CAST(:name AS text)))
+        '$.** ? (@.value_from == $kind && @.source_name == $names[*])',
+        jsonb_build_object('kind', CAST(:kind AS text), 'names', CAST(:names AS text[])))
     OR (:kind = 'secret' AND jsonb_path_exists(c.spec,
-        '$.image_pull_secrets[*] ? (@ == $name)', jsonb_build_object('name', CAST(:name AS text))))
+        '$.image_pull_secrets[*] ? (@ == $names[*])', jsonb_build_object('names', CAST(:names AS text[]))))
     OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
-               WHERE m.container_id = c.id AND v.type = :kind AND v.source_name = :name))"""
+               WHERE m.container_id = c.id AND v.type = :kind AND v.source_name = ANY (CAST(:names AS text[]))))"""
 
 _READERS = (
     "SELECT c.id, c.name FROM containers AS c "  # noqa: S608 - our own constants
@@ -46,9 +48,14 @@ async def users_of_claim(transaction: ReadTransaction, namespace_id: int, name: 
 
 
 async def users_of_source(
-    transaction: ReadTransaction, namespace_id: int, kind: Kind, name: str, *, deleting: bool = False
+    transaction: ReadTransaction,
+    namespace_id: int,
+    kind: Kind,
+    names: Sequence[str],
+    *,
+    deleting: bool = False,
 ) -> dict[int, str]:
-    """The containers that read a config map or secret, less those being deleted unless `deleting`: name by id."""
-    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name}
+    """The containers that read some config maps or secrets, less those being deleted unless `deleting`: name by id."""
+    parameters = {"namespace_id": namespace_id, "kind": kind, "names": list(names)}
     rows = await transaction.connection.execute(_USERS_OR_DELETING if deleting else _USERS, parameters)
     return {row.id: row.name for row in rows}

@@ -1,4 +1,4 @@
-"""All SQL about carried objects, except the write-backs of the cluster's state."""
+"""SQL about the rows of carried objects."""
 
 from __future__ import annotations
 
@@ -114,21 +114,6 @@ _OF_KIND = _WHOLE.where(
 ).order_by(OBJECTS.c.name)
 
 
-_SETTINGS = text(
-    "SELECT object_kinds, shared_gateways, forbid_blocking_budgets FROM clusters WHERE name = :cluster_name"
-)
-_WORKLOADS = text("""
-SELECT COALESCE(spec -> 'workload' ->> 'type', 'deployment') AS type, kubernetes_name FROM containers
-WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
-  AND (CAST(:name AS text) = '' OR kubernetes_name = CAST(:name AS text))
-""")
-_SECRET_FIELDS = text("""
-SELECT c.name AS cluster_name, CASE WHEN k.api_version LIKE '%/%' THEN split_part(k.api_version, '/', 1) ELSE '' END
-    AS api_group, k.kind, k.secret_paths
-FROM clusters AS c
-CROSS JOIN LATERAL jsonb_to_recordset(c.object_kinds) AS k (api_version text, kind text, secret_paths jsonb)
-WHERE k.secret_paths IS NOT NULL
-""")
 # Nothing is added where the name is taken or the namespace has as many objects of the kind as it may.
 _INSERT = text("""
 WITH used AS (
@@ -149,39 +134,6 @@ work AS (
     FROM made WHERE CAST(:with_work AS boolean))
 SELECT used.used, used.deleting, made.id, made.uid, made.created_at, made.updated_at
 FROM used LEFT JOIN made ON TRUE
-""")
-# The pods of a container have its labels and those that it gives them alone.
-_SELECTED = text("""
-SELECT CAST(sum(replicas) AS bigint) FROM containers
-WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
-  AND (labels || COALESCE(spec -> 'pod_labels', '{}')) @> CAST(CAST(:labels AS text) AS jsonb)
-""")
-
-
-# Autoscalers with the container that each targets. Numbers of others are whatever their callers wrote.
-_MISCOUNTED = text("""
-WITH wanted AS (
-    SELECT o.namespace_id, o.document::jsonb #>> '{spec,scaleTargetRef,kind}' AS kind,
-        o.document::jsonb #>> '{spec,scaleTargetRef,name}' AS name,
-        max(CASE WHEN jsonb_typeof(o.document::jsonb #> '{spec,maxReplicas}') = 'number'
-            THEN least(greatest(trunc(CAST(o.document::jsonb #>> '{spec,maxReplicas}' AS numeric)), 0), 2147483647)
-            ELSE 0 END) AS most
-    FROM objects AS o
-    WHERE o.api_group = 'autoscaling' AND o.kind = 'HorizontalPodAutoscaler' AND o.deletion_requested_at IS NULL
-      AND (CAST(:namespace_id AS bigint) IS NULL OR o.namespace_id = CAST(:namespace_id AS bigint))
-    GROUP BY 1, 2, 3),
-targeted AS (
-    SELECT namespace_id, name FROM wanted
-    UNION SELECT CAST(:namespace_id AS bigint), unnest(CAST(:names AS text[])))
-SELECT c.id, CAST(coalesce(w.most, 0) AS integer) AS most
-FROM targeted AS t
-JOIN containers AS c ON c.namespace_id = t.namespace_id AND c.kubernetes_name = t.name
-LEFT JOIN wanted AS w ON w.namespace_id = c.namespace_id AND w.name = c.kubernetes_name
-    AND w.kind = CASE WHEN c.spec -> 'workload' ->> 'type' = 'stateful_set' THEN 'StatefulSet' ELSE 'Deployment' END
-WHERE c.deletion_requested_at IS NULL
-  AND coalesce(c.spec -> 'workload' ->> 'type', 'deployment') IN ('deployment', 'stateful_set')
-  AND coalesce(CAST(c.spec ->> 'most_replicas' AS bigint), 0) <> coalesce(w.most, 0)
-ORDER BY c.id
 """)
 
 
@@ -255,6 +207,38 @@ async def list_objects(
     return await CACHED.ready(transaction, rows), rests, next_page
 
 
+_ROWS = """jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
+    id bigint, name text, namespace_id bigint, api_group text, kind text, api_version text, labels jsonb,
+    annotations jsonb, document text, drift_policy text, protected boolean, privileged boolean, rights jsonb)"""
+_SET = (
+    "api_version",
+    "labels",
+    "annotations",
+    "document",
+    "drift_policy",
+    "protected",
+    "privileged",
+    "rights",
+)
+_INSERT_MANY = text(
+    f"INSERT INTO objects (name, namespace_id, api_group, kind, {', '.join(_SET)}, created_by, updated_by) "  # noqa: S608 - our own words
+    f"SELECT r.name, r.namespace_id, r.api_group, r.kind, {', '.join(f'r.{name}' for name in _SET)}, :user_id, "
+    f":user_id FROM {_ROWS} RETURNING id"
+)
+_UPDATE_MANY = text(
+    f"UPDATE objects AS o SET {', '.join(f'{name} = r.{name}' for name in _SET)}, contests = '[]', "  # noqa: S608 - our own words
+    "generation = o.generation + 1, resource_version = o.resource_version + 1, updated_at = now(), "
+    f"updated_by = :user_id FROM {_ROWS} WHERE o.id = r.id"
+)
+_MARK_MANY = text("""
+UPDATE objects
+SET deletion_requested_at = :moment, status = 'deleted', reason = NULL, message = NULL, health = 'unknown',
+    generation = generation + 1, resource_version = resource_version + 1, updated_at = now(), updated_by = :user_id
+WHERE id = ANY (CAST(:ids AS bigint[]))
+""")
+_LOCK_NAMED = _OF_KIND.where(OBJECTS.c.name.in_(bindparam("names", expanding=True)))
+
+
 @lru_cache(maxsize=8)
 def _with_texts(query: Select[Any]) -> Select[Any]:
     return query.add_columns(
@@ -316,50 +300,6 @@ async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[st
     return {str(row.uid): _texts(row) for row in rows}
 
 
-async def secret_fields(transaction: ReadTransaction) -> list[tuple[str, str, str, list[str]]]:
-    """Returns the secret paths of kinds that clusters open, with cluster, group and kind."""
-    rows = (await transaction.connection.execute(_SECRET_FIELDS)).all()
-    return [(row.cluster_name, row.api_group, row.kind, row.secret_paths) for row in rows]
-
-
-async def cluster_settings(transaction: ReadTransaction, cluster_name: str) -> Mapping[str, Any] | None:
-    """Returns the settings of a cluster for carried objects; None where the caller does not see it."""
-    row = (await transaction.connection.execute(_SETTINGS, {"cluster_name": cluster_name})).one_or_none()
-    if row is None:
-        return None
-    return {
-        "object_kinds": row.object_kinds,
-        "shared_gateways": row.shared_gateways,
-        "forbid_blocking_budgets": row.forbid_blocking_budgets,
-    }
-
-
-async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) -> list[tuple[Any, str]]:
-    """Returns the type and name on the cluster of the containers of a namespace; all of them, or those of a name."""
-    found = await transaction.connection.execute(_WORKLOADS, {"namespace_id": namespace_id, "name": name})
-    return [(row.type, row.kubernetes_name) for row in found]
-
-
-async def miscounted(
-    transaction: ReadTransaction, namespace_id: int | None = None, names: Sequence[str] = ()
-) -> list[tuple[int, int]]:
-    """Returns the containers that count other pods than their autoscalers allow, with the most that these allow.
-
-    Those of a namespace with autoscalers or these names; None: of all namespaces, those with autoscalers.
-    """
-    keys = {"namespace_id": namespace_id, "names": list(names)}
-    return [(row.id, row.most) for row in await transaction.connection.execute(_MISCOUNTED, keys)]
-
-
-async def selected_pods(
-    transaction: ReadTransaction, namespace_id: int, labels: Mapping[str, str]
-) -> int | None:
-    """Returns how many pods have these labels; None where no container's do."""
-    keys = {"namespace_id": namespace_id, "labels": orjson.dumps(labels).decode()}
-    found: int | None = (await transaction.connection.execute(_SELECTED, keys)).scalar_one()
-    return found
-
-
 class Insertion(msgspec.Struct, frozen=True):
     """`carried`: the object as stored; None where it was not added, because its name is taken, by one that perhaps is
     being deleted (`is_going`), or because of the `used` ones.
@@ -417,6 +357,35 @@ async def insert_object(
     return Insertion(made, row.used)
 
 
+async def insert_objects(transaction: Transaction, wanted: Sequence[CarriedObject]) -> list[CarriedObject]:
+    """Adds objects by one statement; returns them as stored, in the order of their ids."""
+    rows = [
+        {"name": each.name, "namespace_id": each.namespace_id, "api_group": each.api_group, "kind": each.kind}
+        | _changeable(each)
+        for each in wanted
+    ]
+    found = await transaction.connection.execute(_INSERT_MANY, _written(transaction, rows))
+    return await get_many(transaction, list(found.scalars()))
+
+
+async def update_objects(transaction: Transaction, wanted: Sequence[CarriedObject]) -> list[CarriedObject]:
+    """Writes objects as `update_object`, by one statement; returns them in the order of their ids."""
+    if not wanted:
+        return []
+    rows = [{"id": each.id} | _changeable(each) for each in wanted]
+    await transaction.connection.execute(_UPDATE_MANY, _written(transaction, rows))
+    return await get_many(transaction, [each.id for each in wanted])
+
+
+async def lock_named(
+    transaction: Transaction, namespace_id: int, key: ObjectKey, names: Sequence[str]
+) -> list[CarriedObject]:
+    """Returns the objects with these names of the kind of a key, locked until the transaction ends, by name."""
+    query = _LOCK_NAMED.with_for_update(of=OBJECTS, key_share=True)
+    named = {"in_namespace": namespace_id, "group": key.api_group, "of_kind": key.kind, "names": list(names)}
+    return [_object(row) for row in (await transaction.connection.execute(query, named)).all()]
+
+
 async def update_object(
     transaction: Transaction, stored: CarriedObject, wanted: CarriedObject
 ) -> CarriedObject:
@@ -437,6 +406,27 @@ async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> 
         "health": "unknown",
     }
     return await _update(transaction, stored, values)
+
+
+async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[CarriedObject]:
+    """Marks locked objects by one statement; returns them in the order of their ids."""
+    parameters = {
+        "ids": list(ids),
+        "moment": await transaction.moment(),
+        "user_id": transaction.actor.user_id,
+    }
+    await transaction.connection.execute(_MARK_MANY, parameters)
+    return await get_many(transaction, ids)
+
+
+async def count_of_kind(transaction: ReadTransaction, namespace_id: int, key: ObjectKey) -> int:
+    """Returns how many objects of a kind a namespace holds, those being deleted included."""
+    query = select(func.count()).where(
+        OBJECTS.c.namespace_id == namespace_id,
+        OBJECTS.c.api_group == key.api_group,
+        OBJECTS.c.kind == key.kind,
+    )
+    return int((await transaction.connection.execute(query)).scalar_one())
 
 
 async def first_protected(transaction: ReadTransaction, namespace_id: int) -> CarriedObject | None:
@@ -483,6 +473,10 @@ def _changeable(wanted: CarriedObject) -> dict[str, Any]:
         "privileged": wanted.privileged,
         "rights": None if wanted.rights is None else list(wanted.rights),
     }
+
+
+def _written(transaction: Transaction, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"rows": orjson.dumps(rows).decode(), "user_id": transaction.actor.user_id}
 
 
 async def _update(transaction: Transaction, stored: CarriedObject, values: dict[str, Any]) -> CarriedObject:
