@@ -25,6 +25,7 @@ class Waiting:
         self._heard = asyncio.Event()
         self.said: list[str] = []
         self.complained: list[str] = []
+        self.counted: list[tuple[int, int]] = []
 
     async def says(self, part: str) -> None:
         """Returns when a line with this part has been said; fails after ten seconds."""
@@ -48,6 +49,7 @@ class Waiting:
             DEFAULT_PATIENCE,
             self._say,
             self.complained.append,
+            lambda done, total: self.counted.append((done, total)),
         )
 
 
@@ -79,6 +81,7 @@ async def test_waiting_ends_when_all_run(fake: FakeServer, waiting: Waiting, set
         "container/second pending (0/1 ready): ImagePullBackOff: no such tag",
         "container/second running (1 ready)",
     ]
+    assert (waiting.counted[0], waiting.counted[-1]) == ((0, 2), (2, 2))
 
 
 async def test_waiting_too_long_tells_the_missing_ones_and_why(

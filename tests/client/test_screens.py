@@ -12,7 +12,7 @@ import pytest
 from pilothouse.application.v1 import application_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.object.v1 import object_pb2
-from pilothouse_client.commands import applications, images, objects
+from pilothouse_client.commands import applications, apply_report, images, objects
 from pilothouse_client.commands.change_report import change_value
 from pilothouse_client.commands.container_columns import COLUMNS as CONTAINERS
 from pilothouse_client.commands.container_description import describe_container
@@ -21,7 +21,7 @@ from pilothouse_client.commands.failures import CommandError, report
 from pilothouse_client.commands.options import Format, one_namespace
 from pilothouse_client.commands.output import Columns, show_all
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[mK]")
 DIGEST = "sha256:c19ebe98f5b89872df05539e5aa728dd08d4c0754fe7fe50f1e93855b8d52e22"
 
 
@@ -203,6 +203,26 @@ def test_a_description(screen: Callable[..., list[str]]) -> None:
         "Ports:     http 80/TCP, makes no Service (others may select its pods)",
     ]
     assert f"Runs:      {DIGEST}" in screen(200, describe)
+
+
+@pytest.mark.parametrize(
+    ("total", "width", "shown"),
+    [
+        (4, 80, ["container/menu running (1 ready)", "4 created"]),
+        (11, 80, ["[#########...........] 5/11 run; container/menu running (1 ready)", "4 created"]),
+        (11, 40, ["[#########...........] 5/11 run; conta…", "4 created"]),
+    ],
+)
+def test_many_containers_are_waited_for_behind_a_bar(
+    screen: Callable[..., list[str]], total: int, width: int, shown: list[str]
+) -> None:
+    def apply() -> None:
+        lines = apply_report.lines_of(False)
+        lines.count(min(5, total), total)
+        lines.show_progress("container/menu running (1 ready)")
+        lines.say("4 created")
+
+    assert sorted(filter(None, screen(width, apply))) == sorted(shown)
 
 
 def test_an_error(screen: Callable[..., list[str]]) -> None:

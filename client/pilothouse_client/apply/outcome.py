@@ -32,17 +32,22 @@ class Options:
 def _ignore(_line: str) -> None: ...
 
 
+def _ignore_count(_done: int, _total: int) -> None: ...
+
+
 @dataclass(slots=True)
 class ApplyOutput:
     """Where the lines of an apply go, and its facts, for programs.
 
     `say` takes the changes, `complain` problems and warnings, `progress` the states of the wait: with `say`, unless it
-    is given. `unhealthy`: the lines about what did not become healthy.
+    is given; `count` how many containers run, of all that are waited for. `unhealthy`: the lines
+    about what did not become healthy.
     """
 
     say: Say = _ignore
     complain: Say = _ignore
     progress: Say | None = None
+    count: Callable[[int, int], None] = _ignore_count
     answer: pb.ApplyApplicationResponse | None = None
     refused: Sequence[InputProblem] = ()
     left_out: Sequence[InputProblem] = ()

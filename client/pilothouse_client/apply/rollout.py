@@ -150,6 +150,7 @@ def wait(
     patience: Patience,
     say: Say,
     complain: Say,
+    count: Callable[[int, int], None],
 ) -> bool:
     """Whether all containers arrived in time; those that did not are complained about with their reasons.
 
@@ -166,7 +167,9 @@ def wait(
             )
         ) as changes:
             for change in changes:
-                for line in rollout.observe(change):
+                lines = list(rollout.observe(change))
+                count(len(containers) - len(rollout.missing), len(containers))
+                for line in lines:
                     say(line)
                 if rollout.ended():
                     break

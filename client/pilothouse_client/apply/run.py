@@ -192,7 +192,7 @@ class _Apply:
         ]
         began, limit = time.monotonic(), options.timeout_seconds
         show, miss = self._output.show_progress, self._output.miss
-        if not wait(self._client, where, there, limit, options.patience, show, miss):
+        if not wait(self._client, where, there, limit, options.patience, show, miss, self._output.count):
             return False
         left = limit - (time.monotonic() - began)
         return wait_for_objects(self._client, where, done.changes, left, show, miss)

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, remedies, summary_of_refused
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError, as_json
 from pilothouse_client.commands.output import as_data
-from pilothouse_client.commands.terminal import say, say_prose, write_data
+from pilothouse_client.commands.terminal import console, progress, say, say_prose, write_data
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
 
 REFUSED = 3
 _NOTHING = "nothing to apply: the input holds no document"
 # The end of the message of a problem that the server has found.
+# From so many containers on, a bar takes the place of their lines.
+_MANY, _BAR_WIDTH = 5, 20
 _REASON = re.compile(r" \[([A-Z][A-Z0-9_]*)\]$")
 _REASONS = {
     ProblemReach.FIELD: "UNSUPPORTED",
@@ -32,7 +35,41 @@ def lines_of(is_data: bool) -> ApplyOutput:
     """Returns where the lines of an apply go; with `-o json` there are only those of the progress."""
     if is_data:
         return ApplyOutput(progress=_write_progress)
-    return ApplyOutput(say, complain)
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return ApplyOutput(say, complain)
+    bar = _Bar()
+    return ApplyOutput(bar.write, bar.complain, progress=bar.show, count=bar.count)
+
+
+class _Bar:
+    """The states of a wait on a terminal: a line each, or for many containers one bar, with the newest state."""
+
+    def __init__(self) -> None:
+        self._done = self._total = 0
+
+    def count(self, done: int, total: int) -> None:
+        """Takes how many containers run, of how many."""
+        self._done, self._total = done, total
+
+    def show(self, line: str) -> None:
+        """Shows a state."""
+        if self._total < _MANY:
+            say(line)
+            return
+        filled = _BAR_WIDTH * self._done // self._total
+        bar = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {self._done}/{self._total} run; {line}"
+        width = console(err=True).width - 1
+        progress(bar if len(bar) <= width else f"{bar[: width - 1]}…")
+
+    def write(self, line: str) -> None:
+        """Writes a line in place of the bar."""
+        progress("")
+        say(line)
+
+    def complain(self, line: str) -> None:
+        """Writes a line about a problem in place of the bar."""
+        progress("")
+        complain(line)
 
 
 def complain(line: str) -> None:
