@@ -225,6 +225,14 @@ def test_many_containers_are_waited_for_behind_a_bar(
     assert sorted(filter(None, screen(width, apply))) == sorted(shown)
 
 
+def test_a_long_state_of_a_wait_is_wrapped(screen: Callable[..., list[str]]) -> None:
+    line = "application/shop degraded: container front: its image cannot be had: failed to resolve it"
+    assert screen(80, lambda: apply_report.lines_of(False).show_progress(line)) == [
+        "application/shop degraded: container front: its image cannot be had: failed to",
+        "    resolve it",
+    ]
+
+
 def test_an_error(screen: Callable[..., list[str]]) -> None:
     error = CommandError(
         "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME", 2

@@ -54,7 +54,7 @@ class _Bar:
     def show(self, line: str) -> None:
         """Shows a state."""
         if self._total < _MANY:
-            say(line)
+            say_prose(line, err=False)
             return
         filled = _BAR_WIDTH * self._done // self._total
         bar = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {self._done}/{self._total} run; {line}"
