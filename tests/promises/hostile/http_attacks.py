@@ -17,7 +17,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.waiting import runs_out
 
-_PAUSE_SECONDS = 2.0
+_PAUSE_SECONDS, _COME_SECONDS = 2.0, 5.0
 _LIST = "/pilothouse.container.v1.ContainerService/ListContainers"
 _UPGRADE = (
     "GET /ws/pilothouse.container.v1.ContainerService/WatchContainers HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
@@ -88,8 +88,15 @@ async def left_open(order: Order) -> Report:
     done: Counter[str] = Counter()
     host, _, port = order.address.rpartition(":")
 
+    async def pause(seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(runs_out(seconds)):
+                await order.over.wait()
+
     async def client(kind: str, number: int) -> None:
         source = f"127.0.1.{number % order.options['addresses'] + 1}"
+        # What they hold is the attack, not the moment in which they come.
+        await pause(_COME_SECONDS * random.random())
         while not order.over.is_set():
             with suppress(OSError):
                 own = socket.socket()
@@ -104,9 +111,7 @@ async def left_open(order: Order) -> Report:
                 finally:
                     writer.transport.abort()
             done[f"{kind} ended"] += 1
-            with suppress(TimeoutError):
-                async with asyncio.timeout(runs_out(_PAUSE_SECONDS * random.uniform(0.5, 1.5))):
-                    await order.over.wait()
+            await pause(_PAUSE_SECONDS * random.uniform(0.5, 1.5))
 
     order.begins()
     tasks = [
