@@ -19,9 +19,11 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.object.v1 import object_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError, PermissionDeniedError
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_simulator import gateway_definitions
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.resources import ResourceType, find_kind
 from tests.conftest import Database, new_database
@@ -247,3 +249,22 @@ async def test_no_import_gains_a_guarded_path(shop_on_a_cluster: Shop) -> None:
                     assert not set(guarded.value) & {*result.object.annotations, *result.object.labels}
                 else:
                     assert (guarded.needs if needed != HOST else "host") in problems, (guarded, problems)
+
+
+async def test_an_import_takes_each_kind_that_an_apply_takes(shop_on_a_cluster: Shop) -> None:
+    shop, client = shop_on_a_cluster, shop_on_a_cluster.callers["platform"]
+    assert shop.cluster is not None
+    shop.cluster.install(*gateway_definitions())
+    # The operator's kind is in test_operator.py.
+    written = {kind: _named(each, "ordinary") for kind, each in ORDINARY.items() if kind != "Cluster"}
+    documents = [application_pb2.ApplicationDocument(json=json.dumps(each)) for each in written.values()]
+    applied = await client.applications.apply(namespace=SHOP, documents=documents, validate_only=True)
+    assert not applied.problems
+    for kind, wanted in written.items():
+        resource = shop.cluster.store.types.find_kind(wanted["apiVersion"], kind)
+        assert resource is not None
+        shop.cluster.store.create(resource, wanted)
+        named: dict[str, Any] = {"api_version": wanted["apiVersion"], "kind": kind, "names": ["ordinary"]}
+        [result] = (await client.objects.import_(namespace=SHOP, validate_only=True, **named)).results
+        assert (list(result.problems), list(result.notes)) == ([], []), kind
+        assert result.object.drift_policy == resource_pb2.DRIFT_POLICY_REPAIR, kind

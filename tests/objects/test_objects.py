@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from base64 import b64encode
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -23,8 +25,10 @@ from pilothouse_server.kubernetes.ownership import OBJECT_UID
 from pilothouse_simulator.values.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     POD_DISRUPTION_BUDGETS,
+    SECRETS,
     SERVICE_ACCOUNTS,
 )
+from tests.client.certificates import made
 from tests.objects.conftest import ACCOUNT, BUDGET, INGRESS, POLICY, Place, budget, condition_of, ingress
 from tests.waiting import poll_until
 
@@ -115,6 +119,23 @@ async def test_an_ingress_shows_its_address_and_whether_its_backends_are_ready(p
     assert [(each.secret_name, each.present, each.reason) for each in carried.certificates] == [
         ("web-tls", False, "SecretNotFound")
     ]
+    names = [f"web.{place.name}.example.com", "127.0.0.1"]
+    pair = made(*names)
+    data = {"tls.crt": pair.pem, "tls.key": pair.key_pem}
+    place.store.create(
+        SECRETS,
+        {
+            "metadata": {"name": "web-tls", "namespace": place.name},
+            "type": "kubernetes.io/tls",
+            "data": {key: b64encode(value).decode() for key, value in data.items()},
+        },
+    )
+    # The worker reads the Secret after an update, and otherwise within half a minute.
+    await place.change(INGRESS, labels={"tier": "front"})
+    carried = await place.until(lambda each: each.certificates[0].present, INGRESS)
+    (certificate,) = carried.certificates
+    assert list(certificate.names) == names
+    assert certificate.expire_time.ToDatetime(UTC) == pair.certificate.not_valid_after_utc
     await place.run("web")
     carried = await place.until(lambda each: each.health == HEALTHY, INGRESS)
     assert carried.backends[0].ready
