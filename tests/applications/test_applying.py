@@ -12,6 +12,7 @@ from tests.applications.conftest import (
     Place,
     actions,
     budget,
+    claim,
     config_map,
     deployment,
     secret,
@@ -362,3 +363,22 @@ async def test_applies_at_the_same_time_come_one_after_another_or_are_refused(pl
     settings = await place.client.config.get_config_map(namespace=place.name, name="settings")
     assert json.loads(newest.documents[0])["data"] == dict(settings.data)
     assert not any(each.modified for each in (await place.get()).members)
+
+
+async def test_a_folder_of_the_pods_becomes_a_claim_of_the_same_name_and_back(place: Place) -> None:
+    def documents(source: JsonObject) -> list[JsonObject]:
+        web = deployment()
+        pods = web["spec"]["template"]["spec"]
+        pods["volumes"] = [{"name": "data", **source}]
+        pods["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+        return [claim(), web]
+
+    folder: JsonObject = {"emptyDir": {}}
+    for source, users in (
+        (folder, []),
+        ({"persistentVolumeClaim": {"claimName": "data"}}, ["web"]),
+        (folder, []),
+    ):
+        await place.apply(documents(source))
+        volume = await place.client.storage.get_volume(namespace=place.name, name="data")
+        assert list(volume.mounted_by) == users

@@ -265,7 +265,8 @@ def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:
     if change.quota is not None:
         columns["quota_cpu_millicores"], columns["quota_memory_bytes"] = change.quota
     parts = None
-    if (stored.env, stored.ports, stored.all_mounts) != (wanted.env, wanted.ports, wanted.all_mounts):
+    # A mount may stay while its volume becomes one of the namespace.
+    if (stored.env, stored.ports, mount_rows(stored)) != (wanted.env, wanted.ports, mount_rows(wanted)):
         parts = {
             "env": [env_row(position, item) for position, item in enumerate(wanted.env)],
             "ports": [port_row(port) for port in wanted.ports],
