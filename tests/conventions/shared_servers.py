@@ -39,6 +39,9 @@ EXCEPTIONS = {
     "tests/identity/test_key_races.py::test_service_accounts_are_made_once_and_keep_to_their_bound": _BREAKS_IT,
     "tests/identity/test_oidc_logins.py::test_a_log_in_ends_after_minutes": _BREAKS_IT,
     "tests/identity/test_users.py::test_a_user_who_has_such_a_name_stays": "it reads only the lines that name a user",
+    "tests/main_job/test_extra_fields.py::test_a_dry_run_reads_the_schemas_of_the_cluster": (
+        "it changes what the simulated cluster shows of its schemas, which no other test of the file asks for"
+    ),
     "tests/metrics/test_service.py::test_a_page_that_would_be_too_large_holds_fewer_containers": _BREAKS_IT,
     "tests/metrics/test_service.py::test_a_query_of_many_points_has_its_users_turn_for_wide_pages": _BREAKS_IT,
     "tests/promises/test_bodies.py::test_a_body_that_is_taken_or_refused_without_a_record_is_found": _BREAKS_IT,
