@@ -31,11 +31,12 @@ async def create(
     numbers: tuple[int, int],
     awaited: int,
     load: str,
+    since: float = 0,
 ) -> dict[str, float]:
     """Makes the objects with the `numbers` from the first to before the second, 16 at a time.
 
-    Returns the seconds until all calls are `answered`, and until as many objects are `there` as are `awaited`; these
-    count as the `calls`.
+    Returns the seconds until all calls are `answered`, and until as many objects are `there` as are `awaited`, from the
+    cluster's version `since` on; these count as the `calls`. `version` is that of the cluster after the calls.
     """
     async with (
         arrivals.session(kubeconfig) as cluster,
@@ -45,7 +46,7 @@ async def create(
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             _CREATE_OBJECT if load == "objects" else _CREATE
         )
-        began_at = await arrivals.version(cluster, load)
+        began_at = str(int(since)) if since else await arrivals.version(cluster, load)
         seen = asyncio.create_task(arrivals.arrived(cluster, load, began_at, awaited))
         wanted = iter(range(*numbers))
         metadata = (("authorization", f"Bearer {token}"),)
@@ -61,8 +62,13 @@ async def create(
         async with asyncio.TaskGroup() as group:
             for _ in range(CALLERS):
                 group.create_task(one_caller(wanted))
-        answered = time.monotonic()
-        return {"answered": answered - began, "there": await seen - began, "calls": awaited}
+        answered, version = time.monotonic(), await arrivals.version(cluster, load)
+        return {
+            "answered": answered - began,
+            "there": await seen - began,
+            "calls": awaited,
+            "version": float(version),
+        }
 
 
 def _object(namespace: str, name: str) -> bytes:

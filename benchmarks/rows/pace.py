@@ -134,9 +134,10 @@ async def _make_all_but_one(callers: Child, database: Database, asked: dict[str,
     most = asked["awaited"]
     async with connected(database.superuser) as connection:
         await connection.execute(_LATER)
-        await callers.ask("create", **{**asked, "numbers": (0, most - 1), "awaited": 0})
+        made = await callers.ask("create", **{**asked, "numbers": (0, most - 1), "awaited": 0})
         await connection.execute(_NOW)
-    return {"numbers": (most - 1, most)}
+    # The reconciler may begin before the last call does.
+    return {"numbers": (most - 1, most), "since": made["version"]}
 
 
 async def _prepare(client: AsyncClient) -> None:
