@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2, namespace_pb2_grpc
 from pilothouse.resource.v1 import resource_pb2
-from tests.harness import PASSWORD, Server
+from tests.harness import PASSWORD, Server, running_server
 from tests.identity.server import Refused
 from tests.waiting import patient, within
 
@@ -134,6 +135,22 @@ async def test_a_refresh_keeps_the_streams_of_its_session(shared_server: Server)
     await first.lives(shared_server)
     await session.log_out()
     assert [await watch.end() for watch in (first, second)] == ["INVALID_TOKEN"] * 2
+
+
+async def test_the_streams_of_a_session_are_kept_and_ended_at_another_replica(
+    shared_server: Server, tmp_path: Path
+) -> None:
+    session = await Session(shared_server).log_in()
+    async with running_server(shared_server.database, tmp_path, with_cluster=False) as replica:
+        there = Session(replica)
+        there.tokens = session.tokens
+        watch = await there.watch()
+        await session.refresh()
+        await _looked_at(replica)
+        await watch.lives(shared_server)
+        await session.log_out()
+        async with within(5.0):
+            assert await watch.end() == "INVALID_TOKEN"
 
 
 async def test_a_replayed_refresh_token_ends_the_streams_of_its_session(shared_server: Server) -> None:
