@@ -25,7 +25,12 @@ from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.object.v1 import object_pb2
-from pilothouse_client.errors import AbortedError, InvalidArgumentError, NotFoundError
+from pilothouse_client.errors import (
+    AbortedError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 
 _EVERY = {
     "ConfigMap/settings",
@@ -382,3 +387,32 @@ async def test_a_folder_of_the_pods_becomes_a_claim_of_the_same_name_and_back(pl
         await place.apply(documents(source))
         volume = await place.client.storage.get_volume(namespace=place.name, name="data")
         assert list(volume.mounted_by) == users
+
+
+async def test_a_namespace_has_at_most_200_applications(place: Place) -> None:
+    async with place.server.database.owner() as sql:
+        await sql.execute(
+            "INSERT INTO applications (name, namespace_id, revision_number, revisions_kept, status, labels) "
+            "SELECT 'other-' || number, n.id, 1, 20, 'healthy', '{}' "
+            "FROM generate_series(1, 199) AS number, namespaces AS n WHERE n.name = $1",
+            place.name,
+        )
+    await place.apply([config_map()])
+    with pytest.raises(ResourceExhaustedError) as refused:
+        await place.apply([config_map("more")], name="more")
+    assert refused.value.reason == "TOO_MANY_APPLICATIONS"
+    assert (await place.apply([config_map(level="debug")])).revision == 2
+
+
+async def test_revisions_have_at_most_16_mebibytes_together(place: Place) -> None:
+    for level in ("info", "debug"):
+        await place.apply([config_map(level=level)])
+    async with place.server.database.owner() as sql:
+        await sql.execute(
+            "UPDATE application_documents SET document = repeat('x', 9 * 1024 * 1024) "
+            "WHERE namespace_id = (SELECT id FROM namespaces WHERE name = $1)",
+            place.name,
+        )
+    await place.apply([config_map(level="warn")])
+    kept = place.client.applications.list_revisions(namespace=place.name, name="shop")
+    assert [each.number async for each in kept] == [3, 2]
