@@ -237,7 +237,7 @@ class ServerTime:
         self._was_cut = False
 
     def note(self, change: Change[Any]) -> None:
-        """Takes in a change."""
+        """Notes whether the stream was cut before this change, and the time by the server's clock."""
         self._was_cut = self._was_cut or change.resumed or change.kind is ChangeKind.RESTARTED
         if change.kind is ChangeKind.RESTARTED:
             self.in_step = False

@@ -1,10 +1,10 @@
 """Waits until every object of an application is healthy, and has been for a while.
 
-The server says of each object how it is, and whether waiting can still make it healthy (`ApplicationMember.failed`): a
-newest pod has restarted, an image cannot be had, the cluster has had no room for a minute, refuses it, or has given
-the rollout up. So the first failure ends the wait, with the last lines of the program. The time for which all must have
-been healthy is measured by the server's clock, as in `waiting`. If the server rolls the revision back, the wait
-fails, and names the reason.
+The server reports the health of each object, and whether it can still become healthy (`ApplicationMember.failed`). It
+cannot if one of its newest pods has restarted, an image cannot be pulled, or the cluster has had no room for a
+minute, refuses the object, or has given up the rollout. The first such failure ends the wait, with the program's last
+lines. The time for which all must have been healthy is measured by the server's clock, as in `waiting`. If the server
+rolls the revision back, the wait fails, and names the reason.
 """
 
 from __future__ import annotations

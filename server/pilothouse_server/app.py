@@ -494,7 +494,7 @@ class Application:
 
     @property
     def asking_port(self) -> int | None:
-        """The port that requires client certificates, in addition to the one that does not, if there is one."""
+        """Returns the second port, which requires client certificates; None if there is only one port."""
         return None if self._server is None else self._server.asking_port
 
     def _away(self, cluster: str) -> PilothouseError | None:

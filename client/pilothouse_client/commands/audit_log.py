@@ -386,7 +386,7 @@ class _Export:
         return found
 
     def take(self, entry: dict[str, Any], file: Path) -> None:
-        """Takes a line that was written before. Raises CommandError."""
+        """Restores the progress from a line that an earlier run has written. Raises CommandError."""
         if self.tree_size == 0:
             for name, wanted in self.asked.items():
                 if entry.get(name, "") != wanted:

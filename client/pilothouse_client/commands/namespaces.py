@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -63,104 +64,111 @@ _SUMMARIES: list[OutputColumn[Any]] = [
     OutputColumn("IMAGES", lambda summary: size(summary.total_size_bytes)),
 ]
 _Name = Annotated[str, verbs.Argument(help="Name of the namespace.", complete=complete_namespace)]
-_DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
-_Description = Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")]
-_Status = Annotated[
-    str | None,
-    verbs.Option("--status", complete=complete_words(pb.NamespaceStatus), help="active or inactive."),
-]
-_Labels = Annotated[list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
-_QuotaContainers = Annotated[
-    int | None, verbs.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
-]
-_QuotaCpu = Annotated[
-    str | None, verbs.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
-]
-_QuotaMemory = Annotated[
-    str | None, verbs.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
-]
-
-_QuotaServices = Annotated[
-    int | None, verbs.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
-]
-_QuotaStorage = Annotated[
-    str | None, verbs.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit.")
-]
-_ServiceTypes = Annotated[
-    list[str] | None,
-    verbs.Option("--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."),
-]
-
-_ExternalSources = Annotated[
-    list[str] | None,
-    verbs.Option(
-        "--external-source",
-        metavar="PATTERN",
-        help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
-    ),
-]
-_AllowedHosts = Annotated[
-    list[str] | None,
-    verbs.Option(
-        "--allowed-host",
-        metavar="HOST",
-        help="Hosts that its objects may name, such as shop.example or *.shop.example; repeat; '': none.",
-    ),
-]
-_NetworkPolicies = Annotated[
-    str | None, verbs.Option("--network-policies", help="open, or protected: for privileged callers alone.")
-]
-_EnforceOnCluster = Annotated[
-    bool | None,
-    verbs.Option(
-        "--enforce-on-cluster/--no-enforce-on-cluster",
-        help="Whether the cluster refuses pods beyond the cpu and memory of the quota, and those that state neither.",
-    ),
-]
 
 
-def _namespace(
-    name: str,
-    display_name: str | None,
-    description: str | None,
-    status: str | None,
-    label: list[str] | None,
-    lists: tuple[list[str] | None, list[str] | None, list[str] | None],
-    policies: str | None,
-    quota: dict[str, int | str | None],
-) -> tuple[pb.Namespace, list[str]]:
-    """Returns the namespace and the paths of the given fields. `lists`: types of Services, external sources, hosts."""
-    service_type, *texts = lists
-    namespace, paths = pb.Namespace(name=name), []
-    if display_name is not None:
-        namespace.display_name = display_name
-        paths.append("display_name")
-    if description is not None:
-        namespace.description = description
-        paths.append("description")
-    if status is not None:
-        namespace.status = pb.NamespaceStatus.ValueType(enum_number(pb.NamespaceStatus, status, "--status"))
-        paths.append("status")
-    if label is not None:
-        namespace.labels.update(pairs(label, "--label"))
-        paths.append("labels")
-    if service_type is not None:
-        types = (enum_number(network_pb2.ServiceType, each, "--service-type") for each in service_type)
-        namespace.service_types.extend(network_pb2.ServiceType.ValueType(each) for each in types if each)
-        paths.append("service_types")
-    for field, given in zip(("external_sources", "allowed_hosts"), texts, strict=True):
-        if given is not None:
-            getattr(namespace, field).extend(each for each in given if each)
-            paths.append(field)
-    if policies is not None:
-        number = enum_number(pb.NetworkPolicies, policies, "--network-policies")
-        namespace.network_policies = pb.NetworkPolicies.ValueType(number)
-        paths.append("network_policies")
-    limits: dict[str, Any] = {field: value for field, value in quota.items() if value is not None}
-    if limits:
-        namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
-        paths.append("resource_quota")
-    return namespace, paths
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The options that describe a namespace; None where one was not given."""
+
+    display_name: Annotated[str | None, verbs.Option("--display-name", help="Name for people.")] = None
+    description: Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")] = None
+    status: Annotated[
+        str | None,
+        verbs.Option("--status", complete=complete_words(pb.NamespaceStatus), help="active or inactive."),
+    ] = None
+    label: Annotated[
+        list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")
+    ] = None
+    quota_containers: Annotated[
+        int | None, verbs.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
+    ] = None
+    quota_cpu: Annotated[
+        str | None, verbs.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
+    ] = None
+    quota_memory: Annotated[
+        str | None, verbs.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
+    ] = None
+    quota_services: Annotated[
+        int | None, verbs.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
+    ] = None
+    quota_storage: Annotated[
+        str | None,
+        verbs.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit."),
+    ] = None
+    service_types: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "--service-type", help="cluster_ip, node_port or load_balancer; repeat; '': all of them."
+        ),
+    ] = None
+    external_sources: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "--external-source",
+            metavar="PATTERN",
+            help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
+        ),
+    ] = None
+    allowed_hosts: Annotated[
+        list[str] | None,
+        verbs.Option(
+            "--allowed-host",
+            metavar="HOST",
+            help="Hosts that its objects may name, such as shop.example or *.shop.example; repeat; '': none.",
+        ),
+    ] = None
+    network_policies: Annotated[
+        str | None,
+        verbs.Option("--network-policies", help="open, or protected: for privileged callers alone."),
+    ] = None
+    enforce_on_cluster: Annotated[
+        bool | None,
+        verbs.Option(
+            "--enforce-on-cluster/--no-enforce-on-cluster",
+            help="Whether the cluster refuses pods beyond the cpu and memory of the quota, and those that "
+            "state neither.",
+        ),
+    ] = None
+
+    @property
+    def quota(self) -> dict[str, Any]:
+        """Returns the limits by their fields."""
+        fields = ("containers", "cpu", "memory", "services", "storage")
+        return {field: getattr(self, f"quota_{field}") for field in fields}
+
+    def write_to(self, namespace: pb.Namespace) -> list[str]:
+        """Writes the given options into the namespace; returns the paths of an update mask that names them."""
+        paths = []
+        for field in ("display_name", "description", "enforce_on_cluster"):
+            if (value := getattr(self, field)) is not None:
+                setattr(namespace, field, value)
+                paths.append(field)
+        if self.status is not None:
+            number = enum_number(pb.NamespaceStatus, self.status, "--status")
+            namespace.status = pb.NamespaceStatus.ValueType(number)
+            paths.append("status")
+        if self.label is not None:
+            namespace.labels.update(pairs(self.label, "--label"))
+            paths.append("labels")
+        if self.service_types is not None:
+            types = (
+                enum_number(network_pb2.ServiceType, each, "--service-type") for each in self.service_types
+            )
+            namespace.service_types.extend(network_pb2.ServiceType.ValueType(each) for each in types if each)
+            paths.append("service_types")
+        for field in ("external_sources", "allowed_hosts"):
+            if (given := getattr(self, field)) is not None:
+                getattr(namespace, field).extend(each for each in given if each)
+                paths.append(field)
+        if self.network_policies is not None:
+            number = enum_number(pb.NetworkPolicies, self.network_policies, "--network-policies")
+            namespace.network_policies = pb.NetworkPolicies.ValueType(number)
+            paths.append("network_policies")
+        limits = {field: value for field, value in self.quota.items() if value is not None}
+        if limits:
+            namespace.resource_quota.CopyFrom(pb.ResourceQuota(**limits))
+            paths.append("resource_quota")
+        return paths
 
 
 @app.command("create")
@@ -172,20 +180,8 @@ def create(
     kubernetes_name: Annotated[
         str, verbs.Option("--kubernetes-name", help="Name there; default the name.")
     ] = "",
-    display_name: _DisplayName = None,
-    description: _Description = None,
-    status: _Status = None,
-    label: _Labels = None,
-    quota_containers: _QuotaContainers = None,
-    quota_cpu: _QuotaCpu = None,
-    quota_memory: _QuotaMemory = None,
-    quota_services: _QuotaServices = None,
-    quota_storage: _QuotaStorage = None,
-    service_type: _ServiceTypes = None,
-    external_source: _ExternalSources = None,
-    allowed_host: _AllowedHosts = None,
-    network_policies: _NetworkPolicies = None,
-    enforce_on_cluster: _EnforceOnCluster = None,
+    *,
+    given: _Given,
     adopt: Annotated[
         bool, verbs.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
     ] = False,
@@ -195,17 +191,8 @@ def create(
     output: Output = Format.TABLE,
 ) -> None:
     """Make a namespace."""
-    quota: dict[str, int | str | None] = {
-        "containers": quota_containers,
-        "cpu": quota_cpu,
-        "memory": quota_memory,
-        "services": quota_services,
-        "storage": quota_storage,
-    }
-    lists = service_type, external_source, allowed_host
-    namespace, _ = _namespace(name, display_name, description, status, label, lists, network_policies, quota)
-    namespace.cluster_name, namespace.kubernetes_name = cluster, kubernetes_name
-    namespace.enforce_on_cluster = bool(enforce_on_cluster)
+    namespace = pb.Namespace(name=name, cluster_name=cluster, kubernetes_name=kubernetes_name)
+    given.write_to(namespace)
     with connect() as client:
         made = client.namespaces.create(namespace=namespace, adopt=adopt, validate_only=validate_only)
         if wait and not validate_only:
@@ -243,20 +230,8 @@ def list_namespaces(
 @app.command("update")
 def update(
     name: _Name,
-    display_name: _DisplayName = None,
-    description: _Description = None,
-    status: _Status = None,
-    label: _Labels = None,
-    quota_containers: _QuotaContainers = None,
-    quota_cpu: _QuotaCpu = None,
-    quota_memory: _QuotaMemory = None,
-    quota_services: _QuotaServices = None,
-    quota_storage: _QuotaStorage = None,
-    service_type: _ServiceTypes = None,
-    external_source: _ExternalSources = None,
-    allowed_host: _AllowedHosts = None,
-    network_policies: _NetworkPolicies = None,
-    enforce_on_cluster: _EnforceOnCluster = None,
+    *,
+    given: _Given,
     adopt: Annotated[
         bool, verbs.Option("--adopt", help="Take over the Kubernetes namespace that has its name.")
     ] = False,
@@ -273,23 +248,11 @@ def update(
     output: Output = Format.TABLE,
 ) -> None:
     """Change a namespace. Labels given replace all it has; only the given parts of the quota change."""
-    quota: dict[str, int | str | None] = {
-        "containers": quota_containers,
-        "cpu": quota_cpu,
-        "memory": quota_memory,
-        "services": quota_services,
-        "storage": quota_storage,
-    }
-    lists = service_type, external_source, allowed_host
-    namespace, paths = _namespace(
-        name, display_name, description, status, label, lists, network_policies, quota
-    )
+    namespace = pb.Namespace(name=name)
+    paths = given.write_to(namespace)
     if legal_hold is not None:
         namespace.legal_hold = legal_hold
         paths.append("legal_hold")
-    if enforce_on_cluster is not None:
-        namespace.enforce_on_cluster = enforce_on_cluster
-        paths.append("enforce_on_cluster")
     if not adopt:
         check_changes(paths)
     with connect() as client:
@@ -297,7 +260,7 @@ def update(
             # The mask names the quota as a whole: what is not given must be as it was when it was read.
             former = client.namespaces.get(name=name)
             etag = etag or former.etag
-            for field, value in quota.items():
+            for field, value in given.quota.items():
                 if value is None:
                     setattr(namespace.resource_quota, field, getattr(former.resource_quota, field))
         changed = client.namespaces.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -81,24 +82,6 @@ _EXIT_NOT_ALL = 1
 _Name = Annotated[
     str, verbs.Argument(help="Name of the Service.", complete=complete_service, metavar="SERVICE")
 ]
-_Ports = Annotated[
-    list[str] | None,
-    verbs.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
-]
-_Selector = Annotated[
-    list[str] | None, verbs.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
-]
-_Container = Annotated[
-    str, verbs.Option("--container", complete=complete_container, help="The container whose pods receive it.")
-]
-_Headless = Annotated[
-    bool | None, verbs.Option("--headless/--no-headless", help="Names that resolve to the pods themselves.")
-]
-_Policy = Annotated[
-    str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
-]
-_Labels = Annotated[list[str] | None, verbs.Option("--label", help="KEY=VALUE.")]
-_Annotations = Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")]
 
 
 def _port(text: str) -> pb.ServicePort:
@@ -115,63 +98,76 @@ def _port(text: str) -> pb.ServicePort:
     )
 
 
-def _given(
-    type_: str,
-    port: list[str] | None,
-    select: list[str] | None,
-    container: str,
-    headless: bool | None,
-    drift_policy: str,
-    label: list[str] | None,
-    annotation: list[str] | None,
-) -> tuple[pb.Service, list[str]]:
-    """Returns the given fields, and their paths. A selector takes the place of a container, and the other way round."""
-    policies = resource_pb2.DriftPolicy
-    service = pb.Service(
-        type=pb.ServiceType.ValueType(enum_number(pb.ServiceType, type_, "--type")),
-        ports=[_port(text) for text in port or []],
-        selector=pairs(select or [], "--select"),
-        containers=[container] if container else [],
-        headless=bool(headless),
-        drift_policy=policies.ValueType(enum_number(policies, drift_policy, "--drift-policy")),
-        labels=pairs(label or [], "--label"),
-        annotations=pairs(annotation or [], "--annotation"),
-    )
-    given = {
-        "type": bool(type_),
-        "ports": port is not None,
-        "selector": select is not None or bool(container),
-        "containers": select is not None or bool(container),
-        "headless": headless is not None,
-        "drift_policy": bool(drift_policy),
-        "labels": label is not None,
-        "annotations": annotation is not None,
-    }
-    return service, [path for path, is_given in given.items() if is_given]
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The options that describe a Service; None or empty where one was not given."""
+
+    type_: Annotated[
+        str,
+        verbs.Option(
+            "--type", complete=complete_words(pb.ServiceType), help="cluster_ip, node_port or load_balancer."
+        ),
+    ] = ""
+    port: Annotated[
+        list[str] | None,
+        verbs.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
+    ] = None
+    select: Annotated[
+        list[str] | None, verbs.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
+    ] = None
+    container: Annotated[
+        str,
+        verbs.Option("--container", complete=complete_container, help="The container whose pods receive it."),
+    ] = ""
+    headless: Annotated[
+        bool | None,
+        verbs.Option("--headless/--no-headless", help="Names that resolve to the pods themselves."),
+    ] = None
+    drift_policy: Annotated[
+        str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
+    ] = ""
+    label: Annotated[list[str] | None, verbs.Option("--label", help="KEY=VALUE.")] = None
+    annotation: Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")] = None
+
+    def service(self) -> tuple[pb.Service, list[str]]:
+        """Returns the given fields, and their paths. A selector takes the place of a container, and the other way
+        round.
+        """
+        policies = resource_pb2.DriftPolicy
+        service = pb.Service(
+            type=pb.ServiceType.ValueType(enum_number(pb.ServiceType, self.type_, "--type")),
+            ports=[_port(text) for text in self.port or []],
+            selector=pairs(self.select or [], "--select"),
+            containers=[self.container] if self.container else [],
+            headless=bool(self.headless),
+            drift_policy=policies.ValueType(enum_number(policies, self.drift_policy, "--drift-policy")),
+            labels=pairs(self.label or [], "--label"),
+            annotations=pairs(self.annotation or [], "--annotation"),
+        )
+        given = {
+            "type": bool(self.type_),
+            "ports": self.port is not None,
+            "selector": self.select is not None or bool(self.container),
+            "containers": self.select is not None or bool(self.container),
+            "headless": self.headless is not None,
+            "drift_policy": bool(self.drift_policy),
+            "labels": self.label is not None,
+            "annotations": self.annotation is not None,
+        }
+        return service, [path for path, is_given in given.items() if is_given]
 
 
 @app.command("create")
 def create(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[
-        str,
-        verbs.Option(
-            "--type", complete=complete_words(pb.ServiceType), help="cluster_ip, node_port or load_balancer."
-        ),
-    ] = "",
-    port: _Ports = None,
-    select: _Selector = None,
-    container: _Container = "",
-    headless: _Headless = None,
-    drift_policy: _Policy = "",
-    label: _Labels = None,
-    annotation: _Annotations = None,
+    *,
+    given: _Given,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a Service in front of the pods with some labels, or of a container."""
-    service, _ = _given(type_, port, select, container, headless, drift_policy, label, annotation)
+    service, _ = given.service()
     if not service.selector and not service.containers:
         words = (
             "a Service needs pods: give --select KEY=VALUE with a label of theirs, or --container with the name "
@@ -239,25 +235,14 @@ def watch_services(
 def update(
     name: _Name,
     namespace: Namespace = "",
-    type_: Annotated[
-        str,
-        verbs.Option(
-            "--type", complete=complete_words(pb.ServiceType), help="cluster_ip, node_port or load_balancer."
-        ),
-    ] = "",
-    port: _Ports = None,
-    select: _Selector = None,
-    container: _Container = "",
-    headless: _Headless = None,
-    drift_policy: _Policy = "",
-    label: _Labels = None,
-    annotation: _Annotations = None,
+    *,
+    given: _Given,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Change a Service. Ports, selected labels, labels and annotations are replaced."""
-    service, paths = _given(type_, port, select, container, headless, drift_policy, label, annotation)
+    service, paths = given.service()
     check_changes(paths)
     with connect() as client:
         changed = client.network.update_service(

@@ -1,5 +1,5 @@
 -- Writes the observed columns of containers, with their history: the only place that lists these columns. Its caller has
--- locked the rows; those that are not in p_ids stay as they are. A server of the release before gives no programs.
+-- locked the rows; those that are not in p_ids stay as they are. A server of release 0.2.0 gives no programs.
 CREATE OR REPLACE FUNCTION write_observed(p_ids bigint[], p_rows jsonb, p_history jsonb)
     RETURNS void
     LANGUAGE plpgsql VOLATILE

@@ -283,7 +283,10 @@ async def _rights_of(
 def _same_revision(application: ApplicationResource) -> operations.Check:
     def check(stored: ApplicationResource) -> None:
         if (stored.uid, stored.revision) != (application.uid, application.revision):
-            raise Aborted("the application has another revision", reason="REVISION_CHANGED")
+            raise Aborted(
+                "the application has another revision by now: the rollback is not made",
+                reason="REVISION_CHANGED",
+            )
 
     return check
 
@@ -316,17 +319,10 @@ def _record(
         resource_id=application.id,
         resource_name=application.name,
         namespace_id=application.namespace_id,
-        request_method="UNARY",
         request_path=_PATH,
-        request_body=None,
-        request_headers=None,
-        client_ip=None,
         user_agent="pilothouse server",
         status_code=200,
-        response_body=None,
         duration_ms=0,
-        error_code=None,
-        error_message=None,
         started_at=cause.now,
         completed_at=cause.now,
         metadata={

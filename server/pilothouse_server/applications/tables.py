@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, version_columns
 from pilothouse_server.store.noun_tables import NounTables
 
 APPLICATIONS = Table(
@@ -31,12 +31,7 @@ APPLICATIONS = Table(
     Column("not_rolled_back", Text),
     Column("step", Integer),
     Column("installed", Boolean),
-    Column("resource_version", BigInteger),
-    Column("row_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
+    *version_columns(),
     comment="Applications: objects of a namespace that change together.",
 )
 

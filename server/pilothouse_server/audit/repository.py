@@ -182,7 +182,7 @@ def _size(row: Any) -> int:
 async def find_operation(
     transaction: ReadTransaction, operation_id: UUID, sight: Sight
 ) -> AuditOperation | None:
-    """Returns the record of a call; of a stream's two the later one."""
+    """Returns the record of a call; a stream has two, and the later one is returned."""
     row = await _find(transaction, _shown_operations(), operation_id, sight)
     return None if row is None else _operation(row)
 

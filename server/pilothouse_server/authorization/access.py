@@ -140,12 +140,12 @@ class Credential:
 
     @property
     def read_only(self) -> bool:
-        """Returns whether it only permits reading, even if its owner may do more."""
+        """Returns whether the credential only permits reading, even if its owner may do more."""
         return self.limits is not None and self.limits.read_only
 
     def admits(self, address: str) -> bool:
-        """Returns whether it is accepted from this address; a peer without an address, such as `unix`, is in
-        no network.
+        """Returns whether the credential is accepted from this address; a peer without an address, such as
+        `unix`, is in no network.
         """
         if not self.networks:
             return True

@@ -6,12 +6,11 @@ encryption and from the decryption to the response, and are part of nothing that
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, Namespaced
+from pilothouse_server.values.resources import Condition, Reconciled
 
 Kind = Literal["config_map", "secret"]
 # The values of a secret, by key.
@@ -20,7 +19,7 @@ Values = dict[str, bytes]
 OPAQUE = "Opaque"
 
 
-class Config(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+class Config(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
     """Common fields of both. `taken_over`: uid of the object that was on the cluster before us."""
 
     id: int = 0
@@ -32,28 +31,16 @@ class Config(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     conditions: tuple[Condition, ...] = ()
-    generation: int = 1
-    observed_generation: int = 0
-    resource_version: int = 1
-    row_version: int = 1
-    deletion_requested_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    created_by: str = ""
-
-    @property
-    def reconciling(self) -> bool:
-        return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
-class ConfigMap(Config, frozen=True, kw_only=True):
+class ConfigMap(Config, msgspec.Struct, frozen=True, kw_only=True):
     """`data` is text, `binary_data` anything; a key stands in one of the two."""
 
     data: dict[str, str] = {}
     binary_data: dict[str, bytes] = {}
 
 
-class Secret(Config, frozen=True, kw_only=True):
+class Secret(Config, msgspec.Struct, frozen=True, kw_only=True):
     """`key_sizes` are bytes by key; `key_id` names the key-encryption key that wraps its data key."""
 
     type: str = OPAQUE

@@ -8,14 +8,13 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     LargeBinary,
     String,
     Table,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, generation_columns
 from pilothouse_server.store.noun_tables import EnvelopeTable, NounTables
 
 
@@ -32,15 +31,7 @@ def _common() -> list[Column[Any]]:
         Column("labels", JSONB),
         Column("annotations", JSONB),
         Column("conditions", JSONB),
-        Column("generation", BigInteger),
-        Column("observed_generation", BigInteger),
-        Column("resource_version", BigInteger),
-        Column("row_version", BigInteger),
-        Column("created_at", DateTime(timezone=True)),
-        Column("updated_at", DateTime(timezone=True)),
-        Column("created_by", BigInteger),
-        Column("updated_by", BigInteger),
-        Column("deletion_requested_at", DateTime(timezone=True)),
+        *generation_columns(),
     ]
 
 

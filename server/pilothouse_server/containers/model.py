@@ -26,7 +26,7 @@ from pilothouse_server.containers.workload_settings import (
 from pilothouse_server.values.actors import TriggeredBy
 from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.programs import ProgramStatus
-from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
+from pilothouse_server.values.resources import Condition, ContainerId, Reconciled
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off", "succeeded"]
@@ -386,7 +386,7 @@ class Observed(Value, frozen=True):
     programs: tuple[ProgramStatus, ...] = ()
 
 
-class Container(Namespaced, Value, frozen=True):
+class Container(Reconciled, Value, frozen=True):
     """A container as stored: wanted, observed and the bookkeeping between them.
 
     `volumes` are the volumes of the namespace that its mounts name, by name; they follow from the mounts.
@@ -413,15 +413,7 @@ class Container(Namespaced, Value, frozen=True):
     hold_rollout: bool = False
     imported: bool = False
     observed: Observed = Observed()
-    generation: int = 1
-    observed_generation: int = 0
-    resource_version: int = 1
-    row_version: int = 1
     revision_number: int = 0
-    deletion_requested_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    created_by: str = ""
     updated_by: str = ""
 
     @property
@@ -512,10 +504,6 @@ class Container(Namespaced, Value, frozen=True):
     def wanted_replicas(self) -> int:
         """Pods that should be there now: none while stopped or paused."""
         return self.replicas if self.desired_state == "running" else 0
-
-    @property
-    def reconciling(self) -> bool:
-        return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
 class CachedContainer(CachedMessage, frozen=True):

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, generation_columns
 from pilothouse_server.store.noun_tables import NounTables
 
 CONTAINERS = Table(
@@ -36,10 +36,6 @@ CONTAINERS = Table(
     Column("host_ip", String(45)),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
     Column("labels", JSONB),
     Column("annotations", JSONB),
     Column("spec", JSONB),
@@ -53,14 +49,10 @@ CONTAINERS = Table(
     Column("hold_rollout", Boolean),
     Column("imported", Boolean),
     Column("restart_requested_at", DateTime(timezone=True)),
-    Column("deletion_requested_at", DateTime(timezone=True)),
     Column("stale_since", DateTime(timezone=True)),
     Column("conditions", JSONB),
     Column("programs", JSONB),
-    Column("generation", BigInteger),
-    Column("observed_generation", BigInteger),
-    Column("resource_version", BigInteger),
-    Column("row_version", BigInteger),
+    *generation_columns(),
     Column("revision_number", Integer),
     comment="Desired and observed state of a container; one Deployment on its cluster.",
 )

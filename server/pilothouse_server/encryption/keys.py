@@ -51,7 +51,7 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """The key file."""
+    """Keys of a file."""
 
     path: Path
     provider: str = FILE

@@ -60,7 +60,7 @@ class Browsers:
             )
 
     def is_own(self, request: web.BaseRequest) -> bool:
-        """Whether a page of this very origin calls."""
+        """Returns whether the call comes from a page of the server's own origin."""
         parts = urlsplit(request.headers.get("origin", ""))
         site = request.headers.get("sec-fetch-site", "same-origin")
         return bool(parts.netloc) and parts.netloc.lower() == _host(request) and site == "same-origin"
@@ -68,7 +68,7 @@ class Browsers:
     def metadata(self, request: web.BaseRequest, *, upgrade: bool = False) -> Metadata:
         """Returns the metadata of a call, with the credential of the cookie if there is one.
 
-        `upgrade`: it opens a WebSocket, for which a page can set no header.
+        `upgrade`: the call opens a WebSocket, for which a page cannot set headers.
 
         Raises:
             InvalidArgument: TWO_CREDENTIALS.

@@ -65,9 +65,9 @@ async def from_kubeconfig(
 
 
 async def in_cluster(*, pool_size: int) -> Any:
-    """An ApiClient with the service account of the pod we run in; its token is read again every minute.
+    """Returns an ApiClient with the service account of the server's own pod; its token is read again every minute.
 
-    Raises CredentialsRefused where we run in no pod.
+    Raises CredentialsRefused outside of a pod.
     """
     return await asyncio.to_thread(_in_cluster_client, pool_size)
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
+from pilothouse_server.values.resources import Condition, ContainerId, Reconciled
 
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]
 ServiceStatus = Literal["pending", "active", "failed", "deleted"]
@@ -73,7 +73,7 @@ class ObservedService(msgspec.Struct, frozen=True):
     stale_since: datetime | None = None
 
 
-class Service(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+class Service(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
     """A Service as stored: wanted, observed and the bookkeeping between them.
 
     `owner`: name of the container whose ports make it; empty for one of its own. `taken_over`: uid of the object that
@@ -93,15 +93,3 @@ class Service(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     taken_over: str = ""
     container_uids: tuple[str, ...] = ()
     observed: ObservedService = ObservedService()
-    generation: int = 1
-    observed_generation: int = 0
-    resource_version: int = 1
-    row_version: int = 1
-    deletion_requested_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    created_by: str = ""
-
-    @property
-    def reconciling(self) -> bool:
-        return self.observed_generation < self.generation or self.deletion_requested_at is not None

@@ -19,7 +19,6 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -29,6 +28,7 @@ from pilothouse_server.network.tables import CONTAINERS, PORT_MAPPINGS, SERVICES
 from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, filter_fields
+from pilothouse_server.store.generations import deletion_values, write_generation
 from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
     OrderField,
@@ -37,7 +37,7 @@ from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
-    namespace_ref,
+    reconciled_fields,
     reconciling,
 )
 from pilothouse_server.store.results import Row
@@ -275,13 +275,7 @@ async def update_service(transaction: Transaction, stored: Service, wanted: Serv
 
 async def mark_for_deletion(transaction: Transaction, stored: Service) -> Service:
     """Marks a Service that the transaction has locked."""
-    values = {
-        "deletion_requested_at": await transaction.moment(),
-        "status": "deleted",
-        "reason": None,
-        "message": None,
-    }
-    return await _update(transaction, stored, values)
+    return await _update(transaction, stored, await deletion_values(transaction))
 
 
 async def lock_named(transaction: Transaction, namespace_id: int, names: Sequence[str]) -> list[Service]:
@@ -384,17 +378,7 @@ def _changeable(wanted: Service) -> dict[str, Any]:
 
 
 async def _update(transaction: Transaction, stored: Service, values: dict[str, Any]) -> Service:
-    await transaction.connection.execute(
-        update(SERVICES)
-        .where(SERVICES.c.id == stored.id)
-        .values(
-            **values,
-            generation=stored.generation + 1,
-            resource_version=SERVICES.c.resource_version + 1,
-            updated_at=func.now(),
-            updated_by=transaction.actor.user_id,
-        )
-    )
+    await write_generation(transaction, SERVICES, stored.id, stored, values)
     return await _stored(transaction, stored.id)
 
 
@@ -435,7 +419,6 @@ def _service(row: Row) -> Service:
         id=row.id,
         uid=str(row.uid),
         name=row.name,
-        namespace_ref=namespace_ref(row),
         type=row.type,
         spec=msgspec.convert(row.spec, ServiceFields),
         labels=row.labels,
@@ -456,12 +439,5 @@ def _service(row: Row) -> Service:
             conditions=msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
             stale_since=row.stale_since,
         ),
-        generation=row.generation,
-        observed_generation=row.observed_generation,
-        resource_version=row.resource_version,
-        row_version=row.row_version,
-        deletion_requested_at=row.deletion_requested_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        created_by=row.creator or "",
+        **reconciled_fields(row),
     )

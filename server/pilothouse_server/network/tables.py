@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, DateTime, Integer, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, generation_columns
 from pilothouse_server.store.noun_tables import NounTables
 
 SERVICES = Table(
@@ -33,15 +33,7 @@ SERVICES = Table(
     Column("ready_endpoints", Integer),
     Column("endpoints", Integer),
     Column("conditions", JSONB),
-    Column("generation", BigInteger),
-    Column("observed_generation", BigInteger),
-    Column("resource_version", BigInteger),
-    Column("row_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
-    Column("deletion_requested_at", DateTime(timezone=True)),
+    *generation_columns(),
     Column("stale_since", DateTime(timezone=True)),
     comment="Services of a namespace: stable addresses in front of pods.",
 )

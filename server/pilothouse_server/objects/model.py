@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.resources import Condition, Namespaced
+from pilothouse_server.values.resources import Condition, Reconciled
 
 ObjectStatus = Literal["pending", "active", "failed", "deleted"]
 ObjectHealth = Literal["unknown", "healthy", "progressing", "degraded"]
@@ -73,7 +73,7 @@ class ObjectTexts(msgspec.Struct, frozen=True):
     kind: str
 
 
-class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+class CarriedObject(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
     """An object as stored: desired, observed and the bookkeeping between them.
 
     `privileged`: a holder of `object.privileged` made or changed it last. `rights`: those that it was admitted with;
@@ -94,14 +94,6 @@ class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     rights: tuple[str, ...] | None = None
     taken_over: str = ""
     observed: ObservedObject = ObservedObject()
-    generation: int = 1
-    observed_generation: int = 0
-    resource_version: int = 1
-    row_version: int = 1
-    deletion_requested_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    created_by: str = ""
 
     @property
     def api_group(self) -> str:
@@ -124,10 +116,6 @@ class CarriedObject(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     def document_digest(self) -> str:
         """The SHA-256 of the document, in hexadecimal."""
         return hashlib.sha256(self.document.encode()).hexdigest() if self.document else ""
-
-    @property
-    def reconciling(self) -> bool:
-        return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
 class ObjectKey(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, generation_columns
 from pilothouse_server.store.noun_tables import NounTables
 
 OBJECTS = Table(
@@ -38,15 +38,7 @@ OBJECTS = Table(
     Column("observed_status", Text),
     Column("conditions", JSONB),
     Column("contests", JSONB),
-    Column("generation", BigInteger),
-    Column("observed_generation", BigInteger),
-    Column("resource_version", BigInteger),
-    Column("row_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
-    Column("deletion_requested_at", DateTime(timezone=True)),
+    *generation_columns(),
     Column("stale_since", DateTime(timezone=True)),
     comment="Carried objects: those of kinds that have no noun of their own.",
 )

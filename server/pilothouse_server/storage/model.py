@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from pilothouse_server.values.cached_message import CachedMessage
-from pilothouse_server.values.resources import Condition, Namespaced
+from pilothouse_server.values.resources import Condition, Reconciled
 from pilothouse_server.values.volumes import AccessMode, VolumeType
 
 Status = Literal["available", "bound", "failed", "deleted"]
@@ -41,7 +41,7 @@ class ObservedVolume(msgspec.Struct, frozen=True):
     stale_since: datetime | None = None
 
 
-class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
+class Volume(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
     """A volume as stored: wanted, observed and the bookkeeping between them.
 
     `access_mode` is the widest of `access_modes`. `volume_mode` is `Block`, or empty.
@@ -81,14 +81,6 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     templated: bool = False
     given_back: bool = False
     ends_with_claim: bool = False
-    generation: int = 1
-    observed_generation: int = 0
-    resource_version: int = 1
-    row_version: int = 1
-    deletion_requested_at: datetime | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    created_by: str = ""
 
     @property
     def is_claim(self) -> bool:
@@ -99,10 +91,6 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     def is_lost(self) -> bool:
         """Whether its claim is known to be lost."""
         return any(each.type == "Applied" and each.reason == CLAIM_LOST for each in self.observed.conditions)
-
-    @property
-    def reconciling(self) -> bool:
-        return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
 class Claims(msgspec.Struct, frozen=True):

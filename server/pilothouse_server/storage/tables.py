@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, DateTime, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.metadata import METADATA, generation_columns
 from pilothouse_server.store.noun_tables import NounTables
 
 VOLUMES = Table(
@@ -39,15 +39,7 @@ VOLUMES = Table(
     Column("annotations", JSONB),
     Column("spec", JSONB),
     Column("conditions", JSONB),
-    Column("generation", BigInteger),
-    Column("observed_generation", BigInteger),
-    Column("resource_version", BigInteger),
-    Column("row_version", BigInteger),
-    Column("created_at", DateTime(timezone=True)),
-    Column("updated_at", DateTime(timezone=True)),
-    Column("created_by", BigInteger),
-    Column("updated_by", BigInteger),
-    Column("deletion_requested_at", DateTime(timezone=True)),
+    *generation_columns(),
     Column("stale_since", DateTime(timezone=True)),
     comment="Storage that containers of a namespace can mount.",
 )

@@ -28,24 +28,24 @@ class AuditRecord(msgspec.Struct, kw_only=True):
 
     # Ids are numbers or already text.
     operation_id: UUID | str
-    user_id: int | None
+    user_id: int | None = None
     username: str | None
     action: str
     resource_type: str
-    resource_id: int | None
-    resource_name: str | None
-    namespace_id: int | None
-    request_method: Literal["UNARY", "STREAM"]
-    request_path: str
-    request_body: Mapping[str, Any] | None
-    request_headers: Mapping[str, Any] | None
-    client_ip: str | None
-    user_agent: str | None
+    resource_id: int | None = None
+    resource_name: str | None = None
+    namespace_id: int | None = None
+    request_method: Literal["UNARY", "STREAM"] = "UNARY"
+    request_path: str = ""
+    request_body: Mapping[str, Any] | None = None
+    request_headers: Mapping[str, Any] | None = None
+    client_ip: str | None = None
+    user_agent: str | None = None
     status_code: int
-    response_body: Mapping[str, Any] | None
-    duration_ms: int | None
-    error_code: str | None
-    error_message: str | None
+    response_body: Mapping[str, Any] | None = None
+    duration_ms: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
     started_at: datetime
     completed_at: datetime | None
     metadata: Mapping[str, Any]

@@ -88,7 +88,7 @@ def database_unavailable() -> Unavailable:
 
 
 class _Translated:
-    """Raises domain errors in place of those in `also` and the driver's."""
+    """Raises domain errors in place of the driver's errors, and of errors of the types in `also`."""
 
     __slots__ = ("_also",)
 
@@ -125,8 +125,8 @@ def connecting() -> AbstractContextManager[None]:
 
 
 def of_the_driver() -> AbstractContextManager[None]:
-    """The same around work that does other things, too: an OSError may be about a file or another
-    connection, and stays as it is.
+    """Returns the context that translates the driver's errors only: for work that also uses files or other
+    connections, whose OSErrors stay as they are.
     """
     return _of_the_driver
 

@@ -6,6 +6,30 @@ Constraints and indexes are therefore not repeated here.
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, DateTime, MetaData
 
 METADATA = MetaData(schema="public", naming_convention={"pk": "pk_%(table_name)s"})
+
+
+def version_columns() -> tuple[Column[Any], ...]:
+    """Returns the columns that number the changes of a resource, and say when it was made and changed, and by whom."""
+    return (
+        Column("resource_version", BigInteger),
+        Column("row_version", BigInteger),
+        Column("created_at", DateTime(timezone=True)),
+        Column("updated_at", DateTime(timezone=True)),
+        Column("created_by", BigInteger),
+        Column("updated_by", BigInteger),
+    )
+
+
+def generation_columns() -> tuple[Column[Any], ...]:
+    """Returns the columns of a resource that the reconciler brings to its cluster."""
+    return (
+        Column("generation", BigInteger),
+        Column("observed_generation", BigInteger),
+        *version_columns(),
+        Column("deletion_requested_at", DateTime(timezone=True)),
+    )

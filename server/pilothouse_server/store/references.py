@@ -71,6 +71,21 @@ def namespace_ref(row: Row) -> NamespaceRef:
     )
 
 
+def reconciled_fields(row: Row) -> dict[str, Any]:
+    """Returns the fields of `values.resources.Reconciled`, of a row with its creator's name."""
+    return {
+        "namespace_ref": namespace_ref(row),
+        "generation": row.generation,
+        "observed_generation": row.observed_generation,
+        "resource_version": row.resource_version,
+        "row_version": row.row_version,
+        "deletion_requested_at": row.deletion_requested_at,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "created_by": row.creator or "",
+    }
+
+
 def reconciling(table: FromClause) -> ColumnElement[bool]:
     """Returns the condition that the cluster does not yet match the row, for the field `reconciling` of
     answers.

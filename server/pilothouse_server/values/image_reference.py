@@ -63,7 +63,7 @@ class ImageReference:
 
     @property
     def registry(self) -> str:
-        """The host that serves it, such as `ghcr.io`; `docker.io` where none is written."""
+        """Returns the host that serves the image, such as `ghcr.io`; `docker.io` if the reference names none."""
         first = self.repository.split("/", 1)[0]
         return first if _is_domain(first) else DEFAULT_REGISTRY
 

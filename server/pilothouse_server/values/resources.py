@@ -71,3 +71,24 @@ class Namespaced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def kubernetes_namespace(self) -> str:
         """The name of the namespace on its cluster."""
         return self.namespace_ref.kubernetes_name
+
+
+class Reconciled(Namespaced, frozen=True, kw_only=True):
+    """Base of a resource that the reconciler brings to its cluster.
+
+    `generation` counts changes of its desired state, `resource_version` is its etag, `row_version` counts every write.
+    """
+
+    generation: int = 1
+    observed_generation: int = 0
+    resource_version: int = 1
+    row_version: int = 1
+    deletion_requested_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_by: str = ""
+
+    @property
+    def reconciling(self) -> bool:
+        """Whether the cluster does not match the desired state yet, as far as was seen."""
+        return self.observed_generation < self.generation or self.deletion_requested_at is not None

@@ -230,7 +230,7 @@ class _DaemonSetStep:
                     self._delete(pod)
 
     def _thin_out(self, node: str, pods: list[JsonObject]) -> None:
-        """Deletes the pods of a node that have ended, and those too many."""
+        """Deletes pods of a node: those that have ended, and all running ones but the oldest."""
         running = []
         for pod in pods:
             if "deletionTimestamp" in pod["metadata"]:

@@ -114,7 +114,8 @@ def index_back_off(failed: JsonObject, now: datetime) -> timedelta:
 
 
 def match_failure_policy(spec: JsonObject, pod: JsonObject) -> tuple[str, str]:
-    """The action of the first rule of `podFailurePolicy` that a failed pod matches, and why; else both are empty."""
+    """Returns the action of the first rule of `podFailurePolicy` that a failed pod matches, and the reason; both are
+    empty if it matches none."""
     rules = (spec.get("podFailurePolicy") or {}).get("rules") or []
     if phase_of(pod) != "Failed":
         return "", ""

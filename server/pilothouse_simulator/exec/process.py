@@ -49,7 +49,7 @@ class Pipe:
             return data
 
     async def read_line(self) -> bytes:
-        """One line with its end; less, or nothing, at the end of the stream."""
+        """Returns a line with its newline; at the end of the stream the rest, which may be empty."""
         async with self._changed:
             await self._changed.wait_for(
                 lambda: b"\n" in self._data or self._closed or len(self._data) >= _PIPE_BYTES

@@ -11,7 +11,7 @@ from sqlalchemy import Select, Table, select
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
-from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, namespace_ref
+from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, reconciled_fields
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
@@ -80,19 +80,11 @@ def _common(row: Row) -> dict[str, Any]:
         "id": row.id,
         "uid": str(row.uid),
         "name": row.name,
-        "namespace_ref": namespace_ref(row),
         "kubernetes_name": row.kubernetes_name,
         "taken_over": row.taken_over or "",
         "immutable": row.immutable,
         "labels": row.labels,
         "annotations": row.annotations,
         "conditions": msgspec.convert(row.conditions, tuple[Condition, ...], strict=False),
-        "generation": row.generation,
-        "observed_generation": row.observed_generation,
-        "resource_version": row.resource_version,
-        "row_version": row.row_version,
-        "deletion_requested_at": row.deletion_requested_at,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-        "created_by": row.creator or "",
+        **reconciled_fields(row),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import TextClause, func, insert, select, text, update
+from sqlalchemy import TextClause, insert, select, text
 
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.repository.configs import get_many
@@ -17,6 +17,7 @@ from pilothouse_server.config.tables import SECRETS
 from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
+from pilothouse_server.store.generations import write_generation
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 register_constraint("uq_config_maps_name", lambda: already_exists("config map", "of this name"))
@@ -218,18 +219,7 @@ async def _insert(transaction: Transaction, kind: Kind, wanted: Config, values: 
 
 
 async def _update(transaction: Transaction, kind: Kind, stored: Config, values: dict[str, Any]) -> Config:
-    table = TABLES[kind]
-    await transaction.connection.execute(
-        update(table)
-        .where(table.c.id == stored.id)
-        .values(
-            **values,
-            generation=table.c.generation + 1,
-            resource_version=table.c.resource_version + 1,
-            updated_at=func.now(),
-            updated_by=transaction.actor.user_id,
-        )
-    )
+    await write_generation(transaction, TABLES[kind], stored.id, stored, values)
     return await whole(transaction, kind, stored.id)
 
 

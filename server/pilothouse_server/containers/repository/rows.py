@@ -113,7 +113,7 @@ def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
 
 
 def _of_pods(row: Row, taken_over: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
-    """The labels and annotations of the pods of a row that a server of the release before has written."""
+    """The labels and annotations of the pods of a row that release 0.2.0 has written."""
     if taken_over is None:
         return {"pod_labels": row.labels, "pod_annotations": row.annotations}
     return {

@@ -108,7 +108,7 @@ class _Session:
             raise _Refused(PIN_LOCKED) from None
 
     def keys(self, _asked: dict[str, str]) -> list[list[str]]:
-        """Identifier and name (CKA_ID) of each key, newest first."""
+        """Returns the identifier and the name (CKA_ID) of each key, newest first."""
         kinds, attribute = self._library.ObjectClass, self._library.Attribute
         found = list(
             self._session.get_objects(

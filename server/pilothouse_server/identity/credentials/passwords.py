@@ -59,7 +59,7 @@ def _give_way() -> None:
 
 
 def login_busy() -> ResourceExhausted:
-    """Returns the error for an attempt that finds too many others waiting."""
+    """Returns the error for a log-in attempt while too many others wait."""
     return ResourceExhausted(
         "too many concurrent log-ins; retry with backoff", reason="LOGIN_BUSY", retry_after_seconds=1.0
     )

@@ -75,7 +75,7 @@ class LoginNames:
         self._key = key
 
     def tag(self, account_hash: bytes) -> str:
-        """Returns the tag that replaces a name that no account has."""
+        """Returns the text that stands for an unknown name in the audit record, which may be a mistyped password."""
         return f"[unknown name {hmac.digest(self._key, account_hash, 'sha256')[:4].hex()}]"
 
     def address_hash(self, address_group: str) -> bytes:

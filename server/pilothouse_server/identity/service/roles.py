@@ -26,7 +26,7 @@ _ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
 
 
 class RoleService:
-    """Serves the methods about roles and grants. `words` are the permissions that there are."""
+    """Serves the methods about roles and grants. `words` are all permissions."""
 
     def __init__(
         self, page_key: bytes, words: PermissionWords, ruled_roles: Mapping[str, str], watches: WatchServer

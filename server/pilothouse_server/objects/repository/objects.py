@@ -25,6 +25,7 @@ from pilothouse_server.objects.tables import OBJECTS
 from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
+from pilothouse_server.store.generations import deletion_values, write_generation
 from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
 from pilothouse_server.store.paging import (
     NextPage,
@@ -39,7 +40,7 @@ from pilothouse_server.store.references import (
     NAMESPACES,
     USERS,
     keys_of,
-    namespace_ref,
+    reconciled_fields,
     reconciling,
 )
 from pilothouse_server.store.results import Row
@@ -398,14 +399,7 @@ async def update_object(
 
 async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> CarriedObject:
     """Marks an object that the transaction has locked."""
-    values = {
-        "deletion_requested_at": await transaction.moment(),
-        "status": "deleted",
-        "reason": None,
-        "message": None,
-        "health": "unknown",
-    }
-    return await _update(transaction, stored, values)
+    return await _update(transaction, stored, await deletion_values(transaction) | {"health": "unknown"})
 
 
 async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[CarriedObject]:
@@ -480,17 +474,7 @@ def _written(transaction: Transaction, rows: Sequence[Mapping[str, Any]]) -> dic
 
 
 async def _update(transaction: Transaction, stored: CarriedObject, values: dict[str, Any]) -> CarriedObject:
-    await transaction.connection.execute(
-        update(OBJECTS)
-        .where(OBJECTS.c.id == stored.id)
-        .values(
-            **values,
-            generation=stored.generation + 1,
-            resource_version=OBJECTS.c.resource_version + 1,
-            updated_at=func.now(),
-            updated_by=transaction.actor.user_id,
-        )
-    )
+    await write_generation(transaction, OBJECTS, stored.id, stored, values)
     return await _stored(transaction, stored.id)
 
 
@@ -505,7 +489,6 @@ def _object(row: Row) -> CarriedObject:
         id=row.id,
         uid=str(row.uid),
         name=row.name,
-        namespace_ref=namespace_ref(row),
         api_version=row.api_version,
         kind=row.kind,
         labels=row.labels,
@@ -529,12 +512,5 @@ def _object(row: Row) -> CarriedObject:
             contests=msgspec.convert(row.contests, tuple[Contest, ...], strict=False),
             stale_since=row.stale_since,
         ),
-        generation=row.generation,
-        observed_generation=row.observed_generation,
-        resource_version=row.resource_version,
-        row_version=row.row_version,
-        deletion_requested_at=row.deletion_requested_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        created_by=row.creator or "",
+        **reconciled_fields(row),
     )

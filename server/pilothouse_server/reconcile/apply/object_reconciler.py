@@ -45,16 +45,16 @@ from pilothouse_server.reconcile.apply.object_details import Details
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     RowReconciler,
+    change_of_failure,
     dealt_with,
-    failed,
     home_again_seconds,
     missing_home,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Done, Progress, Result
-from pilothouse_server.reconcile.repository import applied_objects, object_status, work_queue
-from pilothouse_server.reconcile.repository.object_status import ObjectChange
+from pilothouse_server.reconcile.repository import applied_objects, object_status
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
@@ -171,26 +171,9 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         attempts: int,
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        if isinstance(error, NotFound):
-            # The namespace vanished behind our back.
-            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
-        if row.deletion_requested_at is not None:
-            return
-        refused = error.outlook == "refused"
-        if not refused and attempts == 0:
-            # Once is nothing: most of what fails in passing is over at the second attempt.
-            return
-        told = failed(error, refused=refused)
-        observed = msgspec.structs.replace(
-            row.observed, conditions=set_condition(row.observed.conditions, told, transaction.now)
-        )
-        generation = row.observed_generation
-        if refused:
-            generation = dealt_with(row, loaded.carried.generation)
-            observed = msgspec.structs.replace(
-                observed, status="failed", reason=told.reason, message=told.message
-            )
-        await object_status.write(transaction, [ObjectChange(row, observed, generation)])
+        change = await change_of_failure(transaction, row, error, attempts, loaded.carried.generation)
+        if change is not None:
+            await object_status.OBJECTS.write(transaction, [change])
 
     async def write_gone(self, transaction: Transaction, row: CarriedObject) -> Result:
         """Deletes the row, with its tombstone event."""
@@ -204,7 +187,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
     ) -> Sequence[Result]:
         """Writes whether the objects are applied, and adopts drift where their policies say so."""
         endpoints = await object_status.endpoints(transaction, (row for row, _, _ in progresses))
-        changes: list[ObjectChange] = []
+        changes: list[ObservedChange[CarriedObject, ObservedObject]] = []
         results: list[Result] = []
         for row, loaded, progress in progresses:
             again = progress.again_seconds
@@ -212,13 +195,13 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
                 if loaded.carried.deletion_requested_at is not None:
                     reason, message = progress.deleting
                     observed = msgspec.structs.replace(row.observed, reason=reason, message=message)
-                    changes.append(ObjectChange(row, observed, row.observed_generation))
+                    changes.append(ObservedChange(row, observed, row.observed_generation))
                 again = AGAIN_SECONDS if again is None else again
             else:
                 known = endpoints.get(row.namespace_id, {})
                 changes.append(await _change(transaction, row, loaded, progress, known))
             results.append(Result(again_seconds=again))
-        await object_status.write(transaction, changes)
+        await object_status.OBJECTS.write(transaction, changes)
         return results
 
     async def _apply(
@@ -409,7 +392,7 @@ async def _change(
     loaded: LoadedObject,
     progress: ObjectProgress,
     endpoints: Mapping[str, int],
-) -> ObjectChange:
+) -> ObservedChange[CarriedObject, ObservedObject]:
     """Returns the values to write after `act`. Adopted values are written here, as the next generation."""
     generation = row.observed_generation
     if progress.done:
@@ -419,7 +402,7 @@ async def _change(
         # A newer request overrides this result; changes by others are found again.
         row = await _store_adopted(transaction, row, progress.adopted)
         generation = row.generation
-    return ObjectChange(row, observed, generation)
+    return ObservedChange(row, observed, generation)
 
 
 def _observed(

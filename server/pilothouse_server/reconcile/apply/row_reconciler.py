@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import ClusterError
+import msgspec
+
+from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.repository import get as get_namespace
 from pilothouse_server.reconcile.queue.resource_reconciler import (
@@ -28,6 +30,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import (
     Result,
 )
 from pilothouse_server.reconcile.repository import namespace_status, work_queue
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition, NamespaceId
@@ -98,7 +101,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     async def write_error(
         self, transaction: Transaction, row: Row, loaded: Loaded, error: ClusterError, attempts: int
     ) -> None:
-        """Writes the cluster's response, after so many failures before this one."""
+        """Writes the cluster's error; `attempts` is the number of failures before it."""
 
     @abstractmethod
     async def write_gone(self, transaction: Transaction, row: Row) -> Result:
@@ -197,3 +200,30 @@ def failed(error: ClusterError, *, refused: bool) -> Condition:
     """Returns the condition of a resource that could not be applied, in the cluster's words."""
     reason, message = error.reason[:_REASON_LIMIT], error.message[:_MESSAGE_LIMIT]
     return Condition(APPLIED, "False" if refused else "Unknown", reason, message)
+
+
+async def change_of_failure(
+    transaction: Transaction, row: Any, error: ClusterError, attempts: int, generation: int
+) -> ObservedChange[Any, Any] | None:
+    """Returns the values of a row after a refusal of `generation`, or a failure that occurred more than once.
+
+    None: the row stays as it is. If its namespace has gone from the cluster, that is put back to work.
+    """
+    if isinstance(error, NotFound):
+        await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
+    if row.deletion_requested_at is not None:
+        return None
+    refused = error.outlook == "refused"
+    if not refused and attempts == 0:
+        # Once is nothing: most of what fails in passing is over at the second attempt.
+        return None
+    condition = failed(error, refused=refused)
+    observed = msgspec.structs.replace(
+        row.observed, conditions=set_condition(row.observed.conditions, condition, transaction.now)
+    )
+    if not refused:
+        return ObservedChange(row, observed, row.observed_generation)
+    observed = msgspec.structs.replace(
+        observed, status="failed", reason=condition.reason, message=condition.message
+    )
+    return ObservedChange(row, observed, dealt_with(row, generation))

@@ -17,7 +17,7 @@ import msgspec
 from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
-from pilothouse_server.kubernetes.errors import ClusterError, NotFound
+from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import SERVICES
 from pilothouse_server.kubernetes.objects import Service as ServiceObject
 from pilothouse_server.namespaces.model import Namespace
@@ -31,16 +31,16 @@ from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     OneByOne,
+    change_of_failure,
     dealt_with,
-    failed,
     home_again_seconds,
     missing_home,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
-from pilothouse_server.reconcile.repository import applied_objects, service_status, work_queue
-from pilothouse_server.reconcile.repository.service_status import Change
+from pilothouse_server.reconcile.repository import applied_objects, service_status
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
@@ -75,7 +75,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedService | None:
         """Returns the Service as it is wanted now; None where it is gone, or a container owns it."""
-        service = await service_status.find(transaction, work.resource_id)
+        service = await service_status.SERVICES.get(transaction, work.resource_id)
         if service is None or service.owner:
             return None
         going = service.deletion_requested_at is not None
@@ -100,7 +100,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Service | None:
         """Locks and returns the row; None where it is gone."""
-        return await service_status.lock_id(transaction, resource_id)
+        return await service_status.SERVICES.get(transaction, resource_id, lock=True)
 
     async def write_error(
         self,
@@ -111,25 +111,9 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         attempts: int,
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        if isinstance(error, NotFound):
-            # The namespace vanished behind our back.
-            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
-        if row.deletion_requested_at is not None:
-            return
-        refused = error.outlook == "refused"
-        if not refused and attempts == 0:
-            # Once is nothing: most of what fails in passing is over at the second attempt.
-            return
-        conditions = set_condition(row.observed.conditions, failed(error, refused=refused), transaction.now)
-        observed = msgspec.structs.replace(row.observed, conditions=conditions)
-        generation = row.observed_generation
-        if refused:
-            generation = dealt_with(row, loaded.service.generation)
-            refusal = failed(error, refused=True)
-            observed = msgspec.structs.replace(
-                observed, status="failed", reason=refusal.reason, message=refusal.message
-            )
-        await service_status.write(transaction, [Change(row, observed, generation)])
+        change = await change_of_failure(transaction, row, error, attempts, loaded.service.generation)
+        if change is not None:
+            await service_status.SERVICES.write(transaction, [change])
 
     async def write_gone(self, transaction: Transaction, row: Service) -> Result:
         """Deletes the row, with its tombstone event."""
@@ -154,7 +138,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
             # A newer request overrides this result; changes by others are found again.
             row = await _store_adopted(transaction, row, progress.adopted)
             generation = row.generation
-        await service_status.write(transaction, [Change(row, observed, generation)])
+        await service_status.SERVICES.write(transaction, [ObservedChange(row, observed, generation)])
         return Result(again_seconds=again)
 
     async def _apply(self, client: LeasedClient, loaded: LoadedService) -> ServiceProgress:

@@ -47,7 +47,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
 from pilothouse_server.reconcile.repository import volume_status, work_queue
-from pilothouse_server.reconcile.repository.volume_status import Change
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import claims
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim
@@ -78,7 +78,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedVolume | None:
         """Returns the volume as it is wanted now; None where it is gone."""
-        volume = await volume_status.find(transaction, work.resource_id)
+        volume = await volume_status.VOLUMES.get(transaction, work.resource_id)
         if volume is None:
             return None
         going = volume.deletion_requested_at is not None
@@ -100,7 +100,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Volume | None:
         """Locks and returns the row; None where it is gone."""
-        return await volume_status.lock_id(transaction, resource_id)
+        return await volume_status.VOLUMES.get(transaction, resource_id, lock=True)
 
     async def write_error(
         self, transaction: Transaction, row: Volume, loaded: LoadedVolume, error: ClusterError, attempts: int
@@ -120,7 +120,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         if refused:
             generation = dealt_with(row, loaded.volume.generation)
             observed = _refused(row, loaded, observed, transaction)
-        await volume_status.write(transaction, [Change(row, observed, generation)])
+        await volume_status.VOLUMES.write(transaction, [ObservedChange(row, observed, generation)])
 
     async def write_gone(self, transaction: Transaction, row: Volume) -> Result:
         """Deletes the row, with its tombstone event."""
@@ -142,7 +142,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         generation = row.observed_generation
         if again is None:
             generation = dealt_with(row, loaded.volume.generation)
-        await volume_status.write(transaction, [Change(row, observed, generation)])
+        await volume_status.VOLUMES.write(transaction, [ObservedChange(row, observed, generation)])
         return Result(again_seconds=again)
 
 

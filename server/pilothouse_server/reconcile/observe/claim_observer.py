@@ -28,7 +28,7 @@ from pilothouse_server.reconcile.observe.cluster_view import SUSPECT_SECONDS, la
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.repository import volume_status, work_queue
-from pilothouse_server.reconcile.repository.volume_status import Change
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.storage.claims import (
     PERSISTENT_VOLUME_CLAIMS,
     VOLUME_UID,
@@ -84,7 +84,7 @@ class ClaimObserver(StatusObserver):
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
         """Returns the uids of all volumes on the cluster that are claims."""
-        return await volume_status.of_cluster(transaction, self.cluster.name)
+        return await volume_status.VOLUMES.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
         """Schedules a check of a volume."""
@@ -101,7 +101,7 @@ class ClaimObserver(StatusObserver):
             await self.write(uids)
         if suspects := self._suspects.take():
             async with self.cluster.transaction() as transaction:
-                ids = await volume_status.of_cluster(transaction, self.cluster.name)
+                ids = await volume_status.VOLUMES.of_cluster(transaction, self.cluster.name)
                 for volume_id in sorted(ids[uid] for uid in suspects if uid in ids):
                     await work_queue.requeue(transaction, "volume", volume_id)
 
@@ -126,22 +126,25 @@ class ClaimObserver(StatusObserver):
         """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         seen: list[tuple[Volume, ClaimObservation]] = []
         async with self.cluster.transaction() as transaction:
-            locked = await volume_status.lock_free_uids(transaction, self.cluster.name, uids)
+            locked = await volume_status.VOLUMES.lock_free_uids(transaction, self.cluster.name, uids)
             for volume in locked:
                 found = self._claim(volume)
                 events = self._events.get(volume.uid, ())
                 observation = observe_claim(volume, found, events, now=transaction.now)
                 seen.append((volume, observation))
                 await self._ask_for_repair(transaction, volume, observation, found)
-            await volume_status.write(
+            await volume_status.VOLUMES.write(
                 transaction,
-                [Change(volume, shown.observed, volume.observed_generation) for volume, shown in seen],
+                [
+                    ObservedChange(volume, shown.observed, volume.observed_generation)
+                    for volume, shown in seen
+                ],
             )
             left = set(uids) - {volume.uid for volume in locked}
             known = (
-                await volume_status.uids_there(transaction, self.cluster.name, sorted(left))
+                await volume_status.VOLUMES.there(transaction, self.cluster.name, sorted(left))
                 if left
-                else set()
+                else {}
             )
         for uid in left:
             if uid in known:

@@ -107,7 +107,7 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
-        """Returns the uids of all rows on the cluster: resources without objects may have lost them."""
+        """Returns the uids of all resources with a row for the cluster; some of them may have lost their objects."""
 
     @abstractmethod
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:

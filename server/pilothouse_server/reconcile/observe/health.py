@@ -159,18 +159,11 @@ class Health:
                 more = await cluster_status.mark(
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
-            async with under_lease(self._store, self._lease) as transaction:
-                more |= await volume_status.mark(
-                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
-                )
-            async with under_lease(self._store, self._lease) as transaction:
-                more |= await service_status.mark(
-                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
-                )
-            async with under_lease(self._store, self._lease) as transaction:
-                more |= await object_status.mark(
-                    transaction, self._cluster_name, stale=stale, rows=self._settings.batch
-                )
+            for rows in (volume_status.VOLUMES, service_status.SERVICES, object_status.OBJECTS):
+                async with under_lease(self._store, self._lease) as transaction:
+                    more |= await rows.mark(
+                        transaction, self._cluster_name, stale=stale, rows=self._settings.batch
+                    )
             if more:
                 # The rest may be rows that another transaction has locked.
                 await asyncio.sleep(0.05)

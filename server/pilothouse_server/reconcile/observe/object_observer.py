@@ -33,7 +33,8 @@ from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.repository import object_status, work_queue
-from pilothouse_server.reconcile.repository.object_status import ObjectChange, UsedKind
+from pilothouse_server.reconcile.repository.object_status import UsedKind
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -104,7 +105,7 @@ class ObjectObserver(StatusObserver):
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
         """Returns the uids of all objects on the cluster."""
-        return await object_status.of_cluster(transaction, self.cluster.name)
+        return await object_status.OBJECTS.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
         """Has an object looked at."""
@@ -131,7 +132,7 @@ class ObjectObserver(StatusObserver):
     async def write_batch(self, uids: list[str]) -> None:
         """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         async with self.cluster.transaction() as transaction:
-            locked = await object_status.lock_free_uids(transaction, self.cluster.name, uids)
+            locked = await object_status.OBJECTS.lock_free_uids(transaction, self.cluster.name, uids)
             endpoints = await object_status.endpoints(transaction, locked)
             changes = []
             for carried in locked:
@@ -140,15 +141,13 @@ class ObjectObserver(StatusObserver):
                     # The state that the worker found stays.
                     continue
                 shown = observe(carried, found, endpoints.get(carried.namespace_id, {}))
-                changes.append(ObjectChange(carried, shown, carried.observed_generation))
+                changes.append(ObservedChange(carried, shown, carried.observed_generation))
                 if found is None and carried.deletion_requested_at is not None:
                     # It is gone at last.
                     await work_queue.requeue(transaction, "object", carried.id)
-            await object_status.write(transaction, changes)
+            await object_status.OBJECTS.write(transaction, changes)
             left = sorted(set(uids) - {carried.uid for carried in locked})
-            there = (
-                await object_status.uids_there(transaction, self.cluster.name, left) if left else frozenset()
-            )
+            there = await object_status.OBJECTS.there(transaction, self.cluster.name, left) if left else ()
         for uid in there:
             self.mark(uid, in_seconds=self._settings.locked_again_seconds)
 
@@ -156,7 +155,8 @@ class ObjectObserver(StatusObserver):
         """Has the worker compare objects. Raises LeaseLost, PilothouseError."""
         try:
             async with self.cluster.transaction() as transaction:
-                for object_id in await object_status.ids_of(transaction, self.cluster.name, uids):
+                found = await object_status.OBJECTS.there(transaction, self.cluster.name, uids)
+                for object_id in found.values():
                     await work_queue.requeue(transaction, "object", object_id)
         except PilothouseError:
             for uid in uids:

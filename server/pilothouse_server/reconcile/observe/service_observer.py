@@ -19,6 +19,7 @@ import msgspec
 from pilothouse_server.kubernetes.objects import ENDPOINT_SLICES, EndpointSlice, Service
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.network.manifests import SERVICE_UID
+from pilothouse_server.network.model import ObservedService
 from pilothouse_server.network.observation import observe
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
@@ -26,7 +27,7 @@ from pilothouse_server.reconcile.observe.dependent_observer import DependentObse
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.repository import service_status, work_queue
-from pilothouse_server.reconcile.repository.service_status import Change
+from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
@@ -46,9 +47,9 @@ async def _nobody(_namespace_ids: set[int]) -> None:
     """Nobody follows the Services."""
 
 
-def _is_news(change: Change) -> bool:
+def _is_news(change: ObservedChange[Any, ObservedService]) -> bool:
     """Returns whether the readiness of a Service has changed, as its followers see it."""
-    before = change.service.observed
+    before: ObservedService = change.resource.observed
     return (before.ready_endpoints > 0) != (change.observed.ready_endpoints > 0)
 
 
@@ -92,7 +93,7 @@ class ServiceObserver(StatusObserver):
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
         """Returns the uids of all Services on the cluster."""
-        return await service_status.of_cluster(transaction, self.cluster.name)
+        return await service_status.SERVICES.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
         """Has a Service looked at."""
@@ -110,7 +111,7 @@ class ServiceObserver(StatusObserver):
     async def write_batch(self, uids: list[str]) -> None:
         """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         async with self.cluster.transaction() as transaction:
-            locked = await service_status.lock_free_uids(transaction, self.cluster.name, uids)
+            locked = await service_status.SERVICES.lock_free_uids(transaction, self.cluster.name, uids)
             changes = []
             for service in locked:
                 found = self._services.objects.get((service.kubernetes_namespace, service.name))
@@ -120,14 +121,14 @@ class ServiceObserver(StatusObserver):
                     self._slices_of.get(service.uid, {}).values() if self._slices.synced.is_set() else None
                 )
                 shown = observe(service, found, slices)
-                changes.append(Change(service, shown, service.observed_generation))
+                changes.append(ObservedChange(service, shown, service.observed_generation))
                 if found is None and service.deletion_requested_at is not None and not service.owner:
                     # It is gone at last.
                     await work_queue.requeue(transaction, "service", service.id)
-            await service_status.write(transaction, changes)
+            await service_status.SERVICES.write(transaction, changes)
             left = sorted(set(uids) - {service.uid for service in locked})
             known = await self._known(transaction, left) if left else set()
-        if changed := {int(each.service.namespace_id) for each in changes if _is_news(each)}:
+        if changed := {int(each.resource.namespace_id) for each in changes if _is_news(each)}:
             await self.on_written(changed)
         for uid in known:
             self.mark(uid, in_seconds=self._settings.locked_again_seconds)
@@ -141,8 +142,8 @@ class ServiceObserver(StatusObserver):
             else set()
         )
         # Read last: a row is there before it is certain that nothing is left to be written.
-        there = await service_status.uids_there(transaction, self.cluster.name, uids)
-        return there | {uid for uid, owner in owners.items() if owner in changing}
+        there = await service_status.SERVICES.there(transaction, self.cluster.name, uids)
+        return {*there} | {uid for uid, owner in owners.items() if owner in changing}
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         if old is not None and (uid := labelled_uid(old, SERVICE_UID)) is not None:

@@ -192,13 +192,13 @@ class Sweep:
                 *unknown,
                 *await _unknown(
                     transaction,
-                    service_status.known_service_uids,
+                    service_status.SERVICES.known_uids,
                     SERVICE_UID,
                     [(SERVICES, each) for each in standing],
                 ),
-                *await _unknown(transaction, object_status.known_object_uids, OBJECT_UID, carried),
+                *await _unknown(transaction, object_status.OBJECTS.known_uids, OBJECT_UID, carried),
                 *await _unknown(transaction, known_config_uids, CONFIG_UID, configs),
-                *await _unknown(transaction, volume_status.known_volume_uids, VOLUME_UID, claims),
+                *await _unknown(transaction, volume_status.VOLUMES.known_uids, VOLUME_UID, claims),
                 *(
                     (SERVICE_ACCOUNTS, each)
                     for each in accounts

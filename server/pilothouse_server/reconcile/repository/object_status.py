@@ -1,8 +1,4 @@
-"""Reads and writes the observed state of carried objects for the reconciler, with events.
-
-Rows are locked, loaded and compared in the transaction that writes them. An observer skips locked rows; a worker waits
-for its single row. Each statement handles all rows of a batch.
-"""
+"""The rows of carried objects as the reconciler reads and writes them: the cluster's state of them."""
 
 from __future__ import annotations
 
@@ -10,20 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
-import orjson
 from sqlalchemy import text
 
 from pilothouse_server.objects import operations, references, repository
 from pilothouse_server.objects.model import CarriedObject, ObservedObject
+from pilothouse_server.reconcile.repository.observed_rows import ObservedRows
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-
-
-class ObjectChange(msgspec.Struct, frozen=True):
-    """An object as loaded under lock, and the values to write."""
-
-    carried: CarriedObject
-    observed: ObservedObject
-    observed_generation: int
 
 
 class UsedKind(msgspec.Struct, frozen=True, order=True):
@@ -38,11 +26,6 @@ class UsedKind(msgspec.Struct, frozen=True, order=True):
         return self.api_version.rpartition("/")[0]
 
 
-_LOCK_FREE_UIDS = text("""
-SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
-WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
-ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED
-""")
 _LOCK = {
     wait: text(
         "SELECT id FROM objects WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id "  # noqa: S608 - our own words
@@ -61,18 +44,10 @@ FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     certificates jsonb, observed_status text, conditions jsonb, contests jsonb, observed_generation bigint)
 WHERE o.id = r.id
 """)
-_OF_CLUSTER = text("""
-SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
-WHERE n.cluster_name = :cluster_name
-""")
 _IN_USE = text("""
 SELECT o.api_group, o.kind, max(o.api_version) AS api_version, count(*) AS number
 FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
 WHERE n.cluster_name = :cluster_name GROUP BY o.api_group, o.kind ORDER BY number DESC, o.api_group, o.kind LIMIT :most
-""")
-_THERE = text("""
-SELECT o.uid::text AS uid FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
-WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 """)
 _APPLIED = text("""
 SELECT o.uid::text AS uid, w.applied_objects ->> (o.kind || '/' || o.name) AS mark
@@ -82,11 +57,6 @@ WHERE n.cluster_name = :cluster_name AND o.api_group = :api_group AND o.kind = :
   AND (o.observed_generation > 0 OR o.reason = 'KindNotFound')
   AND o.deletion_requested_at IS NULL
 """)
-_IDS = text("""
-SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
-WHERE o.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
-""")
-_KNOWN_ANYWHERE = text("SELECT uid::text AS uid FROM objects WHERE uid = ANY(CAST(:uids AS uuid[]))")
 _ENDPOINTS = text("""
 SELECT namespace_id, name, ready_endpoints FROM services
 WHERE namespace_id = ANY(CAST(:namespace_ids AS bigint[])) AND deletion_requested_at IS NULL
@@ -95,27 +65,26 @@ _LEADING = text("""
 SELECT o.uid::text AS uid FROM objects AS o
 WHERE o.namespace_id = ANY(CAST(:namespace_ids AS bigint[])) AND o.kind IN ('Ingress', 'HTTPRoute')
 """)
-# Rows that somebody holds are taken in the next round.
-_MARK = """
-WITH chosen AS (
-    SELECT o.id FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id
-    WHERE n.cluster_name = :cluster_name AND o.stale_since IS {condition}
-    ORDER BY o.id LIMIT :rows FOR NO KEY UPDATE OF o SKIP LOCKED)
-UPDATE objects AS o SET stale_since = {value}
-FROM chosen WHERE o.id = chosen.id RETURNING o.id
-"""
-_STALE_SINCE = "COALESCE((SELECT stale_since FROM clusters WHERE name = :cluster_name), now())"
-_MARKS = {
-    True: text(_MARK.format(condition="NULL", value=_STALE_SINCE)),
-    False: text(_MARK.format(condition="NOT NULL", value="NULL")),
-}
-_REMAINING = {
-    stale: text(
-        "SELECT 1 FROM objects AS o JOIN namespaces AS n ON n.id = o.namespace_id "  # noqa: S608 - our own words
-        f"WHERE n.cluster_name = :cluster_name AND o.stale_since IS {'NULL' if stale else 'NOT NULL'} LIMIT 1"
-    )
-    for stale in (True, False)
-}
+
+
+def _row(_carried: CarriedObject, observed: ObservedObject) -> dict[str, Any]:
+    return {
+        "status": observed.status,
+        "reason": observed.reason,
+        "message": observed.message,
+        "health": observed.health,
+        "addresses": observed.addresses,
+        "backends": msgspec.to_builtins(observed.backends),
+        "certificates": msgspec.to_builtins(observed.certificates),
+        "observed_status": observed.observed_status,
+        "conditions": msgspec.to_builtins(observed.conditions),
+        "contests": msgspec.to_builtins(observed.contests),
+    }
+
+
+OBJECTS: ObservedRows[CarriedObject, ObservedObject] = ObservedRows(
+    "objects", repository.get, repository.get_many, operations.event, _WRITE, _row
+)
 
 
 async def lock_ids(transaction: Transaction, ids: Sequence[int], *, wait: bool) -> list[CarriedObject]:
@@ -125,63 +94,16 @@ async def lock_ids(transaction: Transaction, ids: Sequence[int], *, wait: bool) 
     return await repository.get_many(transaction, locked) if locked else []
 
 
-async def lock_free_uids(
-    transaction: Transaction, cluster_name: str, uids: Sequence[str]
-) -> list[CarriedObject]:
-    """Locks and returns those objects of a cluster that nobody holds just now.
-
-    Objects of another cluster may carry their uids.
-    """
-    keys = {"uids": list(uids), "cluster_name": cluster_name}
-    ids = [row.id for row in await transaction.connection.execute(_LOCK_FREE_UIDS, keys)]
-    return await repository.get_many(transaction, ids) if ids else []
-
-
-async def write(transaction: Transaction, changes: Iterable[ObjectChange]) -> None:
-    """Writes differences, with their events."""
-    changed = [
-        each
-        for each in changes
-        if (each.observed, each.observed_generation)
-        != (each.carried.observed, each.carried.observed_generation)
-    ]
-    if not changed:
-        return
-    rows = [_row(each) for each in changed]
-    await transaction.connection.execute(_WRITE, {"rows": orjson.dumps(rows).decode()})
-    for each in changed:
-        written = msgspec.structs.replace(
-            each.carried,
-            observed=each.observed,
-            observed_generation=each.observed_generation,
-            updated_at=transaction.now,
-            row_version=each.carried.row_version + 1,
-        )
-        transaction.emit(operations.event(written, "modified", each.carried))
-
-
 async def delete(transaction: Transaction, carried: CarriedObject) -> None:
     """Removes an object's row for good, with its tombstone event."""
     await repository.delete_object(transaction, carried.id)
     transaction.emit(operations.event(carried, "deleted", carried))
 
 
-async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> list[str]:
-    """Returns the uids of all objects on a cluster."""
-    rows = await transaction.connection.execute(_OF_CLUSTER, {"cluster_name": cluster_name})
-    return [row.uid for row in rows]
-
-
 async def in_use(transaction: ReadTransaction, cluster_name: str, most: int) -> list[UsedKind]:
     """Returns the kinds of which a cluster shall have objects, those with the most objects first."""
     rows = await transaction.connection.execute(_IN_USE, {"cluster_name": cluster_name, "most": most})
     return [UsedKind(row.api_version, row.kind) for row in rows]
-
-
-async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> set[str]:
-    """Returns those of `uids` (which must be UUIDs) that are objects of this cluster."""
-    keys = {"uids": list(uids), "cluster_name": cluster_name}
-    return {row.uid for row in await transaction.connection.execute(_THERE, keys)}
 
 
 async def applied(
@@ -193,18 +115,6 @@ async def applied(
     """
     keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
     return {row.uid: row.mark or "" for row in await transaction.connection.execute(_APPLIED, keys)}
-
-
-async def ids_of(transaction: ReadTransaction, cluster_name: str, uids: Sequence[str]) -> list[int]:
-    """Returns the ids of those of `uids` (which must be UUIDs) that are objects of this cluster."""
-    keys = {"uids": list(uids), "cluster_name": cluster_name}
-    return [row.id for row in await transaction.connection.execute(_IDS, keys)]
-
-
-async def known_object_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Returns those of `uids` (which must be UUIDs) that are objects, on whichever cluster."""
-    rows = await transaction.connection.execute(_KNOWN_ANYWHERE, {"uids": list(uids)})
-    return {row.uid for row in rows}
 
 
 async def endpoints(
@@ -228,30 +138,3 @@ async def leading(transaction: ReadTransaction, namespace_ids: Collection[int]) 
     """Returns the uids of the objects of namespaces that lead to Services."""
     rows = await transaction.connection.execute(_LEADING, {"namespace_ids": sorted(namespace_ids)})
     return [row.uid for row in rows]
-
-
-async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
-    """Marks up to `rows` objects of a cluster stale or fresh, with events. True while others remain."""
-    marked = await transaction.connection.execute(_MARKS[stale], {"cluster_name": cluster_name, "rows": rows})
-    for carried in await repository.get_many(transaction, [row.id for row in marked]):
-        transaction.emit(operations.event(carried, "modified", carried))
-    remaining = await transaction.connection.execute(_REMAINING[stale], {"cluster_name": cluster_name})
-    return remaining.first() is not None
-
-
-def _row(change: ObjectChange) -> dict[str, Any]:
-    observed = change.observed
-    return {
-        "id": change.carried.id,
-        "status": observed.status,
-        "reason": observed.reason,
-        "message": observed.message,
-        "health": observed.health,
-        "addresses": observed.addresses,
-        "backends": msgspec.to_builtins(observed.backends),
-        "certificates": msgspec.to_builtins(observed.certificates),
-        "observed_status": observed.observed_status,
-        "conditions": msgspec.to_builtins(observed.conditions),
-        "contests": msgspec.to_builtins(observed.contests),
-        "observed_generation": change.observed_generation,
-    }

@@ -22,7 +22,6 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
@@ -36,6 +35,7 @@ from pilothouse_server.store.filtering import (
     FilterKind,
     filter_fields,
 )
+from pilothouse_server.store.generations import deletion_values, write_generation
 from pilothouse_server.store.in_namespaces import Matching, read_matching
 from pilothouse_server.store.paging import (
     OrderField,
@@ -44,7 +44,7 @@ from pilothouse_server.store.references import (
     IN_NAMESPACE,
     NAMESPACES,
     USERS,
-    namespace_ref,
+    reconciled_fields,
     reconciling,
 )
 from pilothouse_server.store.results import Row
@@ -282,13 +282,7 @@ async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume
 
 async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
     """Marks a claim that the transaction has locked."""
-    values = {
-        "deletion_requested_at": await transaction.moment(),
-        "status": "deleted",
-        "reason": None,
-        "message": None,
-    }
-    return await _update(transaction, stored, values)
+    return await _update(transaction, stored, await deletion_values(transaction))
 
 
 async def showing(
@@ -348,20 +342,9 @@ def _changeable(wanted: Volume) -> dict[str, Any]:
 
 
 async def _update(transaction: Transaction, stored: Volume, values: dict[str, Any]) -> Volume:
-    generation = stored.generation + 1
     if not stored.is_claim:
-        values = {**values, "observed_generation": generation}
-    await transaction.connection.execute(
-        update(VOLUMES)
-        .where(VOLUMES.c.id == stored.id)
-        .values(
-            **values,
-            generation=generation,
-            resource_version=VOLUMES.c.resource_version + 1,
-            updated_at=func.now(),
-            updated_by=transaction.actor.user_id,
-        )
-    )
+        values = {**values, "observed_generation": stored.generation + 1}
+    await write_generation(transaction, VOLUMES, stored.id, stored, values)
     return await _stored(transaction, stored.id)
 
 
@@ -376,7 +359,6 @@ def _volume(row: Row) -> Volume:
         id=row.id,
         uid=str(row.uid),
         name=row.name,
-        namespace_ref=namespace_ref(row),
         kubernetes_name=row.kubernetes_name or "",
         taken_over=row.taken_over or "",
         type=row.type,
@@ -410,12 +392,5 @@ def _volume(row: Row) -> Volume:
         templated=row.spec.get("templated", False),
         given_back=row.spec.get("given_back", False),
         ends_with_claim=row.spec.get("ends_with_claim", False),
-        generation=row.generation,
-        observed_generation=row.observed_generation,
-        resource_version=row.resource_version,
-        row_version=row.row_version,
-        deletion_requested_at=row.deletion_requested_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        created_by=row.creator or "",
+        **reconciled_fields(row),
     )

@@ -199,7 +199,7 @@ class ApiKeys:
         for form in permissions:
             if not any(self._holds(held, form, name, namespace_id) for name, namespace_id in places):
                 raise PermissionDenied(
-                    f"the key names {form}, which {whose} not hold there: name only what its user holds",
+                    f"the key names {form}, which {whose} not hold there: name only permissions of its user",
                     reason="ESCALATION",
                     metadata={"permission": form},
                 )
@@ -288,7 +288,7 @@ def check_may_end(caller: Principal, uid: UUID) -> None:
     shown = caller.credential
     if not shown.is_login and (shown.kind != "api_key" or shown.id != str(uid)):
         raise PermissionDenied(
-            "a key ends itself and no other: log in to end others", reason="SESSION_NEEDED"
+            "a key may revoke only itself: log in to revoke others", reason="SESSION_NEEDED"
         )
 
 
