@@ -16,7 +16,7 @@ from pilothouse.network.v1 import network_pb2
 from pilothouse.object.v1 import object_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.applications.repository import _FILTERS as APPLICATIONS
-from pilothouse_server.config.repository.configs import _FILTERS as CONFIGS
+from pilothouse_server.config.repository import CACHED as CONFIGS
 from pilothouse_server.containers.repository.containers import _FILTERS as CONTAINERS
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.namespaces.repository import _FILTERS as NAMESPACES
@@ -29,8 +29,8 @@ from pilothouse_server.store.filtering import FilterField, FilterKind
 
 LISTS: list[tuple[Any, type[Message]]] = [
     (APPLICATIONS, application_pb2.Application),
-    (CONFIGS["config_map"], config_pb2.Config),
-    (CONFIGS["secret"], config_pb2.Config),
+    (CONFIGS["config_map"].filters, config_pb2.Config),
+    (CONFIGS["secret"].filters, config_pb2.Config),
     (CONTAINERS, container_pb2.Container),
     (NAMESPACES, namespace_pb2.Namespace),
     (OBJECTS, object_pb2.Object),
