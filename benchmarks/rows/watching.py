@@ -56,7 +56,7 @@ async def _fan_out(world: World, watchers: int) -> Figure:
     ):
         token = await product.tenant_token()
         await make_watched(product)
-        changes, messages = await _many(database, events)
+        changes, messages = await repeated_event(database, events)
         await open_watches(watches, product, token, watchers)
 
         async def delivered() -> dict[str, float]:
@@ -122,7 +122,7 @@ async def open_watches(watches: Child, product: Product, token: str, watchers: i
     )
 
 
-async def _many(database: Database, events: int) -> tuple[str, list[bytes]]:
+async def repeated_event(database: Database, events: int) -> tuple[str, list[bytes]]:
     """The event that the product made of the container, so many times, as `put_changes` takes them."""
     async with connected(database.superuser) as connection, asyncio.timeout(_NUMBERED_SECONDS):
         # It is numbered a moment after the answer, and nobody here is told.

@@ -1,6 +1,6 @@
 // A collection that the shared watch keeps up to date (shared.ts). Nothing is polled.
 
-import { fromBinary, type DescField, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
+import { fromBinary, type DescField, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { Noun } from "../overview/gen/pilothouse/watch/v1/watch_pb";
 import { session, sessionEnded } from "./session.svelte";
 import { open, type Item, type Key, type News, type Wanted } from "./shared";
@@ -119,6 +119,12 @@ export function live<I extends DescMessage, O extends DescMessage, T>(
   const type = method.output.field[field]?.message as DescMessage;
   const wanted = { user, noun, key: keyOf(type), ...(fields && { readMask: fields }), ...Object.fromEntries(given) };
   return new Live(wanted, (item) => object({ [field]: fromBinary(type, item) } as never) as T);
+}
+
+/** Watches all resources of a noun that has no watch of its own; those without a uid are told apart by the fields named. */
+export function liveOf<S extends DescMessage>(noun: Noun, schema: S, fields: string[] = ["uid"]): Live<MessageShape<S>> {
+  const numbers = schema.fields.filter((each) => fields.includes(each.name)).map((each) => each.number);
+  return new Live({ user: session.me?.user?.uid ?? "", noun, key: { fields: numbers, within: false } }, (item) => fromBinary(schema, item));
 }
 
 function keyOf(type: DescMessage): Key {

@@ -1,6 +1,0 @@
-import{O as o,o as a}from"./Objects-C8yJ7xjq.js";import"./index-CVkVUnLG.js";import"./State-DitIY24o.js";import"./Act-qo3k0KdG.js";import"./props-wmeb9mgb.js";import"./words-CM0IsIn1.js";import"./Age-BV8SnD-i.js";import"./Edit-CFTAFJ1_.js";import"./narrowed-Dlkf0h8C.js";import"./select-Cag4BqrH.js";import"./style-B3-87_yD.js";import"./resource_pb-rmgnS4sy.js";import"./sources-Bj37xO-U.js";import"./namespace_pb-6U13yBpr.js";import"./watch_pb-VROA9ERm.js";const p={noun:"object",schema:o,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,n)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...n})},y={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{y as changeableObject,p as editableObject};
