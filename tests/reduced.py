@@ -1,4 +1,4 @@
-"""What the servers of the tests have less of than was promised: memory and passes of a hash, partitions made ahead.
+"""Lower costs for the servers of the tests: memory and passes of a hash, and the number of partitions made ahead.
 
 The tests start a thousand servers, within their own process (`tests.conftest`) and forked (`tests.main_job.loaded`). A
 server that is started as its users start it has all as promised.
@@ -20,7 +20,7 @@ PROMISED_AHEAD = partitions.AHEAD
 
 
 def reduce(assign: Callable[[object, str, object], None] = setattr) -> None:
-    """Reduces what the servers of this process have from now on."""
+    """Lowers the costs of the servers that this process starts from now on."""
     assign(passwords, "MEMORY_KIBIBYTES", 8)
     assign(passwords, "PASSES", 1)
     assign(partitions, "AHEAD", {**PROMISED_AHEAD, "month": 1, "day": 1})

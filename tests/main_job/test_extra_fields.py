@@ -25,23 +25,17 @@ FIELDS = {
 }
 
 
-@pytest.fixture
-def server(shared_server: Server) -> Server:
-    """The server of this file, with names of a test's own."""
-    return shared_server.for_one_test()
-
-
 def web(**fields: Any) -> pb.Container:
     return pb.Container(name="web", image="nginx:1.27", **fields)
 
 
 async def make_namespace(server: Server) -> None:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
 
 
 async def change(server: Server, container: pb.Container, *paths: str) -> pb.Container:
     return await server.admin.containers.update(
-        namespace=server.namespace, name="web", container=container, update_mask=FieldMask(paths=paths)
+        namespace="demo", name="web", container=container, update_mask=FieldMask(paths=paths)
     )
 
 
@@ -51,15 +45,13 @@ async def running_pods(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     store = server.cluster.store
 
     async def look() -> bool:
-        row = await server.admin.containers.get(namespace=server.namespace, name="web")
+        row = await server.admin.containers.get(namespace="demo", name="web")
         conditions = {each.type: each.status for each in row.conditions}
         return row.observed_generation == row.generation and conditions.get("RolledOut") == 1
 
     await poll_until(look)
-    deployment = store.get(DEPLOYMENTS, server.namespace, "web")
-    pods = [
-        each for each in store.list(PODS, server.namespace) if not each["metadata"].get("deletionTimestamp")
-    ]
+    deployment = store.get(DEPLOYMENTS, "demo", "web")
+    pods = [each for each in store.list(PODS, "demo") if not each["metadata"].get("deletionTimestamp")]
     assert deployment is not None
     return deployment["spec"]["template"]["spec"], max(
         pods, key=lambda each: str(each["metadata"]["creationTimestamp"])
@@ -68,15 +60,13 @@ async def running_pods(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
 
 async def test_any_field_is_applied_as_it_is(server: Server) -> None:
     await make_namespace(server)
-    made = await server.admin.containers.create(
-        namespace=server.namespace, container=web(extra_fields=FIELDS)
-    )
+    made = await server.admin.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
     assert dict(made.extra_fields) == FIELDS
     template, pod = await running_pods(server)
     assert template["dnsConfig"] == {"options": [{"name": "ndots", "value": "2"}]}
     assert template["topologySpreadConstraints"][0]["topologyKey"] == "zone"
     assert template["containers"][0]["workingDir"] == pod["containers"][0]["workingDir"] == "/srv"
-    row = await server.admin.containers.get(namespace=server.namespace, name="web")
+    row = await server.admin.containers.get(namespace="demo", name="web")
     assert {each.reason for each in row.conditions if each.type == "Drifted"} == {"InSync"}
     await change(server, pb.Container(), "extra_fields")
     template, _ = await running_pods(server)
@@ -95,7 +85,7 @@ async def test_any_field_is_applied_as_it_is(server: Server) -> None:
 
 async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: Server) -> None:
     await make_namespace(server)
-    developer = await server.user("dora", {server.namespace: "developer"})
+    developer = await server.user("dora", {"demo": "developer"})
     for path, text in (
         (f"{POD}.hostNetwork", "true"),
         (f"{POD}.containers[name=main].securityContext.procMount", '"Unmasked"'),
@@ -104,9 +94,7 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
         ("spec.fieldOfALaterRelease", "true"),
     ):
         with pytest.raises(PilothouseError) as refused:
-            await developer.containers.create(
-                namespace=server.namespace, container=web(extra_fields={path: text})
-            )
+            await developer.containers.create(namespace="demo", container=web(extra_fields={path: text}))
         assert refused.value.code.name == "PERMISSION_DENIED", path
         assert refused.value.metadata["permission"] == "container.privileged", path
     # A misspelt one is no question of permission.
@@ -115,11 +103,9 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
         (f"{POD}.containers[name=main].securityContext.procMont", "procMount"),
     ):
         with pytest.raises(PilothouseError, match=f'did you mean "{meant}"') as refused:
-            await developer.containers.create(
-                namespace=server.namespace, container=web(extra_fields={path: "true"})
-            )
+            await developer.containers.create(namespace="demo", container=web(extra_fields={path: "true"}))
         assert refused.value.metadata["field"] == f'container.extra_fields["{path}"]'
-    await developer.containers.create(namespace=server.namespace, container=web(extra_fields=FIELDS))
+    await developer.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
 
 
 async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_sent(server: Server) -> None:
@@ -129,11 +115,9 @@ async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_se
         (f"{POD}.affinity", '{"podAfinity": {}}', 'did you mean "podAffinity"'),
     ):
         with pytest.raises(PilothouseError, match=words) as refused:
-            await server.admin.containers.create(
-                namespace=server.namespace, container=web(extra_fields={path: text})
-            )
+            await server.admin.containers.create(namespace="demo", container=web(extra_fields={path: text}))
         assert refused.value.metadata["field"] == f'container.extra_fields["{path}"]'
-    await server.admin.containers.create(namespace=server.namespace, container=web())
+    await server.admin.containers.create(namespace="demo", container=web())
     with pytest.raises(PilothouseError, match="must be a list"):
         await change(server, pb.Container(extra_fields={f"{POD}.hostAliases": "1"}), "extra_fields")
 
@@ -162,7 +146,7 @@ async def test_a_dry_run_reads_the_schemas_of_the_cluster(
 
     async def is_there() -> bool:
         assert server.cluster is not None
-        return server.cluster.store.get(NAMESPACES, None, server.namespace) is not None
+        return server.cluster.store.get(NAMESPACES, None, "demo") is not None
 
     await poll_until(is_there)
     # An enum of the vendor's own, which no table has.
@@ -173,20 +157,18 @@ async def test_a_dry_run_reads_the_schemas_of_the_cluster(
     monkeypatch.setattr(openapi, "document", lambda _types, _base: vendors)
     wrong = web(extra_fields={f"{POD}.subdomain": '"slow"'})
     with pytest.raises(PilothouseError, match="must be one of fast, safe") as refused:
-        await server.admin.containers.create(namespace=server.namespace, container=wrong, validate_only=True)
+        await server.admin.containers.create(namespace="demo", container=wrong, validate_only=True)
     assert refused.value.metadata["field"] == f'container.extra_fields["{POD}.subdomain"]'
 
 
 async def test_an_account_that_only_a_container_names_mounts_no_token(server: Server) -> None:
     await make_namespace(server)
-    made = await server.admin.containers.create(
-        namespace=server.namespace, container=web(service_account="robot")
-    )
+    made = await server.admin.containers.create(namespace="demo", container=web(service_account="robot"))
     assert not made.HasField("automount_service_account_token")
     _, pod = await running_pods(server)
     assert not any("projected" in volume for volume in pod.get("volumes") or ())
     assert server.cluster is not None
-    account = server.cluster.store.get(SERVICE_ACCOUNTS, server.namespace, "robot")
+    account = server.cluster.store.get(SERVICE_ACCOUNTS, "demo", "robot")
     assert account is not None
     assert account["automountServiceAccountToken"] is False
     changed = await change(

@@ -27,12 +27,6 @@ from tests.main_job.legacy import (
 from tests.waiting import poll_until
 
 
-@pytest.fixture
-def server(shared_server: Server) -> Server:
-    """The server of this file, with names of a test's own."""
-    return shared_server.for_one_test()
-
-
 @pytest.mark.full
 async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     server: Server, tmp_path: Path
@@ -46,10 +40,10 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     front = await kubectl.ask("GET", f"{SERVICES}/web")
 
     shell = await logged_in(server, tmp_path)
-    said = await shell.succeed("containers", "import", "-n", server.legacy, "--validate-only")
+    said = await shell.succeed("containers", "import", "-n", "legacy", "--validate-only")
     assert "web (dry run)" in said
-    assert [item async for item in server.admin.containers.list(namespace=server.legacy)] == []
-    (result,) = await shell.read("containers", "import", "-n", server.legacy)
+    assert [item async for item in server.admin.containers.list(namespace="legacy")] == []
+    (result,) = await shell.read("containers", "import", "-n", "legacy")
     assert result["deployment"] == result["container"]["name"] == "web"
     assert result["problems"] == result["notes"] == []
 
@@ -66,13 +60,13 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     assert after["spec"] == there["spec"]
     assert after["metadata"]["labels"] == there["metadata"]["labels"] | {
         "pilothouse.dev/container-uid": found.uid,
-        "pilothouse.dev/namespace-uid": (await server.admin.namespaces.get(name=server.legacy)).uid,
+        "pilothouse.dev/namespace-uid": (await server.admin.namespaces.get(name="legacy")).uid,
     }
     assert (await kubectl.ask("GET", f"{SERVICES}/web"))["spec"] == front["spec"]
     assert await kubectl.pods() == pods
 
     # From here on it is a container like any other.
-    await server.admin.containers.restart(namespace=server.legacy, name="web")
+    await server.admin.containers.restart(namespace="legacy", name="web")
 
     async def replaced() -> bool:
         now = await kubectl.pods()
@@ -84,13 +78,13 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
         return (await running(server, "web")).pod_name not in pods
 
     await poll_until(row_follows)
-    await server.admin.containers.stop(namespace=server.legacy, name="web")
+    await server.admin.containers.stop(namespace="legacy", name="web")
 
     async def none_left() -> bool:
         return not await kubectl.pods()
 
     await poll_until(none_left)
-    await server.admin.containers.delete(namespace=server.legacy, name="web")
+    await server.admin.containers.delete(namespace="legacy", name="web")
 
     async def gone() -> bool:
         deployments = (await kubectl.ask("GET", DEPLOYMENTS))["items"]
@@ -116,7 +110,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
         await kubectl.ask("POST", DEPLOYMENTS, each)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("taken", replicas=1))
     await server.admin.containers.create(
-        namespace=server.legacy, container=pb.Container(name="other", image="a:1")
+        namespace="legacy", container=pb.Container(name="other", image="a:1")
     )
     shell = await logged_in(server, tmp_path)
     outcome = await shell.run(
@@ -129,7 +123,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
         "absent",
         "taken",
         "-n",
-        server.legacy,
+        "legacy",
         "-o",
         "json",
     )
@@ -147,7 +141,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     assert [each["volume"] for each in results["files"]["container"]["volume_mounts"]] == ["all"]
     assert problems["absent"] == "there is no such Deployment"
     assert "container" in results["taken"]
-    names = [item.name async for item in server.admin.containers.list(namespace=server.legacy)]
+    names = [item.name async for item in server.admin.containers.list(namespace="legacy")]
     assert sorted(names) == ["affine", "files", "other", "taken", "two"]
     untouched = await kubectl.ask("GET", f"{DEPLOYMENTS}/stored")
     assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
@@ -157,8 +151,8 @@ async def test_a_field_that_needs_a_permission_needs_it_in_an_import(server: Ser
     kubectl = await legacy(server)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("node", replicas=1, hostNetwork=True))
     await kubectl.ask("POST", DEPLOYMENTS, deployment("names", replicas=1, dnsConfig={"searches": ["a"]}))
-    developer = await server.user("dora", {server.legacy: "developer"})
-    answer = await developer.containers.import_(namespace=server.legacy, names=["node", "names"])
+    developer = await server.user("dora", {"legacy": "developer"})
+    answer = await developer.containers.import_(namespace="legacy", names=["node", "names"])
     refused, taken = answer.results
     (told,) = refused.problems
     assert "spec.template.spec.hostNetwork" in told
@@ -183,7 +177,7 @@ async def test_pods_that_an_apply_would_change_are_left_and_reported(
         return after
 
     monkeypatch.setattr(ClusterClient, "dry_run", mutating)
-    answer = await server.admin.containers.import_(namespace=server.legacy, names=["odd"])
+    answer = await server.admin.containers.import_(namespace="legacy", names=["odd"])
     (result,) = answer.results
     assert result.container.drift_policy == pb.DRIFT_POLICY_REPORT
     assert "drift policy REPORT" in result.notes[0]
@@ -202,7 +196,7 @@ async def test_a_service_of_several_and_an_odd_one_are_left_alone(server: Server
     lost = service("lost", selector={"app": "blue"}, ports=[{"port": 80, "targetPort": "nowhere"}])
     for each in (both, lost):
         await kubectl.ask("POST", SERVICES, each)
-    answer = await server.admin.containers.import_(namespace=server.legacy)
+    answer = await server.admin.containers.import_(namespace="legacy")
     notes = {item.deployment: " ".join(item.notes) for item in answer.results}
     assert "Service both: it is in front of blue, green" in notes["blue"]
     assert "Service lost: port 80: the pods have no port named nowhere" in notes["blue"]
@@ -214,17 +208,15 @@ async def test_an_import_asks_for_its_own_permission_and_says_when_the_cluster_i
     server: Server,
 ) -> None:
     await legacy(server)
-    viewer = await server.user("viewer", {server.legacy: "viewer"})
+    viewer = await server.user("viewer", {"legacy": "viewer"})
     with pytest.raises(PilothouseError) as refused:
-        await viewer.containers.import_(namespace=server.legacy)
+        await viewer.containers.import_(namespace="legacy")
     assert refused.value.code.name == "PERMISSION_DENIED"
     assert server.cluster is not None
-    once = server.admin.with_options(retry=RetryPolicy(attempts=1))
     server.cluster.faults.refuse_connections = True
-    try:
-        with pytest.raises(PilothouseError) as away:
-            await once.containers.import_(namespace=server.legacy)
-    finally:
-        server.cluster.faults.clear()
+    once = server.admin.with_options(retry=RetryPolicy(attempts=1))
+    with pytest.raises(PilothouseError) as away:
+        await once.containers.import_(namespace="legacy")
     assert away.value.code.name == "UNAVAILABLE"
     assert "local" in str(away.value)
+    server.cluster.faults.clear()

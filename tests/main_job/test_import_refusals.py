@@ -24,12 +24,6 @@ from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, ser
 from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
 
 
-@pytest.fixture
-def server(shared_server: Server) -> Server:
-    """The server of this file, with names of a test's own."""
-    return shared_server.for_one_test()
-
-
 async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
@@ -56,13 +50,13 @@ async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server
             case _:
                 volumes[1]["persistentVolumeClaim"]["claimName"] = name
         await kubectl.ask("POST", DEPLOYMENTS, wanted)
-        answer = await server.admin.containers.import_(namespace=server.legacy, names=[f"shop-{number}"])
+        answer = await server.admin.containers.import_(namespace="legacy", names=[f"shop-{number}"])
         (result,) = answer.results
         assert not result.HasField("container")
         assert any(f" {name}: " in each and words in each for each in result.problems), result.problems
-    assert [item.name async for item in server.admin.storage.list_volumes(namespace=server.legacy)] == []
-    assert [item.name async for item in server.admin.config.list_secrets(namespace=server.legacy)] == []
-    assert [item.name async for item in server.admin.config.list_config_maps(namespace=server.legacy)] == []
+    assert [item.name async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
+    assert [item.name async for item in server.admin.config.list_secrets(namespace="legacy")] == []
+    assert [item.name async for item in server.admin.config.list_config_maps(namespace="legacy")] == []
 
 
 async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> None:
@@ -75,25 +69,24 @@ async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> No
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="taker", permissions=["container.import", "namespace.get", "config.*"])
     )
-    taker = await server.user("taker", {server.legacy: "taker"})
+    taker = await server.user("taker", {"legacy": "taker"})
     with pytest.raises(PilothouseError) as refused:
-        await taker.containers.import_(namespace=server.legacy)
-    assert f'permission container.create is needed in namespace "{server.legacy}"' in str(refused.value)
-    importer = await server.user("importer", {server.legacy: "importer"})
-    answer = await importer.containers.import_(namespace=server.legacy)
+        await taker.containers.import_(namespace="legacy")
+    assert 'permission container.create is needed in namespace "legacy"' in str(refused.value)
+    importer = await server.user("importer", {"legacy": "importer"})
+    answer = await importer.containers.import_(namespace="legacy")
     told = " ".join(answer.results[0].problems)
     assert (
-        f'PersistentVolumeClaim shop.data: permission storage.create is needed in namespace "{server.legacy}"'
-        in told
+        'PersistentVolumeClaim shop.data: permission storage.create is needed in namespace "legacy"' in told
     )
-    assert f'Secret shop-db: permission config.create is needed in namespace "{server.legacy}"' in told
+    assert 'Secret shop-db: permission config.create is needed in namespace "legacy"' in told
     assert not answer.results[0].HasField("container")
-    developer = await server.user("developer", {server.legacy: "developer"})
-    answer = await developer.containers.import_(namespace=server.legacy)
+    developer = await server.user("developer", {"legacy": "developer"})
+    answer = await developer.containers.import_(namespace="legacy")
     assert list(answer.results[0].problems) == []
     # An object that already exists needs no more than to be mounted.
     await kubectl.ask("POST", DEPLOYMENTS, shop("second"))
-    answer = await importer.containers.import_(namespace=server.legacy, names=["second"])
+    answer = await importer.containers.import_(namespace="legacy", names=["second"])
     assert list(answer.results[0].problems) == []
 
 
@@ -105,11 +98,11 @@ async def test_the_values_of_a_secret_are_nowhere_but_encrypted(
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     for validate_only in (True, False):
         answer = await server.admin.containers.import_(
-            namespace=server.legacy, names=["shop"], validate_only=validate_only
+            namespace="legacy", names=["shop"], validate_only=validate_only
         )
         assert not found_in(answer.SerializeToString(), [CANARY])
     await settled(server)
-    revealed = await server.admin.config.reveal_secret(namespace=server.legacy, name="shop-db")
+    revealed = await server.admin.config.reveal_secret(namespace="legacy", name="shop-db")
     assert revealed.data["password"].decode() == CANARY
     async with server.database.owner() as owner:
         tables = await owner.fetch(
@@ -140,17 +133,17 @@ async def test_one_that_does_not_fit_leaves_nothing_behind_and_the_others_come(s
     wanted["spec"]["replicas"] = 3
     await kubectl.ask("POST", DEPLOYMENTS, wanted)
     await server.admin.namespaces.update(
-        name=server.legacy,
+        name="legacy",
         namespace=namespace_pb2.Namespace(resource_quota=namespace_pb2.ResourceQuota(cpu="200m")),
         update_mask=FieldMask(paths=["resource_quota"]),
     )
-    answer = await server.admin.containers.import_(namespace=server.legacy)
+    answer = await server.admin.containers.import_(namespace="legacy")
     refused = next(item for item in answer.results if item.deployment == "shop")
     assert "quota of namespace" in refused.problems[0]
     assert [*refused.volumes, *refused.config_maps, *refused.secrets] == []
-    assert [item.name async for item in server.admin.containers.list(namespace=server.legacy)] == ["greedy"]
-    assert [item.name async for item in server.admin.storage.list_volumes(namespace=server.legacy)] == []
-    assert [item.name async for item in server.admin.config.list_secrets(namespace=server.legacy)] == []
+    assert [item.name async for item in server.admin.containers.list(namespace="legacy")] == ["greedy"]
+    assert [item.name async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
+    assert [item.name async for item in server.admin.config.list_secrets(namespace="legacy")] == []
     untouched = await kubectl.ask("GET", f"{CORE}/secrets/shop-db")
     assert not any(key.startswith(OURS) for key in untouched["metadata"]["labels"])
 
@@ -172,7 +165,7 @@ async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
         return found
 
     monkeypatch.setattr(ClusterClient, "read", shapeless)
-    answer = await server.admin.containers.import_(namespace=server.legacy, names=["odd", "good"])
+    answer = await server.admin.containers.import_(namespace="legacy", names=["odd", "good"])
     odd, good = answer.results
     assert list(odd.problems) == ["the cluster describes it in a way that cannot be read"]
     assert good.container.name == "good"
@@ -291,7 +284,7 @@ async def test_what_no_row_can_hold_is_told_by_its_place_and_others_are_taken_ov
         _tampered(monkeypatch, name, change)
     taken: list[str] = []
     for names in ([*words], []):
-        answer = await server.admin.containers.import_(namespace=server.legacy, names=names)
+        answer = await server.admin.containers.import_(namespace="legacy", names=names)
         told = {each.deployment: [*each.problems] for each in answer.results if each.problems}
         assert told.keys() == words.keys()
         for name, problems in told.items():
@@ -320,7 +313,7 @@ async def test_a_service_that_is_none_hides_no_deployment(
         await kubectl.ask("POST", SERVICES, service(name, selector={"app": "good"}))
     for name, change in odd.items():
         _tampered(monkeypatch, name, change, f"services/{name}")
-    (result,) = (await server.admin.containers.import_(namespace=server.legacy)).results
+    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
     assert [*result.problems] == []
     assert [port.service_name for port in result.container.ports if port.service_name] == ["good"]
     assert [*result.notes] == [
@@ -352,7 +345,7 @@ async def test_services_that_the_list_leaves_out_are_told_too(
         odd = [f"odd-{number}" if number else "" for number in range(12)]
         # One that is gone before it is read is not told, odd or not.
         return msgspec.structs.replace(
-            page, left_out=tuple((server.legacy, name) for name in [*odd, "odd-and-gone"])
+            page, left_out=tuple(("legacy", name) for name in [*odd, "odd-and-gone"])
         )
 
     read = ClusterClient.read
@@ -364,7 +357,7 @@ async def test_services_that_the_list_leaves_out_are_told_too(
 
     monkeypatch.setattr(ClusterClient, "list", without_names)
     monkeypatch.setattr(ClusterClient, "read", odd)
-    (result,) = (await server.admin.containers.import_(namespace=server.legacy, validate_only=True)).results
+    (result,) = (await server.admin.containers.import_(namespace="legacy", validate_only=True)).results
     assert [*result.notes] == [
         *(
             f"Service {name}: it cannot be read, and may stand in front of its pods"
@@ -402,7 +395,7 @@ async def test_what_it_reads_is_told_likewise(server: Server, monkeypatch: pytes
         return found
 
     monkeypatch.setattr(ClusterClient, "read", odd)
-    answer = await server.admin.containers.import_(namespace=server.legacy)
+    answer = await server.admin.containers.import_(namespace="legacy")
     assert {result.deployment: [*result.problems] for result in answer.results} == {
         f"reads-{kind.lower()}": [
             f"{kind} odd: metadata.annotations.note: has NUL, which no text may contain"

@@ -23,12 +23,6 @@ WATCH = "WatchContainers"
 _TURNS = 40
 
 
-@pytest.fixture
-def world(shared_world: World) -> World:
-    """One for all tests of this file, which have names of their own."""
-    return shared_world
-
-
 @asynccontextmanager
 async def connected(world: World, window: int | None = None) -> AsyncIterator[Connection]:
     connection = Connection(world.server.address, window=window)

@@ -76,18 +76,18 @@ async def test_a_replay_that_is_done_again_is_found(
     assert "CreateContainer: OK, ALREADY_EXISTS" in " ".join(await changed_by_replays(full_world))
 
 
-async def test_another_body_or_method_under_the_same_id_is_refused(shared_world: World) -> None:
+async def test_another_body_or_method_under_the_same_id_is_refused(world: World) -> None:
     first = creation()
-    await shared_world.must("CreateContainer", first)
+    await world.must("CreateContainer", first)
     for method, fields in (
         ("CreateContainer", creation("other", requestId=first["requestId"])),
         ("StopContainer", {"namespace": OWN, "name": "once", "requestId": first["requestId"]}),
     ):
-        outcome = await shared_world.call(method, fields)
+        outcome = await world.call(method, fields)
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
     # An id is its caller's own.
-    other = await shared_world.make_user("other", {OWN: "developer"})
-    await shared_world.must("CreateContainer", creation("theirs", requestId=first["requestId"]), other)
+    other = await world.make_user("other", {OWN: "developer"})
+    await world.must("CreateContainer", creation("theirs", requestId=first["requestId"]), other)
 
 
 async def test_of_many_at_once_one_happens(world: World) -> None:
@@ -100,13 +100,13 @@ async def test_of_many_at_once_one_happens(world: World) -> None:
         assert await sql.fetchval("SELECT count(*) FROM events WHERE resource_name = 'once'") == 1
 
 
-async def test_a_failure_is_not_kept_and_validation_is_no_first_time(shared_world: World) -> None:
+async def test_a_failure_is_not_kept_and_validation_is_no_first_time(world: World) -> None:
     missing = {"namespace": OWN, "name": "later", "requestId": str(uuid4())}
-    assert (await shared_world.call("StopContainer", missing)).code == "NOT_FOUND"
+    assert (await world.call("StopContainer", missing)).code == "NOT_FOUND"
     checked = creation("later")
-    await shared_world.must("CreateContainer", {**checked, "validateOnly": True})
-    await shared_world.must("CreateContainer", checked)
-    await shared_world.must("StopContainer", missing)
+    await world.must("CreateContainer", {**checked, "validateOnly": True})
+    await world.must("CreateContainer", checked)
+    await world.must("StopContainer", missing)
 
 
 async def test_who_may_no_longer_call_gets_no_replay(world: World) -> None:
@@ -138,13 +138,13 @@ async def test_a_replay_by_grants_that_are_gone_is_no_fault_of_the_server(world:
     assert (outcome.code, outcome.reason) == ("ABORTED", "CONCURRENT_CHANGE")
 
 
-async def test_no_secret_is_kept_for_replays(shared_world: World) -> None:
+async def test_no_secret_is_kept_for_replays(world: World) -> None:
     request = {"user": requests.user("made"), "password": PASSWORD, "requestId": str(uuid4())}
-    await shared_world.must("CreateUser", request)
-    await shared_world.must("CreateUser", request)
-    outcome = await shared_world.call("CreateUser", {**request, "password": "another password altogether"})
+    await world.must("CreateUser", request)
+    await world.must("CreateUser", request)
+    outcome = await world.call("CreateUser", {**request, "password": "another password altogether"})
     assert outcome.reason == "REQUEST_ID_REUSED"
-    async with shared_world.sql() as sql:
+    async with world.sql() as sql:
         kept = await sql.fetch("SELECT to_jsonb(k)::text AS row, response FROM idempotency_keys AS k")
     assert kept
     for row in kept:

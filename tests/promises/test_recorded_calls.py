@@ -91,8 +91,8 @@ async def unrecorded_refusals(world: World) -> list[str]:
     return faults
 
 
-async def test_refused_and_failed_calls_are_recorded(shared_world: World) -> None:
-    assert await unrecorded_refusals(shared_world) == []
+async def test_refused_and_failed_calls_are_recorded(world: World) -> None:
+    assert await unrecorded_refusals(world) == []
 
 
 @pytest.mark.full
@@ -106,15 +106,15 @@ async def test_refusals_that_are_not_recorded_are_found(
     assert len(await unrecorded_refusals(world)) >= 9
 
 
-async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(shared_world: World) -> None:
-    rule = shared_world.rule("UpdateNamespace")
-    async with shared_world.sql() as sql:
+async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World) -> None:
+    rule = world.rule("UpdateNamespace")
+    async with world.sql() as sql:
         async with sql.transaction():
             await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", OWN)
-            call = shared_world.admin.open(rule, shared_world.request(rule).SerializeToString())
+            call = world.admin.open(rule, world.request(rule).SerializeToString())
 
             async def waits() -> bool:
-                async with shared_world.sql() as looking:
+                async with world.sql() as looking:
                     return bool(
                         await looking.fetchval(
                             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -233,9 +233,9 @@ async def test_a_body_that_is_read_before_authentication_is_found(
         assert [each for each in found if each.startswith(shape) and "not UNAUTHENTICATED" in each]
 
 
-async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(shared_world: World) -> None:
-    somebody = await shared_world.make_user("somebody", {OWN: "viewer"})
-    async with shared_world.sql() as sql:
+async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world: World) -> None:
+    somebody = await world.make_user("somebody", {OWN: "viewer"})
+    async with world.sql() as sql:
         for number in range(15):
             fields = {
                 "username": "somebody",
@@ -243,9 +243,9 @@ async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(share
                 "updateMask": "fullName",
             }
             await asyncio.gather(
-                shared_world.call("UpdateUser", fields),
-                *(shared_world.call("CreateRole", {"role": {"name": "x"}}, somebody) for _ in range(10)),
+                world.call("UpdateUser", fields),
+                *(world.call("CreateRole", {"role": {"name": "x"}}, somebody) for _ in range(10)),
             )
             deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
             assert await sql.fetchval(deadlocks) == 0
-    assert shared_world.server.application.audit_writer.lost == 0
+    assert world.server.application.audit_writer.lost == 0
