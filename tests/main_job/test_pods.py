@@ -122,5 +122,5 @@ async def test_pods_in_a_watch_need_the_permission_to_list_them(server: Server) 
     request = rule.request_class(namespace=NAMESPACE, name="web")
     async with caller.watching(rule, request) as stream, within(30.0):
         assert (await anext(stream)).change_type == resource_pb2.CHANGE_TYPE_SYNCED
-    request.pods = True
+    request = rule.request_class(namespace=NAMESPACE, name="web", pods=True)
     assert (await caller.invoke(rule, request)).code == "PERMISSION_DENIED"

@@ -95,7 +95,7 @@ async def left_open(order: Order) -> Report:
 
     async def client(kind: str, number: int) -> None:
         source = f"127.0.1.{number % order.options['addresses'] + 1}"
-        # What they hold is the attack, not the moment in which they come.
+        # The attack is in the sockets that they hold, so they come one after the other.
         await pause(_COME_SECONDS * random.random())
         while not order.over.is_set():
             with suppress(OSError):
