@@ -126,7 +126,7 @@ def connecting() -> AbstractContextManager[None]:
 
 def of_the_driver() -> AbstractContextManager[None]:
     """Returns the context that translates the driver's errors only: for work that also uses files or other
-    connections, whose OSErrors stay as they are.
+    connections. Their OSErrors stay as they are.
     """
     return _of_the_driver
 

@@ -14,7 +14,7 @@ METADATA = MetaData(schema="public", naming_convention={"pk": "pk_%(table_name)s
 
 
 def version_columns() -> tuple[Column[Any], ...]:
-    """Returns the columns that number the changes of a resource, and say when it was made and changed, and by whom."""
+    """Returns the columns that number the changes of a resource, with the times and users of the first and last."""
     return (
         Column("resource_version", BigInteger),
         Column("row_version", BigInteger),
