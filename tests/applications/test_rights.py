@@ -43,7 +43,7 @@ async def _caller(server: Server, place: Place, name: str, permissions: list[str
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def shop_of(shared_server: Server) -> Place:
-    """A namespace with an application of each noun, whose second revision changes its object."""
+    """A namespace with an application of each noun; its object changes in the second revision."""
     name = "rights"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
     assert shared_server.cluster is not None
