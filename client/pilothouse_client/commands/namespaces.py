@@ -133,8 +133,13 @@ class _Given:
     @property
     def quota(self) -> dict[str, Any]:
         """Returns the limits by their fields."""
-        fields = ("containers", "cpu", "memory", "services", "storage")
-        return {field: getattr(self, f"quota_{field}") for field in fields}
+        return {
+            "containers": self.quota_containers,
+            "cpu": self.quota_cpu,
+            "memory": self.quota_memory,
+            "services": self.quota_services,
+            "storage": self.quota_storage,
+        }
 
     def write_to(self, namespace: pb.Namespace) -> list[str]:
         """Writes the given options into the namespace; returns the paths of an update mask that names them."""
