@@ -26,6 +26,13 @@ _UPGRADE = (
 _Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Order], Awaitable[None]]
 
 
+async def _pause(order: Order, seconds: float) -> None:
+    """Returns after the time, or when the attack is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(runs_out(seconds)):
+            await order.over.wait()
+
+
 async def _until_ended(reader: asyncio.StreamReader) -> None:
     while await reader.read(65536):
         pass
@@ -59,13 +66,10 @@ async def _unread(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, o
     """Asks for the page's largest file again and again, and takes nothing."""
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     ask = f"GET {order.options['file']} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
-    while not writer.is_closing():
+    while not writer.is_closing() and not order.over.is_set():
         writer.write(ask)
         await writer.drain()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(runs_out(5.0)):
-                await order.over.wait()
-                return
+        await _pause(order, 5.0)
 
 
 async def _silent_socket(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _order: Order) -> None:
@@ -88,15 +92,10 @@ async def left_open(order: Order) -> Report:
     done: Counter[str] = Counter()
     host, _, port = order.address.rpartition(":")
 
-    async def pause(seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(runs_out(seconds)):
-                await order.over.wait()
-
     async def client(kind: str, number: int) -> None:
         source = f"127.0.1.{number % order.options['addresses'] + 1}"
         # The attack is in the sockets that they hold, so they come one after the other.
-        await pause(_COME_SECONDS * random.random())
+        await _pause(order, _COME_SECONDS * random.random())
         while not order.over.is_set():
             with suppress(OSError):
                 own = socket.socket()
@@ -111,7 +110,7 @@ async def left_open(order: Order) -> Report:
                 finally:
                     writer.transport.abort()
             done[f"{kind} ended"] += 1
-            await pause(_PAUSE_SECONDS * random.uniform(0.5, 1.5))
+            await _pause(order, _PAUSE_SECONDS * random.uniform(0.5, 1.5))
 
     order.begins()
     tasks = [

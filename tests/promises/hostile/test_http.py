@@ -57,16 +57,19 @@ class _Bystander:
         limit = aiohttp.ClientTimeout(patient(10.0))
         async with aiohttp.ClientSession(self._url, connector=own, timeout=limit) as session:
             while not self._over.done():
-                try:
-                    async with session.post(
-                        _LIST, data=json.dumps({"namespace": "own-1"}), headers=self._headers
-                    ) as response:
-                        if response.status != 200:
-                            self.errors.append(await response.text())
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    self.errors.append(repr(error))
-                self.calls += 1
+                await self._call_once(session)
                 await asyncio.wait([self._over], timeout=runs_out(0.1))
+
+    async def _call_once(self, session: aiohttp.ClientSession) -> None:
+        try:
+            async with session.post(
+                _LIST, data=json.dumps({"namespace": "own-1"}), headers=self._headers
+            ) as response:
+                if response.status != 200:
+                    self.errors.append(await response.text())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.errors.append(repr(error))
+        self.calls += 1
 
 
 async def _largest_file(address: str) -> str:
