@@ -85,7 +85,7 @@ async def test_secrets_from_files_standard_input_and_the_line(
     assert refused.code == 2
     assert "only-a-value" not in refused.err
     tried = await command("secrets", "purge", "app", "--validate-only")
-    assert (tried.code, tried.out) == (0, "secret app: 2 former versions purged\n")
+    assert (tried.code, tried.out) == (0, "secret app: 2 former versions purged (dry run)\n")
     assert (await command("secrets", "purge", "app", "--yes")).out == "secret app: 2 former versions purged\n"
     assert (await command("secrets", "purge", "app", "--yes")).out == "secret app: 0 former versions purged\n"
     assert (await command("secrets", "delete", "app", "--yes")).code == 0
