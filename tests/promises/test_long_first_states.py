@@ -161,13 +161,13 @@ async def test_rows_without_a_message_are_read_by_the_page(
     """As after an upgrade, when no row has a stored message yet."""
     await fill(world, 300)
     read: list[int] = []
-    get_many = containers.get_many
+    load = containers.CACHED.load
 
-    async def counted(transaction: ReadTransaction, ids: Sequence[int]) -> list[Container]:
+    async def counted(transaction: ReadTransaction, ids: Sequence[int]) -> Sequence[Container]:
         read.append(len(ids))
-        return await get_many(transaction, ids)
+        return await load(transaction, ids)
 
-    monkeypatch.setattr(containers, "get_many", counted)
+    monkeypatch.setattr(containers.CACHED, "load", counted)
     names = []
     async with within(20), stream_of(world) as stream:
         async for answer in stream:

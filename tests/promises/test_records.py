@@ -59,12 +59,12 @@ async def test_a_change_that_does_not_wait_for_its_record_is_found(
     monkeypatch.setattr(UnitOfWork, "_put", careless)
     faults = await changes_without_record(full_world)
     assert "UpdateConfigMap changed config_maps" in faults
-    assert "CreateUser changed users" in faults
+    assert "CreateRole changed roles" in faults
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("function", "method"), [("create_container", "CreateContainer"), ("change_container", "UpdateContainer")]
+    ("function", "method"), [("create_container", "CreateContainer"), ("change_container", "ScaleContainer")]
 )
 async def test_a_draft_that_does_not_wait_for_its_record_is_found(
     full_world: World, function: str, method: str

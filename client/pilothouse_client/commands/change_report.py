@@ -22,13 +22,17 @@ def change_value(text: str) -> str:
 
 
 def _in_words(value: Any) -> str:
-    """Returns a value of JSON in words: `LOG=debug, TIER=web` for variables."""
+    """Returns a value of JSON in words: `LOG=debug, TIER=web` for variables and for labels."""
     if isinstance(value, list):
-        return ", ".join(map(_in_words, value))
+        is_of_several = any(isinstance(each, dict) and "value" not in each for each in value)
+        return ("; " if is_of_several else ", ").join(map(_in_words, value))
     if isinstance(value, dict):
         if "value" in value and "name" in value:
             return f"{value['name']}={value['value']}"
-        return "; ".join(f"{key.replace('_', ' ')} {_in_words(each)}" for key, each in value.items())
+        return ", ".join(
+            f"{key}=({_in_words(each)})" if isinstance(each, dict) else f"{key}={_in_words(each)}"
+            for key, each in value.items()
+        )
     return value if isinstance(value, str) else json.dumps(value)
 
 

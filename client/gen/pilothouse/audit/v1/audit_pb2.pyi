@@ -445,7 +445,7 @@ class ListOperationsResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchOperations with the same namespace and filter: the stream shows every record after the page was read.
-    Of several pages use that of the first one.
+    Of several pages, use the token of the first.
     """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:

@@ -190,9 +190,9 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgeSecret(self, request, context):
-        """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
-        name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
-        was deleted.
+        """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
+        secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
+        A secret that was deleted can be purged, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,9 +61,9 @@ class ConfigServiceStub:
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     PurgeSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]
-    """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
-    name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
-    was deleted.
+    """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
+    secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
+    A secret that was deleted can be purged, too.
     """
     RevealSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
@@ -111,9 +111,9 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]  # type: ignore[assignment]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     PurgeSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]  # type: ignore[assignment]
-    """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
-    name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
-    was deleted.
+    """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
+    secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
+    A secret that was deleted can be purged, too.
     """
     RevealSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]  # type: ignore[assignment]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
@@ -224,9 +224,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.PurgeSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.PurgeSecretResponse, _abc.Awaitable[_config_pb2.PurgeSecretResponse]]:
-        """Removes former values of a secret, which revisions keep: those of the secret and of applications that have one of this
-        name. Its present values stay. A rollback to such a revision names the secret as not restored. Also for a secret that
-        was deleted.
+        """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
+        secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
+        A secret that was deleted can be purged, too.
         """
 
     @_abc_1.abstractmethod

@@ -703,7 +703,7 @@ class DownwardFile(_message.Message):
     `metadata.annotations`, `metadata.labels['KEY']` or `metadata.annotations['KEY']`; for RESOURCE_FIELD_REF as in EnvVar.
     """
     source_name: _builtins.str
-    """For RESOURCE_FIELD_REF, required there: the program of the pod."""
+    """For RESOURCE_FIELD_REF, required there: name of the program of the pod that has the resource."""
     divisor: _builtins.str
     """For RESOURCE_FIELD_REF: the unit of the value, such as `1m` or `1Mi`; default 1. The value is rounded up."""
     def __init__(
@@ -3690,7 +3690,7 @@ class ListContainersResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchContainers with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Container]:
@@ -4457,7 +4457,7 @@ class ListRunsResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchRuns with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
@@ -5169,7 +5169,7 @@ class ListImagesResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:

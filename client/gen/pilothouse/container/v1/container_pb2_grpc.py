@@ -328,7 +328,7 @@ class ContainerServiceServicer:
 
     def ListPods(self, request, context):
         """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-        for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+        for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

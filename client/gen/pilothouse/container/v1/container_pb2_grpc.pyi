@@ -115,7 +115,7 @@ class ContainerServiceStub:
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     ListPods: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]
     """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-    for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+    for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
     """
     ListContainerRevisions: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]
     """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
@@ -286,7 +286,7 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
     ListPods: _aio.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]  # type: ignore[assignment]
     """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-    for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+    for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
     """
     ListContainerRevisions: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]  # type: ignore[assignment]
     """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
@@ -544,7 +544,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListPodsResponse, _abc.Awaitable[_container_pb2.ListPodsResponse]]:
         """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-        for the cluster: while that is away, the pods are those of the time before, and `stale_since` is set.
+        for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
         """
 
     @_abc_1.abstractmethod

@@ -1037,7 +1037,7 @@ class ListUsersResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
@@ -1712,7 +1712,7 @@ class ListRoleGrantsResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def role_grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:

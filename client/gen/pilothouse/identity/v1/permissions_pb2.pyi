@@ -70,7 +70,7 @@ Global___Denial: _TypeAlias = Denial  # noqa: Y015
 
 @_typing.final
 class ConsideredGrant(_message.Message):
-    """A grant that was considered."""
+    """A grant that was examined to explain a permission."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -850,7 +850,7 @@ class ListNamespacesResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchNamespaces with the same label selector: the stream shows every change after the page was read, and
-    perhaps again some that it has. Of several pages use that of the first one.
+    may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Namespace]:
@@ -1260,7 +1260,7 @@ class ListClustersResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:

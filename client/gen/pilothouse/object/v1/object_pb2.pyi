@@ -634,7 +634,7 @@ class ListObjectsResponse(_message.Message):
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
     """Token for WatchObjects with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and perhaps again some that it has. Of several pages use that of the first one.
+    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
