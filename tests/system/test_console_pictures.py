@@ -1,0 +1,111 @@
+"""Pictures of every page, compared with those that were looked at: as grids of brightness, in which a moved, missing or
+recoloured part is seen and the hinting of a font is not. Ages are hidden.
+
+`PILOTHOUSE_WRITE_PICTURES=1` writes the grids again; the pictures themselves are then in the folder of pytest, to be
+looked at before the grids are committed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from tests.conftest import Database, new_database
+from tests.gateway.browser import port_of
+from tests.harness import Server
+from tests.system.console import Console, served, tab
+from tests.system.test_console_looks import PAGES, fill, visit
+
+pytestmark = pytest.mark.system(minutes=3)
+
+GRIDS = Path(__file__).with_name("pictures.json")
+# Their curves, lines and rows are of the time since the server's start.
+TIMES = ("tab=usage", "tab=logs", "tab=events")
+SHOWN = [(address, text) for address, text in PAGES if not address.endswith(TIMES)]
+SIZES = {"light": (1280, 800), "dark": (1280, 800), "narrow": (390, 780)}
+COLUMNS, ROWS = 40, 25
+# Of 256 levels of brightness; and the part of the cells that may differ by more.
+LEVELS, CELLS = 6, 0.06
+_HIDE_TIMES = "document.querySelectorAll('time').forEach(each => { each.style.visibility = 'hidden'; })"
+_GRID = """async ([png, columns, rows]) => {
+  const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
+  const context = new OffscreenCanvas(columns, rows).getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(image, 0, 0, columns, rows);
+  const {data} = context.getImageData(0, 0, columns, rows);
+  const level = at => Math.round((data[at] + data[at + 1] + data[at + 2]) / 3).toString(16).padStart(2, '0');
+  const line = y => Array.from({length: columns}, (_, x) => level(4 * (y * columns + x))).join('');
+  return Array.from({length: rows}, (_, y) => line(y));
+}"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pictured(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    async with (
+        new_database(postgres, template_database.name) as cloned,
+        served(cloned, tmp_path_factory.mktemp("server")) as running,
+    ):
+        await fill(running)
+        yield running
+
+
+async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> None:
+    known = json.loads(GRIDS.read_text()) if GRIDS.exists() else {}
+    found: dict[str, list[str]] = {}
+    async with tab(port_of(pictured)) as console:
+        await console.log_in()
+        # The policy of the console's own page forbids to read a picture there.
+        canvas = await console.page.context.new_page()
+        await console.page.bring_to_front()
+        for look, (width, height) in SIZES.items():
+            await console.page.set_viewport_size({"width": width, "height": height})
+            scheme: Any = "dark" if look == "dark" else "light"
+            await console.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            for address, text in SHOWN:
+                await visit(console, address, text)
+                picture = await _settled(console)
+                (tmp_path / f"{look}_{address.replace('/', '_')}.png").write_bytes(picture)
+                encoded = base64.b64encode(picture).decode()
+                found[f"{look} {address}"] = await canvas.evaluate(_GRID, [encoded, COLUMNS, ROWS])
+    if os.environ.get("PILOTHOUSE_WRITE_PICTURES"):
+        GRIDS.write_text(json.dumps(found, indent=0) + "\n")
+        known = found
+    others = {name: share for name, grid in found.items() if (share := _differing(known[name], grid)) > CELLS}
+    assert others == {}, f"look at the pictures in {tmp_path}"
+
+
+async def _settled(console: Console) -> bytes:
+    """The picture once two in turn are alike: parts of a page come one after another."""
+    await console.page.evaluate(_HIDE_TIMES)
+    before = b""
+    for _ in range(20):
+        picture: bytes = await console.page.screenshot(animations="disabled", caret="hide")
+        if picture == before:
+            return picture
+        before = picture
+        await console.page.wait_for_timeout(400)
+    return before
+
+
+def _differing(known: list[str], found: list[str]) -> float:
+    """The part of the cells whose brightness differs."""
+    pairs = zip(bytes.fromhex("".join(known)), bytes.fromhex("".join(found)), strict=True)
+    cells = [abs(one - other) > LEVELS for one, other in pairs]
+    return sum(cells) / len(cells)
+
+
+def test_a_picture_without_a_table_differs_from_one_with_it() -> None:
+    known = json.loads(GRIDS.read_text())
+    for look in SIZES:
+        assert _differing(known[f"{look} containers"], known[f"{look} access"]) > CELLS
+    assert _differing(known["light overview"], known["dark overview"]) > 0.9
