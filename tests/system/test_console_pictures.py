@@ -1,5 +1,5 @@
 """Pictures of every page, compared with those that were looked at: as grids of brightness, in which a moved, missing or
-recoloured part is seen and the hinting of a font is not. Ages are hidden.
+recoloured part is seen and the hinting of a font is not.
 
 `PILOTHOUSE_WRITE_PICTURES=1` writes the grids again; the pictures themselves are then in the folder of pytest, to be
 looked at before the grids are committed.
@@ -34,7 +34,6 @@ SIZES = {"light": (1280, 800), "dark": (1280, 800), "narrow": (390, 780)}
 COLUMNS, ROWS = 40, 25
 # Of 256 levels of brightness; and the part of the cells that may differ by more.
 LEVELS, CELLS = 6, 0.06
-_HIDE_TIMES = "document.querySelectorAll('time').forEach(each => { each.style.visibility = 'hidden'; })"
 _GRID = """async ([png, columns, rows]) => {
   const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
   const context = new OffscreenCanvas(columns, rows).getContext('2d');
@@ -86,7 +85,6 @@ async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> N
 
 async def _settled(console: Console) -> bytes:
     """The picture once two in turn are alike: parts of a page come one after another."""
-    await console.page.evaluate(_HIDE_TIMES)
     before = b""
     for _ in range(20):
         picture: bytes = await console.page.screenshot(animations="disabled", caret="hide")
