@@ -211,6 +211,32 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
     assert "Liveness probe failed" in unhealthy.message
 
 
+async def test_crashes_of_every_kind_are_told(server: Server, tmp_path: Path) -> None:
+    await given(server, tmp_path)
+    crashing: dict[str, Any] = {"annotations": {BEHAVIOR: "crash-loop"}}
+    headless = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
+    kinds: dict[str, dict[str, Any]] = {
+        "agent": {"daemon_set": pb.DaemonSetSettings()},
+        "data": {"stateful_set": pb.StatefulSetSettings(), "ports": [headless]},
+        "once": {"job": pb.JobSettings(backoff_limit=0)},
+    }
+    for name, settings in kinds.items():
+        await create(server, name=name, **crashing, **settings)
+    statuses = dict.fromkeys(("agent", "data"), pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
+
+    async def seen() -> dict[str, pb.Container]:
+        return {each.name: each async for each in server.admin.containers.list(namespace="shop")}
+
+    def all_told(found: dict[str, pb.Container]) -> bool:
+        return all(found[name].status == status for name, status in statuses.items())
+
+    rows = await poll_until(seen, all_told)
+    assert {name: rows[name].reason for name in statuses} == dict.fromkeys(statuses, "CrashLoopBackOff")
+    assert all(rows[name].restart_count for name in statuses)
+    failed = await poll_until(seen, lambda found: found["once"].status == pb.CONTAINER_STATUS_FAILED)
+    assert failed["once"].reason == "BackoffLimitExceeded"
+
+
 async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed(
