@@ -1,24 +1,20 @@
-"""Writes the reference of docs/command.md from the declarations of the verbs, between its two markers.
-
-`write` replaces what stands there; `check` compares instead, changes nothing and exits 1 on a difference.
-"""
+"""Writes the reference of docs/command.md from the declarations of the verbs."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
+from generated_page import DOCS, GeneratedPage
 
 from pilothouse_client.cli import app
 from pilothouse_client.commands import failures
 from pilothouse_client.commands.verbs import UnloadedVerb
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "command.md"
-BEGIN, END = "<!-- begin: written by `make command` -->", "<!-- end: written by `make command` -->"
+PAGE = GeneratedPage(DOCS / "command.md", "command", "the declared verbs")
 # An option that so many verbs declare alike stands in a table of its own, and by its name with each of them.
 _SHARED = 10
 
@@ -124,25 +120,5 @@ def tables() -> str:
     return "\n".join(parts)
 
 
-def with_tables(page: str) -> str:
-    """Returns the page with the reference between its markers. Raises ValueError if a marker is missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page needs the lines {BEGIN} and {END}")
-    return f"{before}{begin}\n\n{tables()}\n{end}{after}"
-
-
-def main(command: str) -> int:
-    page = PAGE.read_text()
-    wanted = with_tables(page)
-    if command == "write":
-        PAGE.write_text(wanted)
-    elif page != wanted:
-        print("docs/command.md: its reference is not that of the declared verbs: run `make command`")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(PAGE.main(tables(), sys.argv[1]))

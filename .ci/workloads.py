@@ -1,13 +1,11 @@
-"""Writes the tables of docs/workloads.md from the table of fields (`pilothouse_manifests`), between its two markers.
-
-`write` replaces the tables there; `check` compares instead, changes nothing and exits 1 on a difference.
-"""
+"""Writes the tables of docs/workloads.md from the table of fields (`pilothouse_manifests`)."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+
+from generated_page import DOCS, GeneratedPage
 
 from pilothouse_manifests import cron_jobs, jobs, pod_volumes, services, table, workloads
 from pilothouse_manifests.fields import (
@@ -22,8 +20,7 @@ from pilothouse_manifests.fields import (
     Variable,
 )
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "workloads.md"
-BEGIN, END = "<!-- begin: written by `make workloads` -->", "<!-- end: written by `make workloads` -->"
+PAGE = GeneratedPage(DOCS / "workloads.md", "workloads", "pilothouse_manifests")
 
 # Heading, the part, and its place in a manifest.
 PARTS: tuple[tuple[str, FieldPart, str], ...] = (
@@ -122,25 +119,5 @@ def _at(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def with_tables(page: str) -> str:
-    """Returns the page with the tables between its markers. Raises ValueError if a marker is missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page needs the lines {BEGIN} and {END}")
-    return f"{before}{begin}\n\n{tables()}\n{end}{after}"
-
-
-def main(command: str) -> int:
-    page = PAGE.read_text()
-    wanted = with_tables(page)
-    if command == "write":
-        PAGE.write_text(wanted)
-    elif page != wanted:
-        print("docs/workloads.md: its tables are not those of pilothouse_manifests: run `make workloads`")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(PAGE.main(tables(), sys.argv[1]))

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ("client/gen/",)
+
+
+def script_of(name: str) -> ModuleType:
+    """Returns a new module of a script in `.ci/`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from pilothouse_server.flowcontrol import classes
-from tests.conventions.sources import ROOT
+from tests.conventions.sources import ROOT, script_of
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("limits", ROOT / ".ci" / "limits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_of("limits")
 
 
-def test_check_passes_the_present_page_and_finds_a_changed_table(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert script.main("check") == 0
+def test_check_passes_the_present_page_and_finds_a_changed_table(script: ModuleType, tmp_path: Path) -> None:
+    tables = script.tables()
+    assert script.PAGE.main(tables, "check") == 0
     changed = tmp_path / "limits.md"
     changed.write_text(
         (ROOT / "docs" / "limits.md").read_text().replace("| `cluster_calls` |", "| `others` |")
     )
-    monkeypatch.setattr(script, "PAGE", changed)
-    assert script.main("check") == 1
-    assert script.main("write") == 0
-    assert script.main("check") == 0
+    page = script.PAGE._replace(path=changed)
+    assert page.main(tables, "check") == 1
+    assert page.main(tables, "write") == 0
+    assert page.main(tables, "check") == 0
 
 
 def test_tables_show_every_class_and_name_settings() -> None:
@@ -46,4 +39,4 @@ def test_tables_show_every_class_and_name_settings() -> None:
 
 def test_a_page_without_markers_is_refused(script: ModuleType) -> None:
     with pytest.raises(ValueError, match="begin"):
-        script.with_tables("# Limits\n", "")
+        script.PAGE.with_part("# Limits\n", "")

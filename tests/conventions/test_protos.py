@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.conventions.sources import ROOT
+from tests.conventions.sources import ROOT, script_of
 
 pytestmark = pytest.mark.full
 
@@ -22,12 +21,7 @@ KEPT = "  // Time when the head was sealed.\n  google.protobuf.Timestamp seal_ti
 
 @pytest.fixture(scope="module")
 def protos() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("protos", ROOT / ".ci" / "protos.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return script_of("protos")
 
 
 def copied(module: ModuleType, folder: Path, was: str = "", becomes: str = "") -> Path:
