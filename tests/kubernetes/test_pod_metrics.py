@@ -16,6 +16,7 @@ from pilothouse_server.containers.model import Resources
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import Forbidden
 from pilothouse_server.kubernetes.objects import ObjectMeta, Pod
+from pilothouse_server.kubernetes.pod_metrics import read_summaries
 from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.reconcile.observe.container_observer import PodOwner
 from pilothouse_server.reconcile.observe.usage import UsageCollector
@@ -151,6 +152,14 @@ async def test_v1_is_read_before_v1beta1_where_kubelets_are_refused(
     assert one.network_bytes_rx is None
     assert one.disk_bytes_used is None
     assert (odd.cpu_cores_used, odd.memory_bytes_used) == (0.0, 0)
+
+
+async def test_each_pod_has_a_summary_of_its_own_to_be_added_up_in_steps() -> None:
+    uids = {("shop", "web"): "u-web", ("shop", "odd"): "u-odd"}
+    async with _served(ApiServer("v1", kubelets=REFUSED)) as client:
+        found = await read_summaries(client, uids)
+    assert found is not None
+    assert [[pod.pod_ref.uid for pod in each.pods] for each in found] == [["u-web"], ["u-odd"]]
 
 
 async def test_a_cluster_with_neither_says_so() -> None:

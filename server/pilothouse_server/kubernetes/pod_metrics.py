@@ -7,7 +7,7 @@ v1beta1; both have the same documents (KEP-5207). From Kubernetes' documentation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -24,6 +24,7 @@ from pilothouse_server.kubernetes.usage import (
     PodStats,
     StatsSummary,
 )
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import Quantity
 
@@ -43,8 +44,12 @@ class PodMetrics(KubernetesObject, frozen=True, rename="camel"):
     containers: tuple[ProgramMetrics, ...] = ()
 
 
-async def read_summary(client: ClusterClient, uids: Mapping[tuple[str, str], str]) -> StatsSummary | None:
+async def read_summaries(
+    client: ClusterClient, uids: Mapping[tuple[str, str], str]
+) -> list[StatsSummary] | None:
     """Returns the usage of pods, by the uids of namespace and name; None where the cluster has no such API.
+
+    The answer has all pods of the cluster. Each gets a summary of its own, so that they are added up in small steps.
 
     Raises ClusterError.
     """
@@ -54,12 +59,12 @@ async def read_summary(client: ClusterClient, uids: Mapping[tuple[str, str], str
             found = await client.list(resource)
         except NotFound:
             continue
-        return StatsSummary(tuple(_known(found.items, uids)))
+        return [StatsSummary((each,)) async for each in _known(found.items, uids)]
     return None
 
 
-def _known(found: Iterable[PodMetrics], uids: Mapping[tuple[str, str], str]) -> Iterable[PodStats]:
-    for pod in found:
+async def _known(found: Iterable[PodMetrics], uids: Mapping[tuple[str, str], str]) -> AsyncIterator[PodStats]:
+    async for pod in cooperatively(found):
         place = pod.metadata.namespace, pod.metadata.name
         if (uid := uids.get(place)) is not None:
             yield PodStats(PodReference(pod.metadata.name, pod.metadata.namespace, uid), _programs(pod))

@@ -19,7 +19,7 @@ import structlog
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.objects import NODES
-from pilothouse_server.kubernetes.pod_metrics import read_summary
+from pilothouse_server.kubernetes.pod_metrics import read_summaries
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
@@ -77,9 +77,9 @@ class UsageCollector:
             summaries = await self._of_kubelets()
             owners = self._without_nodes(owners, self._silent)
         except Forbidden:
-            if (summary := await read_summary(self._cluster.client, self._pod_uids())) is None:
+            if (found := await read_summaries(self._cluster.client, self._pod_uids())) is None:
                 raise
-            summaries = [summary]
+            summaries = found
         usages = await usage_by_container(summaries, owners, datetime.now(UTC))
         samples = [sample_of(usage) async for usage in cooperatively(usages)]
         if samples:
