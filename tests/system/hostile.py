@@ -20,7 +20,7 @@ WIDE = "\u202e\u200f" + "w" * 10_000
 HOSTILE = SCRIPT + WIDE
 # Of the later ones in an answer: a hundred records have four thousand texts.
 SHORT = HOSTILE[:500]
-# The page sends them back, or tells rows apart by them; no user chooses any.
+# The page sends them back, or identifies rows by them; no user chooses any.
 _KEPT = ("uid", "etag", "token", "_id", "challenge")
 _TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _TRAILERS = 0x80

@@ -56,7 +56,7 @@ def wrapped(line: str, width: int) -> str:
 
 
 def say_prose(line: str, *, err: bool = True) -> None:
-    """Writes a sentence, to standard error unless told otherwise, in lines that fit where that is a terminal."""
+    """Writes a sentence, to standard error or output, in lines that fit where that is a terminal."""
     stream = sys.stderr if err else sys.stdout
     say(wrapped(line, console(err=err).width) if stream.isatty() else line, err=err)
 

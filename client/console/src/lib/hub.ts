@@ -120,7 +120,7 @@ export class Hub {
     const talk = new RawTalk(WATCH, signal, SILENCE_SECONDS);
     void talk.send(requestBytes(scopes, this.token, BOOKMARK_SECONDS)).then(() => talk.sent());
     for await (const bytes of talk) {
-      // What had come before another stream was begun, or everything was dropped.
+      // A response that had come before another stream was begun, or everything was dropped.
       if (signal.aborted) return;
       const answer = responseOf(bytes);
       if (this.failures) for (const each of collections) if (each.synced) each.tell({ kind: "condition", state: "live", message: "" });

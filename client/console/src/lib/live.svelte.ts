@@ -121,7 +121,7 @@ export function live<I extends DescMessage, O extends DescMessage, T>(
   return new Live(wanted, (item) => object({ [field]: fromBinary(type, item) } as never) as T);
 }
 
-/** Watches all resources of a noun that has no watch of its own; those without a uid are told apart by the fields named. */
+/** Watches all resources of a noun that has no watch of its own; the named fields identify those without a uid. */
 export function liveOf<S extends DescMessage>(noun: Noun, schema: S, fields: string[] = ["uid"]): Live<MessageShape<S>> {
   const numbers = schema.fields.filter((each) => fields.includes(each.name)).map((each) => each.number);
   return new Live({ user: session.me?.user?.uid ?? "", noun, key: { fields: numbers, within: false } }, (item) => fromBinary(schema, item));

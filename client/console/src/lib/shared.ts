@@ -3,7 +3,7 @@
 import type { Hub } from "./hub";
 import type { LiveState } from "./live.svelte";
 
-/** The fields of a resource by which it is told from others; `within`: they are those of its one field. */
+/** The fields that identify a resource; `within`: they are those of its one field. */
 export interface Key {
   fields: number[];
   within: boolean;

@@ -4,7 +4,7 @@
 const TRAILERS = 0x80;
 const PREFIX_BYTES = 5;
 
-/** The codes of gRPC that the shared watch tells apart. */
+/** The codes of gRPC that the shared watch distinguishes. */
 export const UNKNOWN = 2, DEADLINE_EXCEEDED = 4, OUT_OF_RANGE = 11, UNAVAILABLE = 14, UNAUTHENTICATED = 16;
 
 /** How a call ended that did not succeed; `details` is a google.rpc.Status in base64. */
