@@ -31,6 +31,7 @@ from pilothouse_server.rpc import lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from pilothouse_server.store import partitions
 from tests import reduced
+from tests.garbage import without_looks
 from tests.main_job import loaded
 from tests.migrations.filling import fill
 
@@ -275,6 +276,13 @@ def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives hashes of this test their promised cost: request it before a server."""
     for name, value in reduced.PROMISED_HASHES.items():
         monkeypatch.setattr(passwords, name, value)
+
+
+@pytest.fixture
+def no_finalizers() -> Iterator[None]:
+    """For tests that hand a text of too many levels to a parser; see tests/garbage.py."""
+    with without_looks():
+        yield
 
 
 @pytest.fixture(scope="module")

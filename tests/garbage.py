@@ -1,4 +1,8 @@
-"""Leaks are visible only while the garbage collector is off: it would collect the cycles."""
+"""Blocks without the garbage collector.
+
+Leaks are visible only while it is off: it would collect the cycles. And a parser that is handed a text of too many
+levels ends at the limit of recursion: a finalizer that the collector calls there fails, in whichever test made it.
+"""
 
 from __future__ import annotations
 

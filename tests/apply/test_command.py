@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -150,6 +151,10 @@ async def test_errors_as_json_have_a_reason_fields_and_a_remedy(apply: Command) 
     assert json.loads(empty.err)["reason"] == "NOTHING_TO_APPLY"
 
 
+@pytest.mark.full
+@pytest.mark.skipif(
+    not (shutil.which("kustomize") or shutil.which("kubectl")), reason="kubectl is not installed"
+)
 async def test_the_output_of_kustomize_is_applied(apply: Command, tmp_path: Path) -> None:
     folder = tmp_path / "overlay"
     folder.mkdir()

@@ -67,6 +67,7 @@ def at(node: Node, *path: str | int) -> Node:
         ("[" * 5000, "a.yaml:1:1: expected a document, found one that is nested too deeply"),
     ],
 )
+@pytest.mark.usefixtures("no_finalizers")
 def test_malformed_text_is_told_by_place_and_expectation(text: str, expected: str) -> None:
     assert refusal(text).startswith(expected)
 

@@ -248,6 +248,7 @@ async def test_events_of_cloudevents_come_in_batches(server: Server) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_finalizers")
 async def test_a_collector_gets_log_records_and_says_what_it_rejects(server: Server) -> None:
     async with http_receiver() as receiver:
         receiver.answer = b'{"partialSuccess": {"rejectedLogRecords": "2", "errorMessage": "canary"}}'

@@ -99,6 +99,7 @@ def test_what_is_no_kubeconfig_is_said_so(text: str) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"[" * 12_000, b'{"x": ' + b"[" * 11_000, b'{"exp": 1e300}', b"\xff"])
+@pytest.mark.usefixtures("no_finalizers")
 def test_a_token_that_only_looks_like_one_with_an_end_has_none(payload: bytes) -> None:
     config = copy.deepcopy(KUBECONFIG)
     token = f"a.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.c"
@@ -181,6 +182,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("case", TEXTS)
+@pytest.mark.usefixtures("no_finalizers")
 def test_a_text_that_is_more_than_a_kubeconfig_is_refused(case: str) -> None:
     text, words = TEXTS[case]
     with pytest.raises(CredentialsRefused) as refused:

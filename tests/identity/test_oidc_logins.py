@@ -261,6 +261,7 @@ async def test_an_id_token_of_another_log_in_or_party_is_refused(world: OidcWorl
 @pytest.mark.parametrize(
     "fault", [each for each in Fault if each not in (Fault.SLOW, Fault.STALLED)], ids=str
 )
+@pytest.mark.usefixtures("no_finalizers")
 async def test_an_issuer_that_answers_wrongly_lets_nobody_in_and_harms_nobody(
     world: OidcWorld, fault: Fault
 ) -> None:

@@ -62,6 +62,7 @@ async def test_an_honest_token_is_taken(alg: str) -> None:
         assert (await at.verify(company.sign(several), at.of_log_ins(NONCE))).subject == "ada"
 
 
+@pytest.mark.usefixtures("no_finalizers")
 async def test_forged_tokens_are_refused_each_by_its_rule() -> None:
     keys = [SigningKey.of("key-enc", "RS256", 7, use="enc"), SigningKey.of("key-1")]
     clock, wrong = Clock(), []
@@ -223,6 +224,7 @@ async def test_keys_serve_on_while_the_issuer_is_away_for_a_day_and_no_longer() 
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, KEYS])
+@pytest.mark.usefixtures("no_finalizers")
 async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
     clock = Clock()
     for fault in (each for each in Fault if each not in (Fault.SLOW, Fault.STALLED)):

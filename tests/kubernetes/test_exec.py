@@ -90,6 +90,7 @@ async def test_an_exit_code_is_one_that_can_be_told(said: str, code: int | None)
 
 
 @pytest.mark.parametrize("status", [b"", b"null", b"[" * 100_000, b'{"status": 5}', b"\xff"])
+@pytest.mark.usefixtures("no_finalizers")
 async def test_an_end_that_cannot_be_read_is_one(status: bytes) -> None:
     assert await ended(status) == Ended(-1, "the cluster's response cannot be read")
 

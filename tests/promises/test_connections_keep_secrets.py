@@ -280,6 +280,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.usefixtures("no_finalizers")
 async def test_what_cannot_be_connected_with_is_refused_and_not_repeated(
     database: Database, tmp_path: Path
 ) -> None:
