@@ -60,6 +60,11 @@ class WatchFilter:
         """The resources that the watch begins with."""
         return Matching(self.namespace_id, self.selector, self.visible, self.name, self.status, self.fields)
 
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of resource that the watch is about."""
+        return frozenset({self.resource_type}) if isinstance(self.resource_type, str) else self.resource_type
+
     def has_fields(self, event: FeedEvent) -> bool:
         """Whether the object is one of those with these fields."""
         return all(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 
 from pilothouse_server.store.feed import FeedEvent
 
@@ -148,21 +149,15 @@ class Hub:
         The caller's position moves with the result, so the result has no gap, and is never empty while there are
         events.
         """
-        newest = self.newest
+        newest, ring = self.newest, self._ring
         if revision >= newest:
             return []
-        if not self._ring or self._ring[0].revision > revision + 1:
+        if not ring or ring[0].revision > revision + 1 or ring[-1].revision != newest:
             return None
-        found: list[FeedEvent] = []
-        if newest - revision < 64:
-            for event in reversed(self._ring):
-                if event.revision <= revision:
-                    break
-                found.append(event)
-            found.reverse()
-        else:
-            found = [event for event in self._ring if event.revision > revision]
-        return found if len(found) == newest - revision else None
+        # The ring has no gap.
+        found = list(islice(reversed(ring), newest - revision))
+        found.reverse()
+        return found
 
     async def beyond(self, revision: int, timeout_seconds: float, namespace_id: int | None = None) -> bool:
         """Waits until an event after `revision` was published; False if the time is over first.
