@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-AoY-3U6X.js";import"./index-CnUYotAr.js";import"./State-BHDJXGz8.js";import"./Act-Bjvx1XW6.js";import"./props-CHVjAt__.js";import"./words-BCXYHEpX.js";import"./Age-B4HfECVq.js";import"./Edit-DzCLrT2J.js";import"./narrowed-J6oT3gKp.js";import"./select-DplL6zK5.js";import"./style-CDPdjR4u.js";import"./resource_pb-B1QNa8J0.js";import"./live.svelte-7BK5ed99.js";import"./watch_pb-DJ3J4m7i.js";import"./sources-vOfJDPAb.js";import"./namespace_pb-1gWTN7g3.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
