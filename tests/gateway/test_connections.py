@@ -21,6 +21,7 @@ QUICK = ConnectionLimits(
     most_of_address=3,
     head_seconds=runs_out(0.2),
     stalled_seconds=runs_out(0.3),
+    surplus_seconds=runs_out(0.2),
     look_seconds=runs_out(0.05),
 )
 SLOW = ConnectionLimits(most=4, most_of_address=3)
@@ -47,7 +48,7 @@ async def serving(
         try:
             return await handler(request)
         finally:
-            connections.ended(request.transport)
+            connections.ended(request.transport, request.headers.get("x-browser"))
 
     server = web.Server(handle, access_log=None)
     listener = await asyncio.get_running_loop().create_server(
@@ -140,6 +141,29 @@ async def test_the_longest_idle_makes_room_where_all_places_are_taken() -> None:
         assert connections.open == 4
         for other in (writer, *(each[1] for each in held)):
             other.close()
+
+
+async def test_a_browser_keeps_one_idle_connection_and_a_program_all() -> None:
+    limits = ConnectionLimits(surplus_seconds=runs_out(0.2), look_seconds=runs_out(0.05))
+    async with serving(limits) as (connections, port):
+        held = []
+        for browser in ("ada", "ada", "eve", "", "", "ada", None, None):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            held.append((reader, writer))
+            name = "" if browser is None else f"x-browser: {browser}\r\n"
+            writer.write(f"GET / HTTP/1.1\r\nhost: x\r\n{name}\r\n".encode())
+            async with within(5.0):
+                assert await reader.readuntil(b"ok")
+        for reader, _ in (held[0], held[1], held[3], held[4]):
+            await ended(reader)
+        await poll_until(_count(connections), lambda count: count == 4)
+        # The latest of each browser is still used, and those of programs.
+        for reader, writer in (held[2], held[5], held[6], held[7]):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            async with within(5.0):
+                assert await reader.readuntil(b"ok")
+        for _, writer in held:
+            writer.close()
 
 
 def _count(connections: HttpConnections) -> Callable[[], Awaitable[int]]:

@@ -1,4 +1,4 @@
-"""Tabs of one browser share one watch: the server has one stream for all pages that they show."""
+"""Tabs of one browser share one watch: the server has one stream, and two connections, for all pages that they show."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.waiting import poll_until
 
 pytestmark = pytest.mark.system
 
+# The state of a connection in /proc/net/tcp.
+_ESTABLISHED = "01"
 PAGES = ("overview", "namespaces", "containers", "services", "objects", "volumes", "configs", "applications")
 
 
@@ -27,6 +29,42 @@ async def watches() -> dict[str, int]:
             if sample.name == "pilothouse_rpc_in_flight" and method.startswith("Watch") and sample.value:
                 found[method] = int(sample.value)
     return found
+
+
+def connections(port: int) -> int:
+    """The number of open connections to a port of this machine, as the kernel lists the server's ends of them."""
+    own = f"{port:04X}"
+    ends = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, here, there, state = line.split()[:4]
+            if here.rpartition(":")[2] == own and state == _ESTABLISHED:
+                ends.add((here, there))
+    return len(ends)
+
+
+async def test_nine_tabs_have_two_connections(database: Database, tmp_path: Path) -> None:
+    async with served(database, tmp_path) as server, tab(port_of(server)) as console:
+        port = port_of(server)
+
+        async def count() -> int:
+            return connections(port)
+
+        await console.log_in()
+        for name in PAGES:
+            each = Console(await console.page.context.new_page(), console.url)
+            await each.open(name)
+            await each.page.locator("main h1").wait_for()
+        assert len(console.page.context.pages) == 9
+        # Those that loaded the pages are idle now, and end.
+        await poll_until(count, lambda number: number == 2)
+        assert await watches() == {"Watch": 1}
+        # Live pages stay live by these two, and a call of any tab finds its connection.
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="everywhere"))
+        for page in console.page.context.pages:
+            if page.url.endswith("namespaces"):
+                await page.get_by_text("everywhere").first.wait_for()
+        await poll_until(count, lambda number: number == 2)
 
 
 async def test_nine_tabs_have_one_watch(database: Database, tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ class Browsers:
         site = request.headers.get("sec-fetch-site", "same-origin")
         return bool(parts.netloc) and parts.netloc.lower() == _host(request) and site == "same-origin"
 
+    def sender(self, request: web.BaseRequest) -> str | None:
+        """Returns the session of the browser that sent a request itself, '' without one; None for other clients."""
+        if "sec-fetch-site" not in request.headers or "x-forwarded-for" in request.headers:
+            return None
+        return request.cookies.get(self._cookie(request), "")
+
     def metadata(self, request: web.BaseRequest, *, upgrade: bool = False) -> Metadata:
         """Returns the metadata of a call, with the credential of the cookie if there is one.
 

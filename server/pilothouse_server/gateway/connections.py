@@ -7,6 +7,10 @@ for nobody). While a handler has the request, the pipeline's own bounds apply to
 
 If all places are taken, the connection that has been idle for longest makes room. Connections of one address are
 bounded, too; those of a trusted proxy are not, because it has the callers of many addresses.
+
+A browser opens six connections to load a page, and keeps them. Once they are idle, all but the latest end: tabs that
+only watch have one connection for their watch and one for calls. Programs and proxies keep theirs, because they do
+not repeat a call whose connection ends just then, as browsers do.
 """
 
 from __future__ import annotations
@@ -31,12 +35,14 @@ class ConnectionLimits:
 
     `head_seconds`: from the first byte of a request, or from the connection, to the end of its header.
     `stalled_seconds`: for which a client may take no byte that is sent.
+    `surplus_seconds`: for which a browser's further idle connections stay.
     """
 
     most: int = 4096
     most_of_address: int = 512
     head_seconds: float = 10.0
     stalled_seconds: float = 30.0
+    surplus_seconds: float = 5.0
     look_seconds: float = 1.0
 
 
@@ -69,9 +75,10 @@ class HttpConnections:
             guard.late_at = None
             self._idle.pop(guard, None)
 
-    def ended(self, transport: asyncio.BaseTransport | None) -> None:
-        """The request is answered."""
+    def ended(self, transport: asyncio.BaseTransport | None, browser: str | None = None) -> None:
+        """The request is answered; `browser` identifies the browser that sent it, '' if it has no session."""
         if transport is not None and (guard := self._guards.get(transport)) is not None:
+            guard.browser, guard.idle_since = browser, asyncio.get_running_loop().time()
             self._idle[guard] = None
 
     def close(self) -> None:
@@ -114,7 +121,17 @@ class HttpConnections:
         for guard in list(self._guards.values()):
             if guard.is_late(loop.time(), self.limits.stalled_seconds):
                 guard.abort()
+        self._end_surplus(loop.time() - self.limits.surplus_seconds)
         self._timer = loop.call_later(self.limits.look_seconds, self._look) if self._guards else None
+
+    def _end_surplus(self, idle_since: float) -> None:
+        kept = {""}
+        for guard in reversed(list(self._idle)):
+            if guard.browser is None:
+                continue
+            if guard.browser in kept and guard.idle_since <= idle_since:
+                guard.abort()
+            kept.add(guard.browser)
 
     def _is_trusted(self, address: str) -> bool:
         try:
@@ -134,6 +151,9 @@ class Guard(asyncio.Protocol):
         self.address = ""
         # When the header that is awaited is late; None while none is.
         self.late_at: float | None = None
+        # The browser that sent the last request, and since when the connection is idle.
+        self.browser: str | None = None
+        self.idle_since = 0.0
         self._unsent, self._unsent_since = 0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -129,7 +129,7 @@ class HttpGateway:
             return task.result()
         finally:
             await cancel_and_wait(task)
-            self.connections.ended(request.transport)
+            self.connections.ended(request.transport, self._browsers.sender(request))
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
