@@ -133,7 +133,7 @@ async def test_a_hook_that_fails_is_named_with_its_phase_and_its_end(
             ("ConfigMap/settings", "Sync", "Healthy", ""),
             ("Job/announce", "Post sync (hook)", "Progressing", "WaitingForWave"),
         )
-        # What is wrong says it, too, and the hook's own page.
+        # The overview says it, too, and the hook's own page.
         await console.open("overview")
         table = console.page.get_by_role("region", name="What is wrong")
         await table.get_by_role("row", name="demo/shop").get_by_text("PreSync hook migrate").wait_for()
