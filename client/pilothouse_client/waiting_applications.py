@@ -45,6 +45,11 @@ class ApplicationWaitError(Exception):
         self.application = application
         self.last_lines = tuple(lines)
 
+    @property
+    def is_rollback_ahead(self) -> bool:
+        """Whether the server may still bring the revision before back."""
+        return self.application.rollback_on_failure and _NOT_ROLLED_BACK not in self.application.message
+
 
 class _Stretch:
     """Since when an application is healthy, or suspended, without a break, by the server's clock."""

@@ -209,5 +209,13 @@ async def test_a_wait_ends_when_all_is_healthy_and_at_the_first_failure(place: P
     # The server may be the first: then the revision that it made says why.
     undone = await place.apply([config_map(), behaving("exit:4")], rollback_on_failure=True)
     await until(place, lambda found: found.revision == undone.revision + 1)
-    with pytest.raises(ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"):
+    with pytest.raises(
+        ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"
+    ) as past:
         await asyncio.to_thread(wait, undone.application, 60.0)
+    # So `apply --wait` announces no rollback after it was done.
+    assert not past.value.is_rollback_ahead
+    late = pb.Application(rollback_on_failure=True)
+    assert ApplicationWaitError("not healthy after 3 s", late).is_rollback_ahead
+    late.message = "not rolled back: its revision is not kept"
+    assert not ApplicationWaitError("not healthy after 3 s", late).is_rollback_ahead

@@ -156,7 +156,7 @@ def test_each_table_has_room_on_a_terminal_of_eighty_columns() -> None:
 def test_events_next_to_a_container_fit_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The last cell gives way, and a count of one is left out."""
+    """A message stands below its event, and a count of one is left out."""
     width = pretend_terminal(monkeypatch)
     event = resource_pb2.KubernetesEvent(
         type="Warning",
@@ -168,8 +168,9 @@ def test_events_next_to_a_container_fit_the_terminal(
     )
     show_all([event], kubernetes_events.EVENT_COLUMNS, Format.TABLE)
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "TYPE     EVENT    OBJECT                    MESSAGE",
-        "Warning  BackOff  Pod/web-5bf7d6954d-abcde  Back-off restarting failed containe…",
+        "TYPE     EVENT    OBJECT",
+        "Warning  BackOff  Pod/web-5bf7d6954d-abcde",
+        "    Back-off restarting failed container main in pod web-5bf7d6954d-abcde",
     ]
     assert width == 80
 

@@ -8,18 +8,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.application.v1 import application_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.object.v1 import object_pb2
-from pilothouse_client.commands import applications, apply_report, images, objects
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client.commands import applications, apply_report, container_revisions, images, objects
 from pilothouse_client.commands.change_report import change_value
 from pilothouse_client.commands.container_columns import COLUMNS as CONTAINERS
+from pilothouse_client.commands.container_columns import HISTORY_COLUMNS
 from pilothouse_client.commands.container_description import describe_container
 from pilothouse_client.commands.description import Description
 from pilothouse_client.commands.failures import CommandError, report
+from pilothouse_client.commands.kubernetes_events import EVENT_COLUMNS
 from pilothouse_client.commands.options import Format, one_namespace
-from pilothouse_client.commands.output import Columns, show_all
+from pilothouse_client.commands.output import Columns, show_all, show_changes
+from pilothouse_client.streams import Change, ChangeKind
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[mK]")
 DIGEST = "sha256:c19ebe98f5b89872df05539e5aa728dd08d4c0754fe7fe50f1e93855b8d52e22"
@@ -203,6 +208,126 @@ def test_a_description(screen: Callable[..., list[str]]) -> None:
         "Ports:     http 80/TCP, makes no Service (others may select its pods)",
     ]
     assert f"Runs:      {DIGEST}" in screen(200, describe)
+
+
+FAILED = (
+    'failed to pull and unpack image "docker.io/library/nginx:1.99": failed to resolve reference '
+    '"docker.io/library/nginx:1.99": dial tcp: lookup docker.io on 10.96.0.10:53: no such host'
+)
+MOMENT = Timestamp(seconds=1_796_000_000)
+
+
+def test_a_message_that_does_not_fit_stands_below_its_row(screen: Callable[..., list[str]]) -> None:
+    history = [
+        pb.StatusChange(
+            change_time=MOMENT,
+            previous_status=pb.CONTAINER_STATUS_RUNNING,
+            current_status=pb.CONTAINER_STATUS_RUNNING,
+            triggered_by="kubernetes",
+            reason="ErrImagePull",
+            message=FAILED,
+        ),
+        pb.StatusChange(change_time=MOMENT, current_status=pb.CONTAINER_STATUS_PENDING, username="admin"),
+    ]
+    assert screen(80, listed(history, HISTORY_COLUMNS)) == [
+        "TIME                  FROM     TO       BY          REASON",
+        "2026-11-30T00:53:20Z  RUNNING  RUNNING  kubernetes  ErrImagePull",
+        '    failed to pull and unpack image "docker.io/library/nginx:1.99": failed to',
+        '        resolve reference "docker.io/library/nginx:1.99": dial tcp: lookup',
+        "        docker.io on 10.96.0.10:53: no such host",
+        "2026-11-30T00:53:20Z           PENDING  admin",
+    ]
+    history[0].message = "the cluster has yet to follow"
+    assert screen(200, listed(history, HISTORY_COLUMNS))[:2] == [
+        "TIME                  FROM     TO       BY          REASON        MESSAGE",
+        "2026-11-30T00:53:20Z  RUNNING  RUNNING  kubernetes  ErrImagePull  the cluster has yet to follow",
+    ]
+
+
+def test_events_that_come_have_their_message_below_too(screen: Callable[..., list[str]]) -> None:
+    event = resource_pb2.KubernetesEvent(
+        type="Warning",
+        reason="Failed",
+        object_kind="Pod",
+        object_name="front-5f85d7bd4d-5b4n4",
+        message=FAILED,
+    )
+    short = resource_pb2.KubernetesEvent(
+        type="Normal", reason="Started", object_kind="Pod", object_name="a", message="Container started"
+    )
+    changes = [Change(ChangeKind.ADDED, each, 1, "1") for each in (short, event, short)]
+    changes.insert(1, Change(ChangeKind.SYNCED, short, 1, "1"))
+    assert screen(80, lambda: show_changes(changes, EVENT_COLUMNS, Format.TABLE)) == [
+        "CHANGE    AGE  TYPE    EVENT    COUNT  OBJECT  MESSAGE",
+        "ADDED          Normal  Started         Pod/a   Container started",
+        "ADDED          Warning  Failed          Pod/front-5f85d7bd4d-5b4n4",
+        '    failed to pull and unpack image "docker.io/library/nginx:1.99": failed to',
+        '        resolve reference "docker.io/library/nginx:1.99": dial tcp: lookup',
+        "        docker.io on 10.96.0.10:53: no such host",
+        "ADDED          Normal   Started         Pod/a",
+        "    Container started",
+    ]
+
+
+def test_revisions(screen: Callable[..., list[str]]) -> None:
+    path, image = "pod_annotations.simulate.pilothouse.dev/behavior", '"registry.example.org/shop/front'
+    revision = resource_pb2.Revision(
+        number=2,
+        create_time=MOMENT,
+        created_by="admin",
+        changes=[
+            resource_pb2.FieldChange(path="image", before=f'{image}:1.27"', after=f'{image}:1.99"'),
+            resource_pb2.FieldChange(path=path, after='"run"'),
+        ],
+    )
+    assert screen(80, listed([revision], container_revisions.COLUMNS)) == [
+        "REVISION  TIME                  BY",
+        "2         2026-11-30T00:53:20Z  admin",
+        "    image registry.example.org/shop/front:1.27 ->",
+        "        registry.example.org/shop/front:1.99;",
+        "        pod_annotations.simulate.pilothouse.dev/behavior none -> run",
+    ]
+    failed = resource_pb2.Revision(
+        number=5, create_time=MOMENT, created_by="admin", origin=3, failed_revision=4, reason=FAILED
+    )
+    assert screen(200, listed([failed], applications.REVISION_COLUMNS))[:2] == [
+        "REVISION  TIME                  BY     ROLLBACK TO",
+        "5         2026-11-30T00:53:20Z  admin  3",
+    ]
+
+
+def test_differences_of_an_application(screen: Callable[..., list[str]]) -> None:
+    """Both values are whole, each in a line of its own with the path, on every terminal."""
+    path = "spec.template.metadata.annotations.simulate.pilothouse.dev/behavior"
+    change = application_pb2.ApplicationChange(
+        kind="Deployment",
+        name="front",
+        action=application_pb2.CHANGE_ACTION_UPDATE,
+        fields=[
+            resource_pb2.FieldChange(path=path, before='"run"', after='"image-pull-error"'),
+            resource_pb2.FieldChange(path="data.password", masked=True),
+        ],
+    )
+    gone = application_pb2.ApplicationChange(
+        kind="Service", name="front", action=application_pb2.CHANGE_ACTION_PRUNE
+    )
+
+    def show() -> None:
+        for each in (change, gone):
+            applications.say_difference(each, "revision 1", "revision 2")
+
+    narrow = screen(80, show)
+    assert narrow == [
+        "--- container/front (revision 1)",
+        "+++ container/front (revision 2)",
+        f"-{path}: run",
+        f"+{path}:",
+        "    image-pull-error",
+        "~data.password: (a secret value)",
+        "--- service/front (revision 1)",
+        "+++ /dev/null",
+    ]
+    assert f"+{path}: image-pull-error" in screen(200, show)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import IO
 import yaml
 
 from pilothouse.application.v1 import application_pb2 as pb
+from pilothouse.resource.v1.resource_pb2 import FieldChange
 from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.object_waits import wait_for_objects
@@ -220,10 +221,9 @@ class _Apply:
             self._output.miss(str(failed))
             for line in failed.last_lines:
                 self._output.miss(f"  {line}")
-            if self._request.rollback_on_failure:
-                self._output.miss(
-                    f"the server brings the revision before back: see pilothouse applications get {application.name}"
-                )
+            if failed.is_rollback_ahead:
+                to_see = f"to see it: pilothouse applications revisions {application.name}"
+                self._output.miss(f"if it fails, the server brings the revision before back; {to_see}")
             return False
         return True
 
@@ -250,13 +250,11 @@ def _say_changes(
     changes: Iterable[pb.ApplicationChange], sent: SentDocuments, say: Say, *, dry_run: bool = False
 ) -> None:
     shown, changes = set(), list(changes)
-    ordered = len({(each.phase, each.wave) for each in changes}) > 1
-    for change in changes:
+    for change, line in zip(changes, results(changes, dry_run=dry_run), strict=True):
         shown.add((change.kind, change.name))
         if dry_run and change.action != pb.CHANGE_ACTION_UNCHANGED:
-            say(difference(change, sent))
-        step = f"{phase_word(change.phase)} {change.wave}: " if ordered else ""
-        say(step + _line(change) + (" (dry run)" if dry_run else ""))
+            say("\n".join(_difference_from_server(change, sent)))
+        say(line)
     parts = [subject_of(*each) for each in sent.names if each[0] in _OF_CONTAINERS and each not in shown]
     if parts:
         more = f" and {len(parts) - _SHOWN_PARTS} more" if len(parts) > _SHOWN_PARTS else ""
@@ -284,34 +282,55 @@ def _changes_runs(change: pb.ApplicationChange) -> bool:
     return any(not each.path.startswith(("labels", "annotations")) for each in change.fields)
 
 
-def difference(change: pb.ApplicationChange, sent: SentDocuments) -> str:
-    """Returns how an object differs from the server's: the fields, or the document of one that is created."""
-    subject = subject_of(change.kind, change.name)
+def results(changes: Sequence[pb.ApplicationChange], *, dry_run: bool = False) -> list[str]:
+    """Returns a line for each object: its result, with its step where there are several."""
+    ordered = len({(each.phase, each.wave) for each in changes}) > 1
+    return [
+        (f"{phase_word(each.phase)} {each.wave}: " if ordered else "")
+        + _line(each)
+        + (" (dry run)" if dry_run else "")
+        for each in changes
+    ]
+
+
+def _difference_from_server(change: pb.ApplicationChange, sent: SentDocuments) -> list[str]:
     document = sent.find(change.kind, change.name)
-    after = f"{subject} ({document.place})" if document is not None else subject
-    if change.action == pb.CHANGE_ACTION_PRUNE:
-        return f"--- {subject} (server)\n+++ /dev/null"
+    text = ""
+    if document is not None and change.action == pb.CHANGE_ACTION_CREATE and change.kind != "Secret":
+        text = yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=100)
+    lines = difference(change, "server", str(document.place) if document is not None else "")
+    return [*lines, *(f"+{line}" for line in text.splitlines())]
+
+
+def difference(change: pb.ApplicationChange, before: str, after: str) -> list[str]:
+    """Returns the lines that show how an object differs between two states, which have these names."""
+    subject = subject_of(change.kind, change.name)
+    names = [f"{subject} ({state})" if state else subject for state in (before, after)]
     if change.action == pb.CHANGE_ACTION_CREATE:
-        lines = ["--- /dev/null", f"+++ {after}"]
-        if document is not None and change.kind != "Secret":
-            text = yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=100)
-            lines += [f"+{line}" for line in text.splitlines()]
-        return "\n".join(lines)
-    return "\n".join([f"--- {subject} (server)", f"+++ {after}", *difference_lines(change)])
+        names[0] = "/dev/null"
+    elif change.action == pb.CHANGE_ACTION_PRUNE:
+        names[1] = "/dev/null"
+    return [f"--- {names[0]}", f"+++ {names[1]}", *difference_lines(change)]
 
 
 def difference_lines(change: pb.ApplicationChange) -> list[str]:
     """Returns the lines for the fields that change, and for those that other calls changed before."""
+    found = field_lines(change.fields)
+    for field in change.modified_fields:
+        now = "(a secret value)" if field.masked else value_of(field.after)
+        found.append(f"!{field.path}: {now} now, by another call")
+    return found
+
+
+def field_lines(fields: Iterable[FieldChange]) -> list[str]:
+    """Returns the lines for fields that change: the former value, and the new one."""
     found = []
-    for field in change.fields:
+    for field in fields:
         if field.masked:
             found.append(f"~{field.path}: (a secret value)")
             continue
         found += [f"-{field.path}: {value_of(field.before)}"] if field.before else []
         found += [f"+{field.path}: {value_of(field.after)}"] if field.after else []
-    for field in change.modified_fields:
-        now = "(a secret value)" if field.masked else value_of(field.after)
-        found.append(f"!{field.path}: {now} now, by another call")
     return found
 
 

@@ -33,7 +33,7 @@ from pilothouse_client.commands.options import (
     with_status,
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, show, show_all, show_changes
-from pilothouse_client.commands.terminal import plain, say
+from pilothouse_client.commands.terminal import plain, say, say_prose
 from pilothouse_client.commands.values import enum_label, moment
 
 if TYPE_CHECKING:
@@ -81,19 +81,18 @@ _STEP_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("PHASE", lambda each: _phase(each)),
     OutputColumn("WAVE", lambda each: each.wave),
 ]
-_REVISION_COLUMNS: list[OutputColumn[Any]] = [
+REVISION_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
     OutputColumn("TIME", lambda revision: moment(revision.create_time), whole=True),
     OutputColumn("BY", lambda revision: revision.created_by),
     OutputColumn("ROLLBACK TO", lambda revision: revision.origin or ""),
-    OutputColumn("REASON", lambda revision: _why(revision)),
-    OutputColumn("OPERATION", lambda revision: revision.operation_id, wide=True),
+    OutputColumn("REASON", lambda revision: _why(revision), is_text=True),
+    OutputColumn("OPERATION", lambda revision: revision.operation_id, whole=True, wide=True),
 ]
 _CHANGE_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("KIND", lambda change: change.kind),
     OutputColumn("NAME", lambda change: change.name),
     OutputColumn("CHANGE", lambda change: enum_label(change, "action")),
-    OutputColumn("FIELDS", lambda change: "; ".join(_lines(change))),
 ]
 
 
@@ -111,15 +110,12 @@ def _with_steps(
     return [*_STEP_COLUMNS, *columns] if several else columns
 
 
-def _lines(change: pb.ApplicationChange) -> list[str]:
-    from pilothouse_client.apply.run import value_of
+def say_difference(change: pb.ApplicationChange, before: str, after: str) -> None:
+    """Writes how an object differs between two states, both values of each field whole."""
+    from pilothouse_client.apply.run import difference
 
-    found = []
-    for field in change.fields:
-        values = "secret" if field.masked else f"{value_of(field.before)} -> {value_of(field.after)}"
-        found.append(f"{field.path} {values}")
-    found += [f"{field.path} changed by another call" for field in change.modified_fields]
-    return found
+    for line in difference(change, before, after):
+        say_prose(line, err=False)
 
 
 def _why(revision: resource_pb2.Revision) -> str:
@@ -273,7 +269,7 @@ def revisions(
     """List the revisions of an application, newest first."""
     with connect() as client:
         found = client.applications.list_revisions(namespace=namespace_or_default(namespace), name=name)
-        show_all(found, _REVISION_COLUMNS, output, limit)
+        show_all(found, REVISION_COLUMNS, output, limit)
 
 
 @app.command("diff")
@@ -302,8 +298,12 @@ def diff(
         found = client.applications.diff_revisions(
             namespace=namespace_or_default(namespace), name=name, before=before, after=after
         )
-    show_all(found.changes, _CHANGE_COLUMNS, output)
-    if output.is_table and not found.changes:
+    if not output.is_table:
+        show_all(found.changes, _CHANGE_COLUMNS, output)
+        return
+    for change in found.changes:
+        say_difference(change, f"revision {found.before}", f"revision {found.after}")
+    if not found.changes:
         say(f"nothing differs between revisions {found.before} and {found.after}", err=True)
 
 
@@ -343,7 +343,7 @@ def rollback(
         show(answer, COLUMNS, output)
         return
     changed = [each for each in answer.changes if each.action != pb.CHANGE_ACTION_UNCHANGED]
-    show_all(changed, _with_steps(_CHANGE_COLUMNS, changed), output)
+    _say_rolled_back(changed, answer.origin, validate_only=validate_only)
     for problem in answer.problems:
         subject = "/".join(filter(None, (problem.kind, problem.name)))
         say(plain(": ".join(filter(None, (subject, problem.path, problem.message)))), err=True)
@@ -353,11 +353,21 @@ def rollback(
     if answer.problems:
         say(f"nothing was rolled back: {answer.problem_count} problems", err=True)
         raise verbs.Exit(_REFUSED)
+    if not changed:
+        say(f"nothing differs from revision {answer.origin}", err=True)
     what = "would be" if validate_only else "is"
     say(f"revision {answer.revision} of {name} {what} revision {answer.origin} again")
 
 
 _REFUSED = 3
+
+
+def _say_rolled_back(changed: list[pb.ApplicationChange], origin: int, *, validate_only: bool) -> None:
+    from pilothouse_client.apply.run import results
+
+    for change, line in zip(changed, results(changed, dry_run=validate_only), strict=True):
+        say_difference(change, "now", f"revision {origin}")
+        say(line)
 
 
 @app.command("export")

@@ -64,7 +64,8 @@ class _Bar:
     def write(self, line: str) -> None:
         """Writes a line in place of the bar."""
         progress("")
-        say(line)
+        for each in line.split("\n"):
+            say_prose(each, err=False)
 
     def complain(self, line: str) -> None:
         """Writes a line about a problem in place of the bar."""

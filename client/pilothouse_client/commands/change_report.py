@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pilothouse_client.commands.options import dry_run
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 
 
 def change_value(text: str) -> str:
@@ -57,7 +57,7 @@ def report_changes(answer: Any, name: str, *, waits: bool) -> None:
     `waits`: the command itself follows the rollout.
     """
     for change in answer.changes:
-        say(f"{name}: {_in_short(change)}", err=True)
+        say_prose(f"{name}: {_in_short(change)}")
     # A server before 0.3 names no changes, but a changed container is on its way.
     if not answer.changes and not answer.container.reconciling:
         say(f"{name}: nothing differs", err=True)

@@ -163,7 +163,11 @@ RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ENDED", lambda run: moment(run.end_time), whole=True, wide=True),
     OutputColumn("REASON", lambda run: run.reason),
     # One that has succeeded has nothing to say.
-    OutputColumn("MESSAGE", lambda run: "" if run.status == pb.CONTAINER_STATUS_SUCCEEDED else run.message),
+    OutputColumn(
+        "MESSAGE",
+        lambda run: "" if run.status == pb.CONTAINER_STATUS_SUCCEEDED else run.message,
+        is_text=True,
+    ),
 ]
 HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda change: moment(change.change_time), whole=True),
@@ -171,7 +175,7 @@ HISTORY_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TO", lambda change: enum_label(change, "current_status")),
     OutputColumn("BY", lambda change: change.username or change.triggered_by),
     OutputColumn("REASON", lambda change: change.reason),
-    OutputColumn("MESSAGE", lambda change: change.message),
+    OutputColumn("MESSAGE", lambda change: change.message, is_text=True),
 ]
 DETAILS_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAMESPACE", lambda details: details.namespace_name),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pilothouse_client.commands import verbs
-from pilothouse_client.commands.change_report import change_value, change_words, report_changes
+from pilothouse_client.commands.change_report import change_words, report_changes
 from pilothouse_client.commands.container_actions import goal_of_change
 from pilothouse_client.commands.container_columns import ContainerName, Times, wait_and_show
 from pilothouse_client.commands.invocation import connect
@@ -22,7 +22,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import OutputColumn, show, show_all
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.commands.values import moment
 
 # Differences that a line of the list shows.
@@ -39,16 +39,11 @@ def summary(revision: Any) -> str:
     return "; ".join(shown)
 
 
-_COLUMNS: list[OutputColumn[Any]] = [
+COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("REVISION", lambda revision: revision.number),
     OutputColumn("TIME", lambda revision: moment(revision.create_time), whole=True),
     OutputColumn("BY", lambda revision: revision.created_by),
-    OutputColumn("CHANGES", summary),
-]
-_CHANGE_COLUMNS: list[OutputColumn[Any]] = [
-    OutputColumn("FIELD", lambda change: change.path),
-    OutputColumn("BEFORE", lambda change: change_value(change.before)),
-    OutputColumn("AFTER", lambda change: change_value(change.after)),
+    OutputColumn("CHANGES", summary, is_text=True),
 ]
 
 
@@ -73,13 +68,16 @@ def revisions(
             namespace=namespace_or_default(namespace), name=name, number=revision
         )
         if not revision:
-            show_all(found, _COLUMNS, output, limit)
+            show_all(found, COLUMNS, output, limit)
             return
         [one] = found
         if output.is_table:
-            show_all(one.changes, _CHANGE_COLUMNS, output)
+            from pilothouse_client.apply.run import field_lines
+
+            for line in field_lines(one.changes):
+                say_prose(line, err=False)
         else:
-            show(one, _COLUMNS, output)
+            show(one, COLUMNS, output)
 
 
 def rollback(

@@ -25,7 +25,7 @@ EVENT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("EVENT", lambda event: event.reason),
     OutputColumn("COUNT", lambda event: event.count if event.count > 1 else ""),
     OutputColumn("OBJECT", lambda event: f"{event.object_kind}/{event.object_name}"),
-    OutputColumn("MESSAGE", lambda event: event.message),
+    OutputColumn("MESSAGE", lambda event: event.message, is_text=True),
 ]
 
 

@@ -1,9 +1,9 @@
 """Writes results: tables for people, JSON and YAML for programs.
 
-On a terminal a table is coloured by rich and fits into its width: long cells are cut, and end with `…`. Anywhere else
-the cells are whole, with tabs between them. Columns without any value are left out, and so is the namespace where the
-command names one. JSON lists are arrays written as they come; an endless result (a watch) is written
-as one JSON object a line, or one YAML document each.
+On a terminal a table is coloured by rich and fits into its width: long cells are cut, and end with `…`; texts that do
+not fit stand below their rows. Anywhere else the cells are whole, with tabs between them. Columns without any value are
+left out, and so is the namespace where the command names one. JSON lists are arrays written as they come; an endless
+result (a watch) is written as one JSON object a line, or one YAML document each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from pilothouse_client.commands.options import (
     no_headers,
     one_namespace,
 )
-from pilothouse_client.commands.terminal import CONTROLS, console, plain, say, write_data, write_pages
+from pilothouse_client.commands.terminal import (
+    CONTROLS,
+    console,
+    plain,
+    say,
+    wrapped,
+    write_data,
+    write_pages,
+)
 from pilothouse_client.commands.values import age, moment
 
 if TYPE_CHECKING:
@@ -59,6 +67,7 @@ _STYLES = {
 class OutputColumn(Generic[Row]):
     """A heading and the values under it. `whole`: values are copied, so they are never cut, however narrow the terminal
     is. `wide`: only shown with `-o wide`. `by_end`: a value is known by its end, so it is cut at its beginning.
+    `is_text`: a value is a sentence, which stands whole below its row where the table is wider than the terminal.
     """
 
     heading: str
@@ -66,6 +75,7 @@ class OutputColumn(Generic[Row]):
     whole: bool = False
     wide: bool = False
     by_end: bool = False
+    is_text: bool = False
 
     def text(self, row: Row) -> str:
         # A value with line breaks or control characters must not take the table, or the terminal, apart.
@@ -318,14 +328,15 @@ class _GrowingTable:
     """Lines up the rows before the first flush, then writes line by line.
 
     Written rows cannot be moved any more, so a wider row widens its columns from there on. The headings wait for the
-    first row, because alone they do not determine the widths.
+    first row, because alone they do not determine the widths. Once a row does not fit into the terminal, texts stand
+    below their rows.
     """
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._rows: list[list[str]] = []
         self._widths: list[int] | None = None
-        self._flushed = False
+        self._flushed = self._has_texts_below = False
 
     def add(self, row: Any) -> None:
         self._rows.append([column.text(row) for column in self._columns])
@@ -336,17 +347,32 @@ class _GrowingTable:
         self._flushed = True
         if not self._rows:
             return
-        if self._widths is None:
+        width, rows, widths = _terminal_width(), self._rows, self._widths
+        if widths is None:
             if not no_headers.get():
-                self._rows.insert(0, [column.heading for column in self._columns])
+                rows.insert(0, [column.heading for column in self._columns])
             # The width of the first column's values is known in advance.
-            self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
-        self._widths = _widths([[" " * width for width in self._widths], *self._rows])
-        width = _terminal_width()
+            widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
+        texts = [""] * len(rows)
+        self._has_texts_below |= width is not None and not _fits([_blanks(widths), *rows], width)
+        if self._has_texts_below:
+            texts = [_taken_text(row, self._columns) for row in rows]
+            if self._widths is None and not no_headers.get():
+                texts[0] = ""
+            widths = [
+                0 if column.is_text else each for each, column in zip(widths, self._columns, strict=True)
+            ]
+        self._widths = _widths([_blanks(widths), *rows])
         shown = self._widths if width is None else _narrowed(self._widths, self._columns, width)
-        for row in self._rows:
+        for row, text in zip(rows, texts, strict=True):
             say("\t".join(row) if width is None else _line(row, shown, self._columns))
-        self._rows.clear()
+            if text and width is not None:
+                say(wrapped(text, width))
+        rows.clear()
+
+
+def _blanks(widths: Iterable[int]) -> list[str]:
+    return [" " * each for each in widths]
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
@@ -365,6 +391,21 @@ def _cut(cell: str, width: int, *, by_end: bool = False) -> str:
     if len(cell) <= width:
         return cell
     return "…" + cell[len(cell) - width + 1 :] if by_end else cell[: width - 1] + "…"
+
+
+def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Returns whether a table fits into lines of `width` characters with whole cells."""
+    widths = _widths(rows)
+    return sum(widths) + 2 * (len(widths) - 1) <= width
+
+
+def _taken_text(row: list[str], columns: Columns) -> str:
+    """Takes the text out of a row; returns it as a line to be written below that."""
+    found = [index for index, column in enumerate(columns) if column.is_text and row[index]]
+    texts = [row[index] for index in found]
+    for index in found:
+        row[index] = ""
+    return f"    {'; '.join(texts)}" if texts else ""
 
 
 def _terminal_width() -> int | None:
@@ -435,14 +476,22 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
         for index, column in enumerate(columns)
         if any(row[index] not in (known if column.heading == "NAMESPACE" else ("",)) for row in rows)
     ] or [0]
-    columns = [columns[index] for index in kept]
     rows = [[row[index] for index in kept] for row in rows]
+    columns = [columns[index] for index in kept]
     headings = [column.heading for column in columns]
     width = _terminal_width()
     if width is None:
         for row in rows if no_headers.get() else [headings, *rows]:
             say("\t".join(row))
         return
+    texts: list[str] = []
+    if any(column.is_text for column in columns) and not _fits([headings, *rows], width):
+        texts = [_taken_text(row, columns) for row in rows]
+        rows = [
+            [cell for cell, column in zip(row, columns, strict=True) if not column.is_text] for row in rows
+        ]
+        columns = [column for column in columns if not column.is_text]
+        headings = [column.heading for column in columns]
     kept = _kept(_widths([headings, *rows]), columns, width)
     if missing := [each for index, each in enumerate(headings) if index not in kept]:
         say(f"the terminal has no room for {', '.join(missing)}", err=True)
@@ -458,7 +507,7 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     ]
     table = rich_table(headings, cells, widths)
     table.show_header = not no_headers.get()
-    write_pages(table, lines=len(rows) + 1)
+    write_pages(table, lines=len(rows) + 1, below=[wrapped(text, width) for text in texts])
 
 
 def rich_table(

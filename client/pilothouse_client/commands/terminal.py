@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,18 +102,31 @@ def console(*, err: bool = False) -> Console:
     return Console(stderr=err)
 
 
-def write_pages(table: Any, *, lines: int) -> None:
+def write_pages(table: Any, *, lines: int, below: Sequence[str] = ()) -> None:
     """Writes a table whose cells have passed `plain`, by the program that PAGER names where the screen has fewer lines.
+    `below` has the text below each row, of one line or several, or an empty one.
 
     `less` is asked to keep colours.
     """
     shown = console()
+    if any(below):
+        from rich.console import Group
+        from rich.segment import Segments
+        from rich.text import Text
+
+        rows = [Segments(segments) for segments in shown.render_lines(table, pad=False, new_lines=True)]
+        headings = len(rows) - len(below)
+        parts: list[Any] = rows[:headings]
+        for row, text in zip(rows[headings:], below, strict=True):
+            parts += [row, Text(text, no_wrap=True, overflow="ignore")] if text else [row]
+        table = Group(*parts)
+        lines += sum(text.count("\n") + 1 for text in below if text)
     if os.environ.get("PAGER") in (None, "", "cat") or lines < shown.height:
-        shown.print(table)
+        shown.print(table, crop=False)
         return
     os.environ.setdefault("LESS", "FRX")
     with shown.pager(styles=True):
-        shown.print(table)
+        shown.print(table, crop=False)
 
 
 def live(waiting: str, **options: Any) -> Any:
