@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
@@ -16,6 +20,7 @@ from pilothouse_client.commands.description import (
     describe_conditions,
     describe_events,
     describe_message,
+    when,
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.wait import wish_of
@@ -146,10 +151,26 @@ def test_a_condition_without_a_message_has_one_line() -> None:
 
 
 def test_each_noun_of_the_command_can_be_described() -> None:
-    # They have no page of their own: a list says all of them.
-    without = {"contexts", "grants", "api-keys", "service-accounts", "audit", "token", "totp", "rollout"}
+    # They are no resources, or no more than a line of a list.
+    without = {"contexts", "audit", "token", "totp", "rollout"}
     groups = {verb for verb, (place, _) in VERBS.items() if place.endswith(":app")}
-    assert groups - without - {"objects"} == set(NOUNS)
+    assert groups - without - {"objects"} == set(NOUNS) - {"audit-sinks"}
+    for noun in (*groups - without, "audit_sinks"):
+        module = importlib.import_module(f"pilothouse_client.commands.{noun.replace('-', '_')}")
+        assert "describe" in module.app.commands, noun
+
+
+def test_a_time_to_come_is_ahead_and_not_ago() -> None:
+    """The end of a grant, or of a key. Clocks may differ by seconds."""
+    for ahead, words in (
+        (timedelta(days=30, minutes=1), "in 30d ("),
+        (timedelta(hours=-2, seconds=-1), "2h ago ("),
+        (timedelta(seconds=20), "0s ago ("),
+    ):
+        found = Timestamp()
+        found.FromDatetime(datetime.now(UTC) + ahead)
+        assert when(found).startswith(words)
+    assert when(Timestamp()) == ""
 
 
 def test_a_wish_is_read_in_kubectls_words_too_and_met_once_the_cluster_has_the_generation() -> None:

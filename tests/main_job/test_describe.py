@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,71 @@ async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
         True,
     )
     assert (await shell.run("describe", "container", "missing", "-n", namespace)).code == 6
+
+
+async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Server, tmp_path: Path) -> None:
+    """These have no call that returns one: `describe` finds it in their lists."""
+    namespace = "access"
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
+    shell = await logged_in(shared_server, tmp_path)
+
+    async def lines(*words: str) -> list[str]:
+        """Returns the lines of a page, without ages."""
+        written = (await shell.succeed(*words)).splitlines()
+        return [re.sub(r"\b\d+[smhd]\b ?", "", " ".join(line.split())) for line in written]
+
+    def has(found: list[str], *expected: str) -> None:
+        for each in expected:
+            assert any(line.startswith(each) for line in found), (each, found)
+
+    here, user = ("-n", namespace), "sa:access:ci"
+    await shell.succeed("service-accounts", "create", "ci", "--description", "Deploys", *here)
+    await shell.succeed("grants", "create", user, "developer", *here)
+    await shell.succeed("grants", "create", user, "viewer", "-A", "--expires-in", "30d")
+    for more in ((), ("--read-only", "-p", "container.get", "--allow-from", "10.0.0.0/8")):
+        name = "report" if more else "deploy"
+        await shell.succeed("api-keys", "create", name, "--service-account", user, *here, *more)
+    account = await lines("describe", "service-account", "ci", *here)
+    has(account, "Name: ci", "Namespace: access", "Description: Deploys", f"Username: {user}")
+    has(account, "Grants: developer in namespace access", "viewer in every namespace, ends in (")
+    has(account, "API keys: deploy phk_", "report phk_", "admin create ")
+    assert await lines("service-accounts", "describe", user) != []
+    await shell.succeed("service-accounts", "create", "nightly", "--platform")
+    has(await lines("service-accounts", "describe", "nightly", "--platform"), "Username: sa:nightly")
+
+    grants = await lines("grants", "describe", user)
+    has(grants, "Grants: 2", "developer in namespace access:", "viewer in every namespace:", "expires never")
+    has(grants, "expires in (", "allows container.*, ", "but not config.reveal, ", "admin grant ")
+    assert await lines("describe", "grants", user) == grants
+
+    whole = await lines("api-keys", "describe", "deploy", "--user", user)
+    has(
+        whole,
+        "Permissions: all that its user holds",
+        "Namespaces: access",
+        "Networks: all",
+        "Last used: never",
+    )
+    has(whole, "Expires: in (", "Read-only: no", "admin create ")
+    narrow = await lines("api-keys", "describe", "report", "--user", user)
+    has(narrow, "Permissions: container.get", "Networks: 10.0.0.0/8", "Read-only: yes")
+    identifier = next(line.split()[1] for line in narrow if line.startswith("Id: "))
+    assert await lines("api-keys", "describe", identifier, "--user", user) == narrow
+
+    sink = ("audit", "sinks", "create", "siem", "--kind", "http", "--address", "https://siem.invalid/in")
+    await shell.succeed(*sink)
+    described = await lines("audit", "sinks", "describe", "siem")
+    has(described, "Name: siem", "Status: ", "Kind: http", "Address: https://siem.invalid/in", "Format: ocsf")
+    has(described, "Created: ago (", "admin create ")
+    await shell.succeed("audit", "sinks", "delete", "siem", "--yes")
+    for words, message in (
+        (("audit-sink", "siem"), "there is no audit sink 'siem'"),
+        (("grant", "nobody"), "user 'nobody' holds no grant that you may see"),
+        (("service-account", "*", *here), "there is no service account 'sa:access:*' that you may see"),
+        (("api-key", "deploy"), "you have no valid key 'deploy'; "),
+    ):
+        refused = await shell.run("describe", *words)
+        assert (refused.code, refused.errors.startswith(f"error: {message}")) == (6, True), refused
 
 
 @pytest.mark.full

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
-from pilothouse_client.commands import many, verbs
+from pilothouse_client.commands import describe, many, verbs
+from pilothouse_client.commands.access_description import is_id, key_of
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import TableOptions
@@ -44,6 +44,12 @@ _Key = Annotated[
 ]
 _Whose = Annotated[
     str, verbs.Option("--user", complete=complete_user, help="User or service account; default: you.")
+]
+_Keys = Annotated[
+    list[str],
+    verbs.Argument(
+        help="Their names or ids, as `list` shows them.", complete=complete_api_key, metavar="KEY..."
+    ),
 ]
 _ExpiresIn = Annotated[str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
 
@@ -142,6 +148,12 @@ def list_keys(
     options.show(COLUMNS, lambda client: client.identity.list_api_keys, username=user, all_users=all_users)
 
 
+@app.command("describe")
+def describe_keys(keys: _Keys, user: _Whose = "") -> None:
+    """Show all about keys: permissions, namespaces, networks, end, last use, changes."""
+    describe.describe_each("api-keys", keys, user)
+
+
 @app.command("rotate")
 def rotate(
     key: _Key,
@@ -206,16 +218,5 @@ def revoke(
 
 
 def _id_of(client: Any, key: str, user: str, narrowed: str = "") -> str:
-    """Returns the id of a key that is named by it, or by its name; CommandError where none or several have that."""
-    try:
-        return str(UUID(key))
-    except ValueError:
-        pass
-    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
-    wanted = f'name = "{quoted}"' + (f" AND {narrowed}" if narrowed else "")
-    found = [each for each in client.identity.list_api_keys(username=user, filter=wanted) if each.name == key]
-    if len(found) == 1:
-        return str(found[0].api_key_id)
-    if not found:
-        raise CommandError(f"{user or 'you'} {'has' if user else 'have'} no valid key {key!r}")
-    raise CommandError(f"{len(found)} living keys are called {key!r}: name one by its id", 2)
+    """Returns the id of a key that is named by it, or by its name."""
+    return key if is_id(key) else str(key_of(client, key, user, narrowed).api_key_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import TableOptions
@@ -24,6 +24,7 @@ from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.values import age, enum_label
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Where records are sent.")
+app.command("describe")(describe.of("audit-sinks"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda sink: sink.name),
     OutputColumn("KIND", lambda sink: enum_label(sink, "kind")),

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pilothouse_client.commands import verbs
+from pilothouse_client.commands.access_description import (
+    describe_access,
+    describe_api_key,
+    describe_grants,
+    describe_service_account,
+    not_found,
+)
 from pilothouse_client.commands.description import (
     APART,
     Description,
@@ -20,8 +26,8 @@ from pilothouse_client.commands.description import (
     describe_events,
     describe_message,
     describe_state,
+    if_permitted,
     shortened,
-    when,
     yaml_lines,
 )
 from pilothouse_client.commands.failures import CommandError
@@ -38,14 +44,16 @@ _WRONG_COMMAND_LINE = 2
 _MOST_CHANGES, _MOST_REVISIONS, _MOST_PODS = 3, 5, 1000
 # Those that change nothing are left out.
 _READING = ("get", "list", "watch", "logs", "exec", "query", "reveal")
+DOES = "Show all about it: wanted and observed, conditions, events, changes."
 _Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """`describe` adds the page of one; `resource_type`: its word in the audit log."""
+    """`describe` adds the page of one, in a namespace, or of a user whose key it is; it returns the uid by which the
+    audit log has it, or None: by its name. `resource_type`: its word in the audit log."""
 
-    describe: Callable[[Client, Description, str, str], None]
+    describe: Callable[[Client, Description, str, str], str | None]
     resource_type: str
     in_namespace: bool = True
 
@@ -122,7 +130,7 @@ def _secret(client: Client, page: Description, namespace: str, name: str) -> Non
 
 def _namespace(client: Client, page: Description, _namespace: str, name: str) -> None:
     _plain(page, client.namespaces.get(name=name))
-    with _if_permitted():
+    with if_permitted():
         usage = client.namespaces.get_quota_usage(name=name)
         describe_message(page, usage)
 
@@ -133,16 +141,7 @@ def _cluster(client: Client, page: Description, _namespace: str, name: str) -> N
 
 def _user(client: Client, page: Description, _namespace: str, name: str) -> None:
     _plain(page, client.identity.get_user(username=name))
-    with _if_permitted():
-        grants = client.identity.list_role_grants(filter=f"username = {json.dumps(name)}")
-        page.field(
-            "Grants",
-            [f"{each.role} in {each.namespace or 'all namespaces'}{_until(each)}" for each in grants],
-        )
-
-
-def _until(grant: Any) -> str:
-    return f" until {when(grant.expire_time)}" if grant.HasField("expire_time") else ""
+    describe_access(client, page, name)
 
 
 def _role(client: Client, page: Description, _namespace: str, name: str) -> None:
@@ -151,6 +150,15 @@ def _role(client: Client, page: Description, _namespace: str, name: str) -> None
 
 def _image(client: Client, page: Description, _namespace: str, name: str) -> None:
     _plain(page, client.containers.get_image(image=name))
+
+
+def _audit_sink(client: Client, page: Description, _namespace: str, name: str) -> str:
+    listed = client.audit.list_audit_sinks(filter=f"name = {json.dumps(name)}")
+    found = next((each for each in listed if each.name == name), None)
+    if found is None:
+        raise not_found(f"there is no audit sink {name!r}")
+    _plain(page, found)
+    return str(found.uid)
 
 
 def _plain(page: Description, message: Any, *apart: str) -> None:
@@ -174,6 +182,10 @@ NOUNS = {
     "images": _Noun(_image, "image", in_namespace=False),
     "users": _Noun(_user, "user", in_namespace=False),
     "roles": _Noun(_role, "role", in_namespace=False),
+    "grants": _Noun(describe_grants, "role_grant", in_namespace=False),
+    "api-keys": _Noun(describe_api_key, "api_key", in_namespace=False),
+    "service-accounts": _Noun(describe_service_account, "service_account", in_namespace=False),
+    "audit-sinks": _Noun(_audit_sink, "audit_sink", in_namespace=False),
 }
 
 
@@ -193,31 +205,35 @@ def describe(
     if found is None:
         describe_objects(noun, names, namespace)
     else:
-        _describe(found, names, namespace)
+        # A user is named by `api-keys describe` alone.
+        describe_each(found, names, "" if found == "api-keys" else namespace)
 
 
 def of(noun: str) -> Callable[..., None]:
     """Returns the verb `describe` of a noun."""
 
     def command(names: _Names, namespace: Namespace = "") -> None:
-        _describe(noun, names, namespace)
+        describe_each(noun, names, namespace)
 
     def without_namespace(names: _Names) -> None:
-        _describe(noun, names, "")
+        describe_each(noun, names, "")
 
     chosen = command if NOUNS[noun].in_namespace else without_namespace
-    chosen.__doc__ = "Show all about it: wanted and observed, conditions, events, changes."
+    chosen.__doc__ = DOES
     return chosen
 
 
-def _describe(noun: str, names: list[str], namespace: str) -> None:
+def describe_each(noun: str, names: list[str], where: str) -> None:
+    """Writes the page of each. `where`: the namespace, if one is given; of keys, their user."""
     chosen = NOUNS[noun]
-    where = namespace_or_default(namespace) if chosen.in_namespace else ""
+    if chosen.in_namespace:
+        where = namespace_or_default(where)
     with connect() as client:
         for number, name in enumerate(names):
             page = Description()
-            chosen.describe(client, page, where, name)
-            _describe_changes(client, page, chosen.resource_type, where, name)
+            uid = chosen.describe(client, page, where, name)
+            namespace = where if chosen.in_namespace else ""
+            _describe_changes(client, page, chosen.resource_type, namespace, name, uid)
             _write(page, number)
 
 
@@ -267,20 +283,14 @@ def _write(page: Description, number: int) -> None:
     page.write()
 
 
-def _if_permitted() -> AbstractContextManager[None]:
-    """Leaves a part out that the caller may not see."""
-    from pilothouse_client import errors
-
-    return suppress(errors.PermissionDeniedError)
-
-
 def _describe_changes(
-    client: Client, page: Description, resource_type: str, namespace: str, name: str
+    client: Client, page: Description, resource_type: str, namespace: str, name: str, uid: str | None = None
 ) -> None:
-    """Adds the newest calls that changed it."""
-    chosen = [f"resource_type = {json.dumps(resource_type)}", f"resource_name = {json.dumps(name)}"]
+    """Adds the newest calls that changed it: by its uid, else by its name."""
+    which = f"resource_uid = {json.dumps(uid)}" if uid else f"resource_name = {json.dumps(name)}"
+    chosen = [f"resource_type = {json.dumps(resource_type)}", which]
     chosen += ["result = SUCCESS", "validate_only = false", *(f"action != {word}" for word in _READING)]
-    with _if_permitted():
+    with if_permitted():
         found = client.audit.list_operations(
             namespace=namespace, filter=" AND ".join(chosen), page_size=_MOST_CHANGES
         )

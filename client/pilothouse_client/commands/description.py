@@ -10,11 +10,12 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from pilothouse_client.commands.failures import reading_answers
 from pilothouse_client.commands.terminal import console, say
-from pilothouse_client.commands.values import age, enum_label, moment, size, span
+from pilothouse_client.commands.values import age, enum_label, moment, size, span, time_left
 
 _INDENT = "  "
 _WIDEST_LABEL = 24
@@ -107,9 +108,19 @@ def _wrapped(text: str, first: str, column: int, width: int) -> list[str]:
     )
 
 
+def if_permitted() -> AbstractContextManager[None]:
+    """Leaves a part of a page out that the caller may not see."""
+    from pilothouse_client import errors
+
+    return suppress(errors.PermissionDeniedError)
+
+
 def when(timestamp: Any) -> str:
-    """Returns how long ago a time is, and the time itself; empty if it is unset."""
-    return f"{age(timestamp)} ago ({moment(timestamp)})" if moment(timestamp) else ""
+    """Returns how long ago a time is, or how far ahead, and the time itself; empty if it is unset."""
+    if not moment(timestamp):
+        return ""
+    left = time_left(timestamp)
+    return f"{f'in {left}' if left else f'{age(timestamp)} ago'} ({moment(timestamp)})"
 
 
 def pairs_of(mapping: Mapping[str, str]) -> list[str]:

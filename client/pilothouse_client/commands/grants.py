@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pilothouse_client.commands import verbs
+from pilothouse_client.commands import describe, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ScopeOptions
@@ -24,6 +24,7 @@ from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Roles that users hold, by namespace.")
+app.command("describe")(describe.of("grants"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda grant: grant.username),
     OutputColumn("ROLE", lambda grant: grant.role),

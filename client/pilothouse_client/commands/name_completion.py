@@ -104,6 +104,16 @@ _OF_NOUNS: dict[str, _Names] = {
     "roles": lambda client, _where, _: (each.name for each in client.identity.list_roles()),
     "users": lambda client, _where, _: (each.username for each in client.identity.list_users()),
     "images": lambda client, _where, _: (each.image for each in client.containers.list_images()),
+    "grants": lambda client, _where, _: dict.fromkeys(
+        each.username for each in client.identity.list_role_grants()
+    ),
+    "api-keys": lambda client, _where, given: (
+        each.name for each in client.identity.list_api_keys(username=given.get("user") or "")
+    ),
+    "service-accounts": lambda client, where, _: (
+        each.name for each in client.identity.list_service_accounts(namespace=where)
+    ),
+    "audit-sinks": lambda client, _where, _: (each.name for each in client.audit.list_audit_sinks()),
 }
 
 
@@ -117,10 +127,8 @@ def _of_noun(client: Any, namespace: str, given: Mapping[str, Any]) -> Iterable[
 
 
 def complete_noun(_context: click.Context, _incomplete: str) -> list[str]:
-    """Completes the noun of `describe` and `wait`, or a kind of objects."""
-    from pilothouse_manifests.carried import CARRIED
-
-    return [*(each.removesuffix("s") for each in _OF_NOUNS), *sorted({kind.lower() for _, kind in CARRIED})]
+    """Completes the noun of `describe`, or a kind of objects."""
+    return [*(each.removesuffix("s") for each in _OF_NOUNS), *complete_kind(_context, _incomplete)]
 
 
 def complete_kind(_context: click.Context, _incomplete: str) -> list[str]:
@@ -141,14 +149,8 @@ complete_namespace, complete_cluster, complete_image = (
     _names(_OF_NOUNS[noun]) for noun in ("namespaces", "clusters", "images")
 )
 complete_role, complete_user = (_names(_OF_NOUNS[noun]) for noun in ("roles", "users"))
-complete_sink = _names(lambda client, _where, _: (each.name for each in client.audit.list_audit_sinks()))
-complete_api_key = _names(
-    lambda client, _where, given: (
-        each.name for each in client.identity.list_api_keys(username=given.get("user") or "")
-    )
-)
-complete_service_account = _names(
-    lambda client, where, _: (each.name for each in client.identity.list_service_accounts(namespace=where))
+complete_sink, complete_api_key, complete_service_account = (
+    _names(_OF_NOUNS[noun]) for noun in ("audit-sinks", "api-keys", "service-accounts")
 )
 complete_session = _names(
     lambda client, _where, given: (

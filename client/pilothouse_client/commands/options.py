@@ -161,11 +161,20 @@ def namespace_or_all(given: str, everywhere: bool) -> str:
     """Returns the namespace to list: the one given or the context's; empty, that is all, if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
+    found = given_or_all(given, everywhere)
+    if not found and not everywhere:
+        found = default_namespace()
+    one_namespace.set(found)
+    return found
+
+
+def given_or_all(given: str, everywhere: bool) -> str:
+    """Returns the namespace of -n or the variable; empty, that is all, without either, also where the context has one:
+    the audit log is then verified and exported as a whole."""
     # The variable is a default, which -A overrides as it does that of the context.
-    context = click.get_current_context(silent=True)
-    if given and everywhere and (context is None or verbs.is_given(context, "namespace")):
+    if given and everywhere and verbs.is_given("namespace"):
         raise CommandError("-n and -A exclude each other", _WRONG_COMMAND_LINE)
-    found = "" if everywhere else given or default_namespace()
+    found = "" if everywhere else given
     one_namespace.set(found)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pilothouse.identity.v1 import api_keys_pb2 as pb
-from pilothouse_client.commands import many, verbs
+from pilothouse_client.commands import describe, many, verbs
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import TableOptions
@@ -37,9 +37,14 @@ _Name = Annotated[
 _Platform = Annotated[bool, verbs.Option("--platform", help="Of no namespace, but of the platform.")]
 
 
-def _where(namespace: str, platform: bool) -> str:
-    if platform and namespace:
+def _check(namespace: str, platform: bool) -> None:
+    # The variable is a default, which --platform overrides.
+    if platform and namespace and verbs.is_given("namespace"):
         raise CommandError("-n and --platform exclude each other", 2)
+
+
+def _where(namespace: str, platform: bool) -> str:
+    _check(namespace, platform)
     return "" if platform else namespace_or_default(namespace)
 
 
@@ -72,6 +77,18 @@ def list_accounts(
         lambda client: client.identity.list_service_accounts,
         namespace=namespace_or_all(namespace, everywhere),
     )
+
+
+@app.command("describe")
+def describe_accounts(
+    names: Annotated[list[str], many.names_of("service accounts", complete_service_account, required=True)],
+    namespace: Namespace = "",
+    platform: _Platform = False,
+) -> None:
+    """Show all about service accounts: grants, keys, changes."""
+    _check(namespace, platform)
+    accounts = [f"sa:{name.removeprefix('sa:')}" for name in names] if platform else names
+    describe.describe_each("service-accounts", accounts, namespace)
 
 
 @app.command("delete")

@@ -32,7 +32,17 @@ def age(timestamp: Timestamp) -> str:
     """Returns the time since a moment in its greatest unit, as kubectl shows an age: `12s`, `3m`, `5h`, `2d`."""
     if not timestamp.seconds and not timestamp.nanos:
         return ""
-    seconds = max(0, int(datetime.now(UTC).timestamp() - timestamp.seconds))
+    return _in_greatest_unit(max(0, int(datetime.now(UTC).timestamp() - timestamp.seconds)))
+
+
+def time_left(timestamp: Timestamp) -> str:
+    """Returns the time until a moment in its greatest unit; empty if it is unset, past, or less than a minute ahead,
+    by which clocks may differ."""
+    seconds = int(timestamp.seconds - datetime.now(UTC).timestamp())
+    return _in_greatest_unit(seconds) if seconds >= 60 else ""
+
+
+def _in_greatest_unit(seconds: int) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"

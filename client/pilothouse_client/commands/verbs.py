@@ -379,6 +379,8 @@ class VerbGroup(click.Group):
         return list(self.commands)
 
 
-def is_given(context: Context, name: str) -> bool:
-    """Returns whether an option stands on the line, so that it did not come from the environment or a default."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+def is_given(name: str) -> bool:
+    """Returns whether an option stands on the line, so that it did not come from the environment or a default; True
+    without a command in progress."""
+    context = click.get_current_context(silent=True)
+    return context is None or context.get_parameter_source(name) is ParameterSource.COMMANDLINE

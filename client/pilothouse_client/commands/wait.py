@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.name_completion import complete_any, complete_noun
+from pilothouse_client.commands.name_completion import complete_any, complete_kind
 from pilothouse_client.commands.options import Namespace, namespace_or_default
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label, enum_words
@@ -92,7 +92,12 @@ def wait(
     noun: Annotated[
         str,
         verbs.Argument(
-            help="Such as container, application, service, ingress.", metavar="NOUN", complete=complete_noun
+            help="Such as container, application, service, ingress.",
+            metavar="NOUN",
+            complete=lambda context, text: [
+                *(each.removesuffix("s") for each in _WATCHES),
+                *complete_kind(context, text),
+            ],
         ),
     ],
     names: Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)],
