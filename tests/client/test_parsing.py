@@ -209,3 +209,15 @@ async def test_the_variable_of_the_namespace_is_a_default(
     assert (await logged_in("containers", "list", "-A")).code == 0
     assert fake.calls_of("ListContainers")[-1].request.namespace == ""
     assert (await logged_in("containers", "list", "-A", "-n", "shop")).code == 2
+    for words, call in (
+        (("grants", "list"), "ListRoleGrants"),
+        (("audit", "list"), "ListOperations"),
+        (("audit", "verify"), "VerifyAuditLog"),
+    ):
+        for more, namespace in (((), "shop"), (("-A",), "")):
+            await logged_in(*words, *more)
+            assert fake.calls_of(call)[-1].request.namespace == namespace, (words, more)
+    create = ("service-accounts", "create", "nightly", "--platform")
+    assert (await logged_in(*create)).code == 0
+    assert fake.calls_of("CreateServiceAccount")[-1].request.namespace == ""
+    assert (await logged_in(*create, "-n", "shop")).code == 2

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from pilothouse_client.commands import audit_log, audit_sinks, verbs
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
+    AllNamespaces,
     Filter,
     Format,
     Limit,
     Namespace,
     OrderBy,
     Output,
-    one_namespace,
+    given_or_all,
 )
 from pilothouse_client.commands.output import DRY_RUN, OutputColumn, as_data, show, show_all, show_changes
 from pilothouse_client.commands.times import parse_time
@@ -93,6 +94,7 @@ def _time(text: str, option: str) -> str:
 @app.command("list")
 def list_operations(
     namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
     action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
     resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
@@ -124,10 +126,10 @@ def list_operations(
             "validate_only =": "true" if dry_runs else "",
         },
     )
-    one_namespace.set(namespace)
+    where = given_or_all(namespace, everywhere)
     with connect() as client:
         operations = client.audit.list_operations(
-            namespace=namespace, filter=narrowed, order_by=order_by, page_size=min(limit, 1000)
+            namespace=where, filter=narrowed, order_by=order_by, page_size=min(limit, 1000)
         )
         show_all(operations, COLUMNS, output, limit, _as_data)
 
@@ -145,6 +147,7 @@ def get(
 @app.command("tail")
 def tail(
     namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
     action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
     resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
@@ -154,10 +157,11 @@ def tail(
     output: Output = Format.TABLE,
 ) -> None:
     """Show records as they are made, until interrupted."""
+    where = given_or_all(namespace, everywhere)
     with (
         connect() as client,
         client.audit.watch_operations(
-            namespace=namespace,
+            namespace=where,
             username=user,
             action=action,
             resource_type=resource_type,

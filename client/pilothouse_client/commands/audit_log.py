@@ -17,9 +17,9 @@ from pilothouse_client import audit_verifier
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Filter, Format, Namespace, Output
+from pilothouse_client.commands.options import AllNamespaces, Filter, Format, Namespace, Output, given_or_all
 from pilothouse_client.commands.output import OutputColumn, show, show_all
-from pilothouse_client.commands.terminal import progress, say, write_exactly
+from pilothouse_client.commands.terminal import progress, say, say_prose, write_exactly
 from pilothouse_client.commands.values import moment
 from pilothouse_client.errors import UnavailableError
 
@@ -133,6 +133,7 @@ def _check_proof(found: pb.ProveOperationResponse) -> None:
 def verify(
     from_checkpoint: FromCheckpoint = None,
     namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     offline: Annotated[
         Path | None,
         verbs.Option(
@@ -165,11 +166,12 @@ def verify(
         raise CommandError(f"{from_checkpoint} is not a checkpoint", 2) from None
     with connect() as client:
         cosigned = _cosigned(client, witnesses, kept) if witnesses.keys else None
-        report = _verified(client, cosigned.newest if cosigned else kept, namespace)
+        where = given_or_all(namespace, everywhere)
+        report = _verified(client, cosigned.newest if cosigned else kept, where)
     if not output.is_table:
         show(report, [], output)
     else:
-        _show_verified(report, namespace, output)
+        _show_verified(report, where, output)
         if cosigned is not None:
             say(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
     if not report.intact:
@@ -188,11 +190,14 @@ def _show_verified(report: pb.VerifyAuditLogResponse, namespace: str, output: Fo
         )
         if not report.complete:
             whose = f"of namespace {namespace}" if namespace else "that you may see"
-            say(f"these are the records {whose}: missing records of the log are not detected")
+            say_prose(
+                f"these are the records {whose}: missing records of the log are not detected", err=False
+            )
         if report.former_heads:
-            say(
+            say_prose(
                 f"the server no longer has the keys that signed the {report.former_heads} oldest "
-                "heads: they were compared with the tree only"
+                "heads: they were compared with the tree only",
+                err=False,
             )
         say(report.head.checkpoint, nl=False)
     else:
@@ -283,6 +288,7 @@ def _verify_offline(
 def export(
     file: Annotated[Path, verbs.Argument(help="File to write to.", dir_okay=False)],
     namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     filter_: Filter = "",
     resume: Annotated[
         bool, verbs.Option("--resume", help="Continue an incomplete file; give the same options.")
@@ -296,8 +302,8 @@ def export(
     """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
     if file.exists() and not resume:
         raise CommandError(f"{file} exists: name another file, or continue it with --resume", 2)
-    fresh = not file.exists()
-    begun = _Export(namespace, filter_) if fresh else _Export.read(file, namespace, filter_)
+    fresh, where = not file.exists(), given_or_all(namespace, everywhere)
+    begun = _Export(where, filter_) if fresh else _Export.read(file, where, filter_)
     try:
         with _opened(file, fresh=fresh) as written, connect() as client:
             if from_checkpoint is not None:

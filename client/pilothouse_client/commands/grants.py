@@ -11,6 +11,7 @@ from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.listing import ScopeOptions
 from pilothouse_client.commands.name_completion import complete_role, complete_user
 from pilothouse_client.commands.options import (
+    AllNamespaces,
     Format,
     Namespace,
     Output,
@@ -128,6 +129,9 @@ def delete(
 
 
 @app.command("list")
-def list_grants(namespace: Namespace = "", *, options: ScopeOptions) -> None:
+def list_grants(
+    namespace: Namespace = "", everywhere: AllNamespaces = False, *, options: ScopeOptions
+) -> None:
     """List grants, or watch them. Filter by username, role."""
-    options.show(COLUMNS, lambda client: client.identity.list_role_grants, "grant", namespace)
+    where = namespace_or_all(namespace, everywhere)
+    options.show(COLUMNS, lambda client: client.identity.list_role_grants, "grant", where)
