@@ -293,7 +293,8 @@ async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes
     with pytest.RaisesGroup(Killed, flatten_subgroups=True):
         await dying.reconcile(leased.works)
     assert "web-3" not in await applied(here)
-    async with working(here, settings=SHORT):
+    # The leases of the next do not run out on a slow machine.
+    async with working(here, settings=WorkerSettings(poll_seconds=0.02)):
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
     rows = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
     assert {row["lease_epoch"] for row in rows} <= {1, 2, 3}
@@ -313,11 +314,11 @@ async def test_a_lease_is_kept_while_the_work_waits_to_be_loaded(here: World) ->
             self, transaction: ReadTransaction, works: Sequence[Work]
         ) -> Mapping[Work, LoadedContainer]:
             first = await ends()
-            await poll_until(ends, lambda now: (now - first).total_seconds() > 1.0, what="renewals")
+            await poll_until(ends, lambda now: (now - first).total_seconds() > 3.0, what="renewals")
             return await super().load(transaction, works)
 
     slow: Reconcilers = {"container": Slow(), "namespace": NamespaceReconciler()}
-    async with working(here, slow, WorkerSettings(poll_seconds=0.02, lease_seconds=1.0)):
+    async with working(here, slow, WorkerSettings(poll_seconds=0.02, lease_seconds=3.0)):
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
     rows = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
     assert {row["lease_epoch"] for row in rows} == {1}
