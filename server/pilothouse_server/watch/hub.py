@@ -154,10 +154,10 @@ class Hub:
             return []
         if not ring or ring[0].revision > revision + 1 or ring[-1].revision != newest:
             return None
-        # The ring has no gap.
         found = list(islice(reversed(ring), newest - revision))
         found.reverse()
-        return found
+        # With a gap among them they would begin earlier.
+        return found if found[0].revision == revision + 1 else None
 
     async def beyond(self, revision: int, timeout_seconds: float, namespace_id: int | None = None) -> bool:
         """Waits until an event after `revision` was published; False if the time is over first.
