@@ -20,4 +20,7 @@ export function narrowed<T extends Placed>(items: T[], route: Route, more: (item
     .sort((a, b) => (a.namespace === b.namespace ? (a.name < b.name ? -1 : 1) : a.namespace < b.namespace ? -1 : 1));
 }
 
+/** The names of namespaces. One that was made again is there twice for a moment, while a watch goes on where it was. */
+export const namesOf = (items: { name: string }[]): string[] => [...new Set(items.map((each) => each.name))].sort();
+
 export const namespacesOf = (items: Placed[]): string[] => [...new Set(items.map((each) => each.namespace))];

@@ -1,7 +1,0 @@
-import{f as r}from"./sources-BT8tN9A7.js";import{c as t}from"./containers-YOxbtRy0.js";import"./index-tV0qcI5U.js";import"./resource_pb-D32qOXOq.js";import"./namespace_pb-DKoKUpm-.js";import"./live.svelte-DtE_X4Eg.js";import"./watch_pb-Dl6Lhjdo.js";const d={noun:"container",schema:r,createPermission:"container.create",updatePermission:"container.update",hasNamespace:!0,entries:[{label:"Image",path:["image"],kind:"text",example:"nginx:1.27"},{label:"Replicas",path:["replicas"],kind:"number",example:"1"}],start:`image: nginx:1.27
-replicas: 1
-# env:
-# - {name: LEVEL, value: info}
-# ports:
-# - {container_port: 80}
-`,create:(e,a,n)=>t.createContainer({namespace:e,container:a,...n}),update:(e,a,n,i)=>t.updateContainer({namespace:e.namespace,name:e.name,container:a,updateMask:{paths:n},etag:e.etag,includeChanges:!0,...i})};export{d as editableContainer};

@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-DYM3xyP7.js";import"./index-tV0qcI5U.js";import"./State-Cdv_gMpp.js";import"./Act-sdSeIM74.js";import"./props-CsL-ay5p.js";import"./words-D9tYwfBa.js";import"./Age-N8BDbTrk.js";import"./Edit-DSM3wCTx.js";import"./narrowed-vjeKewa5.js";import"./select-DCL3173x.js";import"./style-DlBmeBd0.js";import"./resource_pb-D32qOXOq.js";import"./live.svelte-DtE_X4Eg.js";import"./watch_pb-Dl6Lhjdo.js";import"./sources-BT8tN9A7.js";import"./namespace_pb-DKoKUpm-.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
