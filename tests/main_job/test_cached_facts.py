@@ -15,7 +15,7 @@ import pytest
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.containers import facts_cache
 from pilothouse_server.containers.facts_cache import MOST_KEPT, FactsCache
-from pilothouse_server.containers.namespace_facts import Needs, NewContainer
+from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.values.resources import ContainerId, NamespaceId
@@ -41,7 +41,7 @@ class Looks:
         read, send = Draft.read, Draft._send
 
         async def counted(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> Any:
-            self.read += "admit_container" in str(statement)
+            self.read += any(name in str(statement) for name in ("admit_container", "service_limits"))
             return await read(draft, statement, parameters)
 
         async def counted_too(draft: Draft, statement: Any, parameters: Mapping[str, Any]) -> None:
@@ -87,11 +87,26 @@ _CHANGES = {
     "name taken": (_ANOTHER.format(name="web", service="other"), "CONTAINER_ALREADY_EXISTS", (1, 1)),
     "service taken": (_ANOTHER.format(name="other", service="web"), "SERVICE_ALREADY_EXISTS", (1, 1)),
     "less quota": (_NAMESPACE.format("""resource_quota = '{"containers": 1}'"""), "QUOTA_EXCEEDED", (1, 1)),
-    "more quota": (_NAMESPACE.format("""resource_quota = '{"containers": 99}'"""), "created", (1, 2)),
+    "more quota": (_NAMESPACE.format("""resource_quota = '{"containers": 99}'"""), "created", (2, 2)),
     "quota used": (
         "".join(_ANOTHER.format(name=f"o{i}", service=f"o{i}") + ";" for i in range(49)),
         "QUOTA_EXCEEDED",
         (1, 1),
+    ),
+    "no such services": (
+        _NAMESPACE.format("service_types = '{NodePort}'"),
+        "SERVICE_TYPE_NOT_ALLOWED",
+        (2, 1),
+    ),
+    "more services": (
+        _NAMESPACE.format("""resource_quota = '{"containers": 50, "services": 2}'"""),
+        "created",
+        (2, 2),
+    ),
+    "fewer services": (
+        _NAMESPACE.format("""resource_quota = '{"containers": 50, "services": 1}'"""),
+        "QUOTA_EXCEEDED",
+        (2, 1),
     ),
     "inactive": (_NAMESPACE.format("status = 'inactive'"), "NAMESPACE_INACTIVE", (1, 1)),
     "being deleted": (_NAMESPACE.format("deletion_requested_at = now()"), "NAMESPACE_TERMINATING", (1, 1)),
@@ -168,8 +183,16 @@ async def test_what_needs_sources_looks_and_ids_are_each_of_one_container(
         assert len({row["id"] for row in ids}) == 40
 
 
-def _namespace(name: str) -> Namespace:
-    return Namespace(id=NamespaceId(1), uid="u", name=name, kubernetes_name=name, cluster_name="c")
+def _facts(name: str) -> CreationFacts:
+    return CreationFacts(
+        namespace=Namespace(id=NamespaceId(1), uid="u", name=name, kubernetes_name=name, cluster_name="c"),
+        used=(0, 0, 0),
+        name_taken=None,
+        found=NamespaceFacts(),
+        volume_definitions=None,
+        container_id=ContainerId(10),
+        moment=datetime.now(UTC),
+    )
 
 
 def _cache(*ids: int) -> FactsCache:
@@ -181,7 +204,7 @@ def _cache(*ids: int) -> FactsCache:
 
 async def test_a_namespace_is_cached_for_its_own_caller_and_each_id_is_used_once() -> None:
     cache = _cache(11, 12)
-    cache.learn(1, _namespace("shared"))
+    cache.learn(1, _facts("shared"))
     assert cache.find(2, "shared", Needs()) is None
     assert cache.find(1, "other", Needs()) is None
     assert cache.find(1, "shared", Needs(secrets=frozenset({"s"}))) is None
@@ -192,13 +215,13 @@ async def test_a_namespace_is_cached_for_its_own_caller_and_each_id_is_used_once
 async def test_what_was_outdated_is_not_cached_again_for_a_while() -> None:
     cache = _cache(11)
     cache.forget(1, "shared")
-    cache.learn(1, _namespace("shared"))
+    cache.learn(1, _facts("shared"))
     assert cache.find(1, "shared", Needs()) is None
 
 
 async def test_the_cache_is_bounded() -> None:
     cache = _cache(11, 12)
     for number in range(MOST_KEPT + 1):
-        cache.learn(1, _namespace(f"n{number}"))
+        cache.learn(1, _facts(f"n{number}"))
     assert cache.find(1, "n0", Needs()) is None
     assert cache.find(1, "n1", Needs()) is not None

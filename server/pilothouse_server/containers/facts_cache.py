@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
 from pilothouse_server.namespaces.model import Namespace
@@ -26,12 +27,19 @@ MOST_KEPT: Final = 1_000
 _MOST_IDS = 100
 
 
+class _Kept(NamedTuple):
+    """A namespace, None if it is outdated: until then, creates read. `service_types`: None if they are not known."""
+
+    namespace: Namespace | None
+    service_types: Sequence[str] | None
+    until: float
+
+
 class FactsCache:
     """Namespaces by caller and name, and ids for new containers; both count for `KEPT_SECONDS`."""
 
     def __init__(self) -> None:
-        # None: outdated; until it ends, creates read.
-        self._namespaces: OrderedDict[tuple[int, str], tuple[Namespace | None, float]] = OrderedDict()
+        self._namespaces: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
         self._ids: deque[tuple[NewContainer, float]] = deque(maxlen=_MOST_IDS)
 
     def find(self, user_id: int, namespace: str, needs: Needs) -> CreationFacts | None:
@@ -39,15 +47,16 @@ class FactsCache:
         if needs.config_maps or needs.secrets or needs.volumes:
             return None
         now = asyncio.get_running_loop().time()
-        cached, until = self._namespaces.get((user_id, namespace), (None, 0.0))
-        if cached is None or now > until:
+        kept = self._namespaces.get((user_id, namespace))
+        if kept is None or kept.namespace is None or now > kept.until:
             return None
         while self._ids:
             # The latest: how long ago the database gave it is known best.
             new, since = self._ids.pop()
             if now - since <= KEPT_SECONDS:
                 return CreationFacts(
-                    namespace=cached,
+                    namespace=kept.namespace,
+                    service_types=kept.service_types,
                     used=(0, 0, 0),
                     name_taken=None,
                     found=NamespaceFacts(),
@@ -57,24 +66,32 @@ class FactsCache:
                 )
         return None
 
-    def learn(self, user_id: int, namespace: Namespace) -> None:
-        """Stores a namespace that a create of this caller has read, unless it was outdated just now."""
-        key, now = (user_id, namespace.name), asyncio.get_running_loop().time()
-        cached, until = self._namespaces.get(key, (namespace, 0.0))
-        if cached is None and now <= until:
-            return
-        self._store(key, namespace, now)
+    def learn(self, user_id: int, facts: CreationFacts) -> None:
+        """Stores a namespace that a create of this caller goes by, unless it was outdated just now.
+
+        One that is stored already does not stay for longer.
+        """
+        namespace, now = facts.namespace, asyncio.get_running_loop().time()
+        key = user_id, namespace.name
+        kept, until = self._namespaces.get(key), now + KEPT_SECONDS
+        if kept is not None and now <= kept.until:
+            if kept.namespace is None:
+                return
+            if kept.namespace.row_version == namespace.row_version:
+                until = kept.until
+        self._store(key, _Kept(namespace, facts.service_types, until))
 
     def forget(self, user_id: int, namespace: str) -> None:
         """Has the next creates of this caller in the namespace read: something was outdated."""
-        self._store((user_id, namespace), None, asyncio.get_running_loop().time())
+        until = asyncio.get_running_loop().time() + KEPT_SECONDS
+        self._store((user_id, namespace), _Kept(None, None, until))
 
     def add_id(self, new: NewContainer) -> None:
         """Stores an id for a later create."""
         self._ids.append((new, asyncio.get_running_loop().time()))
 
-    def _store(self, key: tuple[int, str], namespace: Namespace | None, now: float) -> None:
-        self._namespaces[key] = (namespace, now + KEPT_SECONDS)
+    def _store(self, key: tuple[int, str], kept: _Kept) -> None:
+        self._namespaces[key] = kept
         self._namespaces.move_to_end(key)
         if len(self._namespaces) > MOST_KEPT:
             self._namespaces.popitem(last=False)

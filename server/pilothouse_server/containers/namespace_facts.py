@@ -7,7 +7,7 @@ The rules (`containers.admission`) decide by these values alone. One statement r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -45,7 +45,8 @@ class CreationFacts(Value, frozen=True):
 
     `used`: containers, millicores and bytes that count against the quota. `name_taken`: by which other container.
     `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are
-    those of the new row.
+    those of the new row. `service_types`: those that the namespace allows, if they are known and their number is not
+    limited.
     """
 
     namespace: Namespace
@@ -55,6 +56,7 @@ class CreationFacts(Value, frozen=True):
     volume_definitions: str | None
     container_id: ContainerId
     moment: datetime
+    service_types: Sequence[str] | None = None
 
 
 class ChangeFacts(Value, frozen=True):

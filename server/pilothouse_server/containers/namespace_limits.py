@@ -16,7 +16,7 @@ from pilothouse_server.containers.guarding import names_new_hosts, refuse_hosts
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.owned_services import NO_SERVICE, owned_services
 from pilothouse_server.containers.owned_volumes import needs_more_claims
-from pilothouse_server.containers.repository import FactReader
+from pilothouse_server.containers.repository import FactReader, ServiceLimits
 from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.network.rules import refuse_exceeded_number, refuse_type
 from pilothouse_server.storage.rules import refuse_exceeded_storage
@@ -24,17 +24,25 @@ from pilothouse_server.values.quantity import Quantity
 
 
 async def refuse_exceeded_numbers(
-    target: FactReader, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader,
+    namespace: str,
+    wanted: Container,
+    stored: Container | None,
+    limits: ServiceLimits | None = None,
 ) -> tuple[int, int]:
     """Returns how many Services and bytes of storage the namespace may have, as far as the container asks for more of
-    them; 0 for no limit. Raises as the two functions that follow.
+    them; 0 for no limit. Raises as the two functions that follow. `limits`: those of Services, if they are known.
     """
-    services = await _refuse_services(target, namespace, wanted, stored)
+    services = await _refuse_services(target, namespace, wanted, stored, limits)
     return services, await _refuse_storage(target, namespace, wanted, stored)
 
 
 async def _refuse_services(
-    target: FactReader, namespace: str, wanted: Container, stored: Container | None
+    target: FactReader,
+    namespace: str,
+    wanted: Container,
+    stored: Container | None,
+    limits: ServiceLimits | None,
 ) -> int:
     """Returns how many Services the namespace may have, if the container gets a new one and there is a limit; else 0.
 
@@ -48,7 +56,7 @@ async def _refuse_services(
     new = [service for service in after if (service.name, service.type) not in known]
     if not new:
         return 0
-    limits = await repository.service_limits(target, namespace)
+    limits = limits or await repository.service_limits(target, namespace)
     for service in new:
         ports = [(port.service_name or wanted.name, port.service_type) for port in wanted.ports]
         number = next(

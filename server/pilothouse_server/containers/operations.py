@@ -17,7 +17,6 @@ a change out (`validate_only`), works in a transaction.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -46,7 +45,7 @@ from pilothouse_server.containers.job_status import run_end
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod
 from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.namespace_limits import refuse_exceeded_numbers, refuse_unfit
-from pilothouse_server.containers.repository import ContainerChange, Creation
+from pilothouse_server.containers.repository import ContainerChange, Creation, FactReader, ServiceLimits
 from pilothouse_server.containers.revisions import DesiredFields, Rollback, RollbackChoice, restored, revised
 from pilothouse_server.containers.workload_rules import replacing
 from pilothouse_server.containers.workloads import has_schedule, lists_runs
@@ -130,12 +129,8 @@ async def create(
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = admitted_creation(
-            facts, wanted, needs, Caller(transaction.actor, may, keys, collected), uid
-        )
-        await refuse_unfit(transaction, namespace_name, creation.container, None)
-        most = await refuse_exceeded_numbers(transaction, namespace_name, wanted, None)
-        creation = msgspec.structs.replace(creation, most=most)
+        caller = Caller(transaction.actor, may, keys, collected)
+        creation = await _decided_creation(transaction, facts, wanted, needs, caller, uid)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -173,37 +168,41 @@ async def draft_creation(
         await repository.admit_draft(draft, "", "", Needs())
         raise
     await share.used()
-    try:
-        most = await refuse_exceeded_numbers(draft, namespace_name, wanted, None)
-    except PilothouseError:
-        await repository.admit_draft(draft, "", "", Needs())
-        raise
     needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys, collected)
-    creation = None
+    creation, warned = None, len(collected or ())
     if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
-        # No create is refused because of a cached value.
-        with contextlib.suppress(PilothouseError):
-            creation = admitted_creation(cached, wanted, needs, caller)
+        try:
+            creation = await _decided_creation(draft, cached, wanted, needs, caller)
+        except PilothouseError:
+            # No create is refused because of a cached value.
+            del (collected or [])[warned:]
     if creation is None:
         facts = await repository.admit_draft(draft, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = admitted_creation(facts, wanted, needs, caller)
-        cache.learn(draft.user_id, facts.namespace)
-    try:
-        await refuse_unfit(draft, namespace_name, creation.container, None)
-    except PilothouseError:
-        await repository.admit_draft(draft, "", "", Needs())
-        raise
-    repository.draft_creation(
-        draft,
-        msgspec.structs.replace(creation, most=most),
-        written=cache.add_id,
-        outdated=lambda: cache.forget(draft.user_id, namespace_name),
-    )
+        creation = await _decided_creation(draft, facts, wanted, needs, caller)
+    cache.learn(draft.user_id, creation.facts)
+    outdated = partial(cache.forget, draft.user_id, namespace_name)
+    repository.draft_creation(draft, creation, written=cache.add_id, outdated=outdated)
     draft.emit(event(creation.container, "added"))
     draft.follow_up = creation.follow_up
     return creation.container
+
+
+async def _decided_creation(
+    target: FactReader, facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
+) -> Creation:
+    """Returns the container as facts and limits of the namespace admit it; limits that were read join its facts."""
+    creation, namespace = admitted_creation(facts, wanted, needs, caller, uid), facts.namespace.name
+    await refuse_unfit(target, namespace, creation.container, None)
+    limits = None if facts.service_types is None else ServiceLimits(facts.service_types, 0, 0)
+    if limits is None and needs.services:
+        # Of the version of the namespace that the write compares, or of a newer one, which it refuses.
+        limits = await repository.service_limits(target, namespace)
+        if not limits.most:
+            facts = msgspec.structs.replace(facts, service_types=limits.types)
+    most = await refuse_exceeded_numbers(target, namespace, wanted, None, limits)
+    return msgspec.structs.replace(creation, facts=facts, most=most)
 
 
 class Caller(NamedTuple):
