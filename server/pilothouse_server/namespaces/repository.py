@@ -98,6 +98,9 @@ def _namespaces() -> Select[Any]:
 
 
 _GET = _namespaces().where(NAMESPACES.c.id == bindparam("namespace_id"))
+_GET_MANY = (
+    _namespaces().where(NAMESPACES.c.id.in_(bindparam("ids", expanding=True))).order_by(NAMESPACES.c.id)
+)
 _NAMED = _namespaces().where(NAMESPACES.c.name == bindparam("name"))
 _FIND: dict[Lock, Select[Any]] = {
     "": _NAMED,
@@ -159,8 +162,8 @@ async def get(transaction: ReadTransaction, namespace_id: int) -> Namespace | No
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Namespace]:
     """The living namespaces with these ids, in the order of their ids; missing ones are left out."""
-    query = _namespaces().where(NAMESPACES.c.id.in_(ids)).order_by(NAMESPACES.c.id)
-    return [_namespace(row) for row in (await transaction.connection.execute(query)).all()]
+    rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
+    return [_namespace(row) for row in rows.all()]
 
 
 async def by_kubernetes_names(

@@ -183,6 +183,7 @@ def _whole_services() -> Select[Any]:
 _WHOLE = _whole_services()
 _FIND = _WHOLE.where(NAMESPACES.c.name == bindparam("namespace"), SERVICES.c.name == bindparam("name"))
 _GET = _WHOLE.where(SERVICES.c.id == bindparam("service_id"))
+_GET_MANY = _WHOLE.where(SERVICES.c.id.in_(bindparam("ids", expanding=True))).order_by(SERVICES.c.id)
 
 
 async def find(
@@ -203,8 +204,8 @@ async def get(transaction: ReadTransaction, service_id: int, *, lock: bool = Fal
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Service]:
     """Returns the Services with these ids, in the order of their ids; missing ones are left out."""
-    query = _WHOLE.where(SERVICES.c.id.in_(ids)).order_by(SERVICES.c.id)
-    return [_service(row) for row in (await transaction.connection.execute(query)).all()]
+    rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
+    return [_service(row) for row in rows.all()]
 
 
 async def stream_services(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[Service]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from pilothouse_server.errors import InvalidArgument, Violation, invalid
 from pilothouse_server.kubernetes.objects import Manifest
@@ -71,7 +72,7 @@ def merged(stored: CarriedObject, wanted: CarriedObject, namespaces: tuple[str, 
 
 def manifest(carried: CarriedObject) -> Manifest:
     """Returns the document of a stored object as a value."""
-    found: Manifest = json.loads(carried.document)
+    found: Manifest = orjson.loads(carried.document)
     return found
 
 

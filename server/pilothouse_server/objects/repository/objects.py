@@ -90,6 +90,7 @@ _FIND = _WHOLE.where(
     OBJECTS.c.name == bindparam("name"),
 )
 _GET = _WHOLE.where(OBJECTS.c.id == bindparam("object_id"))
+_GET_MANY = _WHOLE.where(OBJECTS.c.id.in_(bindparam("ids", expanding=True))).order_by(OBJECTS.c.id)
 _GIVING_RIGHTS = (
     _WHOLE.where(
         OBJECTS.c.api_group == RBAC,
@@ -157,8 +158,8 @@ async def get(transaction: ReadTransaction, object_id: int, *, lock: bool = Fals
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[CarriedObject]:
     """Returns the objects with these ids, in the order of their ids; missing ones are left out."""
-    query = _WHOLE.where(OBJECTS.c.id.in_(ids)).order_by(OBJECTS.c.id)
-    return [_object(row) for row in (await transaction.connection.execute(query)).all()]
+    rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
+    return [_object(row) for row in rows.all()]
 
 
 CACHED: CachedRows[CachedMessage, CarriedObject] = CachedRows(

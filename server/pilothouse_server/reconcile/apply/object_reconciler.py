@@ -159,8 +159,8 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         self, transaction: Transaction, dones: Sequence[Done[LoadedObject, ObjectProgress]], *, wait: bool
     ) -> Mapping[int, CarriedObject]:
         """Locks and returns the rows by id, without those that are gone or, unless it may wait, held."""
-        ids = sorted(done.work.resource_id for done in dones)
-        return {row.id: row for row in await object_status.lock_ids(transaction, ids, wait=wait)}
+        found = {done.work.resource_id: done.loaded.carried for done in dones}
+        return await object_status.lock_found(transaction, found, wait=wait)
 
     async def write_error(
         self,

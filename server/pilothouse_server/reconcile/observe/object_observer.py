@@ -46,13 +46,16 @@ _DATABASE_SECONDS = 1.0
 class ObjectObserverSettings(msgspec.Struct, frozen=True):
     """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
 
-    `compare_seconds`: the same before the worker compares an object; `again_seconds`: how soon it compares one again.
+    `new_seconds`: how long after an object was first seen its state is compared with that of the row, which the worker
+    writes that applied it. `compare_seconds`: how long differences are gathered before the worker compares an
+    object; `again_seconds`: how soon it compares one again.
     `kinds_seconds`: how often the used kinds are read; one that the cluster does not have is asked for half as often
     each time, down to once in `absent_seconds`. `most_kinds`: watches on a cluster.
     """
 
     batch: int = 100
     gather_seconds: float = 0.05
+    new_seconds: float = 0.5
     compare_seconds: float = 0.5
     kinds_seconds: float = 3.0
     absent_seconds: float = 30.0
@@ -247,7 +250,7 @@ class ObjectObserver(StatusObserver):
     def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:
         for uid in {labelled_uid(each, OBJECT_UID) for each in (old, new) if each is not None}:
             if uid is not None:
-                self.mark(uid)
+                self.mark(uid, in_seconds=self._settings.new_seconds if old is None else 0.0)
         if old is None or (new is not None and not marks.changed(new.mark, old.mark)):
             return
         if (uid := labelled_uid(old, OBJECT_UID)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,7 +28,7 @@ class UsedKind(msgspec.Struct, frozen=True, order=True):
 
 _LOCK = {
     wait: text(
-        "SELECT id FROM objects WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id "  # noqa: S608 - our own words
+        "SELECT id, row_version FROM objects WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id "  # noqa: S608 - our own words
         f"FOR NO KEY UPDATE{'' if wait else ' SKIP LOCKED'}"
     )
     for wait in (True, False)
@@ -82,16 +82,28 @@ def _row(_carried: CarriedObject, observed: ObservedObject) -> dict[str, Any]:
     }
 
 
+# A worker that applies an object for the first time shows it with the result.
+_FIRST_APPLY = """r.observed_generation = 0 AND EXISTS (
+    SELECT FROM reconcile_work AS w
+    WHERE w.resource_type = 'object' AND w.resource_id = r.id AND w.leased_until > statement_timestamp())"""
 OBJECTS: ObservedRows[CarriedObject, ObservedObject] = ObservedRows(
-    "objects", repository.get, repository.get_many, operations.event, _WRITE, _row
+    "objects", repository.get, repository.get_many, operations.event, _WRITE, _row, in_hand=_FIRST_APPLY
 )
 
 
-async def lock_ids(transaction: Transaction, ids: Sequence[int], *, wait: bool) -> list[CarriedObject]:
-    """Locks and returns objects, without those that are gone; without those that somebody holds unless it may wait."""
-    rows = await transaction.connection.execute(_LOCK[wait], {"ids": list(ids)})
-    locked = [row.id for row in rows]
-    return await repository.get_many(transaction, locked) if locked else []
+async def lock_found(
+    transaction: Transaction, found: Mapping[int, CarriedObject], *, wait: bool
+) -> dict[int, CarriedObject]:
+    """Locks objects that were found before, and returns their present state by id.
+
+    Missing ones are left out, and locked ones unless the caller waits for them. Most have not changed since, and are
+    not read again.
+    """
+    locked = (await transaction.connection.execute(_LOCK[wait], {"ids": sorted(found)})).all()
+    same = {row.id: found[row.id] for row in locked if found[row.id].row_version == row.row_version}
+    changed = [row.id for row in locked if row.id not in same]
+    read = await repository.get_many(transaction, changed) if changed else []
+    return same | {int(each.id): each for each in read}
 
 
 async def delete(transaction: Transaction, carried: CarriedObject) -> None:

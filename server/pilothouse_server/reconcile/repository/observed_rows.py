@@ -41,7 +41,8 @@ class ObservedChange(msgspec.Struct, Generic[ResourceT, ObservedT], frozen=True)
 class ObservedRows(Generic[ResourceT, ObservedT]):
     """The rows of `table`; `condition` selects those with an object on the cluster, as a part of SQL about `r`.
 
-    `get` and `get_many` load resources, `event` makes the event of a change, `update` writes rows of JSON, and `row`
+    `in_hand` selects those of which a worker is about to write the state; an observer leaves them to it. `get` and
+    `get_many` load resources, `event` makes the event of a change, `update` writes rows of JSON, and `row`
     returns the columns of one.
     """
 
@@ -52,12 +53,15 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
     update: TextClause
     row: Callable[[ResourceT, ObservedT], Mapping[str, Any]]
     condition: str = "true"
+    in_hand: str = "false"
 
     def __post_init__(self) -> None:
         rows = f"FROM {self.table} AS r JOIN namespaces AS n ON n.id = r.namespace_id"
         of_cluster = f"{rows} WHERE n.cluster_name = :cluster_name AND {self.condition}"
         of_uids = f"{rows} WHERE n.cluster_name = :cluster_name AND r.uid = ANY(CAST(:uids AS uuid[]))"
-        self._lock_free = text(f"SELECT r.id {of_uids} ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED")
+        self._lock_free = text(
+            f"SELECT r.id {of_uids} AND NOT ({self.in_hand}) ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED"
+        )
         self._there = text(f"SELECT r.id, r.uid::text AS uid {of_uids}")
         self._of_cluster = text(f"SELECT r.id, r.uid::text AS uid {of_cluster}")
         self._known = text(
@@ -81,7 +85,7 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
     async def lock_free_uids(
         self, transaction: Transaction, cluster_name: str, uids: Sequence[str]
     ) -> Sequence[ResourceT]:
-        """Locks and returns those resources of a cluster that nobody holds just now.
+        """Locks and returns those resources of a cluster that nobody holds or has in hand just now.
 
         Objects of another cluster may carry their uids.
         """

@@ -116,6 +116,7 @@ _NAMED = (NAMESPACES.c.name == bindparam("namespace"), VOLUMES.c.name == bindpar
 _IDENTIFIED = VOLUMES.c.id == bindparam("volume_id")
 _FIND = _WHOLE.where(*_NAMED)
 _GET = _WHOLE.where(_IDENTIFIED)
+_GET_MANY = _WHOLE.where(VOLUMES.c.id.in_(bindparam("ids", expanding=True))).order_by(VOLUMES.c.id)
 # Locked before it is read: what mounts it would be shown as that was before the wait for the lock.
 _LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
@@ -169,8 +170,8 @@ async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = Fals
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Volume]:
     """The volumes with these ids, in the order of their ids; missing ones are left out."""
-    query = _WHOLE.where(VOLUMES.c.id.in_(ids)).order_by(VOLUMES.c.id)
-    return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
+    rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
+    return [_volume(row) for row in rows.all()]
 
 
 async def has_mount_changes(transaction: ReadTransaction) -> bool:
