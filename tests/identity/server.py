@@ -49,7 +49,7 @@ from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
 from tests.harness import limits_of
 from tests.services import SERVICES
-from tests.waiting import patient
+from tests.waiting import patient, within
 
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
@@ -285,6 +285,18 @@ async def refused(caller: Caller, rpc: str, request: object) -> Refused:
     with pytest.raises(Refused) as caught:
         await getattr(caller, rpc)(request)
     return caught.value
+
+
+async def heard_until_limited(attempt: Callable[[], Awaitable[str]]) -> set[str]:
+    """The outcomes of an attempt that is repeated until it has used up its budget.
+
+    A budget gets two a second back. A slow machine takes longer for one attempt, so there are many at the same time.
+    """
+    heard: set[str] = set()
+    async with within(20.0):
+        while "LOGIN_LIMITED" not in heard:
+            heard |= set(await asyncio.gather(*(attempt() for _ in range(16))))
+    return heard
 
 
 async def valid(caller: Caller) -> bool:

@@ -21,7 +21,7 @@ from pilothouse_server.settings.model import Settings
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
 from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer
-from tests.identity.server import Caller, IdentityServer, Refused, refused
+from tests.identity.server import Caller, IdentityServer, Refused, heard_until_limited, refused
 from tests.identity.trusting_server import CLIENT, SECRET, entry, trusting
 from tests.waiting import poll_until
 
@@ -208,12 +208,7 @@ async def test_an_address_that_guesses_waits(world: World) -> None:
     async def reason(address: str) -> str:
         return (await refused(world.server.at(address), "CompleteDeviceLogin", invented)).reason
 
-    async def guess() -> str:
-        return await reason("198.51.100.8")
-
-    for _ in range(Settings().login_failures_per_address):
-        await guess()
-    await poll_until(guess, lambda heard: heard == "LOGIN_LIMITED", what="the end of its budget")
+    await heard_until_limited(lambda: reason("198.51.100.8"))
     assert await reason("198.51.100.12") == "INVALID_LOGIN"
     # Log-ins that are known still begin and complete there.
     begun = await world.begin(world.server.at("198.51.100.8"))
