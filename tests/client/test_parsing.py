@@ -221,3 +221,13 @@ async def test_the_variable_of_the_namespace_is_a_default(
     assert (await logged_in(*create)).code == 0
     assert fake.calls_of("CreateServiceAccount")[-1].request.namespace == ""
     assert (await logged_in(*create, "-n", "shop")).code == 2
+
+
+async def test_objects_are_listed_by_kind(fake: FakeServer, logged_in: Command) -> None:
+    await logged_in("objects", "list", "ing", "--filter", "name = a OR name = b", "--status", "active")
+    assert fake.calls_of("ListObjects")[-1].request.filter == (
+        '((name = a OR name = b) AND status = ACTIVE) AND kind = "Ingress" AND api_version = "networking.k8s.io/v1"'
+    )
+    await logged_in("objects", "list")
+    assert fake.calls_of("ListObjects")[-1].request.filter == ""
+    assert (await logged_in("objects", "list", "frob")).code == 2

@@ -12,9 +12,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.application.v1 import application_pb2
 from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse.object.v1 import object_pb2
 from pilothouse.resource.v1 import resource_pb2
-from pilothouse_client.commands import applications, apply_report, container_revisions, images, objects
+from pilothouse_client.commands import applications, apply_report, container_revisions, images, objects, roles
 from pilothouse_client.commands.change_report import change_value
 from pilothouse_client.commands.container_columns import COLUMNS as CONTAINERS
 from pilothouse_client.commands.container_columns import HISTORY_COLUMNS
@@ -293,6 +294,28 @@ def test_revisions(screen: Callable[..., list[str]]) -> None:
     assert screen(200, listed([failed], applications.REVISION_COLUMNS))[:2] == [
         "REVISION  TIME                  BY     ROLLBACK TO",
         "5         2026-11-30T00:53:20Z  admin  3",
+    ]
+
+
+def test_roles(screen: Callable[..., list[str]]) -> None:
+    role = identity_pb2.Role(
+        name="responder",
+        is_system=True,
+        permissions=[f"container.{verb}" for verb in ("get", "list", "watch", "start", "stop", "pause")],
+        description="Sees everything and logs; starts, stops, pauses, restarts, runs and scales.",
+    )
+    assert screen(80, listed([role], roles.LIST_COLUMNS)) == [
+        "NAME       SYSTEM",
+        "responder  yes",
+        "    Sees everything and logs; starts, stops, pauses, restarts, runs and scales.",
+    ]
+    assert screen(200, listed([role], roles.LIST_COLUMNS)) == [
+        "NAME       SYSTEM  DESCRIPTION",
+        f"responder  yes     {role.description}",
+    ]
+    assert screen(80, listed([role], roles.COLUMNS))[2:4] == [
+        "    container.get, container.list, container.watch, container.start,",
+        "        container.stop, container.pause; Sees everything and logs; starts,",
     ]
 
 

@@ -19,8 +19,8 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_client.all_nouns import Nouns
 from pilothouse_client.transport import AsyncTransport
-from tests.harness import Server
-from tests.main_job.command import logged_in
+from tests.harness import PASSWORD, Server
+from tests.main_job.command import Shell, logged_in
 from tests.waiting import patient, poll_until, within
 
 NAMESPACE = "demo"
@@ -271,3 +271,14 @@ async def test_the_commands_copy_a_folder_there_and_back_and_forward_a_port(
     finally:
         process.terminate()
         await process.wait()
+    # A caller without the permission is refused before a connection comes.
+    await web.admin.identity.create_user(
+        user=identity_pb2.User(username="watcher", email="watcher@example.org"), password=PASSWORD
+    )
+    await web.admin.identity.grant_role(username="watcher", role="observer", namespace=NAMESPACE)
+    other = Shell(tmp_path / "other")
+    login = ("login", "--server", web.address, "--user", "watcher", "--password-stdin")
+    await other.succeed(*login, given=f"{PASSWORD}\n")
+    refused = await other.run("port-forward", "web", ":80", "-n", NAMESPACE)
+    assert (refused.code, refused.output) == (5, "")
+    assert refused.errors.startswith("error: permission container.port_forward is needed in namespace ")

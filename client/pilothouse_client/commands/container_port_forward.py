@@ -26,7 +26,8 @@ from pilothouse_client.commands.terminal import plain, say
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-_WRONG_COMMAND_LINE = 2
+_WRONG_COMMAND_LINE, _NOT_ALLOWED = 2, 5
+_PERMISSION = "container.port_forward"
 _CHUNK_BYTES = 32 * 1024
 _MOST_CONNECTIONS = 64
 _MOST_PORT = 65535
@@ -73,8 +74,14 @@ def port_forward(
     where = namespace_or_default(namespace)
     bare = name.rpartition("/")[2]
     with connect() as client:
-        # Says immediately that there is none.
+        # A connection would be refused alike, but may come much later.
         client.containers.get(namespace=where, name=bare)
+        if not client.identity.check_permission(permission=_PERMISSION, namespace=where):
+            raise CommandError(
+                f'permission {_PERMISSION} is needed in namespace "{where}"',
+                _NOT_ALLOWED,
+                "PERMISSION_DENIED",
+            )
         start = pb.PortForwardStart(namespace=where, name=bare, pod=pod)
         forwarder = _Forwarder(client, start)
         with contextlib.ExitStack() as stack:

@@ -145,7 +145,10 @@ def _user(client: Client, page: Description, _namespace: str, name: str) -> None
 
 
 def _role(client: Client, page: Description, _namespace: str, name: str) -> None:
-    _plain(page, client.identity.get_role(name=name))
+    role = client.identity.get_role(name=name)
+    _plain(page, role, "permissions", "excluded_permissions")
+    page.field("Permissions", ", ".join(role.permissions))
+    page.field("But not", ", ".join(role.excluded_permissions))
 
 
 def _image(client: Client, page: Description, _namespace: str, name: str) -> None:

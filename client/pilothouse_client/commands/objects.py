@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -157,6 +157,9 @@ def get(
 
 @app.command("list")
 def list_objects(
+    kind: Annotated[
+        str, verbs.Argument(help="Only this kind, such as ingress.", metavar="[KIND]", complete=complete_kind)
+    ] = "",
     *,
     options: NamespacedOptions,
     status: Annotated[
@@ -164,10 +167,21 @@ def list_objects(
     ] = "",
 ) -> None:
     """List objects, or watch them. Filter by name, kind, status, health, labels.KEY."""
+    version, of_kind = kind_of(kind) if kind else ("", "")
+    wanted = f'kind = "{of_kind}" AND api_version = "{version}"'
+
+    def listed(client: Client) -> Callable[..., Any]:
+        return lambda filter, **narrowed: client.objects.list(
+            filter=" AND ".join([*([f"({filter})"] if filter else []), wanted]), **narrowed
+        )
+
+    def watched(client: Client) -> Callable[..., Any]:
+        return lambda **narrowed: client.objects.watch(api_version=version, kind=of_kind, **narrowed)
+
     options.show(
         COLUMNS,
-        lambda client: client.objects.list,
-        lambda client: client.objects.watch,
+        listed if kind else lambda client: client.objects.list,
+        watched,
         statuses=pb.ObjectStatus,
         status=status,
     )

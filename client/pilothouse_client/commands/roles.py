@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -24,15 +25,19 @@ from pilothouse_client.commands.output import OutputColumn, done, show
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Named sets of permissions.")
 app.command("describe")(describe.of("roles"))
+_PERMISSIONS: OutputColumn[Any] = OutputColumn(
+    "PERMISSIONS",
+    lambda role: ", ".join([*role.permissions, *(f"-{no}" for no in role.excluded_permissions)]),
+    is_text=True,
+)
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda role: role.name),
     OutputColumn("SYSTEM", lambda role: "yes" if role.is_system else ""),
-    OutputColumn(
-        "PERMISSIONS",
-        lambda role: ",".join([*role.permissions, *(f"-{no}" for no in role.excluded_permissions)]),
-    ),
-    OutputColumn("DESCRIPTION", lambda role: role.description),
+    _PERMISSIONS,
+    OutputColumn("DESCRIPTION", lambda role: role.description, is_text=True),
 ]
+# Of many, the permissions would hide the rest.
+LIST_COLUMNS = [replace(each, wide=each is _PERMISSIONS) for each in COLUMNS]
 _Name = Annotated[str, verbs.Argument(help="Name of the role.", complete=complete_role)]
 _Permissions = Annotated[
     list[str] | None,
@@ -72,7 +77,7 @@ def get(name: _Name, output: Output = Format.TABLE) -> None:
 @app.command("list")
 def list_roles(options: TableOptions) -> None:
     """List roles. Filter by name, is_system."""
-    options.show(COLUMNS, lambda client: client.identity.list_roles)
+    options.show(LIST_COLUMNS, lambda client: client.identity.list_roles)
 
 
 @app.command("update")
