@@ -26,7 +26,11 @@ async def test_log_in_show_and_log_out(fake: FakeServer, logged_in: Command, tmp
     assert shown.lines[0] == "admin admin@example.com"
     assert (await logged_in("can-i", "container.get")).out == "yes\n"
     assert (await logged_in("can-i", "container.delete", "-n", "shop")).code == 1
-    assert (await logged_in("contexts", "list")).lines == [f"* admin@{fake.address}  {fake.address}  shop"]
+    assert (await logged_in("contexts", "list")).lines == [
+        "CURRENT\tNAME\tSERVER\tNAMESPACE\tLOGGED IN",
+        f"*\tadmin@{fake.address}\t{fake.address}\tshop\tyes",
+    ]
+    assert (await logged_in("contexts", "list", "-o", "name")).lines == [f"admin@{fake.address}"]
     assert (await logged_in("logout")).code == 0
     ended = await logged_in("whoami")
     assert ended.code == 4

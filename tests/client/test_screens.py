@@ -182,6 +182,13 @@ def test_applications(screen: Callable[..., list[str]]) -> None:
     )
 
 
+def test_a_long_label_has_a_blank_before_its_value() -> None:
+    page = Description()
+    page.field("Termination grace seconds", "15")
+    page.field("Name", "front")
+    assert list(page.lines(80)) == ["Termination grace seconds: 15", "Name:                     front"]
+
+
 def test_a_description(screen: Callable[..., list[str]]) -> None:
     """A digest stands below its label where it does not fit next to it, and is never cut."""
     shown = container(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pilothouse_client.commands import hints, verbs
 from pilothouse_client.commands.failures import CommandError
@@ -20,10 +19,19 @@ from pilothouse_client.commands.invocation import (
     tls_of,
 )
 from pilothouse_client.commands.options import Format, Output
+from pilothouse_client.commands.output import OutputColumn, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.config_file import Configuration, Context
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Servers you have logged in to.")
+_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("CURRENT", lambda row: "*" if row["current"] else ""),
+    OutputColumn("NAME", lambda row: row["name"], whole=True),
+    OutputColumn("SERVER", lambda row: row["server"]),
+    OutputColumn("USERNAME", lambda row: row["username"], wide=True),
+    OutputColumn("NAMESPACE", lambda row: row["namespace"]),
+    OutputColumn("LOGGED IN", lambda row: "yes" if row["logged_in"] else "no"),
+]
 _Name = Annotated[
     str,
     verbs.Argument(
@@ -47,16 +55,9 @@ def list_contexts(output: Output = Format.TABLE) -> None:
         }
         for name, context in sorted(configuration.contexts.items())
     ]
-    if output is Format.JSON:
-        say(json.dumps(rows, indent=2))
-    elif output is Format.YAML:
-        import yaml
-
-        say(yaml.safe_dump(rows, sort_keys=False), nl=False)
-    else:
-        for row in rows:
-            mark, state = ("*" if row["current"] else " "), ("" if row["logged_in"] else " (logged out)")
-            say(f"{mark} {row['name']}  {row['server']}  {row['namespace'] or '-'}{state}")
+    if output is Format.MANIFEST:
+        raise CommandError("a context has no manifest; use -o json or yaml", 2)
+    show_all(rows, _COLUMNS, output, data_of=dict)
 
 
 def _change(name: str, change: str, namespace: str = "") -> None:

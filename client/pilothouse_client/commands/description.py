@@ -74,7 +74,7 @@ class Description:
         """Yields its lines, wrapped at `width`; 0 is no bound."""
         column = min(_WIDEST_LABEL, max((len(label) for label, _ in self.fields), default=0)) + 2
         for label, lines in self.fields:
-            first = f"{label}:".ljust(column)
+            first = f"{label}: ".ljust(column)
             for line in lines:
                 yield from _wrapped(line, first, column, width)
                 first = " " * column

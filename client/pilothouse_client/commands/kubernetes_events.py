@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pilothouse.resource.v1.resource_pb2 import Warning
 
 # A short list for people; programs get all that the API answers.
-_MOST = 10
+_MOST = 5
 EVENT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("AGE", lambda event: age(event.last_time)),
     OutputColumn("LAST SEEN", lambda event: moment(event.last_time), wide=True),

@@ -43,7 +43,8 @@ app.command("describe")(describe.of("namespaces"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda namespace: namespace.name),
     OutputColumn("STATUS", lambda namespace: enum_label(namespace, "status")),
-    OutputColumn("PHASE", lambda namespace: namespace.phase or namespace.reason),
+    OutputColumn("REASON", lambda namespace: namespace.reason),
+    OutputColumn("PHASE", lambda namespace: namespace.phase, wide=True),
     OutputColumn("CLUSTER", lambda namespace: namespace.cluster_name),
     OutputColumn("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name, wide=True),
     OutputColumn("POD SECURITY", lambda namespace: namespace.pod_security_level),
