@@ -183,10 +183,10 @@ def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert [document.place.file for document in documents] == [str(tmp_path / "good.yaml")]
     told = [str(problem).removeprefix(f"{tmp_path}/") for problem in problems.all]
     assert told == [
-        "broken.yaml:2:1: expected the node content, but found '<stream end>', in the flow node of line 2",
-        "empty:1:1: expected files named *.yaml, *.yml, *.json, found none of them",
+        "broken.yaml:2:1: expected a value, but found the end of the file, in the value of line 2",
+        "empty: expected files named *.yaml, *.yml, *.json, found none of them",
         "latin.yaml:2:7: expected text in UTF-8, found the byte 0xe9",
-        "missing.yaml:1:1: expected a file or folder that can be read: No such file or directory",
+        "missing.yaml: expected a file or folder that can be read: No such file or directory",
     ]
 
 

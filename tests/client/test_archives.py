@@ -193,5 +193,5 @@ def test_ports_are_read_as_kubectl_reads_them() -> None:
     assert port_pair("80") == PortPair(80, 80)
     assert port_pair(":80") == PortPair(0, 80)
     for text in ("", "x", "80:", "0", "8080:0", "65536", "1:2:3", "-1:80", "8080:99999"):
-        with pytest.raises(CommandError, match="is no port"):
+        with pytest.raises(CommandError, match="a port is PORT"):
             port_pair(text)

@@ -63,7 +63,10 @@ async def test_errors_for_programs(
     assert wrong["reason"] == "WRONG_COMMAND_LINE"
     assert "'many' is not a valid whole number" in wrong["message"]
     assert [(each["field"], each["rule"]) for each in wrong["violations"]] == [("--limit", "WRONG_VALUE")]
-    assert wrong["fix"] == ["pilothouse containers list --help shows what it takes"]
+    assert wrong["fix"] == [
+        "usage: pilothouse containers list [OPTIONS]",
+        "pilothouse containers list --help shows all options",
+    ]
 
 
 async def test_one_wrong_field_for_programs(fake: FakeServer, logged_in: Command) -> None:
@@ -108,7 +111,60 @@ async def test_wrong_lines_name_their_option_for_programs(
 
 async def test_a_required_argument_that_is_missing_is_refused(logged_in: Command) -> None:
     ended = await logged_in("containers", "get")
-    assert (ended.code, "Missing argument 'NAME'" in ended.err) == (2, True)
+    assert (ended.code, ended.err.splitlines()) == (
+        2,
+        [
+            "error: missing argument 'NAME'.",
+            "  usage: pilothouse containers get [OPTIONS] NAME",
+            "  pilothouse containers get --help shows all options",
+        ],
+    )
+
+
+async def test_wrong_lines_are_refused_in_plain_words(logged_in: Command) -> None:
+    """The message has the fault and the rule, in lower case; programs get a word to compare for each."""
+    for line, code, reason, begins in (
+        (
+            "containers list --namspace shop",
+            2,
+            "WRONG_COMMAND_LINE",
+            "no such option '--namspace'. (Did you mean",
+        ),
+        ("containers lst", 2, "WRONG_COMMAND_LINE", "no such command 'lst'. Did you mean list or set?"),
+        (
+            "rollout restart web",
+            2,
+            "WRONG_COMMAND_LINE",
+            "no such command 'restart'. Did you mean containers restart?",
+        ),
+        (
+            "containers list -o jsonpath=",
+            2,
+            "WRONG_COMMAND_LINE",
+            "invalid value for '-o' / '--output': jsonpath takes",
+        ),
+        (
+            "containers scale web many",
+            2,
+            "WRONG_COMMAND_LINE",
+            "REPLICAS, the last argument, is a number of pods, not",
+        ),
+        ("objects describe frob x", 2, "WRONG_COMMAND_LINE", "KIND frob: give gateway, "),
+        ("describe frob x", 2, "WRONG_COMMAND_LINE", "there is no noun 'frob': give one of containers, "),
+        (
+            "port-forward web 99999:80",
+            2,
+            "WRONG_COMMAND_LINE",
+            "a port is PORT, LOCAL:PORT or :PORT, with numbers",
+        ),
+        ("audit sinks describe nope", 6, "NOT_FOUND", "there is no audit sink 'nope'"),
+        ("--server nowhere:1 containers list", 4, "NOT_LOGGED_IN", "not logged in to nowhere:1; use: "),
+    ):
+        ended = await logged_in(*line.split())
+        assert (ended.code, ended.err.startswith(f"error: {begins}")) == (code, True), (line, ended.err)
+        error = json.loads((await logged_in("--json-errors", *line.split())).err)
+        assert (error["reason"], error["message"].startswith(begins)) == (reason, True), (line, error)
+        assert all(field["message"].count(field["field"]) < 2 for field in error["violations"])
 
 
 @pytest.mark.parametrize("verb", ["diff", "delete"])

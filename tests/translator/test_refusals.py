@@ -60,6 +60,11 @@ OWNED = "a container owns service/web by its ports, which do not have it"
             "`kubectl apply` it: it will be left alone",
         ),
         (
+            WEB.replace("kind: Deployment", "kind: Deploymnt"),
+            "web.yaml:1: deploymnt/web: Deploymnt of apps/v1 is not yet supported (did you mean Deployment?); "
+            "`kubectl apply` it: it will be left alone",
+        ),
+        (
             "apiVersion: autoscaling/v3\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n",
             "web.yaml:1: horizontalpodautoscaler/web: HorizontalPodAutoscaler of autoscaling/v3 is not supported; "
             "expected HorizontalPodAutoscaler of autoscaling/v1 or autoscaling/v2",

@@ -66,6 +66,23 @@ _TOKENS = {
     "expected <block end>, but found '?'": "expected an item that begins with '- ', "
     "or less indentation to end the {what}, found a key",
 }
+# PyYAML's names of tokens, and what they are to somebody who reads the file.
+_WORDS = {
+    "'<stream end>'": "the end of the file",
+    "'<document start>'": "'---'",
+    "'<document end>'": "'...'",
+    "'<block mapping start>'": "a key",
+    "'<block sequence start>'": "a list",
+    "'<block end>'": "less indentation",
+    "'<scalar>'": "a value",
+    "the node content": "a value",
+    "flow node": "value",
+    "block node": "value",
+    "flow sequence": "list",
+    "flow mapping": "mapping",
+    "block mapping": "mapping",
+    "block collection": "list",
+}
 
 
 class _Resolver(yaml.resolver.BaseResolver):
@@ -166,14 +183,14 @@ def _read(source: str, problems: Problems, standard_input: IO[bytes] | None) -> 
             files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and each.is_file())
             if not files:
                 message = f"expected files named *{', *'.join(_SUFFIXES)}, found none of them"
-                problems.add(InputProblem(InputPosition(source, 1, 1), "", "", message))
+                problems.add(InputProblem(InputPosition(source, 0, 0), "", "", message))
         else:
             files = [path]
         for file in files:
             yield str(file), file.read_bytes()
     except OSError as error:
         message = f"expected a file or folder that can be read: {error.strerror or error}"
-        problems.add(InputProblem(InputPosition(error.filename or source, 1, 1), "", "", message))
+        problems.add(InputProblem(InputPosition(error.filename or source, 0, 0), "", "", message))
 
 
 def _decode(file: str, content: bytes, problems: Problems) -> str | None:
@@ -316,6 +333,8 @@ def _expectation(error: yaml.MarkedYAMLError) -> str:
     if problem in _TOKENS:
         return _TOKENS[problem].format(what=what)
     said = _EXPECTED.get(problem, problem)
+    for token, words in _WORDS.items():
+        said, what = said.replace(token, words), what.replace(token, words)
     if context.startswith("while") and error.context_mark is not None and problem not in _EXPECTED:
         said += f", in the {what}"
     return said if "expected" in said else f"expected YAML: {said}"

@@ -229,7 +229,7 @@ def scale(
     """Set the number of pods; of a stopped or paused container those that it gets when it goes on."""
     *names, last = replicas
     if not (last.isascii() and last.isdecimal()):
-        raise CommandError(f"the last argument is the number of pods, not {last!r}", 2)
+        raise CommandError(f"REPLICAS, the last argument, is a number of pods, not {last!r}", 2)
     where, meant = namespace_or_default(namespace), Meant(names, selector, everything)
 
     def change(client: Client, name: str) -> tuple[pb.Container, Goal | None]:

@@ -53,7 +53,8 @@ def port_pair(text: str) -> PortPair:
     if not all(each.isascii() and each.isdigit() and int(each) <= _MOST_PORT for each in numbers) or not int(
         remote
     ):
-        raise CommandError(f"{text!r} is no port: give PORT, LOCAL:PORT or :PORT", _WRONG_COMMAND_LINE)
+        forms = f"PORT, LOCAL:PORT or :PORT, with numbers up to {_MOST_PORT}"
+        raise CommandError(f"a port is {forms}, not {text!r}", _WRONG_COMMAND_LINE)
     return PortPair(*map(int, numbers))
 
 

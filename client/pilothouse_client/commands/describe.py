@@ -206,6 +206,16 @@ def describe(
     word = noun.lower()
     found = next((each for each in (word, f"{word}s", verbs.SYNONYMS.get(word)) if each in NOUNS), None)
     if found is None:
+        from pilothouse_client.commands.object_kinds import kind_of
+
+        try:
+            kind_of(noun)
+        except CommandError as error:
+            known = ", ".join(NOUNS)
+            raise CommandError(
+                f"there is no noun {noun!r}: give one of {known}, or the KIND of an object",
+                _WRONG_COMMAND_LINE,
+            ) from error
         describe_objects(noun, names, namespace)
     else:
         # A user is named by `api-keys describe` alone.
@@ -256,13 +266,7 @@ def describe_objects(
     from pilothouse.object.v1 import object_pb2 as pb
     from pilothouse_client.commands.object_kinds import kind_of
 
-    try:
-        api_version, of_kind = kind_of(kind)
-    except CommandError as error:
-        known = ", ".join(NOUNS)
-        raise CommandError(
-            f"there is no noun {kind!r}: give one of {known}, or the KIND of an object", _WRONG_COMMAND_LINE
-        ) from error
+    api_version, of_kind = kind_of(kind)
     where = namespace_or_default(namespace)
     with connect() as client:
         for number, name in enumerate(names):

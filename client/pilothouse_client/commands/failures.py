@@ -35,6 +35,16 @@ _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 # Whether errors are written as JSON.
 as_json: ContextVar[bool] = ContextVar("as_json", default=False)
 _WRONG_COMMAND_LINE = 2
+# The reason of an error that comes without one, by its exit code.
+_REASONS = {
+    3: "INVALID_VALUE",
+    4: "NOT_LOGGED_IN",
+    5: "PERMISSION_DENIED",
+    6: "NOT_FOUND",
+    7: "CONFLICT",
+    9: "UNAVAILABLE",
+    10: "WAIT_FAILED",
+}
 _OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
 _RULES_OF_PARSING = {
     "MissingParameter": "REQUIRED",
@@ -127,7 +137,7 @@ class _Failure:
                 "message": self.message,
                 "exit_code": self.exit_code,
                 "violations": self.violations,
-                "fix": self.fix or [f"{each['field']}: {each['message']}" for each in self.violations],
+                "fix": self.fix or list(map(_remedy, self.violations)),
                 **({"lines": self.lines} if self.lines else {}),
                 **self.more,
             }
@@ -140,6 +150,11 @@ class _Failure:
             say_prose(f"  {each['field']}: {each['message']}{rule}")
         for line in (*self.fix, *self.lines):
             say_prose(f"  {line}")
+
+
+def _remedy(violation: dict[str, str]) -> str:
+    field, message = violation["field"], violation["message"]
+    return message if field in message else f"{field}: {message}"
 
 
 def report(error: Exception) -> int | None:
@@ -155,8 +170,11 @@ def failure_of(error: Exception) -> _Failure | None:
     """Returns the text and the exit code of one of our errors; None of any other error."""
     if isinstance(error, CommandError):
         return _of_command(error)
-    # Only imported modules can have raised it, so nothing is imported for the check.
-    if as_json.get() and _is(error, "click.exceptions", "UsageError"):
+    # Only imported modules can have raised it, so nothing is imported for the check. The one for a line without a verb
+    # shows the help.
+    if _is(error, "click.exceptions", "UsageError") and not _is(
+        error, "click.exceptions", "NoArgsIsHelpError"
+    ):
         return _of_usage(error)
     if _is(error, "pilothouse_client.config_file", "ConfigError"):
         return _Failure(str(error), 1, "CONFIGURATION_FILE")
@@ -173,7 +191,7 @@ def _is(error: Exception, module: str, name: str) -> bool:
 
 
 def _of_command(error: CommandError) -> _Failure:
-    violations, reason = [*error.violations], error.reason
+    violations, reason = [*error.violations], error.reason or _REASONS.get(error.exit_code, "FAILED")
     if error.exit_code == _WRONG_COMMAND_LINE:
         reason = "WRONG_COMMAND_LINE"
         # The first clause says what is wrong, the others what to do.
@@ -188,15 +206,18 @@ def _wrong_option(option: str, message: str, rule: str = "WRONG_OPTION") -> dict
 
 
 def _of_usage(error: Any) -> _Failure:
-    """Returns the failure of click's parsing, for programs."""
-    made = _Failure(error.format_message(), _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
+    """Returns the failure of click's parsing. Messages of click begin with a capital letter."""
+    words = error.format_message()
+    made = _Failure(words[:1].lower() + words[1:], _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
     parameter = getattr(error, "param", None)
     option = getattr(error, "option_name", None) or (parameter.opts[-1] if parameter is not None else "")
     if option:
         rule = _RULES_OF_PARSING.get(type(error).__name__, "WRONG_OPTION")
         made.violations = [_wrong_option(option, made.message, rule)]
     if error.ctx is not None:
-        made.fix.append(f"{error.ctx.command_path} --help shows what it takes")
+        usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
+        made.fix.append(f"usage: {error.ctx.command_path} {usage}".rstrip())
+        made.fix.append(f"{error.ctx.command_path} --help shows all options")
     return made
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, Options
 from pilothouse_client.apply.run import apply
+from pilothouse_client.apply.sent_documents import subject_of
 from pilothouse_client.commands import apply_report, verbs
 from pilothouse_client.commands.failures import CommandError, as_json, failure_of
 from pilothouse_client.commands.invocation import connect
@@ -20,7 +21,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.options import dry_run as is_dry_run
 from pilothouse_client.commands.own_documents import read_documents
-from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.errors import NotFoundError
 from pilothouse_manifests.translator.nodes import Document, Mapping, Node, ScalarNode
 from pilothouse_manifests.translator.problems import Problems, counts, listed
@@ -55,7 +56,8 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
         # The last lines are those of a dry run, which says how many objects it has seen.
         if line.startswith("--- "):
             differs = True
-            say(line)
+            for each in line.split("\n"):
+                say_prose(each, err=False)
 
     options = Options(_sources(files, more_files))
     request = pb.ApplyApplicationRequest(namespace=namespace_or_default(namespace), validate_only=True)
@@ -69,13 +71,13 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
         raise verbs.Exit(_DIFFERENT)
 
 
-# Kind -> the word of its lines, and the call. Workloads go first: they use all others.
-_DELETIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    **{kind: ("container", lambda client: client.containers.delete) for kind in WORKLOAD_PARTS},
-    "Service": ("service", lambda client: client.network.delete_service),
-    "PersistentVolumeClaim": ("volume", lambda client: client.storage.delete_volume),
-    "ConfigMap": ("config", lambda client: client.config.delete_config_map),
-    "Secret": ("secret", lambda client: client.config.delete_secret),
+# Workloads go first: they use all others.
+_DELETIONS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(WORKLOAD_PARTS, lambda client: client.containers.delete),
+    "Service": lambda client: client.network.delete_service,
+    "PersistentVolumeClaim": lambda client: client.storage.delete_volume,
+    "ConfigMap": lambda client: client.config.delete_config_map,
+    "Secret": lambda client: client.config.delete_secret,
 }
 _ORDER = [*WORKLOAD_PARTS, "Service", "", "PersistentVolumeClaim", "ConfigMap", "Secret"]
 
@@ -100,7 +102,7 @@ def delete(
     if not meant:
         raise CommandError("the files hold no object", _WRONG_COMMAND_LINE)
     if not validate_only:
-        shown = ", ".join(f"{kind.lower()}/{name}" for _, kind, name in meant[:10])
+        shown = ", ".join(subject_of(kind, name) for _, kind, name in meant[:10])
         more = f" and {len(meant) - 10} more" if len(meant) > 10 else ""
         confirm(f"Delete {shown}{more} in {where}?", yes)
     codes, gone, missing = [], 0, 0
@@ -126,9 +128,9 @@ def _place(kind: str) -> str:
 def _delete(client: Client, namespace: str, meant: tuple[str, str, str], validate_only: bool) -> int | None:
     """Returns 0, None where it is not there, or the exit code of a failure."""
     api_version, kind, name = meant
-    word, call_of = _DELETIONS.get(kind, ("object", lambda client: client.objects.delete))
+    call_of = _DELETIONS.get(kind, lambda client: client.objects.delete)
     of_kind = {} if kind in _DELETIONS else {"api_version": api_version, "kind": kind}
-    subject = f"{word}/{name}" if kind in _DELETIONS else f"{kind.lower()}/{name}"
+    subject = subject_of(kind, name)
     try:
         call_of(client)(namespace=namespace, name=name, validate_only=validate_only, **of_kind)
     except NotFoundError:

@@ -45,6 +45,10 @@ for _word, _format in _FORMATS.items():
     setattr(Format, _word.upper(), _format)
 JSONPATH, CUSTOM_COLUMNS = "jsonpath", "custom-columns"
 _WITH_EXPRESSION = (JSONPATH, CUSTOM_COLUMNS)
+_EXAMPLES = {
+    JSONPATH: "jsonpath='{.items[*].name}'",
+    CUSTOM_COLUMNS: "custom-columns=NAME:.name,IMAGE:.image",
+}
 
 
 class _FormatWord(click.ParamType[Format]):
@@ -61,6 +65,8 @@ class _FormatWord(click.ParamType[Format]):
             return Format(word, expression)
         if word in _FORMATS and not equals:
             return _FORMATS[word]
+        if word in _WITH_EXPRESSION:
+            raise click.BadParameter(f"{word} takes an expression, as in {_EXAMPLES[word]}", ctx, param)
         known = ", ".join([*_FORMATS, "jsonpath=PATH, custom-columns=HEADING:PATH,…"])
         raise click.BadParameter(f"{value!r} is none of {known}.", ctx, param)
 

@@ -23,7 +23,11 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.commands.values import enum_label
 
-app = verbs.VerbGroup(no_args_is_help=True, help="The newest change of a container: follow it, take it back.")
+app = verbs.VerbGroup(
+    no_args_is_help=True,
+    help="The newest change of a container: follow it, take it back.",
+    elsewhere={"restart": "containers restart"},
+)
 _Name = Annotated[
     str, verbs.Argument(help="Name of the container, or deployment/NAME.", complete=complete_container)
 ]

@@ -316,10 +316,14 @@ def _with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class VerbGroup(click.Group):
-    """Verbs under a common word. A word that is unknown is refused with those that are like it."""
+    """Verbs under a common word. A word that is unknown is refused with those that are like it, or with the verb of
+    another group that `elsewhere` has for it."""
 
-    def __init__(self, name: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, name: str | None = None, *, elsewhere: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         super().__init__(name, **settings)
+        self._elsewhere = elsewhere or {}
 
     def command(self, *names: Any, **settings: Any) -> Callable[..., Any]:  # type: ignore[override]
         """Declares a verb: the name, else that of the function, and settings of click's."""
@@ -364,6 +368,8 @@ class VerbGroup(click.Group):
         import difflib
 
         word = args[0]
+        if word in self._elsewhere:
+            return f" Did you mean {self._elsewhere[word]}?"
         known = self.list_commands(ctx)
         # A synonym stands for a word of this group, and may be misspelt as well.
         words = {each: each for each in known} | {

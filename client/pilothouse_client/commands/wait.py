@@ -166,7 +166,7 @@ def _follow(watch: Any, wish: WaitedState, part: str, label: str, given: tuple[s
             elif change.resume_token and _without(wish, label):
                 return
     except DeadlineExceededError:
-        detail = "" if last is None else f": it is {_state(last)}"
+        detail = "" if last is None else f": it is {_state(last)}{_conditions(wish, last)}"
         raise CommandError(f"{label} is not {given[0]} after {given[1]:g} s{detail}", WAIT_FAILED) from None
     raise CommandError(f"{label}: the watch was closed", WAIT_FAILED)
 
@@ -193,6 +193,16 @@ def _check_word(wish: WaitedState, resource: Any, given: str) -> None:
     if wish.value not in known:
         states = f"one of {', '.join(known)}" if known else "a condition, because it has no status"
         raise CommandError(f"--for {given}: give {states}", _WRONG_COMMAND_LINE)
+
+
+def _conditions(wish: WaitedState, resource: Any) -> str:
+    """Returns the conditions that a resource has, for a wish that may name none of them."""
+    if wish.kind != "condition":
+        return ""
+    found = [
+        f"{each.type}={enum_label(each, 'status').lower()}" for each in getattr(resource, "conditions", ())
+    ]
+    return f"; its conditions: {', '.join(found) or 'none'}"
 
 
 def _state(resource: Any) -> str:

@@ -261,7 +261,12 @@ def _unsupported_kind(version: str, kind: str) -> str:
         return f"{kind} of {version} is not supported; expected {kind} of {' or '.join(known)}"
     if why := never_taken(version, kind):
         return f"{kind} of {version} cannot be represented: {why}; or {ELSEWHERE}"
-    return f"{kind} of {version} is not yet supported; {ELSEWHERE}"
+    import difflib
+
+    kinds = sorted({of_kind for each, of_kind in {*_SUPPORTED, *CARRIED} if group_of(each) == group})
+    meant = difflib.get_close_matches(kind, kinds, n=1, cutoff=0.8)
+    question = f" (did you mean {meant[0]}?)" if meant else ""
+    return f"{kind} of {version} is not yet supported{question}; {ELSEWHERE}"
 
 
 def _expanded(documents: Iterable[Document], problems: Problems) -> Iterator[Mapping]:

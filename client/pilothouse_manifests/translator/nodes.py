@@ -15,19 +15,19 @@ from pilothouse_manifests.sources import merge_keys
 
 @dataclass(frozen=True, slots=True, order=True)
 class InputPosition:
-    """A position in an input file; `line` and `column` count from 1."""
+    """A position in an input file; `line` and `column` count from 1, and are 0 for a file as a whole."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
     @property
     def exact(self) -> str:
         """With the column, as wanted where the text itself cannot be read."""
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self}:{self.column}" if self.line else self.file
 
 
 _STEPS = re.compile(r"([^.\[\]]+)(?:\[([0-9]+)\])?(?:\.|$)")
