@@ -160,6 +160,47 @@ async def test_a_narrow_window_is_wide_enough(shown: Server) -> None:
         assert wide == {}
 
 
+# What a narrow window shows: the tallest row, whether the link of this page is in view, and cells that are cut off.
+_NARROW = """() => {
+  const all = (which) => [...document.querySelectorAll(which)];
+  const link = document.querySelector('nav [aria-current]')?.getBoundingClientRect();
+  return {
+    tallest: Math.max(0, ...all('main tbody tr').map(each => each.offsetHeight)),
+    link: !link || (link.left >= 0 && link.right <= innerWidth),
+    cut: all('[data-found]').filter(each => each.parentElement.scrollWidth > each.parentElement.clientWidth).length,
+    beyond: all('.of-one tbody td:nth-child(3)').filter(each => each.getBoundingClientRect().right > innerWidth).length,
+  };
+}"""
+# The longest message there has fifteen lines; where its column gave way it had forty.
+MOST_OF_ROW = 400
+
+
+async def test_a_narrow_window_shows_what_is_there(shown: Server) -> None:
+    async with tab(port_of(shown)) as console:
+        await console.page.set_viewport_size({"width": 390, "height": 780})
+        await console.log_in()
+        faults = []
+        for address, text in (*PAGES, ("containers?namespace=demo", "broken")):
+            await visit(console, address, text)
+            found = await console.page.evaluate(_NARROW)
+            if found["tallest"] > MOST_OF_ROW or not found["link"] or found["cut"] or found["beyond"]:
+                faults.append((address, found))
+        assert faults == []
+
+
+async def test_an_image_is_listed_by_its_end(shown: Server) -> None:
+    image = "registry.invalid/a-team/with-a-long-path/front:v0.10.6"
+    await shown.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="far"))
+    await shown.admin.containers.create(namespace="far", container=pb.Container(name="far", image=image))
+    async with tab(port_of(shown)) as console:
+        await console.log_in()
+        for address in ("containers?namespace=far", "search?q=far"):
+            await console.open(address)
+            cell = console.page.get_by_role("cell", name="…/front:v0.10.6", exact=True)
+            assert await cell.get_attribute("title") == image
+        await shown.admin.namespaces.delete(name="far", cascade=True)
+
+
 async def test_the_keyboard_alone_leads_to_pages_and_searches(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         await console.log_in()

@@ -56,6 +56,11 @@ export function bytes(size: number): string {
   return `${value >= 100 || at === 0 ? Math.round(value) : Math.round(value * 10) / 10} ${units[at]}`;
 }
 
+const MOST_OF_IMAGE = 28;
+
+/** An image by its end, which says more than its registry: "…/frontend:v2". */
+export const imageWords = (image: string): string => (image.length > MOST_OF_IMAGE && image.includes("/") ? `…${image.slice(image.lastIndexOf("/"))}` : image);
+
 const POWERS = ["", "k", "M", "G", "T", "P", "E"];
 
 /** The number of a Kubernetes quantity; 0 of ''. */

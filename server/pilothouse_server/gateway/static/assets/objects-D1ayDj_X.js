@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-C18JzEar.js";import"./index-vQPD6Vf6.js";import"./State-VM5a5CEz.js";import"./Act-vm3WQK6C.js";import"./props-CWGZw-A4.js";import"./words-BI4wAt5N.js";import"./Age-SXNXxGgD.js";import"./Edit-CWL4Uoj6.js";import"./narrowed-90WwhRM-.js";import"./select-DQYSxZU2.js";import"./style-BMZpFJiN.js";import"./resource_pb-C_Prj0aD.js";import"./live.svelte-Cp4S6Z60.js";import"./watch_pb-C1utes2-.js";import"./sources-C9TTrGmR.js";import"./namespace_pb-CbxItyLv.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
