@@ -60,8 +60,8 @@ class Browser:
     Cookies are kept as a browser keeps them, without regard to the scheme.
     """
 
-    def __init__(self, port: int, *, origin: str = "own", token: str = "") -> None:
-        self.host = f"127.0.0.1:{port}"
+    def __init__(self, port: int, *, name: str = "127.0.0.1", origin: str = "own", token: str = "") -> None:
+        self.host = f"{name}:{port}"
         self.url = f"http://{self.host}"
         own = {"origin": self.url} if origin == "own" else {"origin": origin} if origin else {}
         self.headers = own | ({"authorization": f"Bearer {token}"} if token else {})

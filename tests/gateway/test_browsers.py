@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from http.cookies import Morsel
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,9 +14,10 @@ from pilothouse.audit.v1 import audit_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
+from tests.conftest import Database
 from tests.gateway.browser import RULES, Browser, framed, port_of
 from tests.gateway.conftest import ALLOWED
-from tests.harness import PASSWORD, Server
+from tests.harness import PASSWORD, Server, running_server
 from tests.waiting import poll_until, within
 
 ADMIN = {"username": "admin", "password": PASSWORD}
@@ -55,6 +57,16 @@ async def test_a_log_in_sets_a_cookie_and_returns_no_token(server: Server) -> No
             async with within(5.0):
                 assert (await watch.end()).reason == "INVALID_TOKEN"
         assert not list(page.session.cookie_jar)
+
+
+async def test_the_port_listens_on_a_name_and_is_opened_by_it(database: Database, tmp_path: Path) -> None:
+    async with (
+        running_server(database, tmp_path, with_cluster=False, http_listen="localhost:0") as named,
+        Browser(port_of(named), name="localhost") as page,
+    ):
+        assert (await page.call("Login", ADMIN)).code == 0
+        assert cookie_of(page).key.startswith("pilothouse-")
+        assert (await page.call("WhoAmI")).answers[0].user.username == "admin"
 
 
 async def test_beyond_this_machine_the_cookie_is_bound_to_host_and_tls(server: Server) -> None:

@@ -29,6 +29,7 @@ ADDED, MODIFIED, DELETED = (
 SYNCED, BOOKMARK = resource_pb2.CHANGE_TYPE_SYNCED, resource_pb2.CHANGE_TYPE_BOOKMARK
 # So few that each name comes back under many uids; of users so many that the first are shown before the rest.
 _FEW, _MANY = 6, 130
+_BREAKS_OFF = 0.04
 _PREFIX_BYTES = 5
 _UNKNOWN, _OUT_OF_RANGE, _UNAVAILABLE = 2, 11, 14
 
@@ -64,14 +65,14 @@ class HostileFeed:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        # What is there, by noun and uid; and what was.
+        # The resources by noun and uid; and those that are gone.
         self.there: dict[int, dict[str, pb.Resource]] = {}
         self._gone: dict[int, dict[str, pb.Resource]] = {}
         self.honest = False
         self.streams = 0
         self.endings: set[str] = set()
         self._made = 0
-        self._tasks: list[asyncio.Future[None]] = []
+        self._closing: list[asyncio.Future[None]] = []
         self._socket: Any = None
 
     async def install(self, page: Any) -> None:
@@ -80,9 +81,9 @@ class HostileFeed:
         await page.route_web_socket("**/ws/pilothouse.watch.v1.WatchService/Watch", self._opened)
 
     async def aclose(self) -> None:
-        """Ends what runs. Raises what went wrong in the feed itself."""
+        """Sends nothing more."""
         self._socket = None
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._closing)
 
     def cut(self) -> None:
         """Ends the stream of now in a way that has the state read again."""
@@ -111,9 +112,9 @@ class HostileFeed:
     def _begin(self, socket: Any, request: pb.WatchRequest) -> None:
         self.streams += 1
         self._socket = socket
-        self._tasks.append(asyncio.create_task(self._serve(socket, request)))
+        self._serve(socket, request)
 
-    async def _serve(self, socket: Any, request: pb.WatchRequest) -> None:
+    def _serve(self, socket: Any, request: pb.WatchRequest) -> None:
         whole = [not request.resume_token or scope.initial_state for scope in request.scopes]
         if self.honest:
             if request.resume_token:
@@ -123,13 +124,21 @@ class HostileFeed:
         elif self._state(socket, request.scopes, whole):
             for _ in range(self._random.choice((1, 1, 2))):
                 self._send(socket, pb.WatchResponse(change_type=SYNCED, resume_token="token"))
-        while socket is self._socket and not self.honest:
-            await asyncio.sleep(self._random.choice((0, 0.005, 0.03, 0.06)))
-            if self._random.random() < 0.04:
-                self._break_off(request.scopes)
-                return
-            for response in self._happens(request.scopes):
-                self._send(socket, response)
+            self._later(socket, request.scopes)
+
+    def _later(self, socket: Any, scopes: Sequence[pb.Scope]) -> None:
+        pause = self._random.choice((0, 0.005, 0.03, 0.06))
+        asyncio.get_running_loop().call_later(pause, self._go_on, socket, scopes)
+
+    def _go_on(self, socket: Any, scopes: Sequence[pb.Scope]) -> None:
+        if socket is not self._socket or self.honest:
+            return
+        if self._random.random() < _BREAKS_OFF:
+            self._break_off(scopes)
+            return
+        for response in self._happens(scopes):
+            self._send(socket, response)
+        self._later(socket, scopes)
 
     def _state(self, socket: Any, scopes: Sequence[pb.Scope], whole: Sequence[bool]) -> bool:
         """Sends the state of the scopes that have none; returns False if it broke off."""
@@ -185,7 +194,7 @@ class HostileFeed:
         self.endings.add(how)
         match how:
             case "closed":
-                self._tasks.append(asyncio.ensure_future(self._socket.close()))
+                self._closing.append(asyncio.ensure_future(self._socket.close()))
             case "unavailable":
                 self._end(_UNAVAILABLE, "the server is shutting down")
             case "unknown":

@@ -160,7 +160,7 @@ async def test_a_narrow_window_is_wide_enough(shown: Server) -> None:
         assert wide == {}
 
 
-# What a narrow window shows: the tallest row, whether the link of this page is in view, and cells that are cut off.
+# In a narrow window: the tallest row, whether the link of this page is in view, and the cells that are cut off.
 _NARROW = """() => {
   const all = (which) => [...document.querySelectorAll(which)];
   const link = document.querySelector('nav [aria-current]')?.getBoundingClientRect();

@@ -1,4 +1,4 @@
-"""Phases, waves and hooks on an application's page: the order, what waits, and the hook that stopped the rest."""
+"""Phases, waves and hooks on an application's page: their order, and the hook that stopped the others."""
 
 from __future__ import annotations
 

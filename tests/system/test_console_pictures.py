@@ -10,16 +10,22 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
-from tests.gateway.browser import port_of
+from tests.gateway.browser import framed, port_of
 from tests.harness import Server
 from tests.system.console import Console, served, tab
 from tests.system.test_console_looks import PAGES, fill, visit
@@ -27,9 +33,17 @@ from tests.system.test_console_looks import PAGES, fill, visit
 pytestmark = pytest.mark.system(minutes=3)
 
 GRIDS = Path(__file__).with_name("pictures.json")
-# Their curves, lines and rows are of the time since the server's start.
-TIMES = ("tab=usage", "tab=logs", "tab=events")
-SHOWN = [(address, text) for address, text in PAGES if not address.endswith(TIMES)]
+# The tabs of `front` whose lines, curves and rows would be of the time since the server's start; here they are fixed.
+LOG = (
+    ("front-1", "started"),
+    ("front-1", "GET /cart 200"),
+    ("front-2", "started"),
+    ("front-2", "GET /cart 503"),
+)
+CORES = (0.1, 0.4, 0.3, 0.8, 0.5)
+EVENTS = (("Warning", "Unhealthy", "Readiness probe failed: HTTP 503"), ("Normal", "Started", "Started main"))
+# 2026-01-01, at noon.
+BEGAN = 1_767_268_800
 SIZES = {"light": (1280, 800), "dark": (1280, 800), "narrow": (390, 780)}
 COLUMNS, ROWS = 40, 25
 # Of 256 levels of brightness; and the part of the cells that may differ by more.
@@ -63,6 +77,7 @@ async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> N
     found: dict[str, list[str]] = {}
     async with tab(port_of(pictured)) as console:
         await console.log_in()
+        await _fix(console.page)
         # The policy of the console's own page forbids to read a picture there.
         canvas = await console.page.context.new_page()
         await console.page.bring_to_front()
@@ -70,7 +85,7 @@ async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> N
             await console.page.set_viewport_size({"width": width, "height": height})
             scheme: Any = "dark" if look == "dark" else "light"
             await console.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            for address, text in SHOWN:
+            for address, text in PAGES:
                 await visit(console, address, text)
                 picture = await _settled(console)
                 (tmp_path / f"{look}_{address.replace('/', '_')}.png").write_bytes(picture)
@@ -81,6 +96,51 @@ async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> N
         known = found
     others = {name: share for name, grid in found.items() if (share := _differing(known[name], grid)) > CELLS}
     assert others == {}, f"look at the pictures in {tmp_path}"
+
+
+async def _fix(page: Any) -> None:
+    """Has the log, the usage and the Kubernetes Events of a container answered without the server."""
+    lines = [
+        pb.LogEntry(timestamp=Timestamp(seconds=BEGAN + at), pod=pod, program="main", line=line.encode())
+        for at, (pod, line) in enumerate(LOG)
+    ]
+    points = [
+        metrics_pb2.UsagePoint(
+            timestamp=Timestamp(seconds=BEGAN + 600 * at),
+            cpu_cores_avg=cores,
+            memory_bytes_avg=int(2e8 * cores),
+        )
+        for at, cores in enumerate(CORES)
+    ]
+    # Two hours ago, which is shown without minutes.
+    ago = Timestamp(seconds=int(time.time()) - 7_500)
+    events = [
+        resource_pb2.KubernetesEvent(
+            type=kind,
+            reason=reason,
+            message=message,
+            count=3,
+            object_kind="Pod",
+            object_name="front-1",
+            last_time=ago,
+        )
+        for kind, reason, message in EVENTS
+    ]
+    usage = metrics_pb2.QueryUsageResponse(series=[metrics_pb2.UsageSeries(points=points)])
+    for method, message in (
+        ("ContainerService/GetContainer", pb.GetContainerResponse(events=events)),
+        ("MetricsService/QueryUsage", usage),
+    ):
+        frames = framed(message.SerializeToString()) + framed(b"grpc-status:0\r\n", 0x80)
+        kind = "application/grpc-web+proto"
+        await page.route(f"**/*.{method}", partial(_fulfil, content_type=kind, body=frames))
+    log = framed(pb.StreamLogsResponse(entries=lines).SerializeToString())
+    await page.route_web_socket("**/*.ContainerService/StreamLogs", lambda socket: socket.send(log))
+    await page.route_web_socket("**/*.MetricsService/WatchUsage", lambda _: None)
+
+
+async def _fulfil(route: Any, **answer: Any) -> None:
+    await route.fulfill(**answer)
 
 
 async def _settled(console: Console) -> bytes:

@@ -1,4 +1,4 @@
-"""No list of the page has two rows with one key, in whatever order the news of the watch come."""
+"""No list of the page has two rows with one key, in any order of the news of the watch."""
 
 from __future__ import annotations
 

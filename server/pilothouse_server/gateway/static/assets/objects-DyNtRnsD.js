@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-BGpXn4vK.js";import"./index-D8PlvcKW.js";import"./State-28BZQ1HA.js";import"./Act-BYdqGvU3.js";import"./props-Di0tFj1Z.js";import"./words-Cy1zoZWY.js";import"./Age-DJVxY4NH.js";import"./Edit-75JXscom.js";import"./narrowed-CdUh_pke.js";import"./select-DspZiQqq.js";import"./style-Q5LLrcU0.js";import"./resource_pb-ws0aZQbq.js";import"./live.svelte-DEqe8Ub6.js";import"./watch_pb-CxWioDzZ.js";import"./sources-CwOqNpU3.js";import"./namespace_pb-BLe4B0Vc.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
