@@ -48,7 +48,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.workloads import WORKLOADS, has_runs
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.objects import documents
-from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.runtime.event_loop import Share, cooperatively
 from pilothouse_server.values.resources import ObjectWarning
 
 # The reason of a warning about something that is left out without a loss.
@@ -152,18 +152,24 @@ async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDoc
 
     Each object comes after those that its noun requires: a binding after its Role, an autoscaler after its target.
     """
-    manifest, problems = read.manifest, read.problems
-    described = [forms.container_values(each) for each in present.containers]
+    manifest, problems, share = read.manifest, read.problems, Share()
+    described = [forms.container_values(each) async for each in cooperatively(present.containers)]
     mark_external(
         manifest,
         present.external_sources,
         described,
         lambda kind, name: (kind, name) not in present.sources,
     )
+    await share.used()
     warnings = _use_claims(manifest, present.volumes)
+    await share.used()
     owned = owned_services(described)
     joined = replace(manifest, services=[each for each in manifest.services if each.name in owned])
-    containers = attach(joined, described)
+    await share.used()
+    attached = attach(joined, described)
+    await share.used()
+    containers = in_order_of_services(attached)
+    await share.used()
     wanted = WantedObjects(read)
     for config in manifest.configs:
         make = forms.config_map_of if config.kind == "config_map" else forms.secret_of
@@ -186,14 +192,14 @@ async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDoc
         made_object = _carried(read.namespace, carried)
         await wanted.add(key, carried.api_version, carried.kind, carried.place, made_object)
     stored = {each.name: each for each in present.containers}
-    for container in in_order_of_services(containers):
+    for container in containers:
         await wanted.add_container(container, stored.get(container.name))
     translation_problems = (problem_of(each) for each in problems.all)
     found = (*translation_problems, *wanted.problems)
     notes = (
         ObjectWarning(LEFT_OUT, each.located, f"{each.place}: {each.message}") for each in problems.notes
     )
-    placed = (_placed(each, manifest) for each in wanted.found)
+    placed = [_placed(each, manifest) async for each in cooperatively(wanted.found)]
     objects = tuple(sorted(placed, key=writing_order))
     unordered = [_NO_ORDER] if manifest.waves_ignored else []
     return ReadDocuments(objects, in_order(found), tuple(chain(notes, warnings, unordered)))
@@ -229,6 +235,7 @@ class WantedObjects:
         self._namespace = read.namespace
         self.found: list[WantedObject] = []
         self.problems: list[ApplicationProblem] = []
+        self._share = Share()
 
     async def add(
         self,
@@ -245,6 +252,7 @@ class WantedObjects:
             self.found.append(msgspec.structs.replace(wanted, value=await made))
         except PilothouseError as error:
             self.problems += problems_of(error, wanted)
+        await self._share.used()
 
     async def add_container(self, container: WantedContainer, stored: Container | None) -> None:
         """Adds a container; one without a document of its own is the stored one with other ports."""

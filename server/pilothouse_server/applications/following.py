@@ -62,6 +62,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.identity.access.operations.grants import held_by_user
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.objects import facts
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction
 
@@ -114,7 +115,7 @@ class ApplicationFollower:
         async with self._store.system_write() as transaction:
             now = await transaction.moment()
             taken = await repository.take_status_work(transaction, _BATCH)
-            found = [followed_health(each, now) for each in taken]
+            found = [followed_health(each, now) async for each in cooperatively(taken)]
             for before, after in zip(taken, found, strict=True):
                 await _write(transaction, before, after)
         for each in found:
@@ -140,7 +141,7 @@ class ApplicationFollower:
             transaction = await unit.begin()
             deleted, refusals = await removing.remove(transaction, application, members, check, caller)
             cause = RecordCause(str(revision.operation_id), actor, "", self._store.clock.now())
-            await unit.commit(audit=[record_of(cause, each) for each in deleted])
+            await unit.commit(audit=[record_of(cause, each) async for each in cooperatively(deleted)])
         except PilothouseError as error:
             await unit.rollback()
             log.info("members are deleted later", application=application.name, reason=error.reason)
@@ -222,7 +223,7 @@ class ApplicationFollower:
         async with self._store.system_read() as transaction:
             present = await for_translation(transaction, namespace, understood)
         read = await settled(understood, present)
-        return AppliedDocuments(read, tuple(kept_documents(given, self._digest_key)), {})
+        return AppliedDocuments(read, tuple(await kept_documents(given, self._digest_key)), {})
 
     async def _write_back(
         self,
@@ -248,7 +249,7 @@ class ApplicationFollower:
             )
             now = self._store.clock.now()
             cause = RecordCause(str(transaction.operation_id), actor, "", now)
-            records = [record_of(cause, each) for each in applied.written]
+            records = [record_of(cause, each) async for each in cooperatively(applied.written)]
             await unit.commit(audit=[_record(transaction, actor, applied, choice, cause), *records])
         except BaseException:
             await unit.rollback()

@@ -28,6 +28,7 @@ from pilothouse_server.applications.model import (
 from pilothouse_server.applications.tables import APPLICATION_DOCUMENTS, APPLICATION_MEMBERS, APPLICATIONS
 from pilothouse_server.errors import already_exists
 from pilothouse_server.revisions.tables import REVISIONS
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
@@ -509,7 +510,8 @@ async def _with_members(transaction: ReadTransaction, rows: Sequence[Row]) -> li
     members: dict[int, list[Member]] = {row.id: [] for row in rows}
     steps = {row.id: row.step for row in rows}
     if members:
-        for row in await transaction.connection.execute(_MEMBERS, {"ids": sorted(members)}):
+        found = await transaction.connection.execute(_MEMBERS, {"ids": sorted(members)})
+        async for row in cooperatively(found):
             members[row.application_id].append(_member(row, steps[row.application_id]))
     return [_application(row, tuple(members[row.id])) for row in rows]
 

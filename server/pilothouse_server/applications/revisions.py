@@ -25,6 +25,7 @@ from pilothouse_server.applications.model import (
 from pilothouse_server.authorization.access import May
 from pilothouse_server.objects.masking import SecretMask
 from pilothouse_server.objects.model import ObjectTexts
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.values.field_differences import changed_values
 
 # Set by kubectl: a copy of the whole object, which may hold values of a Secret.
@@ -50,9 +51,14 @@ class KeptDocument(msgspec.Struct, frozen=True):
         return f"KeptDocument({self.document.kind}/{self.document.name})"
 
 
-def kept_documents(given: Sequence[GivenDocument], key: bytes) -> list[KeptDocument]:
+async def kept_documents(given: Sequence[GivenDocument], key: bytes) -> list[KeptDocument]:
     """Returns the documents of a request, items of lists one by one; texts that are no objects are left out."""
-    return [_kept(item, each.source, key) for each in given for item in _objects(each.json)]
+    found, share = list[KeptDocument](), Share()
+    for each in given:
+        for item in _objects(each.json):
+            found.append(_kept(item, each.source, key))
+            await share.used()
+    return found
 
 
 def summary(documents: Sequence[KeptDocument]) -> list[str]:

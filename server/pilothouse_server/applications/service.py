@@ -56,10 +56,12 @@ from pilothouse_server.objects import facts, masking
 from pilothouse_server.revisions.model import Revision
 from pilothouse_server.rpc import read_mask, wire
 from pilothouse_server.rpc.call import Call, writes_many
+from pilothouse_server.rpc.converter import AnswerConverter, MessageT, ValueT
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import watch
 from pilothouse_server.rpc.watched import NounWatch, Watched, WatchFilter, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.in_namespaces import Matching
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -106,10 +108,10 @@ class ApplicationService:
         given = messages.given_documents(request)
         applied = await self._applied(call, given, choice, wire.etag_check(request.etag))
         response = pb.ApplyApplicationResponse(
-            changes=map(messages.CHANGE.to_proto, applied.changes),
-            problems=map(messages.PROBLEM.to_proto, applied.problems[:_MOST_PROBLEMS]),
+            changes=await _messages(messages.CHANGE, applied.changes),
+            problems=await _messages(messages.PROBLEM, applied.problems[:_MOST_PROBLEMS]),
             problem_count=len(applied.problems),
-            warnings=map(wire.WARNING.to_proto, applied.warnings),
+            warnings=await _messages(wire.WARNING, applied.warnings),
         )
         if applied.application is not None and not applied.problems:
             response.application.CopyFrom(_described(call, applied.application))
@@ -158,7 +160,7 @@ class ApplicationService:
         await self._record(call, applied.written)
         return pb.DeleteApplicationResponse(
             application=_described(call, applied.application),
-            changes=map(messages.CHANGE.to_proto, applied.changes),
+            changes=await _messages(messages.CHANGE, applied.changes),
             kept_claims=kept,
         )
 
@@ -236,11 +238,11 @@ class ApplicationService:
         applied = await self._applied(call, given, choice, check)
         response = pb.RollbackApplicationResponse(
             origin=revision.number,
-            changes=map(messages.CHANGE.to_proto, applied.changes),
+            changes=await _messages(messages.CHANGE, applied.changes),
             not_restored=history.not_restored(applied.changes, purged, rerun_jobs=request.rerun_jobs),
-            problems=map(messages.PROBLEM.to_proto, applied.problems[:_MOST_PROBLEMS]),
+            problems=await _messages(messages.PROBLEM, applied.problems[:_MOST_PROBLEMS]),
             problem_count=len(applied.problems),
-            warnings=map(wire.WARNING.to_proto, applied.warnings),
+            warnings=await _messages(wire.WARNING, applied.warnings),
         )
         if applied.application is not None and not applied.problems:
             response.application.CopyFrom(_described(call, applied.application))
@@ -299,7 +301,7 @@ class ApplicationService:
 
         If an object is refused while it is written, a trial finds all problems, and the call is refused with these.
         """
-        kept = kept_documents(given, self._digest_key)
+        kept = await kept_documents(given, self._digest_key)
         call.describe(documents=summary(kept))
         documents = await self._documents(call, given, kept, choice)
         if call.validate_only:
@@ -399,7 +401,8 @@ class ApplicationService:
         if call.validate_only:
             return
         transaction = await call.transaction()
-        transaction.records += [record_of(cause_of(call), each) for each in written]
+        cause = cause_of(call)
+        transaction.records += [record_of(cause, each) async for each in cooperatively(written)]
 
 
 def _unchanged(read: ApplicationResource, newest: int, check: Check) -> Check:
@@ -441,6 +444,10 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
 
 _WATCHED = Watched("application", _resources, message=pb.Application, statuses=messages.STATUS.word)
 WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ApplicationService"], "WatchApplications")
+
+
+async def _messages(converter: AnswerConverter[ValueT, MessageT], values: Sequence[ValueT]) -> list[MessageT]:
+    return [converter.to_proto(each) async for each in cooperatively(values)]
 
 
 def _describe(call: Call, application: ApplicationResource) -> None:

@@ -34,7 +34,7 @@ async def create_many(
     Raises as `operations.create`. It writes all of them or none, if the caller then ends the attempt.
     """
     checked = [rules.checked(rules.with_pod_labels(each)) async for each in cooperatively(wanted)]
-    needed = [(each.name, admission.needs_of(each, None)) for each in checked]
+    needed = [(each.name, admission.needs_of(each, None)) async for each in cooperatively(checked)]
     facts = await repository.admit_many(transaction, namespace_name, needed)
     if facts is None:
         raise not_found("namespace", namespace_name)
@@ -111,7 +111,7 @@ async def delete_many(
             raise not_found("container", name)
     changes = [
         msgspec.structs.replace(change, mounted=mounted(facts.stored))
-        for facts in admitted
+        async for facts in cooperatively(admitted)
         if (change := marked(facts.stored, facts.moment)) is not None
     ]
     await repository.write_changes(transaction, changes)

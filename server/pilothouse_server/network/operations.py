@@ -120,7 +120,7 @@ async def create_many(
         raise already_exists("service", taken)
     await _check_quota(transaction, namespace, len(placed))
     created = await repository.insert_services(transaction, placed)
-    for service in created:
+    async for service in cooperatively(created):
         await changed(transaction, service, "added")
     return {service.name: service for service in created}
 
@@ -169,7 +169,7 @@ async def change_many(
         wanted = _wanted(namespace, stored, merges[stored.name], rights)
         if wanted is not None:
             changes.append(wanted)
-    for written in await repository.update_services(transaction, changes):
+    async for written in cooperatively(await repository.update_services(transaction, changes)):
         await changed(transaction, written, "modified", found[written.name])
         found[written.name] = written
     return found
@@ -184,7 +184,7 @@ async def delete_many(
     for each in found.values():
         refuse_owned(each)
     ids = [each.id for each in found.values() if each.deletion_requested_at is None]
-    for marked in await repository.mark_many(transaction, ids):
+    async for marked in cooperatively(await repository.mark_many(transaction, ids)):
         await changed(transaction, marked, "modified", found[marked.name])
         found[marked.name] = marked
     return found

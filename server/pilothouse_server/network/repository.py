@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from pilothouse_server.errors import already_exists
 from pilothouse_server.network.model import ObservedService, Service, ServiceFields
 from pilothouse_server.network.tables import CONTAINERS, PORT_MAPPINGS, SERVICES
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, filter_fields
@@ -205,7 +206,7 @@ async def get(transaction: ReadTransaction, service_id: int, *, lock: bool = Fal
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Service]:
     """Returns the Services with these ids, in the order of their ids; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
-    return [_service(row) for row in rows.all()]
+    return [_service(row) async for row in cooperatively(rows.all())]
 
 
 async def stream_services(transaction: ReadTransaction, *, namespace_id: int) -> AsyncIterator[Service]:

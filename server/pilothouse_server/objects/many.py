@@ -56,7 +56,7 @@ async def create_many(
         admitted.append(made)
         facts[made.name] = kind
     created = await repository.insert_objects(transaction, admitted)
-    for carried in created:
+    async for carried in cooperatively(created):
         await changed(transaction, carried, "added")
     return {each.name: ObjectMutation(each, facts[each.name]) for each in created}
 
@@ -85,7 +85,7 @@ async def change_many(
             continue
         made, facts[stored.name] = await admitted_change(transaction, namespace, stored, wanted, rights)
         admitted.append(made)
-    for written in await repository.update_objects(transaction, admitted):
+    async for written in cooperatively(await repository.update_objects(transaction, admitted)):
         stored = found[written.name].carried
         await changed(transaction, written, "modified", stored)
         found[written.name] = ObjectMutation(written, facts[written.name], stored)
@@ -104,7 +104,7 @@ async def delete_many(
     for each in found.values():
         refuse_deletion(namespace, each, may)
     ids = [each.id for each in found.values() if each.deletion_requested_at is None]
-    for marked in await repository.mark_many(transaction, ids):
+    async for marked in cooperatively(await repository.mark_many(transaction, ids)):
         await changed(transaction, marked, "modified", found[marked.name])
         found[marked.name] = marked
     return found

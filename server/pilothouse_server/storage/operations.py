@@ -138,7 +138,7 @@ async def create_many(
     sizes = sum(Quantity.parse(each.size or "0").whole for each in placed if each.is_claim)
     await _check_quota(transaction, namespace, str(sizes), "")
     created = await repository.insert_volumes(transaction, placed)
-    for volume in created:
+    async for volume in cooperatively(created):
         await changed(transaction, volume, "added")
     return {each.name: each for each in created}
 

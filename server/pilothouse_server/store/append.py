@@ -47,26 +47,26 @@ class Operation:
     request_id: UUID | None
 
 
-def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
-    """The records as `put_changes` takes them, and their hashes."""
-    rows = [audit_records.canonical_json(record.as_row()) for record in records]
-    # The hashed bytes are also the ones that are sent: they are JSON, and encoded once.
-    return (b"[" + b",".join(rows) + b"]").decode(), [audit_records.record_hash(row) for row in rows]
+def audit_row(record: AuditRecord) -> bytes:
+    """The record as `put_changes` takes it: the hashed bytes are JSON, and also the ones that are sent."""
+    return audit_records.canonical_json(record.as_row())
 
 
 def parameters(
-    audit: Sequence[AuditRecord],
+    audit: Sequence[bytes],
     events: Sequence[Mapping[str, Any]],
     messages: Sequence[bytes],
     operation: Operation | None,
     idempotency: Idempotency | None,
     operation_id: UUID,
 ) -> dict[str, Any]:
-    """The parameters of `STATEMENT`, which other functions that end with `put_changes` take under the same names."""
-    records, hashes = audit_rows(audit)
+    """The parameters of `STATEMENT`, which other functions that end with `put_changes` take under the same names.
+
+    `audit`: the rows of records.
+    """
     return {
-        "audit": records,
-        "hashes": hashes,
+        "audit": (b"[" + b",".join(audit) + b"]").decode(),
+        "hashes": [audit_records.record_hash(row) for row in audit],
         "events": orjson.dumps(events).decode(),
         "messages": messages,
         "operation": None if operation is None else orjson.dumps(operation).decode(),

@@ -113,7 +113,14 @@ class Draft:
         events, messages = described(self._events, self._store.renderers, self.operation_id)
         parameters = {
             **self._parameters,
-            **append.parameters(audit, events, messages, operation, idempotency, self.operation_id),
+            **append.parameters(
+                list(map(append.audit_row, audit)),
+                events,
+                messages,
+                operation,
+                idempotency,
+                self.operation_id,
+            ),
         }
         try:
             async with self._together():

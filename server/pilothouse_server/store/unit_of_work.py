@@ -31,6 +31,7 @@ from sqlalchemy import Executable, text
 
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
@@ -100,24 +101,27 @@ def described(
     events: Sequence[Event], renderers: Mapping[str, Renderer], operation_id: UUID | None
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
     """The events and their messages as `put_changes` takes them; `operation_id` is a caller's who caused them."""
-    documents, messages = [], []
-    for event in events:
-        rendered = renderers[event.resource_type](event.entity)
-        document = {
-            "resource_type": event.resource_type,
-            "resource_id": event.resource_id,
-            "namespace_id": event.namespace_id,
-            "resource_name": event.name,
-            "kind": event.kind,
-            "labels": dict(event.labels),
-            "status": event.status,
-            "labels_before": None if event.labels_before is None else dict(event.labels_before),
-            "status_before": event.status_before,
-            "operation_id": operation_id,
-        }
-        documents.append(document | rendered.place(event.entity) if rendered.kept_bytes else document)
-        messages.append(rendered.message)
-    return documents, messages
+    found = [_described(each, renderers, operation_id) for each in events]
+    return [document for document, _ in found], [message for _, message in found]
+
+
+def _described(
+    event: Event, renderers: Mapping[str, Renderer], operation_id: UUID | None
+) -> tuple[dict[str, Any], bytes]:
+    rendered = renderers[event.resource_type](event.entity)
+    document = {
+        "resource_type": event.resource_type,
+        "resource_id": event.resource_id,
+        "namespace_id": event.namespace_id,
+        "resource_name": event.name,
+        "kind": event.kind,
+        "labels": dict(event.labels),
+        "status": event.status,
+        "labels_before": None if event.labels_before is None else dict(event.labels_before),
+        "status_before": event.status_before,
+        "operation_id": operation_id,
+    }
+    return document | rendered.place(event.entity) if rendered.kept_bytes else document, rendered.message
 
 
 @dataclass(slots=True)
@@ -314,15 +318,14 @@ class UnitOfWork:
         if not (audit or transaction.events or idempotency):
             return False
         caused_by = transaction.operation_id if self._actor.user_id is not None else None
+        rows = [append.audit_row(each) async for each in cooperatively(audit)]
+        found = [
+            _described(each, self._renderers, caused_by) async for each in cooperatively(transaction.events)
+        ]
+        documents, messages = [document for document, _ in found], [message for _, message in found]
         await transaction.connection.execute(
             append.STATEMENT,
-            append.parameters(
-                audit,
-                *described(transaction.events, self._renderers, caused_by),
-                operation,
-                idempotency,
-                self._operation_id,
-            ),
+            append.parameters(rows, documents, messages, operation, idempotency, self._operation_id),
         )
         return True
 

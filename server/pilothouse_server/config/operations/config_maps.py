@@ -67,7 +67,7 @@ async def create_many(
     placed = [configs.placed(each, namespace) for each in wanted]
     created = await repository.insert_config_maps(transaction, placed)
     await configs.refuse_power(transaction, "config_map", created, effect)
-    for config in created:
+    async for config in cooperatively(created):
         await configs.changed(transaction, "config_map", config, "added")
     return {each.name: cast("ConfigMap", each) for each in created}
 
@@ -141,7 +141,7 @@ async def change_many(
     written = await repository.update_config_maps(transaction, wanted)
     with_data = [each for each in written if not _has_data_of(cast("ConfigMap", each), found[each.name])]
     await configs.refuse_power(transaction, "config_map", with_data, effect)
-    for each in written:
+    async for each in cooperatively(written):
         await configs.changed(transaction, "config_map", each, "modified", found[each.name])
     return found | {each.name: cast("ConfigMap", each) for each in written}
 

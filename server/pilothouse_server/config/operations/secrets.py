@@ -116,7 +116,7 @@ async def create_many(
         wanted.append((placed, envelopes.seal(_encode(values), binding(placed), key_id)))
     created = await repository.insert_secrets(transaction, wanted)
     await configs.refuse_power(transaction, "secret", created, effect)
-    for secret in created:
+    async for secret in cooperatively(created):
         await configs.changed(transaction, "secret", secret, "added")
     return {each.name: cast("Secret", each) for each in created}
 
@@ -235,7 +235,7 @@ async def change_many(
     ]
     await keep_many_values(transaction, kept, envelopes)
     await configs.refuse_power(transaction, "secret", with_values, effect)
-    for secret in written:
+    async for secret in cooperatively(written):
         await configs.changed(transaction, "secret", secret, "modified", found[secret.name].config)
     return found | {each.name: configs.Changed(each, secret_keys=keys.get(each.name, {})) for each in written}
 

@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, update
 
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.repository.rows import TABLES, selected, value, whole
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -77,13 +78,15 @@ async def lock_named(
     table = TABLES[kind]
     query = selected(kind).where(table.c.namespace_id == namespace_id, table.c.name.in_(names))
     query = query.order_by(table.c.id).with_for_update(of=table)
-    return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]
+    rows = (await transaction.connection.execute(query)).all()
+    return [value(kind, row) async for row in cooperatively(rows)]
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int], kind: Kind) -> list[Config]:
     """Those with these ids, in the order of their ids; missing ones are left out."""
     query = selected(kind).where(TABLES[kind].c.id.in_(ids)).order_by(TABLES[kind].c.id)
-    return [value(kind, row) for row in (await transaction.connection.execute(query)).all()]
+    rows = (await transaction.connection.execute(query)).all()
+    return [value(kind, row) async for row in cooperatively(rows)]
 
 
 async def stream(

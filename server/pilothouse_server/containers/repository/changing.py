@@ -36,6 +36,7 @@ from pilothouse_server.containers.repository.rows import container_of
 from pilothouse_server.containers.revisions import desired_fields
 from pilothouse_server.containers.tables import CONTAINERS
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_records import canonical_time
 from pilothouse_server.store.draft import Draft
@@ -171,7 +172,7 @@ async def admit_change(
 async def admit_changes(transaction: Transaction, namespace: str, names: Sequence[str]) -> list[ChangeFacts]:
     """The facts of the containers of these names that are there, in the order of their ids; all are locked."""
     rows = await transaction.read(_ADMIT_MANY, {"namespace": namespace, "names": list(names)})
-    found = [_facts(namespace_of(namespace, row), row) for row in rows]
+    found = [_facts(namespace_of(namespace, row), row) async for row in cooperatively(rows)]
     return [each for each in found if each is not None]
 
 
@@ -232,7 +233,7 @@ async def write_changes(transaction: Transaction, changes: Sequence[ContainerCha
     transaction.follow_up |= any(each.follow_up for each in changes)
     rows = [
         {**_parameters(each, transaction.operation_id), "operation": _operation(transaction, each)}
-        for each in changes
+        async for each in cooperatively(changes)
     ]
     for row in rows:
         row.update((name, orjson.Fragment(row[name] or "null")) for name in _JSON)

@@ -23,6 +23,7 @@ from pilothouse_server.containers.repository.child_rows import columns_of, env_r
 from pilothouse_server.containers.repository.mounts import mount_rows, volumes_of
 from pilothouse_server.containers.repository.revisions import revision_row
 from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_records import canonical_time
@@ -354,7 +355,7 @@ async def write(transaction: Transaction, creation: Creation) -> None:
 
 async def write_many(transaction: Transaction, creations: Sequence[Creation]) -> None:
     """Writes containers by one statement, in their order; all or none. Raises as `write`."""
-    rows = [_parameters(each, transaction.operation_id) for each in creations]
+    rows = [_parameters(each, transaction.operation_id) async for each in cooperatively(creations)]
     for row in rows:
         row.update((name, orjson.Fragment(row[name] or "null")) for name in _JSON)
     parameters = {"rows": orjson.dumps(rows).decode(), "operation": _operation(transaction, creations[0])}

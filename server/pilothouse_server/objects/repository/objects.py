@@ -22,6 +22,7 @@ from pilothouse_server.objects.model import (
     ObservedObject,
 )
 from pilothouse_server.objects.tables import OBJECTS
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.cached_rows import CachedRows, cached_message
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
@@ -159,7 +160,7 @@ async def get(transaction: ReadTransaction, object_id: int, *, lock: bool = Fals
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[CarriedObject]:
     """Returns the objects with these ids, in the order of their ids; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
-    return [_object(row) for row in rows.all()]
+    return [_object(row) async for row in cooperatively(rows.all())]
 
 
 CACHED: CachedRows[CachedMessage, CarriedObject] = CachedRows(
@@ -385,7 +386,8 @@ async def lock_named(
     """Returns the objects with these names of the kind of a key, locked until the transaction ends, by name."""
     query = _LOCK_NAMED.with_for_update(of=OBJECTS, key_share=True)
     named = {"in_namespace": namespace_id, "group": key.api_group, "of_kind": key.kind, "names": list(names)}
-    return [_object(row) for row in (await transaction.connection.execute(query, named)).all()]
+    rows = (await transaction.connection.execute(query, named)).all()
+    return [_object(row) async for row in cooperatively(rows)]
 
 
 async def update_object(

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from pilothouse_server.errors import already_exists
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.storage.model import CachedVolume, ObservedVolume, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
 from pilothouse_server.store.cached_rows import CachedRows
@@ -171,7 +172,7 @@ async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = Fals
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Volume]:
     """The volumes with these ids, in the order of their ids; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
-    return [_volume(row) for row in rows.all()]
+    return [_volume(row) async for row in cooperatively(rows.all())]
 
 
 async def has_mount_changes(transaction: ReadTransaction) -> bool:
