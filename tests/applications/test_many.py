@@ -19,7 +19,7 @@ from tests.applications.conftest import (
 )
 
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client.errors import InvalidArgumentError
+from pilothouse_client.errors import FailedPreconditionError, InvalidArgumentError
 
 _SECRETS = """
 SELECT s.name, s.type, s.data::text, s.labels::text, s.kubernetes_name, s.immutable, s.generation, s.created_by,
@@ -212,6 +212,58 @@ async def test_secrets_volumes_and_objects_are_written_together(place: Place) ->
     found = await place.client.config.reveal_secret(namespace=place.name, name="cart")
     assert dict(found.data) == {"word": b"0"}
     assert await _together(place, 3) == {"config_map", "object", "secret"}
+
+
+def _scaled(most: int) -> list[JsonObject]:
+    scalers: list[JsonObject] = [
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": name},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                "minReplicas": 1,
+                "maxReplicas": most,
+            },
+        }
+        for name in _NAMES
+    ]
+    made = [*_documents(), *scalers]
+    for each in made:
+        if each["kind"] == "Deployment":
+            each["spec"].pop("replicas", None)
+    return made
+
+
+async def test_autoscalers_that_are_written_together_count_against_the_quota(place: Place) -> None:
+    await _limit(place, cpu="1200m")
+    await place.apply(_scaled(3))
+    assert "object" in await _together(place, 1)
+    await place.apply(_scaled(4))
+    assert "object" in await _together(place, 2)
+    tried = await place.apply(_scaled(5), validate_only=True)
+    assert {(each.name, each.reason) for each in tried.problems} == {
+        (name, "QUOTA_EXCEEDED") for name in _NAMES
+    }
+    # Without them there is room for other containers.
+    await place.apply(_documents(), prune=True)
+    await place.apply(_documents(cpu="400m"))
+
+
+async def test_an_application_whose_objects_others_need_is_not_deleted(place: Place) -> None:
+    await place.apply([config_map(), config_map("words"), secret("one"), secret("two")])
+    readers = [each for each in _documents() if each["kind"] == "Deployment"]
+    await place.apply(readers, name="readers")
+    with pytest.raises(FailedPreconditionError) as refused:
+        await place.client.applications.delete(namespace=place.name, name="shop")
+    assert "settings" in refused.value.message
+    assert {each.name async for each in place.client.config.list_secrets(namespace=place.name)} == {
+        "one",
+        "two",
+    }
+    await place.client.applications.delete(namespace=place.name, name="readers")
+    deleted = await place.client.applications.delete(namespace=place.name, name="shop")
+    assert len(deleted.changes) == 4
 
 
 async def test_one_refused_object_among_many_is_named_alone(place: Place) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from pilothouse_server.applications.comparison import ComparedObject
 from pilothouse_server.applications.documents import problems_of
-from pilothouse_server.applications.model import ApplicationProblem, ApplyChoice, Member, MemberKey
+from pilothouse_server.applications.model import ApplicationProblem, ApplyChoice, Member
 from pilothouse_server.applications.plan import ApplicationPlan, Present
 from pilothouse_server.applications.writing import TOGETHER, ObjectWriter, WrittenObject
 from pilothouse_server.containers.workloads import has_runs
@@ -35,7 +35,6 @@ from pilothouse_server.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from pilothouse_server.objects.scaling import AUTOSCALER
 
 # Errors about one object; others, such as a database that is away, end the call.
 _REFUSALS: Final = (
@@ -50,7 +49,11 @@ ProblemsOf = Callable[[PilothouseError], list[ApplicationProblem]]
 
 
 class WriteRefused(Exception):
-    """An object was refused while it was written; a trial finds all of them."""
+    """An object was refused while it was written, with this error; a trial finds all of them."""
+
+    def __init__(self, error: PilothouseError) -> None:
+        super().__init__(error.reason)
+        self.error = error
 
 
 async def carried_out(
@@ -125,15 +128,13 @@ class _Carrying:
         except _REFUSALS as error:
             problems = found(error)
             if not self._collecting:
-                raise WriteRefused from error
+                raise WriteRefused(error) from error
             self.problems += problems
 
 
 def _way(each: ComparedObject, choice: ApplyChoice) -> str:
     """Returns the same for objects that may be written together; nothing for one that is written by itself."""
     key = each.wanted.key
-    if _is_counted(key):
-        return ""
     # The kinds of objects one after the other: a RoleBinding finds its Role.
     of_noun = f"{key.noun} {key.kind}"
     if each.action == "create":
@@ -146,12 +147,7 @@ def _way(each: ComparedObject, choice: ApplyChoice) -> str:
 def _deletion(member: Member) -> str:
     """Returns the same for members that may be deleted together; nothing for one that is deleted by itself."""
     key = member.key
-    return f"{key.noun} {key.kind}" if key.noun in TOGETHER and not _is_counted(key) else ""
-
-
-def _is_counted(key: MemberKey) -> bool:
-    """Returns whether an object counts against the quota of the namespace by itself."""
-    return (key.api_group, key.kind) == AUTOSCALER
+    return f"{key.noun} {key.kind}" if key.noun in TOGETHER else ""
 
 
 async def _together(

@@ -163,8 +163,7 @@ class ApplicationFollower:
             log.info("a rollback is tried again", application=application.name, reason=error.reason)
             return
         except WriteRefused as refused:
-            cause = refused.__cause__
-            words = cause.message if isinstance(cause, PilothouseError) else "an object was refused"
+            words = refused.error.message
         except InvalidArgument as refused:
             words = refused.violations[0].description if refused.violations else refused.message
         except PilothouseError as refused:

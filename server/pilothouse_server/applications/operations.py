@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from pilothouse_server.applications import repository
-from pilothouse_server.applications.carrying_out import carried_out
+from pilothouse_server.applications.carrying_out import WriteRefused, carried_out
 from pilothouse_server.applications.comparison import ComparedObject
 from pilothouse_server.applications.documents import in_order
 from pilothouse_server.applications.model import (
@@ -222,7 +222,10 @@ async def delete(
             metadata={"permission": problem.permission, "namespace": namespace.name},
         )
     writer = ObjectWriter(transaction, namespace.name, caller.rights, caller.may)
-    written = [await writer.delete(each.key, present.stored[each.key]) for each in plan.pruned]
+    try:
+        written, _ = await carried_out(writer, plan, present, choice, collecting=False)
+    except WriteRefused as refused:
+        raise refused.error from None
     await _delete(transaction, application)
     transaction.emit(event(application, "deleted", application))
     kept = tuple(each.name for each in plan.kept)

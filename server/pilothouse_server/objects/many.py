@@ -1,7 +1,7 @@
 """Objects of one kind that are made, changed or deleted by few statements for all.
 
 Each is judged by the rules of a single call, as if none of the others were written. So kinds that depend on each other,
-such as Roles and RoleBindings, come one after the other; autoscalers, which count against a quota, come one by one.
+such as Roles and RoleBindings, come one after the other. Autoscalers count against the quota once all are written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pilothouse_server.errors import already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
-from pilothouse_server.objects import documents, repository
+from pilothouse_server.objects import documents, repository, scaling
 from pilothouse_server.objects.facts import KindFacts
 from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.objects.operations import (
@@ -41,6 +41,7 @@ async def create_many(
     namespace = await locate_namespace(transaction, namespace_name, "update")
     refuse_inactive_namespace(namespace)
     key = ObjectKey(given[0].api_version, given[0].kind, "")
+    await scaling.lock_quota(transaction, namespace, key)
     present = await repository.lock_named(transaction, namespace.id, key, [each.name for each in given])
     for each in present:
         is_going = each.deletion_requested_at is not None
@@ -58,6 +59,7 @@ async def create_many(
     created = await repository.insert_objects(transaction, admitted)
     async for carried in cooperatively(created):
         await changed(transaction, carried, "added")
+    await scaling.count(transaction, namespace, *created)
     return {each.name: ObjectMutation(each, facts[each.name]) for each in created}
 
 
@@ -74,6 +76,7 @@ async def change_many(
     `merges`: return the stored object with the caller's fields.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
+    await scaling.lock_quota(transaction, namespace, kind)
     locked = await _locked(transaction, namespace, kind, list(merges))
     found = {each.name: ObjectMutation(each, KindFacts(), each) for each in locked}
     facts: dict[str, KindFacts] = {}
@@ -89,6 +92,7 @@ async def change_many(
         stored = found[written.name].carried
         await changed(transaction, written, "modified", stored)
         found[written.name] = ObjectMutation(written, facts[written.name], stored)
+    await scaling.count(transaction, namespace, *locked, *(each.carried for each in found.values()))
     return found
 
 
@@ -100,6 +104,7 @@ async def delete_many(
     Raises as `operations.delete`.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
+    await scaling.lock_quota(transaction, namespace, kind)
     found = {each.name: each for each in await _locked(transaction, namespace, kind, names)}
     for each in found.values():
         refuse_deletion(namespace, each, may)
@@ -107,6 +112,7 @@ async def delete_many(
     async for marked in cooperatively(await repository.mark_many(transaction, ids)):
         await changed(transaction, marked, "modified", found[marked.name])
         found[marked.name] = marked
+    await scaling.count(transaction, namespace, *found.values())
     return found
 
 
