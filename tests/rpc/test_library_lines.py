@@ -7,6 +7,7 @@ import logging
 
 import grpc.aio
 import pytest
+from aiohttp import web
 from grpc_health.v1 import health_pb2_grpc
 
 from pilothouse_server.rpc.health import Health
@@ -55,6 +56,40 @@ async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -
     # It is told, so that somebody sees it.
     assert 1 <= len(lines) <= 10
     assert not [line for line in lines if "a-credential" in line or "Traceback" in line]
+
+
+async def test_a_refused_http_request_is_logged_without_its_headers() -> None:
+    """aiohttp quotes the line that it cannot read, before any of our code."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        raise LookupError(request.headers["Host"])
+
+    server = web.Server(answer, access_log=None)
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    address = listener.sockets[0].getsockname()[:2]
+    requests = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-credential\x00\r\n\r\n",
+        b"GET /?token=a-credential\x01 HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\na-credential",
+        b"GET / HTTP/1.1\r\nHost: a-credential\r\n\r\n",
+    )
+    try:
+        with logging_as_served("INFO", "text") as written:
+            for request in requests:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(request)
+                status = await asyncio.wait_for(reader.readline(), patient(20))
+                assert status.startswith((b"HTTP/1.0 400", b"HTTP/1.1 500")), status
+                writer.close()
+    finally:
+        listener.close()
+        await server.shutdown(0)
+    lines = written.getvalue()
+    assert lines.count("Error handling request from 127.0.0.1") == len(requests)
+    assert "a-credential" not in lines
+    # A fault of our own keeps its traceback.
+    assert lines.count("Traceback") == 1
+    assert "RuntimeError: LookupError" in lines
 
 
 def _next_while() -> None:

@@ -126,18 +126,25 @@ class _Bounded(logging.Filter):
         self._kinds[kind] = ends, so_far + 1
         if so_far >= _MOST_OF_A_KIND:
             return False
-        _without_bytes(record)
+        _without_received(record)
         if left_out:
             # Its arguments are not put in here: where they do not fit, the library is not to hear of it.
             record.msg = f"{record.msg} ({left_out} more like it were left out)"
         return True
 
 
-def _without_bytes(record: logging.LogRecord) -> None:
-    """Removes received bytes from a library's line, and the traceback, which then shows no fault in our code."""
-    if isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args):
-        record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args)
+def _without_received(record: logging.LogRecord) -> None:
+    """Removes received bytes and the words of an exception from a library's line, and the traceback of a refused
+    request, which shows no fault in our code."""
+    has_bytes = isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args)
+    if has_bytes:
+        record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args or ())
+    error = record.exc_info[1] if record.exc_info else None
+    # aiohttp quotes the header that is wrong, which may be the one with the credentials.
+    if has_bytes or type(error).__module__ == "aiohttp.http_exceptions":
         record.exc_info = None
+    elif error is not None:
+        record.exc_info = without_values(error)
 
 
 def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
