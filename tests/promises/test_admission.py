@@ -129,7 +129,7 @@ async def faults_met(world: World) -> list[str]:
 async def test_a_flood_takes_nobody_elses_seats(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, **NARROW | {"wait_seconds": 3.0}) as world:
         assert await faults_beside_a_flood(world, "streams", "requests", "health_watches", "calls") == []
         admission = admission_of(world)
 

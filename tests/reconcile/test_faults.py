@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,9 @@ async def test_pods_in_trouble_are_shown_with_the_reason(here: World) -> None:
 
 
 async def test_reasons_that_take_turns_are_one_line_of_the_history(here: World) -> None:
+    # Each of the two is there for two seconds at least, so that a slow machine sees it.
+    for kubelet in here.cluster.kubelets.by_node.values():
+        kubelet.timings = replace(kubelet.timings, show_back_off=2.0 * here.cluster.clock.speed)
     async with here.reconciling():
         await here.namespace()
         reasons, seen = {"ErrImagePull", "ImagePullBackOff"}, set[str]()
