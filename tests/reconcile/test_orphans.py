@@ -58,7 +58,11 @@ async def sweeping(here: World, uid: str) -> AsyncIterator[Sweep]:
     running = asyncio.ensure_future(observer.run())
     try:
         await poll_until(is_unknown, bool, what="the container is unknown")
-        yield Sweep(observer, ObjectObserver(cluster, QUICK.objects), SweepSettings(grace_seconds=0.0))
+        yield Sweep(
+            observer,
+            ObjectObserver(cluster, AppliedGenerations(), QUICK.objects),
+            SweepSettings(grace_seconds=0.0),
+        )
     finally:
         await cancel_and_wait(running)
 

@@ -154,7 +154,11 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
     running = asyncio.ensure_future(observer.run())
     try:
         await poll_until(unknown, bool)
-        sweep = Sweep(observer, ObjectObserver(cluster, QUICK.objects), SweepSettings(grace_seconds=0.0))
+        sweep = Sweep(
+            observer,
+            ObjectObserver(cluster, AppliedGenerations(), QUICK.objects),
+            SweepSettings(grace_seconds=0.0),
+        )
         assert await sweep.sweep() == 0
     finally:
         await cancel_and_wait(running)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from io import BytesIO
 from random import uniform
 from typing import Any, NamedTuple, cast
@@ -130,11 +131,17 @@ def clock_ahead(date: str, now: datetime) -> timedelta | None:
     Times that are computed with an absurd clock would be out of range.
     """
     try:
-        sent = parsedate_to_datetime(date)
+        sent = _parsed_date(date)
         ahead = (sent if sent.tzinfo is not None else sent.replace(tzinfo=UTC)) - now
     except (ValueError, OverflowError):
         return None
     return ahead if abs(ahead) <= _FARTHEST_CLOCK else None
+
+
+@lru_cache(maxsize=16)
+def _parsed_date(date: str) -> datetime:
+    """Returns the time of a header, of which all responses of a second have the same. Raises ValueError."""
+    return parsedate_to_datetime(date)
 
 
 def _now() -> float:

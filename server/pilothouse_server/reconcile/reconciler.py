@@ -192,7 +192,7 @@ class Reconciler:
         containers = ContainerObserver(cluster, self._applied_generations, settings.containers)
         dependents = DependentObserver(cluster, settings.dependents)
         services = ServiceObserver(cluster, dependents, settings.services)
-        objects = ObjectObserver(cluster, settings.objects)
+        objects = ObjectObserver(cluster, self._applied_generations, settings.objects)
         services.on_written = objects.services_changed
         compared_ones = (containers, ClaimObserver(cluster, settings.claims), dependents, services)
         compared = {kind: informer for each in compared_ones for kind, informer in each.compared.items()}

@@ -22,6 +22,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+_WITH_DETAILS: Final = frozenset({references.INGRESS, references.GATEWAY_KIND, references.HTTP_ROUTE})
 _MOST_NAMES: Final = 32
 _LONGEST_CERTIFICATE: Final = 64 * 1024
 
@@ -40,8 +41,10 @@ class Details(msgspec.Struct, frozen=True):
 
 async def look(client: LeasedClient, carried: CarriedObject) -> Details:
     """Returns the parts of others that an object shows. Raises ClusterError where the cluster does not respond."""
-    kind, document = (carried.api_group, carried.kind), documents.manifest(carried)
-    namespace = carried.kubernetes_namespace
+    kind = carried.api_group, carried.kind
+    if kind not in _WITH_DETAILS:
+        return Details()
+    document, namespace = documents.manifest(carried), carried.kubernetes_namespace
     certificates = tuple(
         [await _certificate(client, namespace, name) for name in references.certificates(kind, document)]
     )

@@ -200,7 +200,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
             else:
                 known = endpoints.get(row.namespace_id, {})
                 changes.append(await _change(transaction, row, loaded, progress, known))
-            results.append(Result(again_seconds=again))
+            results.append(Result(again_seconds=again, applied=_written_version(progress)))
         await object_status.OBJECTS.write(transaction, changes)
         return results
 
@@ -403,6 +403,14 @@ async def _change(
         row = await _store_adopted(transaction, row, progress.adopted)
         generation = row.generation
     return ObservedChange(row, observed, generation)
+
+
+def _written_version(progress: ObjectProgress) -> tuple[str, int] | None:
+    """Returns uid and version of the object whose state is written, if that is a number."""
+    metadata = progress.found.metadata if progress.done and progress.found is not None else None
+    if metadata is None or not metadata.resource_version.isdecimal():
+        return None
+    return metadata.uid, int(metadata.resource_version)
 
 
 def _observed(

@@ -4,7 +4,8 @@ Every few seconds the kinds are read of which the cluster shall have objects. Ea
 with our label alone; a kind that nobody uses any more has none. At most 40 kinds are watched on a cluster, those with
 the most objects: objects of others are shown as the worker found them, and compared at each resync.
 
-A change by others of our fields is left to the worker, and so is an object that vanished. Whether the backends of an
+A change by others of our fields is left to the worker, and so is an object that vanished. The state of an object that
+the worker has made is not looked at where a worker of this process has written it. Whether the backends of an
 Ingress or a route are ready follows from the Services of its namespace; their observer reports changes.
 """
 
@@ -32,6 +33,7 @@ from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, 
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.observe.schedule import Schedule
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import object_status, work_queue
 from pilothouse_server.reconcile.repository.object_status import UsedKind
 from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
@@ -55,7 +57,7 @@ class ObjectObserverSettings(msgspec.Struct, frozen=True):
 
     batch: int = 100
     gather_seconds: float = 0.05
-    new_seconds: float = 0.5
+    new_seconds: float = 1.0
     compare_seconds: float = 0.5
     kinds_seconds: float = 3.0
     absent_seconds: float = 30.0
@@ -80,15 +82,20 @@ class ObjectObserver(StatusObserver):
     def __init__(
         self,
         cluster: LeasedCluster,
+        applied_generations: AppliedGenerations,
         settings: ObjectObserverSettings = ObjectObserverSettings(),  # noqa: B008 - immutable
     ) -> None:
         super().__init__(cluster, gather_seconds=settings.gather_seconds)
+        self._applied_generations = applied_generations
         self._settings = settings
         self._discovery = KindDiscovery()
         self._watched: dict[UsedKind, _WatchedKind] = {}
         # Used kinds that the cluster does not have: when each is asked for again, and the pause before that.
         self._absent: dict[UsedKind, tuple[float, float]] = {}
         self._schedule = Schedule(self._wake.set)
+        # Objects that were seen for the first time, with their uid on the cluster and their version then.
+        self._new = Schedule(self._wake.set)
+        self._first: dict[str, tuple[str, str]] = {}
         # Objects that the worker is to compare, and when it was asked for each lately.
         self._repairs = Schedule(self._wake.set)
         self._asked: dict[str, float] = {}
@@ -116,7 +123,7 @@ class ObjectObserver(StatusObserver):
 
     def seconds_to_next(self) -> float | None:
         """Returns how long until the next object is to be looked at; None where there is none."""
-        due = (self._schedule.seconds_to_next(), self._repairs.seconds_to_next())
+        due = (each.seconds_to_next() for each in (self._schedule, self._new, self._repairs))
         return min((each for each in due if each is not None), default=None)
 
     async def services_changed(self, namespace_ids: set[int]) -> None:
@@ -129,6 +136,9 @@ class ObjectObserver(StatusObserver):
         """Writes the objects whose time has come. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
             await self.write(uids)
+        while uids := self._new.take(self._settings.batch):
+            if unwritten := [uid for uid in uids if not self._is_written(uid)]:
+                await self.write(unwritten)
         while uids := self._repairs.take(self._settings.batch):
             await self._ask_for_repairs(uids)
 
@@ -151,8 +161,22 @@ class ObjectObserver(StatusObserver):
             await object_status.OBJECTS.write(transaction, changes)
             left = sorted(set(uids) - {carried.uid for carried in locked})
             there = await object_status.OBJECTS.there(transaction, self.cluster.name, left) if left else ()
+        for uid in uids:
+            if uid not in there:
+                self._first.pop(uid, None)
         for uid in there:
-            self.mark(uid, in_seconds=self._settings.locked_again_seconds)
+            if uid in self._first:
+                self._new.mark(uid, in_seconds=self._settings.new_seconds)
+            else:
+                self.mark(uid, in_seconds=self._settings.locked_again_seconds)
+
+    def _is_written(self, uid: str) -> bool:
+        """Returns whether a worker of this process has written the state in which an object was first seen."""
+        first = self._first.get(uid)
+        if first is None or not self._applied_generations.take(*first):
+            return False
+        del self._first[uid]
+        return True
 
     async def _ask_for_repairs(self, uids: list[str]) -> None:
         """Has the worker compare objects. Raises LeaseLost, PilothouseError."""
@@ -226,6 +250,9 @@ class ObjectObserver(StatusObserver):
             )
 
     def _look_again(self, group: asyncio.TaskGroup, kind: UsedKind) -> None:
+        # Changes that nobody watched are seen by looking, whoever has written the state before.
+        for each in self._watched[kind].informer.objects.values():
+            self._first.pop(labelled_uid(each, OBJECT_UID) or "", None)
         group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
 
     async def _compare(self, kind: UsedKind) -> None:
@@ -248,9 +275,13 @@ class ObjectObserver(StatusObserver):
                 self._ask(uid)
 
     def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:
+        if old is None and new is not None and (uid := labelled_uid(new, OBJECT_UID)) is not None:
+            self._first[uid] = new.metadata.uid, new.metadata.resource_version
+            self._new.mark(uid, in_seconds=self._settings.new_seconds)
+            return
         for uid in {labelled_uid(each, OBJECT_UID) for each in (old, new) if each is not None}:
             if uid is not None:
-                self.mark(uid, in_seconds=self._settings.new_seconds if old is None else 0.0)
+                self.mark(uid)
         if old is None or (new is not None and not marks.changed(new.mark, old.mark)):
             return
         if (uid := labelled_uid(old, OBJECT_UID)) is not None:

@@ -48,8 +48,8 @@ class Result(msgspec.Struct, frozen=True):
     """The result of `write_back` for the queue.
 
     `again_seconds`: time until the next reconciliation; None means the next resync. `removed`: the resource is gone,
-    and its work with it. `applied`: uid and generation of the Deployment after our apply. `lost`: another server has
-    the lease, and nothing was written.
+    and its work with it. `applied`: uid and generation of the Deployment after our apply, or uid and version of the
+    carried object. `lost`: another server has the lease, and nothing was written.
     """
 
     again_seconds: float | None = None
