@@ -125,11 +125,19 @@ _BEFORE_THEIR_NOUN = {
 }
 
 
+_ELSEWHERE = {
+    "help": "pilothouse --help",
+    "info": "whoami",
+    "status": "containers list",
+    "version": "pilothouse --version",
+}
+
+
 class _Verbs(VerbGroup):
     """The top-level command. Turns the client's errors into messages and exit codes, for every verb."""
 
     def __init__(self, name: str, **attributes: Any) -> None:
-        super().__init__(name, **attributes)
+        super().__init__(name, elsewhere=_ELSEWHERE, **attributes)
         for verb, (place, text) in VERBS.items():
             self.later(verb, place, text)
 
@@ -144,6 +152,8 @@ class _Verbs(VerbGroup):
             return super().meant(ctx, args)
         named = [each.lower() for each in args[1:] if not each.startswith("-")]
         noun = SYNONYMS.get(named[0], named[0]) if named else ""
+        if noun == "all":
+            noun, named = "containers", []
         if noun not in VERBS:
             noun, named = "containers", ["", *named]
         if verb == "list" and len(named) > 1:

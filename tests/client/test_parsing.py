@@ -121,6 +121,13 @@ async def test_a_required_argument_that_is_missing_is_refused(logged_in: Command
     )
 
 
+async def test_an_option_behind_the_verb_that_belongs_before_it_is_named(logged_in: Command) -> None:
+    for option in ("--server", "--token", "--timeout"):
+        ended = await logged_in("containers", "list", option, "1")
+        assert f"  {option} stands before the verb: pilothouse {option} …" in ended.err.splitlines()
+    assert "stands before" not in (await logged_in("containers", "list", "--frob")).err
+
+
 async def test_wrong_lines_are_refused_in_plain_words(logged_in: Command) -> None:
     """The message has the fault and the rule, in lower case; programs get a word to compare for each."""
     for line, code, reason, begins in (
@@ -130,6 +137,9 @@ async def test_wrong_lines_are_refused_in_plain_words(logged_in: Command) -> Non
             "WRONG_COMMAND_LINE",
             "no such option '--namspace'. (Did you mean",
         ),
+        ("version", 2, "WRONG_COMMAND_LINE", "no such command 'version'. Did you mean pilothouse --version?"),
+        ("status", 2, "WRONG_COMMAND_LINE", "no such command 'status'. Did you mean containers list?"),
+        ("get all", 2, "WRONG_COMMAND_LINE", "no such command 'get'. Did you mean containers list?"),
         ("containers lst", 2, "WRONG_COMMAND_LINE", "no such command 'lst'. Did you mean list or set?"),
         (
             "rollout restart web",

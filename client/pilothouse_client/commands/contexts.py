@@ -64,7 +64,8 @@ def _change(name: str, change: str, namespace: str = "") -> None:
     def apply(configuration: Configuration) -> Configuration:
         context = configuration.contexts.get(name)
         if context is None:
-            raise CommandError(f"there is no context {name!r}", 6)
+            known = ", ".join(sorted(configuration.contexts)) or "none"
+            raise CommandError(f"there is no context {name!r}; known: {known}", 6)
         if change == "delete":
             return configuration.without_context(name)
         if change == "use":
@@ -121,6 +122,7 @@ def add(
 def use(name: _Name) -> None:
     """Make a context the current one."""
     _change(name, "use")
+    say(f"context {name} is the current one")
 
 
 @app.command("set")
@@ -132,9 +134,11 @@ def set_context(
     if context is None:
         raise CommandError("there is no current context; log in first", 6)
     _change(name, "set", namespace)
+    say(f"context {name}: namespace {namespace or 'none'}")
 
 
 @app.command("delete")
 def delete(name: _Name) -> None:
     """Forget a context with its tokens. Log out first to end the session on the server."""
     _change(name, "delete")
+    say(f"context {name} forgotten")

@@ -218,7 +218,17 @@ def _of_usage(error: Any) -> _Failure:
         usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
         made.fix.append(f"usage: {error.ctx.command_path} {usage}".rstrip())
         made.fix.append(f"{error.ctx.command_path} --help shows all options")
+        if (
+            option
+            and _is(error, "click.exceptions", "NoSuchOption")
+            and _is_before_the_verb(option, error.ctx)
+        ):
+            made.fix.insert(0, f"{option} stands before the verb: pilothouse {option} …")
     return made
+
+
+def _is_before_the_verb(option: str, context: Any) -> bool:
+    return any(option in each.opts for each in context.find_root().command.params)
 
 
 def _of_call(error: Exception) -> _Failure:

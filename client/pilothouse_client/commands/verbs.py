@@ -35,6 +35,7 @@ __all__ = ["Argument", "Context", "Exit", "Option", "Verb", "VerbGroup", "confir
 
 confirm, prompt = click.confirm, click.prompt
 _COMMANDS = "pilothouse_client.commands"
+_SHORT = 3
 # Returns the values that begin with the text, for a line that was read up to there.
 Complete = Callable[[Context, str], Iterable[str]]
 # Words of kubectl, Nomad and flyctl, and ours for each, in any group.
@@ -371,11 +372,13 @@ class VerbGroup(click.Group):
         if word in self._elsewhere:
             return f" Did you mean {self._elsewhere[word]}?"
         known = self.list_commands(ctx)
-        # A synonym stands for a word of this group, and may be misspelt as well.
+        # A synonym stands for a word of this group, and may be misspelt as well, unless it is a short one, which many
+        # words are like.
         words = {each: each for each in known} | {
             word: meant for word, meant in SYNONYMS.items() if meant in known and word not in known
         }
-        near = [words[each] for each in difflib.get_close_matches(word[:64].lower(), words, n=3)]
+        long = [each for each in words if each in known or len(each) > _SHORT]
+        near = [words[each] for each in difflib.get_close_matches(word[:64].lower(), long, n=3)]
         near = list(dict.fromkeys([words[word.lower()]] if word.lower() in words else near))
         if near:
             return f" Did you mean {' or '.join(near)}?"
