@@ -130,6 +130,15 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     has(whole, "Expires: in (", "Read-only: no", "admin create ")
     narrow = await lines("api-keys", "describe", "report", "--user", user)
     has(narrow, "Permissions: container.get", "Networks: 10.0.0.0/8", "Read-only: yes")
+    await shell.succeed("api-keys", "rotate", "deploy", "--user", user, "--overlap", "1d")
+    two = await shell.run("api-keys", "describe", "deploy", "--user", user)
+    assert two.code == 2
+    assert two.errors.startswith("error: 2 valid keys are called 'deploy': name one by its id\n  ")
+    assert two.errors.count(": phk_") == 2
+    listed = await lines("api-keys", "list", "--user", user)
+    has(listed, "deploy phk_", "report phk_")
+    assert any(" replaced * in access " in line for line in listed)
+    assert any(" read-only container.get in access from 10.0.0.0/8 " in line for line in listed)
     identifier = next(line.split()[1] for line in narrow if line.startswith("Id: "))
     assert await lines("api-keys", "describe", identifier, "--user", user) == narrow
 
@@ -139,6 +148,12 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     has(described, "Name: siem", "Status: ", "Kind: http", "Address: https://siem.invalid/in", "Format: ocsf")
     has(described, "Created: ago (", "admin create ")
     await shell.succeed("audit", "sinks", "delete", "siem", "--yes")
+    # By the user name, as the list shows it.
+    assert (
+        await shell.succeed("service-accounts", "delete", user, "--yes", *here)
+        == "service account ci deleted\n"
+    )
+    assert await shell.succeed("service-accounts", "delete", "sa:nightly", "--platform", "--yes")
     for words, message in (
         (("audit-sink", "siem"), "there is no audit sink 'siem'"),
         (("grant", "nobody"), "user 'nobody' holds no grant that you may see"),

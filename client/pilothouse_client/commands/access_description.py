@@ -104,8 +104,9 @@ def key_of(client: Client, key: str, user: str, narrowed: str = "") -> Any:
     if not found:
         remedy = "" if user else "; `pilothouse api-keys list --user NAME` lists another user's"
         raise not_found(f"{user or 'you'} {'has' if user else 'have'} no valid key {key!r}{remedy}")
-    remedy = "name one by its id, which `pilothouse api-keys list -o wide` shows"
-    raise CommandError(f"{len(found)} valid keys are called {key!r}: {remedy}", _WRONG_COMMAND_LINE)
+    lines = [f"{each.api_key_id}: {each.prefix}…, created {when(each.create_time)}" for each in found]
+    words = f"{len(found)} valid keys are called {key!r}: name one by its id"
+    raise CommandError(words, _WRONG_COMMAND_LINE, lines=lines)
 
 
 def is_id(key: str) -> bool:

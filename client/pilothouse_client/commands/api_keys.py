@@ -59,11 +59,11 @@ def _limits(key: Any) -> str:
     where = ",".join(key.namespaces)
     if key.hidden_namespaces:
         where = f"{where or 'nothing'} (+{key.hidden_namespaces} not seen)"
-    words = [",".join(key.permissions) or "*", f"in {where or '*'}"]
-    if key.read_only:
-        words.append("read-only")
-    if key.rotate_time.seconds:
-        words.append("replaced")
+    # A narrow terminal cuts the end.
+    words = ["replaced"] if key.rotate_time.seconds else []
+    words += ["read-only"] if key.read_only else []
+    words += [",".join(key.permissions) or "*", f"in {where or '*'}"]
+    words += [f"from {','.join(key.allowed_networks)}"] if key.allowed_networks else []
     return " ".join(words)
 
 

@@ -108,7 +108,9 @@ def delete(
         )
     with connect() as client:
 
-        def act(name: str) -> None:
+        def act(account: str) -> None:
+            # The list shows the user name.
+            name = account.removeprefix(f"sa:{where}:" if where else "sa:")
             client.identity.delete_service_account(namespace=where, name=name, validate_only=validate_only)
             done(f"service account {name} deleted")
 
