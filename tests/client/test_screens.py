@@ -101,7 +101,7 @@ def test_containers(screen: Callable[..., list[str]]) -> None:
     assert screen(80, listed(rows, CONTAINERS)) == narrow
     assert screen(80, listed(rows, CONTAINERS, Format.WIDE)) == [
         *narrow,
-        "the terminal has no room for CREATED",
+        "the terminal has no room for CREATED; -o json has all, and so has a pipe",
     ]
     assert screen(200, listed(rows[1:], CONTAINERS)) == [
         "NAME                    KIND        STATUS               READY  RESTARTS  "
@@ -321,8 +321,8 @@ def test_roles(screen: Callable[..., list[str]]) -> None:
         f"responder  yes     {role.description}",
     ]
     assert screen(80, listed([role], roles.COLUMNS))[2:4] == [
+        "    Sees everything and logs; starts, stops, pauses, restarts, runs and scales.",
         "    container.get, container.list, container.watch, container.start,",
-        "        container.stop, container.pause; Sees everything and logs; starts,",
     ]
 
 

@@ -367,7 +367,7 @@ class _GrowingTable:
         for row, text in zip(rows, texts, strict=True):
             say("\t".join(row) if width is None else _line(row, shown, self._columns))
             if text and width is not None:
-                say(wrapped(text, width))
+                say(_wrapped_lines(text, width))
         rows.clear()
 
 
@@ -400,12 +400,16 @@ def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
 
 
 def _taken_text(row: list[str], columns: Columns) -> str:
-    """Takes the text out of a row; returns it as a line to be written below that."""
+    """Takes the texts out of a row; returns them as lines to be written below that."""
     found = [index for index, column in enumerate(columns) if column.is_text and row[index]]
-    texts = [row[index] for index in found]
+    texts = [f"    {row[index]}" for index in found]
     for index in found:
         row[index] = ""
-    return f"    {'; '.join(texts)}" if texts else ""
+    return "\n".join(texts)
+
+
+def _wrapped_lines(text: str, width: int) -> str:
+    return "\n".join(wrapped(line, width) for line in text.split("\n"))
 
 
 def _terminal_width() -> int | None:
@@ -494,7 +498,9 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
         headings = [column.heading for column in columns]
     kept = _kept(_widths([headings, *rows]), columns, width)
     if missing := [each for index, each in enumerate(headings) if index not in kept]:
-        say(f"the terminal has no room for {', '.join(missing)}", err=True)
+        say(
+            f"the terminal has no room for {', '.join(missing)}; -o json has all, and so has a pipe", err=True
+        )
     columns, headings = [columns[index] for index in kept], [headings[index] for index in kept]
     rows = [[row[index] for index in kept] for row in rows]
     widths = _narrowed(_widths([headings, *rows]), columns, width)
@@ -507,7 +513,7 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     ]
     table = rich_table(headings, cells, widths)
     table.show_header = not no_headers.get()
-    write_pages(table, lines=len(rows) + 1, below=[wrapped(text, width) for text in texts])
+    write_pages(table, lines=len(rows) + 1, below=[_wrapped_lines(text, width) for text in texts])
 
 
 def rich_table(

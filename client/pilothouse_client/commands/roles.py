@@ -33,8 +33,8 @@ _PERMISSIONS: OutputColumn[Any] = OutputColumn(
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda role: role.name),
     OutputColumn("SYSTEM", lambda role: "yes" if role.is_system else ""),
-    _PERMISSIONS,
     OutputColumn("DESCRIPTION", lambda role: role.description, is_text=True),
+    _PERMISSIONS,
 ]
 # Of many, the permissions would hide the rest.
 LIST_COLUMNS = [replace(each, wide=each is _PERMISSIONS) for each in COLUMNS]
