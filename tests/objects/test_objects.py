@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import random
 from base64 import b64encode
-from contextlib import suppress
 from datetime import UTC
 from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from sqlalchemy import text as sql
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.object.v1 import object_pb2 as pb
@@ -24,7 +22,6 @@ from pilothouse_client.errors import (
 )
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.kubernetes.ownership import OBJECT_UID
-from pilothouse_server.reconcile.repository import object_status
 from pilothouse_simulator.values.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     POD_DISRUPTION_BUDGETS,
@@ -108,37 +105,6 @@ async def test_a_new_object_takes_one_request_and_no_name_of_others(place: Place
     assert failed.reason == "NameTaken"
     now = place.on_cluster(POD_DISRUPTION_BUDGETS, "taken")
     assert (now["metadata"].get("labels"), now["spec"]) == (None, before["spec"])
-
-
-async def test_observers_leave_new_objects_to_the_worker_that_has_them_in_hand(place: Place) -> None:
-    made = await place.make(ACCOUNT, {"automountServiceAccountToken": False})
-    await place.settled(ACCOUNT)
-    # A lease whose owner does nothing, as if the worker's result were still to be written.
-    lease = sql(
-        "UPDATE reconcile_work SET lease_owner = 'x', leased_until = now() + make_interval(hours => :hours) "
-        "FROM objects AS o WHERE resource_type = 'object' AND resource_id = o.id AND o.uid = CAST(:uid AS uuid)"
-    )
-    applied = sql("UPDATE objects SET observed_generation = :generation WHERE uid = CAST(:uid AS uuid)")
-
-    async def free(generation: int, hours: int) -> list[str]:
-        """The objects that an observer would write, in a transaction that leaves nothing behind."""
-        found: list[str] = []
-        with suppress(ZeroDivisionError):
-            async with place.server.application.store.system_write() as transaction:
-                await transaction.connection.execute(lease, {"uid": made.uid, "hours": hours})
-                await transaction.connection.execute(applied, {"uid": made.uid, "generation": generation})
-                locked = await object_status.OBJECTS.lock_free_uids(transaction, "local", [made.uid])
-                found += [each.uid for each in locked]
-                raise ZeroDivisionError
-        return found
-
-    async def at_last(generation: int, hours: int) -> list[str]:
-        """The same: the real observer may hold the row just now."""
-        return await poll_until(lambda: free(generation, hours), bool)
-
-    assert await at_last(0, -1) == [made.uid], "a worker that is gone writes nothing"
-    assert await at_last(1, 1) == [made.uid], "a change of an object that is there is shown"
-    assert await free(0, 1) == []
 
 
 async def test_an_ingress_shows_its_address_and_whether_its_backends_are_ready(place: Place) -> None:

@@ -82,12 +82,8 @@ def _row(_carried: CarriedObject, observed: ObservedObject) -> dict[str, Any]:
     }
 
 
-# A worker that applies an object for the first time shows it with the result.
-_FIRST_APPLY = """r.observed_generation = 0 AND EXISTS (
-    SELECT FROM reconcile_work AS w
-    WHERE w.resource_type = 'object' AND w.resource_id = r.id AND w.leased_until > statement_timestamp())"""
 OBJECTS: ObservedRows[CarriedObject, ObservedObject] = ObservedRows(
-    "objects", repository.get, repository.get_many, operations.event, _WRITE, _row, in_hand=_FIRST_APPLY
+    "objects", repository.get, repository.get_many, operations.event, _WRITE, _row, work="object"
 )
 
 

@@ -41,9 +41,9 @@ class ObservedChange(msgspec.Struct, Generic[ResourceT, ObservedT], frozen=True)
 class ObservedRows(Generic[ResourceT, ObservedT]):
     """The rows of `table`; `condition` selects those with an object on the cluster, as a part of SQL about `r`.
 
-    `in_hand` selects those of which a worker is about to write the state; an observer leaves them to it. `get` and
-    `get_many` load resources, `event` makes the event of a change, `update` writes rows of JSON, and `row`
-    returns the columns of one.
+    `work` is their type in the queue: of a new one that a worker has in hand, an observer leaves the state to it. `get`
+    and `get_many` load resources, `event` makes the event of a change, `update` writes rows of JSON, and `row` returns
+    the columns of one.
     """
 
     table: str
@@ -53,14 +53,20 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
     update: TextClause
     row: Callable[[ResourceT, ObservedT], Mapping[str, Any]]
     condition: str = "true"
-    in_hand: str = "false"
+    work: str = ""
 
     def __post_init__(self) -> None:
         rows = f"FROM {self.table} AS r JOIN namespaces AS n ON n.id = r.namespace_id"
         of_cluster = f"{rows} WHERE n.cluster_name = :cluster_name AND {self.condition}"
         of_uids = f"{rows} WHERE n.cluster_name = :cluster_name AND r.uid = ANY(CAST(:uids AS uuid[]))"
+        # A worker that applies one for the first time writes its state with the result.
+        in_hand = (
+            "r.observed_generation = 0 AND EXISTS (SELECT FROM reconcile_work AS w "
+            f"WHERE w.resource_type = '{self.work}' AND w.resource_id = r.id "
+            "AND w.leased_until > statement_timestamp())"
+        )
         self._lock_free = text(
-            f"SELECT r.id {of_uids} AND NOT ({self.in_hand}) ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED"
+            f"SELECT r.id {of_uids} AND NOT ({in_hand}) ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED"
         )
         self._there = text(f"SELECT r.id, r.uid::text AS uid {of_uids}")
         self._of_cluster = text(f"SELECT r.id, r.uid::text AS uid {of_cluster}")

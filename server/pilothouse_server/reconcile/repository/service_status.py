@@ -43,7 +43,7 @@ def _row(_service: Service, observed: ObservedService) -> dict[str, Any]:
 
 
 SERVICES: ObservedRows[Service, ObservedService] = ObservedRows(
-    "services", repository.get, repository.get_many, operations.event, _WRITE, _row
+    "services", repository.get, repository.get_many, operations.event, _WRITE, _row, work="service"
 )
 
 
