@@ -210,6 +210,7 @@ async def test_a_namespace_gets_a_quota(server: Server, console: Console) -> Non
     await console.press("Show what changes")
     await console.sees("resource_quota.containers")
     await console.press("Apply the change")
+    await console.page.get_by_role("region", name=f"Change {server.namespace}").wait_for(state="detached")
     await console.press("Quota")
     await console.page.get_by_role("cell", name="7", exact=True).wait_for()
     quota = (await server.admin.namespaces.get(name=server.namespace)).resource_quota

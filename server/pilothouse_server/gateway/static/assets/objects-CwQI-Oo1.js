@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-DiorXkSo.js";import"./index-BpfvGLDb.js";import"./State-CMv-BJu_.js";import"./Act-GfmDySzE.js";import"./props-D3TUK8zj.js";import"./words-BG6CN3xI.js";import"./Age-DYGx-KV5.js";import"./Edit-Dwr0Hfbz.js";import"./narrowed-BqFTbaAt.js";import"./select-a1qPSslx.js";import"./style-D8c0IWPu.js";import"./resource_pb-BSLdMb6-.js";import"./live.svelte-DNE7iihq.js";import"./watch_pb-BndtYU4K.js";import"./sources-ZF88ryU2.js";import"./namespace_pb-DRGjREfm.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
