@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import pkgutil
 import re
@@ -21,7 +22,7 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import commands
 from pilothouse_client.commands import kubernetes_events, top, usage
 from pilothouse_client.commands.container_columns import COLUMNS as CONTAINER_COLUMNS
-from pilothouse_client.commands.options import Format
+from pilothouse_client.commands.options import Format, one_namespace
 from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import wrapped
 from pilothouse_client.errors import FieldViolation, error_of
@@ -130,6 +131,16 @@ def test_a_sample_is_one_line_on_every_terminal(width: int) -> None:
     assert ("MEASURED" in lines[0]) is (width == 200)
     console.print(top.live_table(samples, width))
     assert len(console.export_text().splitlines()) == 4
+
+
+def test_live_usage_of_one_namespace_leaves_it_out() -> None:
+    sample = metrics_pb2.UsageSample(namespace="shop", container="web", timestamp=Timestamp(seconds=1))
+    for namespace in ("shop", ""):
+        given = one_namespace.set(namespace)
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(top.live_table([sample], 80))
+        one_namespace.reset(given)
+        assert ("NAMESPACE" in console.export_text()) is not bool(namespace)
 
 
 def _tables() -> Iterator[tuple[str, Columns]]:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.commands import verbs
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Format,
+    Namespace,
+    Output,
+    namespace_or_all,
+    one_namespace,
+)
 from pilothouse_client.commands.output import OutputColumn, as_data, fitted, rich_table, show_all
 from pilothouse_client.commands.terminal import live, say, write_data
 from pilothouse_client.commands.values import moment, optional, size
@@ -164,8 +171,12 @@ def _live(client: Client, namespace: str, by: By, limit: int, *, programs: bool)
 
 def live_table(samples: list[pb.UsageSample], width: int) -> Any:
     """Returns a line for each sample, at any width of the terminal."""
-    rows = [[column.text(sample) for column in COLUMNS] for sample in samples]
-    headings, rows = fitted([column.heading for column in COLUMNS], rows, width, _DISPENSABLE)
+    # As in any table, the namespace is left out where the command names one.
+    left_out = "NAMESPACE" if one_namespace.get() else ""
+    columns = [column for column in COLUMNS if column.heading != left_out]
+    rows = [[column.text(sample) for column in columns] for sample in samples]
+    dispensable = [each for each in _DISPENSABLE if each != left_out]
+    headings, rows = fitted([column.heading for column in columns], rows, width, dispensable)
     return rich_table(headings, rows)
 
 
