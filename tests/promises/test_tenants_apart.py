@@ -144,11 +144,12 @@ async def tried(
         request.validate_only = True
     # A refusal is waited for, however slow the machine.
     seconds = 1.0 if rule.streams and allowed else 30.0
-    for _ in range(_TRIES):
+    tries = _TRIES
+    while True:
         outcome = await world.callers[caller].invoke(rule, request, timeout=patient(seconds))
-        if outcome.reason != "TOO_MANY_CALLS":
-            break
-    return outcome
+        tries -= 1
+        if outcome.reason != "TOO_MANY_CALLS" or not tries:
+            return outcome
 
 
 async def gathered(work: Collection[Any]) -> list[Any]:
