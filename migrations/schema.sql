@@ -1817,11 +1817,10 @@ BEGIN
     SELECT head.revision + n.number, n.resource_type, n.resource_id, n.resource_uid, n.namespace_id,
            n.resource_name, n.kind, n.message, coalesce(n.labels, '{}'), n.status, n.labels_before,
            n.status_before, n.operation_id, n.pending_id, substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8)
-    FROM (SELECT row_number() OVER (ORDER BY p.id, e.position) AS number, p.id AS pending_id,
-                 p.messages[e.position] AS message, e.*
-          FROM public.pending_changes AS p, unnest(p.events) WITH ORDINALITY AS
+    FROM (SELECT row_number() OVER (ORDER BY p.id, e.position) AS number, p.id AS pending_id, e.*
+          FROM public.pending_changes AS p, unnest(p.events, p.messages) WITH ORDINALITY AS
               e(resource_type, resource_id, resource_uid, namespace_id, resource_name, kind, labels, status,
-                labels_before, status_before, operation_id, position)
+                labels_before, status_before, operation_id, message, position)
           WHERE p.id = ANY (p_ids)) AS n;
     GET DIAGNOSTICS event_count = ROW_COUNT;
     IF event_count > 0 THEN

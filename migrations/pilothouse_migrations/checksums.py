@@ -44,6 +44,7 @@ CHECKSUMS: Final = {
     "0131": "bda7780554877b182eedcd99b8b5f03faec869a52ba2347e678ea850a08998de",
     "0132": "1c58bd6aceb32c4d5b6d6b22c79b8f4b3fa4ce432328aa2efe732cffea7b9978",
     "0133": "00a1b6a1c555ae47a74812e84913373e70ed9a0be60e14838952512df86f8a6b",
+    "0134": "936323c687b34b63c307c46e17149e601f3c128082ecb176d725e258fe26ec61",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -96,7 +97,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
     "note_member_change": ("38110dbceae0f5f06c78c44dc1bd51a5ed0a90b7a12dec2144d308f23f206a71", "0128"),
     "note_revision": ("379da9c4e2224d8f1762be05b4408cf8c064641849742483728d3b5792ca166c", "0125"),
-    "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),
+    "number_pending": ("0a3bf33c71d58bae483ffa9b03db88971effe5b61124ef08b9c83051778bfae3", "0134"),
     "number_visible": ("936b1609df35143c6a3daad48310de9a86484be95bbe57663d92568c935c394a", "0101"),
     "old_partitions": ("5a6109a34089d29d847d8fe500fb7a9335841fa1f58a7f15b09ae9bc7b0e1fd0", "0101"),
     "partition_bounds": ("ef4d0a8137809fc1314f0d4beabc11c1b65edc3ba4ec15a17721097a9c8014f0", "0101"),
