@@ -92,6 +92,19 @@ def test_hooks_of_other_moments_are_left_out_with_a_line(annotations: str, why: 
 
 
 @pytest.mark.parametrize(
+    "annotation",
+    ["helm.sh/resource-policy: keep", "argocd.argoproj.io/sync-options: 'Replace=true,Prune=false'"],
+)
+def test_an_annotation_that_would_keep_an_object_is_noted(annotation: str) -> None:
+    found, problems = read(annotation)
+    assert found == DocumentOrder()
+    assert not problems.all
+    [note] = problems.notes
+    assert annotation.partition(":")[0] in note.message
+    assert "no effect" in note.message
+
+
+@pytest.mark.parametrize(
     ("annotations", "path", "why"),
     [
         ("helm.sh/hook: pre-instal", "helm.sh/hook", "expected some of pre-install, "),

@@ -26,6 +26,7 @@ from pilothouse_manifests.translator.ordering import (
     ARGO_WAVE,
     HELM_HOOK,
     DocumentOrder,
+    note_retention,
     read_order,
 )
 from pilothouse_manifests.translator.problems import ELSEWHERE, Problems, Reporter
@@ -158,6 +159,9 @@ def _convert_one(
     elif order != DocumentOrder():
         name = root.reporter.subject.partition("/")[2]
         manifest.orders[group_of(identity[0]), identity[1], name] = order
+    if order is not None and identity != CLAIM:
+        # Claims are deleted only where the caller says so.
+        note_retention(root, lambda key: _annotation(root, key))
     if identity in WORKLOADS:
         _refuse_name_of_another(root, identity[1], seen)
     subject = root.reporter.subject

@@ -65,6 +65,11 @@ _POLICIES: Final[dict[str, tuple[str, dict[str, DeletionMoment | None]]]] = {
         {"hook-succeeded": "succeeded", "hook-failed": "failed", "before-hook-creation": None},
     ),
 }
+# Annotation -> its words that keep an object from being deleted, which the platform does not know.
+_RETENTION: Final = {
+    "argocd.argoproj.io/sync-options": ("Prune=false", "Prune=confirm", "Delete=false", "Delete=confirm"),
+    "helm.sh/resource-policy": ("keep",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,15 @@ def read_order(root: Fields, annotation: Callable[[str], str]) -> DocumentOrder 
     delete_on = frozenset(moment for each in named if (moment := moments.get(each)) is not None)
     phases = next(iter(install), None), next(iter(upgrade), None)
     return DocumentOrder(*phases, wave or 0, hook=True, delete_on=delete_on, alone=key == HELM_HOOK)
+
+
+def note_retention(root: Fields, annotation: Callable[[str], str]) -> None:
+    """Notes annotations that are to keep an object from being deleted: they have no effect."""
+    for key, words in _RETENTION.items():
+        for word in words:
+            if word in _words(annotation(key)):
+                message = f"has {key}: {word}, which has no effect: it is pruned and deleted as any other"
+                root.reporter.note(root.place, message)
 
 
 def _wave(root: Fields, annotation: Callable[[str], str], key: str) -> int | None:
