@@ -141,9 +141,9 @@ async def test_who_has_taken_a_device_token_uses_up_nothing_of_its_owners(databa
     async with running(database, **PROXY, login_failures_per_address=8) as server:
         taken = await log_in(server.at(HOME))
         device = await log_in(server.at(HOME))
-        told = await heard_until_limited(lambda: log_in(server.at(ATTACKER), taken, "wrong"))
+        heard = await heard_until_limited(lambda: log_in(server.at(ATTACKER), taken, "wrong"))
         # The token is worth nothing after five, and is limited as an address is.
-        assert told == {"INVALID_CREDENTIALS", "LOGIN_THROTTLED", "LOGIN_LIMITED"}
+        assert heard == {"INVALID_CREDENTIALS", "LOGIN_THROTTLED", "LOGIN_LIMITED"}
         assert (await log_in(server.at(AWAY), device)).startswith("phd_")
 
 

@@ -250,7 +250,7 @@ class ObjectObserver(StatusObserver):
             )
 
     def _look_again(self, group: asyncio.TaskGroup, kind: UsedKind) -> None:
-        # Changes that nobody watched are seen by looking, whoever has written the state before.
+        # A look sees changes that nobody watched, also of a state that a worker has written.
         for each in self._watched[kind].informer.objects.values():
             self._first.pop(labelled_uid(each, OBJECT_UID) or "", None)
         group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
