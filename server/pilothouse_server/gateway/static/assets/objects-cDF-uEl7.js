@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-DA-PwPRh.js";import"./index-DadNBsUB.js";import"./State-DLfcBFZh.js";import"./Act-DGjStCEb.js";import"./props-CKJ1YSeV.js";import"./words-Bt9NGRZL.js";import"./Age-CpESad9r.js";import"./Edit-Brs1uwPu.js";import"./narrowed-DXjp24WI.js";import"./select-CKeUX8JO.js";import"./style-D5GbHgDo.js";import"./resource_pb-BIYXIJxX.js";import"./live.svelte-OiRh-JgF.js";import"./watch_pb-BB9vNH6K.js";import"./sources-DYa19U6X.js";import"./namespace_pb-PGflC45m.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
