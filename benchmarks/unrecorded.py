@@ -1,7 +1,7 @@
 """`pilothouse serve` that keeps no audit records and no events: the other arm of row 3, and of nothing else.
 
 It replaces functions in its own process before the command begins: those that make a record of a call and the bodies in
-it, the one that turns records into what the database takes, with their hashes, those by which a change has an event
+it, those that turn records into what the database takes, with their hashes, those by which a change has an event
 (with it goes the message that reads answer with), and the one by which a commit has the sequencer called. In its
 database a trigger (`NOTHING_PENDING`) keeps rows of `pending_changes` away that hold nothing. The product has no such
 switch.
@@ -9,6 +9,7 @@ switch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pilothouse_client.cli import main as command
@@ -24,14 +25,19 @@ CREATE FUNCTION nothing_pending() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN R
 CREATE TRIGGER nothing_pending BEFORE INSERT ON pending_changes FOR EACH ROW
     WHEN (cardinality(NEW.records) = 0 AND cardinality(NEW.events) = 0) EXECUTE FUNCTION nothing_pending();
 """
+_PARAMETERS = append.parameters
 
 
 def _no_record(*_arguments: Any, **_named: Any) -> None:
     return None
 
 
-def _no_rows(_records: object) -> tuple[str, list[bytes]]:
-    return "[]", []
+def _no_row(_record: object) -> bytes:
+    return b""
+
+
+def _without_records(_audit: Sequence[bytes], *others: Any) -> dict[str, Any]:
+    return _PARAMETERS([], *others)
 
 
 def _no_body(_message: object) -> dict[str, Any]:
@@ -54,7 +60,8 @@ def main() -> None:
         (Feed, "committed", _nothing_to_number),
         (audit, "_record", _no_record),
         (redaction, "body", _no_body),
-        (append, "audit_rows", _no_rows),
+        (append, "audit_row", _no_row),
+        (append, "parameters", _without_records),
     ):
         if not hasattr(owner, name):
             raise RuntimeError(f"{owner.__name__} has no {name} to replace: this must follow the product")
