@@ -142,6 +142,12 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     identifier = next(line.split()[1] for line in narrow if line.startswith("Id: "))
     assert await lines("api-keys", "describe", identifier, "--user", user) == narrow
 
+    # Each character means itself in the filter by which a key is found.
+    odd = 'schlüssel "a*" \\ *'
+    await shell.succeed("api-keys", "create", odd, "--service-account", user, *here)
+    has(await lines("api-keys", "describe", odd, "--user", user), f"Name: {odd}")
+    await shell.succeed("api-keys", "revoke", odd, "--user", user, "--yes")
+
     sink = ("audit", "sinks", "create", "siem", "--kind", "http", "--address", "https://siem.invalid/in")
     await shell.succeed(*sink)
     described = await lines("audit", "sinks", "describe", "siem")

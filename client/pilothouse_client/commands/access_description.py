@@ -5,7 +5,6 @@ The API has no call that returns one of these. Each list takes a filter by every
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from pilothouse_client.commands.description import (
 )
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.options import namespace_or_default
+from pilothouse_client.commands.values import quoted
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -34,9 +34,7 @@ def not_found(words: str) -> CommandError:
 
 def describe_grants(client: Client, page: Description, _where: str, username: str) -> None:
     """Adds all grants of a user or a service account, each with the permissions that it gives."""
-    listed = client.identity.list_role_grants(filter=f"username = {json.dumps(username)}")
-    # In a filter `*` stands for anything.
-    grants = [each for each in listed if each.username == username]
+    grants = list(client.identity.list_role_grants(filter=f"username = {quoted(username)}"))
     if not grants:
         raise not_found(f"user {username!r} holds no grant that you may see")
     page.field("Username", username)
@@ -65,9 +63,8 @@ def _place(grant: Any) -> str:
 def describe_service_account(client: Client, page: Description, namespace: str, name: str) -> str:
     """Adds a service account, by its name in the namespace or by its user name; returns its uid."""
     username = name if name.startswith(_ACCOUNT) else f"{_ACCOUNT}{namespace_or_default(namespace)}:{name}"
-    listed = client.identity.list_service_accounts(filter=f"username = {json.dumps(username)}")
-    # In a filter `*` stands for anything.
-    account = next((each for each in listed if each.username == username), None)
+    listed = client.identity.list_service_accounts(filter=f"username = {quoted(username)}")
+    account = next(iter(listed), None)
     if account is None:
         raise not_found(f"there is no service account {username!r} that you may see")
     page.field("Name", account.name)
@@ -81,7 +78,7 @@ def describe_service_account(client: Client, page: Description, namespace: str, 
 def describe_access(client: Client, page: Description, username: str) -> None:
     """Adds the grants and the keys of a user or a service account, as far as the caller may see them."""
     with if_permitted():
-        grants = client.identity.list_role_grants(filter=f"username = {json.dumps(username)}")
+        grants = client.identity.list_role_grants(filter=f"username = {quoted(username)}")
         page.field("Grants", [f"{each.role} {_place(each)}{_until(each)}" for each in grants])
     with if_permitted():
         keys = client.identity.list_api_keys(username=username)
@@ -96,9 +93,8 @@ def key_of(client: Client, key: str, user: str, narrowed: str = "") -> Any:
     """Returns a valid key of a user, of the caller if that is empty, by its id or its name; CommandError where none or
     several have that."""
     field = "api_key_id" if is_id(key) else "name"
-    wanted = f"{field} = {json.dumps(key)}" + (f" AND {narrowed}" if narrowed else "")
-    listed = client.identity.list_api_keys(username=user, filter=wanted)
-    found = [each for each in listed if key in (each.name, each.api_key_id)]
+    wanted = f"{field} = {quoted(key)}" + (f" AND {narrowed}" if narrowed else "")
+    found = list(client.identity.list_api_keys(username=user, filter=wanted))
     if len(found) == 1:
         return found[0]
     if not found:

@@ -35,7 +35,7 @@ from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.name_completion import complete_any, complete_kind, complete_noun
 from pilothouse_client.commands.options import Namespace, namespace_or_default
 from pilothouse_client.commands.terminal import say
-from pilothouse_client.commands.values import age, enum_label
+from pilothouse_client.commands.values import age, enum_label, quoted
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -156,8 +156,8 @@ def _image(client: Client, page: Description, _namespace: str, name: str) -> Non
 
 
 def _audit_sink(client: Client, page: Description, _namespace: str, name: str) -> str:
-    listed = client.audit.list_audit_sinks(filter=f"name = {json.dumps(name)}")
-    found = next((each for each in listed if each.name == name), None)
+    listed = client.audit.list_audit_sinks(filter=f"name = {quoted(name)}")
+    found = next(iter(listed), None)
     if found is None:
         raise not_found(f"there is no audit sink {name!r}")
     _plain(page, found)
@@ -294,8 +294,8 @@ def _describe_changes(
     client: Client, page: Description, resource_type: str, namespace: str, name: str, uid: str | None = None
 ) -> None:
     """Adds the newest calls that changed it: by its uid, else by its name."""
-    which = f"resource_uid = {json.dumps(uid)}" if uid else f"resource_name = {json.dumps(name)}"
-    chosen = [f"resource_type = {json.dumps(resource_type)}", which]
+    which = f"resource_uid = {quoted(uid)}" if uid else f"resource_name = {quoted(name)}"
+    chosen = [f"resource_type = {quoted(resource_type)}", which]
     chosen += ["result = SUCCESS", "validate_only = false", *(f"action != {word}" for word in _READING)]
     with if_permitted():
         found = client.audit.list_operations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a value of a filter, in which each of its characters means itself."""
+    return '"' + re.sub(r'(["\\*])', r"\\\1", text) + '"'
 
 
 def enum_words(descriptor: EnumDescriptor) -> dict[str, int]:
