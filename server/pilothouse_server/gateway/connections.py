@@ -125,6 +125,7 @@ class HttpConnections:
         self._timer = loop.call_later(self.limits.look_seconds, self._look) if self._guards else None
 
     def _end_surplus(self, idle_since: float) -> None:
+        # A browser without a session has no watch: it keeps none.
         kept = {""}
         for guard in reversed(list(self._idle)):
             if guard.browser is None:
