@@ -12,7 +12,8 @@ from tests.harness import Server
 
 from pilothouse.application.v1 import application_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client import AsyncClient
+from pilothouse_client.all_nouns import Nouns
+from pilothouse_client.transport import AsyncTransport
 from pilothouse_simulator import SimulatedCluster
 
 JsonObject = dict[str, Any]
@@ -113,7 +114,7 @@ class Place:
 
     def __init__(self, server: Server, cluster: SimulatedCluster, name: str) -> None:
         self.server = server
-        self.client: AsyncClient = server.admin
+        self.client: Nouns[AsyncTransport] = server.admin
         self.cluster = cluster
         self.name = name
 
@@ -121,7 +122,7 @@ class Place:
         self,
         documents: Sequence[JsonObject],
         name: str = "shop",
-        client: AsyncClient | None = None,
+        client: Nouns[AsyncTransport] | None = None,
         **fields: Any,
     ) -> pb.ApplyApplicationResponse:
         """Applies documents as an application."""

@@ -21,6 +21,7 @@ from tests.applications.conftest import (
 from tests.conftest import Database
 from tests.harness import IDLE, running_server
 from tests.turns import Turns, counted_turns
+from tests.waiting import patient
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.runtime.event_loop import Share
@@ -46,6 +47,8 @@ async def place(database: Database, tmp_path: Path) -> AsyncIterator[Place]:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
         assert server.cluster is not None
         found = Place(server, server.cluster, "demo")
+        # Counted calls take several times as long.
+        found.client = server.admin.with_options(timeout=patient(30.0))
         # Statements are prepared, and modules loaded, by the first call of each kind.
         await found.apply([deployment("first"), service("first")], name="first")
         yield found

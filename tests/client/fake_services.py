@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -147,8 +148,10 @@ class Service:
         return answers
 
     def page(self, request: Any, rows: Iterable[Any], response: Any, field: str) -> Any:
-        """One page: the token is the offset, which is enough while nobody writes."""
+        """One page: the token is the offset, which is enough while nobody writes. A filter may ask for a name only."""
         everything = list(rows)
+        if named := re.fullmatch(r'name = "(.*)"', getattr(request, "filter", "")):
+            everything = [each for each in everything if each.name == named[1]]
         start = int(request.page_token or 0)
         end = start + (request.page_size or 50)
         getattr(response, field).extend(everything[start:end])
