@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
+from pilothouse_simulator.admission.services import ServiceAllocators
 from tests.simulator.replay import Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
 
@@ -48,3 +49,14 @@ async def test_services_are_as_recorded() -> None:
             Options(bodies={2: _two_ports}, after={21: _deploy}, varying=frozenset({"generation"})),
         )
     check(_SERVICES, differences)
+
+
+def test_ports_are_allocated_from_the_upper_band_until_it_is_full() -> None:
+    """The lower band is left to those who ask for a port, so that none of them finds it taken by chance."""
+    allocators = ServiceAllocators()
+    allocated = []
+    for _ in range(2768):
+        allocated.append(allocators.free_node_port())
+        allocators.node_ports.add(allocated[-1])
+    assert min(allocated[:-86]) == 30_086
+    assert sorted(allocated) == list(range(30_000, 32_768))

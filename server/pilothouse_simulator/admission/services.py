@@ -18,6 +18,8 @@ JsonObject = dict[str, Any]
 
 SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
 NODE_PORTS = range(30_000, 32_768)
+# Kubernetes allocates from the upper band first: 86 ports are left to those who ask for one (KEP-3668).
+_DYNAMIC_PORTS = NODE_PORTS[86:]
 # The `kubernetes` service holds the first address of the network.
 _RESERVED = frozenset({str(SERVICE_NETWORK[0]), str(SERVICE_NETWORK[1]), str(SERVICE_NETWORK[-1])})
 
@@ -38,8 +40,9 @@ class ServiceAllocators:
 
     def free_node_port(self) -> int:
         """A port nobody has."""
+        band = NODE_PORTS if self.node_ports.issuperset(_DYNAMIC_PORTS) else _DYNAMIC_PORTS
         while True:
-            port = random.choice(NODE_PORTS)
+            port = random.choice(band)
             if port not in self.node_ports:
                 return port
 
