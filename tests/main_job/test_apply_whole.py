@@ -116,6 +116,7 @@ async def test_one_refusal_keeps_everything_back(
     assert await demo.names() == []
     tried = await demo.apply(deployment("good"), bad, dry_run=True)
     assert tried.code == 3
+    assert "nothing would be applied" in tried.errors
     assert "container/good created (dry run)" in tried.output
     assert "container/bad" in tried.errors
 

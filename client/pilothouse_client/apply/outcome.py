@@ -40,8 +40,9 @@ class ApplyOutput:
     """Where the lines of an apply go, and its facts, for programs.
 
     `say` takes the changes, `complain` problems and warnings, `progress` the states of the wait: with `say`, unless it
-    is given; `count` how many containers run, of all that are waited for. `unhealthy`: the lines
-    about what did not become healthy.
+    is given; `count` how many containers run, of all that are waited for. `refused` are the problems that keep the
+    input from being applied, and `refusal` the sentence that counts them. `unhealthy`: the lines about what did not
+    become healthy.
     """
 
     say: Say = _ignore
@@ -50,6 +51,7 @@ class ApplyOutput:
     count: Callable[[int, int], None] = _ignore_count
     answer: pb.ApplyApplicationResponse | None = None
     refused: Sequence[InputProblem] = ()
+    refusal: str = ""
     left_out: Sequence[InputProblem] = ()
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -84,17 +86,16 @@ class ApplyResult(enum.Enum):
     REFUSED = "nothing was applied"
 
 
-def refuse(problems: Problems, skip: ProblemWeight | None, output: ApplyOutput) -> None:
+def refuse(
+    problems: Problems, skip: ProblemWeight | None, output: ApplyOutput, *, validate_only: bool
+) -> None:
     """Lists the problems that keep the input from being applied. `skip`: the greatest weight that was accepted."""
     output.refused = refused = problems.refused(skip)
-    for line in (*listed(refused), summary_of_refused(refused), *remedies(refused)):
-        output.complain(line)
-
-
-def summary_of_refused(refused: Sequence[InputProblem]) -> str:
-    """Returns the sentence that counts the problems."""
     count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
-    return f"nothing was applied: {count} ({counts(refused)})"
+    verb = "would be" if validate_only else "was"
+    output.refusal = f"nothing {verb} applied: {count} ({counts(refused)})"
+    for line in (*listed(refused), output.refusal, *remedies(refused)):
+        output.complain(line)
 
 
 def remedies(refused: Sequence[InputProblem]) -> list[str]:

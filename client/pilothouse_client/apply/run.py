@@ -98,7 +98,7 @@ class _Apply:
         skip, dry_run = self._options.skip, self._request.validate_only
         local = self._checked_here()
         if self._problems.refused(skip):
-            refuse(self._problems, skip, self._output)
+            refuse(self._problems, skip, self._output, validate_only=dry_run)
             return ApplyResult.REFUSED
         done = self._tried()
         self._warn(done, local)
@@ -106,7 +106,7 @@ class _Apply:
             self._output.answer = done
             _say_changes(done.changes, self._sent, self._output.say, dry_run=True)
         if self._problems.refused(skip):
-            refuse(self._problems, skip, self._output)
+            refuse(self._problems, skip, self._output, validate_only=dry_run)
             return ApplyResult.REFUSED
         left_out = self._problems.skipped(skip)
         self._output.left_out = left_out

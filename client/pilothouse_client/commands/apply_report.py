@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, remedies, summary_of_refused
+from pilothouse_client.apply.outcome import ApplyOutput, ApplyResult, remedies
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError, as_json
 from pilothouse_client.commands.output import as_data
 from pilothouse_client.commands.terminal import console, progress, say, say_prose, write_data
@@ -92,7 +92,7 @@ def check(output: ApplyOutput, result: ApplyResult) -> None:
     if result is ApplyResult.REFUSED and not output.refused:
         raise CommandError(_NOTHING, REFUSED, "NOTHING_TO_APPLY")
     if result is ApplyResult.REFUSED:
-        raise refusal(output.refused, summary_of_refused(output.refused), remedies(output.refused))
+        raise refusal(output.refused, output.refusal, remedies(output.refused))
     if result is ApplyResult.NOT_RUNNING:
         first, *rest = output.unhealthy or ["it did not become healthy"]
         raise CommandError(first, WAIT_FAILED, "WAIT_FAILED", lines=[line.strip() for line in rest])
