@@ -132,9 +132,10 @@ class World:
         connect: Connect | None = None,
         *,
         rules: DriftRules = DEFAULT_RULES,
+        containers: ContainerReconciler | None = None,
     ) -> AsyncIterator[Reconciler]:
         """A running reconciler, with other clients if given; at the end it is gone without a word, as if killed."""
-        reconcilers = {**RECONCILERS, "container": ContainerReconciler(rules)}
+        reconcilers = {**RECONCILERS, "container": containers or ContainerReconciler(rules)}
         clients = ClusterClients(connect or self.connect)
         reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=reconcilers)
         running = asyncio.ensure_future(reconciler.run())

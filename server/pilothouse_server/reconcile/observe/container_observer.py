@@ -274,7 +274,7 @@ class ContainerObserver(StatusObserver):
         Then a run that was requested may begin, too.
         """
         found = self._workload(container)
-        if not isinstance(found, CronJob) or container.observed_generation < container.generation:
+        if not isinstance(found, CronJob):
             return False
         return found.spec.suspend != shall_be_suspended(container, found.jobs) or bool(
             runs_to_begin(container, found, found.jobs)
@@ -435,10 +435,13 @@ def _lost(container: Container, objects: Objects | None) -> bool:
 
 
 def _has_other_nodes(container: Container, observation: Observation) -> bool:
-    """Whether a DaemonSet has pods on more or fewer nodes than its container knows."""
+    """Whether a DaemonSet has pods on more or fewer nodes than its container knows.
+
+    Work that is under way may have read the cluster before, and nothing else may happen after it.
+    """
     known = (0, container.wanted_replicas)
-    settled = container.observed_generation >= container.generation and container.wanted_replicas > 0
-    return workload_type(container).per_node and settled and observation.spec_replicas not in known
+    wanted = workload_type(container).per_node and container.wanted_replicas > 0
+    return wanted and observation.spec_replicas not in known
 
 
 def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:
