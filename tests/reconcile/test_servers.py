@@ -94,9 +94,10 @@ async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_do
     async def status() -> str:
         return str((await here.rows("SELECT status FROM clusters"))[0]["status"])
 
-    # On a slow machine no lease runs out.
-    long = msgspec.structs.replace(QUICK, lease_seconds=30.0)
-    soon = msgspec.structs.replace(long, free_seconds=0.5)
+    # On a slow machine no lease runs out. The second looks at it every three seconds at most, and the first leaves it
+    # free for longer.
+    long = msgspec.structs.replace(QUICK, lease_seconds=10.0)
+    soon = msgspec.structs.replace(long, free_seconds=5.0)
     async with here.reconciling(soon, connect=without_credentials) as first:
         await poll_until(status, lambda found: found == "unauthorized")
         async with here.reconciling(long) as second:

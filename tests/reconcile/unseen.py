@@ -19,8 +19,11 @@ from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import STORAGE_CLASSES
 from tests.agreement import agree, disagreements
 from tests.harness import Server
+from tests.waiting import poll_until
 
 SPACE = "shop"
+# Those of a simulated cluster.
+_NODES = 3
 TOKEN = "of-this-test"
 _CORE, _APPS = f"/api/v1/namespaces/{SPACE}", f"/apis/apps/v1/namespaces/{SPACE}"
 POLICIES = {
@@ -148,6 +151,9 @@ async def furnish(server: Server, *names: str) -> None:
         container = wanted(name, service_account=account, **KINDS.get(name, {}))
         await admin.containers.create(namespace=SPACE, container=container)
     await agreeing(server, seconds=30.0)
+    if "agent" in names:
+        # That its pods are counted agrees with the cluster at any time, but is one more write.
+        await poll_until(lambda: shown(server, "agent"), lambda found: found.replicas == _NODES)
 
 
 async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
