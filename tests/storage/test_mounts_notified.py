@@ -82,6 +82,25 @@ async def test_a_container_that_changes_and_goes(database: Database) -> None:
         assert await notified(here) == [("data", ())]
 
 
+async def test_a_volume_that_goes_while_its_event_is_written(database: Database) -> None:
+    """Who writes the event waits for the volume before it holds anything that the deletion takes along."""
+    async with world(database) as here, connection(database.admin_dsn) as sql:
+        await prepared(here)
+        wanted = web(volume_mounts=(MOUNT,))
+        await here.change(
+            lambda tx: operations.create(tx, "shop", wanted, keys=UNGUARDED, may=lambda _: False)
+        )
+        await here.change(lambda tx: operations.delete(tx, "shop", "web", lambda _: None))
+        async with sql.transaction():
+            await sql.execute("SELECT FROM volumes FOR NO KEY UPDATE")
+            writing = asyncio.ensure_future(notified(here))
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            await poll_until(lambda: sql.fetchval(waits), what="somebody waiting")
+            await sql.execute("DELETE FROM container_volumes")
+            await sql.execute("DELETE FROM volumes")
+        assert await writing == []
+
+
 async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,7 +240,8 @@ async def delete(
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Deletes every volume of a namespace, mounted or not: a cascading delete calls it after the containers."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
-    for item in found:
+    # In the order in which all others lock volumes.
+    for item in sorted(found, key=lambda item: item.id):
         stored = await repository.get(transaction, item.id, lock=True)
         if stored is not None:
             await _delete(transaction, stored)
@@ -249,7 +250,8 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Removes every volume of a namespace from the database, with a tombstone each; the cluster keeps the claims."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
-    for item in found:
+    # In the order in which all others lock volumes.
+    for item in sorted(found, key=lambda item: item.id):
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
 

@@ -124,9 +124,9 @@ _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
 
 _HAS_MOUNT_CHANGES = text("SELECT EXISTS (SELECT FROM mount_changes)")
+_NAMED_BY_MOUNT_CHANGES = text("SELECT volume_id FROM mount_changes ORDER BY id LIMIT :most")
 _TAKE_MOUNT_CHANGES = text(
-    "DELETE FROM mount_changes WHERE id IN "
-    "(SELECT id FROM mount_changes ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED) RETURNING volume_id"
+    "DELETE FROM mount_changes WHERE volume_id = ANY (CAST(:ids AS bigint[])) RETURNING volume_id"
 )
 _INSERT_MANY = text("""
 INSERT INTO volumes (name, namespace_id, type, storage_class, access_mode, host_path, source_name, kubernetes_name,
@@ -181,13 +181,15 @@ async def has_mount_changes(transaction: ReadTransaction) -> bool:
 
 
 async def take_mount_changes(transaction: Transaction, most: int) -> list[Volume]:
-    """Removes the oldest of these notes that no other server removes; returns their volumes, locked in the order of
-    their ids until the transaction ends.
+    """Removes the notes of the volumes that the oldest name, as far as no other server has; returns these volumes,
+    locked in the order of their ids until the transaction ends.
     """
-    taken = (await transaction.connection.execute(_TAKE_MOUNT_CHANGES, {"most": most})).scalars()
-    # Locked before they are read: what mounts them would be read as it was before the wait for the locks.
-    locked = (await transaction.connection.execute(_LOCK_MANY, {"ids": list(taken)})).scalars()
-    return await get_many(transaction, locked)
+    named = (await transaction.connection.execute(_NAMED_BY_MOUNT_CHANGES, {"most": most})).scalars()
+    # Volumes are locked before their notes, as by a deletion, which takes the notes along. And before they are read:
+    # what mounts them would be read as it was before the wait for the locks.
+    locked = (await transaction.connection.execute(_LOCK_MANY, {"ids": sorted(set(named))})).scalars()
+    taken = (await transaction.connection.execute(_TAKE_MOUNT_CHANGES, {"ids": list(locked)})).scalars()
+    return await get_many(transaction, sorted(set(taken)))
 
 
 async def stream_volumes(
