@@ -302,8 +302,12 @@ async def test_runs_that_are_too_many_go_with_their_jobs(demo: Server) -> None:
     for _ in range(3):
         await demo.admin.containers.run(namespace="jobs", name="pruned")
         await until(demo, "pruned", SUCCEEDED)
-    assert [run.number for run in await runs(demo, "pruned")] == [4, 3]
-    assert set(jobs_of(demo, "pruned")) == {"pruned-3", "pruned-4"}
+
+    async def there() -> tuple[list[int], set[str]]:
+        """Numbers of its runs, newest first, and names of its Jobs."""
+        return [run.number for run in await runs(demo, "pruned")], set(jobs_of(demo, "pruned"))
+
+    await poll_until(there, lambda found: found == ([4, 3], {"pruned-3", "pruned-4"}))
 
 
 async def test_a_job_counts_its_concurrent_pods_until_it_has_ended(demo: Server) -> None:
