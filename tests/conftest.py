@@ -31,6 +31,7 @@ from pilothouse_server.rpc import lines
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from pilothouse_server.store import partitions
 from tests import reduced
+from tests.deadlocks import check_deadlocks
 from tests.garbage import without_looks
 from tests.main_job import loaded
 from tests.migrations.filling import fill
@@ -195,12 +196,16 @@ def addresses(server: EmbeddedPostgres, name: str) -> Database:
 
 @asynccontextmanager
 async def new_database(server: EmbeddedPostgres, template: str = "template0") -> AsyncIterator[Database]:
-    """A database with a name of its own, copied from `template`, dropped at the end of the block."""
+    """A database with a name of its own, copied from `template`, dropped at the end of the block.
+
+    Raises AssertionError there if transactions in it have deadlocked.
+    """
     name = f"test_{next(_numbers)}"
     async with connection(server.dsn()) as admin:
         await _make(admin, name, template)
         try:
             yield addresses(server, name)
+            await check_deadlocks(admin, server, name)
         finally:
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -22,6 +22,7 @@ from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
 from pilothouse_client.errors import PilothouseError
 from pilothouse_migrations import runner
+from tests import deadlocks
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.migrations.catalogue import snapshot
@@ -176,6 +177,7 @@ async def test_a_migration_that_locks_first_does_not_deadlock(tenants: Database,
 @pytest.mark.full
 async def test_without_locking_first_it_deadlocks(tenants: Database, tmp_path: Path) -> None:
     """The control: PostgreSQL ends one of the two transactions."""
+    deadlocks.EXPECTED.add(tenants.name)
     unlocked = StandIn(_UP, _DOWN, texts=_CHANGE.texts)
     ended = (asyncpg.DeadlockDetectedError, runner.MigrationFailedError)
     with pytest.raises(ended, match="deadlock detected"):

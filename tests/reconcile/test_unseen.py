@@ -18,6 +18,7 @@ from tests.harness import Server, running_server
 from tests.reconcile.unseen import (
     CHANGED_KINDS,
     KINDS,
+    LASTING,
     POLICIES,
     Others,
     agreeing,
@@ -85,11 +86,11 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
 ) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
         others = Others(cluster)
-        async with running_server(database, tmp_path, cluster=cluster) as server:
+        async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
             await furnish(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
         await meddle(others)
         with written(cluster) as writes:
-            async with running_server(database, tmp_path, cluster=cluster) as server:
+            async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
                 before = await rows(server)
                 assert await differences(server)
                 await agreeing(server)
@@ -104,13 +105,13 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
 async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_path: Path) -> None:
     """Neither where the marks agree, nor where none were noted."""
     async with SimulatedCluster(speed=10.0) as cluster:
-        async with running_server(database, tmp_path, cluster=cluster) as server:
+        async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
             await furnish(server, *POLICIES, *KINDS)
         for forget in (False, True):
             if forget:
                 async with database.owner() as sql:
                     await sql.execute("UPDATE reconcile_work SET applied_objects = NULL")
-            async with running_server(database, tmp_path, cluster=cluster) as server:
+            async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
                 with written(cluster) as writes:
                     before = await rows(server)
                     await compared(server)
@@ -197,13 +198,13 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
     """Put back while no server runs, and again while one does: later applies are repeated."""
     state, copy = tmp_path / "cluster", tmp_path / "copy"
     async with kept_cluster(state) as cluster:
-        async with running_server(database, tmp_path, cluster=cluster) as server:
+        async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
             await furnish(server, *POLICIES, "calm")
         port = cluster.api_server.port
     shutil.copy(state, copy)
     async with (
         kept_cluster(state, port=port) as cluster,
-        running_server(database, tmp_path, cluster=cluster) as server,
+        running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server,
     ):
         await change(server, "nginx:1.28")
         # As it was before, by another way: an older state of it looks the same.
@@ -220,7 +221,7 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
     async with kept_cluster(state, port=port) as cluster:
         others = Others(cluster)
         await gone_on(database, others)
-        async with running_server(database, tmp_path, cluster=cluster) as server:
+        async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
             assert await differences(server)
             await agreeing(server)
             await as_in_the_database(server, others, "nginx:1.28")

@@ -11,7 +11,16 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 from tests.harness import running_server
-from tests.reconcile.unseen import POLICIES, Others, agreeing, deployment, differences, furnish, written
+from tests.reconcile.unseen import (
+    LASTING,
+    POLICIES,
+    Others,
+    agreeing,
+    deployment,
+    differences,
+    furnish,
+    written,
+)
 from tests.waiting import patient
 
 MANY, CHANGED, AT_ONCE = 120, 20, 25
@@ -24,7 +33,9 @@ async def test_twenty_of_a_hundred_and_twenty(database: Database, tmp_path: Path
         others = Others(cluster)
         # Callers, server and cluster share one event loop: a request may arrive late on a busy machine.
         seconds = patient(10.0)
-        async with running_server(database, tmp_path, cluster=cluster, request_seconds=seconds) as server:
+        async with running_server(
+            database, tmp_path, cluster=cluster, reconciler=LASTING, request_seconds=seconds
+        ) as server:
             await furnish(server)
             free = asyncio.Semaphore(AT_ONCE)
 
@@ -43,7 +54,7 @@ async def test_twenty_of_a_hundred_and_twenty(database: Database, tmp_path: Path
             else:
                 await others.image(name)
         with written(cluster) as writes:
-            async with running_server(database, tmp_path, cluster=cluster) as server:
+            async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
                 assert len(await differences(server)) >= CHANGED
                 await agreeing(server, seconds=120.0)
         names = {each.rpartition("/")[2].partition("?")[0] for each in writes if "/deployments/" in each}

@@ -83,7 +83,7 @@ async def test_a_container_that_changes_and_goes(database: Database) -> None:
 
 
 async def test_a_volume_that_goes_while_its_event_is_written(database: Database) -> None:
-    """Who writes the event waits for the volume before it holds anything that the deletion takes along."""
+    """The writer of the event waits for the volume before it holds anything that the deletion removes."""
     async with world(database) as here, connection(database.admin_dsn) as sql:
         await prepared(here)
         wanted = web(volume_mounts=(MOUNT,))

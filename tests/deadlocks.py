@@ -1,0 +1,25 @@
+"""No test may leave a deadlock behind: PostgreSQL ends it, and a caller of the API gets ABORTED after a second.
+
+It tells that two parts of the product lock rows in different orders. Which test meets it is a matter of chance, so each
+database is looked at before it is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+
+import asyncpg
+
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+
+# Names of databases whose tests make deadlocks on purpose.
+EXPECTED: set[str] = set()
+
+
+async def check_deadlocks(admin: asyncpg.Connection, server: EmbeddedPostgres, name: str) -> None:
+    """Raises AssertionError, with the statements that waited, if there were deadlocks in this database."""
+    found = await admin.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = $1", name)
+    if found and name not in EXPECTED:
+        log = server.log_path.read_text("utf-8", "replace")
+        waits = re.findall(rf"@{name} DETAIL:  (Process \d+ waits .*(?:\n\t.*)*)", log)
+        raise AssertionError("\n\n".join([f"{found} deadlocks in {name}", *waits]))
