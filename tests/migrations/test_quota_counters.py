@@ -12,6 +12,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
+from tests import deadlocks
 from tests.conftest import Database
 from tests.migrations.filling import user_of
 
@@ -101,6 +102,8 @@ async def test_the_sums_are_those_of_a_recount_after_every_transaction(tenants: 
 
 @pytest.mark.full
 async def test_the_sums_are_right_in_every_snapshot_beside_several_writers(tenants: Database) -> None:
+    deadlocks.EXPECTED.add(tenants.name)
+
     async def write(seed: int) -> None:
         choose = random.Random(seed)
         async with tenants.owner() as owner:
