@@ -22,6 +22,7 @@ from tests.reconcile.unseen import (
     POLICIES,
     Others,
     agreeing,
+    compared,
     core,
     deployment,
     differences,
@@ -118,21 +119,6 @@ async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_p
                     await agreeing(server)
                     assert await rows(server) == before
                 assert writes == []
-
-
-async def compared(server: Server) -> None:
-    """Returns when all is noted and nothing is due, after the first lists were compared."""
-
-    async def left() -> bool:
-        async with server.database.system() as sql:
-            return bool(
-                await sql.fetchval(
-                    "SELECT count(*) FROM reconcile_work WHERE applied_objects IS NULL OR leased_until IS NOT NULL "
-                    "OR due_at <= clock_timestamp() + interval '60 seconds'"
-                )
-            )
-
-    await poll_until(left, lambda found: not found, what="everything noted")
 
 
 @pytest.mark.full

@@ -26,9 +26,9 @@ from tests.waiting import poll_until
 SPACE = "shop"
 # Those of a simulated cluster.
 _NODES = 3
-# Of a server that is alone. On a slow machine its leases do not run out: work that is done once more finds nothing to
-# repair.
-LASTING = msgspec.structs.replace(QUICK, lease_seconds=60.0, worker=WorkerSettings(lease_seconds=60.0))
+# Of a server that is alone. On a slow machine its leases do not run out so soon: work that is done once more finds
+# nothing to repair.
+LASTING = msgspec.structs.replace(QUICK, lease_seconds=10.0, worker=WorkerSettings(lease_seconds=10.0))
 TOKEN = "of-this-test"
 _CORE, _APPS = f"/api/v1/namespaces/{SPACE}", f"/apis/apps/v1/namespaces/{SPACE}"
 POLICIES = {
@@ -159,6 +159,23 @@ async def furnish(server: Server, *names: str) -> None:
     if "agent" in names:
         # That its pods are counted agrees with the cluster at any time, but is one more write.
         await poll_until(lambda: shown(server, "agent"), lambda found: found.replicas == _NODES)
+    # Work that is in hand when a server stops keeps its lease.
+    await compared(server)
+
+
+async def compared(server: Server) -> None:
+    """Returns when all is noted and nothing is due, after the first lists were compared."""
+
+    async def left() -> bool:
+        async with server.database.system() as sql:
+            return bool(
+                await sql.fetchval(
+                    "SELECT count(*) FROM reconcile_work WHERE applied_objects IS NULL OR leased_until IS NOT NULL "
+                    "OR due_at <= clock_timestamp() + interval '60 seconds'"
+                )
+            )
+
+    await poll_until(left, lambda found: not found, what="everything noted")
 
 
 async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
