@@ -1,7 +1,7 @@
 """No test may leave a deadlock behind: PostgreSQL ends it, and a caller of the API gets ABORTED after a second.
 
-It tells that two parts of the product lock rows in different orders. Which test meets it is a matter of chance, so each
-database is looked at before it is dropped.
+It means that two parts of the product lock rows in different orders. Any test may meet one by chance, so each database
+is looked at before it is dropped.
 """
 
 from __future__ import annotations

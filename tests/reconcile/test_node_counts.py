@@ -10,10 +10,8 @@ from pilothouse_server.reconcile.apply.container_actions import ContainerProgres
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler, LoadedContainer
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_simulator.values.resources import NODES
 from tests.reconcile.world import QUICK, World
-
-# Those of a simulated cluster.
-_NODES = 3
 
 
 class _Late(ContainerReconciler):
@@ -22,11 +20,12 @@ class _Late(ContainerReconciler):
     def __init__(self, here: World) -> None:
         super().__init__()
         self._here = here
+        self.nodes = len(here.cluster.store.list(NODES))
 
     async def act(self, client: LeasedClient, loaded: LoadedContainer) -> ContainerProgress:
         done = await super().act(client, loaded)
         if done.workload is not None:
-            await self._here.until(lambda row: row.observed.ready_replicas == _NODES)
+            await self._here.until(lambda row: row.observed.ready_replicas == self.nodes)
         return done
 
 
@@ -34,8 +33,9 @@ async def test_pods_that_run_before_their_apply_is_written_are_counted(here: Wor
     # Nothing else makes it look again: images that a node does not list yet would.
     observer = ContainerObserverSettings(gather_seconds=0.01, node_seconds=600.0)
     settings = msgspec.structs.replace(QUICK, containers=observer)
-    async with here.reconciling(settings, containers=_Late(here)):
+    late = _Late(here)
+    async with here.reconciling(settings, containers=late):
         await here.namespace()
         await here.create(spec=ContainerSpec(workload=DaemonSetSettings()))
-        row = await here.until(lambda row: row.replicas == _NODES)
+        row = await here.until(lambda row: row.replicas == late.nodes)
     assert [each.reason for each in row.observed.conditions if each.type == "Grew"] == ["NodesChanged"]

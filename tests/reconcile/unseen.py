@@ -18,14 +18,12 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.controllers.claims import PROVISIONER
-from pilothouse_simulator.values.resources import STORAGE_CLASSES
+from pilothouse_simulator.values.resources import NODES, STORAGE_CLASSES
 from tests.agreement import agree, disagreements
 from tests.harness import QUICK, Server
 from tests.waiting import poll_until
 
 SPACE = "shop"
-# Those of a simulated cluster.
-_NODES = 3
 # Of a server that is alone. On a slow machine its leases do not run out so soon: work that is done once more finds
 # nothing to repair.
 LASTING = msgspec.structs.replace(QUICK, lease_seconds=10.0, worker=WorkerSettings(lease_seconds=10.0))
@@ -158,7 +156,8 @@ async def furnish(server: Server, *names: str) -> None:
     await agreeing(server, seconds=30.0)
     if "agent" in names:
         # That its pods are counted agrees with the cluster at any time, but is one more write.
-        await poll_until(lambda: shown(server, "agent"), lambda found: found.replicas == _NODES)
+        nodes = len(server.cluster.store.list(NODES))
+        await poll_until(lambda: shown(server, "agent"), lambda found: found.replicas == nodes)
     # Work that is in hand when a server stops keeps its lease.
     await compared(server)
 
