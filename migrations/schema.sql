@@ -241,7 +241,7 @@ BEGIN
             PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || admit_container_change.namespace_id, 0));
         END IF;
         PERFORM FROM public.containers AS c
-        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name FOR UPDATE;
+        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name FOR NO KEY UPDATE;
     END IF;
     SELECT w.id, row_to_json(w)::text INTO found_id, container
     FROM (

@@ -45,11 +45,12 @@ CHECKSUMS: Final = {
     "0132": "1c58bd6aceb32c4d5b6d6b22c79b8f4b3fa4ce432328aa2efe732cffea7b9978",
     "0133": "00a1b6a1c555ae47a74812e84913373e70ed9a0be60e14838952512df86f8a6b",
     "0134": "936323c687b34b63c307c46e17149e601f3c128082ecb176d725e258fe26ec61",
+    "0135": "540bbd5e3c0c525da58fe3b94593e6cdd3918f99af42960a037d70016759cb5d",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "admit_container": ("cd57de44b185f5739b561b9ee6a194e09580b532cc1f8909187842276596b40c", "0106"),
-    "admit_container_change": ("9632448ded45684a0c99ef4f745a8fadfd0a51bece1465c56d0a4c6ad61b9fbf", "0101"),
+    "admit_container_change": ("f1382266ae3d89a814eac5354a143054afcef37da54e65ebb59bcd8cc96391e6", "0135"),
     "allowed_external_sources": ("fec3664d78c5a4853662853c374ea967684fcf5bee26cc69c9344b0e003ddacd", "0107"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
     "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),

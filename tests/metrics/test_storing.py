@@ -17,7 +17,7 @@ from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.partitions import Partitions
 from tests.metrics.world import DAY, Box, World, hours_ago, midnight
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 
 def now() -> datetime:
@@ -96,6 +96,31 @@ async def test_samples_of_containers_that_are_gone_are_left_out(world: World) ->
     foreign = msgspec.structs.replace(box.sample(now()), namespace_id=box.namespace_id + 1000)
     assert await world.usage.write([box.sample(now()), gone, foreign]) == Stored(1, gone=2)
     assert await count(world) == 1
+
+
+async def test_usage_does_not_wait_for_an_apply_that_changes_its_containers(world: World) -> None:
+    box = await world.box()
+    async with world.database.system() as applying, applying.transaction():
+        admit = "SELECT container FROM admit_container_change(NULL, NULL, $1, $2, true)"
+        assert await applying.fetchval(admit, box.namespace, box.name)
+        async with within(10):
+            assert await world.usage.write([box.sample(now())]) == Stored(1)
+
+
+async def test_samples_lock_their_containers_in_the_order_of_a_deleted_namespace(world: World) -> None:
+    """Else each of the two would wait for a container that the other has locked."""
+    low, high = await world.box(name="low"), await world.box(name="high")
+    lock = "SELECT id FROM containers WHERE id = $1 FOR UPDATE NOWAIT"
+    async with world.database.system() as deleting, deleting.transaction():
+        assert await deleting.fetchval(lock, low.id)
+        storing = asyncio.create_task(world.usage.write([high.sample(now()), low.sample(now())]))
+        waiting = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        await poll_until(lambda: world.rows(waiting), lambda rows: len(rows) == 1)
+        assert await deleting.fetchval(lock, high.id)
+    async with within(10):
+        assert await storing == Stored(2)
 
 
 async def test_samples_of_times_without_a_partition_are_left_out(world: World) -> None:

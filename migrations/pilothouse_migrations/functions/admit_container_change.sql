@@ -1,6 +1,7 @@
 -- Reads a container, its namespace and what its quota leaves in one message; the server then decides and calls
 -- change_container, which compares what was read with what it finds. Nothing is locked but, with p_lock, what a unit of
--- work will write (namespace, quota, container, in this order).
+-- work will write (namespace, quota, container, in this order). No key of the container changes, so those who insert rows
+-- that refer to it (usage, for many containers in one transaction) do not wait.
 --
 -- The container is one JSON document of all columns of its row and of the rows that belong to it, so a new column needs
 -- no new result here. A test compares it with the server's own statement for a container.
@@ -40,7 +41,7 @@ BEGIN
             PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || admit_container_change.namespace_id, 0));
         END IF;
         PERFORM FROM public.containers AS c
-        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name FOR UPDATE;
+        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name FOR NO KEY UPDATE;
     END IF;
     SELECT w.id, row_to_json(w)::text INTO found_id, container
     FROM (

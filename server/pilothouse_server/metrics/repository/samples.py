@@ -6,6 +6,9 @@ a look at every value). The plain statement trusts its rows, since foreign keys 
 only when one of those refuses the batch is the careful statement used, which leaves out rows whose container is
 gone.
 
+A row locks its container's key until the transaction ends. They are stored in the order of containers, in which a
+deleted namespace locks its own.
+
 A batch announces its lowest id on `CHANNEL` as it commits. Ids are not given in commit order, so who follows
 samples reads from the lowest announced id on (see `live`).
 """
@@ -96,6 +99,7 @@ WITH stored AS (
             WHEN s.pods > 1 THEN jsonb_build_object('pods', s.pods) ELSE '{{}}' END, {_COUNTERS}
     FROM pg_temp.staged_usage AS s
     {narrowed}
+    ORDER BY s.container_id
     RETURNING id
 )
 SELECT count(*) AS stored, CASE WHEN count(*) > 0 THEN pg_notify('{CHANNEL}', CAST(min(id) AS text)) END AS told

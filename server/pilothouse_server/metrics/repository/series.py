@@ -113,7 +113,7 @@ INSERT INTO container_usage_hourly ({_ROLLED})
 SELECT container_id, namespace_id, to_timestamp(:from), count(*), avg(cpu_cores_used), max(cpu_cores_used),
     round(avg(memory_bytes_used)), max(memory_bytes_used), coalesce(sum(rx), 0), coalesce(sum(tx), 0),
     max(disk_bytes_used)
-FROM samples GROUP BY container_id, namespace_id
+FROM samples GROUP BY container_id, namespace_id ORDER BY container_id
 {_replacing("container_usage_hourly")}"""),  # noqa: S608 - made of the constants above
     "day": text(f"""
 INSERT INTO container_usage_daily ({_ROLLED})
@@ -121,7 +121,7 @@ SELECT container_id, namespace_id, to_timestamp(:from), {_WEIGHTED}
 FROM container_usage_hourly
 WHERE bucket >= to_timestamp(:from) AND bucket < to_timestamp(:until)
   AND container_id = ANY (CAST(:ids AS bigint[]))
-GROUP BY container_id, namespace_id
+GROUP BY container_id, namespace_id ORDER BY container_id
 {_replacing("container_usage_daily")}"""),  # noqa: S608 - made of the constants above
 }
 _LENGTH = {"hour": HOUR, "day": DAY}

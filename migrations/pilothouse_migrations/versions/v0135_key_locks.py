@@ -1,0 +1,24 @@
+"""A change of a container does not lock its key, so usage of it is stored in that time."""
+
+from __future__ import annotations
+
+from pilothouse_migrations import statements
+
+revision = "0135"
+down_revision = "0134"
+branch_labels = None
+depends_on = None
+# The oldest release that may run on the schema after this migration.
+serves_from = "0.2.0"
+# Functions that get another text, are new or go. Their former texts are in 0135_key_locks/before/.
+replaces = ("admit_container_change",)
+# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+locks = ()
+
+
+def upgrade() -> None:
+    statements.replace_functions(revision)
+
+
+def downgrade() -> None:
+    statements.restore_functions(revision)
