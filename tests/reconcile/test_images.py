@@ -140,6 +140,24 @@ async def test_what_was_seen_before_another_image_is_wanted_waits_for_that_and_i
     assert (row["tag"], row["digest"]) == ("1.28", None)
 
 
+async def test_containers_are_locked_in_the_order_of_their_ids(here: World) -> None:
+    """Else an observer and an apply could each wait for a container that the other one has locked."""
+    await here.namespace()
+    names = [f"web-{number}" for number in range(5)]
+    made = [int((await here.create(name)).id) for name in names]
+    seen = [ImageSeen(each, "nginx:1.27", f"sha256:{each}") for each in reversed(made)]
+    lock = "SELECT id FROM containers WHERE id = $1 FOR NO KEY UPDATE NOWAIT"
+    async with here.database.system() as applying, applying.transaction():
+        assert await applying.fetchval(lock, made[0])
+        writing = asyncio.create_task(here.change(partial(write_seen, seen=seen)))
+        await poll_until(lambda: here.rows(_WAITS), lambda rows: rows[0]["waiting"])
+        for each in made[1:]:
+            assert await applying.fetchval(lock, each)
+    async with within(10.0):
+        await writing
+    assert {row["digest"] for row in (await images(here)).values()} == {each.digest for each in seen}
+
+
 def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False) -> Pod:
     gone = datetime.now(UTC) if deleting else None
     return Pod(

@@ -315,12 +315,14 @@ class ContainerObserver(StatusObserver):
         found = [(c, image) for c, those in self._images_seen.values() for image in those]
         # Nodes are read before the transaction begins.
         seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
-        async with self.cluster.transaction() as transaction:
-            await images.write_failed(
-                transaction,
-                [(int(c.id), image.program, image.image) for c, image in found if image.failed],
-            )
-            await images.write_seen(transaction, [described for _, _, described in seen])
+        failed = [(int(c.id), image.program, image.image) for c, image in found if image.failed]
+        # Each locks images in the order of their names, which both together would not.
+        if failed:
+            async with self.cluster.transaction() as transaction:
+                await images.write_failed(transaction, failed)
+        if seen:
+            async with self.cluster.transaction() as transaction:
+                await images.write_seen(transaction, [described for _, _, described in seen])
         for container, image in found:
             if image.failed:
                 self._images.record(container, image, complete=True)

@@ -31,7 +31,9 @@ class ImageSeen(msgspec.Struct, frozen=True):
     program: str = ""
 
 
-# All observers create rows in one order, because several may see the same images concurrently.
+# In the order in which all others lock containers, and before the images.
+_LOCK = text("SELECT FROM containers WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+# All observers create and change rows in one order, because several may see the same images concurrently.
 _SEEN = text("""
 WITH reported AS (
     SELECT * FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
@@ -71,26 +73,28 @@ WHERE c.id = moved.container_id AND moved.program = '' AND c.image_id <> moved.i
 """)
 
 _FAILED = text("""
-UPDATE container_images SET status = 'error'
-WHERE status = 'available' AND id IN (
-    SELECT coalesce(p.image_id, c.image_id)
-    FROM unnest(CAST(:container_ids AS bigint[]), CAST(:programs AS text[]), CAST(:images AS text[]))
-        AS r(id, program, image)
-    LEFT JOIN containers AS c ON c.id = r.id AND r.program = '' AND c.spec ->> 'image' = r.image
-    LEFT JOIN program_images AS p ON p.container_id = r.id AND p.program = r.program AND p.image = r.image)
+WITH failed AS (
+    SELECT i.id FROM container_images AS i
+    WHERE i.status = 'available' AND i.id IN (
+        SELECT coalesce(p.image_id, c.image_id)
+        FROM unnest(CAST(:container_ids AS bigint[]), CAST(:programs AS text[]), CAST(:images AS text[]))
+            AS r(id, program, image)
+        LEFT JOIN containers AS c ON c.id = r.id AND r.program = '' AND c.spec ->> 'image' = r.image
+        LEFT JOIN program_images AS p ON p.container_id = r.id AND p.program = r.program AND p.image = r.image)
+    ORDER BY i.repository, i.name, i.tag, i.digest FOR NO KEY UPDATE OF i)
+UPDATE container_images AS i SET status = 'error' FROM failed WHERE i.id = failed.id
 """)
 
 
 async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> None:
     """Records the images that the pods of these containers run."""
-    if seen:
-        rows = orjson.dumps([msgspec.to_builtins(each) for each in seen]).decode()
-        await transaction.connection.execute(_SEEN, {"rows": rows})
+    await transaction.connection.execute(_LOCK, {"ids": [each.container_id for each in seen]})
+    rows = orjson.dumps([msgspec.to_builtins(each) for each in seen]).decode()
+    await transaction.connection.execute(_SEEN, {"rows": rows})
 
 
 async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str, str]]) -> None:
     """Records that desired images cannot be pulled; each with the ids of its container and the name of its program."""
-    if failed:
-        container_ids, programs, images = (list(each) for each in zip(*failed, strict=True))
-        parameters = {"container_ids": container_ids, "programs": programs, "images": images}
-        await transaction.connection.execute(_FAILED, parameters)
+    container_ids, programs, images = (list(each) for each in zip(*failed, strict=True))
+    parameters = {"container_ids": container_ids, "programs": programs, "images": images}
+    await transaction.connection.execute(_FAILED, parameters)
