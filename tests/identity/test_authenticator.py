@@ -254,6 +254,17 @@ async def test_the_use_of_a_key_is_noted_once_a_minute_with_its_address(harness:
     await poll_until(noted, lambda found: found[1] == "10.0.0.3")
 
 
+async def test_the_note_of_a_use_waits_for_no_other_change_of_the_key(harness: Harness) -> None:
+    """Two servers that note the uses of the same keys would each wait for a key that the other one has locked."""
+    keys = [await harness.key() for _ in range(2)]
+    used = "SELECT count(*) FROM api_keys WHERE last_used_at IS NOT NULL"
+    async with harness.database.system() as connection, connection.transaction():
+        await connection.fetch("SELECT FROM api_keys ORDER BY id LIMIT 1 FOR UPDATE")
+        for key in keys:
+            await harness.authenticator.authenticate(key, "10.0.0.1")
+        await poll_until(lambda: connection.fetchval(used), lambda count: count == 1)
+
+
 @pytest.mark.parametrize(
     "token",
     ["", "x", "phk_" + "0" * 49, "pht_" + "0" * 49, "phr_" + "0" * 49, "pht_" + "é" * 49, "x" * 10_000],

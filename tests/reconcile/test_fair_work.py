@@ -12,7 +12,7 @@ import pytest_asyncio
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
 from tests.reconcile.world import World
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 MOST = 16
 # The fewest of which two namespaces leave one.
@@ -211,3 +211,18 @@ async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:
     assert [row["going"] for row in await here.rows(going)] == [False]
     await here.delete()
     assert [row["going"] for row in await here.rows(going)] == [True]
+
+
+async def test_a_cluster_that_came_back_waits_for_no_work_that_others_change(
+    queue: Queue, here: World
+) -> None:
+    """Others lock several rows in an order of their own."""
+    await queue.put("busy", 3, seconds_ago=-60)
+    async with here.database.system() as sql:
+        await sql.execute("UPDATE reconcile_work SET attempts = 3")
+        async with sql.transaction():
+            locked = await sql.fetchval("SELECT resource_id FROM reconcile_work LIMIT 1 FOR UPDATE")
+            async with within(10), here.store.system_write("test") as transaction:
+                await work_queue.requeue_failed(transaction, "local")
+    waiting = await here.rows("SELECT resource_id FROM reconcile_work WHERE attempts = 3")
+    assert [row["resource_id"] for row in waiting] == [locked]

@@ -129,10 +129,14 @@ SET due_at = CASE WHEN attempts > 0 THEN due_at ELSE LEAST(due_at, clock_timesta
 WHERE resource_type = :resource_type AND resource_id = :resource_id
 """)
 
-# A cluster that came back is worth an immediate attempt, whatever the backoff.
+# A cluster that came back is worth an immediate attempt, whatever the backoff. A mutation makes what it has locked due
+# itself.
 _REQUEUE_FAILED = text("""
-UPDATE reconcile_work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
-WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
+WITH failed AS (
+    SELECT resource_type, resource_id FROM reconcile_work
+    WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL FOR UPDATE SKIP LOCKED)
+UPDATE reconcile_work AS work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
+FROM failed WHERE work.resource_type = failed.resource_type AND work.resource_id = failed.resource_id
 """)
 
 

@@ -86,12 +86,15 @@ _PRINCIPAL = (
         USERS.c.status == "active",
     )
 )
-# A key by which nobody called for so long, or whose address is another.
+# A key by which nobody called for so long. Another server changes one that is locked, perhaps for the same reason.
 _TOUCH = text("""
+WITH seen AS (
+    SELECT k.id, r.address FROM unnest(CAST(:hashes AS bytea[]), CAST(:addresses AS text[])) AS r (key_hash, address)
+    JOIN api_keys AS k ON k.key_hash = r.key_hash
+    WHERE k.last_used_at IS NULL OR k.last_used_at < now() - CAST(:every AS interval)
+    FOR NO KEY UPDATE OF k SKIP LOCKED)
 UPDATE api_keys AS used SET last_used_at = now(), last_used_ip = nullif(seen.address, '')
-FROM unnest(CAST(:hashes AS bytea[]), CAST(:addresses AS text[])) AS seen (key_hash, address)
-WHERE used.key_hash = seen.key_hash
-  AND (used.last_used_at IS NULL OR used.last_used_at < now() - CAST(:every AS interval))
+FROM seen WHERE used.id = seen.id
 """)
 
 
