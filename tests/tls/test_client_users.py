@@ -135,7 +135,7 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     found = authorities.load_authorities(ca)
     assert found.certificates == (one.certificate, two.certificate)
     # gRPC is given no key that somebody left there.
-    assert b"KEY" not in found.pem
+    assert b"PRIVATE KEY" not in found.pem
 
     def written(*lists: x509.CertificateRevocationList) -> None:
         crl.write_bytes(b"a line before\n" + b"".join(each.public_bytes(Encoding.PEM) for each in lists))
