@@ -324,7 +324,7 @@ def main() -> None:
 
 
 def _ran_as_program(words: Sequence[str]) -> bool:
-    """Whether the verb took the words that follow it, and has ended; if not, they are click's to read."""
+    """Runs a verb that reads the words after it by itself; returns False if click is to read them."""
     if not words or words[0] not in _SERVER_VERBS:
         return False
     from importlib.metadata import entry_points

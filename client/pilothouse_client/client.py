@@ -113,7 +113,7 @@ def _password(options: ClientOptions) -> Password | None:
 def _workload(options: ClientOptions) -> Workload | None:
     workload = options.get("workload")
     if workload is not None and any(options.get(name) is not None for name in ("token", "username")):
-        raise ValueError("a workload excludes token, username and password")
+        raise ValueError("workload cannot be combined with token, username or password")
     return workload
 
 

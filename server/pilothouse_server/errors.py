@@ -95,7 +95,7 @@ class ResourceExhausted(PilothouseError):
 
 
 class OutOfRange(PilothouseError):
-    """A position that is no longer, or not yet, there."""
+    """A position that does not exist any more, or does not exist yet."""
 
     code = "OUT_OF_RANGE"
 

@@ -272,7 +272,7 @@ async def test_a_server_that_keeps_no_head_trusts_the_newest_with_a_valid_signat
     async with connection(database.admin_dsn) as sql:
         await alter(sql)
     async with log_server(database, tmp_path / "second") as server:
-        with pytest.raises(FailedPrecondition, match="another in its note"):
+        with pytest.raises(FailedPrecondition, match="names another head"):
             await sealed(server, 1)
 
 

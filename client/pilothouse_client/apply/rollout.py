@@ -61,7 +61,7 @@ class Rollout:
 
     @property
     def failed(self) -> list[pb.Container]:
-        """Those that will not run by waiting, as they were seen last."""
+        """The containers that will not run however long one waits, as they were seen last."""
         return [
             self._last[name] for name, each in self._verdicts.items() if each.outcome is WaitOutcome.FAILED
         ]

@@ -28,7 +28,7 @@ _ACCOUNT = "sa:"
 
 
 def not_found(words: str) -> CommandError:
-    """Returns the error of a resource that no list has for the caller."""
+    """Returns the error for a resource that is in no list which the caller may read."""
     return CommandError(words, _NOT_FOUND, "NOT_FOUND")
 
 

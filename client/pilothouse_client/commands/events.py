@@ -31,7 +31,7 @@ def command(
 
 
 def _changes(answers: Iterable[Any]) -> Iterator[Any]:
-    """Yields each event as a change, and where the events end that were there."""
+    """Yields each event as a change, and a mark after those that were there at the beginning."""
     from pilothouse_client.streams import Change, ChangeKind
 
     for number, answer in enumerate(answers):

@@ -57,7 +57,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a service account; grant roles to its user name, and make it a key."""
+    """Make a service account. Then grant roles to its user name, and make a key for it."""
     with connect() as client:
         made = client.identity.create_service_account(
             namespace=_where(namespace, platform),

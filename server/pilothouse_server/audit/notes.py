@@ -165,10 +165,14 @@ def parse(note: str) -> tuple[Checkpoint, list[tuple[str, bytes]]]:
     text, separator, lines = note.rpartition("\n\n")
     head = text.split("\n")
     if not separator or len(head) < 3 or not lines.endswith("\n"):
-        raise NoteError("a checkpoint is origin, size and root, a line each, an empty line, and signatures")
+        raise NoteError(
+            "a checkpoint must be three lines (origin, size and root), an empty line, and signatures"
+        )
     origin, size, root = head[:3]
     if not origin or not size.isascii() or not size.isdecimal() or str(int(size)) != size:
-        raise NoteError("a checkpoint names its log, and has the size of its tree in the second line")
+        raise NoteError(
+            "the first line of a checkpoint must name its log, and the second must be the size of its tree"
+        )
     follows = head[3].removeprefix(_FOLLOWS) if len(head) > 3 else ""
     checkpoint = Checkpoint(origin, int(size), _decoded(root, "the root of a checkpoint"), follows)
     if len(checkpoint.root) != _KEY_BYTES:

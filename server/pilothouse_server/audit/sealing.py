@@ -262,7 +262,9 @@ class Sealer:
         if newest is not None:
             checkpoint = notes.parse(newest.note)[0]
             if (newest.size, newest.root) != (checkpoint.size, checkpoint.root):
-                raise _Contradiction(f"the head of {newest.size} leaves is another in its note", newest.size)
+                raise _Contradiction(
+                    f"the note of the head of {newest.size} leaves names another head", newest.size
+                )
             if kept is None or checkpoint.size != kept.checkpoint.size:
                 await self._check_continues(transaction, state, checkpoint, root)
             if newest.size == state.size:

@@ -81,10 +81,7 @@ class AuditService(AuditSinkCalls):
         """Returns statistics of the users' operations."""
         if call.caller.narrowed:
             raise PermissionDenied(
-                (
-                    "this counts over all that its caller reaches, but the key is restricted to some "
-                    "namespaces"
-                ),
+                "this method counts over all namespaces that the caller reaches; the key is restricted to some",
                 reason="KEY_NAMESPACES",
             )
         page = wire.page_request(call, self._page_key, request.username)

@@ -247,7 +247,7 @@ class Verification:
             return
         if (checkpoint.size, checkpoint.root) != (size, seal.root):
             self._fault_to(
-                size, Fault.SEAL, f"the head of {size} leaves is another in its note", only_last=True
+                size, Fault.SEAL, f"the note of the head of {size} leaves names another head", only_last=True
             )
         if self._good is None:
             return

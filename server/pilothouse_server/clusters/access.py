@@ -163,7 +163,7 @@ class ClusterAccess:
 
 
 def _unknown(_name: str) -> None:
-    """Nobody knows of a cluster that it is away."""
+    """The default: no cluster is known to be away."""
 
 
 def _warn(name: str, cluster: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ class FactsCache:
         self._store(key, _Kept(namespace, facts.service_types, until))
 
     def forget(self, user_id: int, namespace: str) -> None:
-        """Has the next creates of this caller in the namespace read: something was outdated."""
+        """Makes the next creates of this caller in the namespace read the facts again, because some were outdated."""
         until = asyncio.get_running_loop().time() + KEPT_SECONDS
         self._store((user_id, namespace), _Kept(None, None, until))
 

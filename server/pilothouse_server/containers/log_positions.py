@@ -23,7 +23,7 @@ def pod_key(pod: str) -> PodKey:
 
 
 class LogPosition(msgspec.Struct, array_like=True):
-    """Where a pod's log stands.
+    """How far a pod's log has been read.
 
     The time of the last line passed on, and how many lines of that time were.
     """

@@ -105,7 +105,7 @@ def reason_of(
 
 
 def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
-    """Returns the pod that says best why not all are ready: one that says more than "in preparation" before others."""
+    """Returns the pod that best explains why not all are ready: with a reason other than "in preparation" if any."""
     unready = [pod for pod in pods if not pod.ready]
     return min(unready, key=lambda pod: not says_why(pod), default=None)
 

@@ -380,7 +380,7 @@ def _in_normal_form(container: Container, program: ProgramT) -> ProgramT:
 
 
 def _check_names(found: Findings, container: Container) -> None:
-    """Notes programs that are called as an earlier one of the pod is."""
+    """Reports programs that have the name of an earlier one of the pod."""
     seen: set[str] = set()
     for field, program in container.programs():
         if program.name in seen:

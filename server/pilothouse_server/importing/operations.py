@@ -223,7 +223,7 @@ def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
     for name in sorted(container.spec.own_volumes):
         if name in names.values():
             raise FailedPrecondition(
-                f'a volume of its pods alone has the name of volume "{name}", which they mount too',
+                f'the pods mount volume "{name}", and also have a volume of their own with this name',
                 reason="VOLUME_NAME_TAKEN",
                 metadata={"volume": name},
             )

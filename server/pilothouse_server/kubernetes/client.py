@@ -567,7 +567,7 @@ def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
 
 
 async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
-    """Returns the items of a list as they are. Half a character in one keeps them from being told apart."""
+    """Returns the items of a list as they are. An item with half a character in it prevents that at first."""
     try:
         return decode(body, form)
     except Unreadable:

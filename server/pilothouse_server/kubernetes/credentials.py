@@ -126,7 +126,7 @@ def parse(text: str) -> Any:
                 sleep(0)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                raise CredentialsRefused(f"the kubeconfig is nested more than {_DEEPEST} times")
+                raise CredentialsRefused(f"the kubeconfig is nested more than {_DEEPEST} levels deep")
             if getattr(event, "anchor", None) is not None:
                 raise CredentialsRefused("the kubeconfig has an anchor or an alias, which is not supported")
             if getattr(event, "tag", None) is not None:

@@ -275,7 +275,7 @@ class ClusterTransport:
 
     @asynccontextmanager
     async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:
-        """The time in which a long response is checked, one at a time.
+        """Holds the one turn in which a long response is checked.
 
         If one was found too large, the waiting ones are given up, and this raises AnswerTooLarge.
         """

@@ -190,7 +190,7 @@ async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) 
 
 
 async def taken_hosts(transaction: Transaction, cluster: str, hosts: Sequence[str]) -> list[str]:
-    """Returns those patterns that overlap hosts of a namespace of the cluster; none gets any until the commit."""
+    """Returns the patterns that overlap hosts of a namespace of the cluster; no host is given before the commit."""
     result = await transaction.connection.execute(_TAKEN_HOSTS, {"cluster": cluster, "hosts": list(hosts)})
     return list(result.scalar_one())
 

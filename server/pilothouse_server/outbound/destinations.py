@@ -100,7 +100,7 @@ class TooLong(Exception):
 
 
 class Redirected(Exception):
-    """An answer leads elsewhere, which is not followed."""
+    """A redirect, which is not followed."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -294,7 +294,7 @@ async def refuse_redirects(
     request: aiohttp.ClientRequest,
     send: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
 ) -> aiohttp.ClientResponse:
-    """A middleware of an aiohttp session: raises Redirected in place of going where an answer leads."""
+    """Middleware of an aiohttp session that raises Redirected instead of following a redirect."""
     response = await send(request)
     if 300 <= response.status < 400:
         cut(response)

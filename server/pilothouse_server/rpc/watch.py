@@ -566,7 +566,7 @@ def _selected(event: FeedEvent, scope: Scope, kind: Kind, message: Message) -> _
 
 
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
-    """The kind of change that the watcher is shown; None if the event is none of its business."""
+    """The kind of change that the watcher is shown; None if the watcher is not shown the event."""
     if not wanted.concerns(event.resource_type):
         return None
     if not _is_seen(event, wanted, visible):

@@ -15,7 +15,7 @@ an older state is equally true, and loses one second of detection. The mark in a
 for its holder.
 
 Each pass of the feed compares its head, which costs nothing. The marks are looked up at the start, after failures and
-lost listeners, and whenever the pool has opened a connection: by an open one nobody gets to another database.
+lost listeners, and whenever the pool has opened a connection: an open connection cannot lead to another database.
 """
 
 from __future__ import annotations

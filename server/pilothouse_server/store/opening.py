@@ -49,7 +49,7 @@ async def began(connection: Connection) -> datetime:
 async def reading(
     pool: Pool, user_id: int | None, *, snapshot: bool, timed: bool = True
 ) -> AsyncIterator[tuple[Connection, datetime | None]]:
-    """A transaction that only reads, and if it is `timed` when it began; `snapshot` sees one moment throughout."""
+    """A transaction that only reads, with the time when it began if it is `timed`; a `snapshot` is of one moment."""
     async with Connected(pool) as connection:
         statements = _SNAPSHOT if snapshot else _READ
         await connection.command(_opened(statements, user_id))

@@ -31,7 +31,7 @@ _DOCKER = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
 def validate_config_map(obj: JsonObject) -> list[ErrorCause]:
-    """The causes against a new or changed ConfigMap."""
+    """Returns why a new or changed ConfigMap is invalid."""
     text, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     causes = _validate_keys("data", text) + _validate_keys("binaryData", binary)
     for key in sorted(text.keys() & binary.keys()):

@@ -85,10 +85,10 @@ async def put_configured(transaction: Transaction, name: str, api_server: str) -
 async def register(
     transaction: Transaction, wanted: Cluster, tried_out: TriedOut, envelopes: Envelopes
 ) -> Cluster:
-    """Registers a cluster that has answered. Of `wanted` count name, display name, labels and opened kinds.
+    """Registers a cluster that has answered. Only the name, display name, labels and opened kinds of `wanted` are used.
 
     Raises:
-        InvalidArgument: a kind, a path or a gateway that cannot be meant.
+        InvalidArgument: a kind, a path or a gateway is impossible.
         AlreadyExists: the name.
         Unavailable: the active key is held by no key provider of this server.
     """
@@ -119,7 +119,7 @@ async def change(
     """Takes the fields named by `paths` from `wanted`, and new credentials; `check` may refuse the stored row.
 
     Raises:
-        InvalidArgument: a kind, a path or a gateway that cannot be meant.
+        InvalidArgument: a kind, a path or a gateway is impossible.
         NotFound: the cluster.
         FailedPrecondition: it is being deregistered, and the call has no new credentials, for which it may be waiting.
     """

@@ -42,7 +42,7 @@ ORDER BY c.id
 
 
 async def users_of_claim(transaction: ReadTransaction, namespace_id: int, name: str) -> list[str]:
-    """The names of the containers that name a claim of the cluster as an existing one, less those being deleted."""
+    """The names of the containers that mount an existing claim of the cluster, without those being deleted."""
     parameters = {"namespace_id": namespace_id, "name": name}
     return list((await transaction.connection.execute(_USERS_OF_CLAIM, parameters)).scalars())
 

@@ -143,7 +143,7 @@ class CertificateAuthenticator:
             found = await repository.load_principal(ReadTransaction(connection), vouched.username, credential)
         if found is None:
             raise Unauthenticated(
-                "the certificate that you have shown stands for a user who is not there, or may not log in",
+                "your certificate belongs to a user that does not exist or may not log in",
                 reason="CERTIFICATE_USER",
                 metadata={"fingerprint": vouched.fingerprint},
             )

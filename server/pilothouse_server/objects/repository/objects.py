@@ -188,8 +188,8 @@ async def list_objects(
 ) -> tuple[Sequence[CachedMessage | CarriedObject], Rests, NextPage]:
     """Returns one page of the objects of one namespace or of those among `visible`, and where they go on.
 
-    They are not rendered; those are whole whose message is not stored in this format. With `full` also their documents
-    and observed statuses; then a page may have fewer objects, as large as they are.
+    An object whose message is stored in this format is returned as that message, the others whole. With `full` their
+    documents and observed statuses come, too; a page of large objects may then have fewer of them.
     """
     if not full:
         wanted = Matching(namespace_id, selector, visible)

@@ -248,7 +248,7 @@ def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
-    """Returns that the deletion waits for the label, without which nothing is deleted there."""
+    """Returns the result of a deletion that waits for the label; without it nothing is deleted there."""
     return NamespaceProgress(
         phase=found.status.phase or "Active",
         reason=LABEL_LOST,

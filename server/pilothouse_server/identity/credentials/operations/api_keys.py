@@ -150,7 +150,7 @@ class ApiKeys:
         await self._make_room(transaction, owner.user_id, replacing=not overlap)
         if not await api_keys.rotated(transaction, found.id, now + overlap):
             raise FailedPrecondition(
-                f'another key has taken the place of key "{found.name}" already', reason="KEY_ROTATED"
+                f'key "{found.name}" was already rotated: another key has replaced it', reason="KEY_ROTATED"
             )
         values = {
             "name": found.name,

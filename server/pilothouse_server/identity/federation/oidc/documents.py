@@ -162,7 +162,7 @@ def _parsed(setting: str, path: Path, raw: bytes) -> Any:
         for event in yaml.parse(text, Loader=_loader()):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                raise SettingsError(f"{setting}: {path} is nested more than {_DEEPEST} times")
+                raise SettingsError(f"{setting}: {path} is nested more than {_DEEPEST} levels deep")
             if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
                 raise SettingsError(f"{setting}: {path}: anchors, aliases and tags are not read here")
         return yaml.load(text, Loader=_loader())  # noqa: S506 - a subclass of the safe loader

@@ -293,8 +293,10 @@ async def _free_name(
 async def _free_email(
     transaction: Transaction, config: IssuerConfig, token: VerifiedToken, suffix: str
 ) -> str:
-    """The token's address; one that nobody is reached by where it has none, its issuer has not verified it
-    (`email_verified`), or another user has it.
+    """Returns the token's address.
+
+    If the token has none, its issuer has not verified it (`email_verified`), or another user has it: one that reaches
+    nobody.
     """
     claimed = _claim(token.claims, config.email_claim)
     theirs = token.claims.get("email_verified") is True
