@@ -293,19 +293,54 @@ def _decoded_async_errors(address: str) -> Iterator[None]:
         raise
 
 
+# The details of a call that was ended while it wrote a request.
+_WRITE_FAILED = "Internal error from Core"
+
+
+class _Ending:
+    """The status with which the server ended a call that sends a stream.
+
+    grpc.aio may replace it with INTERNAL if a request was being written (https://github.com/grpc/grpc/issues/36066).
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._status: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._note)
+
+    def _note(self, call: Any) -> None:
+        if self._status is None:
+            # The call is over, so none of them waits for anything.
+            trailing, details = run(call.trailing_metadata()), run(call.details())
+            self._status = grpc.aio.AioRpcError(run(call.code()), grpc.aio.Metadata(), trailing, details)
+
+    def of(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Returns the error that grpc.aio has `raised`, or the status that it replaced."""
+        return self._status if self._status and raised.details() == _WRITE_FAILED else raised
+
+
 class _AsyncStream(Generic[Response]):
     def __init__(self, call: Any, address: str, explained: _Explained) -> None:
         self._call = call
+        self._ending = _Ending(call)
         self._address = address
         self._explained = explained
 
     async def read(self) -> Response | None:
         try:
             with _decoded_async_errors(self._address):
-                answer = await self._call.read()
+                answer = await self._next()
         except UnavailableError as error:
             raise await self._explained.elsewhere(error) from None
         return None if answer is grpc.aio.EOF else answer
+
+    async def _next(self) -> Any:
+        try:
+            return await self._call.read()
+        except grpc.aio.AioRpcError as raised:
+            status = self._ending.of(raised)
+            if status.code() is grpc.StatusCode.OK:
+                return grpc.aio.EOF
+            raise status from None
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -384,10 +419,16 @@ class AsyncTransport:
     async def collect(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> Response:
-        call = self._callable(method, "stream_unary")
+        call = self._callable(method, "stream_unary")(
+            requests, timeout=envelope.timeout, metadata=envelope.metadata
+        )
+        ending = _Ending(call)
         try:
             with _decoded_async_errors(self._address):
-                return await call(requests, timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
+                try:
+                    return await call  # type: ignore[no-any-return]
+                except grpc.aio.AioRpcError as raised:
+                    raise ending.of(raised) from None
         except UnavailableError as error:
             raise await self._explained.elsewhere(error) from None
 

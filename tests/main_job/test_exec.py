@@ -85,6 +85,29 @@ async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
     assert ended.value.metadata == {"permission": "container.exec", "namespace": "demo"}
 
 
+INPUT = [pb.ExecRequest(stdin=b"x" * 16_000)] * 30
+
+
+async def test_a_refusal_while_input_is_sent_says_why(web: Server) -> None:
+    user = await web.user("ivan", {"demo": "viewer"})
+    for _ in range(20):
+        with pytest.raises(PilothouseError) as refused:
+            await run(user, [start("cat", stdin=True), *INPUT])
+        assert refused.value.code.name == "PERMISSION_DENIED"
+        assert refused.value.metadata["permission"] == "container.exec"
+        copied = [pb.CopyToRequest(data=each.stdin) for each in INPUT]
+        first = pb.CopyToRequest(start=pb.CopyToStart(namespace="demo", name="web", path="/tmp"))
+        with pytest.raises(PilothouseError) as refused:
+            await user.containers.copy_to([first, *copied])
+        assert refused.value.code.name == "PERMISSION_DENIED"
+
+
+async def test_a_program_that_ends_while_input_is_sent_has_its_result(web: Server) -> None:
+    for _ in range(20):
+        _, _, result = await run(web.admin, [start("true", stdin=True), *INPUT])
+        assert result.exit_code == 0
+
+
 async def to_its_end(stream: AsyncIterator[Any]) -> None:
     async for _ in stream:
         pass
