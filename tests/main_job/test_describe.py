@@ -93,7 +93,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     async def lines(*words: str) -> list[str]:
         """Returns the lines of a page, without ages."""
         written = (await shell.succeed(*words)).splitlines()
-        return [re.sub(r"\b\d+[smhd]\b ?", "", " ".join(line.split())) for line in written]
+        return [re.sub(r"(?<![\w-])\d+[smhd](?![\w-]) ?", "", " ".join(line.split())) for line in written]
 
     def has(found: list[str], *expected: str) -> None:
         for each in expected:

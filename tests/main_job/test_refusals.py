@@ -91,8 +91,7 @@ async def enforced(server: Server, level: str) -> None:
 
     async def on_cluster() -> str:
         namespace = store.get(resources.NAMESPACES, None, server.namespace)
-        assert namespace is not None
-        return str(namespace["metadata"]["labels"].get(ENFORCE))
+        return str((namespace or {"metadata": {"labels": {}}})["metadata"]["labels"].get(ENFORCE))
 
     await poll_until(on_cluster, lambda found: found == level)
 

@@ -28,8 +28,10 @@ from tests.harness import Server, running_server
 from tests.waiting import poll_until
 
 UPDATE = "/pilothouse.namespace.v1.NamespaceService/UpdateNamespace"
+# Calls wait as this role, and periodic work as another one.
 WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND usename LIKE '%app' AND wait_event_type = 'Lock'"
 )
 
 
