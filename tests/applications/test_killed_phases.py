@@ -9,7 +9,7 @@ import pytest
 from tests.applications.conftest import deployment, given
 from tests.applications.test_killed_rollback import SPACE, server, variables_of
 from tests.applications.test_phases import Journal, in_order, job
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.waiting import poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
@@ -41,10 +41,12 @@ async def test_the_next_server_goes_on_with_the_next_phase(database: Database, t
             async with server(variables) as (client, process):
 
                 async def blocked() -> bool:
-                    waiting: int = await sql.fetchval(
-                        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                        " AND wait_event_type = 'Lock' AND usename LIKE '%system%'"
-                    )
+                    # A transaction would see all sessions as they were at its first look.
+                    async with connection(database.admin_dsn) as looking:
+                        waiting: int = await looking.fetchval(
+                            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                            " AND wait_event_type = 'Lock' AND usename LIKE '%system%'"
+                        )
                     return waiting > 0
 
                 await poll_until(blocked, seconds=20.0, what="the next step waits for the work of web")

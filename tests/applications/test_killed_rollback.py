@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.applications.conftest import config_map, deployment, given, secret
 from tests.applications.test_following import BEHAVIOR
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.harness import PASSWORD
 from tests.main_job import loaded
 from tests.readme.served import environment
@@ -96,10 +96,12 @@ async def test_the_next_server_rolls_back(database: Database, tmp_path: Path) ->
                 await sql.execute("SELECT FROM containers WHERE name = 'web' FOR UPDATE")
 
                 async def blocked() -> bool:
-                    waiting: int = await sql.fetchval(
-                        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                        " AND wait_event_type = 'Lock' AND usename LIKE '%app%'"
-                    )
+                    # A transaction would see all sessions as they were at its first look.
+                    async with connection(database.admin_dsn) as looking:
+                        waiting: int = await looking.fetchval(
+                            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                            " AND wait_event_type = 'Lock' AND usename LIKE '%app%'"
+                        )
                     return waiting > 0
 
                 await poll_until(blocked, seconds=20.0, what="the rollback waits for the container")
