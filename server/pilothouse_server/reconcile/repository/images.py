@@ -68,8 +68,6 @@ others AS (
 UPDATE containers AS c SET image_id = moved.image_id
 FROM moved
 WHERE c.id = moved.container_id AND moved.program = '' AND c.image_id <> moved.image_id
-    -- The present row decides, after a concurrent change of it has committed.
-    AND c.spec ->> 'image' = moved.image
 """)
 
 _FAILED = text("""
