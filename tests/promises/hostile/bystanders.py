@@ -30,14 +30,20 @@ from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from tests.promises.hostile.wire import HEALTH, SERVING, Connection
 
 CALLS_A_SECOND = 50.0
+# The calls that are due before this are measured apart.
+FIRST_SECONDS = 1.0
 # One call in so many is the kubelet's.
 _HEALTH_EVERY = 10
 _KUBELET = "127.0.0.200"
 
 
 class Window(NamedTuple):
-    """The bystanders' measurements: the seconds of each call, the failures, and the results of health checks."""
+    """The bystanders' measurements: the seconds of each call, the failures, and the results of health checks.
 
+    An attack begins together with its window: calls of the first second are apart from the rest.
+    """
+
+    first_latencies: list[float]
     latencies: list[float]
     errors: list[str]
     health_latencies: list[float]
@@ -45,14 +51,20 @@ class Window(NamedTuple):
     seconds: float
 
     @property
+    def longest_of_first(self) -> float:
+        """Seconds of the slowest call that was due in the first second."""
+        return max(self.first_latencies)
+
+    @property
     def p99(self) -> float:
-        """Seconds that one call in a hundred takes longer than."""
+        """Seconds that one call in a hundred takes longer than, from the second second on."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
 @dataclass
 class _Met:
+    first_latencies: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -168,7 +180,8 @@ class Bystanders:
 
         def begin(number: int) -> None:
             due = began + number / CALLS_A_SECOND
-            tasks.append(asyncio.ensure_future(self._call(due, met, health)))
+            latencies = met.first_latencies if due - began < FIRST_SECONDS else met.latencies
+            tasks.append(asyncio.ensure_future(self._call(due, latencies, met.errors, health)))
             if number + 1 == calls:
                 all_begun.set()
             else:
@@ -177,9 +190,16 @@ class Bystanders:
         begin(0)
         await all_begun.wait()
         await asyncio.gather(*tasks)
-        return Window(met.latencies, met.errors, health.latencies, health.errors, loop.time() - began)
+        return Window(
+            met.first_latencies,
+            met.latencies,
+            met.errors,
+            health.latencies,
+            health.errors,
+            loop.time() - began,
+        )
 
-    async def _call(self, due: float, met: _Met, health: _Met) -> None:
+    async def _call(self, due: float, latencies: list[float], errors: list[str], health: _Met) -> None:
         """Makes the next call. Its time counts from when it was due."""
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
@@ -195,8 +215,8 @@ class Bystanders:
         try:
             await call()
         except grpc.aio.AioRpcError as error:
-            met.errors.append(f"{name}: {error.code().name} {error.details()}")
-        met.latencies.append(loop.time() - due)
+            errors.append(f"{name}: {error.code().name} {error.details()}")
+        latencies.append(loop.time() - due)
 
 
 async def _main() -> None:

@@ -96,7 +96,7 @@ async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: P
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} wide_pages_side_by_side") as made:
         token = await made.user("attacker", "viewer", "own-1")
         verdict = await made.attacked(
-            lambda: holding(made, "wide pages", 20, token=token, namespace="own-1"), pairs=1
+            lambda: holding(made, "wide pages", 100, token=token, namespace="own-1"), pairs=3
         )
     assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios
 

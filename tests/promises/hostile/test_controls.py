@@ -37,9 +37,9 @@ async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabo
     assert any(fault.startswith(FOUND_BY[sabotage]) for fault in verdict.faults()), verdict.faults()
 
 
-def window(seconds: float = 0.01, **more: list[str]) -> Window:
+def window(seconds: float = 0.01, *, first: float = 0.01, **more: list[str]) -> Window:
     met = {"errors": [], "health_errors": [], **more}
-    return Window([seconds] * 300, met["errors"], [seconds] * 30, met["health_errors"], 6.0)
+    return Window([first] * 50, [seconds] * 250, met["errors"], [seconds] * 30, met["health_errors"], 6.0)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ def window(seconds: float = 0.01, **more: list[str]) -> Window:
     [
         (window(), window(0.019), {}, ""),
         (window(), window(0.021), {}, "the p99 rose"),
+        (window(), window(first=0.7), {}, ""),
+        (window(), window(first=0.72), {}, "calls of the first second took longer"),
         (window(), window(errors=["GetContainer: UNAVAILABLE"]), {}, "a bystander failed"),
         (window(), window(health_errors=["Health.Check: TimeoutError"]), {}, "health failed"),
         (window(errors=["GetContainer: UNAVAILABLE"]), window(), {}, "without the attack"),
