@@ -268,6 +268,29 @@ async def test_a_drain_that_calls_keep_coming_to_ends_after_a_part_of_the_grace(
     assert 0.6 <= over - refuses <= 0.9
 
 
+@virtual_time
+async def test_a_drain_refuses_no_call_of_a_burst_that_came_before() -> None:
+    admission = CallAdmission(CallLimits())
+
+    async def call() -> None:
+        reservation = Reservation(admission, streams=False)
+        admission.call_began()
+        try:
+            if not admission.arrivals.passes(7):
+                await reservation.pass_burst(7)
+            # As of a busy machine.
+            await pass_time(0.1)
+        finally:
+            reservation.release()
+            admission.call_ended()
+
+    calls = [asyncio.create_task(call()) for _ in range(100)]
+    await pass_time(0.01)
+    assert admission.arrivals.waiting > 50
+    await admission.drain(3.0)
+    await asyncio.gather(*calls)
+
+
 def test_an_address_has_ten_times_the_calls_of_a_user() -> None:
     assert CallAdmission(CallLimits(max_calls_per_user=64)).anonymous_calls.bounds.seats_per_flow == 640
     with pytest.raises(SettingsError, match="MAX_STREAMS must be greater than 0"):

@@ -157,12 +157,12 @@ class CallAdmission:
         await self._no_new_call(now + min(REFUSING_SECONDS, grace_seconds / 4))
 
     async def _no_new_call(self, until: float) -> None:
-        """Returns when no unary call has come for a moment, or at a time of the loop. Streams are sent elsewhere, and
-        may come back faster than that.
+        """Returns when no unary call has come for a moment and no call of a burst waits, or at a time of the loop.
+        Streams are sent elsewhere, and may come back faster than that.
         """
         loop = asyncio.get_running_loop()
         came = -1
-        while (now := loop.time()) < until and came != self._came:
+        while (now := loop.time()) < until and (came != self._came or self.arrivals.waiting):
             came = self._came
             await asyncio.sleep(min(_QUIET_SECONDS, until - now))
             # A loop that was busy runs its timers before it takes the calls that have come since.
