@@ -395,11 +395,10 @@ class ContainerObserver(StatusObserver):
             return
         async with self.cluster.transaction() as transaction:
             ids = await container_status.of_cluster(transaction, self.cluster.name)
-            await work_queue.requeue_containers(transaction, sorted(ids[uid] for uid in lost if uid in ids))
-            await work_queue.requeue_containers(
-                transaction,
-                await self._changed(transaction, {ids[uid]: uid for uid in suspects if uid in ids}),
-            )
+            wanted = {ids[uid] for uid in lost if uid in ids}
+            wanted |= set(await self._changed(transaction, {ids[uid]: uid for uid in suspects if uid in ids}))
+            # By one statement: two would lock rows in another order than the worker that writes results.
+            await work_queue.requeue_containers(transaction, sorted(wanted))
             if namespaces or levels:
                 ours = await namespace_status.by_kubernetes_name(transaction, self.cluster.name)
                 namespaces |= {name for name in levels if name in ours and levels[name] != ours[name].level}
