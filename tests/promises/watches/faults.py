@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from tests.conftest import connection
 from tests.promises.watches.ground import Ground
@@ -97,11 +98,9 @@ class Faults:
     async def _pass(self) -> None:
         """Lets a while go by; the others continue."""
         seconds = _LONG_SECONDS if self._choose.random() < 0.2 else _SHORT_SECONDS
-        await asyncio.wait([asyncio.create_task(_forever())], timeout=runs_out(seconds))
-
-
-async def _forever() -> None:
-    await asyncio.Event().wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(runs_out(seconds)):
+                await asyncio.Event().wait()
 
 
 def _found(condition: str) -> str:
