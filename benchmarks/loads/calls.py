@@ -60,10 +60,12 @@ class Calls:
         token: str,
         method: str = "/pilothouse.container.v1.ContainerService/CreateContainer",
         sidecars: int = 0,
+        service: bool = True,
     ) -> dict[str, float]:
         """Makes containers, each under a name and a request id of its own; no two callers share a namespace.
 
-        Each of its `sidecars` has the variables, port and resources of a main program.
+        Each of its `sidecars` has the variables, port and resources of a main program. `service`: whether its port has
+        a Service.
         """
         if len(namespaces) < concurrency:
             raise ValueError("there are more callers than namespaces")
@@ -71,13 +73,13 @@ class Calls:
         return await self._measure(
             address,
             method,
-            lambda number: self._container(next(own[number]), sidecars),
+            lambda number: self._container(next(own[number]), sidecars, service),
             concurrency,
             seconds,
             token,
         )
 
-    def _container(self, namespace: str, sidecars: int) -> bytes:
+    def _container(self, namespace: str, sidecars: int, service: bool) -> bytes:
         name = f"made-{next(self._numbers)}"
         env = [
             pb.EnvVar(name="FIRST", value="a value of some length"),
@@ -90,7 +92,13 @@ class Calls:
             name=name,
             image="image-1:1.0",
             env=env,
-            ports=[pb.Port(name="http", container_port=8080)],
+            ports=[
+                pb.Port(
+                    name="http",
+                    container_port=8080,
+                    service_type=pb.SERVICE_TYPE_UNSPECIFIED if service else pb.SERVICE_TYPE_NONE,
+                )
+            ],
             resources=resources,
             labels={"app": "made"},
             sidecars=[

@@ -48,6 +48,7 @@ ROWS: Mapping[str, Row] = {
     "2": Row("CreateContainer", writing.create_container),
     "2c": Row("changes of containers", changing.change_container),
     "2d": Row("containers with sidecars", writing.create_with_sidecars),
+    "2e": Row("containers with a Service", writing.create_with_service),
     "3": Row("the record and the event of a mutation", writing.audit),
     "4": Row("events to many watchers", watching.fan_out),
     "5": Row("commit to delivery", watching.latency),

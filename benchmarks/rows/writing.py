@@ -1,11 +1,11 @@
 """Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without record and event.
-Row 2d: with sidecars against itself without.
+Rows 2d and 2e: with sidecars, and with a Service, against itself without.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from benchmarks.baselines.grpc_server import CREATE
@@ -30,6 +30,7 @@ from benchmarks.world import Database, World, connected
 CLIENTS = 16
 # One for each client.
 _SIDECARS = 3
+_COMPARED = f"{CLIENTS} clients: CPU of a call, server and PostgreSQL"
 NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
 _MANY_NAMESPACES = [f"tenant-{i}" for i in range(WRITTEN_NAMESPACES)]
 # Whose rows the bare ones are: a copy that no server was on has no user yet.
@@ -81,34 +82,49 @@ async def create_container(world: World) -> AsyncIterator[Figure]:
 
 async def create_with_sidecars(world: World) -> AsyncIterator[Figure]:
     """Row 2d: at the smallest number of containers, on the same server."""
+    pairs = await _of_one_server(
+        world, lambda *where: _creating(*where, having={"sidecars": _SIDECARS}), _creating
+    )
+    what = f"CreateContainer with {_SIDECARS} sidecars"
+    yield compared("2d", f"{what}, {_COMPARED}", "µs", pairs, "without", ("≤", 1.3))
+
+
+async def create_with_service(world: World) -> AsyncIterator[Figure]:
+    """Row 2e: as row 2d. The Service is a resource of its own, whose row and event follow in another transaction."""
+    pairs = await _of_one_server(
+        world, _creating, lambda *where: _creating(*where, having={"service": False})
+    )
+    yield compared("2e", f"CreateContainer with a Service, {_COMPARED}", "µs", pairs, "without")
+
+
+async def _of_one_server(
+    world: World,
+    first: Callable[[World, Child, Product, Database, str], Arm],
+    second: Callable[[World, Child, Product, Database, str], Arm],
+) -> Pairs:
+    """The processor time of server and PostgreSQL together of two kinds of creates, in turns on the same server."""
     size = world.scale.containers[0]
     async with (
         world.database(size) as database,
         world.product(database) as product,
         world.children(("loads.calls", world.cores.asking)) as (calls,),
     ):
-        token = await product.tenant_token()
-        pairs = await in_turns(
-            _creating(world, calls, product, database, token, sidecars=_SIDECARS),
-            _creating(world, calls, product, database, token),
-            world.scale.runs,
-            warm=world.scale.warm,
-        )
-    yield compared(
-        "2d",
-        f"CreateContainer with {_SIDECARS} sidecars, {CLIENTS} clients: CPU of a call, server and PostgreSQL",
-        "µs",
-        Pairs(together(pairs.product), together(pairs.baseline)),
-        "without",
-        ("≤", 1.3),
-    )
+        where = (world, calls, product, database, await product.tenant_token())
+        pairs = await in_turns(first(*where), second(*where), world.scale.runs, warm=world.scale.warm)
+    return Pairs(together(pairs.product), together(pairs.baseline))
 
 
 def _creating(
-    world: World, calls: Child, product: Product, database: Database, token: str, *, sidecars: int = 0
+    world: World,
+    calls: Child,
+    product: Product,
+    database: Database,
+    token: str,
+    *,
+    having: Mapping[str, int] = {},
 ) -> Arm:
     async def run() -> Run:
-        made = create(calls, product.address, token, world.scale.seconds, sidecars=sidecars)
+        made = create(calls, product.address, token, world.scale.seconds, having=having)
         return await world.metered(product.process_id, database, made)
 
     return run
@@ -140,9 +156,12 @@ async def create(
     method: str = "",
     clients: int = CLIENTS,
     namespaces: list[str] = NAMESPACES,
-    sidecars: int = 0,
+    having: Mapping[str, int] = {},
 ) -> Mapping[str, float]:
-    """Containers made by so many callers, in turn in these namespaces; what the child says."""
+    """Containers made by so many callers, in turn in these namespaces; what the child says.
+
+    `having`: `sidecars` and `service`, as loads/calls.py takes them.
+    """
     answer: Mapping[str, float] = await calls.ask(
         "create",
         address=address,
@@ -151,7 +170,7 @@ async def create(
         seconds=seconds,
         token=token,
         **({"method": method} if method else {}),
-        **({"sidecars": sidecars} if sidecars else {}),
+        **having,
     )
     return answer
 
