@@ -567,7 +567,7 @@ def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
 
 
 async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
-    """Returns the items of a list as they are. An item with half a character in it prevents that at first."""
+    """Returns the items of a list as raw JSON. Where one holds half a surrogate pair, the body is mended first."""
     try:
         return decode(body, form)
     except Unreadable:
@@ -577,7 +577,7 @@ async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
 
 
 async def _cut_line(line: bytes) -> Line:
-    """Returns a line's event, likewise."""
+    """Returns the event of a watch's line, mended where need be as `_cut_apart` does."""
     try:
         return cut_line(line)
     except Unreachable:
