@@ -184,8 +184,10 @@ _BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1
 async def test_lines_of_watches_are_taken_at_a_pace(
     monkeypatch: pytest.MonkeyPatch, line: bytes, paced: bool
 ) -> None:
-    burst, per_second = 500, 1000.0
-    lines = 0
+    # The lines of one piece are many more, so what takes them as they come is far beyond on a busy machine, too.
+    burst, per_second = 100, 200.0
+    lines, beyond, began = 0, 0.0, 0.0
+    clock = asyncio.get_running_loop().time
 
     async def control() -> None:
         """Takes each as it comes, and the event loop for as long as there are some."""
@@ -196,15 +198,16 @@ async def test_lines_of_watches_are_taken_at_a_pace(
         before = pace(of) if paced else control
 
         async def counted() -> None:
-            nonlocal lines
+            nonlocal lines, beyond, began
             await before()
             lines += 1
+            began = began or clock()
+            beyond = max(beyond, lines - burst - per_second * (clock() - began))
 
         return counted
 
     monkeypatch.setattr(transport.ClusterTransport, "pace", counting)
     limits = TransportLimits(request_seconds=30.0, lines_per_second=per_second, lines_burst=burst)
-    clock = asyncio.get_running_loop().time
     async with _client(hostile.endless(line * (65536 // len(line))), limits) as (client, _):
 
         async def follow() -> None:
@@ -212,14 +215,12 @@ async def test_lines_of_watches_are_taken_at_a_pace(
                 async for _event in events:
                     pass
 
-        began = clock()
         watches = [asyncio.create_task(follow()) for _ in range(3)]
 
         async def so_far() -> int:
             return lines
 
         await poll_until(so_far, lambda count: count > 2 * burst)
-        beyond = lines - burst - per_second * (clock() - began)
         await cancel_and_wait(*watches)
-    # Those of the one moment in which a timer is late, or has been set by each.
+    # A few may be: those of a moment in which each watch has set its timer.
     assert (beyond < burst / 2) is paced
