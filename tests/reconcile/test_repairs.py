@@ -1,24 +1,31 @@
-"""Repairs of containers whose objects others changed or deleted: how the observer makes their work due."""
+"""Work that is due because others changed or deleted objects: it is locked in the order of ids, as workers lock it that
+write results. In another order, one of the two would end by a deadlock.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
+from pilothouse_server.containers.model import Port
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import Deployment, ObjectMeta
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.observe.dependent_observer import DependentObserver
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
-from pilothouse_server.reconcile.repository import leases
+from pilothouse_server.reconcile.queue.resource_reconciler import Done
+from pilothouse_server.reconcile.repository import leases, work_queue
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_simulator.values.resources import SERVICES
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until
 
-_WORK = "SELECT FROM reconcile_work WHERE resource_type = 'container' AND resource_id = $1 FOR UPDATE"
-_WAITING = (
-    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-    "AND query LIKE '%INSERT INTO reconcile_work%'"
-)
+_WORK = "SELECT FROM reconcile_work WHERE resource_type = $1 AND resource_id = $2 FOR UPDATE"
+_WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def deployment(uid: str, generation: int) -> Deployment:
@@ -28,14 +35,35 @@ def deployment(uid: str, generation: int) -> Deployment:
     return Deployment(metadata=metadata)
 
 
-async def test_repairs_lock_work_in_the_order_of_ids(here: World) -> None:
-    """As workers that write results do: in another order, one of the two would end by a deadlock."""
+async def observed(here: World) -> LeasedCluster:
+    """The cluster under a lease of the test's own."""
+    lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
+    return LeasedCluster("local", here.store, await here.connect("local"), lease)
+
+
+async def assert_locks_in_order(
+    here: World, type_: str, first: int, later: int, locking: Coroutine[Any, Any, object]
+) -> None:
+    """While a worker holds the work of the lower id, `locking` waits for it and does not hold that of the other."""
+    assert first < later
+
+    async def is_waiting() -> list[dict[str, Any]]:
+        return await here.rows(_WAITING)
+
+    async with here.database.system() as worker, worker.transaction():
+        await worker.execute(_WORK, type_, first)
+        going = asyncio.create_task(locking)
+        try:
+            await poll_until(is_waiting, bool, what="somebody waits for the worker's lock")
+            await worker.execute(f"{_WORK} NOWAIT", type_, later)
+        finally:
+            await cancel_and_wait(going)
+
+
+async def test_changed_and_deleted_containers(here: World) -> None:
     await here.namespace()
     changed, deleted = await here.create("changed"), await here.create("deleted")
-    assert changed.id < deleted.id
-    lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
-    cluster = LeasedCluster("local", here.store, await here.connect("local"), lease)
-    observer = ContainerObserver(cluster, AppliedGenerations(), QUICK.containers)
+    observer = ContainerObserver(await observed(here), AppliedGenerations(), QUICK.containers)
     view = observer.view
     view.workload_changed("Deployment", None, deployment(changed.uid, 1))
     view.workload_changed("Deployment", deployment(changed.uid, 1), deployment(changed.uid, 2))
@@ -48,14 +76,50 @@ async def test_repairs_lock_work_in_the_order_of_ids(here: World) -> None:
     await observer.write_due()
     await poll_until(until_due, bool)
     view.lost.add(deleted.uid)
+    await assert_locks_in_order(here, "container", int(changed.id), int(deleted.id), observer.write_due())
 
-    async def is_waiting() -> list[dict[str, Any]]:
-        return await here.rows(_WAITING)
 
-    async with here.database.system() as worker:
-        async with worker.transaction():
-            await worker.execute(_WORK, changed.id)
-            asking = asyncio.ensure_future(observer.write_due())
-            await poll_until(is_waiting, bool, what="the observer waits for the worker's lock")
-            await worker.execute(f"{_WORK} NOWAIT", deleted.id)
-        await asking
+async def test_containers_whose_services_others_deleted(here: World) -> None:
+    await here.namespace()
+    ports = (Port(container_port=80, service_port=80),)
+    made = [await here.create("web-0", ports=ports)]
+    # One that was made later and comes first by its uid.
+    while made[-1].uid >= made[0].uid:
+        made.append(await here.create(f"web-{len(made)}", ports=ports))
+    async with here.reconciling():
+        for each in made:
+            await here.running(each.name)
+    for each in (made[0], made[-1]):
+        here.cluster.store.delete(SERVICES, "shop", each.name)
+    observer = DependentObserver(await observed(here), QUICK.dependents)
+    await assert_locks_in_order(here, "container", int(made[0].id), int(made[-1].id), observer.run())
+
+
+async def test_containers_of_a_namespace_that_is_deleted(here: World) -> None:
+    """They are found by name."""
+    await here.namespace()
+    first, later = await here.create("b"), await here.create("a")
+    await assert_locks_in_order(
+        here, "container", int(first.id), int(later.id), here.delete_namespace("shop")
+    )
+
+
+async def test_namespaces_that_vanished(here: World) -> None:
+    """Their containers are written in the order of their own ids."""
+    first, later = await here.namespace("first"), await here.namespace("later")
+    await here.create("web", "later")
+    await here.create("web", "first")
+    async with here.store.system_call() as connection:
+        leased = await work_queue.lease(connection, owner="test", lease_seconds=60.0, most=10)
+    works = [work for work in leased.works if work.resource_type == "container"]
+    assert len(works) == 2
+    reconciler = ContainerReconciler()
+    async with here.store.system_read(snapshot=True) as transaction:
+        loaded = await reconciler.load(transaction, works)
+    dones: list[Any] = [Done(work, loaded[work], NotFound("not there", code=404)) for work in works]
+
+    async def write_back() -> None:
+        async with here.store.system_write("test") as transaction:
+            await reconciler.write_back(transaction, dones)
+
+    await assert_locks_in_order(here, "namespace", int(first.id), int(later.id), write_back())

@@ -38,7 +38,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
-from pilothouse_server.reconcile.repository import config_status, work_queue
+from pilothouse_server.reconcile.repository import config_status
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
@@ -102,9 +102,6 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         self, transaction: Transaction, row: Config, loaded: LoadedConfig, error: ClusterError, attempts: int
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        if isinstance(error, Refused) and error.reason == "NotFound":
-            # The namespace vanished behind our back.
-            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         refused = error.outlook != "passing"
         if not refused and attempts == 0:
             # Once is nothing: most of what fails in passing is over at the second attempt.

@@ -29,7 +29,7 @@ from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import warnings
 from pilothouse_server.kubernetes.conditions import APPLIED, WARNED, set_condition, warned
-from pilothouse_server.kubernetes.errors import ClusterError, NotFound
+from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import WorkloadObject
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
@@ -51,7 +51,6 @@ from pilothouse_server.reconcile.repository import (
     config_status,
     container_status,
     namespace_status,
-    work_queue,
 )
 from pilothouse_server.reconcile.repository.applied_containers import Applied
 from pilothouse_server.reconcile.repository.container_status import Change
@@ -236,9 +235,6 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         attempts: int,
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        if isinstance(error, NotFound):
-            # The namespace vanished behind our back.
-            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         refused = error.outlook == "refused"
         if not refused and attempts == 0:
             # Once is nothing: most of what fails in passing is over at the second attempt.

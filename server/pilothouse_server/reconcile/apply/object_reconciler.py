@@ -171,7 +171,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         attempts: int,
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        change = await change_of_failure(transaction, row, error, attempts, loaded.carried.generation)
+        change = change_of_failure(transaction, row, error, attempts, loaded.carried.generation)
         if change is not None:
             await object_status.OBJECTS.write(transaction, [change])
 

@@ -68,6 +68,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
         held = set(await work_queue.hold(transaction, [done.work for done in taken]))
         results: dict[Work, Result] = {}
         progresses: list[tuple[Row, Done[Loaded, Acted], Acted]] = []
+        vanished: set[int] = set()
         for done in taken:
             work, outcome, row = done.work, done.outcome, rows.get(done.work.resource_id)
             if work not in held:
@@ -77,6 +78,8 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
             elif isinstance(outcome, ClusterError):
                 await self.write_error(transaction, row, done.loaded, outcome, work.attempts)
                 results[work] = Result()
+                if isinstance(outcome, NotFound) and work.resource_type != "namespace" and work.namespace_id:
+                    vanished.add(work.namespace_id)
             elif outcome.gone:
                 results[work] = await self.write_gone(transaction, row)
             else:
@@ -86,6 +89,8 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
         )
         for (_, done, _), result in zip(progresses, written, strict=True):
             results[done.work] = result
+        # Namespaces that vanished behind our back. Others lock work in the order of ids, so all are one statement.
+        await work_queue.requeue_namespaces(transaction, sorted(vanished))
         return results
 
     @abstractmethod
@@ -202,15 +207,13 @@ def failed(error: ClusterError, *, refused: bool) -> Condition:
     return Condition(APPLIED, "False" if refused else "Unknown", reason, message)
 
 
-async def change_of_failure(
+def change_of_failure(
     transaction: Transaction, row: Any, error: ClusterError, attempts: int, generation: int
 ) -> ObservedChange[Any, Any] | None:
     """Returns the values of a row after a refusal of `generation`, or a failure that occurred more than once.
 
-    None: the row stays as it is. If its namespace has gone from the cluster, that is put back to work.
+    None: the row stays as it is.
     """
-    if isinstance(error, NotFound):
-        await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
     if row.deletion_requested_at is not None:
         return None
     refused = error.outlook == "refused"

@@ -111,7 +111,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         attempts: int,
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        change = await change_of_failure(transaction, row, error, attempts, loaded.service.generation)
+        change = change_of_failure(transaction, row, error, attempts, loaded.service.generation)
         if change is not None:
             await service_status.SERVICES.write(transaction, [change])
 

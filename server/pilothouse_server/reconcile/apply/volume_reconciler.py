@@ -31,7 +31,6 @@ from pilothouse_server.kubernetes.errors import (
     ClusterError,
     Conflict,
     Invalid,
-    NotFound,
 )
 from pilothouse_server.kubernetes.ownership import NAMESPACE
 from pilothouse_server.reconcile.apply import agreement
@@ -46,7 +45,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
-from pilothouse_server.reconcile.repository import volume_status, work_queue
+from pilothouse_server.reconcile.repository import volume_status
 from pilothouse_server.reconcile.repository.observed_rows import ObservedChange
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import claims
@@ -106,9 +105,6 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         self, transaction: Transaction, row: Volume, loaded: LoadedVolume, error: ClusterError, attempts: int
     ) -> None:
         """Writes a refusal, or a failure that occurred more than once."""
-        if isinstance(error, NotFound):
-            # The namespace vanished behind our back.
-            await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         if row.deletion_requested_at is not None:
             return
         refused = error.outlook == "refused"

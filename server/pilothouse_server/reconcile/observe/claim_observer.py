@@ -102,8 +102,9 @@ class ClaimObserver(StatusObserver):
         if suspects := self._suspects.take():
             async with self.cluster.transaction() as transaction:
                 ids = await volume_status.VOLUMES.of_cluster(transaction, self.cluster.name)
-                for volume_id in sorted(ids[uid] for uid in suspects if uid in ids):
-                    await work_queue.requeue(transaction, "volume", volume_id)
+                await work_queue.requeue(
+                    transaction, [("volume", ids[uid]) for uid in suspects if uid in ids]
+                )
 
     def _changed(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         for there in (old, new):
@@ -169,7 +170,7 @@ class ClaimObserver(StatusObserver):
             # A claim grows only once it is bound, so a refused growth is tried again immediately.
             await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)
         elif found is None and (volume.observed_generation > 0 or volume.deletion_requested_at is not None):
-            await work_queue.requeue(transaction, "volume", volume.id)
+            await work_queue.requeue(transaction, [("volume", volume.id)])
 
     async def _explain(self, seen: list[tuple[Volume, ClaimObservation]]) -> None:
         """Requests the events of claims that are pending; they are observed again with these."""

@@ -35,7 +35,7 @@ from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_SELECT
 from pilothouse_server.reconcile.observe.cluster_observer import ClusterObserver, LeasedCluster
 from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.reconcile.repository import applied_objects
+from pilothouse_server.reconcile.repository import applied_objects, work_queue
 from pilothouse_server.reconcile.repository.applied_objects import Applied, Key
 from pilothouse_server.runtime.event_loop import cooperatively
 
@@ -192,7 +192,7 @@ class Comparison(ClusterObserver):
 
     async def _ask_for_looks(self, resources: Collection[Key]) -> None:
         async with self.cluster.transaction() as transaction:
-            await applied_objects.requeue(transaction, resources)
+            await work_queue.requeue(transaction, resources)
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._settings.step_seconds
         while loop.time() < ends:

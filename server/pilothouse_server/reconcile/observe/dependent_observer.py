@@ -179,9 +179,7 @@ class DependentObserver(ClusterObserver):
     async def _ask_for_repairs(self, uids: list[str]) -> None:
         async with self.cluster.transaction() as transaction:
             owners = await dependents.owners(transaction, self.cluster.name)
-            for uid in sorted(uids):
-                if (owner := owners.get(uid)) is not None:
-                    await work_queue.requeue(transaction, *owner)
+            await work_queue.requeue(transaction, [owners[uid] for uid in uids if uid in owners])
         now = monotonic()
         kept = now - self._settings.again_seconds
         self._looked = {uid: when for uid, when in self._looked.items() if when > kept}

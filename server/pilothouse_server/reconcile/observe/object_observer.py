@@ -147,7 +147,7 @@ class ObjectObserver(StatusObserver):
         async with self.cluster.transaction() as transaction:
             locked = await object_status.OBJECTS.lock_free_uids(transaction, self.cluster.name, uids)
             endpoints = await object_status.endpoints(transaction, locked)
-            changes = []
+            changes, gone = [], []
             for carried in locked:
                 known, found = self._found(carried)
                 if not known:
@@ -156,8 +156,8 @@ class ObjectObserver(StatusObserver):
                 shown = observe(carried, found, endpoints.get(carried.namespace_id, {}))
                 changes.append(ObservedChange(carried, shown, carried.observed_generation))
                 if found is None and carried.deletion_requested_at is not None:
-                    # It is gone at last.
-                    await work_queue.requeue(transaction, "object", carried.id)
+                    gone.append(("object", carried.id))
+            await work_queue.requeue(transaction, gone)
             await object_status.OBJECTS.write(transaction, changes)
             left = sorted(set(uids) - {carried.uid for carried in locked})
             there = await object_status.OBJECTS.there(transaction, self.cluster.name, left) if left else ()
@@ -183,8 +183,7 @@ class ObjectObserver(StatusObserver):
         try:
             async with self.cluster.transaction() as transaction:
                 found = await object_status.OBJECTS.there(transaction, self.cluster.name, uids)
-                for object_id in found.values():
-                    await work_queue.requeue(transaction, "object", object_id)
+                await work_queue.requeue(transaction, [("object", object_id) for object_id in found.values()])
         except PilothouseError:
             for uid in uids:
                 self._repairs.mark(uid, in_seconds=_DATABASE_SECONDS)

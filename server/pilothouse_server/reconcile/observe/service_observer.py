@@ -112,7 +112,7 @@ class ServiceObserver(StatusObserver):
         """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         async with self.cluster.transaction() as transaction:
             locked = await service_status.SERVICES.lock_free_uids(transaction, self.cluster.name, uids)
-            changes = []
+            changes, gone = [], []
             for service in locked:
                 found = self._services.objects.get((service.kubernetes_namespace, service.name))
                 if found is not None and found.metadata.label(SERVICE_UID) != service.uid:
@@ -123,8 +123,8 @@ class ServiceObserver(StatusObserver):
                 shown = observe(service, found, slices)
                 changes.append(ObservedChange(service, shown, service.observed_generation))
                 if found is None and service.deletion_requested_at is not None and not service.owner:
-                    # It is gone at last.
-                    await work_queue.requeue(transaction, "service", service.id)
+                    gone.append(("service", service.id))
+            await work_queue.requeue(transaction, gone)
             await service_status.SERVICES.write(transaction, changes)
             left = sorted(set(uids) - {service.uid for service in locked})
             known = await self._known(transaction, left) if left else set()

@@ -350,7 +350,7 @@ class Worker:
                 elif work.resource_type == "namespace":
                     await work_queue.requeue_namespaces(transaction, [work.resource_id])
                 else:
-                    await work_queue.requeue(transaction, work.resource_type, work.resource_id)
+                    await work_queue.requeue(transaction, [(work.resource_type, work.resource_id)])
         except PilothouseError as error:
             log.warning("work cannot be enqueued", reason=error.reason, resource_id=work.resource_id)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 from sqlalchemy import text
 
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
 Key = tuple[str, int]
 # Before all others.
@@ -29,18 +29,6 @@ WHERE w.cluster_name = :cluster_name AND w.resource_type = ANY(CAST(:types AS te
   AND (w.resource_type, w.resource_id) > (:after_type, :after_id)
   AND w.attempts = 0 AND w.due_at > clock_timestamp()
 ORDER BY w.resource_type, w.resource_id LIMIT :rows
-""")
-
-# In the order in which workers lock them.
-_REQUEUE = text("""
-WITH chosen AS (
-    SELECT w.resource_type, w.resource_id FROM reconcile_work AS w
-    JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS asked (resource_type, resource_id)
-      USING (resource_type, resource_id)
-    ORDER BY w.resource_type, w.resource_id FOR UPDATE OF w)
-UPDATE reconcile_work AS w
-SET due_at = CASE WHEN w.attempts > 0 THEN w.due_at ELSE LEAST(w.due_at, clock_timestamp()) END
-FROM chosen WHERE w.resource_type = chosen.resource_type AND w.resource_id = chosen.resource_id
 """)
 
 _WAITING = text("""
@@ -95,12 +83,6 @@ async def of_resources(
     """Returns the objects of resources of a type at the last apply, by id, if they were stored."""
     rows = await transaction.connection.execute(_OF_RESOURCES, {"type": type_, "ids": list(ids)})
     return {row.resource_id: _decode(row.applied_objects) for row in rows}
-
-
-async def requeue(transaction: Transaction, resources: Collection[Key]) -> None:
-    """Has resources of any type reconciled, without shortening a backoff."""
-    keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
-    await transaction.connection.execute(_REQUEUE, keys)
 
 
 async def waiting(transaction: ReadTransaction, cluster_name: str, most: int) -> int:

@@ -10,7 +10,7 @@ Lock order, the same as in every mutation: the resource's row first, its work ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -122,11 +122,17 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
-# For resources that cannot lack their row while they live, because only their own work removes it.
+# For resources that cannot lack their row while they live, because only their own work removes it. Workers lock rows in
+# the same order.
 _REQUEUE = text("""
-UPDATE reconcile_work
-SET due_at = CASE WHEN attempts > 0 THEN due_at ELSE LEAST(due_at, clock_timestamp()) END
-WHERE resource_type = :resource_type AND resource_id = :resource_id
+WITH chosen AS (
+    SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
+    JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS asked (resource_type, resource_id)
+      USING (resource_type, resource_id)
+    ORDER BY work.resource_type, work.resource_id FOR UPDATE OF work)
+UPDATE reconcile_work AS work
+SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, clock_timestamp()) END
+FROM chosen WHERE work.resource_type = chosen.resource_type AND work.resource_id = chosen.resource_id
 """)
 
 # A cluster that came back is worth an immediate attempt, whatever the backoff. A mutation makes what it has locked due
@@ -246,11 +252,14 @@ async def requeue_namespaces(
         await transaction.connection.execute(_LEAVE_NOTHING_OF_NAMESPACES, {"ids": namespace_ids})
 
 
-async def requeue(transaction: Transaction, resource_type: str, resource_id: int) -> None:
-    """Has one resource of any type reconciled, without shortening a backoff."""
-    await transaction.connection.execute(
-        _REQUEUE, {"resource_type": resource_type, "resource_id": resource_id}
-    )
+async def requeue(transaction: Transaction, resources: Collection[tuple[str, int]]) -> None:
+    """Has resources of any type reconciled, given by type and id, without shortening a backoff.
+
+    Once in a transaction: two statements could lock work in another order than workers do.
+    """
+    if resources:
+        keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
+        await transaction.connection.execute(_REQUEUE, keys)
 
 
 async def requeue_failed(transaction: Transaction, cluster_name: str) -> None:
