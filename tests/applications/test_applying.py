@@ -19,6 +19,7 @@ from tests.applications.conftest import (
     service,
     shop,
 )
+from tests.conftest import connection
 from tests.waiting import poll_until
 
 from pilothouse.application.v1 import application_pb2 as pb
@@ -277,6 +278,34 @@ async def test_values_of_secrets_are_in_no_record_and_no_revision(place: Place) 
         each.partition("/")[0] for each in _EVERY
     }
     assert any("canary" in each.json for each in exported.documents)
+
+
+async def test_a_pause_locks_containers_in_the_order_of_their_ids(place: Place) -> None:
+    """As all others do. Members are in the order of their names, and the container that was made first comes last."""
+    await place.apply([deployment("b")])
+    await place.apply([deployment("b"), deployment("a")])
+    database = place.server.database
+    work = (
+        "SELECT FROM reconcile_work WHERE (resource_type, resource_id) IN (SELECT 'container', c.id "
+        "FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id WHERE n.name = $1 AND c.name = $2) "
+        "FOR UPDATE"
+    )
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND usename LIKE '%app%'"
+    )
+
+    async def is_waiting() -> bool:
+        # A transaction would see all sessions as they were at its first look.
+        async with connection(database.admin_dsn) as looking:
+            return bool(await looking.fetchval(waiting))
+
+    async with database.owner() as worker, worker.transaction():
+        await worker.execute(work, place.name, "b")
+        pausing = asyncio.ensure_future(place.client.applications.pause(namespace=place.name, name="shop"))
+        await poll_until(is_waiting, what="the pause waits for the lock of a worker")
+        await worker.execute(f"{work} NOWAIT", place.name, "a")
+    assert sorted((await pausing).containers) == ["a", "b"]
 
 
 async def test_a_pause_and_a_deletion_are_of_the_whole(place: Place) -> None:

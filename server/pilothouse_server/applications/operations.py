@@ -430,10 +430,12 @@ async def _moved(
     stored = await stored_objects(transaction, namespace, {"container"})
     moved: list[WrittenObject] = []
     state = "running" if verb == "pause" else "paused"
-    for key in sorted(each.key for each in application.members if each.key.noun == "container"):
-        container = stored.get(key)
+    keys = [each.key for each in application.members if each.key in stored]
+    # In the order in which all others lock containers and their work.
+    for key in sorted(keys, key=lambda key: stored[key].id):
+        container = stored[key]
         # A Job that has ended has nothing to pause.
-        if container is None or container.desired_state != state or run_end(container) is not None:
+        if container.desired_state != state or run_end(container) is not None:
             continue
         if verb == "pause":
             after, _ = await pause_container(transaction, namespace_name, key.name, "suspend")

@@ -426,7 +426,8 @@ async def delete(target: Target, namespace: str, name: str, check: Check) -> Con
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Marks every container of a namespace for deletion: a part of a cascading delete, which then deletes volumes."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
-    for item in found:
+    # In the order in which all others lock containers and their work.
+    for item in sorted(found, key=lambda item: item.id):
         stored = await repository.get(transaction, item.id, lock=True)
         if stored is not None and (change := marked(stored, await transaction.moment())):
             await write_locked(transaction, change)

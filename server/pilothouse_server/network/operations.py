@@ -233,7 +233,7 @@ async def delete(
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Deletes every Service of a namespace; one that a container owns goes with its container."""
     found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
-    for item in found:
+    for item in sorted(found, key=lambda item: item.id):
         stored = None if item.owner else await repository.get(transaction, item.id, lock=True)
         if stored is not None:
             await _delete(transaction, stored)
@@ -242,7 +242,7 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Removes every Service of a namespace from the database, with a tombstone each; the cluster keeps them."""
     found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
-    for item in found:
+    for item in sorted(found, key=lambda item: item.id):
         await repository.delete_service(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
 

@@ -217,7 +217,7 @@ async def delete(
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Deletes every object of a namespace."""
     found = [item.id async for item in repository.stream_objects(transaction, namespace_id=namespace.id)]
-    for object_id in found:
+    for object_id in sorted(found):
         stored = await repository.get(transaction, object_id, lock=True)
         if stored is not None:
             await _delete(transaction, stored)
@@ -232,7 +232,7 @@ async def refuse_cascade(transaction: ReadTransaction, namespace: NamespaceRef, 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Removes every object of a namespace from the database, with a tombstone each; the cluster keeps them."""
     found = [item async for item in repository.stream_objects(transaction, namespace_id=namespace.id)]
-    for item in found:
+    for item in sorted(found, key=lambda item: item.id):
         await repository.delete_object(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
 

@@ -152,7 +152,7 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """Marks every config map and secret of a namespace for deletion, for a cascading delete."""
     for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
-        for item in found:
+        for item in sorted(found, key=lambda item: item.id):
             stored = await repository.get(transaction, kind, item.id, lock=True)
             if stored is not None and stored.deletion_requested_at is None:
                 await _mark(transaction, kind, stored)
@@ -164,7 +164,7 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     """
     for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
-        for item in found:
+        for item in sorted(found, key=lambda item: item.id):
             stored = await repository.get(transaction, kind, item.id, lock=True)
             if stored is not None:
                 await repository.remove(transaction, kind, stored.id)
