@@ -297,13 +297,19 @@ def _decoded_async_errors(address: str) -> Iterator[None]:
 _WRITE_FAILED = "Internal error from Core"
 
 
+# The server's own status follows a write that failed as soon as the event loop has a turn.
+_STATUS_SECONDS = 2.0
+
+
 class _Ending:
     """The status with which the server ended a call that sends a stream.
 
-    grpc.aio may replace it with INTERNAL if a request was being written (https://github.com/grpc/grpc/issues/36066).
+    grpc.aio replaces it with INTERNAL if a request was being written (https://github.com/grpc/grpc/issues/36066), or
+    has that for a moment before.
     """
 
     def __init__(self, call: Any) -> None:
+        self._call = call
         self._status: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._note)
 
@@ -313,9 +319,18 @@ class _Ending:
             trailing, details = run(call.trailing_metadata()), run(call.details())
             self._status = grpc.aio.AioRpcError(run(call.code()), grpc.aio.Metadata(), trailing, details)
 
-    def of(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    async def of(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """Returns the error that grpc.aio has `raised`, or the status that it replaced."""
-        return self._status if self._status and raised.details() == _WRITE_FAILED else raised
+        if raised.details() != _WRITE_FAILED:
+            return raised
+        if self._status is None or self._status.details() == _WRITE_FAILED:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_SECONDS):
+                    while await self._call.details() == _WRITE_FAILED:  # noqa: ASYNC110 - no callback tells of it
+                        await asyncio.sleep(0.01)
+            self._status = None
+            self._note(self._call)
+        return self._status or raised
 
 
 class _AsyncStream(Generic[Response]):
@@ -337,7 +352,7 @@ class _AsyncStream(Generic[Response]):
         try:
             return await self._call.read()
         except grpc.aio.AioRpcError as raised:
-            status = self._ending.of(raised)
+            status = await self._ending.of(raised)
             if status.code() is grpc.StatusCode.OK:
                 return grpc.aio.EOF
             raise status from None
@@ -428,7 +443,7 @@ class AsyncTransport:
                 try:
                     return await call  # type: ignore[no-any-return]
                 except grpc.aio.AioRpcError as raised:
-                    raise ending.of(raised) from None
+                    raise await ending.of(raised) from None
         except UnavailableError as error:
             raise await self._explained.elsewhere(error) from None
 
