@@ -102,7 +102,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
             lambda row: row.observed.stale_since is None and not row.observed.ready_replicas
         )
         assert row.observed.status == "stopped"
-        assert (await cluster_row(here))["status"] == "healthy"
+        await poll_until(lambda: cluster_row(here), lambda cluster: cluster["status"] == "healthy")
 
 
 @pytest.mark.full
