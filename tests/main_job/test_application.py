@@ -18,7 +18,7 @@ pytestmark = pytest.mark.full(minutes=5)
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT.parent / "shared" / "samples" / "online-boutique.yaml"
 EXAMPLE = ROOT / "deploy" / "examples" / "harbor-cafe.yaml"
-# The sample is not ours to commit: it is tried as well where it lies beside the checkout. A skipped test would fail CI
+# The sample is not ours to commit: it is tried as well where it lies next to the checkout. A skipped test would fail CI
 # everywhere else.
 APPLICATIONS = [
     pytest.param(path, id=name)
