@@ -82,17 +82,18 @@ async def test_changed_and_deleted_containers(here: World) -> None:
 async def test_containers_whose_services_others_deleted(here: World) -> None:
     await here.namespace()
     ports = (Port(container_port=80, service_port=80),)
-    made = [await here.create("web-0", ports=ports)]
-    # One that was made later and comes first by its uid.
-    while made[-1].uid >= made[0].uid:
+    made = [await here.create(f"web-{number}", ports=ports) for number in range(2)]
+    # Of two that were made one after the other, the later comes first by its uid.
+    while made[-2].uid <= made[-1].uid:
         made.append(await here.create(f"web-{len(made)}", ports=ports))
+    first, later = made[-2:]
     async with here.reconciling():
         for each in made:
             await here.running(each.name)
-    for each in (made[0], made[-1]):
+    for each in (first, later):
         here.cluster.store.delete(SERVICES, "shop", each.name)
     observer = DependentObserver(await observed(here), QUICK.dependents)
-    await assert_locks_in_order(here, "container", int(made[0].id), int(made[-1].id), observer.run())
+    await assert_locks_in_order(here, "container", int(first.id), int(later.id), observer.run())
 
 
 async def test_containers_of_a_namespace_that_is_deleted(here: World) -> None:
