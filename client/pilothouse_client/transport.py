@@ -295,8 +295,6 @@ def _decoded_async_errors(address: str) -> Iterator[None]:
 
 # The details of a call that was ended while it wrote a request.
 _WRITE_FAILED = "Internal error from Core"
-
-
 # The server's own status follows a write that failed as soon as the event loop has a turn.
 _STATUS_SECONDS = 2.0
 
@@ -304,8 +302,8 @@ _STATUS_SECONDS = 2.0
 class _Ending:
     """The status with which the server ended a call that sends a stream.
 
-    grpc.aio replaces it with INTERNAL if a request was being written (https://github.com/grpc/grpc/issues/36066), or
-    has that for a moment before.
+    If a request was being written, grpc.aio reports INTERNAL instead (https://github.com/grpc/grpc/issues/36066): for
+    good, or until the status arrives.
     """
 
     def __init__(self, call: Any) -> None:
@@ -326,7 +324,7 @@ class _Ending:
         if self._status is None or self._status.details() == _WRITE_FAILED:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STATUS_SECONDS):
-                    while await self._call.details() == _WRITE_FAILED:  # noqa: ASYNC110 - no callback tells of it
+                    while await self._call.details() == _WRITE_FAILED:  # noqa: ASYNC110 - it has no callback
                         await asyncio.sleep(0.01)
             self._status = None
             self._note(self._call)

@@ -255,7 +255,7 @@ async def requeue_namespaces(
 async def requeue(transaction: Transaction, resources: Collection[tuple[str, int]]) -> None:
     """Has resources of any type reconciled, given by type and id, without shortening a backoff.
 
-    Once in a transaction: two statements could lock work in another order than workers do.
+    Where a transaction does so several times, it goes in the order of type and id: workers lock work in that order.
     """
     if resources:
         keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
