@@ -40,7 +40,7 @@ from tests.client.command import Ended, run_to_end
 from tests.clusters.given import register
 from tests.config.canaries import MARK, found_in
 from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
-from tests.conftest import Database
+from tests.conftest import Database, connection, number_changes
 from tests.harness import NOWHERE, PASSWORD, Server, running_server, settings_for
 from tests.identity.factors import authenticator_code, challenged, complete
 from tests.identity.server import Caller
@@ -126,6 +126,8 @@ async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
             namespace=SPACE, name="one", set_data={"other": b"x"}, remove_keys=["value"]
         )
         assert changed.secret.key_id == made.key_id
+        async with connection(database.admin_dsn) as sql:
+            await number_changes(sql)
         async with database.owner() as owner:
             # Neither value nor PIN is anywhere, and both layers know where they belong.
             rows = str(await owner.fetch("SELECT s.*::text FROM secrets AS s")) + str(

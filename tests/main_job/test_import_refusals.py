@@ -19,6 +19,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import TooManyValues
 from pilothouse_server.kubernetes.transport import ClusterTransport
 from tests.config.canaries import found_in
+from tests.conftest import connection, number_changes
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, service
 from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
@@ -104,6 +105,8 @@ async def test_the_values_of_a_secret_are_nowhere_but_encrypted(
     await settled(server)
     revealed = await server.admin.config.reveal_secret(namespace="legacy", name="shop-db")
     assert revealed.data["password"].decode() == CANARY
+    async with connection(server.database.admin_dsn) as sql:
+        await number_changes(sql)
     async with server.database.owner() as owner:
         tables = await owner.fetch(
             "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "

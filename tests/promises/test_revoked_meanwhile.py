@@ -23,7 +23,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_server.rpc.interceptors import authorization
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.harness import Server, running_server
 from tests.waiting import poll_until
 
@@ -126,6 +126,7 @@ async def _the_right_to_the_call(server: Server, dora: AsyncClient) -> None:
     assert (refused.value.code.name, refused.value.reason) == ("PERMISSION_DENIED", "PERMISSION_REVOKED")
     assert await described(server) == ("", 0)
     async with connection(server.database.admin_dsn) as sql:
+        await number_changes(sql)
         code = await sql.fetchval(
             "SELECT error_code FROM operation_logs WHERE username = 'dora' AND request_path = $1", UPDATE
         )

@@ -18,7 +18,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, audit_verifier
 from pilothouse_migrations.histories import begin_new_history
 from pilothouse_server.audit import exporting, merkle
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.harness import Server, running_server
 from tests.transparency.logs import exported, fill, hashes_of, lines_of
 from tests.waiting import poll_until
@@ -29,6 +29,7 @@ VERIFIER = Path(audit_verifier.__file__)
 async def operation_id(server: Server, condition: str) -> str:
     """The newest call that a condition of SQL finds."""
     async with connection(server.database.admin_dsn) as sql:
+        await number_changes(sql)
         found = await sql.fetchval(
             f"SELECT operation_id::text FROM operation_logs WHERE {condition} ORDER BY sequence DESC LIMIT 1"
         )
