@@ -36,7 +36,7 @@ class Workload:
 
     @classmethod
     def from_file(cls, path: str | Path, username: str = "", lifetime: float | None = None) -> Self:
-        """Returns one whose token stands in a file, which is read again for each session."""
+        """Returns a workload whose token is in a file. The file is read again for each session."""
         return cls(lambda: Path(path).read_text(encoding="utf-8").strip(), username, lifetime)
 
     def request(self) -> token_exchange_pb2.ExchangeTokenRequest:

@@ -221,7 +221,9 @@ def is_of_jobs(steps: Sequence[PathStep]) -> bool:
 
 
 def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:
-    """Whether a path leads through an item of a list that the object does not have. Volumes are made by it."""
+    """Returns whether a path leads through an item that a list of the object lacks. Missing volumes do not count:
+    `write` makes them.
+    """
     for step in steps:
         document = document.get(step.key) if isinstance(document, dict) else None
         if step.item and step.key != VOLUMES:

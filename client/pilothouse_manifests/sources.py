@@ -110,7 +110,7 @@ class MappingSource(Protocol):
         """Leaves out a key that the cluster sets."""
 
     def carries(self, key: str) -> bool:
-        """Takes a key as it is, and counts it as read; False if nothing can hold it."""
+        """Keeps a key unchanged and counts it as read. Returns False where no field can hold it."""
 
     def unusable(self, key: str | None, message: str) -> None:
         """Report something without which the whole object makes no sense here."""

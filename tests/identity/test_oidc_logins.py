@@ -490,5 +490,5 @@ async def test_the_client_is_one_that_the_issuer_knows(world: OidcWorld) -> None
     kept = world.company.clients.pop(CLIENT)
     refusal = await _not_completed(world, begun.request())
     assert refusal.reason == "ISSUER_UNAVAILABLE"
-    assert "look at client_id and secret" in refusal.message
+    assert "check the client_id and the secret" in refusal.message
     world.company.clients[CLIENT] = kept

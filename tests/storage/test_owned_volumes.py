@@ -190,4 +190,4 @@ async def test_a_claim_with_the_name_of_another_volume_is_refused(place: Place) 
     with pytest.raises(FailedPreconditionError) as refused:
         await _make(place)
     assert refused.value.reason == "VOLUME_NAME_TAKEN"
-    assert 'would be called "data-db-1", as another volume of the namespace is' in refused.value.message
+    assert 'would be called "data-db-1", the name of another volume of the namespace' in refused.value.message

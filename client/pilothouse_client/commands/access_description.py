@@ -33,7 +33,7 @@ def not_found(words: str) -> CommandError:
 
 
 def describe_grants(client: Client, page: Description, _where: str, username: str) -> None:
-    """Adds all grants of a user or a service account, each with the permissions that it gives."""
+    """Adds the grants of a user or a service account to the page, each with its permissions."""
     grants = list(client.identity.list_role_grants(filter=f"username = {quoted(username)}"))
     if not grants:
         raise not_found(f"user {username!r} holds no grant that you may see")

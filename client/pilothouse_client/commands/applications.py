@@ -376,7 +376,9 @@ def export(
     namespace: Namespace = "",
     revision: Annotated[
         int,
-        verbs.Option("--revision", min=0, complete=complete_application_revision, help="Default the newest."),
+        verbs.Option(
+            "--revision", min=0, complete=complete_application_revision, help="Default: the newest."
+        ),
     ] = 0,
 ) -> None:
     """Print an application as Kubernetes YAML. Secrets are in it only for holders of config.reveal."""

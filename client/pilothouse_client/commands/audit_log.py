@@ -327,7 +327,7 @@ def _opened(file: Path, *, fresh: bool) -> IO[str]:
 
 
 def _export(client: Client, begun: _Export, written: IO[str]) -> None:
-    """Writes all that is still to come; a cut is gone on after."""
+    """Writes the rest of the export. A stream that is cut is resumed."""
     attempts = _ATTEMPTS
     while not begun.done:
         at = begun.place

@@ -107,7 +107,7 @@ def _ready_pods(program: pb.ProgramStatus) -> str:
 
 
 def program_kind(program: pb.ProgramStatus) -> str:
-    """Returns its role in words."""
+    """Returns the program's role in words."""
     return _KINDS.get(program.kind, "")
 
 

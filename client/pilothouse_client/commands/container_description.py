@@ -39,7 +39,7 @@ _MOST_PODS = 20
 
 
 def describe_container(page: Description, container: Any, pods: Sequence[Any]) -> None:
-    """Adds all about a container but its events, its changes and its revisions."""
+    """Adds the sections about a container, except its events, its changes and its revisions."""
     page.field("Name", container.name)
     page.field("Namespace", container.namespace)
     kind = enum_label(container, "workload_kind").title().replace("_", "")

@@ -70,7 +70,7 @@ class Way:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Returns the options of the command line for it."""
+        """Returns the options of `login` that choose this way."""
         issuer = ("--issuer", self.issuer) if self.issuer else ()
         if self.device:
             return ("--device", *issuer)

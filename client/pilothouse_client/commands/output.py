@@ -169,7 +169,7 @@ def _write_manifest(message: Message) -> None:
 
 
 def _write_manifests(messages: Iterable[Message]) -> None:
-    """Writes all that have one of their own; the others are parts of those of containers, which a note says."""
+    """Writes the manifests of resources that have their own. The others are part of a container's, as a note says."""
     from pilothouse_client.commands.manifests import OwnedServiceError
 
     for message in messages:
@@ -229,7 +229,7 @@ def _marked(columns: Columns) -> Columns:
 def show_all(
     rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0, data_of: DataOf = as_data
 ) -> None:
-    """Writes a list; `limit` 0 is no limit. Rows beyond it are not fetched. The results of a dry run are marked."""
+    """Writes a list of at most `limit` rows (0: all). Later rows are not fetched. Results of a dry run are marked."""
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
     if form is Format.NAME:
         name = _name_column(columns)

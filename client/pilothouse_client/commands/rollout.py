@@ -88,7 +88,7 @@ def undo(
     name: _Name,
     namespace: Namespace = "",
     to_revision: Annotated[
-        int, verbs.Option("--to-revision", min=0, help="Default the one before the newest.")
+        int, verbs.Option("--to-revision", min=0, help="Default: the one before the newest.")
     ] = 0,
     *,
     validate_only: ValidateOnly = False,

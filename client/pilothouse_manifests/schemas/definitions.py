@@ -236,7 +236,7 @@ def _names(path: str) -> Sequence[str]:
 
 
 def _split(path: str) -> Iterator[str]:
-    """The steps of a path; dots within brackets do not part them."""
+    """Yields the steps of a path. A dot within brackets belongs to its step."""
     step, depth = "", 0
     for letter in path:
         depth += (letter == "[") - (letter == "]")

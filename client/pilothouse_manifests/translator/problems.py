@@ -91,7 +91,7 @@ class Problems:
         return tuple(each for each in self.all if not _accepted(each, skip))
 
     def skipped(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
-        """Returns those that are skipped at the caller's request."""
+        """Returns the problems that the caller chose to skip."""
         return tuple(each for each in self.all if _accepted(each, skip))
 
 

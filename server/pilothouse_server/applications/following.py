@@ -104,7 +104,7 @@ class ApplicationFollower:
             self._wanted.clear()
 
     def wake(self) -> None:
-        """Has it look soon: this server has committed something."""
+        """Wakes the loop: this server has committed something."""
         self._wanted.set()
 
     async def follow(self) -> int:

@@ -257,7 +257,7 @@ async def list_applications(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
 ) -> tuple[Sequence[ApplicationResource], NextPage]:
-    """Returns one page of the applications of one namespace or of those among `visible`, and where they go on."""
+    """Returns one page of the applications of one namespace or of those among `visible`, and where the next begins."""
     keys = keys_of(APPLICATIONS, compile_filter(page.filter, _FILTERS))
     keys = narrowed(keys, APPLICATIONS, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=APPLICATIONS.c.id)

@@ -193,7 +193,7 @@ def signature_line(line: str) -> tuple[str, bytes]:
 
 
 def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[Verifier]]:
-    """A head that known keys have signed, and which of them.
+    """Returns a head with the keys among `verifiers` that have signed it.
 
     Raises:
         UnknownKeysError: no known key has signed it.

@@ -314,7 +314,7 @@ class Verification:
     async def _records(
         self, after: int, upto: int, expected: Mapping[int, bytes], rows: Sequence[Any]
     ) -> None:
-        """The records of a stretch against the hashes that the tree has of them."""
+        """Compares the records of a stretch with their hashes in the tree."""
         position, share = after, Share()
         for row in rows:
             sequence = row.sequence

@@ -73,7 +73,7 @@ class Question:
         return self.over_all or self.permission in OVER_ALL_NAMESPACES
 
     def allowed_by(self, grants: Iterable[Grant]) -> list[Grant]:
-        """Returns those of living `grants` by which the permission is held as far as is asked.
+        """Returns those of the valid `grants` that give the permission in the place that is asked about.
 
         CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant all decide by this.
         """

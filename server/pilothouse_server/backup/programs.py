@@ -44,7 +44,7 @@ class Programs:
     major: int
 
     def path(self, name: str) -> str:
-        """The path of one of them."""
+        """The path of one of the programs."""
         return str(self.folder / name)
 
 

@@ -268,7 +268,7 @@ def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Pr
 
 
 def _say(step: str, what: str) -> None:
-    """Writes one line before a step is taken, in the form of the Makefile's. To stderr: the address is the answer."""
+    """Announces a step in one line, as the Makefile does. It goes to stderr, because stdout is for the address."""
     say(f"{step:<12} {what}", err=True)
 
 

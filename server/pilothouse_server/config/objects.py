@@ -38,7 +38,7 @@ RESOURCES: dict[Kind, Resource[ConfigObject]] = {
 
 
 def resource_of(config: Config) -> Resource[ConfigObject]:
-    """Returns its object on the cluster."""
+    """Returns the resource of its object on the cluster."""
     return RESOURCES["config_map" if isinstance(config, ConfigMap) else "secret"]
 
 

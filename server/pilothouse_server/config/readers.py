@@ -20,12 +20,12 @@ class ReaderLookup(Protocol):
     async def containers(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        """Returns the names of the containers that read one, by their environment or by a volume they mount."""
+        """Returns the names of the containers whose environment or volumes use one of these config maps or secrets."""
 
     async def volumes(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
     ) -> Sequence[str]:
-        """Returns the names of the volumes that show one."""
+        """Returns the names of the volumes that show one of these config maps or secrets."""
 
     async def needing(
         self,

@@ -83,7 +83,7 @@ def run_name(container: Container, number: int) -> str:
 
 
 def next_run(container: Container) -> Container:
-    """Returns it with a new run; the present one may not have ended."""
+    """Returns the container with a new run. The present run need not have ended."""
     number = container.spec.run + 1
     if has_schedule(container):
         return msgspec.structs.replace(container, spec=msgspec.structs.replace(container.spec, run=number))

@@ -87,7 +87,8 @@ async def _refuse_storage(
     if limits.taken:
         raise FailedPrecondition(
             f'container.stateful_set.claim_templates: a claim of container "{wanted.name}" would be called '
-            f'"{limits.taken}", as another volume of the namespace is: delete it, or rename the template',
+            f'"{limits.taken}", the name of another volume of the namespace: delete that volume, or '
+            "rename the template",
             reason="VOLUME_NAME_TAKEN",
             metadata={"container": wanted.name, "volume": limits.taken},
         )

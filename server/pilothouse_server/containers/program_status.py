@@ -132,7 +132,7 @@ def _is_living(pod: Pod) -> bool:
 
 
 def _others(living: list[Pod], shown: list[Pod]) -> list[Pod]:
-    """Returns those of the older templates."""
+    """Returns the living pods of older templates."""
     if len(shown) == len(living):
         return []
     names = {pod.metadata.name for pod in shown}

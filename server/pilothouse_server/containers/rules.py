@@ -113,7 +113,7 @@ def checked(container: Container) -> Container:
 
 
 def with_pod_labels(container: Container) -> Container:
-    """A new container with labels and annotations of its pods: those that are its own, unless it has any for them."""
+    """Returns a new container whose pods get its own labels and annotations, unless the caller gave the pods some."""
     spec = container.spec
     if spec.pod_labels or spec.pod_annotations or container.imported:
         return container

@@ -57,7 +57,7 @@ class ScheduleState(msgspec.Struct, frozen=True, gc=False):
 
 
 def active_jobs(jobs: Iterable[Job]) -> list[Job]:
-    """Returns those that have not ended, and are not being deleted."""
+    """Returns the Jobs that have not ended and are not being deleted."""
     return [job for job in jobs if job.finished is None and job.metadata.deletion_timestamp is None]
 
 

@@ -49,7 +49,9 @@ def check_workload(found: Findings, container: Container) -> None:
 
 
 def normal_form(container: Container) -> Container:
-    """Returns it with the quantities of its settings in normal form. Raises InvalidValueError for one that is none."""
+    """Returns the container with the quantities of its settings in normal form. Raises InvalidValueError for a text
+    that is no quantity.
+    """
     workload = container.spec.workload
     if not isinstance(workload, StatefulSetSettings) or not workload.claim_templates:
         return container

@@ -148,7 +148,7 @@ class KeyRing:
 
     @property
     def providers(self) -> Mapping[str, str]:
-        """By identifier of a key, the name of the first provider that has it."""
+        """The name of the first provider of each key, by the key's identifier."""
         return self._providers
 
     def derive(self, use: str) -> bytes:

@@ -103,7 +103,7 @@ class Browsers:
         return tuple(pair for pair in self._of(request) if pair[0] != "authorization")
 
     def taken(self, metadata: Metadata) -> Metadata:
-        """Returns those pairs that calls send as metadata."""
+        """Returns the headers that become a call's metadata."""
         return tuple(
             (name, value) for name, value in metadata if name in self._taken and name != "x-forwarded-for"
         )

@@ -203,7 +203,7 @@ class Guard(asyncio.Protocol):
         ) or now - self._unsent_since >= stalled_seconds
 
     def abort(self) -> None:
-        """Ends it without waiting until everything is sent."""
+        """Closes the connection without waiting until everything is sent."""
         assert self._transport is not None
         self._connections.forget(self, self._transport)
         self._transport.abort()

@@ -52,20 +52,20 @@ class FailureBudgets:
         return self._buckets.of(who).seconds_until_one()
 
     def take(self, who: str) -> None:
-        """Takes one. Raises ResourceExhausted if none is left."""
+        """Takes a token. Raises ResourceExhausted if none is left."""
         self.check(who)
         self.spend(who)
 
     def spend(self, who: str) -> None:
-        """Takes one even if none is left: the attempt has failed, and was begun while one was."""
+        """Takes a token even if none is left: the attempt has failed, and began while there was one."""
         self._buckets.of(who).take()
 
     def give_back(self, who: str) -> None:
-        """Returns one: the attempt was refused before it began."""
+        """Gives a token back: the attempt was refused before it began."""
         self._buckets.of(who).give_back()
 
     def succeeded(self, who: str) -> None:
-        """Returns one: the password was right."""
+        """Gives a token back: the password was right."""
         self.give_back(who)
         self._succeeded[who] = None
         self._succeeded.move_to_end(who)

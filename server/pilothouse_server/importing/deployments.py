@@ -330,7 +330,7 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
         if called in here:
             problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
         if called in own:
-            problems.append(f"{at}: it would be called {called} here, as one of the pods alone is")
+            problems.append(f"{at}: its name here would be {called}, which a volume of the pods has already")
         here[called] = item.name
     problems += [
         f"volumeMounts[{mount.mount_path}]: there is no volume {mount.volume}"

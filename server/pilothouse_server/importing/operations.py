@@ -280,7 +280,7 @@ async def _listed(client: ClusterClient, type_: WorkloadType, where: str, select
 
 
 def _names(listed: _Listed, names: Sequence[str]) -> Sequence[str]:
-    """Returns those of a kind that are wanted: these names as far as they are there, or all without an owner."""
+    """Returns the names to import: the given ones that exist, or else those of all objects without an owner."""
     if names:
         return [name for name in dict.fromkeys(names) if name in listed.there or name in listed.odd]
     nobodys = [

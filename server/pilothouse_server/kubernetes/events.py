@@ -118,7 +118,7 @@ async def list_events(client: ClusterClient, namespace: str, names: Sequence[str
 
 
 def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> tuple[KubernetesEvent, ...]:
-    """Returns those of the subjects as shown to callers: newest first, bounded."""
+    """Returns the events of the subjects as callers see them: newest first, and no more than a bound."""
     uids = {(subject.kind, subject.name): subject.uid for subject in subjects}
     found = sorted(
         (event for event in events if _place(event) in uids),

@@ -30,7 +30,9 @@ _SPEC = re.compile(r"\.spec\.(?P<key>\w+)(?P<rest>.*)", re.DOTALL)
 
 
 def adopt(service: Service, live: Manifest, paths: Sequence[str], allowed: Allowed) -> Service:
-    """Returns the Service with those fields of the live object that it may take over."""
+    """Returns the Service with the fields at `paths` taken from the live object. Fields that break a rule, or that
+    `allowed` refuses, stay as they are.
+    """
     for path in paths:
         candidate = _with(service, live, path)
         try:

@@ -23,7 +23,7 @@ _MOST_FIELDS: Final = 32
 
 
 def contested(contests: Iterable[Contest]) -> list[Contest]:
-    """Returns those that are left to the other manager."""
+    """Returns the contested fields that are left to the other manager."""
     return [each for each in contests if len(each.times) >= _MOST_TIMES]
 
 

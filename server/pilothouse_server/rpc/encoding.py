@@ -81,7 +81,7 @@ class AnswerField:
         self._tag = varint(descriptor_of(answer).fields_by_name[field].number << 3 | 2)
 
     def answer(self, *parts: bytes) -> bytes:
-        """Returns the field; the parts make up its message one after the other."""
+        """Returns the encoded field. Its message is the concatenation of the parts."""
         return b"".join((self._tag, varint(sum(map(len, parts))), *parts))
 
 

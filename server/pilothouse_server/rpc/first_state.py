@@ -70,9 +70,9 @@ class AheadLimits:
 
 
 def first_states(seats: int = 16, seats_per_caller: int = 2) -> FairQueue:
-    """Returns the queue of first states that are read together in this process, of all callers and of one.
+    """Returns the queue in which watches wait to read their first states; `seats` in all, `seats_per_caller` for one.
 
-    Its `seat` is held while one is read, and raises Unavailable if the turn did not come in time.
+    Its `seat` is held while a first state is read. It raises Unavailable if the turn did not come in time.
     """
     bounds = QueueBounds(seats, seats_per_caller, _MOST_WAITING, _MOST_WAITING, TURN_SECONDS)
     return FairQueue("first states", bounds, refusal=lambda _of_caller: _too_many())
@@ -120,7 +120,7 @@ class ReadAhead(Generic[T]):
 
     @property
     def buffered(self) -> int:
-        """How many answers are read and not yet taken."""
+        """The number of answers that the client has not taken yet."""
         return len(self._answers)
 
     async def put(self, answer: bytes) -> None:

@@ -151,7 +151,7 @@ class RefusalsOfCallers:
         self._of: dict[int, Refusals] = {}
 
     def of(self, user_id: int, username: str) -> Refusals:
-        """Returns those of one user in this minute."""
+        """Returns the counts of one user's refused calls in the present minute."""
         found = self._of.get(user_id)
         if found is None:
             found = self._of[user_id] = Refusals(self._submit, self.bounds, (user_id, username))

@@ -265,7 +265,7 @@ def _field_check(field: FieldDescriptor, rule: options.FieldRule, *, is_name: bo
 
 
 def _field_steps(field: FieldDescriptor, rule: options.FieldRule) -> Steps | None:
-    """The check of a field in steps; None where it is one."""
+    """Returns the check of a field as steps; None where it is made in one piece."""
     held = field.message_type
     if held is None or is_map(field) or rule.each_by_itself or held.full_name in _WELL_KNOWN:
         return None

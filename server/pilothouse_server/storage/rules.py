@@ -151,9 +151,9 @@ def check_growth(stored: Volume, wanted: Volume) -> None:
 
 
 def check_lost(volume: Volume) -> None:
-    """Raises FailedPrecondition unless the claim was deleted by somebody else: one with data is not replaced.
+    """Raises FailedPrecondition unless the volume's claim was deleted by somebody else.
 
-    A StatefulSet replaces those that it made itself.
+    A claim that still has data must not be replaced, and a StatefulSet replaces its own claims itself.
     """
     if volume.templated:
         raise FailedPrecondition(
@@ -163,7 +163,7 @@ def check_lost(volume: Volume) -> None:
         )
     if not volume.is_lost:
         raise FailedPrecondition(
-            f'the claim of volume "{volume.name}" is not lost: it is not replaced',
+            f'the claim of volume "{volume.name}" is not lost, so it is not replaced',
             reason="CLAIM_NOT_LOST",
             metadata={"status": volume.observed.status, "reason": volume.observed.reason},
         )

@@ -85,7 +85,7 @@ class CachedRows(Generic[CachedT, WholeT]):
     async def list_page(
         self, transaction: ReadTransaction, page: PageRequest, wanted: Matching, message_format: int
     ) -> tuple[Sequence[CachedT | WholeT], NextPage]:
-        """Returns one page of those in the namespaces and with the labels of `wanted`, and where the next begins."""
+        """Returns one page of the rows in the namespaces and with the labels of `wanted`, and where the next begins."""
         condition = compile_filter(page.filter, self.filters)
         keys = narrowed(
             keys_of(self.table, condition), self.table, wanted.namespace_id, wanted.selector, wanted.visible

@@ -134,7 +134,7 @@ class Draft:
         self.close()
 
     def close(self) -> None:
-        """Ends its turn; may be called again."""
+        """Ends the draft's turn; may be called again."""
         if self._turn is not None:
             key, self._turn = self._turn, None
             self._store.drafts.release(key)

@@ -182,7 +182,7 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
 
 
 def _field(node: Restriction, fields: Mapping[str, FilterField]) -> FilterField:
-    """The field that a comparison names, or the part of it."""
+    """Returns the field, or the part of a field, that a comparison names. Raises the error of an unknown one."""
     found = fields.get(node.field)
     if found is None:
         known = ", ".join(_names(fields))

@@ -1,9 +1,9 @@
-"""Work that returns by the clock: partitions made ahead and dropped, the summary refreshed, tables analysed and
-vacuumed, expired rows removed.
+"""Periodic jobs: partitions made ahead and dropped, the summary refreshed, tables analysed and vacuumed, expired rows
+removed.
 
-Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
-left to it. All jobs are such that doing them twice changes nothing. Each stands alone: one that fails, however, is
-logged, counted, noted for `GetDatabaseStats`, and tried again after its period, and keeps no other from its work.
+Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is left to it.
+All jobs are idempotent. A job that fails does not stop the others: the failure is logged, counted and noted for
+`GetDatabaseStats`, and the job is tried again after its period.
 
 The lock is a session's, not a transaction's. A job may take hours, and a transaction that is open for so long has a
 snapshot (`backend_xmin`), so that VACUUM removes nothing that died since: a table of 400 rows that changes grew to

@@ -35,7 +35,7 @@ class RowCountError(Exception):
 
 
 class Result:
-    """The rows of one statement, all of them."""
+    """All rows of one statement."""
 
     __slots__ = ("_rows",)
 

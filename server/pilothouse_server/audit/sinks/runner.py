@@ -206,7 +206,7 @@ class SinkRunner:
             await sender.close()
 
     async def _next_batch(self, held: _Held, sender: Sender, encode: Encode) -> bool:
-        """Sends one batch and moves the cursor; False where there is nothing to do for this server any more."""
+        """Sends one batch and moves the cursor. Returns False once this server no longer serves the sink."""
         sink = held.leased.sink
         async with self._store.system_read() as transaction:
             records = await repository.records_after(transaction, sink.position, held.batch)

@@ -207,7 +207,7 @@ async def refuse_power(
 async def locked_many(
     transaction: Transaction, kind: Kind, namespace: str, names: Sequence[str]
 ) -> list[Config]:
-    """Returns those with these names, which are locked until the transaction ends, in the order of their ids.
+    """Locks those with these names until the transaction ends, and returns them in the order of their ids.
 
     Raises as `locate`, and FailedPrecondition if one is being deleted.
     """

@@ -74,7 +74,7 @@ async def get(
 async def lock_named(
     transaction: Transaction, kind: Kind, namespace_id: int, names: Sequence[str]
 ) -> list[Config]:
-    """Returns those with these names, in the order of their ids; their rows are held until the transaction ends."""
+    """Locks the rows with these names until the transaction ends, and returns them in the order of their ids."""
     table = TABLES[kind]
     query = selected(kind).where(table.c.namespace_id == namespace_id, table.c.name.in_(names))
     query = query.order_by(table.c.id).with_for_update(of=table)

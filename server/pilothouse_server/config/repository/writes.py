@@ -111,7 +111,7 @@ async def insert_secrets(transaction: Transaction, wanted: Sequence[tuple[Secret
 async def first_taken(
     transaction: ReadTransaction, kind: Kind, namespace_id: int, names: Sequence[str]
 ) -> str | None:
-    """Returns one of these names that is taken; None if there is none."""
+    """Returns one of the names that is taken already, or None."""
     named = {"namespace_id": namespace_id, "names": list(names)}
     found: str | None = (await transaction.connection.execute(_FIRST_TAKEN[kind], named)).scalar_one_or_none()
     return found

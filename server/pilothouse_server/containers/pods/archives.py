@@ -31,7 +31,12 @@ def unpacking(folder: str) -> Sequence[str]:
 
 
 async def packed(call: Call, opened: RunningProgram) -> AsyncGenerator[bytes, None]:
-    """Yields the archive. Raises FailedPrecondition if `tar` fails, ResourceExhausted beyond `MOST_BYTES`."""
+    """Yields the bytes of the archive that `tar` writes in the container.
+
+    Raises:
+        FailedPrecondition: `tar` fails.
+        ResourceExhausted: the archive is larger than `MOST_BYTES`.
+    """
     size, words = 0, b""
     try:
         async for output in opened.output():

@@ -31,7 +31,7 @@ _ORDERS = {"name": OrderField(_ROWS.pod_name)}
 
 
 async def list_pods(transaction: ReadTransaction, container_id: int) -> Sequence[Pod]:
-    """Returns all pods of a container by name: what a program or a log is chosen by."""
+    """Returns all pods of a container by name, for calls that choose a pod for a program or a log."""
     query = _CHOICE.where(_ROWS.container_id == container_id).order_by(_ROWS.pod_name)
     return [
         Pod(

@@ -85,7 +85,7 @@ def _lasts(expires_at: datetime | None, until: datetime | None) -> bool:
 
 
 def _words(*grants: Grant) -> list[str]:
-    """Returns one word of every class that the grants distinguish, the broadest first."""
+    """Returns permissions to test: one for each set of permissions that the grants treat alike, the broadest first."""
     words: set[str] = set()
     for grant in grants:
         for form in (*grant.permissions, *grant.left_out):

@@ -37,7 +37,12 @@ class BootstrapPasswords(Protocol):
     """Checks and hashes the administrator's password; `NewPasswords` of `credentials` is one."""
 
     async def check(self, field: str, password: str, username: str) -> None:
-        """Raises InvalidArgument where a password breaks a rule, Unavailable where that is not known."""
+        """Checks a new password.
+
+        Raises:
+            InvalidArgument: of `field`, where the password breaks a rule.
+            Unavailable: it cannot be checked at present.
+        """
         ...
 
     async def hash_checked(self, password: str, who: str) -> str:

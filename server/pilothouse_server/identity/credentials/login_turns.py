@@ -121,7 +121,7 @@ class LoginTurns:
             raise login_busy() from None
 
     async def _one_is_left(self, address: str, until: float) -> None:
-        """Takes one of the address's budget, as soon as there is one."""
+        """Waits for a token of the address's budget, and takes it."""
         loop = asyncio.get_running_loop()
         # It fills with time; nobody could set an event.
         while (seconds := self._budgets.seconds_until_one(address)) and loop.time() + seconds <= until:  # noqa: ASYNC110

@@ -142,7 +142,7 @@ class ServerProcess:
             return None
 
     def drain(self) -> None:
-        """Has it end in order."""
+        """Asks the process to drain and end."""
         if not self._exit.done():
             self._process.send_signal(signal.SIGTERM)
 
@@ -151,7 +151,7 @@ class ServerProcess:
             self._process.kill()
 
     async def ended(self) -> int:
-        """Returns its exit status once it has ended, or minus the number of the signal that killed it."""
+        """Waits for the end of the process. Returns its exit status, or minus the number of a signal."""
         status = await asyncio.shield(self._exit)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):

@@ -186,7 +186,7 @@ async def list_objects(
     message_format: int,
     full: bool,
 ) -> tuple[Sequence[CachedMessage | CarriedObject], Rests, NextPage]:
-    """Returns one page of the objects of one namespace or of those among `visible`, and where they go on.
+    """Returns one page of the objects of one namespace or of those among `visible`, and where the next page begins.
 
     An object whose message is stored in this format is returned as that message, the others whole. With `full` their
     documents and observed statuses come, too; a page of large objects may then have fewer of them.

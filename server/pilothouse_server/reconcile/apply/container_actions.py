@@ -380,7 +380,7 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
 async def _apply_services(
     client: LeasedClient, container: Container, drift: Drift
 ) -> list[tuple[Resource[Service], Service]]:
-    """Returns those that there are now."""
+    """Applies the container's Services, and returns those that the cluster has then."""
     home, namespace = container.namespace_ref, container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}

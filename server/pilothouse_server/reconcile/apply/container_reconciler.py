@@ -186,7 +186,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         dones: Sequence[Done[LoadedContainer, ContainerProgress]],
         resync: Callable[[], float],
     ) -> Mapping[Work, Result]:
-        """Writes those that are simply applied, and that nobody has written since they were loaded."""
+        """Writes the results that are plain applies, of containers that nobody has changed since they were loaded."""
         simple = [
             (done, done.outcome)
             for done in dones

@@ -23,7 +23,7 @@ from pilothouse_server.values.resources import Condition
 
 
 def has_ended(container: Container, job: WorkloadObject | None) -> bool:
-    """Returns whether nothing is to be done for the newest run any more. One that is imported gets our label first."""
+    """Returns whether the newest run has ended. An imported Job counts as ended only once it carries our label."""
     if job is None:
         return run_end(container) is not None
     return job.finished is not None and job.metadata.label(CONTAINER_UID) == container.uid

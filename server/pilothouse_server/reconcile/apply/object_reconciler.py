@@ -107,7 +107,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         self._discovery = KindDiscovery()
 
     async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, LoadedObject]:
-        """Returns those that are not gone, as they are wanted now."""
+        """Returns the objects that still have a row, in their present desired state."""
         found = await repository.get_many(transaction, [work.resource_id for work in works])
         if not found:
             return {}

@@ -125,7 +125,7 @@ class OneByOne(RowReconciler[Row, Loaded, Acted]):
     at_once: ClassVar[int] = 1
 
     async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
-        """Returns those that are not gone, as they are wanted now."""
+        """Returns the resources that still have a row, in their present desired state."""
         loaded = {work: await self.load_one(transaction, work) for work in works}
         return {work: each for work, each in loaded.items() if each is not None}
 

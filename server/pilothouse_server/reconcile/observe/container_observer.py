@@ -181,7 +181,7 @@ class ContainerObserver(StatusObserver):
         group.create_task(self._imported.run(), name=self.task_name("inform imported pods for"))
 
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns those of the objects that carry our label."""
+        """Returns the informers of the objects that carry our label."""
         workloads = (informer for _, informer in self._workloads)
         return (self._namespaces, *workloads, self._replica_sets, self._pods)
 

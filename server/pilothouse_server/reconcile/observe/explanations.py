@@ -116,7 +116,7 @@ class Explanations:
             memory.pop(uid, None)
 
     async def request_due(self, seen: dict[str, tuple[Container, Observation]]) -> None:
-        """Requests the events that are due of these containers; they are observed again with them."""
+        """Requests the events that are due, and has their containers observed again with them."""
         due = [
             (container, request)
             for container, observation in seen.values()
@@ -134,7 +134,7 @@ class Explanations:
                 group.create_task(one(container, request))
 
     def _rationed(self, due: list[tuple[Container, _EventRequest]]) -> list[tuple[Container, _EventRequest]]:
-        """Returns those that may be sent now; each other has a time of its own from now on."""
+        """Returns the requests that may be sent now, and gives each of the others a time of its own."""
         now = monotonic()
         granted = []
         for container, request in due:

@@ -255,8 +255,8 @@ class ObjectObserver(StatusObserver):
         group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
 
     async def _compare(self, kind: UsedKind) -> None:
-        """Has the worker look at objects that a list did not show, or not as they were applied, and at those that
-        waited for the kind.
+        """Queues the applied objects of a kind that the list lacks or shows changed. Those that waited for the kind
+        are among them.
         """
         watched = self._watched.get(kind)
         if watched is None:

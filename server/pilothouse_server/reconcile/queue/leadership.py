@@ -103,7 +103,7 @@ class _Sight:
 
     @property
     def is_held(self) -> bool:
-        """Whether another server holds it."""
+        """Whether another server holds the lease."""
         seen = self._seen
         return (
             seen is not None and seen.owner is not None and seen.ahead_seconds > 0 and self.unrenewed is None

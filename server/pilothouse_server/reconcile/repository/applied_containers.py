@@ -48,7 +48,9 @@ class Written(msgspec.Struct, frozen=True):
 
 
 async def write(store: Store, applied: Sequence[Applied], now: datetime) -> Written:
-    """Writes those that are as they were loaded, with their events, and ends their leases. `now`: by the database."""
+    """Writes the results of containers that are unchanged since they were loaded, with their events, and ends their
+    leases. `now`: by the database's clock.
+    """
     significant = [each.change for each in applied if each.change.significant]
     events = [
         container_status.event(container_status.written(change, now), "modified", before=change.container)

@@ -70,7 +70,7 @@ class Reasons(Protocol):
     """The database's facts about a refusal."""
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """Returns as much as the caller may know of it; nothing if it cannot be read now. Raises nothing."""
+        """Returns as much as the caller may know of the explanation; nothing if it cannot be read now."""
 
 
 @dataclass(eq=False, slots=True)

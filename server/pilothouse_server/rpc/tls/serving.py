@@ -33,8 +33,7 @@ LOOK_SECONDS: Final = 0.5
 
 
 class Serving:
-    """The TLS of a server; `clients` decides which clients' certificates are accepted, if clients are asked
-    for one.
+    """The TLS of a server. `clients`, if given, asks clients for certificates and decides which are accepted.
 
     Raises:
         SettingsError: the files cannot be used.

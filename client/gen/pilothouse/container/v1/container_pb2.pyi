@@ -1141,7 +1141,7 @@ class HttpGetAction(_message.Message):
     scheme: _builtins.str
     """`HTTP` (default) or `HTTPS`."""
     host: _builtins.str
-    """Default the pod's address."""
+    """Defaults to the pod's address."""
     @_builtins.property
     def http_headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpHeader]:
         """Headers sent."""
@@ -1178,7 +1178,7 @@ class TcpSocketAction(_message.Message):
     port_name: _builtins.str
     """Name of one of the container's ports."""
     host: _builtins.str
-    """Default the pod's address."""
+    """Defaults to the pod's address."""
     def __init__(
         self,
         *,
@@ -1688,11 +1688,11 @@ class Program(_message.Message):
     """`Always`, `IfNotPresent` or `Never`; default the cluster's."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's entry point."""
+        """Defaults to the image's entry point."""
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's arguments."""
+        """Defaults to the image's arguments."""
 
     @_builtins.property
     def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvVar]:
@@ -1784,11 +1784,11 @@ class InitContainer(_message.Message):
     """`Always` makes it a native sidecar; default none."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's entry point."""
+        """Defaults to the image's entry point."""
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's arguments."""
+        """Defaults to the image's arguments."""
 
     @_builtins.property
     def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvVar]:
@@ -2808,7 +2808,7 @@ class Container(_message.Message):
     """Name of the container in its pods; default `main`; immutable."""
     priority_class: _builtins.str
     """Name of a PriorityClass of the cluster, which decides whose pods go first, and whose are evicted, where there is no
-    room for all. Default the cluster's default class. If the cluster does not have the class, or does not permit it in
+    room for all. Defaults to the cluster's default class. If the cluster does not have the class, or does not permit it in
     this namespace, it makes no pods: `message` has the cluster's words. A change replaces the pods. It needs
     `container.privileged`, because such pods evict others.
     """
@@ -2863,11 +2863,11 @@ class Container(_message.Message):
     """Kind of the workload, as `workload` says it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's entry point."""
+        """Defaults to the image's entry point."""
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default the image's arguments."""
+        """Defaults to the image's arguments."""
 
     @_builtins.property
     def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvVar]:
@@ -5369,7 +5369,7 @@ Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
 class LogProblem(_message.Message):
-    """A log that cannot be read, or not yet."""
+    """Explains why a log cannot be read, or not yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -5505,7 +5505,7 @@ class ExecStart(_message.Message):
     name: _builtins.str
     """Required; name of the container."""
     pod: _builtins.str
-    """Default the newest ready pod."""
+    """Defaults to the newest ready pod."""
     stdin: _builtins.bool
     """Whether the caller will send `stdin`."""
     tty: _builtins.bool
@@ -5686,7 +5686,7 @@ class PortForwardStart(_message.Message):
     name: _builtins.str
     """Required; name of the container."""
     pod: _builtins.str
-    """Default the newest ready pod."""
+    """Defaults to the newest ready pod."""
     port: _builtins.int
     """Required; TCP port of the pod, 1 to 65535, whether the container declares it or not."""
     def __init__(
@@ -5803,7 +5803,7 @@ class CopyFromRequest(_message.Message):
     name: _builtins.str
     """Required; name of the container."""
     pod: _builtins.str
-    """Default the newest ready pod."""
+    """Defaults to the newest ready pod."""
     program: _builtins.str
     """Name of the program of the pod whose files are meant: a sidecar, a native sidecar, or the main one, which is the default."""
     path: _builtins.str
@@ -5893,7 +5893,7 @@ class CopyToStart(_message.Message):
     name: _builtins.str
     """Required; name of the container."""
     pod: _builtins.str
-    """Default the newest ready pod."""
+    """Defaults to the newest ready pod."""
     program: _builtins.str
     """Name of the program of the pod whose files are meant: a sidecar, a native sidecar, or the main one, which is the default."""
     path: _builtins.str

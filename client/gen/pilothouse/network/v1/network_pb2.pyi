@@ -231,7 +231,7 @@ class ServicePort(_message.Message):
     port: _builtins.int
     """Required; 1 to 65535."""
     target: _builtins.str
-    """Port of the pods: its number, or the name that the pods give it. Default the number in `port`."""
+    """Port of the pods: its number, or the name that the pods give it. Defaults to the number in `port`."""
     protocol: Global___Protocol.ValueType
     """Default TCP."""
     node_port: _builtins.int
@@ -444,7 +444,7 @@ class Service(_message.Message):
 
     @_builtins.property
     def ip_families(self) -> _containers.RepeatedScalarFieldContainer[Global___IpFamily.ValueType]:
-        """Families in the order of preference. Default the cluster's."""
+        """Families in the order of preference. Defaults to the cluster's."""
 
     @_builtins.property
     def load_balancer_source_ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

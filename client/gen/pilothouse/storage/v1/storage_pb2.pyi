@@ -224,7 +224,7 @@ class Volume(_message.Message):
     type: Global___VolumeType.ValueType
     """Required; immutable."""
     storage_class: _builtins.str
-    """For a claim. Default the cluster's; immutable."""
+    """For a claim. Defaults to the cluster's; immutable."""
     size: _builtins.str
     """For a claim: required, at least one byte, may grow. For an emptyDir: greatest size, default no limit, changes only
     while it is not mounted. A Kubernetes quantity.
@@ -765,7 +765,7 @@ class AttachVolumeRequest(_message.Message):
     container: _builtins.str
     """Required; name of the container."""
     mount_path: _builtins.str
-    """Path of the mount. Default the volume's `mount_path`. Absolute, not `/`; `/data/` and `//data` are the same path as
+    """Path of the mount. Defaults to the volume's `mount_path`. Absolute, not `/`; `/data/` and `//data` are the same path as
     `/data`.
     """
     read_only: _builtins.bool

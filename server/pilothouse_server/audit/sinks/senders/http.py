@@ -117,7 +117,7 @@ class HttpSender:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """The answer; nothing where it is longer than an acknowledgement is."""
+    """Returns the body of the response, or b"" where it is too long for an acknowledgement."""
     try:
         return await read(response, _MOST_ANSWER_BYTES)
     except TooLong:

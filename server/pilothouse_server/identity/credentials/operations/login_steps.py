@@ -75,8 +75,8 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Right:
-    """All steps were right: how the session begins, and the codes of a new factor."""
+class _Accepted:
+    """The proof that was accepted: its method, and the recovery codes where it enrolled a factor."""
 
     method: SessionMethod
     recovery_codes: Sequence[str] = ()
@@ -187,36 +187,41 @@ class LoginSteps:
         stored = await users.credentials_of(transaction, asked.stored.user.id, lock=True)
         if found is None or stored is None or not _is_as_before(stored, asked.stored):
             return invalid_challenge()
-        right = await self._right(transaction, asked, answer, held)
-        if right is None:
+        accepted = await self._accepted(transaction, asked, answer, held)
+        if accepted is None:
             await self._throttle.failed(transaction, held)
             return _wrong_code()
         await challenges.remove(transaction, asked.challenge_hash)
         if password_hash is not None:
             await users.set_password(transaction, stored.user.id, password_hash)
             await challenges.remove_of_user(transaction, stored.user.id)
-        if right.recovery_codes:
+        if accepted.recovery_codes:
             # A thief who had only the password loses access.
             await sessions.revoke_of_user(transaction, stored.user.id)
             await grants.notify_changed(transaction)
-        return await self._begin(transaction, held, stored.user, right, origin)
+        return await self._begin(transaction, held, stored.user, accepted, origin)
 
-    async def _right(
+    async def _accepted(
         self, transaction: Transaction, asked: _Asked, answer: Answer, held: HeldThrottle
-    ) -> _Right | None:
-        """Whether the codes are right, which uses them up; None where they are not."""
+    ) -> _Accepted | None:
+        """Returns the proof that the codes give, which uses them up; None where they are wrong."""
         user_id, now = asked.stored.user.id, held.throttle.now
         if asked.steps.code:
             taken = await self._factors.take(transaction, user_id, answer.shown, now)
-            return _Right(answer.shown.method) if taken else None
+            return _Accepted(answer.shown.method) if taken else None
         if asked.steps.enrolment:
             name = asked.challenge_hash.hex()
             codes = await self._factors.confirm(transaction, user_id, name, answer.shown.code, now)
-            return None if codes is None else _Right("password_totp", codes)
-        return _Right("password")
+            return None if codes is None else _Accepted("password_totp", codes)
+        return _Accepted("password")
 
     async def _begin(
-        self, transaction: Transaction, held: HeldThrottle, user: User, right: _Right, origin: LoginOrigin
+        self,
+        transaction: Transaction,
+        held: HeldThrottle,
+        user: User,
+        accepted: _Accepted,
+        origin: LoginOrigin,
     ) -> Completed:
         checked = await users.credentials_of(transaction, user.id)
         assert checked is not None, "its row is locked"
@@ -224,11 +229,11 @@ class LoginSteps:
         assert noted, "its row is locked"
         await self._throttle.forgive(transaction, held)
         device_token = await self._throttle.remember(transaction, held.tried, checked)
-        issued = await self._session_tokens.begin(transaction, user.id, origin, right.method)
+        issued = await self._session_tokens.begin(transaction, user.id, origin, accepted.method)
         left = await second_factors.recovery_codes_left(transaction, user.id)
         found = await users.get(transaction, user.id)
         assert found is not None, "its row is locked"
-        return Completed(found, right.method, issued, device_token, right.recovery_codes, left)
+        return Completed(found, accepted.method, issued, device_token, accepted.recovery_codes, left)
 
 
 def _is_as_before(stored: PasswordCredentials, asked: PasswordCredentials) -> bool:

@@ -113,7 +113,7 @@ class TrustedIssuer:
         return await self._discovery.get()
 
     async def key(self, kid: str) -> PublicKey | None:
-        """Returns its key of this name; an unknown name causes one request. Raises Unavailable:
+        """Returns the issuer's key of this name. An unknown name causes one request. Raises Unavailable:
         ISSUER_UNAVAILABLE.
         """
         found = (await self._keys.get()).get(kid)
@@ -147,15 +147,16 @@ class TrustedIssuer:
         raise self.refusal(status, body)
 
     def refusal(self, status: int, body: Mapping[str, Any]) -> GrantRefused | Unavailable:
-        """Returns the error for an unsuccessful answer: the issuer refuses a person, or the answer says
-        nothing about a person.
+        """Returns the error for an unsuccessful response of the issuer.
+
+        GrantRefused: the issuer refuses this log-in. Unavailable: anything else, such as a wrong client secret.
         """
         error = body.get("error")
         if status == 400 and isinstance(error, str) and error in REFUSALS:
             return GrantRefused(error)
         known = error if isinstance(error, str) and error in _OF_THE_CLIENT else ""
         why = f"it answers {status}" + (
-            f", {known}: look at client_id and secret of its entry" if known else ""
+            f", {known}: check the client_id and the secret of its entry" if known else ""
         )
         return issuer_away(self.config.name, why)
 
@@ -245,5 +246,5 @@ class TrustedIssuers:
         return self._by_issuer.get(issuer)
 
     async def close(self) -> None:
-        """Ends all of them."""
+        """Closes every issuer."""
         await asyncio.gather(*(each.close() for each in self._by_name.values()))
