@@ -321,6 +321,8 @@ async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Dat
 async def test_making_partitions_gives_way_to_writers(database: Database, pool: Pool) -> None:
     """A partition refers to `users`; while a transaction writes there, none can be made, and nobody waits for it."""
     async with database.owner() as owner, database.system() as writer:
+        # Those of a day that has begun since the template was made.
+        await Partitions(pool, of_nouns=(USAGE,)).make_ahead()
         last = (await Partitions(pool, of_nouns=(USAGE,)).by_time(AUDIT_LOG.table))[-1].name
         await owner.execute(f"DROP TABLE {last}")
         transaction = writer.transaction()
