@@ -94,7 +94,7 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
 async def test_many_pods_by_label_are_resumed(server: Server) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     # Without an end: the first pods must still have something to say when the last one has begun.
-    script = "while true; do echo tick; sleep 3; done"
+    script = "while true; do echo tick; sleep 15; done"
     for number in range(2):
         container = container_pb2.Container(
             name=f"a-name-that-is-about-as-long-as-names-of-containers-get-{number}",
