@@ -274,7 +274,10 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         ),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
-        (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "which a volume of the pods has already"),
+        (
+            with_volumes(CLAIM, {"name": "data", "emptyDir": {}}),
+            "but another volume of the pods has that name",
+        ),
         (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: no container mounts it"),
         (changed(("metadata", "deletionTimestamp"), "now"), "it is being deleted"),
         (

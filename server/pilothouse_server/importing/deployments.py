@@ -330,7 +330,9 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
         if called in here:
             problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
         if called in own:
-            problems.append(f"{at}: its name here would be {called}, which a volume of the pods has already")
+            problems.append(
+                f"{at}: its name here would be {called}, but another volume of the pods has that name"
+            )
         here[called] = item.name
     problems += [
         f"volumeMounts[{mount.mount_path}]: there is no volume {mount.volume}"

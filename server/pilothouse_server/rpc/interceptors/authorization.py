@@ -70,7 +70,10 @@ class Reasons(Protocol):
     """The database's facts about a refusal."""
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """Returns as much as the caller may know of the explanation; nothing if it cannot be read now."""
+        """Returns as much as the caller may know of the explanation; nothing if it cannot be read now.
+
+        It raises no error: the refusal that it explains stands without it.
+        """
 
 
 @dataclass(eq=False, slots=True)
