@@ -1,1 +1,1 @@
-"""Permissions: which caller holds which, and why a call is refused. Pure rules, without database or gRPC."""
+"""Permissions: which caller holds which permission, and why a call is refused. Pure rules, no database or gRPC."""

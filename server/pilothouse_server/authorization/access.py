@@ -1,19 +1,18 @@
 """Principals and their grants, and the one rule that decides whether a permission is held.
 
-A permission is `<noun>.<verb>`. A role holds permissions in the forms `<noun>.<verb>`, `<noun>.*` and `*`,
-less the ones it excludes (only shipped roles exclude any, such as `config.reveal`). A grant gives a role to a
-user in one namespace, or in all of them. A grant never denies anything: a permission that no grant holds is
-not allowed.
+A permission is `<noun>.<verb>`. A role holds permissions in the forms `<noun>.<verb>`, `<noun>.*` and `*`, except the
+permissions that it excludes (only shipped roles exclude any, such as `config.reveal`). A grant gives a role to a user
+in one namespace, or in all of them. A grant never denies anything: a permission that no grant holds is not allowed.
 
-No grant in one namespace gives a permission that reaches beyond a namespace (`OVER_ALL_NAMESPACES`), even if its role
-names that permission. Otherwise an administrator of one namespace would control the nodes that all tenants run on, or
-lift the limits that were set for that namespace.
+A grant in one namespace never gives a permission with effects outside that namespace (`OVER_ALL_NAMESPACES`), even if
+its role names that permission. Otherwise an administrator of one namespace would control the nodes that all tenants run
+on, or lift the limits that were set for that namespace.
 
-An API key gives no more than it was made for, and no more than its owner holds: `within` returns the
-intersection. A principal that was loaded by a key holds only that intersection, so its users need to know
-nothing of keys; the key's limits stand in its `credential`.
+An API key gives no more than it was made for, and no more than its owner holds: `within` returns the intersection. The
+principal of a caller with a key holds only that intersection, so code that checks permissions need not treat keys
+specially. The key's limits are in the principal's `credential`.
 
-`Principal` is immutable and is built once per token and cached; everything here is pure computation.
+`Principal` is immutable, built once per token, and cached. Everything here is pure computation.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from functools import lru_cache
 from typing import Final, Literal
 from uuid import UUID
 
-# Whether the caller holds a permission, where the caller of a function knows the namespace.
+# Returns whether the caller holds a permission in a namespace that is already chosen.
 May = Callable[[str], bool]
 
 # Permissions that work only from a grant over all namespaces.
@@ -42,20 +41,21 @@ OVER_ALL_NAMESPACES: Final = frozenset(
         "namespace.security",
     }
 )
-# The permission to see values of secrets. A key that only reads does not give it.
+# The permission to see values of secrets. A read-only API key does not give it.
 REVEAL: Final = "config.reveal"
 CredentialKind = Literal["session", "api_key", "certificate"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# How a session begins that a program exchanged a token for: nobody logged in.
+# The `method` of a session that a program received in a token exchange: nobody logged in.
 EXCHANGED: Final = "token_exchange"
-# The most cached decisions for each principal.
+# The maximum number of cached decisions per principal.
 _MOST_ANSWERS = 1000
 
 
 def permission_matches(held: str, wanted: str) -> bool:
-    """Whether the permission `held` of a role covers `wanted`, which may itself be a form such as
-    `container.*`.
+    """Returns whether the permission `held` of a role covers `wanted`.
+
+    `wanted` may itself be a form such as `container.*`.
     """
     if held in ("*", wanted):
         return True
@@ -64,9 +64,9 @@ def permission_matches(held: str, wanted: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A living grant: the role's permissions in `namespace`, or in every namespace where that is None.
+    """A valid grant: the role's permissions in `namespace`, or in every namespace if that is None.
 
-    `id` is that of its row; 0 where it is only thought of.
+    `id` is the id of its row; 0 for a grant that is not stored, such as a simulated one.
     """
 
     role: str
@@ -83,9 +83,9 @@ class Grant:
         return self.excluded if self.namespace_id is None else self.excluded | OVER_ALL_NAMESPACES
 
     def holds(self, wanted: str) -> bool:
-        """Whether this grant gives `wanted`.
+        """Returns whether this grant gives `wanted`.
 
-        A wanted form (`container.*`, `*`) is given only where nothing that is left out falls inside it.
+        A grant gives a form (`container.*`, `*`) only if the form covers none of the permissions that are left out.
         """
         if any(
             permission_matches(wanted, excluded) or permission_matches(excluded, wanted)
@@ -97,7 +97,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class KeyNamespace:
-    """A living namespace that a key was made for."""
+    """An existing namespace that a key was made for."""
 
     id: int
     name: str
@@ -105,11 +105,10 @@ class KeyNamespace:
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """The limits that an API key was made with. None in `permissions` or `namespaces` means no limit; an
-    empty set gives nothing.
+    """The limits that an API key was made with.
 
-    `owner_grants` are the grants of its owner without the key. They only serve to explain a refusal; they
-    give nothing.
+    None in `permissions` or `namespaces` means no limit; an empty set gives nothing. `owner_grants` are the grants that
+    its owner holds without the key. They give nothing and serve only to explain a refusal.
     """
 
     permissions: frozenset[str] | None = None
@@ -122,8 +121,8 @@ class KeyLimits:
 class Credential:
     """The caller's credential: a session's token, an API key or a certificate.
 
-    `id` is that of its row, and `name` the name that its owner gave it; `method` is how a session began. If
-    it has `networks`, it is refused from an address outside of them.
+    `id` is the id of its row, and `name` the name that its owner gave it; `method` is how a session began. If
+    `networks` is not empty, the credential is refused from an address outside these networks.
     """
 
     kind: CredentialKind = "session"
@@ -135,7 +134,7 @@ class Credential:
 
     @property
     def is_login(self) -> bool:
-        """Whether a person has logged in, and may look after passwords, keys and sessions."""
+        """Whether a person has logged in, who may therefore manage passwords, keys and sessions."""
         return self.kind == "session" and self.method != EXCHANGED
 
     @property
@@ -144,8 +143,9 @@ class Credential:
         return self.limits is not None and self.limits.read_only
 
     def admits(self, address: str) -> bool:
-        """Returns whether the credential is accepted from this address; a peer without an address, such as
-        `unix`, is in no network.
+        """Returns whether the credential is accepted from this address.
+
+        A peer without an address, such as `unix`, is in no network.
         """
         if not self.networks:
             return True
@@ -158,9 +158,9 @@ _A_SESSION: Final = Credential()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller with the grants that live at the moment of loading.
+    """An authenticated caller with the grants that were valid when the principal was loaded.
 
-    For a caller with a key, these are the permissions that both the key and its owner give.
+    For a caller with a key, the grants contain only permissions that both the key and its owner give.
     """
 
     user_id: int
@@ -168,15 +168,15 @@ class Principal:
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
     credential: Credential = _A_SESSION
-    # Namespaces, of all tenants, whose Kubernetes namespace belongs to another owner: nothing is done in them.
+    # Namespaces of all tenants whose Kubernetes namespace belongs to another owner: the server changes nothing there.
     foreign_namespaces: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-    # Permission -> namespaces; a watch needs it for every event. Only where no grant expires.
+    # Cache of permission -> namespace ids, which a watch reads for every event. Filled only if no grant expires.
     _namespaces: dict[str, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
-    # (Permission, namespace) -> the grant that holds it; likewise.
+    # Cache of (permission, namespace) -> the grant that holds it. Filled only if no grant expires.
     _granting: dict[tuple[str, str | None], Grant | None] = field(
         default_factory=dict, repr=False, compare=False
     )
-    # The namespaces that some grant reaches, with None among them for all. The field is None if a grant
+    # The namespaces of the grants; None in the set stands for all namespaces. The field itself is None if a grant
     # expires; then the set is computed at each use.
     _reached: frozenset[str | None] | None = field(init=False, repr=False, compare=False)
 
@@ -187,7 +187,7 @@ class Principal:
 
     @property
     def narrowed(self) -> bool:
-        """Whether a key limits the caller to some namespaces, and excludes the user's own records elsewhere."""
+        """Whether a key limits the caller to some namespaces, and so hides the user's own records elsewhere."""
         limits = self.credential.limits
         return limits is not None and limits.namespaces is not None
 
@@ -196,10 +196,10 @@ class Principal:
         return self.granting(permission, namespace) is not None
 
     def granting(self, permission: str, namespace: str | None = None) -> Grant | None:
-        """Returns the first grant by which `permission` is held in `namespace`, or over all namespaces; None
-        without one.
+        """Returns the first grant that gives `permission` in `namespace`; None if no grant does.
 
-        Grants that expire after loading are ignored immediately, so a cached principal never outlives them.
+        `namespace` None means over all namespaces. Grants that expire after loading are ignored immediately, so a
+        cached principal never outlives them.
         """
         key = (permission, namespace)
         if key in self._granting:
@@ -219,20 +219,18 @@ class Principal:
         return found
 
     def granting_somewhere(self, permission: str) -> Grant | None:
-        """The first grant that holds `permission`, wherever it reaches."""
+        """Returns the first grant that holds `permission`, in any namespace; None if no grant does."""
         return next((grant for grant in self.living_grants() if grant.holds(permission)), None)
 
     def reaches(self, namespace: str) -> bool:
-        """Returns whether any grant, whichever permissions it holds, lets the caller know that `namespace`
-        exists.
-        """
+        """Returns whether the caller may know that `namespace` exists: any grant there suffices."""
         reached = self._reached
         if reached is None:
             reached = frozenset(grant.namespace for grant in self.living_grants())
         return namespace in reached or None in reached
 
     def namespaces_with(self, permission: str) -> frozenset[int] | None:
-        """Ids of the namespaces in which `permission` is held; None means every one."""
+        """Returns the ids of the namespaces in which `permission` is held; None means every namespace."""
         if permission in self._namespaces:
             return self._namespaces[permission]
         living = self.living_grants()
@@ -243,28 +241,26 @@ class Principal:
         return found
 
     def living_grants(self) -> tuple[Grant, ...]:
-        """The grants that have not expired by now."""
+        """Returns the grants that have not expired by now."""
         if self._reached is not None:
-            # This very tuple: the answer of no other moment will differ.
+            # No grant expires. `granting` and `namespaces_with` cache a result only if they get this same tuple.
             return self.grants
         now = datetime.now(UTC)
         return tuple(grant for grant in self.grants if grant.expires_at is None or grant.expires_at > now)
 
 
 def meet(one: str, other: str) -> str | None:
-    """Returns the form that covers the intersection of two forms: of `pod.*` and `pod.get` the latter; None
-    if it is empty.
-    """
+    """Returns the intersection of two forms, such as `pod.get` for `pod.*` and `pod.get`; None if it is empty."""
     if permission_matches(one, other):
         return other
     return one if permission_matches(other, one) else None
 
 
 def within(grants: Iterable[Grant], limits: KeyLimits) -> tuple[Grant, ...]:
-    """Returns the grants that both the owner's grants and an API key give.
+    """Returns the intersection of the owner's grants and an API key's limits.
 
-    Permissions that a grant leaves out stay left out. A grant over all namespaces becomes one for each
-    namespace of the key, and so loses the permissions that work only over all.
+    Permissions that a grant leaves out stay left out. If the key is limited to namespaces, a grant over all namespaces
+    becomes one grant for each of them, and so loses the permissions that work only over all namespaces.
     """
     return tuple(
         replace(grant, namespace=name, namespace_id=namespace_id, permissions=permissions)

@@ -1,10 +1,10 @@
-"""Why something is allowed, or where the right to it ends, from grants alone.
+"""Explains from grants alone why something is allowed or refused.
 
-Therefore a refusal and `ExplainPermission` give the same reason. Everything is computed from the caller's own grants,
-so it reveals nothing about the grants of others: a namespace that no grant reaches is described as one that does not
-exist.
+Refusals and `ExplainPermission` both use this module, so they give the same reason. Everything is computed from the
+caller's own grants, so the explanation reveals nothing about other users' grants. A namespace that no grant of the
+caller covers is described as one that does not exist.
 
-Facts that only the database knows (ended grants, users who could give the missing permission) are passed in.
+Facts that must be read from the database (ended grants, users who could give the missing permission) are passed in.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pilothouse_server.authorization.access import (
     within,
 )
 
-# How far a permission must reach: in the namespace that is named, over all, or wherever it is.
+# The required scope of a permission: the named namespace, all namespaces, or any namespace.
 Reach = Literal["there", "everywhere", "somewhere"]
 
-# The most grants, names and users in an answer.
+# The maximum numbers of grants, and of names or users, in a result.
 MOST_CONSIDERED: Final = 16
 MOST_NAMED: Final = 5
 
 
 class Denial(StrEnum):
-    """Where the right to something ends; the value is the word of the API."""
+    """The reason for a refusal; the values are those of the API."""
 
     NO_GRANT = "NO_GRANT"
     EXCLUDED = "EXCLUDED"
@@ -45,15 +45,15 @@ class Denial(StrEnum):
     USER_INACTIVE = "USER_INACTIVE"
 
 
-# Of several denials the first is reported: the one that is nearest to being allowed.
+# Of several denials the first in this order is reported: the denial that is closest to being allowed.
 _ORDER: Final = (Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED, Denial.EXCLUDED, Denial.ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question: a permission as `<noun>.<verb>`, in a namespace ('' if none is named), and its required
-    reach. `over_all`: the permission works only from a grant over all namespaces. `reads`: it permits
-    something that only reads.
+    """A permission as `<noun>.<verb>`, a namespace ('' if none is named), and the required scope (`reach`).
+
+    `over_all`: the permission works only from a grant over all namespaces. `reads`: it suffices for some read.
     """
 
     permission: str
@@ -73,9 +73,9 @@ class Question:
         return self.over_all or self.permission in OVER_ALL_NAMESPACES
 
     def allowed_by(self, grants: Iterable[Grant]) -> list[Grant]:
-        """Returns those of the valid `grants` that give the permission in the place that is asked about.
+        """Returns those of the valid `grants` that give the permission in the required scope.
 
-        CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant all decide by this.
+        CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant all decide by this method.
         """
         over_all = self.only_over_all
         return [
@@ -87,20 +87,20 @@ class Question:
         ]
 
     def is_about(self, grant: Grant) -> bool:
-        """Whether the grant reaches as far as is asked."""
+        """Returns whether the grant covers the required scope."""
         if self.reach == "there":
             return grant.namespace in (None, self.namespace)
         return self.reach == "somewhere" or grant.namespace is None
 
 
 def asked(permission: str, namespace: str) -> Question:
-    """The question whether a permission is held in a namespace, or over all where that is empty."""
+    """Returns the question whether a permission is held in `namespace`, or over all namespaces if that is ''."""
     return Question(permission, namespace, "there" if namespace else "everywhere")
 
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """A grant that was considered; `denial` is None if it allows the permission in question."""
+    """A grant that was considered; `denial` is None if the grant gives the permission in question."""
 
     grant: Grant
     denial: Denial | None = None
@@ -116,8 +116,9 @@ class Giver:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """Facts that only the database knows: ended grants, and users who could give the missing permission, as
-    the caller sees them.
+    """Facts from the database: ended grants, and users who could give the missing permission.
+
+    Both contain only rows that the caller may see.
     """
 
     ended: tuple[Grant, ...] = ()
@@ -126,10 +127,11 @@ class Beyond:
 
 @dataclass(frozen=True, slots=True)
 class PermissionFinding:
-    """The result of a question. `denial` is None where it is allowed.
+    """The result of a question. `denial` is None if the permission is held.
 
-    `considered` are the grants that allow it, else those that come near. For a caller with a key, `key_refuses` and
-    `owner_refuses` show which of the two does not give it. `roles_there` are the roles that have the required reach.
+    `considered` contains the grants that give the permission; without such grants, those that nearly give it. For a
+    caller with a key, `key_refuses` and `owner_refuses` show whether the key or its owner does not give the permission.
+    `roles_there` are the roles of the grants that cover the required scope.
     """
 
     question: Question
@@ -142,12 +144,12 @@ class PermissionFinding:
 
     @property
     def allowed(self) -> bool:
-        """Whether it is allowed."""
+        """Whether the permission is held."""
         return self.denial is None
 
     @property
     def grants(self) -> tuple[Grant, ...]:
-        """The grants behind the answer: those that allow it, or those by which it ends where it does."""
+        """The grants behind the result: those that give the permission, or those that explain the denial."""
         return tuple(each.grant for each in self.considered if each.denial == self.denial)
 
 
@@ -157,10 +159,9 @@ _NOTHING: Final = Beyond()
 def weigh(
     question: Question, living: Sequence[Grant], beyond: Beyond = _NOTHING, *, known: bool = False
 ) -> PermissionFinding:
-    """Returns the result of a question for the grants of one user; `living` are the grants that have not
-    ended.
+    """Returns the result of a question for one user; `living` are the user's grants that have not ended.
 
-    `known`: the caller knows that the namespace exists, though none of the grants may reach it.
+    `known`: the caller may know that the namespace exists, even if none of the grants covers it.
     """
     reached = (
         known
@@ -174,7 +175,7 @@ def weigh(
     near += [
         Considered(grant, Denial.EXPIRED)
         for grant in question.allowed_by(beyond.ended)
-        # Of a namespace that is not reached nothing is known, not even that it was.
+        # The caller may learn nothing about a namespace that no valid grant covers, not even that a grant has ended.
         if reached or grant.namespace is None
     ]
     found = {each.denial for each in near}
@@ -193,10 +194,9 @@ def weigh(
 def weigh_credential(
     question: Question, finding: PermissionFinding, credential: Credential
 ) -> PermissionFinding:
-    """Returns the result of a question by a caller with a key, and whether the key or its owner refuses.
+    """Returns the result of a question by a caller with a key, and whether the key or its owner lacks the permission.
 
-    The grants of the owner are not shown: the holder of a key learns no more about its owner than the key
-    gives.
+    The owner's grants are not included: the holder of a key learns about its owner only what the key gives.
     """
     limits = credential.limits
     if limits is None or finding.denial is Denial.NAMESPACE_NOT_FOUND:
@@ -215,22 +215,20 @@ def weigh_credential(
 
 
 def _gives(limits: KeyLimits, question: Question) -> bool:
-    """Returns whether a key with these limits would give the permission in question if its owner held
-    everything.
-    """
+    """Returns whether a key with these limits would give the permission if its owner held every permission."""
     everything = Grant("", None, None, frozenset({"*"}))
     return weigh(question, within([everything], limits)).allowed
 
 
 def _ends(question: Question, grant: Grant) -> Denial | None:
-    """Why a living grant that names the permission does not give it; None where it does not come near."""
+    """Returns why a valid grant does not give the permission; None if the grant is irrelevant to the question."""
     wanted = question.permission
     if not any(permission_matches(form, wanted) for form in grant.permissions):
         return None
     if any(permission_matches(excluded, wanted) for excluded in grant.excluded):
         return Denial.EXCLUDED if question.is_about(grant) else None
     if grant.namespace is not None and question.only_over_all:
-        # A grant elsewhere would not give it there either.
+        # For a grant in another namespace, this is not the reason: it would not give an ordinary permission either.
         near = question.namespace in ("", grant.namespace)
         return Denial.OVER_ALL_NAMESPACES if near else None
     return None if question.is_about(grant) else Denial.ELSEWHERE
@@ -267,10 +265,10 @@ def summary(finding: PermissionFinding, of: str = "", *, details: bool = True) -
 
 
 def reason(finding: PermissionFinding, of: str = "", *, details: bool = True) -> str:
-    """Returns why something is not allowed, and which users can grant it. `of` is the name of the user; ''
-    speaks to the user.
+    """Returns why something is not allowed, and which users can grant it.
 
-    Without `details` no role, namespace or time of a grant is named.
+    `of` is the name of the user; with '' the text addresses the user as "you". Without `details` the text names no
+    role, namespace or time of a grant.
     """
     words = (_WORDS if details else _SHORT)[finding.denial or Denial.NO_GRANT](finding, of)
     if not finding.givers:
@@ -279,14 +277,14 @@ def reason(finding: PermissionFinding, of: str = "", *, details: bool = True) ->
 
 
 def place(question: Question) -> str:
-    """Where it is asked about, in words."""
+    """Returns the question's scope in words."""
     if question.reach == "there":
         return f'in namespace "{question.namespace}"'
     return "in any namespace" if question.reach == "somewhere" else "over all namespaces"
 
 
 def moment(time: datetime) -> str:
-    """A time in UTC as people read it."""
+    """Returns a time, which must be in UTC, in the form `2025-01-31T12:00:00Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,1 +1,1 @@
-"""The noun identity: users, roles, grants, sessions, and the owner of a token."""
+"""The noun identity: users, roles, grants, sessions, and the authentication of calls."""

@@ -1,9 +1,10 @@
-"""The failures that an address, an account or a program may cause before it has to wait: one token bucket for each.
+"""Budgets of failures: one token bucket for each address, account or program.
 
-Each attempt takes a token before anything is looked up or hashed, and a right password returns it. The buckets fill
-slowly. Each process has its own; the lock of an account, which bounds guesses at one password, is in the database.
+Each attempt takes a token before anything is looked up or hashed, and a correct password gives it back. The buckets
+fill slowly. Each process has its own buckets; the lock of an account, which limits guesses at one password, is in the
+database.
 
-If many honest attempts may be in progress together, `check` and `spend` count failures only, so that none of these
+If many honest attempts may run concurrently, use `check` and `spend`: they count failures only, so that none of these
 attempts is refused because of the others.
 """
 
@@ -18,12 +19,12 @@ from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.flowcontrol.token_bucket import TokenBuckets
 
 SECONDS_EACH: Final = 0.5
-# Addresses that are remembered because they logged in.
+# The maximum number of keys that are remembered because a log-in succeeded.
 _MOST: Final = 20_000
 
 
 class FailureBudgets:
-    """One budget of `most` failures for each address, account or program, and one more each `seconds_each`.
+    """One budget of `most` failures for each address, account or program, refilled by one each `seconds_each`.
 
     `message` and `reason` are those of the error for an empty budget.
     """
@@ -43,29 +44,29 @@ class FailureBudgets:
         self._succeeded: OrderedDict[str, None] = OrderedDict()
 
     def check(self, who: str) -> None:
-        """Raises ResourceExhausted if none is left; takes nothing."""
+        """Raises ResourceExhausted if no token is left; takes none."""
         if wait := self.seconds_until_one(who):
             raise ResourceExhausted(self._message, reason=self._reason, retry_after_seconds=max(1.0, wait))
 
     def seconds_until_one(self, who: str) -> float:
-        """Returns the seconds until one is left; 0.0 if one is."""
+        """Returns the seconds until a token is available; 0.0 if one is available now."""
         return self._buckets.of(who).seconds_until_one()
 
     def take(self, who: str) -> None:
-        """Takes a token. Raises ResourceExhausted if none is left."""
+        """Takes a token. Raises ResourceExhausted if no token is left."""
         self.check(who)
         self.spend(who)
 
     def spend(self, who: str) -> None:
-        """Takes a token even if none is left: the attempt has failed, and began while there was one."""
+        """Takes a token even if none is left, for an attempt that has failed and that passed `check` before."""
         self._buckets.of(who).take()
 
     def give_back(self, who: str) -> None:
-        """Gives a token back: the attempt was refused before it began."""
+        """Gives a token back, for an attempt that must not count as a failure."""
         self._buckets.of(who).give_back()
 
     def succeeded(self, who: str) -> None:
-        """Gives a token back: the password was right."""
+        """Gives a token back and remembers the success, for an attempt whose password was correct."""
         self.give_back(who)
         self._succeeded[who] = None
         self._succeeded.move_to_end(who)
@@ -73,5 +74,5 @@ class FailureBudgets:
             self._succeeded.popitem(last=False)
 
     def is_known(self, who: str) -> bool:
-        """Whether somebody logged in from there since this process began."""
+        """Returns whether an attempt with this key has succeeded since this process began."""
         return who in self._succeeded

@@ -17,27 +17,27 @@ UserStatus = Literal["active", "inactive", "locked"]
 # How a session began: the credential of the user or of the program.
 SessionMethod = Literal["password", "password_totp", "password_recovery", "oidc", "token_exchange"]
 
-# Pairs of tokens that are refreshed, or the one credential of a browser, which is not.
+# A session has pairs of tokens, which are refreshed, or the one credential of a browser, which is not refreshed.
 SessionKind = Literal["tokens", "console"]
 
 # The kinds of user secrets that the server can read again, such as an issuer's token or the seed of an
 # authenticator.
 SecretKind = Literal["api_key", "password", "token", "totp"]
 
-# In place of the roles whose users need a second factor: all users do.
+# In the list of roles whose users need a second factor: all users need one.
 EVERY_ROLE = "*"
 # The value of `users.password_hash` for a user who cannot log in by password.
 NO_PASSWORD = "!"
-# A device or an address that logged in passes the lock of its account for so long: users come back from a long leave.
+# For this long after a log-in, its device and its address bypass a lock of the account: users return from long leave.
 LOGIN_MEMORY_DAYS = 90
 # The value of `users.kind` for a program.
 SERVICE_ACCOUNT_KIND = "service_account"
 
 
 class LoginOrigin(msgspec.Struct, frozen=True):
-    """Where a log-in comes from. `address_group` is the network that the address counts for.
+    """The origin of a log-in. `address_group` is the network whose limits the address shares.
 
-    `console`: it begins a console session, because a browser logs in through the gateway.
+    `console`: the log-in begins a console session, because a browser logs in through the gateway.
     """
 
     client_ip: str
@@ -47,17 +47,17 @@ class LoginOrigin(msgspec.Struct, frozen=True):
 
 
 class ConsoleLives(msgspec.Struct, frozen=True):
-    """How long a console session lives after its last use, and at most."""
+    """The lifetime of a console session after its last use (`idle`), and its longest lifetime (`most`)."""
 
     idle: timedelta
     most: timedelta
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person or program. `created_by` is a name, empty if there is no creator or the caller does not see
-    the creator.
+    """A person or program.
 
-    `second_factor`: a code is required in addition to the password.
+    `created_by` is a name, empty if there is no creator or the caller may not see the creator. `second_factor`: a code
+    is required in addition to the password.
     """
 
     id: UserId
@@ -76,7 +76,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Role(msgspec.Struct, frozen=True):
-    """A named set of permissions, less the excluded ones, which only shipped roles have."""
+    """A named set of permissions, less the excluded permissions, which only shipped roles have."""
 
     id: RoleId
     uid: str
@@ -92,9 +92,9 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class RoleGrant(msgspec.Struct, frozen=True):
-    """A role held by a user, in one namespace, or in every one where `namespace` is empty.
+    """A role held by a user, in one namespace, or in every namespace if `namespace` is empty.
 
-    `source` is the issuer whose rules give it, empty where somebody did.
+    `source` is the issuer whose rules give the grant; empty if a user gave it.
     """
 
     id: int
@@ -110,10 +110,10 @@ class RoleGrant(msgspec.Struct, frozen=True):
 
 
 class PrincipalGrant(msgspec.Struct, frozen=True):
-    """A user who holds the permission in question, and the grant that gives it; in every namespace if
-    `namespace` is empty.
+    """A user who holds the permission in question, and the grant that gives it.
 
-    `account_namespace` is that of a service account, empty where it is the platform's; `api_keys` are names.
+    The grant covers every namespace if `namespace` is empty. `account_namespace` is the namespace of a service account,
+    empty for one of the platform; `api_keys` are names.
     """
 
     username: str
@@ -129,7 +129,10 @@ class PrincipalGrant(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A log-in that has not ended. `id` stays the same when its tokens are renewed."""
+    """A login session that has not ended.
+
+    `id` stays the same when its tokens are renewed.
+    """
 
     id: UUID
     user_id: UserId
@@ -145,9 +148,9 @@ class Session(msgspec.Struct, frozen=True):
 class ApiKey(msgspec.Struct, frozen=True):
     """A key of a user, without its secret. Empty `permissions` mean all that the user holds.
 
-    `namespaces` (names) and `kept_to` are those that the caller sees; `namespace_ids` are all namespaces of
-    the key, None if it has no limit. `account_namespace` is that of the service account whose key it is, and
-    `of_account` whether it is one's.
+    `namespaces` (names) and `kept_to` are the key's namespaces that the caller sees; `namespace_ids` are all namespaces
+    of the key, None if it has no limit. `of_account`: the key belongs to a service account, whose namespace is
+    `account_namespace`.
     """
 
     id: int
@@ -174,7 +177,10 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 
 class MadeKey(msgspec.Struct, frozen=True):
-    """A key as it leaves the server once; `key` is nowhere kept, and never shown by `repr`."""
+    """A new key with its secret.
+
+    The server returns `key` once, does not store it, and never shows it in `repr`.
+    """
 
     api_key: ApiKey
     key: str
@@ -184,7 +190,7 @@ class MadeKey(msgspec.Struct, frozen=True):
 
 
 class ServiceAccount(msgspec.Struct, frozen=True):
-    """A user that is a program; `namespace` is '' where it is the platform's."""
+    """A user that is a program; `namespace` is '' for one of the platform."""
 
     id: UserId
     uid: str
@@ -198,7 +204,7 @@ class ServiceAccount(msgspec.Struct, frozen=True):
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):
-    """A pair of tokens as it leaves the server; nowhere kept, and never shown by `repr`.
+    """A new pair of tokens. The server returns it once, does not store it, and never shows it in `repr`.
 
     A console session has no refresh token (''): its access token lives as long as the session.
     """
@@ -213,7 +219,7 @@ class IssuedTokens(msgspec.Struct, frozen=True):
 
 
 class ShortToken(msgspec.Struct, frozen=True):
-    """The one token of a session that is not renewed; nowhere kept, and never shown by `repr`."""
+    """The only token of a session that cannot be renewed; not stored, and never shown in `repr`."""
 
     access_token: str
     expires_at: datetime
@@ -223,7 +229,7 @@ class ShortToken(msgspec.Struct, frozen=True):
 
 
 class Enrolment(msgspec.Struct, frozen=True):
-    """A seed for an authenticator, as it is typed and as it is scanned, which is shown once; never shown by `repr`."""
+    """A seed for an authenticator, in the forms to type and to scan; returned once, and never shown in `repr`."""
 
     secret: str
     otpauth_uri: str
@@ -234,9 +240,7 @@ class Enrolment(msgspec.Struct, frozen=True):
 
 
 class BegunLogin(msgspec.Struct, frozen=True):
-    """A log-in at an issuer that continues in a browser, as it leaves the server; stored nowhere, never shown by
-    `repr`.
-    """
+    """A log-in at an issuer that continues in a browser; not stored, and its secrets are never shown in `repr`."""
 
     issuer: str
     authorization_url: str

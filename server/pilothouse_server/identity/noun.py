@@ -1,4 +1,4 @@
-"""Puts the service of identity together: one object for each subject, which share only their dependencies."""
+"""Assembles the identity service: one object for each subject. The objects share only their dependencies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from pilothouse_server.rpc.watched import WatchServer
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
 
-# Its parts of watches of several nouns.
+# The sources of identity for watches that cover several nouns.
 WATCHES = {"user": users.WATCH, "grant": roles.WATCH}
 
 
@@ -65,14 +65,12 @@ class IdentityDependencies:
     rules: Collection[Rule]
     watches: WatchServer
     issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
-    # The longest time that a log-in waits.
+    # The longest time that a log-in waits for its turn.
     wait_seconds: float = 5.0
 
 
 def identity_services(needs: IdentityDependencies) -> Sequence[object]:
-    """Returns the objects that serve the methods of `pilothouse.identity.v1.IdentityService`, each those of
-    one subject.
-    """
+    """Returns the objects that serve the methods of `pilothouse.identity.v1.IdentityService`, one for each subject."""
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)
     new_passwords = NewPasswords(needs.passwords, needs.settings)

@@ -1,4 +1,4 @@
-"""The tables of users, roles, grants and sessions, as far as they are queried here."""
+"""The tables of users, roles, grants and sessions, with the columns that are queried here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pilothouse_server.store.noun_tables import (
     outside,
 )
 
-# Other nouns may have declared the columns of it that they read (the name of who made something).
+# Other nouns may already have declared the columns that they read, such as the name of an object's creator.
 USERS = Table(
     "users",
     METADATA,
@@ -259,7 +259,8 @@ _EXPIRING = (
         f"least(expires_at, revoked_at) < {EARLIER} - make_interval(days => {KEYS_KEPT_DAYS})",
         "least(expires_at, revoked_at)",
     ),
-    # Rows that a clock ahead of time wrote go as well: none lives for more than minutes.
+    # Rows with an expiry far in the future, which a clock that was ahead wrote, are deleted too: such rows are valid
+    # for minutes only.
     ExpiringRows("login_challenges", outside("expires_at", "0", "1 hour"), "expires_at"),
     ExpiringRows("device_logins", outside("expires_at", "0", "1 hour"), "expires_at"),
     ExpiringRows(
@@ -267,7 +268,7 @@ _EXPIRING = (
         f"secret_type = 'totp' AND name <> '' AND {outside('updated_at', '1 hour', '1 hour')}",
         "",
     ),
-    # The second factor itself is deleted together with its user.
+    # Only the codes: the second factor itself is deleted together with its user.
     ExpiringRows("recovery_codes", "user_id IN (SELECT id FROM users WHERE deleted_at IS NOT NULL)", ""),
     ExpiringRows(
         "login_throttles",
@@ -286,8 +287,8 @@ UPDATE login_throttles SET locked_until = NULL, updated_at = clock_timestamp()
 WHERE locked_until > clock_timestamp() + interval '{LONGEST_LOCK_SECONDS + 60} seconds'
    OR updated_at > clock_timestamp() + interval '1 minute'
 RETURNING 1
-"""  # noqa: S608 - a constant of ours
-# A session lives on, but no longer than one that begins now.
+"""  # noqa: S608 - a constant of this module
+# A session stays valid, but no longer than a session that begins now.
 _SHORTEN_SESSIONS = """
 UPDATE sessions
 SET access_expires_at = least(access_expires_at,

@@ -1,11 +1,11 @@
-"""Bearer tokens: 256 random bits that a scanner can recognise and a database does not hold.
+"""Bearer tokens: 256 random bits in a form that a scanner can recognise; the database stores only a hash.
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
 The prefix distinguishes an access token (`pht_`), a refresh token (`phr_`), an API key (`phk_`), the credential of a
-console session (`phc_`) and a challenge (`phl_`), so that none passes for another. Prefix and checksum let secret
-scanners find a leaked token with certainty, and let the server refuse a mistyped one without asking the database. The
-SHA-256 is stored: the bits are random, so no slow hash is needed to keep them from being guessed.
+console session (`phc_`) and a challenge (`phl_`), so that none of these is accepted as another. Prefix and checksum let
+secret scanners find a leaked token with certainty, and let the server refuse a mistyped token without a query. The
+stored hash is SHA-256. The bits are random, so no slow hash is needed against guessing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ACCESS_PREFIX: Final = "pht_"
 REFRESH_PREFIX: Final = "phr_"
 KEY_PREFIX: Final = "phk_"
 CONSOLE_PREFIX: Final = "phc_"
-# Of what a log-in is answered with that is not complete.
+# The prefix of a challenge, which an incomplete log-in receives.
 CHALLENGE_PREFIX: Final = "phl_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
-# Of the 43 characters of a key so many are shown in lists: 220 bits are left.
+# Lists show this many of the 43 random characters of a key; 220 bits stay secret.
 _SHOWN_LENGTH: Final = 6
 _LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + CHECKSUM_LENGTH
 

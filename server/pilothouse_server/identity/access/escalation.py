@@ -1,13 +1,13 @@
 """Compares the permissions of two principals, or of a principal and a role: the rule against escalation.
 
-Permissions with wildcards and exclusions are sets over infinitely many words (`config.*` less `config.reveal`), and
-several grants together may hold permissions that none holds alone. The comparison is exact nevertheless: every form
-names nouns and verbs, and all words that no form names behave alike. So it is enough to try each word that is named
-on either side, one unnamed verb of each named noun, and one unnamed noun.
+Permissions with wildcards and exclusions are sets of infinitely many permissions (`config.*` less `config.reveal`), and
+several grants together may cover a set that no single grant covers. The comparison is still exact: forms name only some
+nouns and verbs, and all permissions that no form names behave alike. So it is enough to test each permission that
+either side names, one unnamed verb of each named noun, and one unnamed noun.
 
-Permissions that work only over all namespaces are left out of a grant in one.
+A grant in one namespace does not include the permissions that work only over all namespaces.
 
-Time counts too: a user who holds a permission until tomorrow may not give it for longer. A grant of the
+The end of a grant matters too: a user who holds a permission until tomorrow may not give it for longer. A grant of the
 holder counts only if it lasts at least as long as the wanted one.
 """
 
@@ -26,10 +26,10 @@ _OTHER: Final = "OTHER.OTHER"
 
 
 def uncovered(wanted: Grant, held: Iterable[Grant], *, whenever: bool = False) -> str | None:
-    """A permission that `wanted` gives and the grants in `held` do not, there and for as long; None if all are held.
+    """Returns a permission of `wanted` that the grants in `held` do not give in the same scope and for as long.
 
-    Where the missing words are many, the answer is the form for them (`config.*`, `*`). With `whenever` it does not
-    matter how long the grants last. `held` must be living grants.
+    Returns None if `held` gives all of them. If many permissions are missing, the result is a form that stands for them
+    (`config.*`, `*`). With `whenever`, the ends of the grants do not matter. `held` must be valid grants.
     """
     covering = [
         grant
@@ -43,8 +43,7 @@ def uncovered(wanted: Grant, held: Iterable[Grant], *, whenever: bool = False) -
 def check_covered(
     wanted: Iterable[Grant], held: Iterable[Grant], whose: str, *, whenever: bool = False
 ) -> None:
-    """Raises unless `held` covers every one of `wanted`; `whose` names the role or user in the message (`role
-    "x"`).
+    """Raises unless `held` covers every grant in `wanted`; `whose` names the role or user in the message (`role "x"`).
 
     Raises:
         PermissionDenied: ESCALATION, with the first permission that is missing and where.
@@ -66,14 +65,14 @@ def check_covered(
 
 
 def holds_form(held: Iterable[Grant], form: str, namespace_id: int | None) -> bool:
-    """Whether living grants together hold all of a permission form, in one namespace or (None) over all."""
-    # Over all namespaces, so that nothing is left out of what is asked about.
+    """Returns whether valid grants together fully hold a form, in one namespace or, for None, over all namespaces."""
+    # Compare with a grant over all namespaces, because that leaves out none of the form's permissions.
     asked = Grant("", None, None, frozenset({form}))
     return _missing(asked, [grant for grant in held if grant.namespace_id in (None, namespace_id)]) is None
 
 
 def _missing(wanted: Grant, covering: Sequence[Grant]) -> str | None:
-    """The first word that `wanted` holds and none of `covering`, as the form that it stands for."""
+    """Returns the first permission that `wanted` holds and no grant in `covering` holds, as the form it stands for."""
     for word in _words(wanted, *covering):
         if _holds(wanted, word) and not any(_holds(grant, word) for grant in covering):
             return "*" if word == _OTHER else word.replace(_OTHER_VERB, "*")

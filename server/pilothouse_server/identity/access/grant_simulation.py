@@ -1,11 +1,11 @@
-"""The changes that a grant would make to the permissions of a user: pure computation, word by word, in each namespace.
+"""The changes that a grant would make to a user's permissions.
 
-Permissions are decided as CheckPermission decides them (`denials.Question`), so a grant in one namespace
-gives none of those that work only over all. A word that no method requires gives nothing, whichever role
-names it.
+This is a pure computation for each permission and namespace. Permissions are decided as in CheckPermission
+(`denials.Question`), so a grant in one namespace gives no permission that works only over all namespaces. A permission
+that no method requires gives nothing, whichever role names it.
 
-A grant that is there already would only end at another time, perhaps sooner. A change of a permission is a
-change of its end: the latest end of the grants that hold it.
+If the user already has the grant, only its end would change, and could become earlier. A permission ends when the last
+of the grants that hold it ends. It changes if that time changes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pilothouse_server.authorization.denials import Question
 from pilothouse_server.identity.access.permission_words import PermissionWords
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-# The most namespaces that are reported one by one.
+# The maximum number of namespaces that are reported individually.
 _MOST_NAMESPACES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class PermissionChange:
-    """The changes in one namespace; in every one without an entry of its own, if `namespace` is empty."""
+    """The changes in one namespace.
+
+    An empty `namespace` means all namespaces without an entry of their own.
+    """
 
     namespace: str
     gained: tuple[str, ...] = ()
@@ -40,7 +43,7 @@ class PermissionChange:
 
 
 def same_grant(held: Iterable[Grant], wanted: Grant) -> Grant | None:
-    """The grant of the same role in the same place, which granting again would change."""
+    """Returns the grant of the same role in the same namespace, which `wanted` would replace; None if there is none."""
     alike = (wanted.role, wanted.namespace_id)
     return next((grant for grant in held if (grant.role, grant.namespace_id) == alike), None)
 

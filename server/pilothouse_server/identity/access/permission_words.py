@@ -1,7 +1,7 @@
 """The list of all permissions, and the permission that each method requires.
 
-A permission that no method requires gives nothing. So a question about one is taken as a misspelling: it is
-refused with similar words, and never answered.
+A permission that no method requires gives nothing. So a question about such a permission is treated as a misspelling:
+it fails with an error that suggests similar permissions.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from pilothouse_server.errors import invalid, missing
 from pilothouse_server.rpc.method_rules import Rule
 
 _MOST_NEAR: Final = 8
-# The most characters of a typed word that are compared.
+# The maximum number of characters of the caller's text that are compared.
 _LONGEST_COMPARED: Final = 64
 
 
 class PermissionWords:
-    """`known` are all permissions that any method or operation requires, `rules` those of all methods."""
+    """Permissions and methods by name.
+
+    `known` are all permissions that any method or operation requires, `rules` the access rules of all methods.
+    """
 
     def __init__(self, known: Collection[str], rules: Collection[Rule]) -> None:
         self.known = frozenset(known)
@@ -32,13 +35,13 @@ class PermissionWords:
             self._by_name.setdefault(rule.name, []).append(rule)
         somewhere = {rule.permission for rule in rules if not rule.of_platform}
         of_platform = {rule.permission for rule in rules if rule.of_platform}
-        # Permissions that are enough for some method that only reads.
+        # Permissions that suffice for at least one method that only reads.
         self.reading = frozenset(rule.permission for rule in rules if rule.only_reads and rule.permission)
         # Permissions that no method accepts from a grant in one namespace.
         self._over_all = OVER_ALL_NAMESPACES | (of_platform - somewhere)
 
     def check_form(self, form: str, field: str) -> None:
-        """Raises unless `form` is a permission that there is, `<noun>.*` of a noun that there is, or `*`.
+        """Raises unless `form` is an existing permission, `<noun>.*` of an existing noun, or `*`.
 
         Raises:
             InvalidArgument: UNKNOWN_PERMISSION.
@@ -67,17 +70,18 @@ class PermissionWords:
             )
 
     def covered(self, form: str) -> list[str]:
-        """Returns the permissions that a form covers: of `container.*` each `container.<verb>` that there is."""
+        """Returns the permissions that a form covers: for `container.*`, each existing `container.<verb>`."""
         return sorted(each for each in self.known if permission_matches(form, each))
 
     def works_over_all_only(self, permission: str) -> bool:
-        """Returns whether a grant in one namespace never gives the permission, or gives one that no method
-        accepts there.
+        """Returns whether the permission works only over all namespaces.
+
+        A grant in one namespace does not give such a permission, or no method accepts it from such a grant.
         """
         return permission in self._over_all
 
     def question(self, permission: str, namespace: str) -> Question:
-        """Returns the question about a permission in a namespace, or over all if that is empty."""
+        """Returns the question about a permission in a namespace, or over all namespaces if that is empty."""
         over_all = self.works_over_all_only(permission)
         return Question(
             permission,
@@ -88,7 +92,7 @@ class PermissionWords:
         )
 
     def method(self, name: str, field: str = "method") -> Rule:
-        """The rule of a method, by its full name in any common form, or by its last part.
+        """Returns the rule of a method, by its full name in any common form, or by its last part.
 
         Raises:
             InvalidArgument: UNKNOWN_METHOD.
@@ -106,8 +110,7 @@ class PermissionWords:
         )
 
     def question_of(self, rule: Rule, namespace: str) -> Question:
-        """Returns the question that a method puts about its caller, for a request that names `namespace`, or
-        none ('').
+        """Returns the question that decides a call of a method, for a request with this namespace ('' for none).
 
         Raises:
             InvalidArgument: the method needs a namespace.

@@ -1,9 +1,9 @@
-"""The database's facts for a refusal: ended grants, and users who could give the missing permission.
+"""The database facts for a refusal: ended grants, and users who could give the missing permission.
 
-Looking them up costs several times as much as a refused call, and refused calls can be a flood. So the facts
-for a caller and a question are reused for a while, each caller and all together have a limited number of
-look-ups in that time, few run concurrently, and few wait. A caller who gets no look-up is refused with the
-reason from the own grants, as when the database is away.
+A look-up costs several times as much as a refused call, and callers can flood the server with refused calls. So the
+facts for a caller and a question are cached for a while. In that time, each caller and all callers together have a
+limited number of look-ups; few run concurrently, and few wait. A caller without a look-up gets a reason that is based
+on the caller's own valid grants only, as when the database cannot be reached.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST_WAITING: Final = 32
 _SECONDS: Final = 2.0
 _KEPT_SECONDS: Final = 2.0
 _MOST_KEPT: Final = 1000
-# Looks in the time that one is kept.
+# The maximum numbers of look-ups within `_KEPT_SECONDS`, of one user and of all users.
 _MOST_OF_USER: Final = 10
 _MOST_OF_ALL: Final = 100
 _NOTHING: Final = Beyond()
@@ -34,7 +34,7 @@ _Key = tuple[int, str, Question]
 
 
 class RefusalReasons:
-    """Looks up the facts about a refusal that the caller may know."""
+    """Reads the facts about a refusal that the caller may see."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -42,12 +42,12 @@ class RefusalReasons:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._kept: OrderedDict[_Key, tuple[float, Beyond]] = OrderedDict()
-        # Looks since the time that is counted began, by user.
+        # The number of look-ups in the present period, by user.
         self._looks: Counter[int] = Counter()
         self._counted_until = 0.0
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """Returns the database's facts; nothing if they cannot be looked up now."""
+        """Returns the database facts; empty ones if they cannot be looked up now."""
         key = (principal.user_id, principal.credential.id, question)
         until, kept = self._kept.get(key, (0.0, _NOTHING))
         if until > self._clock():
@@ -70,7 +70,7 @@ class RefusalReasons:
         return found
 
     def _may_look(self, user_id: int) -> bool:
-        """Whether there is a look left for the user, which is taken then."""
+        """Counts a look-up of the user; returns False, and counts nothing, if the limit is reached."""
         now = self._clock()
         if now >= self._counted_until:
             self._looks.clear()

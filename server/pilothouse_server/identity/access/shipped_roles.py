@@ -1,12 +1,12 @@
-"""The roles that the product ships, and the permissions that each leaves out.
+"""The roles that the product ships, and the permissions that each role excludes.
 
-A shipped role's exclusions stand here and not in its row, because only shipped roles have any and no caller
-may change them. At start the rows are brought up to date with this table (`accounts.bootstrap`).
+A shipped role's exclusions are here and not in its row, because only shipped roles have exclusions and no caller may
+change them. At the start, the server updates the rows from this table (`accounts.bootstrap`).
 
-Images belong with containers: a user who may see containers sees which images they run, and only an
-administrator takes one off the list. Users, roles and grants are the administrator's; an administrator of one
-namespace gives grants there, because `*` in that namespace holds `grant.*`. A role may name permissions that
-work only over all namespaces (`access.OVER_ALL_NAMESPACES`), but a grant in one namespace does not give them.
+Images go with containers: a user who may see containers sees which images they run, and only an administrator removes
+an image from the list. Only administrators manage users, roles and grants. An administrator of one namespace can give
+grants there, because `*` in that namespace covers `grant.*`. A role may name permissions that work only over all
+namespaces (`access.OVER_ALL_NAMESPACES`), but a grant in one namespace does not give them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ShippedRole:
-    """One role as it is shipped."""
+    """One shipped role."""
 
     name: str
     display_name: str
@@ -28,7 +28,7 @@ class ShippedRole:
 
 
 ADMIN: Final = "admin"
-# The values of secrets, and what leads out of a container to its node and all that runs there.
+# Permissions to read secret values, or to break out of a container to its node and everything that runs there.
 _NOT_FOR_TENANTS: Final = frozenset(
     {"config.reveal", "storage.host_path", "container.privileged", "object.privileged", "object.rbac"}
 )
@@ -46,7 +46,7 @@ _READING: Final = {
 }
 
 
-# The verbs that somebody on call needs for containers that exist.
+# The verbs that an on-call engineer needs for existing containers.
 _RESPONDING: Final = ("start", "stop", "pause", "resume", "restart", "run", "scale")
 
 
@@ -132,6 +132,6 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
 
 
 def excluded_from(role_name: str, *, is_system: bool) -> frozenset[str]:
-    """Returns the permissions that a role leaves out."""
+    """Returns the permissions that a role excludes."""
     shipped = SHIPPED_ROLES.get(role_name) if is_system else None
     return frozenset() if shipped is None else shipped.excluded

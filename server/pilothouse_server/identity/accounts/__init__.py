@@ -1,1 +1,1 @@
-"""Users, service accounts, their secrets, and the accounts that the first start makes."""
+"""Users, service accounts, their secrets, and the administrator that the first start creates."""

@@ -1,9 +1,9 @@
 """The setup of identity at a server's start: the shipped roles, and the first administrator.
 
-The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a database:
-its row, also when it is deleted, proves that there was one, so nobody who deletes it finds it again with a known
-password. Replicas that start together take turns by an advisory lock. Each change has its audit record, in the one
-transaction of all.
+The shipped roles are updated at each start. The administrator `admin` is created once in the life of a database. Its
+row remains after it is deleted and shows that it existed, so a later start does not create it again with a known
+password. An advisory lock serialises replicas that start together. All changes and their audit records are written in
+one transaction.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _ACTOR: Final = Actor(None, SYSTEM)
 
 
 class BootstrapPasswords(Protocol):
-    """Checks and hashes the administrator's password; `NewPasswords` of `credentials` is one."""
+    """Checks and hashes the administrator's password; `NewPasswords` of `credentials` implements it."""
 
     async def check(self, field: str, password: str, username: str) -> None:
         """Checks a new password.
 
         Raises:
-            InvalidArgument: of `field`, where the password breaks a rule.
-            Unavailable: it cannot be checked at present.
+            InvalidArgument: the password in `field` breaks a rule.
+            Unavailable: the password cannot be checked now.
         """
         ...
 
@@ -52,8 +52,10 @@ class BootstrapPasswords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """The result of the setup. `random_password` is set if none was given. It is stored nowhere else, so the
-    caller shows it once.
+    """The result of the setup.
+
+    `random_password` is set if an administrator was created without a given password. It is stored nowhere else, so the
+    caller must show it once.
     """
 
     administrator_created: bool
@@ -61,12 +63,12 @@ class Bootstrap:
 
 
 async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password: str) -> Bootstrap:
-    """Brings the shipped roles up to date, and makes the administrator if there never was one.
+    """Updates the shipped roles, and creates the administrator if there never was one.
 
-    `given_password` is taken as it is, '' means a random one.
+    `given_password` is accepted even if it is weak; '' means a random password.
 
     Raises:
-        Unavailable: the database is away.
+        Unavailable: the database cannot be reached.
     """
     password, password_hash = given_password or secrets.token_urlsafe(24), None
     async with store.system_read() as looking:
@@ -79,7 +81,7 @@ async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password:
     if not had:
         if given_password:
             await _warn_of_weak(passwords, given_password)
-        # Outside of the transaction: nobody waits for a hash with a connection.
+        # Before the transaction, so that no connection is held while waiting for a hash.
         password_hash = await passwords.hash_checked(password, "bootstrap")
     records: list[AuditRecord] = []
     unit = store.system_unit(_ACTOR)
@@ -102,8 +104,9 @@ async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password:
 
 
 async def _warn_of_weak(passwords: BootstrapPasswords, given_password: str) -> None:
-    """Logs the rule that the password breaks. It is not refused: the operator has chosen it, and nobody could
-    log in without it.
+    """Logs the rule that the password breaks.
+
+    The password is not refused: the operator has chosen it, and nobody could log in without it.
     """
     try:
         await passwords.check("bootstrap_password", given_password, ADMINISTRATOR)
@@ -143,7 +146,7 @@ def system_record(
     *,
     metadata: Mapping[str, Any] = _BOOTSTRAP,
 ) -> AuditRecord:
-    """Returns the record of a change that no call requested; `metadata` names its cause."""
+    """Returns the audit record of a change that no call requested; `metadata` names its cause."""
     return AuditRecord(
         operation_id=transaction.operation_id,
         username=_ACTOR.username,

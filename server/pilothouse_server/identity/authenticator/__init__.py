@@ -1,1 +1,1 @@
-"""From the credential of a call to its caller."""
+"""Authentication: from the credential of a call to its caller."""

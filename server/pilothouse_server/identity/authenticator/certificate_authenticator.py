@@ -1,9 +1,9 @@
-"""From a certificate that a client has shown to the caller, as the authenticator of tokens does it.
+"""Authenticates callers by client certificate, with the same caching as `token_authenticator`.
 
-`rpc.tls.clients` decides for each call whether the certificate is accepted, and which user it belongs to. The
-user is loaded by one query and kept for at most `principal_cache_seconds`, and dropped by the same hint: a
-user who is switched off, or loses a grant, is refused as soon as with a token. Concurrent calls of one user
-share one query.
+`rpc.tls.clients` decides for each call whether the certificate is accepted, and which user it belongs to. The user is
+loaded by one query, cached for at most `principal_cache_seconds`, and dropped by the same notification. So a user who
+is deactivated, or loses a grant, is refused as soon as with a token. Concurrent calls with one certificate share one
+query.
 """
 
 from __future__ import annotations
@@ -37,36 +37,34 @@ class EitherAuthenticator:
         self.why_foreign = tokens.why_foreign
 
     def known(self, shown: Shown) -> Principal | None:
-        """Returns the principal that was loaded a moment ago; None if it has to be loaded. Raises as
-        `authenticate`.
-        """
+        """Returns the cached principal; None if it has to be loaded. Raises as `authenticate`."""
         if isinstance(shown, bytes):
             return self._certificates.known(shown)
         return self._tokens.known(self._checked(shown))
 
     async def authenticate(self, shown: Shown, address: str = "") -> Principal:
-        """The principal; `address` is where a token was used from.
+        """Returns the principal; `address` is where a token was used from.
 
         Raises:
-            Unauthenticated: of a token as `TokenAuthenticator`, of a certificate as `CertificateAuthenticator`.
-            Unavailable: the database is away.
+            Unauthenticated: for a token as `TokenAuthenticator`, for a certificate as `CertificateAuthenticator`.
+            Unavailable: the database cannot be reached.
         """
         if isinstance(shown, bytes):
             return await self._certificates.authenticate(shown)
         return await self._tokens.authenticate(self._checked(shown), address)
 
     def invalidate(self) -> None:
-        """Forgets every principal."""
+        """Drops every cached principal."""
         self._tokens.invalidate()
         self._certificates.invalidate()
 
     async def close(self) -> None:
-        """Writes the pending notes, and waits for running loads."""
+        """Writes the pending records of use, and waits for running loads."""
         await self._tokens.close()
         await self._certificates.close()
 
     def _checked(self, shown: str | TokenOverCertificate | SessionShown) -> str | SessionShown:
-        """Returns the token, or the session, if the certificate that accompanies it is accepted."""
+        """Returns the token or the session. Raises Unauthenticated if its accompanying certificate is not accepted."""
         if isinstance(shown, str):
             return shown
         if shown.certificate:
@@ -75,7 +73,10 @@ class EitherAuthenticator:
 
 
 class CertificateAuthenticator:
-    """Turns certificates into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+    """Turns certificates into principals.
+
+    `invalidate` belongs to the feed's `on_grants_changed`.
+    """
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class CertificateAuthenticator:
         self._cache_seconds = cache_seconds
         self._largest_cache = largest_cache
         self._clock = clock
-        # By the files' facts about the certificate: a changed fact makes another key.
+        # The key contains what the trust files state about the certificate, so a changed file makes another key.
         self._kept: OrderedDict[Vouched, tuple[float, Principal]] = OrderedDict()
         self._loading: dict[Vouched, asyncio.Task[Principal]] = {}
 
@@ -100,20 +101,20 @@ class CertificateAuthenticator:
         self._trust.check(shown)
 
     def known(self, shown: bytes) -> Principal | None:
-        """The principal of a certificate that was looked up a moment ago; None where it must be.
+        """Returns the cached principal of a certificate; None if it has to be loaded.
 
         Raises:
-            Unauthenticated: it is not taken, or is no user's: the reasons of `ClientTrust.vouch`.
+            Unauthenticated: the certificate is not accepted, or belongs to no user, as `ClientTrust.vouch`.
         """
         kept = self._kept.get(self._trust.vouch(shown))
         return kept[1] if kept is not None and kept[0] > self._clock() else None
 
     async def authenticate(self, shown: bytes) -> Principal:
-        """The principal of the user whose certificate it is.
+        """Returns the principal of the certificate's user.
 
         Raises:
-            Unauthenticated: as `known`; CERTIFICATE_USER where the user is not there or may not log in.
-            Unavailable: the database is away.
+            Unauthenticated: as `known`; CERTIFICATE_USER if the user does not exist or may not log in.
+            Unavailable: the database cannot be reached.
         """
         vouched = self._trust.vouch(shown)
         kept = self._kept.get(vouched)
@@ -124,11 +125,11 @@ class CertificateAuthenticator:
             loading = asyncio.create_task(self._load(vouched), name="load principal")
             self._loading[vouched] = loading
             loading.add_done_callback(lambda done: self._loaded(vouched, done))
-        # One caller that goes away must not end the query of the others.
+        # A caller that is cancelled must not cancel the query that other callers share.
         return await asyncio.shield(loading)
 
     def invalidate(self) -> None:
-        """Forgets every principal: grants, roles or users have changed."""
+        """Drops every cached principal, because grants, roles or users have changed."""
         self._kept.clear()
         self._loading.clear()
 
@@ -147,7 +148,7 @@ class CertificateAuthenticator:
                 reason="CERTIFICATE_USER",
                 metadata={"fingerprint": vouched.fingerprint},
             )
-        # After `invalidate` this task is no longer the one: what it read may be what was just changed.
+        # `invalidate` has removed this task if it was called during the load. Then the result may be outdated.
         if self._loading.get(vouched) is asyncio.current_task():
             self._kept[vouched] = (started + self._cache_seconds, found)
             self._kept.move_to_end(vouched)
@@ -159,5 +160,5 @@ class CertificateAuthenticator:
         if self._loading.get(vouched) is done:
             del self._loading[vouched]
         if not done.cancelled():
-            # Read, so that asyncio does not complain if every caller has gone away.
+            # Read the exception, so that asyncio does not log it as never retrieved if every caller was cancelled.
             done.exception()

@@ -1,4 +1,4 @@
-"""The SQL by which a certificate's user becomes the caller."""
+"""The SQL that loads the principal of a certificate's user."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _PRINCIPAL = (
 async def load_principal(
     transaction: ReadTransaction, username: str, credential: Credential
 ) -> Principal | None:
-    """Returns the principal for a user, with the grants; None if there is no such user or the user may not
-    log in.
+    """Returns the principal of a user, with the grants; None if the user does not exist or may not log in.
 
-    It is one query, and needs no transaction around it.
+    It runs one query, and needs no transaction around it.
     """
     rows = (
         await transaction.connection.execute(_PRINCIPAL, {"username": normalise_username(username)})

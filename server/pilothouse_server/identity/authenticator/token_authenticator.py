@@ -1,21 +1,20 @@
-"""From a bearer token to the caller, fast for a token seen a moment ago and never wrong for longer than
-that.
+"""Authenticates callers by bearer token, with a short-lived cache of principals.
 
-A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at most),
+A principal is loaded by the system role in one query and cached for at most `principal_cache_seconds` (at most 1),
 counted from before the query. So a revoked permission stops working within that time on every replica, even if the
-hints below are lost. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles, users and
-sessions) drops all kept principals immediately, so usually it takes milliseconds. A load that runs when the hint
-comes still answers the calls that requested it before, but its result is not kept, and later calls load again.
+notifications below are lost. The database sends a notification (`pilothouse_grants`) at every change of grants, roles,
+users and sessions. It drops all cached principals immediately, so a revocation usually takes effect within
+milliseconds. If a notification arrives during a load, the calls that already wait for the load get its result. The
+result is not cached, and later calls load again.
 
-Concurrent calls with one token share one query. Refused tokens are not remembered: the checksum already
-prevents queries for texts that are not our tokens.
+Concurrent calls with one token share one query. Refused tokens are not cached: the checksum already prevents queries
+for texts that are not tokens of this server.
 
-An open stream asks by its session in place of the token (`SessionShown`), which another may have followed. A session
-that began by a password alone does not last for its streams, nor as a console session, once its user must have a second
-factor: elsewhere its next refresh ends it.
+An open stream is authenticated again by its session (`SessionShown`) instead of its token, because a refresh may have
+replaced the token. If the user of a session that began by a password alone must have a second factor now, the session
+is refused for its open streams, and for all calls if it is a console session. Other sessions end at their next refresh.
 
-The use of a session or key is recorded at most once a minute, by a task apart from the requests; for a key
-with its address.
+A separate task records the use of a session or key at most once a minute, for a key with the caller's address.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
 
-# The caller that a hash belongs to, and its row with `now`, `access_expires_at` and `last_used_at`.
+# Returns the caller that a hash belongs to, and its row with `now`, `access_expires_at` and `last_used_at`.
 Find = Callable[[ReadTransaction, bytes], Awaitable[tuple[Principal, Row] | None]]
 
 Load = Callable[[bytes, str], Coroutine[Any, Any, Principal]]
@@ -58,7 +57,10 @@ _CALLING_SECONDS: Final = 1.0
 
 
 class TokenAuthenticator:
-    """Turns access tokens and API keys into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+    """Turns access tokens and API keys into principals.
+
+    `invalidate` belongs to the feed's `on_grants_changed`.
+    """
 
     def __init__(
         self,
@@ -77,18 +79,18 @@ class TokenAuthenticator:
         self._largest_cache = largest_cache
         self._clock = clock
         self._kept: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
-        # Of those the ones that called last, by the token itself: to hash it for each call costs as much as all else
-        # that is done to know the caller. Nothing is in it for longer than a second.
+        # The entries of `_kept` that were used within the last second, by the token itself: hashing the token for each
+        # call costs as much as the rest of the authentication. The whole dict is cleared after a second.
         self._calling: dict[str, tuple[float, Principal]] = {}
         self._loading: dict[bytes, asyncio.Task[Principal]] = {}
         self._used: set[bytes] = set()
-        # Keys, and where they were used from.
+        # The hashes of used API keys, and the addresses that they were used from.
         self._used_keys: dict[bytes, str] = {}
         self._toucher: asyncio.Task[None] | None = None
 
     @staticmethod
     def of(store: Store, settings: Settings) -> TokenAuthenticator:
-        """The authenticator by the settings."""
+        """Returns an authenticator with the values of the settings."""
         return TokenAuthenticator(
             store,
             cache_seconds=settings.principal_cache_seconds,
@@ -97,7 +99,7 @@ class TokenAuthenticator:
         )
 
     def known(self, token: str | SessionShown) -> Principal | None:
-        """The principal of a token that was looked up a moment ago; None where it must be."""
+        """Returns the cached principal of a token; None if it has to be loaded."""
         now = self._clock()
         if isinstance(token, SessionShown):
             kept = self._kept.get(token.session_id.bytes)
@@ -112,11 +114,13 @@ class TokenAuthenticator:
         return kept[1]
 
     async def authenticate(self, token: str | SessionShown, address: str = "") -> Principal:
-        """The principal of a living token, API key or session; `address` is where it is used from, '' if nobody calls.
+        """Returns the principal of a valid token, API key or session.
+
+        `address` is where the credential is used from; '' for a check that is not a call, such as that of a stream.
 
         Raises:
-            Unauthenticated: NO_TOKEN, or INVALID_TOKEN for one that is wrong, has expired or was revoked.
-            Unavailable: the database is away.
+            Unauthenticated: NO_TOKEN; INVALID_TOKEN for a token that is wrong, has expired or was revoked.
+            Unavailable: the database cannot be reached.
         """
         if not token:
             raise Unauthenticated(
@@ -134,42 +138,44 @@ class TokenAuthenticator:
             loading = asyncio.create_task(load(token_hash, address), name="load principal")
             self._loading[token_hash] = loading
             loading.add_done_callback(lambda done: self._loaded(token_hash, done))
-        # One caller that goes away must not end the query of the others.
+        # A caller that is cancelled must not cancel the query that other callers share.
         return await asyncio.shield(loading)
 
     async def namespace_id(self, name: str) -> int | None:
-        """Returns the id of a living namespace, whether or not the caller reaches it; for the record of a
-        call.
+        """Returns the id of a namespace for the audit record, even if the caller may not see the namespace.
+
+        Returns None if the namespace does not exist.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database cannot be reached.
         """
         async with self._store.system_call() as connection:
             return await grants.find_namespace(ReadTransaction(connection), name)
 
     async def why_foreign(self, namespace: str) -> str:
-        """Why the Kubernetes namespace of this living namespace is not ours, '' where it is, as far as is known.
+        """Returns why the Kubernetes namespace of this namespace belongs to another owner; '' if none is known.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database cannot be reached.
         """
         async with self._store.system_call() as connection:
             return await grants.why_foreign(ReadTransaction(connection), namespace)
 
     def invalidate(self) -> None:
-        """Forgets every principal: grants, roles, users or sessions have changed."""
+        """Drops every cached principal, because grants, roles, users or sessions have changed."""
         self._kept.clear()
         self._calling.clear()
         self._loading.clear()
 
     async def close(self) -> None:
-        """Writes the pending notes, and waits for running loads."""
+        """Writes the pending records of use, and waits for running loads."""
         pending = [task for task in (*self._loading.values(), self._toucher) if task is not None]
         await asyncio.gather(*pending, return_exceptions=True)
 
     def _loader(self, token: str) -> Load:
-        """Returns the function that loads the principal of a token of this form. Raises Unauthenticated if it is not
-        one of our tokens.
+        """Returns the function that loads the principal of a token of this form.
+
+        Raises Unauthenticated if it has not the form of a token of this server.
         """
         if tokens.is_well_formed(token, tokens.ACCESS_PREFIX) or tokens.is_well_formed(
             token, tokens.CONSOLE_PREFIX
@@ -194,7 +200,7 @@ class TokenAuthenticator:
 
     async def _load_key(self, token_hash: bytes, address: str) -> Principal:
         principal, key = await self._load(token_hash, api_keys.load_principal)
-        # A check of open streams is no use, nor is a call from an address that the key does not accept.
+        # Checks of open streams do not count as a use, nor do calls from an address that the key does not accept.
         used = address and principal.credential.admits(address)
         if used and (key.last_used_at is None or key.now - key.last_used_at >= TOUCH_EVERY):
             self._used_keys[token_hash] = address
@@ -206,7 +212,7 @@ class TokenAuthenticator:
             self._check_factor(principal, session)
 
     def _check_factor(self, principal: Principal, session: Row) -> None:
-        """Raises Unauthenticated for a session by a password alone whose user must have a second factor."""
+        """Raises Unauthenticated if the session began by a password alone and its user must have a second factor."""
         if session.method == "password" and self._factor_roles:
             held = {grant.role for grant in principal.grants} | {EVERY_ROLE}
             if not self._factor_roles.isdisjoint(held):
@@ -225,7 +231,7 @@ class TokenAuthenticator:
             raise _invalid_token()
         principal, row = found
         check(principal, row)
-        # After `invalidate` this task is no longer the one for the token: what it read may be what was just changed.
+        # `invalidate` has removed this task if it was called during the load. Then the result may be outdated.
         if self._loading.get(token_hash) is asyncio.current_task():
             lives = (row.access_expires_at - row.now).total_seconds()
             self._keep(token_hash, started + min(self._cache_seconds, lives), principal)
@@ -235,7 +241,7 @@ class TokenAuthenticator:
         if self._loading.get(token_hash) is done:
             del self._loading[token_hash]
         if not done.cancelled():
-            # Read, so that asyncio does not complain if every caller has gone away.
+            # Read the exception, so that asyncio does not log it as never retrieved if every caller was cancelled.
             done.exception()
 
     def _keep(self, token_hash: bytes, until: float, principal: Principal) -> None:
@@ -266,7 +272,7 @@ class TokenAuthenticator:
                     if keys:
                         await api_keys.touch(transaction, keys, TOUCH_EVERY)
             except PilothouseError as error:
-                # The next load of a principal notes it again.
+                # The next load of the principal records the use again.
                 log.warning("use of tokens not noted", reason=error.reason)
 
 

@@ -1,8 +1,8 @@
-"""A password set on the server's machine, for the case that nobody who may set it by a call can log in.
+"""Sets a password on the server's machine, for the case that nobody who may set it by a call can log in.
 
-Anyone who can read the server's settings reaches the database as the server does, so no more is asked here.
-It ends the user's sessions, unlocks the account immediately, and its record names the user of the machine who
-did it.
+Anyone who can read the server's settings can access the database like the server, so no other proof is required here.
+The reset ends the user's sessions and unlocks the account immediately. Its audit record names the user of the machine
+who ran it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ async def reset_locally(
     *,
     without_factor: bool = False,
 ) -> User:
-    """Sets a user's password and ends the user's sessions; `done_by` stands in the record. Returns the user.
+    """Sets a user's password and ends the user's sessions; returns the user.
 
-    `without_factor` takes the user's authenticator away, too.
+    The audit record contains `done_by`. `without_factor` also removes the user's authenticator.
 
     Raises:
         NotFound: the user.
         InvalidArgument: a password that breaks a rule.
-        Unavailable: the database is away.
+        Unavailable: the database cannot be reached.
     """
-    # Outside of the transaction: nobody waits for a hash with a connection.
+    # Before the transaction, so that no connection is held while waiting for a hash.
     password_hash = await passwords.hash("password", password, username, "local")
     unit = store.system_unit(_ACTOR)
     try:

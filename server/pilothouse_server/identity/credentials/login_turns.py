@@ -1,16 +1,16 @@
-"""The turns in which passwords are verified.
+"""The queues in which log-ins wait until their passwords are verified.
 
-A name is *known* at an address if it shows a device token of the account there, or logged in from there in the last 30
-days. A known name has a budget of failures of its own, and its attempts wait for a hash in the queue of known ones
-(`passwords`).
+A name is *known* at an address if the attempt has a device token of the account, or if the account logged in from the
+address in the last 30 days. A known name has its own budget of failures at the address, and its attempts wait for a
+hash in the queue for known attempts (`passwords`).
 
-All other names of an address share the budget of the address. They take turns by name, so that somebody who tries one
-name a thousand times waits for himself: two at a time, and when the budget is empty each waits until one more failure
-is allowed. The names that wait are bounded (`flowcontrol.fair_queue`): if all places are taken, the name with the most
-attempts loses its newest one. The state of an address goes with its last attempt.
+All other names at an address share the budget of the address. They take turns by name, two at a time, so that a caller
+who tries one name a thousand times delays only that name. While the budget is empty, each attempt waits until one more
+failure is allowed. The number of waiting attempts is limited (`flowcontrol.fair_queue`): if the queue is full, the name
+with the most attempts loses its newest one. The state of an address is dropped with its last attempt.
 
-Whether a name is known is one row of the database, which is read whether there is such an account or not. These queries
-have turns as well, by address, so that a flood does not take all connections.
+One query finds out whether a name is known; it runs whether or not the account exists. These queries are queued too, by
+address, so that a flood does not occupy all connections.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.identity.credentials.passwords import Passwords, login_busy
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 
-# Of one address: names that are verified at a time, and attempts that wait.
+# Per address: the number of names that are verified concurrently, and the number of waiting attempts.
 _AT_ONCE: Final = 2
 _WAITING: Final = 64
-# Looks whether a name is known: of all, and of one address.
+# The number of concurrent queries whether a name is known, in total and per address, and the number of waiting ones.
 _LOOKS: Final = 4
 _LOOKS_OF_ONE: Final = 2
 _LOOKS_WAITING: Final = 1000
@@ -37,7 +37,7 @@ _LOOKS_WAITING: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """The attempt of an `account`, its hash, at an `address`."""
+    """The keys of an attempt: the hash of the account, the address, and whether the account is known there."""
 
     address: str
     account: str
@@ -45,20 +45,23 @@ class Whose:
 
     @property
     def budget(self) -> str:
-        """Returns the key of the failure budget and of the row in the queue for a hash.
+        """Returns the key of the failure budget, which is also the key in the queue for a hash.
 
-        A thief of a device's token uses up the budget of the thief's own address, not that of its owner.
+        The key contains the address, so a thief with a device's token cannot exhaust the owner's budget elsewhere.
         """
         return of_account(self.account, self.address) if self.known else self.address
 
 
 def of_account(account: str, address: str) -> str:
-    """The budget of an account at an address."""
+    """Returns the key of the budget of an account at an address."""
     return f"account {account} at {address}"
 
 
 class LoginTurns:
-    """The turns of one process. `budgets` are those of failures; an attempt waits `wait_seconds` at most."""
+    """The queues of one process.
+
+    `budgets` are the failure budgets; an attempt waits at most `wait_seconds`.
+    """
 
     def __init__(self, passwords: Passwords, budgets: FailureBudgets, *, wait_seconds: float) -> None:
         self._passwords = passwords
@@ -69,15 +72,17 @@ class LoginTurns:
         self._looks = FairQueue("log-ins", looks, refusal=lambda _of_caller: login_busy())
 
     async def look(self, address: str, is_known: Callable[[], Awaitable[bool]]) -> bool:
-        """Returns whether a name is known at an address; `is_known` reads that in a turn. Raises
-        ResourceExhausted.
+        """Returns whether a name is known at an address; runs the query `is_known` when its turn has come.
+
+        Raises:
+            ResourceExhausted: LOGIN_BUSY.
         """
         async with self._looks.seat(address):
             return await is_known()
 
     @asynccontextmanager
     async def turn(self, whose: Whose) -> AsyncIterator[None]:
-        """A turn to verify a password; takes one of the budget.
+        """Waits for the turn to verify a password, and takes one token of the budget.
 
         Raises:
             ResourceExhausted: LOGIN_LIMITED, LOGIN_BUSY.
@@ -123,7 +128,7 @@ class LoginTurns:
     async def _one_is_left(self, address: str, until: float) -> None:
         """Waits for a token of the address's budget, and takes it."""
         loop = asyncio.get_running_loop()
-        # It fills with time; nobody could set an event.
+        # The budget refills with time, so there is no event to wait for.
         while (seconds := self._budgets.seconds_until_one(address)) and loop.time() + seconds <= until:  # noqa: ASYNC110
             await asyncio.sleep(seconds)
         self._budgets.take(address)

@@ -1,13 +1,13 @@
 """The rules for new passwords: long enough, without the user's name, neither common nor known to be stolen.
 
-The list of common passwords comes with the server (`common_passwords.txt`, its licence next to it). A
-password is common if it is in the list, in any case, or if it would be without a few digits and signs at its
-end.
+The list of common passwords comes with the server (`common_passwords.txt`, with its licence next to it). A password is
+common if it is in the list, in upper or lower case, or if it is in the list after a few digits and signs are removed
+from its end.
 
-The list of stolen passwords is a file that `PILOTHOUSE_PASSWORD_BREACHED_FILE` names, one line each, in the order of
-bytes (`LC_ALL=C sort -u`): either upper-case SHA-1 in hexadecimal, with a count behind a colon or without, as Have I
-Been Pwned publishes it, or the passwords themselves. It may have tens of gigabytes: it is searched by halves, in a
-thread, and never read whole. The order of its lines is checked in some places at the start.
+The list of stolen passwords is a file that `PILOTHOUSE_PASSWORD_BREACHED_FILE` names. It has one line for each
+password, in the order of bytes (`LC_ALL=C sort -u`): either upper-case SHA-1 in hexadecimal, with or without a colon
+and a count, as Have I Been Pwned publishes it, or the passwords themselves. The file may have tens of gigabytes, so a
+thread searches it by bisection and never reads it whole. At the start, the order of its lines is checked at 64 places.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.values.names import normalise_username
 
 LONGEST_PASSWORD: Final = 1024
-# A one-time code works for a day: it is handed over by other means than this server.
+# A one-time code works for a day, because it reaches the user by other means than this server.
 ONE_TIME_CODE_LIFE: Final = timedelta(hours=24)
-# Of a name that is shorter every other password would have it somewhere.
+# Passwords may contain shorter user names, because many passwords would contain such a name by chance.
 _SHORTEST_NAME_LOOKED_FOR: Final = 4
 _SHA1_LINE: Final = re.compile(rb"[0-9A-F]{40}(:[0-9]+)?")
-# More than a line can have; a file without line breaks is noticed by it.
+# In bytes, and more than a valid line can have. A line of this length shows that the file has no line breaks.
 _LONGEST_LINE: Final = 4200
 _LOOKED_AT: Final = 64
 _COMMON: Final = Path(__file__).with_name("common_passwords.txt")
-# Digits and signs at the end that make no common password another one.
+# Digits and signs at the end. Adding them to a common password does not make it acceptable.
 _ADDED: Final = re.compile(r"[\d\W_]{1,8}\Z")
 
 
 class PasswordPolicy:
-    """The rules of new passwords, by the settings."""
+    """The rules for new passwords, from the settings."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises SettingsError where the list cannot be read or is not in order."""
+        """Raises SettingsError if a list of passwords cannot be read or is not in order."""
         self._shortest = settings.password_min_length
         self._common = BreachedPasswords(_COMMON)
         file = settings.password_breached_file
@@ -98,7 +98,10 @@ class Reset:
 
 
 class NewPasswords:
-    """Checks new passwords and hashes them. No connection is held while it does so."""
+    """Checks new passwords and hashes them.
+
+    Call it without a database connection: it may wait for a thread.
+    """
 
     def __init__(self, passwords: Passwords, settings: Settings) -> None:
         """Raises SettingsError as `PasswordPolicy`."""
@@ -114,19 +117,17 @@ class NewPasswords:
         """Returns the hash of a new password of a user; `who` is the requesting caller.
 
         Raises:
-            InvalidArgument: as `PasswordPolicy.check`. ResourceExhausted: too many wait already.
+            InvalidArgument: as `PasswordPolicy.check`. ResourceExhausted: too many attempts are waiting.
         """
         await self.check(field, password, username)
         return await self.hash_checked(password, who)
 
     async def hash_checked(self, password: str, who: str) -> str:
-        """The same of a password that was checked, or that the server has made. Raises ResourceExhausted."""
+        """Returns the hash of a password that was checked, or that the server made. Raises ResourceExhausted."""
         return await self._passwords.hash(password, who)
 
     async def for_reset(self, new_password: str, username: str, who: str) -> Reset:
-        """Returns the new password of another user; a one-time code if no password is given. Raises as
-        `hash`.
-        """
+        """Returns a new password for another user; a one-time code if no password is given. Raises as `hash`."""
         if new_password:
             return Reset(await self.hash("new_password", new_password, username, who))
         code = totp.new_one_time_code()
@@ -137,7 +138,7 @@ class BreachedPasswords:
     """A sorted file of passwords, or of their SHA-1."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError where it cannot be read, or where its lines are not in order."""
+        """Raises SettingsError if the file cannot be read, or if its lines are not in order."""
         self._path = path
         try:
             with path.open("rb") as file:
@@ -152,7 +153,7 @@ class BreachedPasswords:
         self._hashed = _SHA1_LINE.fullmatch(first) is not None
 
     async def holds_soon(self, password: str) -> bool:
-        """Whether a password is in the file, looked up in a thread. Raises Unavailable."""
+        """Returns whether a password is in the file; searches in a thread. Raises Unavailable."""
         try:
             return await asyncio.to_thread(self.holds, password)
         except OSError:
@@ -165,16 +166,16 @@ class BreachedPasswords:
             ) from None
 
     def holds(self, password: str) -> bool:
-        """The same, but it blocks. Raises OSError."""
+        """Returns whether a password is in the file; blocks. Raises OSError."""
         wanted = password.encode()
         if self._hashed:
-            # The form of the list; nothing rests on this hash.
+            # The list uses SHA-1; the security of the server does not depend on this hash.
             wanted = hashlib.sha1(wanted, usedforsecurity=False).hexdigest().upper().encode()
         with self._path.open("rb") as file:
             return self._search(file, wanted)
 
     def _search(self, file: BinaryIO, wanted: bytes) -> bool:
-        """Halves the places where the line can begin until none is left."""
+        """Returns whether the file contains the line; halves the range where the line can begin until it is empty."""
         low, high = 0, file.seek(0, 2)
         while low < high:
             middle = (low + high) // 2
@@ -193,9 +194,9 @@ class BreachedPasswords:
 
 
 def _line_from(file: BinaryIO, place: int) -> tuple[int, bytes | None]:
-    """The first line that begins at a place or after it, and where; None where none does."""
+    """Returns the first line that begins at or after `place`, preceded by where it begins; None if there is none."""
     if place:
-        # The line that holds the byte before ends first.
+        # Skip the rest of the line that contains the byte before `place`.
         file.seek(place - 1)
         file.readline(_LONGEST_LINE)
     else:
@@ -205,7 +206,7 @@ def _line_from(file: BinaryIO, place: int) -> tuple[int, bytes | None]:
 
 
 def _is_in_order(file: BinaryIO) -> bool:
-    """Whether lines at some places over the whole file are in order."""
+    """Returns whether sampled lines over the whole file are in order."""
     former = b""
     for line in _samples(file):
         if len(line) >= _LONGEST_LINE or line.rstrip(b"\r\n") < former:

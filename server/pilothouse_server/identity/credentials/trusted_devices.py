@@ -1,12 +1,14 @@
-"""Device tokens: a client keeps one after a log-in, and the next log-in recognises its device by it.
+"""Device tokens, by which the server recognises the devices of earlier log-ins.
+
+A log-in returns a token, and the device sends it with the next log-in:
 
     phd_ + base64url (16 bytes that name the device ‖ 16 of the account's hash ‖ 25 of a MAC over both)
          + 6 characters of base 62 (CRC-32 of all before)
 
-The MAC is checked without the database, so that a flood of invented log-ins does not stand before those who
-have one. The validity of a token stands in the database, by a hash of the device's bytes
-(`repository.login_origins`): it belongs to one account, ends with its password, and after five wrong guesses.
-By itself it lets nobody in.
+The MAC is checked without the database, so that a flood of log-ins with invented tokens does not delay callers with
+valid ones. The database stores which devices are trusted, by a hash of the device's bytes (`repository.login_origins`).
+A token belongs to one account. It becomes invalid when the password changes, or after five wrong guesses. It does not
+replace the password.
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ from pilothouse_server.identity import tokens
 PREFIX: Final = "phd_"
 _DEVICE_BYTES: Final = 16
 _ACCOUNT_BYTES: Final = 16
-# So that base64 needs no padding.
+# Makes 57 bytes in total, so that base64 needs no padding.
 _MAC_BYTES: Final = 25
 
 
 class DeviceTokens:
-    """Makes and reads device tokens with one key, the same on every replica."""
+    """Makes and reads device tokens with one key that all replicas share."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def issue(self, account_hash: bytes, device: bytes | None = None) -> tuple[str, bytes]:
-        """A token of an account for a device, a new one where None is given; and the device's bytes."""
+        """Returns a token of an account for a device, and the device's bytes; None makes a new device."""
         device = device or secrets.token_bytes(_DEVICE_BYTES)
         named = device + account_hash[:_ACCOUNT_BYTES]
         body = PREFIX + base64.urlsafe_b64encode(named + self._mac(named)).decode()
         return body + tokens.checksum(body), device
 
     def read(self, token: str, account_hash: bytes) -> bytes | None:
-        """Returns the device's bytes; None if it is not one of our tokens, or belongs to another account."""
+        """Returns the device's bytes; None if the token is not this server's, or belongs to another account."""
         body = token[: -tokens.CHECKSUM_LENGTH]
         if not (token.isascii() and body.startswith(PREFIX) and token == body + tokens.checksum(body)):
             return None
@@ -60,24 +62,24 @@ class DeviceTokens:
 
 
 def device_hash(device: bytes) -> bytes:
-    """Returns the hash by which the database names a device."""
+    """Returns the hash that identifies a device in the database."""
     return hashlib.sha256(b"device\0" + device).digest()
 
 
 class LoginNames:
-    """The names by which records of failed log-ins call the account that was tried.
+    """Replacements for account names and addresses in audit records and in the database.
 
-    The text that somebody types as a user name may be a password. So a name that no account has is replaced
-    by a tag, the same for the same name, which can be computed only with the server's keys.
+    A user may type a password in the field of the user name. So audit records of failed log-ins contain a tag instead
+    of a name that no account has. The tag is the same for the same name, and only the server's keys can compute it.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def tag(self, account_hash: bytes) -> str:
-        """Returns the text that stands for an unknown name in the audit record, which may be a mistyped password."""
+        """Returns the text that replaces an unknown name in the audit record: the name may be a mistyped password."""
         return f"[unknown name {hmac.digest(self._key, account_hash, 'sha256')[:4].hex()}]"
 
     def address_hash(self, address_group: str) -> bytes:
-        """Returns the hash by which the database names an address; nobody finds the address by trying all."""
+        """Returns the hash that identifies an address in the database; it is keyed, so trials do not reverse it."""
         return hmac.digest(self._key, b"address\0" + address_group.encode(), "sha256")

@@ -1,6 +1,6 @@
-"""All SQL about who comes from an issuer: identities, their sessions, and the grants that rules give.
+"""All SQL about users of issuers: their identities, sessions, and grants by rules.
 
-All of it runs as the system role.
+All statements run as the system role.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _IDENTITIES = FEDERATED_IDENTITIES.c
-# No server asks for longer; a later time means that the database's clock has gone back.
+# No server waits for an issuer for longer. A later `asking_until` means that the database's clock was set back.
 _LONGEST_ASKING = timedelta(minutes=5)
 _LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/identity ' || :who, 0))")
-# Servers see by their own clocks what has expired: by one that is behind it must be known still that it was used.
+# Each server checks expiry by its own clock. The row stays one hour longer, so that a server whose clock is behind
+# still detects that the log-in was used.
 _EXPIRED_LOGINS = text(
     "DELETE FROM oidc_logins WHERE expires_at < CAST(:now AS timestamptz) - interval '1 hour'"
 )
@@ -82,7 +83,10 @@ class GrantChanges:
 
 @dataclass(frozen=True, slots=True)
 class AskedSession:
-    """A session as it is before it is renewed. `identity_id` None: its issuer gave nothing to ask with."""
+    """A session that is about to be renewed.
+
+    `identity_id` is None if its issuer gave no refresh token.
+    """
 
     family_id: UUID
     user_id: UserId
@@ -95,12 +99,12 @@ class AskedSession:
 
 
 async def lock_identity(transaction: Transaction, issuer: str, subject: str) -> None:
-    """Lets one transaction at a time make or change who this is."""
+    """Locks an identity, so that one transaction at a time creates or changes it."""
     await transaction.connection.execute(_LOCK_IDENTITY, {"who": f"{issuer} {subject}"})
 
 
 async def find_user(transaction: ReadTransaction, issuer: str, subject: str) -> UserId | None:
-    """Which living user this identity is; None where it is nobody, or somebody who was deleted."""
+    """Returns the user of this identity; None if there is none or the user was deleted."""
     query = (
         select(_IDENTITIES.user_id)
         .join(USERS, USERS.c.id == _IDENTITIES.user_id)
@@ -126,14 +130,14 @@ async def confirm_identity(
 
 
 async def note_login(transaction: Transaction, user_id: UserId) -> None:
-    """Notes that a user logs in now; no change of the user."""
+    """Records that a user logs in now. This does not count as a change of the user."""
     await transaction.connection.execute(
         update(USERS).where(USERS.c.id == user_id).values(last_login_at=func.clock_timestamp())
     )
 
 
 async def use_login(transaction: Transaction, state_hash: bytes, expires_at: datetime) -> bool:
-    """Notes that a log-in is completed; False where it was before."""
+    """Records that a log-in is completed; returns False if it was already completed."""
     statement = insert(OIDC_LOGINS).values(state_hash=state_hash, expires_at=expires_at)
     statement = statement.on_conflict_do_nothing(index_elements=[OIDC_LOGINS.c.state_hash])
     done = await transaction.connection.execute(statement.returning(OIDC_LOGINS.c.state_hash))
@@ -147,7 +151,7 @@ async def login_is_used(transaction: ReadTransaction, state_hash: bytes) -> bool
 
 
 async def put_session(transaction: Transaction, family_id: UUID, identity_id: int) -> None:
-    """Records the identity of a session: its issuer was asked now, and no server is asking it at the moment."""
+    """Records the identity of a session, which its issuer has just confirmed; ends a pending request to the issuer."""
     values = {"identity_id": identity_id, "confirmed_at": func.clock_timestamp(), "asking_until": None}
     statement = insert(OIDC_SESSIONS).values(family_id=family_id, **values)
     await transaction.connection.execute(
@@ -156,7 +160,7 @@ async def put_session(transaction: Transaction, family_id: UUID, identity_id: in
 
 
 async def find_session(transaction: ReadTransaction, refresh_token_hash: bytes) -> AskedSession | None:
-    """The session of a refresh token that lives, if it was begun at an issuer and its user may log in."""
+    """Returns the valid session of a refresh token if it began at an issuer and its user may log in; else None."""
     query = (
         select(
             SESSIONS.c.family_id,
@@ -204,7 +208,11 @@ async def find_session(transaction: ReadTransaction, refresh_token_hash: bytes) 
 
 
 async def begin_asking(transaction: Transaction, family_id: UUID, seconds: float) -> bool:
-    """Lets nobody else ask about a session for a while; False where somebody asks."""
+    """Reserves a session for one request to its issuer, for `seconds`.
+
+    Returns False if another call has reserved it. Only the call with the reservation may use the issuer's refresh
+    token.
+    """
     asking, now = OIDC_SESSIONS.c.asking_until, func.clock_timestamp()
     statement = (
         update(OIDC_SESSIONS)
@@ -219,20 +227,20 @@ async def begin_asking(transaction: Transaction, family_id: UUID, seconds: float
 
 
 async def end_asking(transaction: Transaction, family_id: UUID) -> None:
-    """Lets others ask about a session immediately."""
+    """Ends the reservation of `begin_asking`, so that another call may ask the issuer immediately."""
     await transaction.connection.execute(
         update(OIDC_SESSIONS).where(OIDC_SESSIONS.c.family_id == family_id).values(asking_until=None)
     )
 
 
 async def role_ids(transaction: ReadTransaction, names: Collection[str]) -> dict[str, RoleId]:
-    """The ids of the roles of these names that there are."""
+    """Returns the ids of the roles with these names, by name; missing roles are left out."""
     query = select(ROLES.c.id, ROLES.c.name).where(ROLES.c.name.in_(sorted(names)))
     return {row.name: RoleId(row.id) for row in await transaction.connection.execute(query)}
 
 
 async def namespace_ids(transaction: ReadTransaction, names: Collection[str]) -> dict[str, int]:
-    """The ids of the living namespaces of these names."""
+    """Returns the ids of the namespaces with these names, by name; missing and deleted namespaces are left out."""
     query = select(NAMESPACES.c.id, NAMESPACES.c.name).where(
         NAMESPACES.c.name.in_(sorted(names)), NAMESPACES.c.deleted_at.is_(None)
     )
@@ -244,7 +252,8 @@ async def put_rule_grants(
 ) -> GrantChanges:
     """Makes the user's grants by rules exactly `given`.
 
-    A grant by hand stays as it is, also if a rule gives the same; an ended one is replaced.
+    A grant that a user gave stays unchanged, even if a rule gives the same one. If it has expired, the rule's grant
+    replaces it.
     """
     wanted = set(given)
     gone: list[Row] = []
@@ -257,7 +266,7 @@ async def put_rule_grants(
     if gone:
         ids = [row.id for row in gone]
         await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id.in_(ids)))
-    # Two concurrent updates of users lock the rows in the same order.
+    # Sorted, so that concurrent updates lock the rows in the same order.
     put = [
         grant
         for grant in sorted(wanted, key=lambda each: (each.role_id, each.namespace_id or 0))
@@ -278,10 +287,9 @@ async def end_rule_grants(transaction: Transaction, user_id: UserId) -> tuple[Ta
 async def end_unconfirmed(
     transaction: Transaction, now: datetime, most: int
 ) -> dict[tuple[str, str], list[TakenGrant]]:
-    """Ends the grants by rules of users whom their issuer has not vouched for by now, for at most so many
-    users in one call.
+    """Ends the grants by rules of users whose issuer has not confirmed them in time, for at most `most` users per call.
 
-    Returns the grants by the names of user and issuer.
+    Returns the ended grants by the names of user and issuer.
     """
     gone: dict[tuple[str, str], list[TakenGrant]] = {}
     for row in await transaction.connection.execute(_UNCONFIRMED, {"now": now, "most": most}):
@@ -290,9 +298,7 @@ async def end_unconfirmed(
 
 
 async def remove_ended(transaction: Transaction, now: datetime) -> None:
-    """Removes log-ins that can no longer be completed, and the issuers' tokens of sessions that have ended by
-    now.
-    """
+    """Deletes log-ins that can no longer be completed, and the issuers' tokens of sessions that have ended by `now`."""
     await transaction.connection.execute(_EXPIRED_LOGINS, {"now": now})
     await transaction.connection.execute(_DEAD_SESSIONS, {"now": now})
 

@@ -24,8 +24,8 @@ _ACCOUNTS = ListAnswer(pb.ListServiceAccountsResponse, "service_accounts")
 class ApiKeysService:
     """Serves the methods of `pilothouse.identity.v1.IdentityService` about keys and service accounts.
 
-    The permissions of a service account are read as the system before the change, because its creator may not
-    see all of them.
+    The permissions of a service account are read as the system role before the change, because the caller may not see
+    all of them.
     """
 
     def __init__(self, keys: ApiKeys, page_key: bytes) -> None:
@@ -62,7 +62,7 @@ class ApiKeysService:
 
     @waits_outside
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call) -> pb.RotateApiKeyResponse:
-        """Makes a key that takes the place of another."""
+        """Makes a key that replaces another."""
         async with call.store.system_read() as looking:
             await check_recent_proof(looking, call.caller)
             found, owner = await api_keys.locate(
@@ -81,7 +81,7 @@ class ApiKeysService:
 
     @waits_outside
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call) -> pb.RevokeApiKeyResponse:
-        """Ends a key."""
+        """Revokes a key."""
         uid = UUID(request.api_key_id)
         api_keys.check_may_end(call.caller, uid)
         async with call.store.system_read() as looking:
@@ -98,7 +98,7 @@ class ApiKeysService:
         """Makes a service account."""
         named = request.service_account.namespace
         if named not in ("", request.namespace):
-            # Otherwise a caller who sets only this field would get an account of the platform.
+            # Otherwise a caller that sets only this field would create an account of the platform.
             raise invalid(
                 "service_account.namespace",
                 "must be empty or equal to `namespace` of the request",

@@ -1,4 +1,4 @@
-"""The calls of IdentityService by which an issuer vouches for a user or a program: request → operation → response."""
+"""The calls of IdentityService with a log-in or token of an issuer: request → operation → response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FederationService:
     async def BeginOidcLogin(
         self, request: federation_pb2.BeginOidcLoginRequest, call: Call
     ) -> federation_pb2.BeginOidcLoginResponse:
-        """Returns the address where a log-in continues."""
+        """Begins a log-in; returns the URL where the browser continues it."""
         begun = await self._logins.begin(
             request.issuer, request.redirect_uri, origin_of(call), request.max_age_seconds
         )
@@ -38,7 +38,7 @@ class FederationService:
     async def CompleteOidcLogin(
         self, request: federation_pb2.CompleteOidcLoginRequest, call: Call
     ) -> pb.CompleteOidcLoginResponse:
-        """Exchanges the browser's answer for tokens."""
+        """Exchanges the issuer's response through the browser for tokens."""
 
         def named(name: str) -> None:
             call.describe(resource_name=name)
@@ -59,7 +59,7 @@ class DeviceLoginService:
     async def BeginDeviceLogin(
         self, request: device_login_pb2.BeginDeviceLoginRequest, call: Call
     ) -> device_login_pb2.BeginDeviceLoginResponse:
-        """Asks an issuer for a code that a person types elsewhere."""
+        """Requests a code from an issuer, which a person types elsewhere."""
         begun = await self._logins.begin(request.issuer, origin_of(call))
         call.describe(issuer=begun.issuer)
         answer = device_login_pb2.BeginDeviceLoginResponse(
@@ -110,5 +110,5 @@ class TokenExchangeService:
 
 
 def _note(call: Call, token: VerifiedToken) -> None:
-    """Puts the person of an issuer's token into the record, also if the call then fails."""
+    """Names the subject of an issuer's token in the audit record, also if the call then fails."""
     call.describe(resource_name=token.subject, issuer=token.issuer, subject=token.subject)

@@ -1,4 +1,4 @@
-"""Users, roles, grants, sessions and API keys: value ↔ protobuf; the differences between the two."""
+"""Conversions between values and protobuf messages for users, roles, grants, sessions and API keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
 
 
 def certificate(shown: Credential) -> certificates_pb2.ShownCertificate | None:
-    """The certificate that a caller has shown; None where it was something else."""
+    """Returns the certificate that a caller used; None if the caller used another credential."""
     if shown.kind != "certificate":
         return None
     return certificates_pb2.ShownCertificate(name=shown.name, fingerprint=shown.id)
@@ -97,7 +97,7 @@ REFRESHED = AnswerConverter(IssuedTokens, pb.RefreshSessionResponse)
 
 
 def login(begun: BegunSession) -> pb.LoginResponse:
-    """Returns the answer to a log-in."""
+    """Returns the response to a complete log-in."""
     message = _LOGIN.to_proto(begun.issued)
     message.device_token = begun.device_token
     USER.fill(begun.user, message.user)
@@ -105,7 +105,7 @@ def login(begun: BegunSession) -> pb.LoginResponse:
 
 
 def challenged(value: Challenged) -> pb.LoginResponse:
-    """Returns the answer to a log-in that is not complete."""
+    """Returns the response to a log-in that needs further steps."""
     steps = [number for name, number in _STEPS.items() if getattr(value.steps, name)]
     message = pb.LoginResponse(challenge=value.challenge, steps=steps)
     message.challenge_expire_time.FromDatetime(value.expires_at)
@@ -115,7 +115,7 @@ def challenged(value: Challenged) -> pb.LoginResponse:
 
 
 def completed_login(value: Completed) -> pb.CompleteLoginResponse:
-    """Returns the answer to the second half of a log-in."""
+    """Returns the response to the second half of a log-in."""
     message = _COMPLETED.to_proto(value.issued)
     message.device_token = value.device_token
     message.recovery_codes.extend(value.recovery_codes)
@@ -125,7 +125,7 @@ def completed_login(value: Completed) -> pb.CompleteLoginResponse:
 
 
 def reset_password(one_time_code: str, reset: PasswordReset) -> pb.ResetPasswordResponse:
-    """Returns the answer to a reset, with the code and its end where there is one."""
+    """Returns the response to a reset, with the one-time code and its expiry if there is one."""
     message = pb.ResetPasswordResponse(one_time_code=one_time_code, valid_api_keys=reset.valid_keys)
     if reset.expires_at is not None:
         message.expire_time.FromDatetime(reset.expires_at)
@@ -133,21 +133,21 @@ def reset_password(one_time_code: str, reset: PasswordReset) -> pb.ResetPassword
 
 
 def entered(user: User, issued: IssuedTokens) -> pb.CompleteOidcLoginResponse:
-    """Returns the answer to a log-in at an issuer."""
+    """Returns the response to a log-in at an issuer."""
     message = _ENTERED.to_proto(issued)
     USER.fill(user, message.user)
     return message
 
 
 def device_login(user: User, issued: IssuedTokens) -> pb.CompleteDeviceLoginResponse:
-    """Returns the answer to a log-in that somebody agreed to elsewhere."""
+    """Returns the response to a log-in on a device."""
     message = _OF_A_DEVICE.to_proto(issued)
     USER.fill(user, message.user)
     return message
 
 
 def session(value: Session, current: UUID | None) -> pb.Session:
-    """Returns a session as protobuf; `current` is the id of the one that the call uses."""
+    """Returns a session as protobuf; `current` is the id of the session that the call uses."""
     message = _SESSION.to_proto(value)
     message.current = value.id == current
     return message
@@ -186,7 +186,7 @@ SERVICE_ACCOUNT = AnswerConverter(
 
 
 def origin_of(call: Call) -> LoginOrigin:
-    """The address of a call, the network that it counts for, and the program that calls."""
+    """Returns the origin of a call: its address with the network, the client program, and whether it is the console."""
     return LoginOrigin(
         call.client_ip,
         address_group(call.client_ip),

@@ -52,7 +52,7 @@ class PermissionService:
     async def CheckPermission(
         self, request: pb.CheckPermissionRequest, call: Call
     ) -> pb.CheckPermissionResponse:
-        """Returns whether somebody may do something."""
+        """Returns whether the caller, or the named user, holds a permission."""
         async with call.read() as transaction:
             allowed = await permissions.check(
                 transaction,
@@ -68,7 +68,7 @@ class PermissionService:
     async def ExplainPermission(
         self, request: messages.ExplainPermissionRequest, call: Call
     ) -> messages.ExplainPermissionResponse:
-        """Returns why somebody may do something, or may not."""
+        """Returns why the caller, or the named user, does or does not hold a permission."""
         asked = self._asked(request)
         call.describe(resource_name=asked.question.permission or request.method)
         async with call.read(snapshot=True) as transaction:
@@ -78,7 +78,7 @@ class PermissionService:
     async def ExplainPermissions(
         self, request: messages.ExplainPermissionsRequest, call: Call
     ) -> messages.ExplainPermissionsResponse:
-        """Returns the same for several questions."""
+        """Returns the results of several questions, like `ExplainPermission`."""
         asked = [
             self._asked(question, f"questions[{number}].")
             for number, question in enumerate(request.questions)
@@ -89,7 +89,7 @@ class PermissionService:
         return messages.ExplainPermissionsResponse(explanations=found)
 
     async def ListPrincipals(self, request: messages.ListPrincipalsRequest, call: Call) -> bytes:
-        """Lists who may do something."""
+        """Lists the users who hold a permission."""
         self._words.check_one(request.permission, "permission")
         question = self._words.question(request.permission, request.namespace)
         page = wire.page_request(call, self._page_key, request.permission, request.namespace)
@@ -121,7 +121,10 @@ class PermissionService:
     def _asked(
         self, request: messages.ExplainPermissionRequest | messages.PermissionQuestion, within: str = ""
     ) -> _Asked:
-        """The question of a request, or of a part of it whose path is `within`. Raises InvalidArgument."""
+        """Returns the question of a request, or of the part of a request at the path `within`.
+
+        Raises InvalidArgument.
+        """
         if bool(request.permission) == bool(request.method):
             raise invalid(
                 f"{within}permission",
@@ -138,7 +141,7 @@ class PermissionService:
 async def _answer(
     transaction: ReadTransaction, caller: Principal, asked: _Asked, other: User | None
 ) -> messages.ExplainPermissionResponse:
-    """The explanation of one question, about the caller or another user."""
+    """Returns the explanation of one question, about the caller or another user."""
     rule = asked.rule
     if rule is not None and other is None:
         try:

@@ -26,7 +26,10 @@ _ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
 
 
 class RoleService:
-    """Serves the methods about roles and grants. `words` are all permissions."""
+    """Serves the methods about roles and grants.
+
+    `words` are all existing permissions; `ruled_roles` are the roles in issuers' rules, each with such an issuer.
+    """
 
     def __init__(
         self, page_key: bytes, words: PermissionWords, ruled_roles: Mapping[str, str], watches: WatchServer
@@ -92,7 +95,7 @@ class RoleService:
         return pb.GrantRoleResponse(grant=messages.ROLE_GRANT.to_proto(granted))
 
     async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
-        """Takes a grant back."""
+        """Revokes a grant."""
         revoked = await grants.revoke(
             await call.transaction(), request.username, request.role, request.namespace, users.locate
         )

@@ -1,4 +1,4 @@
-"""The part of IdentityService about log-ins of two halves, recent proofs and second factors."""
+"""The calls of IdentityService about log-ins in two steps, recent proofs of identity, and second factors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FactorService:
     async def CompleteLogin(
         self, request: second_factor_pb2.CompleteLoginRequest, call: Call
     ) -> pb.CompleteLoginResponse:
-        """Exchanges a challenge, and the answers that it requires, for tokens."""
+        """Exchanges a challenge, with the codes or the new password that it requires, for tokens."""
         shown = ShownCode(request.code, request.recovery_code)
         answer = Answer(request.challenge, shown, request.new_password, request.device_token)
 
@@ -50,7 +50,10 @@ class FactorService:
     async def Reauthenticate(
         self, request: reauthentication_pb2.ReauthenticateRequest, call: Call
     ) -> reauthentication_pb2.ReauthenticateResponse:
-        """Gives the caller's session a recent proof; no connection is held while a password is verified."""
+        """Gives the caller's session a recent proof.
+
+        No database connection is held while a password is verified.
+        """
         call.describe(
             resource_name=str(call.caller.session_id or ""), proof=request.WhichOneof("proof") or ""
         )
@@ -77,7 +80,7 @@ class FactorService:
     async def ConfirmTotp(
         self, request: second_factor_pb2.ConfirmTotpRequest, call: Call
     ) -> second_factor_pb2.ConfirmTotpResponse:
-        """Has the caller's authenticator count."""
+        """Activates the caller's authenticator."""
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
         transaction = await call.system_transaction()
         await check_recent_proof(transaction, call.caller)
@@ -89,7 +92,10 @@ class FactorService:
     async def DisableTotp(
         self, request: second_factor_pb2.DisableTotpRequest, call: Call
     ) -> second_factor_pb2.DisableTotpResponse:
-        """Takes the caller's authenticator away; no connection is held while a password is verified."""
+        """Removes the caller's authenticator.
+
+        No database connection is held while a password is verified.
+        """
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
         async with call.store.system_read() as looking:
             await self._changes.check_disable(looking, call.caller)
@@ -105,7 +111,7 @@ class FactorService:
     async def ResetSecondFactor(
         self, request: second_factor_pb2.ResetSecondFactorRequest, call: Call
     ) -> second_factor_pb2.ResetSecondFactorResponse:
-        """Takes another user's authenticator away."""
+        """Removes another user's authenticator."""
         found = await self._changes.reset(await call.system_transaction(), call.caller, request.username)
         _describe(call, found)
         return second_factor_pb2.ResetSecondFactorResponse()

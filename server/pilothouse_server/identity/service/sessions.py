@@ -111,7 +111,7 @@ class SessionService:
         return await _SESSIONS.rendered(found, lambda item: messages.session(item, current), next_page)
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, call: Call) -> pb.RevokeSessionResponse:
-        """Ends one of the caller's own sessions, or one of another user's."""
+        """Ends one of the caller's own sessions, or a session of another user."""
         await sessions.revoke(
             await call.transaction(), call.caller, request.username, UUID(request.session_id)
         )

@@ -35,7 +35,7 @@ class UserService:
 
     @waits_outside
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
-        """Creates a user; no connection is held while the password is hashed."""
+        """Creates a user. No database connection is held while the password is hashed."""
         wanted = messages.USER.from_proto(request.user)
         users.check_new_user(wanted)
         password_hash = await self._new_passwords.hash(
@@ -89,7 +89,10 @@ class UserService:
 
     @waits_outside
     async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
-        """Sets another user's password, or a one-time code; no connection is held while it is hashed."""
+        """Sets another user's password, or a one-time code.
+
+        No database connection is held while it is hashed.
+        """
         users.check_reset_request(request.new_password, one_time_code=request.one_time_code)
         async with call.read() as transaction:
             await users.check_reset(transaction, call.caller, request.username)
@@ -132,7 +135,7 @@ WATCH = NounWatch.listed(
 
 
 def hasher_of(call: Call) -> str:
-    """The name under which a call waits for a password to be hashed."""
+    """Returns the key under which a call waits in the queue for a password hash."""
     return f"user {call.user_id}"
 
 

@@ -1,4 +1,4 @@
-"""Checks that the caller holds all that is given or touched, as it stands in this transaction."""
+"""Checks that the caller holds every permission that is given or affected, as read in this transaction."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def check_caller_covers(
 ) -> None:
     """Raises unless the caller holds everything in `wanted`.
 
-    Both the principal of the call, which may be narrower than its user, and the user's grants of this moment, which
-    may be fewer than those of the principal, must hold it.
+    Two sets of grants must both cover it: the principal's, which an API key may limit, and the user's current grants in
+    the database, some of which may have ended since the principal was loaded.
 
     Raises:
         PermissionDenied: ESCALATION.

@@ -1,8 +1,8 @@
 """Explains why a user holds a permission or does not, which users hold it, and which users can grant it.
 
-All is read as the caller, and a namespace that no grant of the caller reaches is not looked up: so it gives
-the answer of one that there is not. A user who is named as a possible giver shares a namespace with the
-caller.
+Everything is read as the caller. A namespace that no grant of the caller covers is not looked up, so the result is the
+same as for a namespace that does not exist. The possible givers are users with a grant in the namespace in question. A
+caller with a grant over all namespaces also sees givers with such a grant.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _MOST_KEYS_NAMED = 10
 async def other_user(
     transaction: ReadTransaction, caller: Principal, username: str, locate_user: LocateUser
 ) -> User | None:
-    """The user whom a question is about; None where that is the caller.
+    """Returns the user whom a question is about; None if that is the caller.
 
     Raises:
-        PermissionDenied: another user is asked about without `user.get` over all namespaces.
-        NotFound: that user.
+        PermissionDenied: the question is about another user, and the caller lacks `user.get` over all namespaces.
+        NotFound: the named user.
     """
     if not username or normalise_username(username) == normalise_username(caller.username):
         return None
@@ -65,7 +65,7 @@ async def explain(
 ) -> PermissionFinding:
     """Returns the result of a question about the caller, or about another user.
 
-    A namespace that is not there, or that no grant of the caller reaches, is not found.
+    The denial is NAMESPACE_NOT_FOUND if the namespace does not exist or the caller may not see it.
     """
     if other is not None:
         return await _explain_other(transaction, caller, question, other)
@@ -95,14 +95,13 @@ async def _explain_other(
 
 
 async def _is_gone(transaction: ReadTransaction, question: Question) -> bool:
-    """Whether the namespace that is asked about is not there."""
+    """Returns whether the question names a namespace that does not exist or that the caller may not see."""
     name = question.namespace
     return bool(name) and await grants.find_namespace(transaction, name) is None
 
 
 async def beyond(transaction: ReadTransaction, caller: Principal, question: Question) -> Beyond:
-    """Returns the database's facts for a question about the caller: own ended grants, and users who could
-    give.
+    """Returns the database facts for a question about the caller: own ended grants, and users who could give more.
 
     The holder of a key learns nothing about former grants of its owner.
     """
@@ -113,7 +112,7 @@ async def beyond(transaction: ReadTransaction, caller: Principal, question: Ques
 
 
 async def _givers(transaction: ReadTransaction, caller: Principal, question: Question) -> tuple[Giver, ...]:
-    """Returns the users who hold enough to give a sufficient role; none if a grant in any namespace would do."""
+    """Returns the users who may give a role that suffices; none if a grant in any namespace would suffice."""
     namespace = question.namespace if question.reach == "there" else ""
     everywhere = any(grant.namespace is None for grant in caller.living_grants())
     if question.reach == "somewhere" or not (everywhere or (namespace and caller.reaches(namespace))):
@@ -144,20 +143,21 @@ async def _givers(transaction: ReadTransaction, caller: Principal, question: Que
 
 
 def _may_give(held: Sequence[Grant], giving: Question, grant: Grant, question: Question) -> bool:
-    """Whether who holds `held` could make this grant for good, and it would do."""
+    """Returns whether a user with the grants `held` could give `grant` without an end, and `grant` would suffice."""
     return weigh(giving, held).allowed and grant.holds(question.permission) and uncovered(grant, held) is None
 
 
 def _breadth(role: Role) -> int:
-    """How much a role gives, roughly: the narrowest comes first."""
+    """Returns a rough measure of the permissions of a role, which sorts narrow roles first."""
     return sum({"*": 10_000}.get(form, 100 if form.endswith(".*") else 1) for form in role.permissions)
 
 
 async def list_holders(
     transaction: ReadTransaction, caller: Principal, question: Question, page: PageRequest
 ) -> tuple[Sequence[PrincipalGrant], NextPage, bool]:
-    """Returns one page of the users who hold the permission, where the next page begins, and whether grants
-    over all namespaces are left out because the caller may not read them.
+    """Returns one page of the users who hold the permission, where the next page begins, and whether it is partial.
+
+    The page is partial if grants over all namespaces are left out because the caller may not read them.
 
     Raises:
         NotFound: the namespace.
@@ -186,7 +186,7 @@ async def _with_keys(
     namespace_id: int | None,
     found: Sequence[PrincipalGrant],
 ) -> Sequence[PrincipalGrant]:
-    """The same with the keys by which it may be done, of those whose keys the caller may list."""
+    """Adds the keys that give the permission, for the users whose keys the caller may list."""
     shown = {each.user_id for each in found if _may_list_keys(caller, each)}
     if not shown:
         return found
@@ -205,7 +205,7 @@ async def _with_keys(
 
 
 def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
-    """Returns whether the caller may use ListApiKeys."""
+    """Returns whether the caller may list the keys of this user."""
     if not caller.credential.is_login:
         return False
     if holder.user_id == caller.user_id:
@@ -216,7 +216,7 @@ def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
 
 
 def _works(key: explanations.KeyOf, question: Question, namespace_id: int | None) -> bool:
-    """Whether a key works in a namespace, or where that is None anywhere."""
+    """Returns whether a key gives the permission in a namespace; None means in any namespace."""
     if key.namespace_ids is None:
         return True
     return not question.only_over_all and (namespace_id is None or namespace_id in key.namespace_ids)

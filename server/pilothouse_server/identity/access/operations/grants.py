@@ -1,4 +1,4 @@
-"""The rules of grants: the giver of a role must hold all of it, in the same place and for as long."""
+"""The rules of grants: the giver of a role must hold all its permissions, in the same scope and for as long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 READING_GRANTS = "grant.list"
 
-# Returns the living user of a name, or raises NotFound. `accounts` has it.
+# Returns the existing user of a name, or raises NotFound. `accounts` implements it.
 LocateUser = Callable[[ReadTransaction, str], Awaitable[User]]
 
 
@@ -41,14 +41,14 @@ async def grant(
     expires_at: datetime | None,
     locate_user: LocateUser,
 ) -> RoleGrant:
-    """Grants a role in a namespace, or over all where that is empty; granting again changes when it ends.
+    """Grants a role in a namespace, or over all namespaces if that is empty; granting again changes the grant's end.
 
     Raises:
         InvalidArgument: `expires_at` has passed.
-        NotFound: the namespace, the user or the role, or one that the caller does not see.
+        NotFound: the namespace, the user or the role does not exist, or the caller may not see it.
         PermissionDenied: ESCALATION, the role holds permissions that the caller does not hold there for as
             long.
-        FailedPrecondition: LAST_ADMINISTRATOR, where the last one for good would get an end.
+        FailedPrecondition: LAST_ADMINISTRATOR, the grant of the last permanent administrator would get an end.
     """
     namespace_id = await _future_scope(transaction, namespace, expires_at)
     if namespace_id is None:
@@ -64,7 +64,10 @@ async def grant(
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """The changes that a grant would make. `partial`: grants that the caller may not read are not counted."""
+    """The changes that a grant would make.
+
+    `partial`: grants that the caller may not read were not considered.
+    """
 
     changes: tuple[PermissionChange, ...]
     granted_already: bool
@@ -81,11 +84,9 @@ async def simulate(
     words: PermissionWords,
     locate_user: LocateUser,
 ) -> Simulated:
-    """Returns the changes that `grant` would make to the user's permissions among `words`; raises as it does,
-    and writes nothing.
+    """Returns the changes that `grant` would make to the user's permissions; raises as `grant`, and writes nothing.
 
-    A caller who may not read grants over all namespaces does not learn here which permissions the user holds
-    by such grants.
+    Only grants of the user that the caller may read are considered, so the result reveals nothing about other grants.
     """
     namespace_id = await _future_scope(transaction, namespace, expires_at)
     user = await locate_user(transaction, username)
@@ -104,7 +105,7 @@ async def simulate(
 async def revoke(
     transaction: Transaction, username: str, role_name: str, namespace: str, locate_user: LocateUser
 ) -> RoleGrant:
-    """Takes a grant back.
+    """Revokes a grant.
 
     Raises:
         NotFound: the namespace, the user, the role or the grant.
@@ -140,7 +141,7 @@ async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
 
 
 async def held_by_user(transaction: ReadTransaction, user_id: int) -> tuple[Grant, ...]:
-    """Returns the living grants of a user; none if the user may not log in."""
+    """Returns the valid grants of a user; none if the user may not log in."""
     return await grants.held_by(transaction, user_id)
 
 
@@ -150,8 +151,9 @@ async def callers_changed(transaction: Transaction) -> None:
 
 
 async def of_caller(transaction: ReadTransaction, caller: Principal) -> list[RoleGrant]:
-    """Returns the caller's living grants, oldest first; for a key its share of each, in each of its
-    namespaces.
+    """Returns the caller's valid grants, oldest first.
+
+    For a caller with a key, returns the part of each grant that the key gives: one for each of the key's namespaces.
     """
     found = await grants.of_user(transaction, caller.user_id)
     if caller.credential.limits is None:

@@ -1,4 +1,4 @@
-"""Checks, for people and programs, before they act, whether a permission is held."""
+"""Checks whether a permission is held, for people and programs that ask before they act."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ async def check(
     username: str,
     locate_user: LocateUser,
 ) -> bool:
-    """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
-    empty.
+    """Returns whether the caller, or the named user, holds a permission in the namespace `where`.
 
-    A form such as `container.*` is held where each permission that it covers is. A namespace that does not
-    exist, or that the caller does not reach, answers False. A permission that works only over all namespaces
-    is not held in one, and a read-only key holds only reading permissions.
+    An empty `where` means over all namespaces. A form such as `container.*` is held if each permission that it covers
+    is held. The result is False for a namespace that does not exist or that the caller may not see. A permission that
+    works only over all namespaces must be held over all of them. A read-only key holds only reading permissions.
 
     Raises:
         InvalidArgument: UNKNOWN_PERMISSION.
-        PermissionDenied: another user is asked about without `user.get` over all namespaces.
-        NotFound: that user.
+        PermissionDenied: the question is about another user, and the caller lacks `user.get` over all namespaces.
+        NotFound: the named user.
     """
     words.check_form(form, "permission")
     other = await other_user(transaction, caller, username, locate_user)
@@ -49,10 +48,10 @@ async def check(
 async def held_in(
     transaction: ReadTransaction, caller: Principal, words: PermissionWords, namespace: str
 ) -> list[str]:
-    """The permissions that a caller holds in a namespace, each by itself; none where no namespace is named.
+    """Returns the single permissions, not forms, that a caller holds in a namespace; none if no namespace is named.
 
     Raises:
-        NotFound: there is no such namespace that the caller reaches.
+        NotFound: the namespace does not exist, or the caller may not see it.
     """
     if not namespace:
         return []
@@ -64,10 +63,10 @@ async def held_in(
 
 
 def held_everywhere(caller: Principal, known: Collection[str], reading: Collection[str] = ()) -> list[str]:
-    """The permissions that a caller holds over all namespaces, in the shortest forms that are true.
+    """Returns the permissions that a caller holds over all namespaces, in the shortest correct forms.
 
-    A form that is held only in part (`config.*` without `config.reveal`) is written out; `known` are all
-    permissions there are, `reading` those that a key which only reads gives.
+    A form that is held only in part (`config.*` without `config.reveal`) is replaced by single permissions. `known` are
+    all permissions, `reading` the permissions that a read-only key may give.
     """
     everywhere = [grant for grant in caller.living_grants() if grant.namespace_id is None]
     if caller.credential.read_only:

@@ -1,4 +1,4 @@
-"""The rules of roles: shipped ones stay as they are, and no role holds more than its creator."""
+"""The rules of roles: shipped roles cannot be changed, and no role holds more than its creator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Check = Callable[[Role], None]
 
 
 async def locate(transaction: ReadTransaction, name: str) -> Role:
-    """The role of this name; NotFound if there is none."""
+    """Returns the role of this name. Raises NotFound if there is none."""
     found = await roles.find(transaction, name)
     if found is None:
         raise not_found("role", name)
@@ -28,7 +28,7 @@ async def locate(transaction: ReadTransaction, name: str) -> Role:
 
 
 async def create(transaction: Transaction, caller: Principal, wanted: Role, words: PermissionWords) -> Role:
-    """Makes a role of permissions that there are, which `words` knows.
+    """Creates a role; `words` are the existing permissions.
 
     Raises:
         InvalidArgument: no name, or UNKNOWN_PERMISSION.
@@ -41,7 +41,7 @@ async def create(transaction: Transaction, caller: Principal, wanted: Role, word
         wanted, display_name=wanted.display_name or wanted.name, permissions=_once_each(wanted.permissions)
     )
     _check_known(wanted.permissions, words)
-    # A role that nobody holds gives nothing yet, so it does not matter for how long the caller holds it.
+    # A new role has no holders, so it does not matter for how long the caller holds its permissions.
     held = [grants.as_held(wanted, "", None, None)]
     await check_caller_covers(transaction, caller, held, f'role "{wanted.name}"', whenever=True)
     if await roles.find(transaction, wanted.name) is not None:
@@ -58,12 +58,12 @@ async def change(
     check: Check,
     words: PermissionWords,
 ) -> Role:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
+    """Copies the fields named by `paths` from `wanted`; `check` may refuse the stored version (etag).
 
     Raises:
         NotFound: the role.
-        InvalidArgument: UNKNOWN_PERMISSION, of one that the role does not hold already.
-        FailedPrecondition: SYSTEM_ROLE, or LAST_ADMINISTRATOR where nobody would hold every permission any more.
+        InvalidArgument: UNKNOWN_PERMISSION, for a permission that the role does not hold already.
+        FailedPrecondition: SYSTEM_ROLE, or LAST_ADMINISTRATOR if nobody would hold every permission any more.
         PermissionDenied: ESCALATION, it holds or would hold permissions that the caller does not hold.
     """
     if "permissions" in paths:
@@ -77,7 +77,7 @@ async def change(
     if "description" in paths:
         values["description"] = wanted.description
     if "permissions" in paths and changed.permissions != stored.permissions:
-        # Its present permissions may be words of another release, and must not prevent other changes.
+        # The stored permissions may come from another release, and must not prevent other changes.
         _check_known([each for each in changed.permissions if each not in stored.permissions], words)
         await _check_covers(transaction, caller, changed)
         await _check_administrators_stay(transaction, stored, changed)
@@ -90,7 +90,9 @@ async def change(
 
 
 async def delete(transaction: Transaction, name: str, check: Check, ruled: Mapping[str, str]) -> Role:
-    """Deletes a role that nobody holds. `ruled` are the roles that rules of issuers give, each with one of those.
+    """Deletes a role that nobody holds.
+
+    `ruled` maps the roles in issuers' rules to the name of one such issuer.
 
     Raises:
         NotFound: the role.

@@ -8,7 +8,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
 async def scope_of(transaction: ReadTransaction, namespace: str) -> int | None:
-    """The id of the namespace named; None where none is, which is over all of them.
+    """Returns the id of the named namespace; None, for all namespaces, if no name is given.
 
     Raises:
         NotFound: the namespace.

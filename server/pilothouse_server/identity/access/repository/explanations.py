@@ -1,7 +1,7 @@
 """All SQL of explanations: ended grants, users who could give a permission, users who hold it.
 
-Everything is read as the caller, so row-level security decides which grants are seen: one's own, those in
-namespaces that a grant of one's own reaches, and all if the caller has a grant over all namespaces.
+Everything is read as the caller, so row-level security decides which grants are visible: the caller's own, those in
+namespaces that the caller has a grant in, and all grants if the caller has a grant over all namespaces.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 GIVING = "grant.create"
-# The most ended grants, possible givers, and sufficient roles that are read.
+# The maximum numbers of ended grants, possible givers, and sufficient roles that are read.
 _MOST_ENDED = 20
 _MOST_GIVERS = 20
 _MOST_ROLES = 100
-# The most keys of one user that are read.
+# The maximum number of keys of one user that are read.
 _MOST_KEYS = 20
 
 _IS_ACCOUNT = USERS.c.kind == SERVICE_ACCOUNT_KIND
-# Where service accounts belong.
+# The namespaces that service accounts belong to.
 _HOMES = NAMESPACES.alias("homes")
 _FILTERS = {
     "username": FilterField(USERS.c.username),
@@ -59,7 +59,7 @@ _ORDERS = {
 
 
 def _names(question: Question) -> ColumnElement[bool]:
-    """The roles that name the permission, and do not leave it out."""
+    """Returns the condition for roles that name the permission and do not exclude it."""
     named = ROLES.c.permissions.has_any(cast(array(question.forms), ARRAY(String)))
     leaving = [
         role.name
@@ -74,7 +74,7 @@ def _lives() -> ColumnElement[bool]:
 
 
 async def ended(transaction: ReadTransaction, user_id: int, question: Question) -> tuple[Grant, ...]:
-    """The user's grants of roles that name the permission, and that have ended; the last to end first."""
+    """Returns the user's ended grants of roles that hold the permission; the grant that ended last comes first."""
     query = (
         select(
             USER_ROLES.c.namespace_id,
@@ -101,8 +101,10 @@ async def ended(transaction: ReadTransaction, user_id: int, question: Question) 
 async def possible_givers(
     transaction: ReadTransaction, namespace_id: int | None, *, over_all: bool
 ) -> dict[str, tuple[Grant, ...]]:
-    """The grants in a namespace of users who may give roles there; with `over_all` also those over all namespaces,
-    which are the only ones where `namespace_id` is None.
+    """Returns the grants of users who may give roles in a namespace, by user name.
+
+    The grants are those in the namespace (none if `namespace_id` is None); with `over_all`, also those over all
+    namespaces.
     """
     where = or_(
         USER_ROLES.c.namespace_id == namespace_id if namespace_id is not None else false(),
@@ -116,12 +118,12 @@ async def possible_givers(
                 ROLES, ROLES.c.id == USER_ROLES.c.role_id
             )
         )
-        # Nobody answers who asks a program.
+        # Service accounts are left out: a program cannot be asked for a grant.
         .where(
             USERS.c.deleted_at.is_(None), USERS.c.status == "active", not_(_IS_ACCOUNT), where, _names(giving)
         )
         .group_by(USERS.c.id, USERS.c.username)
-        # A user who can give it there alone is nearer than one who can give it everywhere.
+        # Users who can give roles only in that namespace come before users who can give them everywhere.
         .order_by(func.min(USER_ROLES.c.namespace_id).is_(None), USERS.c.username)
         .limit(_MOST_GIVERS)
         .subquery("possible")
@@ -134,7 +136,7 @@ async def possible_givers(
 
 
 async def roles_giving(transaction: ReadTransaction, question: Question) -> list[Role]:
-    """Roles that hold the permission."""
+    """Returns the roles that hold the permission."""
     query = select(ROLES).where(_names(question)).order_by(ROLES.c.name).limit(_MOST_ROLES)
     return [role_of(row) for row in (await transaction.connection.execute(query)).all()]
 
@@ -147,10 +149,10 @@ async def list_holders(
     *,
     over_all: bool,
 ) -> tuple[Sequence[PrincipalGrant], NextPage]:
-    """Returns one page of living grants that give the permission to users who may log in, and where the next page
-    begins.
+    """Returns a page of grants that give the permission, and where the next page begins.
 
-    `namespaces` are those whose grants are shown, None all of them; `over_all`: also grants over all namespaces.
+    The grants are valid and belong to users who may log in. `namespaces` are the namespaces whose grants are returned,
+    None for all of them. `over_all`: also return grants over all namespaces.
     """
     wanted: ColumnElement[bool] = USER_ROLES.c.namespace_id.is_not(None)
     if namespaces is not None:
@@ -211,7 +213,10 @@ async def list_holders(
 
 @dataclass(frozen=True, slots=True)
 class KeyOf:
-    """A living key that names the permission: where it works, None wherever its user does."""
+    """A valid key that may give the permission.
+
+    `namespace_ids` None: the key is not limited to namespaces.
+    """
 
     user_id: int
     name: str
@@ -221,7 +226,7 @@ class KeyOf:
 async def keys_naming(
     transaction: ReadTransaction, user_ids: Collection[int], question: Question
 ) -> list[KeyOf]:
-    """Living keys of these users that do not leave the permission out, the first of each by name."""
+    """Returns valid keys of these users that do not exclude the permission; at most 20 of each user, by name."""
     named = or_(
         API_KEYS.c.permissions.is_(None),
         API_KEYS.c.permissions.has_any(cast(array(question.forms), ARRAY(String))),

@@ -1,4 +1,4 @@
-"""All SQL about grants, and about the permissions that a user's grants make up."""
+"""All SQL about grants, and about the permissions that a user's grants give."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ register_constraint("fk_user_roles_role", lambda: not_found("role", "of this nam
 register_constraint("fk_user_roles_user", lambda: not_found("user", "of this name"))
 register_constraint("fk_user_roles_namespace", lambda: not_found("namespace", "of this name"))
 
-# Namespaces whose Kubernetes namespace belongs to another owner, as the reconciler found. Written as
-# `idx_namespaces_foreign` has it.
+# Namespaces whose Kubernetes namespace belongs to another owner, as the reconciler found. The condition must match that
+# of `idx_namespaces_foreign`, so that PostgreSQL uses the index.
 _FOREIGN = """deleted_at IS NULL AND (
     conditions @> '[{"type": "Applied", "status": "False", "reason": "NameTaken"}]'
     OR conditions @> '[{"type": "Applied", "status": "False", "reason": "LabelLost"}]')"""
@@ -68,13 +68,13 @@ _FILTERS = {
 }
 _ORDERS = {"create_time": OrderField(USER_ROLES.c.assigned_at)}
 _NOTIFY = text("SELECT pg_notify('pilothouse_grants', '')")
-# Any constant will do that no other advisory lock of the product uses.
+# Any constant that no other advisory lock of the product uses.
 _LOCK_ADMINISTRATORS = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/administrators', 0))")
 
 
 @dataclass(frozen=True, slots=True)
 class AdministratorGrant:
-    """A grant of every permission over all namespaces that never ends, to a person who may log in."""
+    """A grant of every permission over all namespaces, without an end, to a person who may log in."""
 
     user_id: UserId
     role_id: RoleId
@@ -112,7 +112,7 @@ def _grants() -> Select[Any]:
 async def find(
     transaction: ReadTransaction, user_id: UserId, role_id: RoleId, namespace_id: int | None
 ) -> RoleGrant | None:
-    """The living grant of this role to this user there."""
+    """Returns the valid grant of this role to this user; `namespace_id` None means over all namespaces."""
     query = _grants().where(
         USER_ROLES.c.user_id == user_id,
         USER_ROLES.c.role_id == role_id,
@@ -125,7 +125,7 @@ async def find(
 async def find_named(
     transaction: ReadTransaction, username: str, role: str, namespace_id: int | None
 ) -> RoleGrant | None:
-    """The living grant of this role to this user there, by their names."""
+    """Returns the valid grant of this role to this user, by their names; otherwise like `find`."""
     query = _grants().where(
         USERS.c.username == username,
         ROLES.c.name == role,
@@ -136,7 +136,7 @@ async def find_named(
 
 
 async def of_user(transaction: ReadTransaction, user_id: int) -> list[RoleGrant]:
-    """The living grants of one user, oldest first."""
+    """Returns the valid grants of one user, oldest first."""
     query = (
         _grants().where(USER_ROLES.c.user_id == user_id).order_by(USER_ROLES.c.assigned_at, USER_ROLES.c.id)
     )
@@ -150,7 +150,7 @@ async def put(
     namespace_id: int | None,
     expires_at: datetime | None,
 ) -> None:
-    """Grants a role, or changes when a living grant of it ends; an ended grant begins again."""
+    """Grants a role, or changes when a valid grant of it ends; a grant that has ended begins again."""
     statement = insert(USER_ROLES).values(
         user_id=user_id,
         role_id=role_id,
@@ -160,7 +160,7 @@ async def put(
         source=None,
     )
     new = statement.excluded
-    # A grant that a rule gave belongs to its giver from now on, so it begins again too.
+    # A grant that a rule gave becomes a grant of the caller, so it begins again too.
     given = and_(_lives(), USER_ROLES.c.source.is_(None))
     merged = statement.on_conflict_do_update(
         constraint="uq_user_roles",
@@ -175,25 +175,26 @@ async def put(
 
 
 async def delete_grant(transaction: Transaction, grant_id: int) -> None:
-    """Takes one grant away."""
+    """Deletes one grant."""
     await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id == grant_id))
 
 
 async def delete_of_user(transaction: Transaction, user_id: UserId) -> None:
-    """Takes every grant of a user away."""
+    """Deletes every grant of a user."""
     await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.user_id == user_id))
 
 
 async def delete_of_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Takes every grant in a namespace away, so that another of the same name starts without them."""
+    """Deletes every grant in a namespace, so that a new namespace of the same name starts without them."""
     await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.namespace_id == namespace_id))
 
 
 async def list_grants(
     transaction: ReadTransaction, page: PageRequest, namespaces: Collection[int] | None
 ) -> tuple[Sequence[RoleGrant], NextPage]:
-    """Returns one page of living grants in `namespaces` (None: all, and those over all), and where the next page
-    begins.
+    """Returns one page of valid grants, and where the next page begins.
+
+    The grants are those in `namespaces`; None means all grants, also those over all namespaces.
     """
     query = _grants().where(compile_filter(page.filter, _FILTERS))
     if namespaces is not None:
@@ -207,10 +208,10 @@ async def list_grants(
 async def held_by(
     transaction: ReadTransaction, user_id: int, *, whatever_status: bool = False
 ) -> tuple[Grant, ...]:
-    """Returns the grants that a user holds at this moment, with their permissions.
+    """Returns the grants that a user holds now, with their permissions.
 
-    Returns nothing if the user may not log in, unless `whatever_status`, which returns the grants that would
-    be held after reactivation.
+    Returns nothing if the user may not log in. `whatever_status` also returns the grants of such a user, who would hold
+    them after reactivation.
     """
     query = held().where(USERS.c.id == user_id)
     if not whatever_status:
@@ -220,10 +221,7 @@ async def held_by(
 
 
 def held() -> Select[Any]:
-    """Living users of any status: one row for each living grant, or one row without a grant.
-
-    A role without permissions gives no reach either, here as in the policies of the database.
-    """
+    """Selects existing users of any status: one row for each valid grant, or one row without a grant."""
     return (
         select(
             USERS.c.id.label("user_id"),
@@ -252,7 +250,11 @@ def held() -> Select[Any]:
 
 
 def held_grants(rows: Iterable[Row]) -> tuple[Grant, ...]:
-    """The grants in the rows of one user that `held` selects."""
+    """Returns the grants in the rows of one user that `held` selects.
+
+    Grants of roles without permissions are left out, because they give no access to their namespace. The row-level
+    security policies do the same.
+    """
     return tuple(
         Grant(
             role=row.role,
@@ -269,7 +271,7 @@ def held_grants(rows: Iterable[Row]) -> tuple[Grant, ...]:
 
 
 def as_held(role: Role, namespace: str, namespace_id: int | None, expires_at: datetime | None) -> Grant:
-    """A grant of `role` as its holder would hold it."""
+    """Returns a grant of `role` as its holder would hold it."""
     return Grant(
         role=role.name,
         namespace=namespace or None,
@@ -281,12 +283,18 @@ def as_held(role: Role, namespace: str, namespace_id: int | None, expires_at: da
 
 
 async def lock_administrators(transaction: Transaction) -> None:
-    """Lets one transaction at a time change who administers, so that no two remove each other's last."""
+    """Locks the set of administrators until the transaction ends.
+
+    Otherwise two concurrent transactions could each remove an administrator and leave none.
+    """
     await transaction.connection.execute(_LOCK_ADMINISTRATORS)
 
 
 async def administrators(transaction: ReadTransaction) -> list[AdministratorGrant]:
-    """Every grant that makes an administrator for good; a caller without a global grant sees none."""
+    """Returns every grant that makes a permanent administrator.
+
+    A caller without a grant over all namespaces sees none of these grants.
+    """
     query = (
         select(USER_ROLES.c.user_id, ROLES.c.id.label("role_id"), ROLES.c.name, ROLES.c.is_system)
         .select_from(
@@ -297,7 +305,7 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
         .where(
             USER_ROLES.c.namespace_id.is_(None),
             USER_ROLES.c.expires_at.is_(None),
-            # An issuer may take its own back at any time, and nobody would be left.
+            # An issuer may withdraw the grants by its rules at any time, and no administrator would be left.
             USER_ROLES.c.source.is_(None),
             USERS.c.status == "active",
             USERS.c.deleted_at.is_(None),
@@ -320,7 +328,7 @@ _NAMESPACE_ID = select(NAMESPACES.c.id).where(
 
 
 async def find_namespace(transaction: ReadTransaction, name: str) -> int | None:
-    """The id of a living namespace that the caller reaches."""
+    """Returns the id of an existing namespace that the transaction can see; None if there is none."""
     found: int | None = (
         await transaction.connection.execute(_NAMESPACE_ID, {"name": name})
     ).scalar_one_or_none()
@@ -328,7 +336,7 @@ async def find_namespace(transaction: ReadTransaction, name: str) -> int | None:
 
 
 async def why_foreign(transaction: ReadTransaction, name: str) -> str:
-    """Why the Kubernetes namespace of this living namespace is not ours; '' where it is, or there is none."""
+    """Returns why the Kubernetes namespace of this namespace belongs to another owner; '' if it does not."""
     found: str | None = (
         await transaction.connection.execute(_WHY_FOREIGN, {"name": name})
     ).scalar_one_or_none()

@@ -32,7 +32,7 @@ _ORDERS = {"name": OrderField(ROLES.c.name), "create_time": OrderField(ROLES.c.c
 
 
 async def find(transaction: ReadTransaction, name: str, *, lock: bool = False) -> Role | None:
-    """Returns the role of this name; `lock` holds its row, so that it cannot be granted in the same moment."""
+    """Returns the role of this name; `lock` locks its row, so that it cannot be granted concurrently."""
     query = select(ROLES).where(ROLES.c.name == name)
     if lock:
         query = query.with_for_update()
@@ -41,7 +41,7 @@ async def find(transaction: ReadTransaction, name: str, *, lock: bool = False) -
 
 
 async def insert_role(transaction: Transaction, wanted: Role) -> Role:
-    """Adds a role and answers it whole."""
+    """Adds a role and returns it with all fields."""
     statement = (
         insert(ROLES)
         .values(
@@ -58,7 +58,7 @@ async def insert_role(transaction: Transaction, wanted: Role) -> Role:
 
 
 async def update_role(transaction: Transaction, role: Role, values: Mapping[str, Any]) -> Role:
-    """Changes a row that the transaction has locked, raises its version, and answers it whole."""
+    """Changes a role whose row the transaction has locked, increments its version, and returns it with all fields."""
     statement = (
         update(ROLES)
         .where(ROLES.c.id == role.id)
@@ -74,12 +74,12 @@ async def update_role(transaction: Transaction, role: Role, values: Mapping[str,
 
 
 async def delete_role(transaction: Transaction, role_id: RoleId) -> None:
-    """Removes a role, and with it the grants of it that have expired."""
+    """Deletes a role, and with it the expired grants of the role."""
     await transaction.connection.execute(delete(ROLES).where(ROLES.c.id == role_id))
 
 
 async def count_holders(transaction: ReadTransaction, role_id: RoleId) -> int:
-    """How many living grants give the role."""
+    """Returns the number of valid grants of the role."""
     query = select(func.count()).where(
         USER_ROLES.c.role_id == role_id,
         or_(USER_ROLES.c.expires_at.is_(None), USER_ROLES.c.expires_at > func.now()),
@@ -97,7 +97,7 @@ async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[S
 
 
 async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
-    """Makes a shipped role, or brings it up to date; returns whether anything changed."""
+    """Creates or updates a shipped role; returns whether anything changed."""
     values = {
         "display_name": shipped.display_name,
         "description": shipped.description,
@@ -119,7 +119,7 @@ async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
 
 
 def role_of(row: Row) -> Role:
-    """The role that a row of its table is."""
+    """Returns the role in a row of the table."""
     return Role(
         id=RoleId(row.id),
         uid=str(row.uid),

@@ -1,7 +1,8 @@
-"""The rules of service accounts: an administrator of a namespace makes them there, and they end with it.
+"""The rules of service accounts.
 
-A new account holds nothing; roles are granted to it as to any user, by users who hold them. It has no
-password, so nobody logs in as one: it calls by keys, or by a token that is exchanged.
+An administrator of a namespace creates service accounts there, and they end with the namespace. A new account has no
+permissions. Users who hold a role can grant it to the account as to any user. An account has no password, so nobody can
+log in as one: programs use its API keys, or exchange a token of an issuer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import LONGEST_USERNAME, service_account_username
 
-# The permission that is needed in its namespace to make, see and end keys of a service account.
+# The permissions that are needed in the namespace of a service account to make, to see and to revoke its keys.
 MAKING: Final = "service_account.create"
 SEEING: Final = SEEING_SERVICE_ACCOUNTS
 ENDING: Final = "service_account.delete"
@@ -34,8 +35,8 @@ async def locate(
     """Returns the service account of this user name if the caller holds `permission` in its namespace.
 
     Raises:
-        NotFound: it does not exist, or the caller does not reach its namespace.
-        PermissionDenied: the permission is missing there; for an account of the platform, over all namespaces.
+        NotFound: the account does not exist, or the caller may not see its namespace.
+        PermissionDenied: the caller lacks the permission there; for an account of the platform, over all namespaces.
     """
     found = await service_accounts.find(transaction, username)
     if found is None or (found.namespace and not caller.reaches(found.namespace)):
@@ -54,7 +55,7 @@ async def locate(
 
 
 async def create(transaction: Transaction, namespace: str, name: str, description: str) -> ServiceAccount:
-    """Makes a service account in a namespace, or of the platform where that is empty.
+    """Creates a service account in a namespace, or of the platform if that is empty.
 
     Raises:
         InvalidArgument: no name, or one that is too long together with its namespace.
@@ -88,7 +89,9 @@ async def create(transaction: Transaction, namespace: str, name: str, descriptio
 async def delete(
     transaction: Transaction, namespace: str, name: str, credentials: AccountCredentials
 ) -> ServiceAccount:
-    """Deletes a service account with its keys, sessions and grants; its row stays for the log.
+    """Deletes a service account with its keys, sessions and grants.
+
+    Its row stays for the audit log.
 
     Raises:
         NotFound: the namespace or the service account.
@@ -107,14 +110,16 @@ async def delete(
 
 
 async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Ends every service account of a namespace, and its grants."""
+    """Deletes every service account of a namespace, with its grants."""
     await service_accounts.end_of_namespace(transaction, namespace_id)
 
 
 async def list_page(
     transaction: ReadTransaction, namespace: str, visible: Collection[int] | None, page: PageRequest
 ) -> tuple[Sequence[ServiceAccount], NextPage]:
-    """One page of the service accounts of a namespace, or where it is empty of those in `visible`, None for all.
+    """Returns one page of service accounts, and where the next page begins.
+
+    The accounts are those of the namespace; if that is empty, those in the namespaces `visible`, None for all accounts.
 
     Raises:
         NotFound: the namespace.

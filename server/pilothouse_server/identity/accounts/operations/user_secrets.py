@@ -1,7 +1,8 @@
-"""Secrets of a user that the server must be able to read again: seeds of authenticators, tokens of issuers.
+"""Secrets of a user that the server must be able to read again.
 
-Each is a row of `user_secrets`, sealed by `encryption` and bound to its row and its user, so that one that is moved
-to another row or user is refused. RotateKeys wraps their data keys again like all others.
+These are seeds of authenticators and tokens of issuers. Each secret is a row of `user_secrets`. `encryption` encrypts
+it and binds it to its row and its user, so that a ciphertext that was moved to another row or user is refused.
+RotateKeys rewraps the data keys like all others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class OpenedSecret:
 
 
 class UserSecrets:
-    """Keeps and reads the secrets of users. `name` distinguishes several of a kind; '' if there is one."""
+    """Stores and reads the secrets of users.
+
+    `name` distinguishes secrets of one kind; '' if there is only one.
+    """
 
     def __init__(self, envelopes: Envelopes) -> None:
         self._envelopes = envelopes
@@ -37,7 +41,7 @@ class UserSecrets:
         """Stores a secret in place of the former one of this kind and name.
 
         Raises:
-            Unavailable: the active key is held by no key provider of this server.
+            Unavailable: no key provider of this server has the active key.
         """
         key_id = await encryption_keys.active_key_id(transaction)
         secret_id = await user_secrets.claim(transaction, user_id, kind, name, key_id)
@@ -53,11 +57,13 @@ class UserSecrets:
         *,
         lock: bool = False,
     ) -> OpenedSecret | None:
-        """The secret of this kind and name; None where there is none. `lock` holds its row.
+        """Returns the secret of this kind and name; None if there is none.
+
+        `lock` locks its row.
 
         Raises:
-            Unavailable: its key is held by no key provider of this server.
-            FailedPrecondition: CIPHERTEXT_REFUSED, it does not belong where it stands.
+            Unavailable: no key provider of this server has its key.
+            FailedPrecondition: CIPHERTEXT_REFUSED, the ciphertext does not belong to this row and user.
         """
         stored = await user_secrets.find(transaction, user_id, kind, name, lock=lock)
         if stored is None:
@@ -68,5 +74,5 @@ class UserSecrets:
     async def forget(
         self, transaction: Transaction, user_id: UserId, kind: SecretKind, name: str | None = None
     ) -> int:
-        """Deletes the secret of this kind and name, or all of the kind without one; returns how many there were."""
+        """Deletes the secret of this kind and name, or all of the kind if no name is given; returns the number."""
         return await user_secrets.remove(transaction, user_id, kind, name)

@@ -1,8 +1,8 @@
 """The rules of users: unique names, passwords, and that nobody may change a user with greater permissions.
 
-A caller who changes a user's password, address or status can act as that user in the end. So the caller of these
-methods must hold every permission that the user holds, in the same places and for as long. The user's present status
-does not matter.
+A caller who can change a user's password, address or status can finally act as that user. So the caller of these
+methods must hold every permission that the user holds, in the same namespaces and for as long. The user's current
+status does not matter.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Check = Callable[[User], None]
 
 
 class AccountCredentials(Protocol):
-    """The credentials of a user: sessions and API keys. `credentials` has the implementation."""
+    """Ends a user's sessions and API keys; `SessionsAndKeys` of `credentials` implements it."""
 
     async def end_sessions(
         self, transaction: Transaction, user_id: UserId, *, keep: UUID | None = None
     ) -> None:
-        """Ends all sessions of a user but `keep`."""
+        """Ends all sessions of a user except `keep`."""
         ...
 
     async def end_api_keys(self, transaction: Transaction, user_id: UserId) -> None:
@@ -50,8 +50,10 @@ class AccountCredentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PasswordReset:
-    """A user whose password was reset: when the one-time code expires, None where there is none, and how many API keys
-    of the user remain valid.
+    """The result of a reset of a user's password.
+
+    `expires_at` is when the one-time code expires, None without a code; `valid_keys` is the number of the user's API
+    keys that remain valid.
     """
 
     user: User
@@ -60,8 +62,9 @@ class PasswordReset:
 
 
 async def locate(transaction: ReadTransaction, username: str) -> User:
-    """Returns the living user of this name, in any case; NotFound if there is none or the caller does not see
-    it.
+    """Returns the existing user of this name, in upper or lower case.
+
+    Raises NotFound if there is none, or if the caller may not see the user.
     """
     found = await users.find(transaction, username)
     if found is None:
@@ -73,10 +76,10 @@ find_person = users.find_person
 
 
 async def own(transaction: ReadTransaction, caller: Principal) -> User:
-    """The caller's own account.
+    """Returns the caller's own account.
 
     Raises:
-        Unauthenticated: it was deleted a moment ago.
+        Unauthenticated: the account was just deleted.
     """
     found = await users.get(transaction, caller.user_id)
     if found is None:
@@ -85,7 +88,7 @@ async def own(transaction: ReadTransaction, caller: Principal) -> User:
 
 
 def check_new_user(wanted: User) -> None:
-    """Raises InvalidArgument where a user has no name or address, or RESERVED_NAME."""
+    """Raises InvalidArgument if a user has no name, a reserved name (RESERVED_NAME), or no e-mail address."""
     if not wanted.username:
         raise missing("user.username")
     if is_reserved_username(wanted.username):
@@ -99,10 +102,12 @@ def check_new_user(wanted: User) -> None:
 
 
 async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
-    """Makes a checked user. The user may log in, and do nothing else until a role is granted.
+    """Creates a user that `check_new_user` has accepted.
+
+    The user may log in, but has no permissions yet.
 
     Raises:
-        AlreadyExists: the name or the address.
+        AlreadyExists: the name or the e-mail address.
     """
     if await users.find(transaction, wanted.username) is not None:
         raise users.username_taken()
@@ -120,13 +125,13 @@ async def change(
     check: Check,
     credentials: AccountCredentials,
 ) -> User:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
+    """Copies the fields named by `paths` from `wanted`; `check` may refuse the stored version (etag).
 
     Raises:
         NotFound: the user.
         PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
-        FailedPrecondition: LAST_ADMINISTRATOR, where that user would no longer be able to log in.
-        AlreadyExists: the address.
+        FailedPrecondition: LAST_ADMINISTRATOR, the last administrator would no longer be able to log in.
+        AlreadyExists: the e-mail address.
     """
     values: dict[str, Any] = {}
     if "status" in paths:
@@ -157,7 +162,9 @@ async def delete(
     check: Check,
     credentials: AccountCredentials,
 ) -> User:
-    """Deletes a user with all sessions, keys and grants; the name is free again, the row stays for the log.
+    """Deletes a user with all sessions, keys and grants.
+
+    The name is free again; the row stays for the audit log.
 
     Raises:
         NotFound: the user.
@@ -169,8 +176,8 @@ async def delete(
     check(stored)
     await check_untouched(transaction, caller, stored)
     await _check_not_last_administrator(transaction, stored)
-    # With the grants, users who delete their own account lose sight of all rows but their own: so the user's
-    # row comes last.
+    # Once their grants are deleted, users who delete their own account can see only their own rows. That suffices for
+    # the last step, which changes the user's row.
     await credentials.end_sessions(transaction, stored.id)
     await credentials.end_api_keys(transaction, stored.id)
     await user_secrets.remove_of_user(transaction, stored.id)
@@ -189,7 +196,13 @@ def check_reset_request(new_password: str, *, one_time_code: bool) -> None:
 
 
 async def check_reset(transaction: ReadTransaction, caller: Principal, username: str) -> None:
-    """Raises as `reset_password`, before the password is hashed."""
+    """Checks whether the caller may reset the user's password; call it before the password is hashed.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
+        FailedPrecondition: OWN_PASSWORD, users change their own password by ChangePassword, which asks for it.
+    """
     target = await locate(transaction, username)
     if target.id == caller.user_id:
         raise FailedPrecondition(
@@ -209,18 +222,17 @@ async def reset_password(
     *,
     revoke_keys: bool = False,
 ) -> PasswordReset:
-    """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
+    """Sets another user's password after `check_reset`, and ends the user's sessions.
 
-    `good_for` makes it a one-time code, with which the user sets a new password; `revoke_keys` ends the
-    user's API keys, too.
+    `good_for` makes it a one-time code, with which the user sets a new password; `revoke_keys` also revokes the user's
+    API keys.
 
     Raises:
         NotFound: the user.
         PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
-        FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
     """
     stored = await _locked(transaction, username)
-    # Checked again under the lock of the row: the user may have gained permissions since the first check.
+    # Check again under the row's lock: the user may have gained permissions since `check_reset`.
     await check_untouched(transaction, caller, stored)
     expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
     await credentials.end_sessions(transaction, stored.id)
@@ -232,14 +244,14 @@ async def reset_password(
 async def _keys_left(
     transaction: Transaction, user_id: UserId, credentials: AccountCredentials, *, revoke_keys: bool
 ) -> int:
-    """Ends the API keys of a user if requested; returns how many remain valid."""
+    """Revokes the API keys of a user if requested; returns how many remain valid."""
     if revoke_keys:
         await credentials.end_api_keys(transaction, user_id)
     return await credentials.count_api_keys(transaction, user_id)
 
 
 def check_new_password(current: str, new: str) -> None:
-    """Raises InvalidArgument where a new password is the present one."""
+    """Raises InvalidArgument if a new password equals the current one."""
     if new == current:
         raise invalid("new_password", "must not be the current one", reason="PASSWORD_UNCHANGED")
 
@@ -255,8 +267,8 @@ async def change_own_password(
 ) -> int:
     """Stores the caller's new password and ends the other sessions; returns how many API keys remain valid.
 
-    `confirmed_hash` is the hash that the present password was checked against; `revoke_keys` ends the
-    caller's API keys, too.
+    `confirmed_hash` is the hash that the current password was checked against; `revoke_keys` also revokes the caller's
+    API keys.
 
     Raises:
         Aborted: another call changed the password in the meantime.

@@ -1,4 +1,4 @@
-"""All SQL about service accounts: users of a kind of their own, which belong to a namespace or to the platform."""
+"""All SQL about service accounts: users of a separate kind, which belong to a namespace or to the platform."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_username, service_account_username
 
 _MAKERS = USERS.alias("makers")
-# A row of users has an address, and no mail is sent there.
+# Each row of `users` needs an e-mail address; no mail is sent to this domain.
 _ADDRESS: Final = "serviceaccount.invalid"
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/service-accounts ' || :place, 0))")
 _NAME = func.regexp_replace(USERS.c.username, literal("^.*:"), literal(""))
@@ -62,7 +62,7 @@ def _accounts() -> Select[Any]:
 
 
 def taken(username: str) -> AlreadyExists:
-    """The error for the name of a living service account."""
+    """Returns the error for the name of an existing service account."""
     return AlreadyExists(
         f'service account "{username}" exists already',
         reason="SERVICE_ACCOUNT_ALREADY_EXISTS",
@@ -71,10 +71,10 @@ def taken(username: str) -> AlreadyExists:
 
 
 async def find(transaction: ReadTransaction, username: str, *, lock: bool = False) -> ServiceAccount | None:
-    """The living service account of this user name that the caller sees; `lock` holds the row."""
+    """Returns the existing service account of this user name; None if the caller sees none. `lock` locks the row."""
     query = _accounts().where(USERS.c.username_normalized == normalise_username(username))
     if lock:
-        # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
+        # NO KEY UPDATE: see `users.find`.
         query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _account(row)
@@ -83,7 +83,7 @@ async def find(transaction: ReadTransaction, username: str, *, lock: bool = Fals
 async def insert_account(
     transaction: Transaction, namespace: str, namespace_id: int | None, name: str, description: str
 ) -> ServiceAccount:
-    """Adds a service account and returns it whole."""
+    """Adds a service account and returns it with all fields."""
     username = service_account_username(namespace, name)
     address = f"{'.'.join(filter(None, (name, namespace)))}@{_ADDRESS}"
     statement = insert(USERS).values(
@@ -110,8 +110,9 @@ async def list_accounts(
     page: PageRequest,
     namespaces: Collection[int] | None,
 ) -> tuple[Sequence[ServiceAccount], NextPage]:
-    """Returns one page of service accounts of `namespaces` (None: of all, and the platform's), and where the next
-    page begins.
+    """Returns one page of service accounts, and where the next page begins.
+
+    The accounts are those of `namespaces`; None means all accounts, also those of the platform.
     """
     query = _accounts().where(compile_filter(page.filter, _FILTERS))
     if namespaces is not None:
@@ -123,10 +124,10 @@ async def list_accounts(
 
 
 async def lock_scope(transaction: Transaction, namespace_id: int | None) -> bool:
-    """Locks the making of service accounts in a namespace, or of the platform, to one transaction at a time.
+    """Lets one transaction at a time create service accounts in a namespace, or of the platform.
 
-    It also holds the namespace, so that it does not end before the transaction; returns False if it has
-    ended.
+    Also locks the namespace's row, so that the namespace cannot be deleted before the transaction ends. Returns False
+    if it was already deleted.
     """
     if namespace_id is not None:
         query = (
@@ -141,7 +142,7 @@ async def lock_scope(transaction: Transaction, namespace_id: int | None) -> bool
 
 
 async def count(transaction: ReadTransaction, namespace_id: int | None) -> int:
-    """How many living service accounts a namespace, or the platform, has."""
+    """Returns the number of existing service accounts of a namespace, or of the platform."""
     query = (
         select(func.count())
         .select_from(USERS)
@@ -156,7 +157,10 @@ async def count(transaction: ReadTransaction, namespace_id: int | None) -> int:
 
 
 async def end_of_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Marks the service accounts of a namespace as deleted, and takes their grants; the rows stay for the records."""
+    """Marks the service accounts of a namespace as deleted, and deletes their grants.
+
+    The rows stay, because the audit log refers to them.
+    """
     of_it = select(USERS.c.id).where(USERS.c.namespace_id == namespace_id, USERS.c.deleted_at.is_(None))
     await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.user_id.in_(of_it)))
     statement = (

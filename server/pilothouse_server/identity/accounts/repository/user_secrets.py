@@ -1,7 +1,7 @@
-"""All SQL about secrets of users that the server must be able to read again: one row a user, kind and name.
+"""All SQL about secrets of users that the server must be able to read again.
 
-A row holds ciphertext alone (`operations.user_secrets` seals and opens it). Its id is permanent, because the ciphertext
-is bound to it.
+There is one row for each user, kind and name. A row contains only ciphertext, which `operations.user_secrets` encrypts
+and decrypts. The id of a row never changes, because the ciphertext is bound to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StoredSecret:
 
 
 async def claim(transaction: Transaction, user_id: UserId, kind: SecretKind, name: str, key_id: str) -> int:
-    """The id of the row of this kind and name, made where there was none, and locked; `seal` fills it."""
+    """Locks the row of this kind and name, inserts it if there is none, and returns its id; `seal` fills it."""
     statement = insert(USER_SECRETS).values(
         user_id=user_id, secret_type=kind, name=name, encrypted_value=b"", key_id=key_id
     )
@@ -52,7 +52,10 @@ async def seal(transaction: Transaction, secret_id: int, sealed: Sealed) -> None
 async def find(
     transaction: ReadTransaction, user_id: UserId, kind: SecretKind, name: str, *, lock: bool = False
 ) -> StoredSecret | None:
-    """The row of this kind and name; None where there is none. `lock` holds it until the transaction ends."""
+    """Returns the secret of this kind and name; None if there is none.
+
+    `lock` locks the row.
+    """
     query = select(
         USER_SECRETS.c.id,
         USER_SECRETS.c.encrypted_value,
@@ -71,7 +74,7 @@ async def find(
 
 
 async def remove(transaction: Transaction, user_id: UserId, kind: SecretKind, name: str | None = None) -> int:
-    """Deletes the row of this kind and name, or all of the kind where no name is given; returns how many."""
+    """Deletes the secret of this kind and name, or all of the kind if no name is given; returns the number."""
     statement = delete(USER_SECRETS).where(
         USER_SECRETS.c.user_id == user_id, USER_SECRETS.c.secret_type == kind
     )

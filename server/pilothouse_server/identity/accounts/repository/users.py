@@ -1,8 +1,8 @@
 """All SQL about users.
 
-The app role may not read `password_hash`, because other users' rows are visible to anyone who shares a
-namespace with them. So the columns are named one by one, and the hash is read by the system role at log-in,
-or as the caller's own through `app_password_hash()`.
+The app role may not read `password_hash`, because a user's row is visible to all users who share a namespace with that
+user. So queries name each column. At a log-in the system role reads the hash. Callers read their own hash through
+`app_password_hash()`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pilothouse_server.values.names import normalise_email, normalise_username
 
 
 def username_taken() -> AlreadyExists:
-    """The error for a user name that a living user has, in any case."""
+    """Returns the error for a user name that an existing user has, in upper or lower case."""
     return AlreadyExists(
         "the user name is taken", reason="USER_ALREADY_EXISTS", metadata={"field": "user.username"}
     )
 
 
 def email_taken() -> AlreadyExists:
-    """The error for an e-mail address that a living user has, in any case."""
+    """Returns the error for an e-mail address that an existing user has, in upper or lower case."""
     return AlreadyExists(
         "the e-mail address is taken", reason="EMAIL_ALREADY_EXISTS", metadata={"field": "user.email"}
     )
@@ -64,8 +64,8 @@ _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(U
 class PasswordCredentials:
     """The stored values that a log-in is checked against.
 
-    `one_time`: the password is the code of a reset, which lets its user set another. `expired`: the code is
-    no longer valid for that either.
+    `one_time`: the password is the one-time code of a reset, which only permits its user to set a new password.
+    `expired`: the code has expired.
     """
 
     user: User
@@ -98,7 +98,7 @@ def _users() -> Select[Any]:
 
 
 async def of_names(transaction: ReadTransaction, names: Collection[str]) -> Sequence[str]:
-    """The living users that have one of these names, in their normal form."""
+    """Returns the names of the existing users whose normalised name is one of `names`."""
     query = (
         select(USERS.c.username)
         .where(USERS.c.username_normalized.in_(sorted(names)), USERS.c.deleted_at.is_(None))
@@ -108,34 +108,41 @@ async def of_names(transaction: ReadTransaction, names: Collection[str]) -> Sequ
 
 
 async def find(transaction: ReadTransaction, username: str, *, lock: bool = False) -> User | None:
-    """Returns the living user of this name in any case, if the caller sees them; `lock` holds the row."""
+    """Returns the existing user of this name, in upper or lower case; None if the caller sees no such user.
+
+    `lock` locks the row.
+    """
     query = _users().where(USERS.c.username_normalized == normalise_username(username))
     if lock:
-        # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
+        # NO KEY UPDATE: with FOR UPDATE, the foreign key of audit records on users would make their inserts wait here
+        # while they hold the lock of the stream head.
         query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _user(row)
 
 
 async def get(transaction: ReadTransaction, user_id: int, *, lock: bool = False) -> User | None:
-    """The living user with this id; `lock` holds the row."""
+    """Returns the existing user with this id; None if there is none.
+
+    `lock` locks the row.
+    """
     query = _users().where(USERS.c.id == user_id)
     if lock:
-        # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
+        # NO KEY UPDATE: see `find`.
         query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _user(row)
 
 
 async def find_person(transaction: ReadTransaction, uid: str) -> User | None:
-    """The living person with this uid; a service account is none."""
+    """Returns the existing person with this uid; None if there is none, or for a service account."""
     query = _users().where(USERS.c.uid == uid, USERS.c.kind == "person")
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _user(row)
 
 
 async def find_by_email(transaction: ReadTransaction, email: str) -> UserId | None:
-    """Returns the id of the user with this e-mail address."""
+    """Returns the id of the existing user with this e-mail address; None if there is none."""
     query = select(USERS.c.id).where(
         USERS.c.email_normalized == normalise_email(email), USERS.c.deleted_at.is_(None)
     )
@@ -146,7 +153,7 @@ async def find_by_email(transaction: ReadTransaction, email: str) -> UserId | No
 async def insert_user(
     transaction: Transaction, wanted: User, password_hash: str, *, is_bootstrap: bool = False
 ) -> User:
-    """Adds a user and answers it whole."""
+    """Adds a user and returns it with all fields."""
     statement = (
         insert(USERS)
         .values(
@@ -169,24 +176,27 @@ async def insert_user(
 
 
 async def update_user(transaction: Transaction, user: User, values: Mapping[str, Any]) -> User:
-    """Changes a row that the transaction has locked, raises its version, and returns it whole."""
+    """Changes a user whose row the transaction has locked, increments its version, and returns it with all fields."""
     await _update(transaction, user.id, values)
     return await _whole(transaction, user.id)
 
 
 async def end_user(transaction: Transaction, user_id: UserId) -> None:
-    """Marks a user as deleted; the row stays, because the audit log refers to it."""
+    """Marks a user as deleted. The row stays, because the audit log refers to it."""
     await _update(transaction, user_id, {"deleted_at": func.now()})
 
 
 async def set_password(
     transaction: Transaction, user_id: UserId, password_hash: str, *, good_for: timedelta | None = None
 ) -> datetime | None:
-    """Stores the hash of a new password; `good_for` makes it a one-time code. Returns when that expires."""
+    """Stores the hash of a new password; `good_for` makes it a one-time code.
+
+    Returns when that expires, else None.
+    """
     expires_at = None if good_for is None else func.clock_timestamp() + good_for
     values = {
         "password_hash": password_hash,
-        # By the clock: another password may be set in the transaction of a log-in.
+        # The clock's time, not that of the transaction's start: a log-in may set a new password in its transaction.
         "password_changed_at": func.clock_timestamp(),
         "password_expires_at": expires_at,
     }
@@ -199,13 +209,13 @@ async def set_password(
 
 
 async def own_password_hash(transaction: ReadTransaction) -> str | None:
-    """The caller's own hash."""
+    """Returns the caller's own password hash."""
     found: str | None = (await transaction.connection.execute(select(func.app_password_hash()))).scalar_one()
     return found
 
 
 async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
-    """Returns one page of people (living users that are no service accounts), and where the next page begins."""
+    """Returns one page of people (existing users without service accounts), and where the next page begins."""
     query = _users().where(compile_filter(page.filter, _FILTERS), USERS.c.kind == "person")
     order = parse_order_by(page.order_by, _ORDERS, default="username", unique=USERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
@@ -214,7 +224,7 @@ async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[S
 
 
 async def credentials(transaction: ReadTransaction, username: str) -> PasswordCredentials | None:
-    """Returns the values that a log-in under this name is checked against; only as the system role."""
+    """Returns the values that a log-in under this name is checked against; requires the system role."""
     return await _credentials(
         transaction, USERS.c.username_normalized == normalise_username(username), lock=False
     )
@@ -223,7 +233,7 @@ async def credentials(transaction: ReadTransaction, username: str) -> PasswordCr
 async def credentials_of(
     transaction: ReadTransaction, user_id: UserId, *, lock: bool = False
 ) -> PasswordCredentials | None:
-    """The same of the living user with this id; `lock` holds the row."""
+    """Returns the same as `credentials` for the existing user with this id; `lock` locks the row."""
     return await _credentials(transaction, USERS.c.id == user_id, lock=lock)
 
 
@@ -239,7 +249,7 @@ async def _credentials(
             expires.is_not(None).label("one_time"),
             func.coalesce(expires <= func.clock_timestamp(), False).label("expired"),
         )
-        # A service account has no password, whatever stands in its row.
+        # Service accounts are excluded, so that none can ever log in by a password.
         .where(whose, USERS.c.kind == "person")
     )
     if lock:
@@ -253,11 +263,10 @@ async def _credentials(
 
 
 async def logged_in(transaction: Transaction, checked: PasswordCredentials, rehashed: str | None) -> bool:
-    """Records a log-in, and the hash of the same password with newer parameters. This is no change of the
-    user.
+    """Records a log-in, and `rehashed`, the hash of the same password with newer parameters.
 
-    Holds the row. Returns False if the password, the status or the required second factor changed since
-    `checked` was read.
+    This does not count as a change of the user. The row stays locked until the transaction ends. Returns False if the
+    password, the status or the required second factor have changed since `checked` was read.
     """
     statement = (
         update(USERS)
@@ -276,7 +285,7 @@ async def logged_in(transaction: Transaction, checked: PasswordCredentials, reha
 
 
 async def had_bootstrap(transaction: ReadTransaction) -> bool:
-    """Whether the bootstrap administrator was ever made, deleted or not."""
+    """Returns whether the bootstrap administrator was ever created, even if it was deleted since."""
     query = select(USERS.c.id).where(USERS.c.is_bootstrap).limit(1)
     return (await transaction.connection.execute(query)).one_or_none() is not None
 

@@ -12,12 +12,12 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class SessionsAndKeys:
-    """`AccountCredentials` of `accounts`."""
+    """Ends and counts a user's sessions and API keys; implements `AccountCredentials` of `accounts`."""
 
     async def end_sessions(
         self, transaction: Transaction, user_id: UserId, *, keep: UUID | None = None
     ) -> None:
-        """Ends all sessions of a user but `keep`."""
+        """Ends all sessions of a user except `keep`."""
         await sessions.revoke_of_user(transaction, user_id, keep=keep)
 
     async def end_api_keys(self, transaction: Transaction, user_id: UserId) -> None:

@@ -1,11 +1,11 @@
-"""The rules of API keys: nobody makes one that gives more than they hold, and it gives no more than its user holds.
+"""The rules of API keys: a key never gives more than its creator holds, nor more than its user holds.
 
-A key names no permission that its user does not hold, and no form (`container.*`) of which its user holds only a part:
-otherwise it would silently give more once its user is granted more.
+A key may not name a permission that its user does not hold, nor a form (`container.*`) that its user holds only in
+part. Otherwise the key would silently give more once its user is granted more.
 
-Keys are looked after in a session: a key makes no other, so that one which leaked ends with itself. A caller
-who makes or rotates a key of a service account can act as that account by it, so the caller must hold all
-that the key would give.
+Keys are managed in a session. A key cannot make other keys, so revoking a leaked key is enough. A caller who makes or
+rotates a key of a service account can act as that account with the key, so the caller must hold all permissions that
+the key would give.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class WantedKey:
-    """A requested key. Empty `permissions`, `namespaces` and `networks` are no limit."""
+    """A requested key. Empty `permissions`, `namespaces` and `networks` mean no limit."""
 
     name: str
     permissions: Sequence[str] = ()
@@ -62,8 +62,10 @@ class WantedKey:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The owner of a key. For a service account, `held` is all that it holds, also in namespaces that the
-    caller does not reach.
+    """The owner of a key.
+
+    `account` and `held` are set for a service account only. `held` are all its grants, also in namespaces that the
+    caller may not see.
     """
 
     user_id: UserId
@@ -73,7 +75,7 @@ class Owner:
 
 
 class ApiKeys:
-    """Makes, rotates, lists and ends keys. `words` are the permissions that there are."""
+    """Makes and rotates keys. `words` are the existing permissions."""
 
     def __init__(self, settings: Settings, words: PermissionWords) -> None:
         self._usual = timedelta(days=settings.api_key_days)
@@ -86,8 +88,8 @@ class ApiKeys:
         """Makes a key of `owner`: the caller, or a service account that the caller manages.
 
         Raises:
-            InvalidArgument: an unknown permission, no network, an end that has passed or is too far away.
-            NotFound: a namespace that the caller does not reach.
+            InvalidArgument: an unknown permission, an invalid network, an end that has passed or is too far away.
+            NotFound: a namespace that does not exist or that the caller may not see.
             PermissionDenied: ESCALATION, it would give permissions that the caller does not hold, or it names
                 permissions that its user does not hold.
             AlreadyExists: the name.
@@ -131,15 +133,15 @@ class ApiKeys:
         overlap: timedelta,
         expires_at: datetime | None,
     ) -> MadeKey:
-        """Makes a key with the limits of `found`, which stays valid for `overlap`.
+        """Makes a key with the limits of `found`; `found` stays valid for `overlap`.
 
-        It lasts as long as `found` was made to last, unless `expires_at` is given.
+        The new key gets the lifetime that `found` was made with, unless `expires_at` is given.
 
         Raises:
             InvalidArgument: `overlap` is not from 0 to 7 days; an end that has passed or is too far away.
             PermissionDenied: ESCALATION, as `make`.
-            FailedPrecondition: KEY_ROTATED, another has taken its place already.
-            ResourceExhausted: TOO_MANY_KEYS, for the time of the overlap.
+            FailedPrecondition: KEY_ROTATED, another key has already replaced it.
+            ResourceExhausted: TOO_MANY_KEYS, because both keys count during the overlap.
         """
         now = await transaction.moment()
         if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
@@ -166,7 +168,7 @@ class ApiKeys:
 
     def _end(self, now: datetime, wanted: datetime | None, lifetime: timedelta | None = None) -> datetime:
         if wanted is None:
-            # The greatest life may have become shorter since a key was made.
+            # The longest permitted lifetime may have become shorter since the key was made.
             return now + min(lifetime or self._usual, self._longest)
         if wanted <= now:
             raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
@@ -185,8 +187,10 @@ class ApiKeys:
         namespaces: tuple[KeyNamespace, ...] | None,
         whose: str,
     ) -> None:
-        """Raises unless `held`, the grants of the key's user, hold all of each form in one of the key's namespaces, or
-        where it has no limit in any place; `whose` is "you do" or the like.
+        """Raises unless the user of the key, whose grants are `held`, fully holds each form in `permissions`.
+
+        It suffices to hold a form in one of the key's namespaces; for a key without such a limit, in any namespace or
+        over all. `whose` is a part of the message, such as "you do".
 
         Raises:
             PermissionDenied: ESCALATION.
@@ -207,7 +211,10 @@ class ApiKeys:
     def _holds(
         self, held: Sequence[Grant], form: str, namespace: str | None, namespace_id: int | None
     ) -> bool:
-        """Whether grants together hold all of a form that can be held in a namespace, or (None) over all."""
+        """Returns whether the grants together fully hold a form in `namespace`; None means over all namespaces.
+
+        Returns False for a namespace if all permissions of the form work only over all namespaces.
+        """
         if namespace is not None and all(map(self._words.works_over_all_only, self._words.covered(form))):
             return False
         wanted = Grant("", namespace, namespace_id, frozenset({form}))
@@ -223,7 +230,7 @@ class ApiKeys:
                 )
 
     async def _make_room(self, transaction: Transaction, user_id: UserId, *, replacing: bool = False) -> None:
-        """Locks the user and raises where a key more would be too many."""
+        """Locks the user's row. Raises ResourceExhausted if the user already has the maximum number of keys."""
         if await get_user(transaction, user_id, lock=True) is None:
             raise not_found("user", "of this key")
         await api_keys.end_expired(transaction, user_id)
@@ -239,11 +246,10 @@ class ApiKeys:
 async def owner_of(looking: ReadTransaction, caller: Principal, service_account: str) -> Owner:
     """Returns the owner of a requested key: the caller, or the service account of this name.
 
-    `looking` sees every row, so that permissions of the account in namespaces that the caller does not reach
-    count, too.
+    `looking` must see every row, so that it also finds the account's grants in namespaces that the caller may not see.
 
     Raises:
-        NotFound: no service account of this name in a namespace that the caller reaches.
+        NotFound: no service account of this name in a namespace that the caller may see.
         PermissionDenied: the caller does not hold `service_account.create` there.
     """
     if not service_account:
@@ -255,13 +261,14 @@ async def owner_of(looking: ReadTransaction, caller: Principal, service_account:
 async def locate(
     looking: ReadTransaction, caller: Principal, uid: UUID, of_accounts: str, of_users: str = ""
 ) -> tuple[ApiKey, Owner]:
-    """Returns a living key that the caller manages, and its owner.
+    """Returns a valid key that the caller may manage, and its owner.
 
-    The caller manages the own keys; with the permission `of_accounts` also those of service accounts in their
-    namespaces, and with the permission `of_users` over all namespaces everybody's. `looking` sees every row.
+    A caller may manage the own keys; with the permission `of_accounts` in a namespace, also the keys of its service
+    accounts; with the permission `of_users` over all namespaces, also the keys of all users. `looking` must see every
+    row.
 
     Raises:
-        NotFound: the key, or it is none of those.
+        NotFound: the key does not exist, or the caller may not manage it.
     """
     found = await api_keys.find(looking, uid)
     if found is None:
@@ -280,7 +287,7 @@ async def locate(
 
 
 def check_may_end(caller: Principal, uid: UUID) -> None:
-    """Raises unless the caller has logged in, or calls by the key that is to end.
+    """Raises unless the caller has logged in, or uses the very key that is to be revoked.
 
     Raises:
         PermissionDenied: SESSION_NEEDED.
@@ -293,10 +300,10 @@ def check_may_end(caller: Principal, uid: UUID) -> None:
 
 
 async def revoke(transaction: Transaction, found: ApiKey) -> None:
-    """Ends a key that was located.
+    """Revokes a key that `locate` returned.
 
     Raises:
-        NotFound: it has ended in the meantime.
+        NotFound: the key has ended in the meantime.
     """
     if not await api_keys.revoke(transaction, found.id):
         raise not_found("api key", found.uid)
@@ -304,7 +311,7 @@ async def revoke(transaction: Transaction, found: ApiKey) -> None:
 
 
 async def own(transaction: ReadTransaction, caller: Principal) -> ApiKey | None:
-    """The key that the caller calls with; None where it is none."""
+    """Returns the key that the caller uses; None if the caller uses another credential."""
     if caller.credential.kind != "api_key":
         return None
     return await api_keys.find(transaction, UUID(caller.credential.id))
@@ -313,12 +320,13 @@ async def own(transaction: ReadTransaction, caller: Principal) -> ApiKey | None:
 async def list_page(
     transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest, *, everybody: bool
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """Returns one page of the living keys of the caller, of the user or service account named, or of `everybody`, and
-    where the next page begins.
+    """Returns one page of valid keys, and where the next page begins.
+
+    The keys are those of the caller, of the named user or service account, or of `everybody`.
 
     Raises:
         InvalidArgument: a name together with `everybody`.
-        NotFound: that user or service account.
+        NotFound: the user or service account.
         PermissionDenied: `user.get` over all namespaces, or `service_account.list` in its namespace, is needed.
     """
     if everybody and username:
@@ -378,7 +386,7 @@ def _limits(key: ApiKey) -> KeyLimits:
 async def _check_covers(
     transaction: ReadTransaction, caller: Principal, owner: Owner, limits: KeyLimits, end: datetime
 ) -> None:
-    """Raises unless the caller holds all that a key of a service account would give until it ends."""
+    """Raises unless the caller holds all permissions that a key of a service account would give, until the key ends."""
     given = [_until(grant, end) for grant in within(owner.held, limits)]
     await check_caller_covers(transaction, caller, given, f'service account "{owner.username}"')
 
@@ -389,7 +397,7 @@ def _until(grant: Grant, end: datetime) -> Grant:
 
 
 def _lifetime(key: ApiKey) -> timedelta | None:
-    """Returns how long a key was made to last."""
+    """Returns the lifetime that a key was made with; None if unknown."""
     if key.created_at is None or key.expires_at is None:
         return None
     return key.expires_at - key.created_at
@@ -419,7 +427,7 @@ def _networks(given: Sequence[str]) -> list[str]:
                 reason="NO_NETWORK",
             ) from None
         if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
-            # Callers over IPv6 sockets are known by their IPv4 addresses.
+            # IPv4 callers on an IPv6 socket are compared by their IPv4 address, so store the network as IPv4.
             low = int(network.network_address) & 0xFFFFFFFF
             network = ipaddress.IPv4Network((low, network.prefixlen - 96))
         networks.append(str(network))

@@ -1,7 +1,7 @@
-"""Challenges: the answer to a right password if further steps must follow it.
+"""Challenges: the response to a correct password if further steps must follow it.
 
-A challenge is 256 random bits, of which the SHA-256 is kept. A challenge is valid for a few minutes, for the
-same password, address and device token, and for one log-in. Its holder may try codes and nothing else.
+A challenge is 256 random bits, whose SHA-256 is stored. It is valid for a few minutes, for the same password, address
+and device token, and for one log-in. It permits its holder only to complete the log-in.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class Challenges:
     async def issue(
         self, transaction: Transaction, tried: Tried, checked: PasswordCredentials, steps: FactorSteps
     ) -> Challenged:
-        """A challenge for a user who has shown the right password; with a seed where an authenticator is to be
-        enrolled.
-        """
+        """Returns a challenge for a user whose password was correct; with a seed if one must be enrolled."""
         token = tokens.new_token(tokens.CHALLENGE_PREFIX)
         challenge_hash = tokens.token_hash(token)
         expires_at = await challenges.insert_challenge(
@@ -56,7 +54,7 @@ class Challenges:
         )
         enrolment = None
         if steps.enrolment:
-            # Of this log-in alone: nobody else who has the password knows the seed.
+            # Each log-in gets a seed of its own, so another person who has the password does not learn this one.
             enrolment = await self._factors.enrol(
                 transaction, checked.user.id, checked.user.username, challenge_hash.hex(), transaction.now
             )
@@ -64,7 +62,7 @@ class Challenges:
 
 
 def invalid_challenge() -> Unauthenticated:
-    """The error for a challenge that nobody has, that was used or has expired, or that was given to somebody else."""
+    """Returns the error for a challenge that is unknown, used or expired, or that was given to another caller."""
     return Unauthenticated(
         "this log-in has expired or was completed, or began elsewhere: log in again",
         reason="INVALID_CHALLENGE",

@@ -1,17 +1,17 @@
-"""Logging in where there is no browser: a code that a person types elsewhere (RFC 8628).
+"""Log-in on a device without a browser: a person types a code elsewhere (RFC 8628).
 
-The server asks the issuer's device endpoint and gives the caller a token of its own, the code for the person, and the
-seconds to wait between two polls. A poll that comes in time asks the issuer once; one that comes too early asks nobody.
-Between two polls nothing is held, and nothing is known but a row (`repository.device_logins`): any server answers the
-next one, and a poll that its client gives up costs a turn and no more.
+The server calls the issuer's device endpoint and returns a token of its own, the code for the person, and the seconds
+to wait between two polls. A poll that comes on time causes one request to the issuer; a poll that comes too early
+causes none. Between two polls the only state is a row (`repository.device_logins`), so any server can handle the next
+poll. A poll that its client abandons costs only the wait until the next one.
 
-The row goes in the transaction that begins the session, so a log-in works once, however many polls meet the
-moment at which the person agrees. The issuer's code is encrypted under a key that only the caller's token
-gives, so the database's content opens no log-in.
+The transaction that begins the session deletes the row, so a log-in works once, even if several polls arrive when the
+person agrees. The issuer's code is encrypted under a key derived from the caller's token, so the contents of the
+database cannot complete a log-in.
 
-Each address may have so many log-ins open, and a budget of failed ones. Polls have a pace of their own: those of a
-log-in that waits count against that log-in alone, and those of log-ins that are not known count against a budget of
-the address that nothing else needs.
+Each address may have a limited number of pending log-ins, and has a budget of failed ones. Polls are limited
+separately: early polls of a pending log-in count against that log-in only, and polls of unknown log-ins count against a
+budget of the address that serves no other purpose.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ Verified = Callable[[VerifiedToken], None]
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 LOGIN_PREFIX: Final = "phc_"
 MOST_OF_AN_ADDRESS: Final = 20
-# Where the issuer names none; RFC 8628, section 3.2.
+# The interval if the issuer names none; RFC 8628, section 3.2.
 _USUAL_INTERVAL: Final = 5
 _LONGEST_INTERVAL: Final = 300
-# The increase of the interval each time that the issuer asks for it; section 3.5.
+# The increase of the interval each time that the issuer returns `slow_down`; section 3.5.
 _SLOWER_BY: Final = 5
 _LONGEST_LIFE_SECONDS: Final = 1800
-# Early polls of one log-in: the size of a burst, then one in so many seconds.
+# The budget of early polls of one log-in: the burst size, and the seconds until one more is allowed.
 _EARLY_AT_ONCE: Final = 10
 _EARLY_SECONDS_EACH: Final = 1.0
 _TOO_EARLY: Final = "polling too fast; wait `interval` seconds between requests (RFC 8628)"
@@ -71,7 +71,7 @@ _ADDRESS = re.compile(r"https?://[!#-;=?-\[\]_a-z~]{1,2000}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The answer of the issuer's device endpoint."""
+    """The response of the issuer's device endpoint."""
 
     device_code: str = field(repr=False)
     user_code: str = field(repr=False)
@@ -83,7 +83,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class BegunDeviceLogin:
-    """A log-in that waits: the token for the caller's polls, and the code to show to the person."""
+    """A pending log-in: the token for the caller's polls, and the code to show to the person."""
 
     issuer: str
     login_token: str = field(repr=False)
@@ -92,8 +92,9 @@ class BegunDeviceLogin:
 
 
 class DeviceLogins:
-    """Begins and completes them. `budgets` are those of all log-ins at issuers; `key` is that of the hashes of
-    addresses.
+    """Begins and completes log-ins on devices.
+
+    `budgets` are shared with all log-ins at issuers; `key` is the key for the hashes of addresses.
     """
 
     def __init__(
@@ -119,12 +120,12 @@ class DeviceLogins:
         )
 
     async def begin(self, issuer_name: str, origin: LoginOrigin) -> BegunDeviceLogin:
-        """Asks the issuer for a code.
+        """Requests a code from the issuer.
 
         Raises:
             NotFound: ISSUER_NOT_FOUND.
-            FailedPrecondition: NO_DEVICE_LOGIN, the issuer has no such log-in, or none for this server.
-            ResourceExhausted: LOGIN_LIMITED, too many of the address are open or came to nothing.
+            FailedPrecondition: NO_DEVICE_LOGIN, the issuer does not offer log-in by device, or not to this server.
+            ResourceExhausted: LOGIN_LIMITED, too many log-ins of the address are pending or were not completed.
             Unavailable: ISSUER_UNAVAILABLE.
         """
         address_hash = self._names.address_hash(origin.address_group)
@@ -153,11 +154,11 @@ class DeviceLogins:
         """Asks the issuer whether the person has agreed, and begins the session.
 
         Raises:
-            FailedPrecondition: AUTHORIZATION_PENDING, with when to ask again.
-            ResourceExhausted: SLOW_DOWN, asked too early; LOGIN_LIMITED after too many log-ins that are not known.
+            FailedPrecondition: AUTHORIZATION_PENDING, with the time until the next poll.
+            ResourceExhausted: SLOW_DOWN for an early poll; LOGIN_LIMITED after too many polls of unknown log-ins.
             Unauthenticated: INVALID_LOGIN for a log-in that is unknown, was used or has expired; LOGIN_DENIED
                 if the person refused; ISSUER_TOKEN_REFUSED; and as `Federation.enter`.
-            Unavailable: ISSUER_UNAVAILABLE; the log-in waits on.
+            Unavailable: ISSUER_UNAVAILABLE; the log-in stays pending.
         """
         token_hash = tokens.token_hash(login_token)
         waiting = await self._turn(login_token, token_hash, origin)
@@ -173,7 +174,7 @@ class DeviceLogins:
             entered = await self._federation.enter(
                 transaction, issuer.config, token, granted.refresh_token, origin
             )
-        # Returns the budget that beginning the log-in took.
+        # Give back the token that `begin` took from the budget.
         self._budgets.succeeded(origin.address_group)
         return entered
 
@@ -188,7 +189,7 @@ class DeviceLogins:
             )
 
     async def _offer(self, issuer: TrustedIssuer) -> Offer:
-        """Returns the answer of the issuer's device endpoint. Raises as `begin`."""
+        """Returns the response of the issuer's device endpoint. Raises as `begin`."""
         if not (await issuer.discovery()).device_authorization_endpoint:
             raise _no_device_login(issuer)
         fields = {"scope": " ".join(issuer.config.scopes)}
@@ -201,7 +202,7 @@ class DeviceLogins:
         return offer
 
     async def _turn(self, login_token: str, token_hash: bytes, origin: LoginOrigin) -> DeviceLogin:
-        """The log-in, where its issuer may be asked now. Raises as `complete`."""
+        """Returns the log-in if a request to its issuer is due. Raises as `complete`."""
         if not tokens.is_well_formed(login_token, LOGIN_PREFIX):
             raise _invalid_login()
         who = token_hash.hex()
@@ -246,9 +247,7 @@ class DeviceLogins:
 
 
 def _read_offer(answer: Mapping[str, Any], scheme: str) -> Offer | None:
-    """Returns the issuer's answer to a device; None if a field is wrong, or if it leads to a page without
-    encryption.
-    """
+    """Returns the parsed response; None if a field is wrong, or if the page's scheme is weaker than the issuer's."""
     complete = answer.get("verification_uri_complete", "")
     texts = (answer.get("device_code"), answer.get("user_code"), answer.get("verification_uri"))
     forms = (_CODE, _USER_CODE, _ADDRESS)
@@ -279,14 +278,14 @@ def _sealed(device_code: str, login_token: str) -> bytes:
 
 
 def _opened(sealed: bytes, login_token: str) -> str:
-    """The issuer's code. Only a caller with the token whose hash the row has can open it."""
+    """Returns the issuer's code, which only the caller's token decrypts."""
     return _box(login_token).decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], None).decode()
 
 
 def _box(login_token: str) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    # The token is random, and its hash in the database is another function of it.
+    # The token is random, so it needs no slow key derivation. The database stores its plain SHA-256, not this HMAC.
     return AESGCM(hmac.digest(login_token.encode(), b"the code of a device", "sha256"))
 
 

@@ -1,6 +1,7 @@
-"""Changes of a second factor: users change their own, administrators that of a user who has lost it.
+"""Changes of second factors.
 
-Whenever a factor changes, the user's other sessions end, so a thief of the password loses access.
+Users change their own factor; administrators remove the factor of a user who has lost it. Whenever a factor changes,
+the user's other sessions end, so that a thief who has the password loses access.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _PENDING: Final = "pending"
 
 
 class FactorChanges:
-    """Changes of second factors. Transactions are the system's: nothing of factors is open to requests."""
+    """Changes second factors. The transactions run as the system role: the request role cannot access factors."""
 
     def __init__(self, store: Store, factors: SecondFactors, throttle: LoginThrottle) -> None:
         self._store = store
@@ -44,7 +45,7 @@ class FactorChanges:
         self._throttle = throttle
 
     async def enrol(self, transaction: Transaction, caller: Principal) -> tuple[User, Enrolment]:
-        """The caller, and a seed for an authenticator.
+        """Returns the caller, and a new seed for an authenticator.
 
         Raises:
             FailedPrecondition: TOTP_ENROLLED, NO_PASSWORD.
@@ -63,7 +64,7 @@ class FactorChanges:
     async def confirm(
         self, transaction: Transaction, caller: Principal, code: str
     ) -> tuple[User, Sequence[str]]:
-        """Has the caller's authenticator count from now on; returns the caller and the recovery codes.
+        """Activates the caller's new authenticator; returns the caller and the recovery codes.
 
         Raises:
             InvalidArgument: WRONG_CODE.
@@ -83,7 +84,7 @@ class FactorChanges:
         return stored.user, codes
 
     async def check_disable(self, transaction: ReadTransaction, caller: Principal) -> None:
-        """Raises unless the caller may take the own factor away.
+        """Raises unless the caller may remove the own factor.
 
         Raises:
             FailedPrecondition: NO_SECOND_FACTOR, SECOND_FACTOR_REQUIRED.
@@ -98,7 +99,7 @@ class FactorChanges:
             )
 
     async def check_code(self, caller: Principal, shown: ShownCode, origin: LoginOrigin) -> None:
-        """Uses up a code of the caller's, by the same counters as a log-in.
+        """Checks a code of the caller and marks it as used, with the same counters as a log-in.
 
         Raises:
             PermissionDenied: WRONG_CODE.
@@ -120,7 +121,7 @@ class FactorChanges:
             raise refusal
 
     async def disable(self, transaction: Transaction, caller: Principal) -> User:
-        """Takes the caller's own factor away, as `check_disable` has allowed it. Raises the same."""
+        """Removes the caller's own factor. Raises as `check_disable`."""
         stored = await _own(transaction, caller, lock=True)
         await self.check_disable(transaction, caller)
         await self._factors.remove(transaction, stored.user.id)
@@ -128,7 +129,7 @@ class FactorChanges:
         return stored.user
 
     async def reset(self, transaction: Transaction, caller: Principal, username: str) -> User:
-        """Takes another user's factor away, and ends all sessions of that user.
+        """Removes another user's factor, and ends all sessions of that user.
 
         Raises:
             NotFound: the user.

@@ -1,16 +1,17 @@
 """Log-in and renewal of sessions: calls that need no token, so they write as the system role.
 
-A right password begins a session, or is answered with a challenge where it has to be followed by something: a code of
-the user's authenticator, the enrolment of one, a new password (`login_steps`). `login_throttle` counts
-guesses; an address, and each name there, has turns of its own (`login_turns`).
+A correct password begins a session. If further steps must follow, the caller gets a challenge instead: for a code of
+the user's authenticator, the enrolment of an authenticator, or a new password (`login_steps`). `login_throttle` counts
+guesses; `login_turns` queues log-ins by address, and by name at each address.
 
-Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash verified.
-An account that does not exist has no devices and no addresses, but the same queries run for it.
+Uniform responses. For an unknown user, a wrong password and an inactive user, the response is the same, the same
+statements run, and one hash is verified. An account that does not exist has no devices and no addresses, but the same
+queries run for it.
 
-Renewal. A refresh token is used up by one UPDATE, so of two uses one wins. A second use means that somebody
-has a copy: the session with all its tokens is ended, and that is committed although the call fails. The
-user's row is locked first here and wherever sessions are revoked, so that a revocation never misses the row
-of a renewal that is under way.
+Renewal. One UPDATE marks a refresh token as used, so only one of two concurrent uses succeeds. A second use means that
+the token was copied: the session with all its tokens ends, and that is committed although the call fails. The user's
+row is locked first here and wherever sessions are revoked, so that a revocation never misses the row of a concurrent
+renewal.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class LoginAttempt:
 
 @dataclass(frozen=True, slots=True)
 class BegunSession:
-    """A session that has begun. `device_token` is to be shown at the next log-in."""
+    """A session that has begun. The caller sends `device_token` with the next log-in."""
 
     user: User
     issued: IssuedTokens
@@ -63,14 +64,14 @@ class BegunSession:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """The account's credentials, None where there is no such account, and whether the password was right."""
+    """The account's credentials, None if there is no such account, and whether the password was correct."""
 
     stored: PasswordCredentials | None
     right: bool
 
     @property
     def matched(self) -> PasswordCredentials | None:
-        """The credentials where they let somebody in."""
+        """The credentials if the password was correct and the user may log in; else None."""
         stored = self.stored
         if stored is None or not self.right or stored.expired:
             return None
@@ -104,14 +105,15 @@ class Logins:
     async def log_in(
         self, attempt: LoginAttempt, origin: LoginOrigin, named: Named
     ) -> BegunSession | Challenged:
-        """Begins a session, or returns a challenge with the missing steps. `named` receives the account's
-        name for the record, also if the call then fails.
+        """Begins a session, or returns a challenge with the missing steps.
+
+        `named` receives the account's name for the audit record, also if the call then fails.
 
         Raises:
             Unauthenticated: unknown user, wrong password, or a user who may not log in; the message does not
                 say which.
             ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY for too many concurrent
-                log-ins, LOGIN_LIMITED after too many failures of one address.
+                log-ins, LOGIN_LIMITED after too many failures from one address.
         """
         tried = self._throttle.tried(attempt.username, origin, attempt.device_token)
         named(self._throttle.tag(tried))
@@ -137,7 +139,7 @@ class Logins:
         return begun
 
     async def confirm(self, username: str, password: str, origin: LoginOrigin) -> str:
-        """Checks the password of a user who is logged in, by the same counters; answers its hash.
+        """Checks the password of a user who is logged in, with the counters of `log_in`; returns the password's hash.
 
         Raises:
             PermissionDenied: WRONG_PASSWORD.
@@ -158,11 +160,12 @@ class Logins:
         return verified.matched.password_hash
 
     async def renew(self, refresh_token: str, identified: Identified) -> IssuedTokens:
-        """Exchanges a refresh token for new tokens; `identified` gets its owner, also if the call then fails.
+        """Exchanges a refresh token for new tokens; `identified` receives its owner, also if the call then fails.
 
         Raises:
-            Unauthenticated: INVALID_REFRESH_TOKEN, or REFRESH_TOKEN_REPLAYED, after which the session has ended.
-            PilothouseError: as `Renewals.check`, of a session that was begun at an issuer.
+            Unauthenticated: INVALID_REFRESH_TOKEN; or REFRESH_TOKEN_REPLAYED or SECOND_FACTOR_NEEDED, after which the
+                session has ended.
+            PilothouseError: as `Renewals.check`, for a session that began at an issuer.
         """
         if not tokens.is_well_formed(refresh_token, tokens.REFRESH_PREFIX):
             raise _invalid_refresh_token()
@@ -175,8 +178,9 @@ class Logins:
         return renewed
 
     async def _whose(self, tried: Tried, origin: LoginOrigin) -> Whose:
-        """Returns the key of the attempt's budget and queue: the known device, or the address. Raises
-        ResourceExhausted: LOGIN_BUSY.
+        """Returns the keys of the attempt's budget and queue: address, account, and whether the account is known there.
+
+        Raises ResourceExhausted: LOGIN_BUSY.
         """
 
         async def logged_in_there() -> bool:
@@ -188,7 +192,7 @@ class Logins:
         return Whose(address, tried.account_hash.hex(), known)
 
     async def _verify(self, tried: Tried, username: str, password: str, named: Named) -> _Verified:
-        """Returns the stored values of the account, and whether the password is right; only within a turn.
+        """Returns the stored values of the account, and whether the password is correct; call it within a turn only.
 
         Raises:
             ResourceExhausted: the account is locked for this caller; nothing was verified.
@@ -206,8 +210,9 @@ class Logins:
     async def _settle(
         self, transaction: Transaction, tried: Tried, verified: _Verified
     ) -> tuple[HeldThrottle, Unauthenticated | ResourceExhausted | None]:
-        """The account's counter, and the error, to be raised once the counted failure is committed; None where the
-        password was right, and that counts.
+        """Counts the result; returns the account's locked counter, and the error; None if the caller may log in.
+
+        The caller raises the error after the transaction has committed, so that the counted failure is stored.
         """
         held = await self._throttle.hold(transaction, tried, verified.stored)
         if held.refusal is not None:
@@ -225,9 +230,7 @@ class Logins:
         rehashed: str | None,
         origin: LoginOrigin,
     ) -> BegunSession | Challenged | None:
-        """Returns a session, or a challenge if further steps are needed; None if the password or status has
-        changed.
-        """
+        """Returns a session, or a challenge if further steps are needed; None if password or status have changed."""
         steps = await self._factors.needed(transaction, checked)
         if steps.any:
             return await self._challenges.issue(transaction, held.tried, checked, steps)
@@ -270,12 +273,12 @@ class Logins:
                 reason="REFRESH_TOKEN_REPLAYED",
             )
         issued = await self._session_tokens.go_on(transaction, used)
-        # The former access token stops working on every server.
+        # Makes every server reject the former access token.
         await grants.notify_changed(transaction)
         return issued
 
     async def _needs_factor(self, transaction: Transaction, session: Row) -> bool:
-        """Whether a session that lives was begun by a password alone, where that is not enough any more."""
+        """Returns whether a valid session began by a password alone although its user must have a second factor now."""
         return (
             session.method == "password"
             and session.revoked_at is None

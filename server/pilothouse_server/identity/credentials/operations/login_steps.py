@@ -1,11 +1,11 @@
 """The second half of a log-in: a challenge, and the steps that must follow the password.
 
-Those are a code of the user's authenticator or a recovery code; or the first code of one that is enrolled now, if the
-user's roles require it; or a new password, if the given one was the one-time code of a reset; or two of these. All
-are shown by one call, and nothing is done unless all are right.
+The steps are: a code of the user's authenticator, or a recovery code; or the first code of an authenticator that is
+enrolled now, if the user's roles require one; or a new password, if the given one was the one-time code of a reset; or
+two of these. One call sends all of them, and nothing changes unless all are correct.
 
-A wrong code counts as a wrong password does, against the account, the device and the address
-(`login_throttle`), and a right password does not forgive it. The answer does not say which code is wrong.
+A wrong code counts like a wrong password, against the account, the device and the address (`login_throttle`), and a
+correct password does not reset the count. The response does not reveal which code is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NEW_PASSWORD: Final = "new_password"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The caller's answer to a challenge. A missing field is ''."""
+    """The caller's response to a challenge. A missing field is ''."""
 
     challenge: str = field(repr=False)
     shown: ShownCode
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A session that has begun. `recovery_codes` are those of an authenticator that was enrolled with it."""
+    """A session that has begun. `recovery_codes` belong to the authenticator that this log-in enrolled, if any."""
 
     user: User
     method: SessionMethod
@@ -66,7 +66,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A living challenge: its owner, and the account that counts the guesses."""
+    """A valid challenge: its owner, and the keys under which guesses are counted."""
 
     stored: PasswordCredentials
     tried: Tried
@@ -76,7 +76,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    """The proof that was accepted: its method, and the recovery codes where it enrolled a factor."""
+    """The proof that was accepted: its method, and the recovery codes if it enrolled a factor."""
 
     method: SessionMethod
     recovery_codes: Sequence[str] = ()
@@ -105,12 +105,12 @@ class LoginSteps:
         Raises:
             Unauthenticated: INVALID_CHALLENGE, or WRONG_CODE for any wrong or used code.
             InvalidArgument: a required field is missing, or a new password breaks a rule.
-            FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is taken.
+            FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is accepted.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, as Login; LOGIN_BUSY.
         """
         asked = await self._asked(answer, origin)
         named(asked.stored.user.username)
-        # The password was right, so this is not the address's matter.
+        # The password was correct, so a failure counts against the account at this address, not the whole address.
         who = of_account(asked.tried.account_hash.hex(), origin.address_group)
         self._throttle.budgets.take(who)
         password_hash = await self._hashed(answer, asked)
@@ -122,8 +122,9 @@ class LoginSteps:
         return done
 
     async def _asked(self, answer: Answer, origin: LoginOrigin) -> _Asked:
-        """Returns the owner of the challenge, read without waiting for locks. An unknown challenge counts
-        against the address.
+        """Returns the challenge with its owner, read without waiting for locks.
+
+        An unknown challenge counts against the address.
         """
         try:
             return await self._found(answer, origin)
@@ -151,9 +152,7 @@ class LoginSteps:
         return _Asked(stored, tried, steps, challenge_hash)
 
     async def _hashed(self, answer: Answer, asked: _Asked) -> str | None:
-        """Checks that all required fields are present; returns the hash of the new password if one is to be
-        set.
-        """
+        """Checks that all required fields are present; returns the hash of the new password if one is required."""
         if asked.steps.code:
             answer.shown.check()
         elif asked.steps.enrolment and not answer.shown.code:
@@ -178,11 +177,14 @@ class LoginSteps:
         password_hash: str | None,
         origin: LoginOrigin,
     ) -> Completed | PilothouseError:
-        """The session, or the error, to be raised once the counted failure is committed."""
+        """Returns the session or an error.
+
+        The caller raises the error after the transaction has committed, so that the counted failure is stored.
+        """
         held = await self._throttle.hold(transaction, asked.tried, asked.stored)
         if held.refusal is not None:
             return held.refusal
-        # Of two concurrent answers the second finds the challenge used.
+        # The lock serialises concurrent responses: the second one finds the challenge used.
         found = await challenges.find(transaction, asked.challenge_hash, asked.tried.origin_hash, lock=True)
         stored = await users.credentials_of(transaction, asked.stored.user.id, lock=True)
         if found is None or stored is None or not _is_as_before(stored, asked.stored):
@@ -196,7 +198,7 @@ class LoginSteps:
             await users.set_password(transaction, stored.user.id, password_hash)
             await challenges.remove_of_user(transaction, stored.user.id)
         if accepted.recovery_codes:
-            # A thief who had only the password loses access.
+            # A thief who has only the password loses access.
             await sessions.revoke_of_user(transaction, stored.user.id)
             await grants.notify_changed(transaction)
         return await self._begin(transaction, held, stored.user, accepted, origin)
@@ -204,7 +206,7 @@ class LoginSteps:
     async def _accepted(
         self, transaction: Transaction, asked: _Asked, answer: Answer, held: HeldThrottle
     ) -> _Accepted | None:
-        """Returns the proof that the codes give, which uses them up; None where they are wrong."""
+        """Checks the codes and marks them as used; returns the accepted proof, None if a code is wrong."""
         user_id, now = asked.stored.user.id, held.throttle.now
         if asked.steps.code:
             taken = await self._factors.take(transaction, user_id, answer.shown, now)
@@ -237,7 +239,7 @@ class LoginSteps:
 
 
 def _is_as_before(stored: PasswordCredentials, asked: PasswordCredentials) -> bool:
-    """Returns whether the required steps are still the same, and the user may log in."""
+    """Returns whether the required steps have not changed and the user may log in."""
     return (
         stored.user.status == "active"
         and not stored.expired

@@ -1,18 +1,19 @@
-"""How guesses at an account are counted, at its password and at its codes alike.
+"""Counts guesses at an account, both at its password and at its codes.
 
-One counter an account, in the database, found by a hash of the account's normal form, so neither case nor Unicode
-form nor another replica gives a fresh one; unknown accounts have one too. A slow check runs without a connection, and
-its result is settled under the counter's lock. So guesses at one account are counted one by one, and if the counter
-is over its limit by then, the answer is that, whether the guess was right or not. So concurrent guesses cannot exceed
-the limit, while a program may log in with the right password as often as it likes. After `FREE_FAILURES` failures
-each further one locks the account for twice as long, up to `LONGEST_LOCK`. The counter is reset when all required
-steps were right: a right password alone does not forgive wrong codes.
+Each account has one counter in the database, keyed by a hash of the normalised name. So another spelling, another
+Unicode form or another replica does not give a fresh counter. Unknown accounts have counters too. The slow check of a
+password runs without a database connection, and its result is counted under the counter's lock. So guesses at one
+account are counted one by one. If the account is locked by then, the call fails as throttled even if the guess was
+correct. So concurrent guesses cannot exceed the limit, while a program may log in with the correct password any number
+of times. After `FREE_FAILURES` failures, each further failure locks the account for twice as long, up to
+`LONGEST_LOCK`. The counter is reset when all required steps succeed: a correct password alone does not reset the count
+of wrong codes.
 
-Nobody locks others out. A device that logged in before and shows its token, and an address that the account logged in
-from, pass the lock: their own failures are counted, and `FREE_FAILURES` of them end that, as does another password.
-While an account is locked their failures and successes leave its counter as it is. Each address has a budget of
-failures, whichever accounts it tries (`failure_budgets`); those that logged in from there lately have one of their own
-there (`login_turns`).
+An attacker cannot lock out the user. A known device that sends its token, and an address that the account has logged in
+from, bypass the lock. Their own failures are counted: after `FREE_FAILURES` of them, or after a change of the password,
+they no longer bypass it. While an account is locked, their failures and successes do not change its counter. Each
+address has a budget of failures over all accounts (`failure_budgets`). Accounts that recently logged in from an address
+have a budget of their own there (`login_turns`).
 
 An account that does not exist has no devices and no addresses, but the same queries run for it.
 """
@@ -41,9 +42,9 @@ from pilothouse_server.values.names import normalise_username
 FREE_FAILURES: Final = 5
 FIRST_LOCK: Final = timedelta(seconds=30)
 LONGEST_LOCK: Final = timedelta(seconds=LONGEST_LOCK_SECONDS)
-# The time for which a name that logged in from an address has priority there.
+# How long after its last log-in from an address an account has a budget and a queue of its own there.
 _KNOWN_FOR: Final = timedelta(days=30)
-# Failures that lie further back are forgotten.
+# Older failures are not counted.
 FAILURES_COUNT_FOR: Final = timedelta(days=1)
 
 
@@ -51,7 +52,7 @@ FAILURES_COUNT_FOR: Final = timedelta(days=1)
 class Tried:
     """The keys under which a log-in attempt is counted: account, address, device.
 
-    `device` is None if the attempt has no device token.
+    `device` is None if the attempt has no valid device token.
     """
 
     account_hash: bytes
@@ -71,7 +72,10 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class HeldThrottle:
-    """The counter of an account, locked until the transaction ends. `refusal` where nothing may be tried now."""
+    """The counter of an account, whose row is locked until the transaction ends.
+
+    `locked`: the account is locked. `refusal` is the error if this caller may not try now.
+    """
 
     tried: Tried
     throttle: Throttle
@@ -89,34 +93,35 @@ class LoginThrottle:
         self.budgets = FailureBudgets(settings.login_failures_per_address)
 
     def tried(self, username: str, origin: LoginOrigin, device_token: str) -> Tried:
-        """Returns the account of this name, as tried from there with this device token ('' none)."""
+        """Returns the keys of an attempt at this name, from this origin, with this device token ('' for none)."""
         account_hash = _account_hash(username)
         device = self._devices.read(device_token, account_hash)
         return Tried(account_hash, self._names.address_hash(origin.address_group), device)
 
     def tag(self, tried: Tried) -> str:
-        """Returns the tag by which records name an account that does not exist."""
+        """Returns the tag that audit records contain instead of an account's name if no such account is found."""
         return self._names.tag(tried.account_hash)
 
     async def locked_for(
         self, transaction: ReadTransaction, tried: Tried, stored: PasswordCredentials | None
     ) -> timedelta | None:
-        """Returns for how long the account is locked for this caller, read without waiting for locks; None if
-        it is not locked.
+        """Returns how long the account stays locked for this caller; None if it is not locked.
+
+        Reads without waiting for row locks.
         """
         locked_for = await login_throttles.locked_for(transaction, tried.account_hash)
         known = await login_origins.find(transaction, tried.account_hash, tried.origins, self._remembered)
         return None if locked_for is None or _passes(known, stored) else locked_for
 
     async def logged_in_there(self, transaction: ReadTransaction, tried: Tried) -> bool:
-        """Whether the account has logged in from this address lately."""
+        """Returns whether the account has logged in from this address within the last 30 days."""
         there = (tried.address_hash,)
         return bool(await login_origins.find(transaction, tried.account_hash, there, _KNOWN_FOR))
 
     async def hold(
         self, transaction: Transaction, tried: Tried, stored: PasswordCredentials | None
     ) -> HeldThrottle:
-        """Locks the account's counter, so that guesses at it are settled one by one."""
+        """Locks the account's counter until the transaction ends, so that guesses are counted one by one."""
         throttle = await login_throttles.lock(transaction, tried.account_hash)
         known = await login_origins.find(
             transaction, tried.account_hash, tried.origins, self._remembered, lock=True
@@ -129,7 +134,7 @@ class LoginThrottle:
         return HeldThrottle(tried, throttle, locked=True, refusal=throttled(until - throttle.now))
 
     async def failed(self, transaction: Transaction, held: HeldThrottle) -> None:
-        """Counts a guess that was wrong."""
+        """Counts a wrong guess."""
         tried, throttle = held.tried, held.throttle
         await login_origins.count_failure(transaction, tried.account_hash, tried.origins)
         if not held.locked:
@@ -140,12 +145,15 @@ class LoginThrottle:
             )
 
     async def forgive(self, transaction: Transaction, held: HeldThrottle) -> None:
-        """Resets the account's failures, unless others have it locked: all required steps were right."""
+        """Resets the account's failures after all required steps succeeded, unless the account is locked."""
         if not held.locked:
             await login_throttles.clear(transaction, held.tried.account_hash)
 
     async def remember(self, transaction: Transaction, tried: Tried, checked: PasswordCredentials) -> str:
-        """Records where the account has logged in from; returns the device's token, a new one's unless it passes."""
+        """Records where the account has logged in from; returns the device's token.
+
+        The device keeps its identity if it may bypass the lock; otherwise it gets a new one.
+        """
         account_hash = tried.account_hash
         kept = None
         if tried.device is not None:
@@ -170,7 +178,7 @@ def throttled(remaining: timedelta) -> ResourceExhausted:
 
 
 async def forget_failures(transaction: Transaction, username: str) -> None:
-    """Unlocks an account immediately, however many log-ins have failed."""
+    """Unlocks an account immediately and resets its failures."""
     await login_throttles.clear(transaction, _account_hash(username))
 
 
@@ -187,7 +195,7 @@ def _locked_until(failures: int, now: datetime) -> datetime | None:
 
 
 def _passes(known: Sequence[KnownOrigin], stored: PasswordCredentials | None) -> bool:
-    """Whether one of the origins passes the account's lock."""
+    """Returns whether one of the origins bypasses the account's lock."""
     return stored is not None and any(
         origin.failures < FREE_FAILURES and origin.password_changed_at == stored.password_changed_at
         for origin in known

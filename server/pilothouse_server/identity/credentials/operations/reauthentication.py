@@ -1,12 +1,13 @@
-"""Recent proofs: the tokens of a session alone are not enough to make keys or second factors.
+"""Recent proofs of identity, which making API keys and second factors requires.
 
-Tokens can be stolen. With an API key that a stolen session makes, a thief stays after the session has ended, and with
-an authenticator that it enrols, a thief locks the owner out. Both need a proof that is at most ten minutes old: a
-log-in, or a password or code that is shown again (Reauthenticate). The time of the proof stands in the session's row,
-and a refresh carries it over without renewing it.
+The tokens of a session alone do not suffice, because tokens can be stolen. A thief could make an API key with a stolen
+session and keep access after the session has ended, or enrol an authenticator and lock the owner out. Both operations
+need a proof that is at most ten minutes old: a log-in, or a password or code that is sent again (Reauthenticate). The
+session's row stores the time of the proof. A refresh copies that time and does not renew it.
 
-A session of an issuer is proved by a new log-in there, with the time when the issuer authenticated the person
-(`auth_time`). Certificates prove who calls in each handshake, and API keys give no more than they were made for.
+The proof for a session of an issuer is a new log-in there; its time is when the issuer authenticated the person
+(`auth_time`). Callers with a certificate or an API key need no recent proof: a certificate proves the caller's identity
+in each handshake, and an API key gives no more than it was made for.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 PROOF_LASTS: Final = timedelta(minutes=10)
 _BY_ISSUER: Final = "oidc"
-# The methods by which a caller proves the identity next, each by a word for programs.
+# How a caller can give a new proof, by the values of `proof` in the error's metadata.
 _WAYS: Final[Mapping[str, str]] = {
     "password": "show your password again by Reauthenticate",
     "code": "show a code of your authenticator, a recovery code or your password again by Reauthenticate",
@@ -54,10 +55,13 @@ class Proof:
 
 
 async def check_recent_proof(transaction: ReadTransaction, caller: Principal) -> None:
-    """Raises where the caller calls in a session without a recent proof. `transaction` sees the caller's sessions.
+    """Raises if the caller uses a session without a recent proof.
+
+    `transaction` must see the caller's sessions.
 
     Raises:
-        PermissionDenied: REAUTHENTICATION_REQUIRED; `proof` of its metadata is `password`, `code` or `log_in`.
+        PermissionDenied: REAUTHENTICATION_REQUIRED; `proof` in its metadata is `password`, `code` or `log_in`.
+        Unauthenticated: the session has ended in the meantime.
     """
     if caller.session_id is None:
         return
@@ -78,7 +82,10 @@ async def check_recent_proof(transaction: ReadTransaction, caller: Principal) ->
 
 
 class Reauthentication:
-    """Gives sessions a recent proof. Wrong proofs count as log-ins of the account that fail (`login_throttle`)."""
+    """Gives sessions a recent proof.
+
+    Wrong proofs count as failed log-ins of the account (`login_throttle`).
+    """
 
     def __init__(self, store: Store, logins: Logins, factors: FactorChanges, throttle: LoginThrottle) -> None:
         self._store = store
@@ -87,11 +94,11 @@ class Reauthentication:
         self._throttle = throttle
 
     async def check(self, caller: Principal, proof: Proof, origin: LoginOrigin) -> None:
-        """Checks the caller's proof, as a log-in checks it; a code is used up.
+        """Checks the caller's proof like a log-in; marks a code as used.
 
         Raises:
             InvalidArgument: no proof is given.
-            FailedPrecondition: ISSUER_SESSION; NO_SECOND_FACTOR; SECOND_FACTOR_LOCKED, only a recovery code is taken.
+            FailedPrecondition: ISSUER_SESSION; NO_SECOND_FACTOR; SECOND_FACTOR_LOCKED, use a recovery code.
             PermissionDenied: WRONG_PASSWORD, WRONG_CODE.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, LOGIN_BUSY, as Login.
         """
@@ -105,7 +112,7 @@ class Reauthentication:
         if by_code:
             await self._check_has_factor(caller)
         tried = self._throttle.tried(caller.username, origin, "")
-        # As of a log-in by an account that is known there: others behind the address are not kept out.
+        # The budget is that of this account at this address, so failures do not lock out others at the address.
         who = of_account(tried.account_hash.hex(), origin.address_group)
         budgets = self._throttle.budgets
         budgets.take(who)
@@ -116,19 +123,19 @@ class Reauthentication:
                 await self._logins.confirm(caller.username, proof.password, origin)
         except ResourceExhausted as refused:
             if refused.reason == "LOGIN_BUSY":
-                # Nothing was tried.
+                # No password was checked.
                 budgets.give_back(who)
             raise
         budgets.give_back(who)
 
     async def prove(self, transaction: Transaction, caller: Principal) -> datetime:
-        """Gives the caller's session the proof that `check` has accepted; returns when it expires.
+        """Records the proof that `check` has accepted in the caller's session; returns when the proof expires.
 
         Raises:
             Unauthenticated: the session has ended in the meantime.
         """
         assert caller.session_id is not None, "only sessions call this"
-        # As a renewal and a revocation do, so that the newest row of the session is the one that is written.
+        # Lock the user's row, like renewals and revocations, so that the newest row of the session is updated.
         user = await get_user(transaction, caller.user_id, lock=True)
         proved_at = await sessions.prove(transaction, UserId(caller.user_id), caller.session_id)
         if user is None or proved_at is None:

@@ -1,12 +1,12 @@
-"""Second factors: enrolled, confirmed, checked, removed; which roles must have one.
+"""Second factors: enrolment, confirmation, checks, removal, and the roles that require one.
 
-A factor begins in two steps. A new seed is pending, and counts once a code shows that an authenticator has it: then
-recovery codes are made, and each log-in needs a code. A pending seed is forgotten after a while, and a newer one does
-not replace that of another log-in. So a thief who has only the password cannot get a seed confirmed that the thief
-knows.
+A factor is enrolled in two steps. A new seed is pending. It becomes active when a code shows that an authenticator has
+it; then recovery codes are made, and each log-in needs a code. A pending seed expires after ten minutes, and each
+log-in has a pending seed of its own. So a thief who has only the password cannot make the user confirm a seed that the
+thief knows.
 
-A code is accepted once: the newest used step stands in the user's row, and one UPDATE raises it, which
-requires a later step. So of two concurrent uses, on whichever servers, one wins. Times are the database's.
+Each code is accepted once. The user's row contains the newest used time step, and one UPDATE raises it, which requires
+a later step. So only one of two concurrent uses succeeds, on any servers. Times are the database's.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from pilothouse_server.identity.model import EVERY_ROLE, Enrolment, SessionMetho
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
-# How long a seed may wait for its first code.
+# How long a pending seed stays valid.
 ENROLMENT_LIFE: Final = timedelta(minutes=10)
-# In a row, whatever time lies between them: who guesses on finds the right one of a million at 0.03 %.
+# The number of consecutive wrong codes, over any time, after which codes are no longer accepted. A guesser with this
+# many attempts finds a valid code among the million with a probability of 0.03 %.
 MOST_WRONG_CODES: Final = 100
 _KIND: Final = "totp"
 
 
 @dataclass(frozen=True, slots=True)
 class FactorSteps:
-    """The steps that must follow a right password."""
+    """The steps that must follow a correct password."""
 
     code: bool = False
     enrolment: bool = False
@@ -63,7 +64,7 @@ class ShownCode:
 
     @property
     def method(self) -> SessionMethod:
-        """How a session begins that this has opened."""
+        """The `method` of a session that begins with this code."""
         return "password_recovery" if self.recovery_code else "password_totp"
 
 
@@ -75,13 +76,13 @@ class SecondFactors:
         self._roles = named_roles(settings)
 
     async def needed(self, transaction: ReadTransaction, stored: PasswordCredentials) -> FactorSteps:
-        """Returns the steps that a user must complete after the right password."""
+        """Returns the steps that a user must complete after the correct password."""
         has_one = stored.user.second_factor
         enrolment = not has_one and await self.must_have_one(transaction, stored.user.id)
         return FactorSteps(code=has_one, enrolment=enrolment, new_password=stored.one_time)
 
     async def must_have_one(self, transaction: ReadTransaction, user_id: UserId) -> bool:
-        """Whether a user who logs in by password must have a factor, by the roles that the settings name."""
+        """Returns whether the settings require a second factor for one of the user's roles."""
         if EVERY_ROLE in self._roles:
             return True
         return bool(self._roles) and await second_factors.holds_one_of(transaction, user_id, self._roles)
@@ -89,10 +90,10 @@ class SecondFactors:
     async def enrol(
         self, transaction: Transaction, user_id: UserId, username: str, name: str, now: datetime
     ) -> Enrolment:
-        """Makes a seed and keeps it aside under `name`, in place of a former one there.
+        """Makes a seed and stores it as pending under `name`; replaces a former seed of that name.
 
         Raises:
-            Unavailable: the active key is held by no key provider of this server.
+            Unavailable: no key provider of this server has the active key.
         """
         seed = totp.new_seed()
         await self._secrets.keep(transaction, user_id, _KIND, seed, name)
@@ -103,10 +104,10 @@ class SecondFactors:
     ) -> Sequence[str] | None:
         """Activates the pending seed of `name`; returns the recovery codes.
 
-        Returns None if the code is not of that seed, or if there is no pending seed any more.
+        Returns None if the code does not belong to that seed, or if the pending seed has expired.
 
         Raises:
-            FailedPrecondition: TOTP_ENROLLED, another one was confirmed in the meantime.
+            FailedPrecondition: TOTP_ENROLLED, another seed was confirmed in the meantime.
         """
         kept = await self._secrets.read(transaction, user_id, _KIND, name, lock=True)
         if kept is None or now - kept.updated_at > ENROLMENT_LIFE:
@@ -124,10 +125,10 @@ class SecondFactors:
         return codes
 
     async def take(self, transaction: Transaction, user_id: UserId, shown: ShownCode, now: datetime) -> bool:
-        """Returns whether the code is right, and uses it up; a wrong one is counted.
+        """Returns whether the code is correct, and marks it as used; counts a wrong code of an authenticator.
 
         Raises:
-            FailedPrecondition: SECOND_FACTOR_LOCKED, after so many wrong codes that only a recovery code is taken.
+            FailedPrecondition: SECOND_FACTOR_LOCKED, after too many wrong codes: only a recovery code is accepted.
         """
         if shown.recovery_code:
             code_hash = totp.recovery_hash(user_id, shown.recovery_code)
@@ -145,18 +146,20 @@ class SecondFactors:
         return False
 
     async def remove(self, transaction: Transaction, user_id: UserId) -> bool:
-        """Takes a user's factor away, with all codes; False where there was none."""
+        """Removes a user's factor, with all codes; returns False if there was no factor."""
         await self._secrets.forget(transaction, user_id, _KIND)
         return await second_factors.end(transaction, user_id)
 
 
 def named_roles(settings: Settings) -> frozenset[str]:
-    """The roles whose users need a second factor, by the settings."""
+    """Returns the roles whose users need a second factor, from the settings."""
     return frozenset(filter(None, map(str.strip, settings.second_factor_roles.split(","))))
 
 
 async def check_roles(store: Store, settings: Settings) -> None:
-    """Checks at the start that the roles whose users must have a factor exist: of a misspelt one nobody would notice.
+    """Checks at the start that the roles whose users must have a factor exist.
+
+    Without this check, a misspelt role would go unnoticed.
 
     Raises:
         SettingsError: names the role.
@@ -170,7 +173,7 @@ async def check_roles(store: Store, settings: Settings) -> None:
 
 
 def already_enrolled() -> FailedPrecondition:
-    """The error for a user who has a factor."""
+    """Returns the error for a user who already has a factor."""
     return FailedPrecondition(
         "this account has an authenticator: remove it first (DisableTotp)", reason="TOTP_ENROLLED"
     )
@@ -185,7 +188,7 @@ def _locked() -> FailedPrecondition:
 
 
 def wrong_code(field_name: str) -> InvalidArgument:
-    """The error for a first code that is not of the authenticator that was enrolled."""
+    """Returns the error for a first code that does not belong to the pending seed."""
     return invalid(
         field_name,
         "is not the present code of the authenticator that was enrolled last; enrol again after ten minutes",

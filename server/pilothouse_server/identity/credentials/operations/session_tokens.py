@@ -1,15 +1,15 @@
-"""The tokens of a session: the pair that it begins with, and those that follow.
+"""The tokens of a session: its first pair, and the pairs that follow at each refresh.
 
-However somebody logs in, a session begins here, so that all of them end, are renewed and are listed alike. No pair
+Sessions of all log-in methods begin here, so that they end, are renewed and are listed in the same way. No pair
 outlives the session's greatest age, counted from the log-in.
 
-A log-in proves the user's identity (`reauthentication`). The pairs that follow carry the time of the proof
-over.
+A log-in proves the user's identity (`reauthentication`). Each refresh copies the time of the proof to the new pair.
 
-A console session (`LoginOrigin.console`) has one credential in place of pairs. It does not rotate, so that several tabs
-of a browser may use it concurrently: two that refreshed in the same moment would be taken for a replay. It ends after
-some hours without use, and in any case after some days. An issuer is asked about a session at its refreshes, and here
-are none: so one that began at an issuer ends as early as an access token, and the browser logs in there again.
+A console session (`LoginOrigin.console`) has one credential instead of pairs. It does not rotate, so that several tabs
+of a browser may use it concurrently: two concurrent refreshes would look like a replay. It ends after some hours
+without use, and after some days at the latest. Issuers are asked about a session at its refreshes, which a console
+session does not have. So a console session that began at an issuer ends as early as an access token, and the browser
+logs in there again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class SessionTokens:
-    """Issues pairs of tokens and keeps their hashes."""
+    """Issues tokens and stores their hashes."""
 
     def __init__(self, settings: Settings) -> None:
         self._access = timedelta(seconds=settings.session_access_seconds)
@@ -50,8 +50,9 @@ class SessionTokens:
         method: SessionMethod,
         proved_at: datetime | None = None,
     ) -> IssuedTokens:
-        """Begins a session; `method` is how the user has logged in, and `proved_at` the time of the proof, if
-        that was not just now.
+        """Begins a session.
+
+        `method` is how the user logged in; `proved_at` is the time of the proof of identity, None if it was just now.
         """
         family_id = uuid4()
         values = self._begun(transaction, family_id, user_id, origin, method)
@@ -86,7 +87,7 @@ class SessionTokens:
         return ShortToken(token, expires_at)
 
     async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
-        """Returns the id of the session that a pair was just issued for."""
+        """Returns the id of the session that a pair of tokens was just issued for."""
         return await sessions.family_of(transaction, tokens.token_hash(issued.access_token))
 
     async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:
@@ -94,7 +95,7 @@ class SessionTokens:
         await sessions.revoke_family(transaction, user_id, family_id)
 
     async def go_on(self, transaction: Transaction, used: Row) -> IssuedTokens:
-        """Issues the pair that follows on the one whose refresh token was used up (`used`, its row)."""
+        """Issues the next pair of tokens; `used` is the row of the pair whose refresh token was just used."""
         session_id = uuid4()
         issued = await self._issue(
             transaction,
@@ -171,14 +172,14 @@ class SessionTokens:
 
 
 def console_lives(settings: Settings) -> ConsoleLives:
-    """The lives of console sessions by the settings."""
+    """Returns the lifetimes of console sessions from the settings."""
     return ConsoleLives(
         timedelta(seconds=settings.console_idle_seconds), timedelta(seconds=settings.console_max_age_seconds)
     )
 
 
 def _only_token(token: str) -> dict[str, bytes]:
-    """Returns the columns of a session that has this token alone: nobody is given its refresh token."""
+    """Returns the token columns of a session with this token only: nobody receives its random refresh token."""
     return {
         "access_token_hash": tokens.token_hash(token),
         "refresh_token_hash": tokens.token_hash(tokens.new_token(tokens.REFRESH_PREFIX)),

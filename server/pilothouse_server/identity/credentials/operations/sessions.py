@@ -1,4 +1,4 @@
-"""The rules of sessions that are there: everybody sees and ends their own, administrators those of others."""
+"""The rules of existing sessions: users list and end their own, administrators those of other users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_username
 
-# Over all namespaces: whose sessions somebody may see, and end.
+# The permissions to see and to end other users' sessions; they are needed over all namespaces.
 SEEING_OTHERS: Final = "user.get"
 CHANGING_OTHERS: Final = "user.update"
 
@@ -36,10 +36,10 @@ async def log_out(transaction: Transaction, caller: Principal) -> None:
 
 
 async def revoke(transaction: Transaction, caller: Principal, username: str, session_id: UUID) -> None:
-    """Ends one of the caller's own sessions, or one of the user's who is named.
+    """Ends one of the caller's own sessions, or a session of the named user.
 
     Raises:
-        NotFound: that user; or none of the living sessions of the user.
+        NotFound: the user; or the user has no such session that is valid.
         PermissionDenied: `user.update` over all namespaces is needed; ESCALATION, the user holds permissions
             that the caller does not hold.
     """
@@ -54,11 +54,12 @@ async def revoke(transaction: Transaction, caller: Principal, username: str, ses
 async def list_page(
     transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest
 ) -> tuple[Sequence[Session], NextPage]:
-    """Returns one page of the caller's own sessions, or of those of the named user, newest first, and where the next
-    page begins.
+    """Returns one page of sessions, newest first, and where the next page begins.
+
+    The sessions are the caller's own, or those of the named user.
 
     Raises:
-        NotFound: that user.
+        NotFound: the user.
         PermissionDenied: `user.get` over all namespaces is needed.
     """
     whose = await _whose(transaction, caller, username, SEEING_OTHERS)
@@ -69,8 +70,9 @@ async def list_page(
 async def _whose(
     transaction: ReadTransaction, caller: Principal, username: str, permission: str
 ) -> User | None:
-    """Returns the named user, if that is another one; None for the caller. A caller without the permission
-    does not learn which users exist.
+    """Returns the named user; None if that is the caller, or if no name is given.
+
+    A caller without the permission does not learn which users exist.
     """
     if not username or normalise_username(username) == normalise_username(caller.username):
         return None
@@ -84,7 +86,7 @@ async def _whose(
 
 
 async def _end(transaction: Transaction, user_id: UserId, session_id: UUID) -> bool:
-    # The row of the user first: see `login`.
+    # Lock the user's row first: see `login`.
     await users.get(transaction, user_id, lock=True)
     lived = await sessions.revoke_family(transaction, user_id, session_id)
     await grants.notify_changed(transaction)

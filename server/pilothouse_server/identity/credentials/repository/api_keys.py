@@ -44,7 +44,7 @@ register_constraint("uq_api_keys_user_name", lambda: already_exists("api key", "
 
 _MAKERS = USERS.alias("makers")
 _ACCOUNT_NAMESPACES = NAMESPACES.alias("account_namespaces")
-# Names and ids of what a key was made for and the caller sees, by name.
+# The ids and names of the key's namespaces that the caller may see, in the order of names.
 _SEEN_NAMESPACES: ColumnElement[Any] = literal_column(
     "(SELECT jsonb_agg(jsonb_build_array(seen.id, seen.name) ORDER BY seen.name) FROM public.namespaces seen"
     " WHERE seen.id = ANY (api_keys.namespace_ids) AND seen.deleted_at IS NULL)"
@@ -86,7 +86,8 @@ _PRINCIPAL = (
         USERS.c.status == "active",
     )
 )
-# A key by which nobody called for so long. Another server changes one that is locked, perhaps for the same reason.
+# Updates only keys whose last recorded use is at least `every` ago. A locked key is skipped: another server is changing
+# it, perhaps for the same reason.
 _TOUCH = text("""
 WITH seen AS (
     SELECT k.id, r.address FROM unnest(CAST(:hashes AS bytea[]), CAST(:addresses AS text[])) AS r (key_hash, address)
@@ -118,7 +119,7 @@ def _keys() -> Select[Any]:
 
 
 async def insert_key(transaction: Transaction, values: Mapping[str, Any]) -> ApiKey:
-    """Adds a key and returns it whole."""
+    """Adds a key and returns it with all fields."""
     statement = (
         insert(API_KEYS).values(**values, created_by=transaction.actor.user_id).returning(API_KEYS.c.uid)
     )
@@ -129,21 +130,21 @@ async def insert_key(transaction: Transaction, values: Mapping[str, Any]) -> Api
 
 
 async def find(transaction: ReadTransaction, uid: UUID) -> ApiKey | None:
-    """The living key with this id that the caller sees."""
+    """Returns the valid key with this id; None if there is none that the caller may see."""
     query = _keys().where(API_KEYS.c.uid == uid, _living())
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _key(row)
 
 
 async def count(transaction: ReadTransaction, user_id: UserId) -> int:
-    """How many living keys a user has."""
+    """Returns the number of a user's valid keys."""
     query = select(func.count()).select_from(API_KEYS).where(API_KEYS.c.user_id == user_id, _living())
     found: int = (await transaction.connection.execute(query)).scalar_one()
     return found
 
 
 async def name_is_taken(transaction: ReadTransaction, user_id: UserId, name: str) -> bool:
-    """Whether a living key of the user, that was not rotated, has this name."""
+    """Returns whether a valid key of the user that was not rotated has this name."""
     query = select(API_KEYS.c.id).where(
         API_KEYS.c.user_id == user_id, API_KEYS.c.name == name, API_KEYS.c.rotated_at.is_(None), _living()
     )
@@ -151,7 +152,7 @@ async def name_is_taken(transaction: ReadTransaction, user_id: UserId, name: str
 
 
 async def end_expired(transaction: Transaction, user_id: UserId) -> None:
-    """Gives the names of a user's expired keys free."""
+    """Marks a user's expired keys as revoked, so that their names can be used again."""
     statement = (
         update(API_KEYS)
         .where(
@@ -165,7 +166,7 @@ async def end_expired(transaction: Transaction, user_id: UserId) -> None:
 
 
 async def rotated(transaction: Transaction, key_id: int, ends: datetime) -> bool:
-    """Notes that another key takes the place of a living one, which ends at `ends`; False where one has already."""
+    """Records that a valid key is replaced and expires at `ends`; returns False if it was already replaced."""
     statement = (
         update(API_KEYS)
         .where(API_KEYS.c.id == key_id, API_KEYS.c.rotated_at.is_(None), _living())
@@ -176,7 +177,7 @@ async def rotated(transaction: Transaction, key_id: int, ends: datetime) -> bool
 
 
 async def revoke(transaction: Transaction, key_id: int) -> bool:
-    """Ends a key; whether it lived."""
+    """Revokes a key; returns whether it was valid."""
     statement = (
         update(API_KEYS)
         .where(API_KEYS.c.id == key_id, _living())
@@ -187,7 +188,7 @@ async def revoke(transaction: Transaction, key_id: int) -> bool:
 
 
 async def revoke_of_user(transaction: Transaction, user_id: UserId) -> None:
-    """Ends every key of a user."""
+    """Revokes every key of a user."""
     statement = (
         update(API_KEYS)
         .where(API_KEYS.c.user_id == user_id, API_KEYS.c.revoked_at.is_(None))
@@ -197,7 +198,7 @@ async def revoke_of_user(transaction: Transaction, user_id: UserId) -> None:
 
 
 async def revoke_of_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Ends every key of the service accounts of a namespace."""
+    """Revokes every key of the service accounts of a namespace."""
     statement = (
         update(API_KEYS)
         .where(API_KEYS.c.account_namespace_id == namespace_id, API_KEYS.c.revoked_at.is_(None))
@@ -209,8 +210,9 @@ async def revoke_of_namespace(transaction: Transaction, namespace_id: int) -> No
 async def list_keys(
     transaction: ReadTransaction, user_id: UserId | None, page: PageRequest
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """Returns one page of a user's living keys (None: of everybody's that the caller sees), and where the next page
-    begins.
+    """Returns one page of a user's valid keys, and where the next page begins.
+
+    `user_id` None: the keys of all users that the caller may see.
     """
     query = _keys().where(_living(), compile_filter(page.filter, _FILTERS))
     if user_id is not None:
@@ -222,12 +224,10 @@ async def list_keys(
 
 
 async def load_principal(transaction: ReadTransaction, key_hash: bytes) -> tuple[Principal, Row] | None:
-    """Returns the caller that a key belongs to, with the permissions that both give, and the key's row and
-    its reading time (`now`).
+    """Returns the caller that a key belongs to, and the key's row with its read time (`now`).
 
-    It is one query, and needs no transaction around it.
-
-    None if the key is unknown, has expired or was revoked, or its user may not act.
+    The caller's grants are limited to what both the key and its user give. Returns None if the key is unknown, has
+    expired or was revoked, or its user is not active. The function runs one query, and needs no transaction around it.
     """
     rows = (await transaction.connection.execute(_PRINCIPAL, {"token_hash": key_hash})).all()
     if not rows:
@@ -258,7 +258,7 @@ async def load_principal(transaction: ReadTransaction, key_hash: bytes) -> tuple
 
 
 async def touch(transaction: Transaction, used: Mapping[bytes, str], every: timedelta) -> None:
-    """Notes that keys were used, each from an address, unless that was noted less than `every` ago."""
+    """Records the use of keys, each with an address, at most once per `every`."""
     arguments = {"hashes": list(used), "addresses": [each[:45] for each in used.values()], "every": every}
     await transaction.connection.execute(_TOUCH, arguments)
 

@@ -1,4 +1,4 @@
-"""All SQL about challenges: the answer to a right password if further steps must follow."""
+"""All SQL about challenges: the response to a correct password if further steps must follow."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pilothouse_server.identity.model import UserId
 from pilothouse_server.identity.tables import LOGIN_CHALLENGES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# The most challenges of one user: several concurrent log-ins of a user have one each.
+# The maximum number of challenges of one user; concurrent log-ins of a user have one challenge each.
 _MOST: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenge that lives; `password_changed_at` is that of the password it was given for."""
+    """A valid challenge; `password_changed_at` identifies the password that it was issued for."""
 
     user_id: UserId
     password_changed_at: datetime
@@ -27,7 +27,7 @@ class Challenge:
 async def insert_challenge(
     transaction: Transaction, challenge_hash: bytes, challenge: Challenge, origin_hash: bytes, life: timedelta
 ) -> datetime:
-    """Adds a challenge, and forgets the oldest of the user's where there are many; returns when it expires."""
+    """Adds a challenge, and deletes the user's oldest ones beyond the maximum; returns when the challenge expires."""
     newest = (
         select(LOGIN_CHALLENGES.c.challenge_hash)
         .where(LOGIN_CHALLENGES.c.user_id == challenge.user_id)
@@ -54,7 +54,7 @@ async def insert_challenge(
 
 
 async def owner(transaction: ReadTransaction, challenge_hash: bytes) -> UserId | None:
-    """Returns the owner of a challenge, living or not; None if there is no such challenge."""
+    """Returns the owner of a challenge, expired or not; None if there is no such challenge."""
     query = select(LOGIN_CHALLENGES.c.user_id).where(LOGIN_CHALLENGES.c.challenge_hash == challenge_hash)
     found: UserId | None = (await transaction.connection.execute(query)).scalar_one_or_none()
     return found
@@ -63,7 +63,7 @@ async def owner(transaction: ReadTransaction, challenge_hash: bytes) -> UserId |
 async def find(
     transaction: ReadTransaction, challenge_hash: bytes, origin_hash: bytes, *, lock: bool = False
 ) -> Challenge | None:
-    """The living challenge that was given there; `lock` holds it."""
+    """Returns the valid challenge that was issued to this origin; None if there is none. `lock` locks its row."""
     query = select(LOGIN_CHALLENGES.c.user_id, LOGIN_CHALLENGES.c.password_changed_at).where(
         LOGIN_CHALLENGES.c.challenge_hash == challenge_hash,
         LOGIN_CHALLENGES.c.origin_hash == origin_hash,
@@ -76,14 +76,14 @@ async def find(
 
 
 async def remove(transaction: Transaction, challenge_hash: bytes) -> None:
-    """Ends a challenge: it was used."""
+    """Deletes a challenge that was used."""
     await transaction.connection.execute(
         delete(LOGIN_CHALLENGES).where(LOGIN_CHALLENGES.c.challenge_hash == challenge_hash)
     )
 
 
 async def remove_of_user(transaction: Transaction, user_id: UserId) -> None:
-    """Ends all challenges of a user."""
+    """Deletes all challenges of a user."""
     await transaction.connection.execute(
         delete(LOGIN_CHALLENGES).where(LOGIN_CHALLENGES.c.user_id == user_id)
     )

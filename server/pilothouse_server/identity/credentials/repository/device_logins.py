@@ -1,7 +1,7 @@
-"""All SQL about log-ins of devices: one row for each that waits for a person.
+"""All SQL about log-ins on devices: one row for each log-in that waits for a person.
 
-Times are the database's, which all servers share. A turn to ask the issuer is taken by one UPDATE, so of two polls that
-come together one asks.
+Times are the database's, which all servers share. One UPDATE reserves the next request to the issuer, so only one of
+two concurrent polls sends a request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 @dataclass(frozen=True, slots=True)
 class DeviceLogin:
-    """A pending device log-in. `interval_seconds`: time between polls of the issuer."""
+    """A pending log-in on a device. `interval_seconds`: the time between two polls."""
 
     issuer: str
     sealed_code: bytes = field(repr=False)
@@ -25,7 +25,7 @@ class DeviceLogin:
 
 
 async def count_of(transaction: ReadTransaction, address_hash: bytes) -> int:
-    """Counts the pending log-ins that were begun from an address."""
+    """Returns the number of pending log-ins that began at an address."""
     query = select(func.count()).where(
         DEVICE_LOGINS.c.address_hash == address_hash, DEVICE_LOGINS.c.expires_at > func.clock_timestamp()
     )
@@ -50,7 +50,7 @@ async def insert_login(
 
 
 async def take_turn(transaction: Transaction, token_hash: bytes) -> DeviceLogin | None:
-    """Returns the log-in where its issuer may be asked now, and moves the next time on; else None."""
+    """Returns the log-in if a request to its issuer is due, and sets the time of the next request; else None."""
     statement = (
         update(DEVICE_LOGINS)
         .where(
@@ -69,7 +69,7 @@ async def take_turn(transaction: Transaction, token_hash: bytes) -> DeviceLogin 
 
 
 async def wait_of(transaction: ReadTransaction, token_hash: bytes) -> timedelta | None:
-    """How long until the issuer of a log-in may be asked; None where there is no such log-in any more."""
+    """Returns the time until the next request to the issuer is due; None if the log-in is unknown or has expired."""
     query = select((DEVICE_LOGINS.c.next_poll_at - func.clock_timestamp()).label("wait")).where(
         DEVICE_LOGINS.c.token_hash == token_hash, DEVICE_LOGINS.c.expires_at > func.clock_timestamp()
     )
@@ -91,7 +91,7 @@ async def slow_down(transaction: Transaction, token_hash: bytes, interval_second
 
 
 async def end(transaction: Transaction, token_hash: bytes) -> bool:
-    """Removes a log-in; returns whether it was there: of two that end it one gets True."""
+    """Deletes a log-in; returns whether it existed: only one of two concurrent calls gets True."""
     statement = (
         delete(DEVICE_LOGINS)
         .where(DEVICE_LOGINS.c.token_hash == token_hash)

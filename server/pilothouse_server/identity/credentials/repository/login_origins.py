@@ -1,7 +1,7 @@
-"""All SQL about where accounts have logged in from: one row a device, one an address.
+"""All SQL about the devices and addresses that accounts have logged in from, with one row for each.
 
-Both are found by hashes, and by that of the account's name, so that the same statements run whether there is such an
-account or not.
+The keys of the rows are hashes of the account's name and of the device or address, so the same statements run whether
+or not the account exists.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from sqlalchemy.dialects.postgresql import insert
 from pilothouse_server.identity.tables import LOGIN_ORIGINS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# Of one account. Those that were used again stay longest: who logs in by a program each minute has one more each time.
+# The maximum number of devices and addresses of one account. Those with several log-ins are kept longest, because a
+# program that logs in each minute and stores no device token adds a device each time.
 _MOST: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class KnownOrigin:
-    """A device or an address that logged in to the account, with this password, and the guesses that failed since."""
+    """A device or an address that logged in to the account, and the number of failed guesses from it since then.
+
+    `password_changed_at` identifies the password of that log-in.
+    """
 
     origin_hash: bytes
     failures: int
@@ -38,7 +42,7 @@ async def find(
     *,
     lock: bool = False,
 ) -> Sequence[KnownOrigin]:
-    """Those of the origins that logged in to the account and are remembered; `lock` holds their rows."""
+    """Returns those of the origins that logged in to the account within `remembered`; `lock` locks their rows."""
     query = (
         select(LOGIN_ORIGINS.c.origin_hash, LOGIN_ORIGINS.c.failures, LOGIN_ORIGINS.c.password_changed_at)
         .where(
@@ -57,7 +61,7 @@ async def find(
 async def count_failure(
     transaction: Transaction, account_hash: bytes, origin_hashes: Collection[bytes]
 ) -> None:
-    """Counts a failed log-in against each of the origins that is known."""
+    """Counts a failed log-in against each of the origins that has a row."""
     await transaction.connection.execute(
         update(LOGIN_ORIGINS)
         .where(LOGIN_ORIGINS.c.account_hash == account_hash, LOGIN_ORIGINS.c.origin_hash.in_(origin_hashes))
@@ -90,7 +94,7 @@ async def remember(
 
 
 async def forget_most(transaction: Transaction, account_hash: bytes) -> None:
-    """Keeps no more of an account's than there may be."""
+    """Deletes an account's devices and addresses beyond the maximum number."""
     kept = (
         select(LOGIN_ORIGINS.c.origin_hash)
         .where(LOGIN_ORIGINS.c.account_hash == account_hash)

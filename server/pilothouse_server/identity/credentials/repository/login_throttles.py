@@ -1,5 +1,7 @@
-"""All SQL about failed log-ins: one row an account, found by a hash of its name, whether there is such a
-user or not."""
+"""All SQL about failed log-ins: one row for each hash of an account name.
+
+The row does not depend on whether such a user exists.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """How often log-ins to an account have failed, when last, and until when it is locked. `now` is the database's."""
+    """The number of an account's failed log-ins, when the last one failed, and the end of the account's lock.
+
+    `now` is the database's time.
+    """
 
     failures: int
     locked_until: datetime | None
@@ -24,7 +29,7 @@ class Throttle:
 
 
 async def locked_for(transaction: ReadTransaction, account_hash: bytes) -> timedelta | None:
-    """For how long an account is still locked, by a look that waits for nobody; None where it is not."""
+    """Returns how long an account stays locked, None if it is not locked; reads without waiting for row locks."""
     remaining = LOGIN_THROTTLES.c.locked_until - func.clock_timestamp()
     query = select(remaining).where(
         LOGIN_THROTTLES.c.account_hash == account_hash,
@@ -35,7 +40,7 @@ async def locked_for(transaction: ReadTransaction, account_hash: bytes) -> timed
 
 
 async def lock(transaction: Transaction, account_hash: bytes) -> Throttle:
-    """The counter of an account, held until the transaction ends, so that guesses at one account come one by one."""
+    """Returns the counter of an account, and locks its row, so that guesses at one account are counted one by one."""
     statement = (
         insert(LOGIN_THROTTLES)
         .values(account_hash=account_hash)
@@ -65,7 +70,7 @@ async def count_failure(
 
 
 async def clear(transaction: Transaction, account_hash: bytes) -> None:
-    """Forgets the failures of an account."""
+    """Resets the failures of an account, and unlocks it."""
     await transaction.connection.execute(
         delete(LOGIN_THROTTLES).where(LOGIN_THROTTLES.c.account_hash == account_hash)
     )

@@ -1,6 +1,4 @@
-"""All SQL about second factors: a user's factor and its age, used codes, and the users whose roles require
-one.
-"""
+"""All SQL about second factors: factors, used codes, and the roles that require one."""
 
 from __future__ import annotations
 
@@ -15,13 +13,13 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
-    """Makes log-ins need codes from now on, later ones than that of `step`; returns False if they already do."""
+    """Makes a user's log-ins require codes of steps later than `step`; returns False if they already require codes."""
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_(None), USERS.c.deleted_at.is_(None))
         .values(
             totp_since=func.clock_timestamp(),
-            # An authenticator that was taken away and given back gives the same codes as before.
+            # The last step never decreases, so a code that was used before the factor was removed stays used.
             totp_last_step=func.greatest(USERS.c.totp_last_step, step),
             totp_failures=0,
             resource_version=USERS.c.resource_version + 1,
@@ -32,7 +30,7 @@ async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
 
 
 async def end(transaction: Transaction, user_id: UserId) -> bool:
-    """Makes log-ins need no codes any more, and deletes the recovery codes; returns False if there was no factor."""
+    """Makes a user's log-ins require no codes, and deletes the recovery codes; returns False if there was no factor."""
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None))
@@ -45,14 +43,14 @@ async def end(transaction: Transaction, user_id: UserId) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """The use of a factor: the newest step whose code was accepted, and the wrong codes in a row since."""
+    """The use of a factor: the newest step whose code was accepted, and the number of wrong codes since then."""
 
     last_step: int
     failures: int
 
 
 async def used(transaction: Transaction, user_id: UserId) -> Used | None:
-    """Returns the use of a user's factor, with the row held; None if the user has none."""
+    """Returns the use of a user's factor, and locks the row; None if the user has no factor."""
     query = (
         select(USERS.c.totp_last_step, USERS.c.totp_failures)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.deleted_at.is_(None))
@@ -70,7 +68,7 @@ async def count_failure(transaction: Transaction, user_id: UserId) -> None:
 
 
 async def use_step(transaction: Transaction, user_id: UserId, step: int) -> bool:
-    """Uses up the code of a step, and with it all earlier ones; False where it was used up."""
+    """Marks the code of a step, and of all earlier steps, as used; returns False if it was already used."""
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.totp_last_step < step)
@@ -88,7 +86,10 @@ async def put_recovery_codes(transaction: Transaction, user_id: UserId, hashes: 
 
 
 async def use_recovery_code(transaction: Transaction, user_id: UserId, code_hash: bytes) -> bool:
-    """Uses up a recovery code: of two uses one wins."""
+    """Marks a recovery code as used; returns False if it is wrong or used.
+
+    Only one of two concurrent uses succeeds.
+    """
     statement = (
         update(RECOVERY_CODES)
         .where(
@@ -106,7 +107,7 @@ async def use_recovery_code(transaction: Transaction, user_id: UserId, code_hash
 
 
 async def recovery_codes_left(transaction: ReadTransaction, user_id: UserId) -> int:
-    """How many of a user's recovery codes are good."""
+    """Returns the number of a user's unused recovery codes."""
     query = select(func.count()).where(
         RECOVERY_CODES.c.user_id == user_id, RECOVERY_CODES.c.used_at.is_(None)
     )
@@ -115,7 +116,7 @@ async def recovery_codes_left(transaction: ReadTransaction, user_id: UserId) -> 
 
 
 async def holds_one_of(transaction: ReadTransaction, user_id: UserId, roles: Collection[str]) -> bool:
-    """Whether a user has a living grant of one of these roles, wherever."""
+    """Returns whether a user has a valid grant of one of these roles, in any namespace or over all."""
     query = (
         select(USER_ROLES.c.id)
         .join(ROLES, ROLES.c.id == USER_ROLES.c.role_id)

@@ -1,7 +1,7 @@
 """All SQL about sessions: one row for each issued pair of tokens, a family for each log-in.
 
-A console session has one row: its credential stands where others have an access token, does not rotate, and moves both
-ends on while it is used.
+A console session has one row. Its credential is stored in place of the access token and does not rotate; each recorded
+use extends both expiry times.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# An issuer is asked about a session at each refresh, so a stream of one outlives no access token that is not renewed.
+# An issuer must confirm its session at each refresh. So the session's streams end with the access token, unless the
+# session is refreshed.
 _ASKS_ISSUER = SESSIONS.c.method == "oidc"
 _STREAMS_END = case((_ASKS_ISSUER, SESSIONS.c.access_expires_at), else_=SESSIONS.c.refresh_expires_at)
 
 
 def _principal(found: ColumnElement[bool], ends: ColumnElement[Any]) -> Select[Any]:
-    """Selects the user of the session that is found, with the grants; the row's part that counts lives until `ends`."""
+    """Selects the session that `found` matches, its user and the grants; the session must not have passed `ends`."""
     return (
         held()
         .add_columns(
@@ -63,7 +64,7 @@ _ORDERS = {"create_time": OrderField(SESSIONS.c.created_at)}
 
 
 def _living() -> ColumnElement[bool]:
-    """The newest pair of a session that has not ended."""
+    """Returns the condition for the newest pair of tokens of a session that has not ended."""
     return and_(
         SESSIONS.c.revoked_at.is_(None),
         SESSIONS.c.rotated_at.is_(None),
@@ -77,7 +78,10 @@ async def insert_session(transaction: Transaction, values: Mapping[str, Any]) ->
 
 
 async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row | None:
-    """Uses up a refresh token: of two concurrent calls one gets the row, the other None."""
+    """Marks a refresh token as used; returns its row, None if it is invalid or was already used.
+
+    Only one of two concurrent calls gets the row.
+    """
     statement = (
         update(SESSIONS)
         .where(SESSIONS.c.refresh_token_hash == token_hash, _living())
@@ -91,7 +95,7 @@ async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row
 async def set_method(
     transaction: Transaction, user_id: UserId, family_id: UUID, method: SessionMethod
 ) -> None:
-    """Notes that a session that was begun by a password alone has shown more since."""
+    """Sets the method of a session that began by a password alone, after its user has proved more."""
     await transaction.connection.execute(
         update(SESSIONS)
         .where(
@@ -102,7 +106,7 @@ async def set_method(
 
 
 async def prove(transaction: Transaction, user_id: UserId, family_id: UUID) -> datetime | None:
-    """Notes that the user of a session has shown who they are; returns when, None where the session has ended."""
+    """Records that the user of a session proved the identity now; returns the time, None if the session has ended."""
     statement = (
         update(SESSIONS)
         .where(SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, _living())
@@ -114,10 +118,11 @@ async def prove(transaction: Transaction, user_id: UserId, family_id: UUID) -> d
 
 
 async def proof_of(transaction: ReadTransaction, family_id: UUID, lasts: timedelta) -> Row | None:
-    """Whether the proof of a living session is recent (`recent`), and whether its user has an authenticator
-    (`has_code`); None where the session has ended.
+    """Returns a row about a session's proof; None if the session has ended.
+
+    `recent`: the proof is recent. `has_code`: the user has an authenticator.
     """
-    # A time far in the future, which a wrong clock has left, is no proof either.
+    # A time far in the future, which a wrong clock has written, does not count as a proof either.
     recent = and_(
         SESSIONS.c.proved_at > func.now() - lasts,
         SESSIONS.c.proved_at < func.now() + lasts,
@@ -173,7 +178,7 @@ async def revoke_family(transaction: Transaction, user_id: UserId, family_id: UU
 
 
 async def revoke_of_user(transaction: Transaction, user_id: UserId, *, keep: UUID | None = None) -> None:
-    """Ends every session of a user but `keep`."""
+    """Ends every session of a user except `keep`."""
     statement = (
         update(SESSIONS)
         .where(SESSIONS.c.user_id == user_id, SESSIONS.c.revoked_at.is_(None))
@@ -187,7 +192,7 @@ async def revoke_of_user(transaction: Transaction, user_id: UserId, *, keep: UUI
 async def list_sessions(
     transaction: ReadTransaction, user_id: UserId, page: PageRequest
 ) -> tuple[Sequence[Session], NextPage]:
-    """Returns one page of a user's living sessions, newest first, and where the next page begins."""
+    """Returns one page of a user's active sessions, newest first, and where the next page begins."""
     query = select(SESSIONS).where(SESSIONS.c.user_id == user_id, _living())
     order = parse_order_by(
         "create_time desc", _ORDERS, default="create_time desc", unique=SESSIONS.c.family_id
@@ -200,11 +205,10 @@ async def list_sessions(
 async def load_principal(
     transaction: ReadTransaction, access_token_hash: bytes
 ) -> tuple[Principal, Row] | None:
-    """The caller that an access token belongs to, with the grants, and the session's row and when it was read (`now`).
+    """Returns the caller that an access token belongs to, with the grants, and the session's row with its read time.
 
-    It is one query, and needs no transaction around it.
-
-    None if the token is unknown, has expired, was renewed or revoked, or its user may not log in.
+    Returns None if the token is unknown, has expired, was renewed or revoked, or its user may not log in. The row's
+    `now` is the read time. The function runs one query, and needs no transaction around it.
     """
     return await _load(transaction, _OF_TOKEN, access_token_hash)
 
@@ -212,7 +216,7 @@ async def load_principal(
 async def load_principal_of_session(
     transaction: ReadTransaction, family_id: UUID
 ) -> tuple[Principal, Row] | None:
-    """The same for a session, whichever of its tokens is the present one; for the streams that it has open."""
+    """Returns the same as `load_principal` for a session with any current token; used for its open streams."""
     return await _load(transaction, _OF_SESSION, family_id)
 
 
@@ -237,7 +241,7 @@ async def _load(
 async def touch(
     transaction: Transaction, access_token_hashes: Collection[bytes], every: timedelta, lives: ConsoleLives
 ) -> None:
-    """Notes that sessions were used, unless that was noted less than `every` ago; console sessions move their ends."""
+    """Records the use of sessions, at most once per `every`; extends the expiry of console sessions."""
     now: ColumnElement[datetime] = func.now()
     moved = func.least(now + lives.idle, SESSIONS.c.created_at + lives.most)
     slides = and_(SESSIONS.c.console, ~_ASKS_ISSUER)

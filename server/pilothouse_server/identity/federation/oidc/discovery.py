@@ -1,8 +1,7 @@
 """An issuer's discovery document (OpenID Connect Discovery 1.0): the addresses of its endpoints.
 
-It must name that issuer, character by character: otherwise one issuer could lead the codes that are meant for another
-to an address of its own. Its addresses are held to the issuer's scheme, so that one that is reached by HTTPS does not
-lead to one that is not.
+The document must name that issuer, character by character: otherwise one issuer could direct codes that are meant for
+another issuer to an address of its own. If the issuer's address is HTTPS, all endpoints must be HTTPS too.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ PATH: Final = "/.well-known/openid-configuration"
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """The addresses of an issuer's endpoints; '' for those that it does not offer.
+    """The addresses of an issuer's endpoints; '' for endpoints that it does not offer.
 
-    `names_itself`: its answers through the browser name the issuer (RFC 9207), so an answer without the name
-    is refused.
+    `names_itself`: its responses through the browser name the issuer (RFC 9207), so a response without the name is
+    refused.
     """
 
     jwks_uri: str
@@ -33,7 +32,7 @@ class Discovery(msgspec.Struct, frozen=True):
 
 
 async def discover(config: IssuerConfig, http: IssuerHttp, reach: Reach) -> Discovery:
-    """Asks an issuer. Raises IssuerFailed."""
+    """Fetches an issuer's discovery document. Raises IssuerFailed."""
     found = await http.get(config.issuer.rstrip("/") + PATH)
     if found.get("issuer") != config.issuer:
         raise IssuerFailed("its discovery document is of another issuer")

@@ -1,8 +1,8 @@
-"""Reads the file of a setting as YAML (JSON is YAML), entry by entry, with messages that name setting, entry and rule.
+"""Reads the file of a setting as YAML (JSON is YAML), entry by entry.
 
-Read strictly: no key twice, no anchors, no tags, and nothing is a truth value but `true` and `false`. An
-unknown key is an error. So a misspelt one is found at the start, and not by a user who should have been
-refused.
+Error messages name the setting, the entry and the broken rule. Parsing is strict: no duplicate keys, no anchors, no
+tags, and no truth values except `true` and `false`. An unknown key is an error. So a misspelt key stops the server at
+its start, and does not admit a user who should be refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Scalar = str | int | bool
 
 
 class DocumentEntry:
-    """One mapping of a file. `place` names its place: the setting, and the path to it."""
+    """One mapping of a file. `place` is its place for messages: the setting, and the path to the mapping."""
 
     def __init__(self, place: str, value: object) -> None:
         if not isinstance(value, Mapping):
@@ -31,13 +31,13 @@ class DocumentEntry:
         self._asked: set[str] = set()
 
     def given(self, name: str) -> bool:
-        """Whether the entry has this key, and something behind it."""
+        """Returns whether the entry has this key with a value that is not null."""
         return self._take(name) is not None
 
     def text(self, name: str, default: str | None = None, *, most: int = 1000) -> str:
-        """A text of 1 to `most` characters; where it is not there the default, without one it must be.
+        """Returns a text of 1 to `most` characters; `default` if the key is missing.
 
-        Raises SettingsError.
+        Raises SettingsError, also if the key is missing and there is no default.
         """
         value = self._take(name)
         if value is None and default is not None:
@@ -47,9 +47,9 @@ class DocumentEntry:
         return value
 
     def texts(self, name: str, default: Sequence[str] | None = None, *, most: int = 100) -> tuple[str, ...]:
-        """A list of 1 to `most` different texts; where it is not there the default, without one it must be.
+        """Returns a list of 1 to `most` different texts; `default` if the key is missing.
 
-        Raises SettingsError.
+        Raises SettingsError, also if the key is missing and there is no default.
         """
         value = self._take(name)
         if value is None and default is not None:
@@ -60,7 +60,7 @@ class DocumentEntry:
         return tuple(value)
 
     def number(self, name: str, default: int, *, least: int, most: int) -> int:
-        """A whole number within bounds. Raises SettingsError."""
+        """Returns a whole number within bounds; `default` if the key is missing. Raises SettingsError."""
         value = self._take(name)
         if value is None:
             return default
@@ -69,7 +69,7 @@ class DocumentEntry:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
-        """True or false. Raises SettingsError."""
+        """Returns true or false; `default` if the key is missing. Raises SettingsError."""
         value = self._take(name)
         if value is None:
             return default
@@ -78,29 +78,29 @@ class DocumentEntry:
         return value
 
     def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """One of several words. Raises SettingsError."""
+        """Returns one of several words; `default` if the key is missing. Raises SettingsError."""
         value = self.text(name, default)
         if value not in choices:
             raise self.wrong(name, f"must be {', '.join(choices[:-1])} or {choices[-1]}")
         return value
 
     def scalar(self, name: str) -> Scalar:
-        """A text, a whole number, true or false. Raises SettingsError."""
+        """Returns a text, a whole number, true or false. Raises SettingsError."""
         value = self._take(name)
         if not isinstance(value, str | int):
             raise self.wrong(name, "must be a text, a whole number, true or false")
         return value
 
     def path_of_claim(self, name: str) -> tuple[str, ...]:
-        """The name of a claim, or a list of names that lead to one inside others. Raises SettingsError."""
+        """Returns the path of a claim, which the file gives as one name or a list of names. Raises SettingsError."""
         if isinstance(self._take(name), str):
             return (self.text(name),)
         return self.texts(name, most=5)
 
     def entries(self, name: str, *, needed: bool = False, most: int = 500) -> list[DocumentEntry]:
-        """The mappings of a list, each an entry; none where there is no such key, unless it is `needed`.
+        """Returns the mappings of a list as entries; an empty list if the key is missing.
 
-        Raises SettingsError.
+        Raises SettingsError, also if the key is missing although it is `needed`.
         """
         value = self._take(name)
         if value is None and not needed:
@@ -110,12 +110,12 @@ class DocumentEntry:
         return [DocumentEntry(f"{self.place}.{name}[{index}]", each) for index, each in enumerate(value)]
 
     def mapping(self, name: str) -> DocumentEntry | None:
-        """The mapping of a key, None where there is none. Raises SettingsError."""
+        """Returns the mapping of a key; None if the key is missing. Raises SettingsError."""
         value = self._take(name)
         return None if value is None else DocumentEntry(f"{self.place}.{name}", value)
 
     def text_values(self, name: str, *, most: int = 20) -> dict[str, str]:
-        """A mapping of texts to texts; empty where there is none. Raises SettingsError."""
+        """Returns a mapping of texts to texts; empty if the key is missing. Raises SettingsError."""
         value = self._take(name)
         if value is None:
             return {}
@@ -132,7 +132,7 @@ class DocumentEntry:
             raise SettingsError(f"{self.place}.{unknown[0]}: is not known here; what may stand here: {known}")
 
     def wrong(self, name: str, rule: str) -> SettingsError:
-        """The error for one key of this entry."""
+        """Returns the error for one key of this entry."""
         return SettingsError(f"{self.place}.{name}: {rule}")
 
     def _take(self, name: str) -> object:
@@ -177,7 +177,7 @@ def _parsed(setting: str, path: Path, raw: bytes) -> Any:
 
 @cache
 def _loader() -> Any:
-    """The safe loader, of which only `true`, `false`, null and whole numbers are read as anything but text."""
+    """Returns a safe loader that reads every scalar as text, except `true`, `false`, null and whole numbers."""
     import yaml
 
     class StrictLoader(yaml.SafeLoader):

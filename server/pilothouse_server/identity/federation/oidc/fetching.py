@@ -1,9 +1,8 @@
-"""Requests to an issuer: HTTP with a deadline, a bound on the bytes that are read, and only to allowed
-addresses.
+"""HTTP requests to an issuer, with a deadline, a size limit, and only to allowed addresses.
 
-The addresses come from the issuer's own discovery document. So they follow the rules of `outbound` for
-callers' addresses: none of this machine or its network alone, unless the operator's networks name it.
-Redirects are not followed and proxies of the environment not used.
+The addresses come from the issuer's own discovery document. So they follow the rules of `outbound` for addresses that
+callers supply: loopback, link-local and cloud metadata addresses are refused, unless the operator's networks include
+them. Redirects are not followed, and proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 if TYPE_CHECKING:
     import aiohttp
 
-# Parsing more in one step would take too much of the loop's time, and no honest issuer needs it.
+# Parsing more would block the event loop for too long, and no honest issuer needs more.
 MOST_BYTES: Final = 64 * 1024
 SECONDS: Final = 5.0
 _CONNECTIONS = 8
@@ -35,11 +34,14 @@ T = TypeVar("T")
 
 
 class IssuerFailed(Exception):
-    """An issuer has not answered as it should; the text gives the reason, in our own words."""
+    """An issuer's response is missing or wrong.
+
+    The text gives the reason and is not copied from the response.
+    """
 
 
 class IssuerHttp:
-    """Requests to one issuer, over connections that are kept."""
+    """Requests to one issuer, over persistent connections."""
 
     def __init__(self, config: IssuerConfig, reach: Reach) -> None:
         self._config = config
@@ -47,16 +49,16 @@ class IssuerHttp:
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, url: str) -> dict[str, Any]:
-        """Returns the object that stands at an address. Raises IssuerFailed."""
+        """Returns the JSON object at an address. Raises IssuerFailed."""
         status, raw = await self._ask("GET", url, None, {})
         if status != 200:
             raise IssuerFailed(f"it answers {status}")
         return parse_object(raw)
 
     async def post(self, url: str, fields: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-        """Sends a form as the client that the issuer knows us by; returns the status and the object that it answers.
+        """Sends a form as this server's client of the issuer; returns the status and the JSON object of the response.
 
-        Raises IssuerFailed: no answer, none of 2xx or 4xx, or none of JSON.
+        Raises IssuerFailed: no response, a status other than 2xx, 400, 401 and 403, or no JSON object.
         """
         config, headers, form = self._config, {}, dict(fields)
         form["client_id"] = config.client_id
@@ -67,13 +69,13 @@ class IssuerHttp:
             pair = ":".join(quote(part, safe="") for part in (config.client_id, config.client_secret))
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         status, raw = await self._ask("POST", url, urlencode(form), headers)
-        # An answer that asks to wait, or that refuses the method, says nothing about a person.
+        # Other statuses, such as 405 or 429, contain no decision about a person.
         if not (200 <= status < 300 or status in (400, 401, 403)):
             raise IssuerFailed(f"it answers {status}")
         return status, parse_object(raw)
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
@@ -117,10 +119,7 @@ class IssuerHttp:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Returns the JSON object that `raw` is, in which no name stands twice and every number is one.
-
-    Raises IssuerFailed.
-    """
+    """Returns the JSON object in `raw`. Raises IssuerFailed, also for duplicate names and non-finite numbers."""
     try:
         value = json.loads(
             raw.decode(), object_pairs_hook=_each_once, parse_constant=_refuse, parse_float=_finite
@@ -151,7 +150,7 @@ def _finite(text: str) -> float:
 
 
 def issuer_away(name: str, why: str) -> Unavailable:
-    """Returns the error for an issuer that cannot be asked, or that gave a useless answer."""
+    """Returns the error for an issuer that cannot be reached, or whose response is useless."""
     return Unavailable(
         f'the issuer "{name}" cannot be used: {why}',
         reason="ISSUER_UNAVAILABLE",
@@ -161,12 +160,11 @@ def issuer_away(name: str, why: str) -> Unavailable:
 
 
 class Kept(Generic[T]):
-    """A document of an issuer, fetched when it is needed and kept for a while.
+    """A document of an issuer, fetched when it is needed and cached.
 
-    It is fetched again once it is `fresh_seconds` old, or if a caller misses something in it. While the
-    issuer is away the present document remains in use, until it is `stale_seconds` old. After a failure, and
-    between two that miss something, lies a pause, however many ask. Those who need it together share one
-    request.
+    It is fetched again once it is `fresh_seconds` old, or if a caller misses something in it. While the issuer is
+    unreachable, the cached document remains in use until it is `stale_seconds` old. After a failed request, and between
+    two requests for something missing, no request is sent for `pause_seconds`. Concurrent callers share one request.
     """
 
     def __init__(
@@ -186,17 +184,17 @@ class Kept(Generic[T]):
         self._pause = pause_seconds
         self._clock = clock
         self._value: T | None = None
-        # When the present document was requested, and how often one came.
+        # When the cached document was requested, and the number of documents received so far.
         self._since = 0.0
         self._came = 0
-        # Until when nothing is asked because it failed, and until when because somebody missed something in it.
+        # No request is sent until the first time because one failed; none for something missing until the second.
         self._paused_until = 0.0
         self._complete_until = 0.0
         self._why = "it was not asked yet"
         self._fetching: asyncio.Task[None] | None = None
 
     async def get(self) -> T:
-        """Returns the document. Raises Unavailable: ISSUER_UNAVAILABLE, and there is none that is young enough."""
+        """Returns the document. Raises Unavailable: ISSUER_UNAVAILABLE, and no cached document is young enough."""
         if self._value is None or self._clock() - self._since >= self._fresh:
             await self._renew()
         if self._value is None or self._clock() - self._since >= self._stale:
@@ -204,7 +202,7 @@ class Kept(Generic[T]):
         return self._value
 
     async def newer(self) -> T | None:
-        """Returns a newly fetched document; None if a request of a moment ago has failed or was just made."""
+        """Returns a newly fetched document; None if the request fails, or during the pause after an earlier one."""
         came, now = self._came, self._clock()
         if self._fetching is None and now < self._complete_until:
             return None
@@ -223,7 +221,7 @@ class Kept(Generic[T]):
                 return
             self._fetching = asyncio.create_task(self._ask(), name=f"ask issuer {self._name}")
             self._fetching.add_done_callback(self._asked)
-        # One caller that goes away must not end the request of the others.
+        # A caller that is cancelled must not cancel the request that other callers share.
         await asyncio.shield(self._fetching)
 
     async def _ask(self) -> None:

@@ -30,12 +30,12 @@ from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reac
 from pilothouse_server.settings.model import PREFIX, SettingsError
 
 VARIABLE: Final = f"{PREFIX}OIDC_ISSUERS_FILE"
-# Those that a public key verifies. Signatures with a shared secret are not among them, nor is `none`.
+# The algorithms that a public key verifies. Signatures with a shared secret are not allowed, nor is `none`.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _USUAL_ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")
 _USUAL_SCOPES: Final = ("openid", "profile", "email", "offline_access")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
-# The parameters of the browser's address that only this server sets.
+# The parameters of the authorization URL that only this server sets.
 _OWN_PARAMETERS: Final = frozenset(
     [
         "response_type",
@@ -56,18 +56,18 @@ _OWN_PARAMETERS: Final = frozenset(
 )
 _MOST_SECRET_BYTES = 4096
 
-# The users who get an account at the first log-in: everybody, users to whom a rule gives a role, nobody.
+# The people who get an account at the first log-in: all, only those to whom a rule gives a role, or none.
 Provision = Literal["everybody", "by-rule", "nobody"]
 ClientAuthentication = Literal["basic", "post"]
 
 
 class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One issuer. `issuer` is its address exactly as its tokens have it in `iss`; `name` is ours.
+    """One issuer. `issuer` is its address exactly as in the `iss` of its tokens; `name` is this server's name for it.
 
-    `client_id` is empty where nobody logs in by a browser. `away_seconds`: for how long after an answer of
-    the issuer a session may be renewed while the issuer cannot be asked. `grants_days`: the grants by its
-    rules end after so many days without an answer of the issuer, whether or not the user is logged in.
-    `authority` is PEM, empty: those that this machine trusts.
+    `client_id` is empty if people cannot log in at this issuer. `away_seconds`: while the issuer is unreachable, a
+    session may be renewed for this long after the issuer last confirmed it. `grants_days`: a user's grants by the
+    issuer's rules end after this many days without a confirmation, whether or not the user is logged in. `authority` is
+    PEM; empty means the certificate authorities that this machine trusts.
     """
 
     name: str
@@ -97,7 +97,7 @@ class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def address(self) -> Origin:
-        """Its address in its parts."""
+        """The issuer's address, parsed."""
         return origin(self.issuer, path=True)
 
 
@@ -189,7 +189,10 @@ def _algorithms(entry: DocumentEntry) -> tuple[str, ...]:
 
 
 def _redirects(entry: DocumentEntry) -> tuple[str, ...]:
-    """Addresses of web applications; those of this machine, which the command uses, are taken anyway."""
+    """Reads the addresses of web applications.
+
+    Loopback addresses, which the command uses, are always allowed.
+    """
     found = entry.texts("redirect_uris", (), most=20)
     for each in found:
         try:

@@ -1,8 +1,8 @@
-"""An issuer's public keys (RFC 7517), by the names that its tokens call them.
+"""An issuer's public keys (RFC 7517), by the key names (`kid`) in its tokens.
 
-A key serves one family of algorithms, and only one algorithm if its entry says so. A token's header chooses
-among the keys that the issuer publishes, and decides nothing else. Entries that are not for signatures, too
-weak, or of a kind that is not known are passed over, as the standard has it.
+A key serves one family of algorithms, or only the algorithm that its entry names. A token's header chooses among the
+keys that the issuer publishes, and decides nothing else. Entries that are not for signatures or are of an unknown kind
+are ignored, as the standard requires. RSA keys of fewer than 2,048 bits verify nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from pilothouse_server.identity.federation.oidc.fetching import IssuerFailed
 
 MOST_KEYS: Final = 100
 LEAST_RSA_BITS: Final = 2048
-# Of RSA with 8,192 bits, in base64: what takes longer to verify by holds up everybody.
+# The length of an 8,192-bit RSA modulus in base64. Verification with a longer one blocks the event loop for too long.
 _LONGEST_NUMBER: Final = 1366
-# The permitted names of a key. The name is compared with those that the issuer publishes, and used for
-# nothing else.
+# The permitted names of a key. A name is compared with the names that the issuer publishes, and used for nothing else.
 _KID = re.compile(r"(?!.*\.\.)[A-Za-z0-9._~+/=:@-]{1,200}\Z")
 _FAMILIES: Final = {
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -33,13 +32,13 @@ _PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
 
 
 class PublicKey(msgspec.Struct, frozen=True):
-    """A key as the issuer publishes it, and the algorithms that it serves."""
+    """A key as the issuer publishes it (`parts`), and the algorithms that it serves."""
 
     algorithms: tuple[str, ...]
     parts: dict[str, str]
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's, by an algorithm that it serves."""
+        """Returns whether this key made the signature, with an algorithm that the key serves."""
         from jwt.algorithms import get_default_algorithms
         from jwt.exceptions import PyJWTError
 
@@ -56,12 +55,12 @@ class PublicKey(msgspec.Struct, frozen=True):
 
 
 def is_kid(value: object) -> bool:
-    """Whether a key can be called so."""
+    """Returns whether the value is a permitted name of a key."""
     return isinstance(value, str) and _KID.match(value) is not None
 
 
 def read_keys(document: Mapping[str, Any]) -> dict[str, PublicKey]:
-    """The keys of a document that serve signatures, by name. Raises IssuerFailed: no document of keys."""
+    """Returns the keys of a document that serve signatures, by name. Raises IssuerFailed: no valid key document."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise IssuerFailed("its document of keys holds no list of keys")

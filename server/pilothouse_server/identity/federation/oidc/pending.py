@@ -1,12 +1,12 @@
-"""A log-in at an issuer between its beginning and its end: a token that the caller who began it keeps.
+"""The token of a pending log-in at an issuer, which the caller that began it keeps.
 
-    phl_ + base64url (JSON: issuer, where the browser comes back to, when it ends, 16 random bytes)
+    phl_ + base64url (JSON: issuer, redirect URI, expiry time, 16 random bytes, required authentication time)
          + "." + base64url (a MAC over that)
 
-State, nonce and the verifier of PKCE follow from the token, each by a key of its own. So nothing is stored of
-a log-in that nobody completes, however many anonymous callers begin one, and a reader of the database or of
-the browser's history gets none of the three. The browser's answer is worth nothing without the token, which
-the browser never had: the state of another browser is refused.
+State, nonce and PKCE verifier are derived from the token, each under a label of its own. So the server stores nothing
+for a log-in that nobody completes, however many anonymous callers begin one, and a reader of the database obtains none
+of the three. The browser never has the token. Its response is useless without the token, and a response with the state
+of another browser is refused.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PREFIX: Final = "phl_"
 
 
 class PendingLogin(msgspec.Struct, frozen=True):
-    """A log-in that has begun. Its random bytes make each one another.
+    """A log-in that has begun. The random bytes make each one unique.
 
-    `asked_since`: the issuer must have asked the person since then, in seconds since 1970; 0 whenever it was.
+    `asked_since`: the issuer must have authenticated the person since then, in seconds since 1970; 0: at any time.
     """
 
     issuer: str
@@ -41,12 +41,12 @@ class PendingLogin(msgspec.Struct, frozen=True):
 
     @property
     def expires_at(self) -> datetime:
-        """When it cannot be completed any more."""
+        """The time after which the log-in cannot be completed."""
         return datetime.fromtimestamp(self.ends, UTC)
 
 
 class LoginSecrets(msgspec.Struct, frozen=True):
-    """The secrets that follow from a pending log-in: none of them is stored."""
+    """The secrets that are derived from a pending log-in. None of them is stored."""
 
     state: str
     nonce: str
@@ -62,7 +62,7 @@ class LoginSecrets(msgspec.Struct, frozen=True):
 
 
 class LoginTokens:
-    """Makes and reads the tokens of pending log-ins, with one key that all replicas have."""
+    """Makes and reads the tokens of pending log-ins, with one key that all replicas share."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -70,13 +70,13 @@ class LoginTokens:
     def issue(
         self, issuer: str, redirect_uri: str, ends: int, asked_since: int = 0
     ) -> tuple[str, LoginSecrets]:
-        """Returns the token of a new log-in, and the secrets that follow from it."""
+        """Returns the token of a new log-in, and the secrets that are derived from it."""
         pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16), asked_since)
         body = PREFIX + _text(msgspec.json.encode(pending))
         return f"{body}.{self._derived('token', body)}", self.secrets(body)
 
     def read(self, token: str) -> tuple[PendingLogin, LoginSecrets] | None:
-        """Returns the log-in of a token, whether it has expired or not; None if it is not one of our tokens."""
+        """Returns the log-in of a token, even if it has expired; None if the token is not this server's."""
         body, _, mac = token.partition(".")
         if not token.isascii() or not body.startswith(PREFIX):
             return None
@@ -87,11 +87,11 @@ class LoginTokens:
             decoded = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
             return msgspec.json.decode(decoded, type=PendingLogin), self.secrets(body)
         except (binascii.Error, msgspec.MsgspecError, ValueError):
-            # Of another release, which wrote it otherwise.
+            # Another release wrote the token in another format.
             return None
 
     def secrets(self, body: str) -> LoginSecrets:
-        """Returns the secrets that follow from the part of a token that its MAC covers."""
+        """Returns the secrets that are derived from the part of a token that its MAC covers."""
         return LoginSecrets(
             *(self._derived(use, body) for use in ("state", "nonce", "verifier")),
         )

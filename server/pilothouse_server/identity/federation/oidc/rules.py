@@ -1,12 +1,10 @@
-"""Rules that turn the claims of a token into grants: an issuer's claims about a person give a role in some
-namespaces.
+"""Rules that turn an issuer's claims about a person into grants of roles.
 
-A rule has conditions, all of which must hold, a role, and namespaces. A condition is about one claim: it equals a
-value, begins with a text, or is a list that holds a value. A claim that is not there, or of another form, fulfils no
-condition, so a token that lacks its groups gives less and never more.
+A rule has conditions, all of which must hold, a role, and namespaces. A condition is about one claim: the claim equals
+a value, begins with a text, or is a list that contains a value. A claim that is missing or of another type fulfils no
+condition, so a token without its groups gives less and never more.
 
-The grants of rules are the operator's will, as it stands in a file of the server: no caller needs to hold
-them.
+The operator writes the rules in a file of the server. Therefore no caller needs to hold the permissions that they give.
 """
 
 from __future__ import annotations
@@ -18,22 +16,21 @@ import msgspec
 
 from pilothouse_server.identity.federation.oidc.documents import DocumentEntry, Scalar
 
-# In place of the namespaces of a rule: the role over all of them.
+# In place of the namespaces of a rule: it gives the role over all namespaces.
 EVERYWHERE: Final = "*"
 _OPERATORS: Final = ("equals", "prefix", "contains")
 Operator = Literal["equals", "prefix", "contains"]
 
 
 class ClaimCondition(msgspec.Struct, frozen=True):
-    """A condition on one claim. `claim` is its path: one name, or several from the outermost object to
-    the innermost."""
+    """A condition on one claim. `claim` is its path: one name, or several from the outermost object inwards."""
 
     claim: tuple[str, ...]
     operator: Operator
     value: Scalar
 
     def holds(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claims of a token fulfil it."""
+        """Returns whether the claims of a token fulfil this condition."""
         found: object = claims
         for name in self.claim:
             if not isinstance(found, Mapping) or name not in found:
@@ -48,14 +45,17 @@ class ClaimCondition(msgspec.Struct, frozen=True):
 
 
 class Gives(msgspec.Struct, frozen=True):
-    """A role in one namespace, or over all where `namespace` is empty."""
+    """A role in one namespace, or over all namespaces if `namespace` is empty."""
 
     role: str
     namespace: str
 
 
 class ClaimRule(msgspec.Struct, frozen=True):
-    """Gives `role` in `namespaces` to a user if all of `conditions` hold. `place` is the rule's place in the file."""
+    """Gives `role` in `namespaces` to a user if all of `conditions` hold.
+
+    `place` is the rule's place in the file.
+    """
 
     place: str
     conditions: tuple[ClaimCondition, ...]
@@ -73,7 +73,7 @@ def given_by(rules: Sequence[ClaimRule], claims: Mapping[str, Any]) -> frozenset
 
 
 def fits(conditions: Sequence[ClaimCondition], claims: Mapping[str, Any]) -> bool:
-    """Whether the claims fulfil every condition; without a condition nobody fits."""
+    """Returns whether the claims fulfil every condition; False if there is no condition."""
     return bool(conditions) and all(condition.holds(claims) for condition in conditions)
 
 
@@ -108,5 +108,5 @@ def _condition(entry: DocumentEntry) -> ClaimCondition:
 
 
 def _same(found: object, value: Scalar) -> bool:
-    # True is no 1 here.
+    # In Python True == 1, but the claim `true` must not equal the number 1.
     return type(found) is type(value) and found == value

@@ -1,4 +1,4 @@
-"""The issuers that this server trusts, at work: discovery, keys and tokens of each."""
+"""The clients of the issuers that this server trusts: discovery, keys and tokens of each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pilothouse_server.identity.federation.oidc.verify import Expected, Verified
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.settings.model import Settings
 
-# A key that the issuer takes back is not believed for longer than this, while the issuer can be asked.
+# While the issuer is reachable, a key that it has withdrawn is accepted for at most this many seconds.
 FRESH_SECONDS: Final = 300.0
-# For so long the keys that are there serve while it cannot.
+# While the issuer is unreachable, cached keys are used for this many seconds.
 STALE_SECONDS: Final = 24 * 3600.0
-# Tokens with names of keys that nobody knows make no more than one request in this time.
+# Tokens with unknown key names cause at most one request in this many seconds.
 PAUSE_SECONDS: Final = 10.0
 _LONGEST_REFRESH_TOKEN: Final = 16 * 1024
-# Errors of RFC 6749, 8628 and OpenID Connect that are about the person of a request.
+# Errors of RFC 6749, RFC 8628 and OpenID Connect that concern the person or the log-in, and not this server.
 REFUSALS: Final = frozenset(
     [
         "invalid_grant",
@@ -39,14 +39,14 @@ REFUSALS: Final = frozenset(
         "account_selection_required",
     ]
 )
-# Errors that mean that the issuer does not know us.
+# Errors that mean that the issuer does not accept this server as a client.
 _OF_THE_CLIENT: Final = frozenset(
     ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"]
 )
 
 
 class GrantRefused(Exception):
-    """An issuer gives no tokens; `error` is one of `REFUSALS`."""
+    """An issuer refuses to give tokens; `error` is one of `REFUSALS`."""
 
     def __init__(self, error: str) -> None:
         super().__init__(error)
@@ -54,9 +54,7 @@ class GrantRefused(Exception):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The answer of an issuer: an ID token that is not verified yet, and a refresh token; '' if there is
-    none.
-    """
+    """The tokens in an issuer's response: an unverified ID token, and a refresh token; '' if a token is missing."""
 
     id_token: str
     refresh_token: str
@@ -66,14 +64,14 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class TrustedIssuer:
-    """One issuer. Nothing is asked of it before it is needed, so that none of them is needed for a start."""
+    """One issuer. No request is sent before it is needed, so the server can start without its issuers."""
 
     def __init__(
         self, config: IssuerConfig, reach: Reach, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.config = config
         self._http = IssuerHttp(config, reach)
-        # Those who are not known yet have connections of their own: however many come, sessions are renewed.
+        # Anonymous callers use separate connections, so that many of them cannot block the renewal of sessions.
         self._http_of_strangers = IssuerHttp(config, reach)
 
         async def keys() -> Mapping[str, PublicKey]:
@@ -99,7 +97,7 @@ class TrustedIssuer:
     def of_log_ins(self, nonce: str | None, asked_since: int = 0) -> Expected:
         """Returns the requirements on an ID token of this issuer.
 
-        `nonce` is that of the log-in, None if the issuer is asked again; `asked_since` as in `Expected`.
+        `nonce` is the log-in's nonce; None for the renewal of a session. `asked_since` is as in `Expected`.
         """
         return Expected(
             frozenset({self.config.client_id}),
@@ -113,8 +111,9 @@ class TrustedIssuer:
         return await self._discovery.get()
 
     async def key(self, kid: str) -> PublicKey | None:
-        """Returns the issuer's key of this name. An unknown name causes one request. Raises Unavailable:
-        ISSUER_UNAVAILABLE.
+        """Returns the issuer's key of this name; None if there is none. Raises Unavailable: ISSUER_UNAVAILABLE.
+
+        An unknown name causes another request for the keys, at most once in `PAUSE_SECONDS`.
         """
         found = (await self._keys.get()).get(kid)
         if found is None and (newer := await self._keys.newer()) is not None:
@@ -122,19 +121,19 @@ class TrustedIssuer:
         return found
 
     async def verify(self, token: str, expected: Expected) -> VerifiedToken:
-        """Returns the verified content of its token. Raises as `verify.verify`, and Unavailable if there is
-        no token.
-        """
+        """Returns the verified content of a token. Raises as `verify.verify`, and Unavailable if `token` is empty."""
         if not token:
             raise issuer_away(self.config.name, "its answer holds no ID token")
         return await verify(token, self.config, self, expected)
 
     async def grant(self, fields: Mapping[str, str], *, stranger: bool) -> Granted:
-        """Returns the tokens that the issuer gives for a form. `stranger`: the caller is not known yet.
+        """Returns the tokens that the issuer gives for a form.
+
+        `stranger`: the caller is anonymous.
 
         Raises:
             GrantRefused: the issuer refuses the person.
-            Unavailable: ISSUER_UNAVAILABLE, its answer is missing or decides nothing.
+            Unavailable: ISSUER_UNAVAILABLE, its response is missing or contains no decision.
         """
         status, body = await self.post("token_endpoint", fields, stranger=stranger)
         if status == 200:
@@ -163,10 +162,9 @@ class TrustedIssuer:
     async def post(
         self, endpoint: str, fields: Mapping[str, str], *, stranger: bool
     ) -> tuple[int, dict[str, Any]]:
-        """Sends a form to one of the addresses of its discovery document; returns the status, below 500, and the object
-        that it answers.
+        """Sends a form to an endpoint of the issuer; returns the status (below 500) and the JSON object it sends.
 
-        Raises Unavailable: ISSUER_UNAVAILABLE.
+        `endpoint` is a field of `Discovery`. Raises Unavailable: ISSUER_UNAVAILABLE.
         """
         url: str = getattr(await self.discovery(), endpoint)
         if not url:
@@ -177,7 +175,7 @@ class TrustedIssuer:
             raise issuer_away(self.config.name, str(error)) from None
 
     async def close(self) -> None:
-        """Ends the running requests and the connections."""
+        """Cancels the running requests and closes the connections."""
         await self._discovery.close()
         await self._keys.close()
         await self._http.close()
@@ -185,7 +183,7 @@ class TrustedIssuer:
 
 
 class TrustedIssuers:
-    """All trusted issuers, by our name and by the name in their tokens."""
+    """All trusted issuers, by this server's name and by the `iss` of their tokens."""
 
     def __init__(self, issuers: Iterable[TrustedIssuer] = ()) -> None:
         self._by_name = {each.config.name: each for each in issuers}
@@ -193,7 +191,7 @@ class TrustedIssuers:
 
     @classmethod
     def load(cls, settings: Settings, reach: Reach) -> TrustedIssuers:
-        """Those of the settings' file. Raises SettingsError."""
+        """Returns the issuers in the settings' file; no issuers without a file. Raises SettingsError."""
         path = settings.oidc_issuers_file
         return cls(TrustedIssuer(each, reach) for each in (load_issuers(path, reach) if path else ()))
 
@@ -202,24 +200,24 @@ class TrustedIssuers:
 
     @property
     def ruled_roles(self) -> dict[str, str]:
-        """The roles that rules give, each with the name of an issuer whose rule does."""
+        """The roles that rules give, each with the name of an issuer whose rule gives it."""
         return {rule.role: each.config.name for each in self for rule in each.config.rules}
 
     def find(self, name: str) -> TrustedIssuer | None:
-        """The issuer of this name; None where there is none."""
+        """Returns the issuer of this name; None if there is none."""
         return self._by_name.get(name)
 
     @property
     def log_ins(self) -> dict[str, str]:
-        """The issuers where people log in: the name that people read, by ours."""
+        """The display names of the issuers where people can log in, by this server's names."""
         return {each.config.name: each.config.display_name for each in self if each.config.client_id}
 
     def of_log_ins(self, name: str) -> TrustedIssuer:
-        """The issuer of this name where people log in; without a name the only one.
+        """Returns the issuer of this name where people can log in; without a name, the only such issuer.
 
         Raises:
-            NotFound: ISSUER_NOT_FOUND; no name, and there is none.
-            InvalidArgument: no name, and there are several.
+            NotFound: ISSUER_NOT_FOUND, there is no such issuer.
+            InvalidArgument: no name is given, and there are several issuers.
         """
         those = self.log_ins
         if not name and len(those) > 1:
@@ -231,9 +229,7 @@ class TrustedIssuers:
         return found
 
     def _none_to_log_in_at(self) -> NotFound:
-        """Returns the error for a caller that names no issuer. There is no name to report, so the text names the
-        setting that the server lacks.
-        """
+        """Returns the error for a caller that names no issuer; its text names the setting that the server lacks."""
         lacking = (
             "nobody logs in at an issuer of this server: PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
             if self._by_name
@@ -242,7 +238,7 @@ class TrustedIssuers:
         return NotFound(lacking, reason="ISSUER_NOT_FOUND", metadata={"resource_type": "issuer", "name": ""})
 
     def of(self, issuer: str) -> TrustedIssuer | None:
-        """The issuer that tokens call so; None where it is not trusted."""
+        """Returns the issuer with this `iss`; None if this server does not trust it."""
         return self._by_issuer.get(issuer)
 
     async def close(self) -> None:

@@ -1,9 +1,8 @@
-"""Checks a token: signed by a key that its issuer publishes, for this server, valid now, and made for this
-log-in.
+"""Verifies a token: signed by its issuer, made for this server and this log-in, and valid now.
 
-No claim of the token is believed before its signature holds, except to choose among the issuer's published keys. A
-header that contains a key, or the address of one (`jku`, `x5u`, `jwk`, `x5c`), is refused without reading it. Times
-may be apart by the clock skew of the issuer's entry, and no more.
+Nothing in the token is trusted before its signature is verified, except to choose among the issuer's published keys. A
+header that contains a key, or the address of a key (`jku`, `x5u`, `jwk`, `x5c`), is refused without reading it. Times
+may differ by at most the clock skew of the issuer's entry.
 """
 
 from __future__ import annotations
@@ -25,31 +24,32 @@ from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.federation.oidc.jwks import PublicKey, is_kid
 
 MOST_TOKEN_LENGTH: Final = 16 * 1024
-# Rules that a token with another signer's signature breaks, and those that are checked before it.
+# `GUESSES`: the rules that a token breaks if its issuer has not signed it. `BEFORE_SIGNATURE`: these and all rules that
+# are checked before the signature.
 GUESSES: Final = frozenset({"key", "signature"})
 BEFORE_SIGNATURE: Final = frozenset({"form", "header", "algorithm", "type", *GUESSES})
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _LONGEST_SUBJECT: Final = 255
 _SUBJECT = re.compile(rf"[ -~]{{1,{_LONGEST_SUBJECT}}}\Z")
 _REFUSED_HEADERS: Final = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "cty", "enc")
-# Beyond, a time is no date any more.
+# Later times are refused, because they may not fit in a `datetime`.
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 class IssuerKeys(Protocol):
-    """Where the issuer's keys are found."""
+    """The source of the issuer's keys."""
 
     async def key(self, kid: str) -> PublicKey | None:
-        """The key of this name; None where the issuer publishes none. Raises Unavailable."""
+        """Returns the key of this name; None if the issuer publishes no such key. Raises Unavailable."""
 
 
 class Expected(msgspec.Struct, frozen=True):
     """The requirements on a token.
 
-    `audiences`: one of them must be in `aud`. `party`: the required value of `azp`, if it is there or the
-    audiences are several. Empty: `azp` must be one of `audiences` if the token has several, and is else
-    ignored. `nonce`: that of the log-in's beginning; None: the token belongs to no log-in. `asked_since`:
-    `auth_time` must be there and not before, in seconds since 1970; 0: it need not be there.
+    `audiences`: one of them must be in `aud`. `party`: the required value of `azp`, if the token has an `azp` or
+    several audiences. If `party` is empty: `azp` must be one of `audiences` if the token has several audiences, and is
+    ignored otherwise. `nonce`: the nonce that was sent when the log-in began; None if the token belongs to no log-in.
+    `asked_since`: `auth_time` is required and must not be earlier, in seconds since 1970; 0 makes it optional.
     """
 
     audiences: frozenset[str]
@@ -60,10 +60,10 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class VerifiedToken(msgspec.Struct, frozen=True):
-    """An issuer's verified statement about a person. The pair of `issuer` and `subject` identifies the
-    person; nothing else does.
+    """An issuer's verified statement about a person.
 
-    `asked_at` is the time when the issuer authenticated the person, None if it does not say.
+    Only the pair of `issuer` and `subject` identifies the person. `asked_at` is the time when the issuer authenticated
+    the person; None if the token does not contain it.
     """
 
     issuer: str
@@ -77,7 +77,7 @@ class VerifiedToken(msgspec.Struct, frozen=True):
 
 
 def token_refused(rule: str, message: str) -> Unauthenticated:
-    """The error for a token of an issuer; `rule` is a word for programs."""
+    """Returns the error for a refused token of an issuer; `rule` is the machine-readable name of the broken rule."""
     return Unauthenticated(
         f"the issuer's token is refused: {message}", reason="ISSUER_TOKEN_REFUSED", metadata={"rule": rule}
     )
@@ -91,11 +91,11 @@ async def verify(
     *,
     clock: Callable[[], float] = time.time,
 ) -> VerifiedToken:
-    """Returns the content of a token, once every rule holds.
+    """Returns the content of a token that fulfils every rule.
 
     Raises:
         Unauthenticated: ISSUER_TOKEN_REFUSED; `rule` in its metadata names the broken rule.
-        Unavailable: ISSUER_UNAVAILABLE, the issuer's keys cannot be had.
+        Unavailable: ISSUER_UNAVAILABLE, the issuer's keys cannot be fetched.
     """
     if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
         _refuse("form", "it is no signed token in the compact form")
@@ -122,9 +122,9 @@ async def verify(
 
 
 def issuer_named_by(token: str) -> str:
-    """Returns the issuer that a token names, before anything of it is verified; '' if it names none.
+    """Returns the issuer that an unverified token names; '' if it names none.
 
-    It chooses whose keys the token is held against, and proves nothing.
+    The name selects the issuer whose keys verify the token. It proves nothing.
     """
     return _text_claim(token, "iss")
 
@@ -187,7 +187,7 @@ def _check_times(claims: dict[str, Any], now: float, skew: float) -> float:
 
 
 def _checked_auth_time(claims: dict[str, Any], since: int, skew: float) -> datetime | None:
-    """Returns when the issuer authenticated the person; None if the time is missing, and not required."""
+    """Returns when the issuer authenticated the person; None if the time is missing and not required."""
     asked = claims.get("auth_time")
     if asked is None and not since:
         return None

@@ -1,4 +1,4 @@
-"""The accounts that the programs of an issuer act as: the part `workloads` of an issuer's entry.
+"""The accounts that an issuer's programs act as: the section `workloads` of an issuer's entry.
 
     workloads:
       audiences: [pilothouse]
@@ -9,9 +9,9 @@
             - {claim: ref, equals: refs/heads/main}
           username: "sa:shop:deployer"
 
-A token must be made for one of the audiences, none of which is one that people log in with. Otherwise a
-person's token of a log-in would serve as a program's token. The rules stand in the server's own file, so that
-nobody gives away an account of somebody else's by them.
+A token must be made for one of the audiences. `client_id`, the audience of people's log-ins, is not allowed among them;
+otherwise a person's ID token would serve as a program's token. Only the server's operator can write the rules, because
+each rule gives programs the use of an account.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ LONGEST_SECONDS: Final = 12 * 3600
 
 
 class WorkloadAccount(msgspec.Struct, frozen=True):
-    """A program whose token fulfils all of the conditions may act as the user or service account of this
-    name.
-    """
+    """Lets a program whose token fulfils all conditions act as the user or service account `username`."""
 
     place: str
     conditions: tuple[ClaimCondition, ...]
@@ -39,8 +37,9 @@ class WorkloadAccount(msgspec.Struct, frozen=True):
 
 
 class Workloads(msgspec.Struct, frozen=True):
-    """The audiences, lifetime and accounts of an issuer's programs. `lifetime_seconds` 0: the server's setting
-    applies.
+    """The audiences, lifetime and accounts of an issuer's programs.
+
+    `lifetime_seconds` 0: the server's longest lifetime applies (`token_exchange.LONGEST_SECONDS`).
     """
 
     audiences: frozenset[str]
@@ -48,9 +47,9 @@ class Workloads(msgspec.Struct, frozen=True):
     lifetime_seconds: int = 0
 
     def account(self, claims: Mapping[str, Any], wanted: str) -> WorkloadAccount | None:
-        """The first account whose conditions hold, of those that are called `wanted`, or of all where that is ''.
+        """Returns the first account whose conditions hold; None if there is none.
 
-        None where there is none.
+        If `wanted` is not '', only accounts with this username are considered.
         """
         name = normalise_username(wanted)
         for each in self.accounts:
@@ -60,7 +59,7 @@ class Workloads(msgspec.Struct, frozen=True):
 
 
 def read_workloads(entry: DocumentEntry | None, client_id: str) -> Workloads | None:
-    """Returns the part about programs in an issuer's entry, None if there is none. Raises SettingsError."""
+    """Returns the section about programs in an issuer's entry; None if there is none. Raises SettingsError."""
     if entry is None:
         return None
     audiences = frozenset(entry.texts("audiences", most=20))

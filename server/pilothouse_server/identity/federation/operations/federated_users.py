@@ -1,9 +1,9 @@
-"""Persons that an issuer vouches for: their user here, the grants by the issuer's rules, and the session.
+"""Persons that an issuer vouches for: their users, the grants by the issuer's rules, and their sessions.
 
-Somebody is the pair of issuer and subject. A user is made at the first log-in, as the issuer's entry allows.
-A name that another user has gets a suffix, and an e-mail address that another user has is not taken over:
-neither ever leads to somebody else's account. The grants by rules are brought up to date at each log-in and
-each time the issuer is asked again; grants that a user gave by hand are left alone.
+The pair of issuer and subject identifies a person. A user is created at the first log-in, if the issuer's entry allows
+it. If another user has the name, a suffix is added; if another user has the e-mail address, the address is not used. So
+neither gives access to another user's account. The grants by rules are updated at each log-in and each time the issuer
+is asked again. Grants that a user gave are not changed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ _MOST_IN_A_RECORD: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """Somebody whom an issuer vouches for, with a new session. `given` describes the grants by the rules."""
+    """A person that an issuer vouches for, with a new session.
+
+    `given` describes the grants by the rules.
+    """
 
     user: User
     issued: IssuedTokens
@@ -57,7 +60,7 @@ class Entered:
 
 
 class Federation:
-    """Makes users, grants and sessions from the statements of issuers."""
+    """Creates users, grants and sessions from the statements of issuers."""
 
     def __init__(self, sessions: SessionStarter, user_secrets: UserSecrets) -> None:
         self._sessions = sessions
@@ -71,13 +74,12 @@ class Federation:
         refresh_token: str,
         origin: LoginOrigin,
     ) -> Entered:
-        """Begins a session for the person of an ID token; `refresh_token` is the issuer's, '' if it gave
-        none.
+        """Begins a session for the person of an ID token; `refresh_token` is the issuer's, '' if it gave none.
 
-        Only as the system role, within a transaction that nothing else is waited for in.
+        The transaction must run as the system role, and must not wait for anything outside the database.
 
         Raises:
-            Unauthenticated: NO_ACCOUNT, the issuer's entry makes no user for the person; ACCOUNT_CLOSED, the
+            Unauthenticated: NO_ACCOUNT, the issuer's entry creates no user for the person; ACCOUNT_CLOSED, the
                 user may not log in.
         """
         await repository.lock_identity(transaction, token.issuer, token.subject)
@@ -103,7 +105,7 @@ class Federation:
         session: AskedSession,
         token: VerifiedToken,
     ) -> None:
-        """Stores an issuer's new statement about a person with a session."""
+        """Updates a user's grants from an issuer's new ID token, and records that it confirmed the session."""
         given = await _resolved(transaction, config, token)
         if await users.get(transaction, session.user_id, lock=True) is None:
             return
@@ -115,8 +117,9 @@ class Federation:
         await repository.put_session(transaction, session.family_id, identity_id)
 
     async def end(self, transaction: Transaction, session: AskedSession, why: str) -> None:
-        """Ends a session that its issuer does not vouch for, and the grants by its rules; the record names
-        the reason.
+        """Ends a session that its issuer no longer vouches for, and the grants by its rules.
+
+        `why` is the reason for the audit record.
         """
         await users.get(transaction, session.user_id, lock=True)
         await self._sessions.end(transaction, session.user_id, session.family_id)
@@ -126,9 +129,7 @@ class Federation:
         await grants.notify_changed(transaction)
 
     async def refresh_token(self, transaction: ReadTransaction, session: AskedSession) -> str:
-        """Returns the issuer's refresh token of the session; '' if it gave none. Raises as
-        `UserSecrets.read`.
-        """
+        """Returns the issuer's refresh token of the session; '' if there is none. Raises as `UserSecrets.read`."""
         found = await self._user_secrets.read(transaction, session.user_id, "token", str(session.family_id))
         return "" if found is None else found.value.decode()
 
@@ -149,7 +150,7 @@ class Federation:
     async def _user(
         self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken, *, may_be_made: bool
     ) -> User:
-        """Returns the user and holds the row; makes a user if there is none. Raises as `enter`."""
+        """Returns the user and locks its row; creates a user if there is none. Raises as `enter`."""
         user_id = await repository.find_user(transaction, token.issuer, token.subject)
         if user_id is None:
             if not may_be_made:
@@ -171,24 +172,24 @@ class Federation:
             async with transaction.attempt():
                 return await _made(transaction, config, token)
         except AlreadyExists:
-            # Somebody else took the name or the address at this moment: now that is seen.
+            # A concurrent transaction took the name or the e-mail address. Now that is visible, and another is chosen.
             return await _made(transaction, config, token)
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The grants by the rules for one person: the rows, each with a description for the record."""
+    """The grants by the rules for one person, each with a description for the audit record."""
 
     grants: dict[RuleGrant, str]
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of all."""
+        """The descriptions of all grants."""
         return tuple(self.grants.values())
 
 
 async def check_roles(store: Store, issuers: Iterable[IssuerConfig]) -> None:
-    """Checks at the start that rules give roles that there are. Raises SettingsError, which names the rule."""
+    """Checks at the start that the roles in rules exist. Raises SettingsError, which names the rule."""
     rules = [rule for config in issuers for rule in config.rules]
     async with store.system_read() as transaction:
         known = await repository.role_ids(transaction, {rule.role for rule in rules})
@@ -198,9 +199,9 @@ async def check_roles(store: Store, issuers: Iterable[IssuerConfig]) -> None:
 
 
 async def tidy(store: Store, now: datetime) -> None:
-    """Removes ended log-ins and sessions, and ends grants that issuers have not confirmed in time.
+    """Deletes ended log-ins and issuers' tokens, and ends grants that issuers have not confirmed in time.
 
-    `now` is the earlier of two clocks, because a removal cannot be undone.
+    `now` is the earlier of two clocks, because a deletion cannot be undone.
     """
     async with store.system_write("periodic") as transaction:
         await repository.remove_ended(transaction, now)
@@ -218,7 +219,7 @@ async def tidy(store: Store, now: datetime) -> None:
 def _record(
     transaction: Transaction, username: str, why: str, given: Sequence[str], taken: Sequence[TakenGrant]
 ) -> None:
-    """Writes the record of the grants that rules have given and taken, in the same transaction."""
+    """Writes the audit records of the grants that rules gave and took away, in the same transaction."""
     words = [_words(each.role, each.namespace) for each in taken]
     for action, grants_of_it in (("grant", list(given)), ("revoke", words)):
         if grants_of_it:
@@ -279,7 +280,10 @@ async def _new_user(transaction: Transaction, config: IssuerConfig, token: Verif
 async def _free_name(
     transaction: Transaction, config: IssuerConfig, token: VerifiedToken, suffix: str
 ) -> str:
-    """The name that the token's claim makes; with a suffix where it is no name, is reserved, or another user has it."""
+    """Returns a name made from the token's claim.
+
+    It gets a suffix if it is not a valid name, is reserved, or belongs to another user.
+    """
     claimed = _claim(token.claims, config.username_claim)
     wanted = config.username_prefix + _UNUSUAL.sub("-", claimed).lstrip(".-_@") if claimed else ""
     usable = wanted and username_problem(wanted) is None and not is_reserved_username(wanted)
@@ -293,10 +297,9 @@ async def _free_name(
 async def _free_email(
     transaction: Transaction, config: IssuerConfig, token: VerifiedToken, suffix: str
 ) -> str:
-    """Returns the token's address.
+    """Returns the token's e-mail address, or an address under `.invalid` that reaches nobody.
 
-    If the token has none, its issuer has not verified it (`email_verified`), or another user has it: one that reaches
-    nobody.
+    The latter if the token has none, its issuer has not verified it (`email_verified`), or another user has it.
     """
     claimed = _claim(token.claims, config.email_claim)
     theirs = token.claims.get("email_verified") is True
@@ -313,7 +316,7 @@ def _full_name(claims: Mapping[str, Any]) -> str:
 
 
 def _claim(claims: Mapping[str, Any], path: Sequence[str]) -> str:
-    """The text that a claim holds; '' where it holds none."""
+    """Returns the text of a claim; '' if the claim is missing or not a text."""
     found: object = claims
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None

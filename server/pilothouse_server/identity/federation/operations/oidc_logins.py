@@ -2,16 +2,16 @@
 
 The attacks, and the defence against each:
 
-  * A code or an answer of another browser: state, nonce and verifier follow from the token of the caller
-    who began (`oidc.pending`).
-  * A code of another issuer: the token names the issuer to ask, and if that one names itself in its answers (RFC
-    9207) the answer must bear its name.
-  * Something used twice: the state of a log-in that was completed is remembered until it would have expired.
-  * A place that the browser should not be led to: only this machine and the places that the issuer's entry
-    lists are allowed.
-  * Guessing, and many who begin: each address has a budget, as for passwords (`failure_budgets`).
+  * A code or a response of another browser: state, nonce and verifier are derived from the token of the caller that
+    began the log-in (`oidc.pending`).
+  * A code of another issuer: the token names the issuer to ask. If that issuer names itself in its responses (RFC
+    9207), the response must contain its name.
+  * Replay: the state of a completed log-in is stored until after its expiry.
+  * A redirect to an attacker's address: only loopback addresses and the addresses that the issuer's entry lists are
+    allowed.
+  * Guesses, and many abandoned log-ins: each address has a budget, as for passwords (`failure_budgets`).
 
-No connection is held while the issuer is asked.
+No database connection is held during a request to the issuer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The browser's answer, and the token of the caller who began."""
+    """The issuer's response through the browser, and the token of the caller that began the log-in."""
 
     login_token: str = field(repr=False)
     state: str = field(repr=False)
@@ -56,7 +56,10 @@ class Answered:
 
 
 class OidcLogins:
-    """Begins log-ins at issuers and completes them. `key` is that of the tokens of log-ins that have begun."""
+    """Begins log-ins at issuers and completes them.
+
+    `key` is the key of the tokens of pending log-ins.
+    """
 
     def __init__(
         self,
@@ -75,13 +78,14 @@ class OidcLogins:
     async def begin(
         self, issuer: str, redirect_uri: str, where: LoginOrigin, max_age_seconds: int = 0
     ) -> BegunLogin:
-        """Returns the address where a log-in continues. With `max_age_seconds` the issuer must have asked the person
-        within them.
+        """Begins a log-in; returns the URL where the browser continues it.
+
+        With `max_age_seconds`, the issuer must have authenticated the person within that time.
 
         Raises:
-            NotFound: ISSUER_NOT_FOUND, or one where nobody logs in by a browser.
-            InvalidArgument: the address to come back to; no issuer is named and there are several.
-            ResourceExhausted: LOGIN_LIMITED, this address begins too many and completes none.
+            NotFound: ISSUER_NOT_FOUND, also if people cannot log in at this issuer.
+            InvalidArgument: `redirect_uri` is not allowed; or no issuer is named and there are several.
+            ResourceExhausted: LOGIN_LIMITED, this address began too many log-ins without completing them.
             Unavailable: ISSUER_UNAVAILABLE.
         """
         asked = self._issuers.of_log_ins(issuer)
@@ -108,7 +112,7 @@ class OidcLogins:
         Raises:
             Unauthenticated: INVALID_LOGIN, CODE_REFUSED, ISSUER_TOKEN_REFUSED, NO_ACCOUNT, ACCOUNT_CLOSED.
             ResourceExhausted: LOGIN_LIMITED.
-            Unavailable: ISSUER_UNAVAILABLE; the log-in can be completed still, if the issuer did not see the code.
+            Unavailable: ISSUER_UNAVAILABLE; the log-in can still be completed if the issuer did not receive the code.
         """
         who = where.address_group
         self._budgets.take(who)
@@ -126,13 +130,13 @@ class OidcLogins:
             entered = await self._federated.enter(
                 transaction, asked.config, token, granted.refresh_token, where
             )
-        # The budget that beginning the log-in took, too.
+        # Return two tokens to the budget: this call's, and the one that `begin` took.
         self._budgets.give_back(who)
         self._budgets.succeeded(who)
         return entered
 
     async def _checked(self, answered: Answered) -> tuple[TrustedIssuer, PendingLogin, LoginSecrets]:
-        """Returns the issuer and the log-in of an answer. Raises as `complete`."""
+        """Returns the issuer, the log-in and its secrets for a response. Raises as `complete`."""
         read = self._tokens.read(answered.login_token)
         if read is None:
             raise _not_of_this_login()
@@ -198,7 +202,7 @@ def _check_redirect(redirect_uri: str, config: IssuerConfig) -> None:
 
 
 def _check_named(iss: str, config: IssuerConfig) -> None:
-    """Refuses an answer of another issuer, or one that does not name its issuer although it should."""
+    """Raises Unauthenticated if a response names another issuer, or does not name its issuer although it should."""
     if iss != config.issuer:
         raise Unauthenticated(
             "the response is of another issuer than this log-in: begin again",

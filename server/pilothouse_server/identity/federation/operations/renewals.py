@@ -1,19 +1,19 @@
-"""Before a session that was begun at an issuer is renewed, its issuer is asked whether it still vouches.
+"""Asks the issuer of a session whether it still vouches for the user, before the session is renewed.
 
-It is asked with the refresh token that it gave, which is sealed in `user_secrets`. Its answer is stored
-immediately, in a transaction of its own: the grants by its rules, and its next refresh token, so that none is
-lost if the renewal itself fails. So a grant by a group ends, after the group does, within the lifetime of an
-access token.
+The request uses the refresh token that the issuer gave, which is encrypted in `user_secrets`. The grants by the
+issuer's rules and its next refresh token are stored immediately, in transactions of their own, so that neither is lost
+if the renewal itself fails. When a user leaves a group at the issuer, the grants of that group therefore end within the
+lifetime of an access token.
 
-  * The issuer refuses: the session ends, and with it the user's grants by the issuer's rules.
-  * The issuer is away, or its answer decides nothing: the session continues unchanged for `away_seconds` after its
-    last answer. Then it is refused as UNAVAILABLE and can be tried again, once the issuer is back.
-  * It gave no refresh token: the session cannot be renewed. One logs in again, which a browser that is logged in at the
-    issuer makes short.
+  * The issuer refuses: the session ends, and so do the user's grants by the issuer's rules.
+  * The issuer is unreachable, or its response contains no decision: the session continues unchanged for `away_seconds`
+    after the issuer's last confirmation. After that, renewals fail as UNAVAILABLE and can be retried.
+  * The issuer gave no refresh token: the session cannot be renewed. The user logs in again, which is quick in a browser
+    that is still logged in at the issuer.
 
-An issuer may take each refresh token once and end everything at the second use. So one call at a time asks about a
-session (`asking_until`), and it asks to the end, whether its caller waits or not. A server that is killed while it asks
-may lose the answer: then the issuer refuses the next time, and the user logs in again.
+An issuer may accept each refresh token once and revoke the whole log-in at a second use. So one call at a time asks
+about a session (`asking_until`), and it completes even if its caller gives up. A server that is killed during the
+request may lose the response. Then the issuer refuses the next request, and the user logs in again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ log = structlog.get_logger(__name__)
 
 Identified = Callable[[Actor], None]
 
-# Longer than an issuer is waited for: its discovery document, its keys, and its answer.
+# Longer than all requests to an issuer can take: for its discovery document, its keys, and the tokens.
 ASKING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Why:
-    """The reason why a session ends: for its caller, and for the record of the ended grants."""
+    """The reason why a session ends: `told` is for its caller, `recorded` for the audit record of the ended grants."""
 
     told: str
     recorded: str
@@ -54,7 +54,7 @@ _DOES_NOT_VOUCH: Final = _Why(
     "the issuer of this session no longer vouches for you",
     "the issuer does not vouch any more",
 )
-# Only what was asked can have refused.
+# The issuer was not asked, so the text must not say that it refused.
 _NOTHING_TO_ASK_WITH: Final = _Why(
     "the issuer of this session gave no refresh token, so the session cannot be renewed",
     "the issuer gave no refresh token",
@@ -74,13 +74,14 @@ class Renewals:
         self._federated = federated
 
     async def check(self, refresh_token_hash: bytes, identified: Identified) -> None:
-        """Returns where a session may be renewed as far as its issuer is concerned; others than of issuers always may.
+        """Returns if the session's issuer permits the renewal; returns immediately for sessions without an issuer.
 
-        `identified` gets the session's user, also if the session ends here.
+        `identified` receives the session's user, also if the session ends here.
 
         Raises:
-            Unauthenticated: ISSUER_REFUSED, also where the issuer cannot be asked, and the session has ended.
-            Unavailable: ISSUER_UNAVAILABLE, and it has been for longer than the issuer's entry allows.
+            Unauthenticated: ISSUER_REFUSED, the session has ended: the issuer refuses, is no longer trusted, or gave no
+                refresh token.
+            Unavailable: ISSUER_UNAVAILABLE, for longer than the issuer's entry allows.
             Aborted: REFRESH_UNDER_WAY, another call asks about this session.
         """
         async with self._store.system_look() as transaction:
@@ -119,21 +120,19 @@ class Renewals:
         fields = {"grant_type": "refresh_token", "refresh_token": given}
         granted = await issuer.grant(fields, stranger=False)
         if granted.refresh_token:
-            # The former refresh token may no longer be valid, even if the ID token is wrong.
+            # Store it first: even if the ID token turns out to be wrong, the former refresh token may be invalid now.
             async with self._store.system_write("login") as transaction:
                 await self._federated.keep_refresh_token(
                     transaction, session.user_id, session.family_id, granted.refresh_token
                 )
         token = await issuer.verify(granted.id_token, issuer.of_log_ins(None))
         if token.subject != session.subject:
-            # A statement about another person does not vouch for this one.
+            # The ID token is about another person, so the issuer does not vouch for this user.
             raise GrantRefused("invalid_grant")
         return token
 
     async def _stay(self, session: AskedSession, issuer: TrustedIssuer, error: PilothouseError) -> None:
-        """Lets a session continue if its issuer has not answered, for as long as its entry allows. Raises as
-        `check`.
-        """
+        """Lets a session continue without its issuer, for as long as the issuer's entry allows. Raises as `check`."""
         async with self._store.system_write("login") as transaction:
             await repository.end_asking(transaction, session.family_id)
         since = None if session.confirmed_at is None else (session.now - session.confirmed_at).total_seconds()

@@ -1,4 +1,4 @@
-"""How federation begins and ends the sessions of users whom an issuer vouches for."""
+"""The interface through which federation begins and ends sessions of users that an issuer vouches for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class SessionStarter(Protocol):
-    """Begins and ends sessions; `SessionTokens` of `credentials` is one."""
+    """Begins and ends sessions; `SessionTokens` of `credentials` implements it."""
 
     async def begin(
         self,
@@ -21,7 +21,7 @@ class SessionStarter(Protocol):
         method: SessionMethod,
         proved_at: datetime | None = None,
     ) -> IssuedTokens:
-        """Begins a session; `method` is how the user has logged in, and `proved_at` the time of the proof."""
+        """Begins a session; `method` is how the user logged in, `proved_at` when the user's identity was proved."""
         ...
 
     async def begin_short(
@@ -36,7 +36,7 @@ class SessionStarter(Protocol):
         ...
 
     async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
-        """Returns the id of the session that a pair was just issued for."""
+        """Returns the id of the session that a pair of tokens was just issued for."""
         ...
 
     async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:

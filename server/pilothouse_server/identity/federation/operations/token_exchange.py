@@ -1,16 +1,16 @@
-"""A program shows a token of an issuer that this server trusts, and gets a short session (RFC 8693).
+"""Exchanges a program's token of a trusted issuer for a short session (RFC 8693).
 
-Nothing is stored for it beforehand: the program's identity follows from the token, and the account from the
-rules of the issuer's entry (`oidc.workloads`). The session ends by itself, at the latest with the token that
-was shown, and is not renewed: a program shows its next token instead. An account that the rules no longer
-give is out of reach once the last such session has ended.
+Nothing is stored for a program beforehand: its identity follows from the token, and its account from the rules of the
+issuer's entry (`oidc.workloads`). The session ends with the exchanged token at the latest and cannot be renewed. A
+program exchanges its next token instead. When the rules no longer give an account to a program, the program loses the
+account once the last such session has ended.
 
-A token may be exchanged as often as it is shown while it lives: a job does that in several steps.
+A valid token may be exchanged any number of times, because a job may do so in several of its steps.
 
-A token whose signature is not the issuer's is a guess: each address has a budget of these. A token whose signature is
-right is no guess. Where it is refused, that counts against its issuer and subject, so that one broken job does not keep
-out the others behind its address. An issuer whose keys are not there is asked without a connection being held, and by
-one request for all who wait (`oidc.fetching`).
+A token whose signature is not the issuer's counts as a guess, and each address has a budget of guesses. If a token with
+a valid signature is refused, the refusal counts against its issuer and subject, so that one broken job does not lock
+out other jobs at the same address. Keys of an issuer that are not cached are fetched without holding a database
+connection, by one request for all waiting callers (`oidc.fetching`).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# The life of a session for an exchanged token, unless the issuer's file has another: as an access token's.
+# The longest lifetime of a session for an exchanged token; the issuer's entry may set a shorter one.
 LONGEST_SECONDS: Final = 900
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
 # A session that ends before its first call is of no use.
 _SHORTEST_SECONDS: Final = 1.0
-# Refused tokens of one issuer and subject: the size of a burst, then one in so many seconds.
+# The budget of refused tokens of one issuer and subject: the burst size, and the seconds until one more is allowed.
 REFUSED_AT_ONCE: Final = 10
 _REFUSED_SECONDS_EACH: Final = 1.0
 
@@ -61,7 +61,10 @@ Verified = Callable[[VerifiedToken], None]
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSubject:
-    """A program's token, and its request. `lifetime_seconds` None: the longest permitted."""
+    """A program's token, and its request.
+
+    `lifetime_seconds` None: the longest permitted lifetime.
+    """
 
     token: str = field(repr=False)
     token_type: str = ""
@@ -79,7 +82,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The result of the rules for a verified token: an account, for at most so many seconds."""
+    """The result of the rules for a verified token: an account, and the lifetime of its session in seconds."""
 
     account: WorkloadAccount
     seconds: float
@@ -87,7 +90,7 @@ class _Given:
 
 
 class TokenExchange:
-    """Takes the tokens of programs."""
+    """Exchanges the tokens of programs."""
 
     def __init__(
         self,
@@ -114,14 +117,14 @@ class TokenExchange:
         self._clock = clock
 
     async def exchange(self, subject: ExchangeSubject, origin: LoginOrigin, verified: Verified) -> Exchanged:
-        """Begins a session that is not renewed.
+        """Begins a session that cannot be renewed.
 
         Raises:
-            InvalidArgument: a type of token that is not taken, or too short a life.
+            InvalidArgument: an unknown type of token, or too short a lifetime.
             Unauthenticated: ISSUER_TOKEN_REFUSED.
             PermissionDenied: WORKLOAD_NOT_ALLOWED, no rule gives this token the account.
-            ResourceExhausted: LOGIN_LIMITED after too many of the address that no issuer has signed, or too many of the
-                same issuer and subject that were refused.
+            ResourceExhausted: LOGIN_LIMITED after too many tokens from this address that no issuer has signed, or too
+                many refused tokens of the same issuer and subject.
             Unavailable: ISSUER_UNAVAILABLE.
         """
         _check(subject)
@@ -144,7 +147,10 @@ class TokenExchange:
         return begun
 
     def _trusted(self, token: str) -> tuple[TrustedIssuer, Workloads]:
-        """The issuer that a token names, where programs' tokens of it are taken. Raises Unauthenticated."""
+        """Returns the issuer that a token names, and its section about programs.
+
+        Raises Unauthenticated if the issuer is not trusted or has no such section.
+        """
         named = issuer_named_by(token)
         if not named:
             raise token_refused("form", "it is no signed token in the compact form that names its issuer")
@@ -156,7 +162,7 @@ class TokenExchange:
     async def _verified(
         self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: LoginOrigin
     ) -> VerifiedToken:
-        """Returns the verified content of a token; a refusal is counted. Raises as `exchange`."""
+        """Verifies a token and counts a refusal; returns the content. Raises as `exchange`."""
         self._guesses.check(origin.address_group)
         try:
             return await issuer.verify(token, Expected(workloads.audiences))
@@ -176,14 +182,14 @@ class TokenExchange:
             raise _not_allowed(issuer)
         left = token.expires_at.timestamp() - self._clock()
         if left < _SHORTEST_SECONDS:
-            # Within the clock skew a token counts, yet nothing outlives it.
+            # An expired token is accepted within the clock skew, but no session may outlive its token.
             raise token_refused("expiry", "it has expired, or does not say when it does")
         longest = min(self._longest, workloads.lifetime_seconds or self._longest)
         return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
 
     async def _begin(self, given: _Given, origin: LoginOrigin) -> Exchanged | None:
         async with self._store.system_write("token exchange") as transaction:
-            # The row of the user first: see `login`.
+            # Lock the user's row first: see `login`.
             user = await users.find(transaction, given.account.username, lock=True)
             if user is None or user.status != "active":
                 return None
@@ -209,7 +215,7 @@ def _who(issuer: TrustedIssuer, subject: str) -> str:
 
 
 def _not_allowed(issuer: str) -> PermissionDenied:
-    """One answer, whether no rule fits, another account was requested, or the account does not exist."""
+    """Returns the same error whether no rule fits, another account was requested, or the account does not exist."""
     return PermissionDenied(
         f'the rules of issuer "{issuer}" give this token no such account',
         reason="WORKLOAD_NOT_ALLOWED",
