@@ -1,7 +1,7 @@
-"""How this server reaches the clusters: by its own configuration, else by the credentials that are stored.
+"""Connects this server to clusters, by its own configuration or stored credentials.
 
-New credentials are tested before they are stored: connect, read the version, list the missing rights. That is the one
-place where a caller waits for a cluster, so it has a deadline, and it happens outside any transaction.
+New credentials are tried out before they are stored: the server connects, reads the version, and lists the missing
+rights. A caller waits for the cluster during this trial, so it has a deadline and happens outside any transaction.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ Kubeconfigs = Mapping[str, Mapping[str, Any]]
 
 
 class ClusterAccess:
-    """Clients of clusters, and the trying out of credentials. `seconds` bound a trial as a whole.
+    """Clients of clusters, and the trial of credentials, which takes at most `seconds`.
 
-    Credentials that callers gave connect within `reach`; those of the server's own configuration anywhere.
+    Credentials that callers gave connect only to addresses in `reach`; the server's own configuration to any address.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class ClusterAccess:
         self._seconds = seconds
         self._limits = limits
         self.reach = reach
-        # A call that connects calls this first; the composition root provides it.
+        # A call checks this before it connects; the composition root sets it.
         self.known_away: KnownAway = _unknown
 
     def is_configured(self, name: str) -> bool:
-        """Whether the server's own configuration reaches this cluster."""
+        """Returns whether the server's own configuration reaches this cluster."""
         return name in self._configured
 
     def refuse_configured(self, name: str) -> None:
@@ -84,7 +84,7 @@ class ClusterAccess:
             )
 
     async def connect(self, name: str) -> ClusterClient:
-        """A client of a registered cluster; connects to nothing yet. Raises ClusterError."""
+        """Returns a client of a registered cluster, without connecting yet. Raises ClusterError."""
         kubeconfig = self._configured.get(name)
         if kubeconfig is not None:
             _warn(name, connection.select(kubeconfig, None)[0])
@@ -109,8 +109,8 @@ class ClusterAccess:
         """Connects, and reads the facts that the platform needs.
 
         Raises:
-            InvalidArgument: credentials that cannot be used.
-            Unavailable: no answer in time.
+            InvalidArgument: the credentials cannot be used.
+            Unavailable: the cluster does not respond in time.
             FailedPrecondition: the cluster refuses the credentials, or denies a right that is not optional.
         """
         try:
@@ -137,7 +137,10 @@ class ClusterAccess:
         return TriedOut(credentials, client.server, version, tuple(denied))
 
     async def denied_rights(self, name: str) -> list[Right]:
-        """Which of the needed rights a registered cluster denies. Raises as `try_out`; NotFound."""
+        """Returns the needed rights that a registered cluster denies.
+
+        Raises NotFound, and the errors of `try_out`.
+        """
         async with self._store.system_read() as transaction:
             await registration.locate(transaction, name)
         try:
@@ -163,7 +166,7 @@ class ClusterAccess:
 
 
 def _unknown(_name: str) -> None:
-    """The default: no cluster is known to be away."""
+    """Returns None: by default no cluster is known to be away."""
 
 
 def _warn(name: str, cluster: Mapping[str, Any]) -> None:
@@ -172,9 +175,9 @@ def _warn(name: str, cluster: Mapping[str, Any]) -> None:
 
 
 def refusal(error: ClusterError, field: str = "credentials") -> PilothouseError:
-    """The error of a failed trial for the caller whose credentials are in this field.
+    """Returns the caller's error for a failed trial of the credentials in `field`.
 
-    A caller who names an address learns only the HTTP status of the program that responds there, no words of it.
+    A caller that names an address learns only the HTTP status of the program that responds there, not its message.
     """
     if isinstance(error, CredentialsRefused):
         return InvalidArgument(

@@ -1,7 +1,7 @@
 """Kubernetes Events that a caller requests with a container or a volume: read from the cluster, with a deadline.
 
-The stored state is returned whether the cluster responds or not; if it does not, the response gives the reason why
-there are no events.
+The stored state is returned whether the cluster responds or not. If it does not respond, the response gives the reason
+why there are no events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECONDS = 3.0
 
 
 class Events(msgspec.Struct, frozen=True):
-    """Events, or why there are none: `unavailable` is empty where the cluster has answered."""
+    """Events, or why there are none: `unavailable` is empty if the cluster has responded."""
 
     events: tuple[KubernetesEvent, ...] = ()
     unavailable: str = ""
@@ -29,7 +29,7 @@ class Events(msgspec.Struct, frozen=True):
 async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[EventSubject]) -> Events:
     """Returns the newest events of some objects of a namespace, if they arrive within `SECONDS`.
 
-    It returns none of a Kubernetes namespace that belongs to somebody else.
+    Errors of the cluster, and a Kubernetes namespace of another owner, are given as `unavailable`.
     """
     cluster = home.cluster_name
 

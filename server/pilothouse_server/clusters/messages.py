@@ -43,7 +43,7 @@ _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("deni
 
 
 def orphan_name(orphan: OrphanedObject) -> str:
-    """Returns how an audit record names an orphan."""
+    """Returns the name of an orphan for an audit record."""
     return f"{orphan.kind} {orphan.kubernetes_namespace}/{orphan.name}"
 
 
@@ -58,10 +58,10 @@ def resolved(item: Resolved) -> pb.ResolvedOrphan:
 
 
 class _Reader:
-    """Reads kubeconfigs in a thread of its own, one after the other.
+    """Reads kubeconfigs one after the other, in its own thread.
 
-    Reading YAML takes the interpreter from the loop, tens of milliseconds for a large one. So it rests for so many
-    times as long before the next one.
+    Reading YAML blocks the event loop through the interpreter lock, tens of milliseconds for a large document. So the
+    thread rests before the next document, for `REST` times the CPU time of the last one.
     """
 
     REST = 4.0
@@ -71,7 +71,7 @@ class _Reader:
         self._rested_at = 0.0
 
     async def read(self, text: str, context: str) -> ClusterCredentials:
-        """Raises CredentialsRefused."""
+        """Returns the credentials in a kubeconfig. Raises CredentialsRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, text, context)
 
     def _read(self, text: str, context: str) -> ClusterCredentials:
@@ -87,11 +87,12 @@ _READER = _Reader()
 
 
 async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> ClusterCredentials:
-    """Returns the credentials of a request, checked as far as that goes without the cluster. `reach`: which addresses
-    are connected to.
+    """Returns the credentials of a request, checked as far as possible without the cluster.
+
+    `reach`: the addresses that may be connected to.
 
     Raises:
-        InvalidArgument: none is given, or they cannot be used.
+        InvalidArgument: no credentials are given, or they cannot be used.
     """
     source = message.WhichOneof("source")
     if source == "in_cluster":

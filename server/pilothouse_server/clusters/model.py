@@ -18,9 +18,9 @@ ORPHANS_UNDECIDED = "OrphansUndecided"
 
 
 class ObjectKind(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A kind of custom resources that a cluster opens, an item of the document `clusters.object_kinds`.
+    """A kind of custom resource that a cluster opens; an item of `clusters.object_kinds`.
 
-    `max_per_namespace`: 0 means the default. The paths are as `values.document_paths` reads them.
+    `max_per_namespace`: 0 means the default. `values.document_paths` defines the form of the paths.
     """
 
     api_version: str
@@ -32,8 +32,9 @@ class ObjectKind(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """`credentials_expires_at` is known for stored credentials that contain it; `leader` is the server that watches
-    it.
+    """`credentials_expires_at`: known if the stored credentials contain it.
+
+    `leader`: the server that observes it.
     """
 
     id: int
@@ -60,9 +61,9 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class OrphanedObject(msgspec.Struct, frozen=True):
-    """An object on a cluster that carries our label and that the database does not know.
+    """An object on a cluster that carries our label and that the database does not have.
 
-    `uid` is that of Kubernetes; `decided_at` is None until an administrator decides.
+    `uid`: the object's uid in Kubernetes. `decided_at`: None until an administrator decides.
     """
 
     cluster_name: str
@@ -76,9 +77,10 @@ class OrphanedObject(msgspec.Struct, frozen=True):
 
 
 class OrphanSweeps(msgspec.Struct, frozen=True):
-    """The known orphans of a cluster. `is_listed`: it was swept since the present history began.
+    """The known orphans of a cluster.
 
-    `is_held`: not all of them have been decided about since, so none is deleted automatically.
+    `is_listed`: the cluster was swept since the present history began. `is_held`: not all orphans have been decided
+    about since then, so none is deleted automatically.
     """
 
     is_listed: bool

@@ -1,7 +1,7 @@
 """The kinds of custom resources that a cluster opens, and the gateways that it shares: their rules.
 
-Kinds with an allow-list of their own and kinds that are never taken cannot be opened: an entry would put other rules in
-the place of theirs. Whether a kind is namespaced is known by the cluster alone, and asked when an object is applied.
+Kinds with an allow-list of their own, and kinds that are never taken, cannot be opened: an entry would replace their
+rules. Only the cluster knows whether a kind is namespaced, so that is checked when an object is applied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PUBLIC: Final = ("apiVersion", "kind", "metadata")
 
 
 def check(cluster: Cluster) -> None:
-    """Raises InvalidArgument for the first kind, path or gateway that cannot be meant."""
+    """Raises InvalidArgument for the first kind, path or gateway that is invalid."""
     seen = set()
     for number, each in enumerate(cluster.object_kinds):
         field = f"cluster.object_kinds[{number}]"
@@ -37,7 +37,7 @@ def check(cluster: Cluster) -> None:
 
 
 def column_value(cluster: Cluster, name: str) -> Any:
-    """Returns a field of a cluster as its column stores it."""
+    """Returns a field of a cluster in the form of its column."""
     value = getattr(cluster, name)
     if name == "object_kinds":
         return msgspec.to_builtins(value)

@@ -1,6 +1,6 @@
-"""Errors for a caller who waits for a cluster: its response in time, or its own words of refusal.
+"""Errors for a caller that waits for a cluster: no response in time, or a refusal.
 
-Only few calls wait for a cluster (`validate_only`, import); failures of the reconciler show as conditions instead.
+Only few calls wait for a cluster (`validate_only`, import); failures of the reconciler appear as conditions instead.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from pilothouse_server.kubernetes.homes import refuse_foreign
 from pilothouse_server.values.resources import NamespaceRef
 
 T = TypeVar("T")
-# Why the cluster of this name is known not to answer; None where it is not known to be away.
+# Returns why the cluster of this name is known not to respond; None if it is not known to be away.
 KnownAway = Callable[[str], Away | None]
-# A client of the cluster of this name. Raises ClusterError where it cannot be reached or its credentials are refused.
+# Returns a client of the cluster of this name. Raises ClusterError if the cluster cannot be reached, or refuses the
+# credentials.
 Connect = Callable[[str], Awaitable[ClusterClient]]
 
-# The step before a call asks the cluster of this name. Raises ResourceExhausted.
+# Runs before a call uses the cluster of this name, and acquires its seat. Raises ResourceExhausted.
 BeforeCluster = Callable[[str], Awaitable[None]]
 
 SECONDS = 10.0
-# When it is worth asking again for a cluster that is away.
+# The retry delay that callers get for a cluster that is away.
 AWAY_SECONDS = 5.0
 
 
@@ -55,7 +56,7 @@ def unless_away(connect: Connect, known_away: KnownAway) -> Connect:
 
 
 def in_a_seat(connect: Connect, before: BeforeCluster) -> Connect:
-    """Returns `connect` for calls: each first takes its place among those that wait for that cluster."""
+    """Returns `connect` for calls, each of which first acquires a seat of its cluster."""
 
     async def connected(cluster: str) -> ClusterClient:
         await before(cluster)
@@ -65,7 +66,7 @@ def in_a_seat(connect: Connect, before: BeforeCluster) -> Connect:
 
 
 async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> T:
-    """The outcome of calls of a cluster, if they come in time. Raises ClusterError."""
+    """Returns the result of calls to a cluster, if they end in time. Raises ClusterError."""
     try:
         async with asyncio.timeout(seconds):
             return await work
@@ -78,10 +79,12 @@ async def tried(
     home: NamespaceRef,
     trial: Callable[[ClusterClient], Awaitable[T]],
 ) -> T:
-    """The result of a trial in a namespace; nothing is tried in a Kubernetes namespace of somebody else.
+    """Returns the result of a trial in a namespace.
+
+    Nothing is tried in a Kubernetes namespace of another owner.
 
     Raises:
-        InvalidArgument: the cluster finds an object wrong; with its words and the fields it names.
+        InvalidArgument: the cluster finds an object wrong; with its message and the fields that it names.
         FailedPrecondition: the cluster refuses it: a quota, a policy, a right, a name that is taken.
         Unavailable: the cluster does not respond.
     """
@@ -98,10 +101,11 @@ async def tried(
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:
-    """The error for the caller: the state of the cluster, and its own words, with the fields that it names.
+    """Returns the error for the caller: the cluster's state and message, with the fields that it names.
 
-    InvalidArgument if it finds an object wrong; FailedPrecondition if a quota, a policy, a right or a taken name
-    prevents it, or the credentials are refused; Unavailable if it does not respond, or a webhook behind it does not.
+    The error is InvalidArgument if the cluster finds an object wrong; FailedPrecondition if a quota, a policy, a right
+    or a taken name prevents it, or the credentials are refused; Unavailable if the cluster does not respond, or a
+    webhook behind it does not.
     """
     metadata = {"cluster": cluster}
     if (unavailable := unavailability(error, cluster)) is not None:
@@ -121,15 +125,15 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
 
 
 def words(error: ClusterError, cluster: str) -> str:
-    """The message about the cluster for this error: `cluster "far" is not available: ...`."""
+    """Returns the message about the cluster for this error: `cluster "far" is not available: ...`."""
     return f'cluster "{cluster}" {error.does}: {error.message}'
 
 
 def unavailability(error: ClusterError, cluster: str) -> Unavailable | None:
-    """The error for a cluster that does not respond properly, or fails; None if it responds.
+    """Returns the error for a cluster that fails or does not respond properly; None if it responds.
 
-    The metadata have `away` if it was not asked because it is known not to respond: an immediate retry would be
-    useless.
+    The metadata have `away` if no request was sent because the cluster is known not to respond: an immediate retry
+    would be useless.
     """
     if not isinstance(error, Unreachable | Throttled | InternalError):
         return None

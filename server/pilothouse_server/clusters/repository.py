@@ -1,7 +1,7 @@
 """All SQL about clusters.
 
-The row of a cluster that was deregistered stays, without its credentials, because the rows of its ended namespaces
-refer to its name; a cluster registered under that name again takes the row over, under a new uid.
+The row of a deregistered cluster stays, without its credentials, because the rows of its ended namespaces refer to its
+name. A cluster that is registered under that name again reuses the row, under a new uid.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _ORPHAN_ORDERS = {
     "first_seen_time": OrderField(ORPHANS.c.first_seen_at),
 }
 
-# Initial values of a cluster's row, also of one that is used again.
+# Initial values of a cluster's row, also of a row that is reused.
 _FRESH = (
     "status = 'pending', reason = NULL, message = NULL, version = NULL, last_seen_at = NULL, stale_since = NULL, "
     "labels = '{}', annotations = '{}', uid = gen_random_uuid(), resource_version = 1, created_at = now(), "
@@ -108,7 +108,7 @@ _DEREGISTERED = text(
 )
 
 
-# The name of the server stands before the slash (see `reconcile.reconciler`).
+# The server's name is the part of the owner before the slash (see `reconcile.reconciler`).
 _LEADERS = text(
     "SELECT name, split_part(owner, '/', 1) AS server FROM leases "
     "WHERE starts_with(name, CAST(:observe AS text)) AND owner IS NOT NULL AND expires_at > clock_timestamp()"
@@ -122,7 +122,10 @@ WHERE o.cluster_name = :cluster_name AND o.kind = taken.kind
 
 
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Cluster | None:
-    """The registered cluster of this name; `lock` holds its row until the transaction ends."""
+    """Returns the registered cluster of this name.
+
+    `lock` holds its row until the transaction ends.
+    """
     query = select(*_SHOWN).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
     if lock:
         query = query.with_for_update(read=lock == "share", key_share=lock == "update")
@@ -142,20 +145,23 @@ async def list_clusters(
 
 
 async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:
-    """Makes the row of a cluster that the server's own configuration reaches, or renews its address."""
+    """Creates or updates the row of a cluster that the server's configuration reaches."""
     await transaction.connection.execute(_REVIVE, {"name": name})
     await transaction.connection.execute(_PUT_CONFIGURED, {"name": name, "api_server": api_server})
     return await _whole(transaction, name)
 
 
 async def add(transaction: Transaction, name: str, api_server: str) -> Cluster:
-    """Adds a cluster's row, or takes over that of a former one. AlreadyExists by its constraint."""
+    """Adds a cluster's row, or reuses that of a former cluster.
+
+    A constraint raises AlreadyExists.
+    """
     revived = (await transaction.connection.execute(_REVIVE, {"name": name})).first()
     if revived is None:
         values = {"name": name, "created_by": transaction.actor.user_id}
         await transaction.connection.execute(insert(CLUSTERS).values(**values, api_server=api_server))
     else:
-        # It is another cluster from now on, of another maker.
+        # The row is another cluster from now on, with another creator.
         await transaction.connection.execute(
             update(CLUSTERS)
             .where(CLUSTERS.c.id == revived.id)
@@ -181,7 +187,7 @@ async def change(transaction: Transaction, cluster: Cluster, values: Mapping[str
 
 
 async def find_sealed(transaction: ReadTransaction, name: str) -> tuple[str, Sealed | None] | None:
-    """uid and encrypted credentials of a cluster; None where it is not registered."""
+    """Returns uid and encrypted credentials of a cluster; None if it is not registered."""
     columns = (CLUSTERS.c.uid, CLUSTERS.c.credentials, CLUSTERS.c.data_key, CLUSTERS.c.key_id)
     query = select(*columns).where(CLUSTERS.c.name == name, CLUSTERS.c.deleted_at.is_(None))
     row = (await transaction.connection.execute(query)).one_or_none()
@@ -193,25 +199,25 @@ async def find_sealed(transaction: ReadTransaction, name: str) -> tuple[str, Sea
 
 
 async def count_held(transaction: ReadTransaction, name: str) -> dict[str, int]:
-    """How many namespaces and containers are on a cluster."""
+    """Returns the numbers of namespaces and containers on a cluster."""
     row = (await transaction.connection.execute(_HELD, {"name": name})).one()
     return {"namespaces": row.namespaces, "containers": row.containers}
 
 
 async def end(transaction: Transaction, cluster: Cluster) -> None:
-    """Ends a row that the transaction has locked; its credentials are gone with it."""
+    """Ends a row that the transaction has locked, and deletes its credentials."""
     await transaction.connection.execute(delete(ORPHANS).where(ORPHANS.c.cluster_name == cluster.name))
     await transaction.connection.execute(_END, {"id": cluster.id, "user_id": transaction.actor.user_id})
 
 
 async def leaders(transaction: ReadTransaction) -> dict[str, str]:
-    """The servers that watch clusters, by the clusters' names. For the system role."""
+    """Returns the servers that observe clusters, by the clusters' names. For the system role."""
     found = await transaction.connection.execute(_LEADERS, {"observe": OBSERVE})
     return {row.name.removeprefix(OBSERVE): row.server for row in found}
 
 
 async def deregistered(transaction: ReadTransaction) -> list[str]:
-    """Clusters that are being deregistered and hold nothing any more."""
+    """Returns the clusters that are being deregistered and have no namespaces any more."""
     return [row.name for row in await transaction.connection.execute(_DEREGISTERED)]
 
 
@@ -235,7 +241,10 @@ async def find_orphans(
     uids: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
 ) -> list[OrphanedObject]:
-    """Orphans of a cluster by their uids, or all that are undecided; of `kinds`, where they are given."""
+    """Returns orphans of a cluster by their uids, or all undecided ones.
+
+    Only of `kinds`, if given.
+    """
     chosen = ORPHANS.c.state == "undecided" if uids is None else ORPHANS.c.object_uid.in_(uids)
     query = select(ORPHANS).where(ORPHANS.c.cluster_name == cluster, chosen).order_by(ORPHANS.c.id)
     if kinds is not None:
@@ -244,7 +253,7 @@ async def find_orphans(
 
 
 async def orphan_uids(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
-    """The uids of all orphans of a cluster that nobody has decided to delete."""
+    """Returns the uids of a cluster's orphans, except those that somebody decided to delete."""
     query = select(ORPHANS.c.object_uid).where(
         ORPHANS.c.cluster_name == cluster, ORPHANS.c.state != "deleting"
     )
@@ -265,7 +274,7 @@ async def decide_orphans(
 async def remove_orphans(
     transaction: Transaction, cluster: str, objects: Sequence[tuple[str, str, str]]
 ) -> None:
-    """Removes orphans that the database knows now, by kind, Kubernetes namespace and name."""
+    """Removes rows of objects that are no orphans any more, by kind, Kubernetes namespace and name."""
     kinds, namespaces, names = zip(*objects, strict=True)
     parameters = {
         "cluster_name": cluster,
@@ -277,14 +286,14 @@ async def remove_orphans(
 
 
 async def sweeps(transaction: ReadTransaction, cluster: Cluster) -> OrphanSweeps:
-    """The known orphans of a cluster."""
+    """Returns the state of a cluster's orphans and of their sweeps."""
     query = select(*_SHOWN).where(CLUSTERS.c.id == cluster.id)
     row = (await transaction.connection.execute(query)).one()
     return OrphanSweeps(row.orphans_listed, row.orphans_held, row.orphans_undecided)
 
 
 async def end_hold(transaction: Transaction, cluster: Cluster) -> None:
-    """Has leftovers deleted by themselves again, in the present history."""
+    """Lets the sweep delete leftovers by itself again, in the present history."""
     await transaction.connection.execute(
         update(CLUSTERS)
         .where(CLUSTERS.c.id == cluster.id)
@@ -293,7 +302,7 @@ async def end_hold(transaction: Transaction, cluster: Cluster) -> None:
 
 
 async def count_orphans(transaction: ReadTransaction) -> tuple[dict[tuple[str, str], int], dict[str, bool]]:
-    """How many orphans there are, by cluster and state, and whether their deletion is held, by cluster."""
+    """Returns orphan counts by cluster and state, and by cluster whether deletion is held."""
     counts = select(ORPHANS.c.cluster_name, ORPHANS.c.state, func.count().label("orphans")).group_by(
         ORPHANS.c.cluster_name, ORPHANS.c.state
     )

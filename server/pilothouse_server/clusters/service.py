@@ -25,17 +25,17 @@ from pilothouse_server.store.feed import FeedEvent
 from pilothouse_server.store.paging import every_page
 from pilothouse_server.store.unit_of_work import Kind, ReadTransaction
 
-# All clusters that are tried out before they are registered count as one.
 _ORPHANS = ListAnswer(pb.ListOrphansResponse, "orphans")
-# So many orphans the audit record names.
+# The most orphans that an audit record names.
 _MOST_NAMED = 100
+# Stands for all clusters that are tried out before they are registered: they share the seats of one cluster.
 _UNREGISTERED = ""
 
 _CLUSTERS = ListAnswer(pb.ListClustersResponse, "clusters")
 
 
 class _Importable(NamedTuple):
-    """An import's requests: those refused by their kind, and the findings of the rest."""
+    """An import's requests: orphans refused by their kind, and the findings about the rest."""
 
     refused: list[Resolved]
     imports: OrphanImport
@@ -128,7 +128,7 @@ class ClusterCalls:
 
     @waits_outside
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:
-        """Changes a cluster, its credentials after they were tried out."""
+        """Changes a cluster; new credentials are tried out first."""
         renewed = request.HasField("credentials")
         paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
         if not paths and not renewed:
@@ -164,8 +164,8 @@ class ClusterCalls:
     async def DeregisterCluster(
         self, request: pb.DeregisterClusterRequest, call: Call
     ) -> pb.DeregisterClusterResponse:
-        """Ends a cluster, or begins to."""
-        # As the system: what is forgotten with a cluster is removed, which no caller may do by itself.
+        """Ends a cluster, or begins to end it."""
+        # As the system role: the rows that are removed with a cluster are beyond the caller's rights.
         transaction = await call.system_transaction()
         await registration.locate(transaction, request.name)
         self._access.refuse_configured(request.name)
@@ -195,7 +195,10 @@ class ClusterCalls:
     async def ResolveOrphans(
         self, request: pb.ResolveOrphansRequest, call: Call
     ) -> pb.ResolveOrphansResponse:
-        """Decides about orphans of a cluster. For an import the cluster is asked before the transaction begins."""
+        """Decides about orphans of a cluster.
+
+        For an import, the cluster is read before the transaction begins.
+        """
         if bool(request.uids) == request.all:
             raise invalid("uids", "must name orphans, unless `all` is set", reason="REQUIRED")
         cluster, action = request.cluster_name, messages.ACTIONS.word[request.action]
@@ -245,7 +248,7 @@ class ClusterCalls:
     async def GetRequiredRights(
         self, request: pb.GetRequiredRightsRequest, _call: Call
     ) -> pb.GetRequiredRightsResponse:
-        """Returns the rights that the platform needs, and which of them a cluster denies."""
+        """Returns the rights that the platform needs, and whether a cluster denies each."""
         if request.name:
             await before_cluster(request.name)
         denied = set(await self._access.denied_rights(request.name)) if request.name else set()

@@ -1,4 +1,4 @@
-"""The tables `clusters` and `orphans`, as far as they are queried here."""
+"""The tables `clusters` and `orphans`, with the columns that are queried here."""
 
 from __future__ import annotations
 

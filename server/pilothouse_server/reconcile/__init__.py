@@ -1,10 +1,10 @@
-"""Between the database and the clusters: the desired state is applied there, and the observed state is written back.
+"""Applies the desired state to clusters, and writes the observed state back.
 
     reconciler   one server's part: its workers, and a candidate for observing each cluster
     apply        desired -> cluster: a reconciler for each type of resource
     observe      cluster -> status: observers of one cluster under one lease
-    queue        work, leases, and clients that stop writing when a lease has run out
-    repository   all SQL of this
+    queue        work, leases, and clients that stop writing when their lease has expired
+    repository   all SQL of the packages above
 
-`apply` and `observe` meet only in the database and on the cluster, so any of them may be killed at any point.
+`apply` and `observe` share only the database and the cluster, so either may be killed at any point.
 """

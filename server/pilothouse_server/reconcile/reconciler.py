@@ -1,8 +1,9 @@
-"""The reconciler of one server: its workers, and for every registered cluster a candidate for watching it.
+"""The reconciler of one server: workers, and a candidate for observing each cluster.
 
-Every server works; one server at a time watches a cluster, measures its containers and sweeps it. Clients come and go
-with the clusters' rows, and reconnect when the credentials change: every server checks that every few seconds. A
-failure in one cluster's task stays there.
+Workers run on every server. For each cluster one server at a time, the leader, observes it, measures its containers and
+sweeps it. Every server reads the clusters' rows every few seconds: it opens and closes clients as clusters are
+registered and deregistered, and reconnects when credentials change. A failure in one cluster's task does not reach the
+tasks of other clusters.
 """
 
 from __future__ import annotations
@@ -73,12 +74,15 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
     autoscalers_period_seconds: float = 60.0
     clusters_period_seconds: float = 2.0
     lease_seconds: float = LEASE_SECONDS
-    # A cluster that no server reaches is tried by one of them so often.
+    # The interval at which one server tries a cluster that no server reaches.
     free_seconds: float = FREE_SECONDS
 
 
 class Reconciler:
-    """`run` until cancelled; it owns nothing that must be closed."""
+    """The tasks of one server.
+
+    `run` works until cancelled; nothing must be closed afterwards.
+    """
 
     def __init__(
         self,
@@ -94,8 +98,8 @@ class Reconciler:
         self._usage_sink = usage_sink
         self._settings = settings
         self._applied_generations = AppliedGenerations()
-        # Unique to the process: a server that is started again must not treat its own old lease as held. `clusters
-        # list` shows the part before the slash as the leader.
+        # Unique to the process: a restarted server must not treat its own old lease as held. `clusters list` shows the
+        # part before the slash as the leader.
         self._owner = f"{socket.gethostname()[:50]}:{os.getpid()}/{uuid4().hex}"
         self._anew = False
         self.worker = Worker(
@@ -103,15 +107,15 @@ class Reconciler:
         )
 
     def wake(self) -> None:
-        """Looks for work now: something was committed."""
+        """Makes the worker check for work now: a transaction has committed."""
         self.worker.wake()
 
     def begin_anew(self) -> None:
-        """Reconnects to every cluster and observes it again: the database is not the former one."""
+        """Makes the next pass reconnect to every cluster and observe it again (reset after rewind)."""
         self._anew = True
 
     def leaves(self, cluster_name: str) -> bool:
-        """Returns whether the work of a cluster is left to another server, because it is not reached from here."""
+        """Returns whether another server does a cluster's work, since this one cannot reach it."""
         return cluster_name in self._clients.left()
 
     async def run(self) -> None:
@@ -137,11 +141,11 @@ class Reconciler:
                 if self._anew:
                     self._anew, connected = False, dict.fromkeys(connected, "")
                 for name in [name for name in tasks if versions.get(name) != connected[name]]:
-                    # Gone, or to be reached in another way: whoever holds the old client must let go of it.
+                    # Deleted, or with new credentials: every task that uses the old client must end first.
                     await cancel_and_wait(tasks.pop(name))
                     self._clients.forget(name)
                 for name in versions.keys() - tasks.keys():
-                    # Somebody may have connected before, with credentials that are not those of this version.
+                    # A call may have connected before, with other credentials than this version's.
                     self._clients.forget(name)
                     tasks[name] = group.create_task(self._candidate(name), name=f"cluster {name}")
                     connected[name] = versions[name]
@@ -166,11 +170,11 @@ class Reconciler:
     async def _led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
         self._clients.led_elsewhere(name, elsewhere=elsewhere)
         if self.leaves(name):
-            # Nothing else asks the cluster any more whether it is reached again.
+            # No other task of this server checks whether it reaches the cluster again.
             await self._clients.is_reached(name, self._settings.health.answer_seconds)
 
     async def _care_for(self, name: str, lease: Lease) -> None:
-        """Runs the health checks and observers of a cluster.
+        """Runs the health checks and the observers of a cluster.
 
         Raises LeaseLost, CannotLead.
         """

@@ -1,13 +1,13 @@
 """The end of a cluster, and of its namespaces.
 
-A cluster without namespaces is removed immediately. One with namespaces is refused, unless the caller has chosen:
+A cluster without namespaces is removed immediately. With namespaces the call is refused, unless the caller has chosen:
 
-  * ORPHAN: all its rows are removed here, in this one transaction, and its objects stay on the cluster. It must be
-    one: if a container were marked for deletion first, or removed before its namespace, the reconciler or its sweep
-    would delete objects that should stay.
-  * DELETE: its namespaces are marked for deletion as DeleteNamespace does. The reconciler deletes them from the
-    cluster; when the last is gone so is the cluster (`finish`). A cluster that never responds again may be ORPHANed
-    instead.
+  * ORPHAN: all its rows are removed here, in one transaction, and its objects stay on the cluster. It must be one
+    transaction: if a container were marked for deletion first, or removed before its namespace, the reconciler or its
+    sweep would delete objects that should stay.
+  * DELETE: its namespaces are marked for deletion, as DeleteNamespace does. The reconciler deletes them from the
+    cluster; when the last namespace is deleted, the cluster is removed (`finish`). A cluster that never responds again
+    may be ORPHANed instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Objects = Literal["refuse", "orphan", "delete"]
 
 
 class ClusterContents(Protocol):
-    """The namespaces on a cluster, with all that lives in them. The noun namespaces implements it."""
+    """The namespaces on a cluster, with all their resources.
+
+    The noun namespaces implements it.
+    """
 
     async def lock(self, transaction: Transaction, cluster: str) -> int:
         """Locks the namespaces on a cluster until the transaction ends; returns how many there are."""
@@ -40,13 +43,15 @@ class ClusterContents(Protocol):
 async def deregister(
     transaction: Transaction, name: str, objects: Objects, contents: ClusterContents, check: Check
 ) -> tuple[Cluster, int]:
-    """Ends a cluster, or begins to. Returns it, and the number of namespaces that are removed or in deletion.
+    """Ends a cluster, or begins to end it.
+
+    Returns it, and the number of namespaces removed or in deletion.
 
     The transaction belongs to the system role, because it removes rows beyond the caller's rights.
 
     Raises:
         NotFound: the cluster.
-        FailedPrecondition: namespaces are on it and `objects` is `refuse`; metadata holds the counts.
+        FailedPrecondition: namespaces are on it and `objects` is `refuse`; the metadata have the counts.
     """
     stored = await registration.locate(transaction, name, "update")
     check(stored)
@@ -62,7 +67,7 @@ async def deregister(
 
 
 async def finish(store: Store) -> None:
-    """Ends the clusters that were only waiting for their namespaces to go."""
+    """Ends the clusters that were only waiting for the deletion of their namespaces."""
     async with store.system_call() as connection:
         names = await repository.deregistered(ReadTransaction(connection))
     for name in names:

@@ -1,10 +1,10 @@
-"""Decisions about orphans: objects with our label on a cluster that the database does not know.
+"""Decisions about orphans: objects with our label on a cluster that the database does not have.
 
-The sweep of the reconciler lists them in the database and carries out the decisions; no cluster is asked. An import
-is the exception: the noun `importing` does it, and this module only takes the rows away.
+The reconciler's sweep lists them in the database and carries out the decisions; nothing here calls a cluster. An
+import is done by the noun `importing`; this module only removes the rows.
 
-A hold ends by a decision that leaves no orphan undecided, and by nothing else. It needs a sweep in the present history:
-before that, the list is that of the older database.
+A hold ends only by a decision that leaves no orphan undecided. That requires a sweep in the present history: before it,
+the list is that of the older database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
-# Kinds that can be imported by themselves; all others come with a workload that needs them.
+# Kinds that can be imported by themselves; objects of other kinds come with a workload that needs them.
 IMPORTABLE = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ConfigMap", "Secret", "Service")
 MOST_IMPORTED = 100
 
@@ -46,15 +46,16 @@ _CARRIED = "a carried object is not imported with its uid: delete it, and create
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """The result for one orphan. `imported_as` names its resource; `problems` are the reasons why nothing was
-    decided.
+    """The result for one orphan.
+
+    `imported_as`: the name of its resource. `problems`: why nothing was decided.
     """
 
     orphan: OrphanedObject
     imported_as: str = ""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    # Kind, Kubernetes namespace and name of all that was taken over with it.
+    # Kind, Kubernetes namespace and name of all objects that were taken over with it.
     taken: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -90,7 +91,9 @@ async def list_page(
 async def find(
     transaction: ReadTransaction, cluster: str, uids: Sequence[str] | None, kinds: Sequence[str] | None = None
 ) -> list[OrphanedObject]:
-    """The orphans of a cluster with these uids; None: all that are undecided, of `kinds` where they are given.
+    """Returns the orphans of a cluster with these uids.
+
+    Without uids it returns all undecided ones, only of `kinds` if given.
 
     Raises:
         NotFound: the cluster, or an orphan.
@@ -105,7 +108,7 @@ async def find(
 
 
 async def uids_of(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
-    """The uids of all orphans of a cluster that nobody has decided to delete."""
+    """Returns the uids of a cluster's orphans, except those that somebody decided to delete."""
     return await repository.orphan_uids(transaction, cluster)
 
 
@@ -128,7 +131,7 @@ async def decide(
 
 
 def not_importable(orphan: OrphanedObject) -> Resolved | None:
-    """Why an orphan is not imported by itself; None where it may be."""
+    """Returns why an orphan is not imported by itself; None if it may be."""
     if orphan.kind in IMPORTABLE:
         return None
     return Resolved(orphan, problems=(_NOT_IMPORTED.get(orphan.kind, _CARRIED),))
@@ -142,7 +145,7 @@ async def take(transaction: Transaction, cluster: Cluster, resolved: Sequence[Re
 
 
 async def settle(transaction: Transaction, cluster: Cluster) -> OrphanSweeps:
-    """Ends the hold where nothing is undecided any more; returns how things stand then."""
+    """Ends the hold if no orphan is undecided any more; returns the state afterwards."""
     sweeps = await repository.sweeps(transaction, cluster)
     if sweeps.is_held and sweeps.is_listed and not sweeps.undecided:
         await repository.end_hold(transaction, cluster)
@@ -151,7 +154,7 @@ async def settle(transaction: Transaction, cluster: Cluster) -> OrphanSweeps:
 
 
 async def lock(transaction: Transaction, name: str) -> Cluster:
-    """Locks the cluster, so that decisions about its orphans follow each other.
+    """Locks the cluster, so that decisions about its orphans are made one after the other.
 
     Raises:
         NotFound: the cluster.
@@ -171,7 +174,7 @@ async def lock(transaction: Transaction, name: str) -> Cluster:
 
 
 async def counts(store: Store) -> tuple[dict[tuple[str, str], int], dict[str, bool]]:
-    """How many orphans there are, by cluster and state, and whether their deletion is held, by cluster.
+    """Returns orphan counts by cluster and state, and by cluster whether deletion is held.
 
     Raises Unavailable.
     """

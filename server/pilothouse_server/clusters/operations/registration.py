@@ -1,8 +1,8 @@
 """Registration, change and look-up of clusters.
 
-Whether a cluster responds and grants the required rights was checked before, outside any transaction (`access`). Its
-credentials are plain text only there and here, between the request and the encryption; they are encrypted for their
-row: the table and the row's uid.
+The check that a cluster responds and grants the required rights has already happened, outside any transaction
+(`access`). The credentials are plain text only there and here, between the request and the encryption, which binds them
+to their row: the table and the row's uid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ Check = Callable[[Cluster], None]
 
 
 class TriedOut(msgspec.Struct, frozen=True):
-    """Credentials that a cluster accepted, and its facts. `missing_rights` are optional ones."""
+    """Credentials that a cluster accepted, and its facts.
+
+    `missing_rights`: optional rights that it denies.
+    """
 
     credentials: ClusterCredentials
     api_server: str
@@ -40,7 +43,7 @@ find = repository.find
 
 
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Cluster:
-    """The registered cluster of this name; NotFound if there is none. `lock` as `repository.find`."""
+    """Returns the registered cluster of this name; `lock` as in `repository.find`. Raises NotFound."""
     found = await repository.find(transaction, name, lock)
     if found is None:
         raise not_found("cluster", name)
@@ -48,10 +51,10 @@ async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock 
 
 
 async def locate_for_namespace(transaction: Transaction, name: str) -> Cluster:
-    """The cluster that a namespace is to be made on, kept from being deregistered until the transaction ends.
+    """Returns the cluster for a new namespace, locked against deregistration.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no cluster of this name.
         FailedPrecondition: it is being deregistered.
     """
     found = await locate(transaction, name, "share")
@@ -71,26 +74,28 @@ async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Se
 
 
 async def with_leaders(store: Store, clusters: Iterable[Cluster]) -> list[Cluster]:
-    """The clusters, with the servers that watch them. Raises Unavailable."""
+    """Returns the clusters with the servers that observe them. Raises Unavailable."""
     async with store.system_read() as transaction:
         leaders = await repository.leaders(transaction)
     return [msgspec.structs.replace(cluster, leader=leaders.get(cluster.name, "")) for cluster in clusters]
 
 
 async def put_configured(transaction: Transaction, name: str, api_server: str) -> Cluster:
-    """Registers a cluster that the server's own configuration reaches, or renews its address."""
+    """Registers a cluster that the server's own configuration reaches, or updates its address."""
     return await repository.put_configured(transaction, name, api_server)
 
 
 async def register(
     transaction: Transaction, wanted: Cluster, tried_out: TriedOut, envelopes: Envelopes
 ) -> Cluster:
-    """Registers a cluster that has answered. Only the name, display name, labels and opened kinds of `wanted` are used.
+    """Registers a cluster that has responded.
+
+    Only the name, display name, labels and the fields in `object_kinds.FIELDS` of `wanted` are used.
 
     Raises:
-        InvalidArgument: a kind, a path or a gateway is impossible.
+        InvalidArgument: a kind, a path or a gateway is invalid.
         AlreadyExists: the name.
-        Unavailable: the active key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the active key.
     """
     object_kinds.check(wanted)
     await refuse_taken(transaction, wanted.name)
@@ -116,12 +121,12 @@ async def change(
     envelopes: Envelopes,
     check: Check,
 ) -> Cluster:
-    """Takes the fields named by `paths` from `wanted`, and new credentials; `check` may refuse the stored row.
+    """Writes the fields in `paths` from `wanted`, and new credentials; `check` may refuse the stored row.
 
     Raises:
-        InvalidArgument: a kind, a path or a gateway is impossible.
+        InvalidArgument: a kind, a path or a gateway is invalid.
         NotFound: the cluster.
-        FailedPrecondition: it is being deregistered, and the call has no new credentials, for which it may be waiting.
+        FailedPrecondition: it is being deregistered, and the call has no new credentials, which it may be waiting for.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
@@ -139,11 +144,13 @@ async def change(
 
 
 async def opened(store: Store, name: str, envelopes: Envelopes) -> ClusterCredentials | None:
-    """The stored credentials of a cluster; None where it has none. Decrypted once no transaction is held.
+    """Returns the stored credentials of a cluster; None if it has none.
+
+    Decrypts them outside the transaction.
 
     Raises:
         NotFound: the cluster.
-        Unavailable: the key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the key.
         FailedPrecondition: the ciphertext does not belong to this cluster.
     """
     async with store.system_read() as transaction:

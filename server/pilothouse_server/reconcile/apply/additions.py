@@ -2,16 +2,16 @@
 
 The template of a Deployment and the spec of a Service are ours as a whole: a field in them that is neither in the
 manifest nor from our earlier apply is drift, such as a second program, a variable, a limit, an external address.
-Server-side apply alone does not show it, because nobody contests a field that only one manager sets.
+Server-side apply alone does not show it, because a field that only one manager sets causes no conflict.
 
-    candidates  (pure) the fields that are there, are not ours, and are no default that the table knows. Most objects
-                have none, so that most looks cost no request
-    find        makes a dry run with our manifest in the place of the whole object, and drops the fields that its
-                result has, too: defaults, and additions by webhooks of the cluster
+    candidates  (pure) the fields that are there, are not ours, and are not defaults of the table. Most objects have
+                none, so most checks cost no request
+    find        makes a dry run with our manifest in place of the whole object, and drops the fields that its result
+                has too: defaults, and additions by webhooks of the cluster
 
-The values decide, and not `managedFields`: a record can be cleared. It only names who did it. The annotation of
-`kubectl rollout restart` is no drift, nor is a name of the template, nor are additions that the settings permit
-(`PermittedAdditions`).
+The values decide, not `managedFields`, because a record in it can be cleared; the record only names the manager. The
+annotation of `kubectl rollout restart`, a name of the template, and additions that the settings permit
+(`PermittedAdditions`) are not drift.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
-# Fields of a template that do nothing, but whose removal would replace the pods.
+# Fields of a template that have no effect, but whose removal would replace the pods.
 _WITHOUT_EFFECT: Final = frozenset({
     f".spec.template.metadata.annotations.{RESTARTED_AT}",
     ".spec.template.metadata.name",
@@ -44,11 +44,11 @@ _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
     "Service": ("spec",),
 }
 _VERSIONS: Final = frozenset({"v1", "apps/v1", "batch/v1"})
-# One that the API fills in for pods, and not for templates: apply and imports carry it where it is written.
+# The API sets `enableServiceLinks` by default in pods, but not in templates: applies and imports carry it if it is set.
 _DEFAULTS: Final[dict[str, list[object]]] = {**defaults(), "enableServiceLinks": [True]}
-# Fields that an API server allocates, and keeps whatever an update contains.
+# Fields that an API server allocates, and keeps regardless of an update.
 _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "nodePort"})
-# False says something here: true is the default, or another level says true.
+# Fields in which false is not the same as absence: true is the default, or is set at another level.
 _TRUE: Final = frozenset({
     "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "enableServiceLinks", "hostUsers", "runAsNonRoot",
 })  # fmt: skip
@@ -60,12 +60,15 @@ _SERVICE_ACCOUNT: Final = ".template.spec.serviceAccount"
 
 
 def concern(manifest: Manifest) -> bool:
-    """Returns whether an object is one whose additions by others are drift; a custom resource may share its kind."""
+    """Returns whether additions to the object are drift.
+
+    A custom resource may share the kind, but not the version.
+    """
     return manifest["kind"] in _WHOLE and manifest["apiVersion"] in _VERSIONS
 
 
 def candidates(manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> list[str]:
-    """Returns the fields of an object that others may have added, by their paths."""
+    """Returns the paths of fields that others may have added to an object."""
     steps = _WHOLE[manifest["kind"]] if concern(manifest) else ()
     there, said = _at(live, steps), _at(manifest, steps)
     prefix = "".join(f".{step}" for step in steps)
@@ -80,7 +83,10 @@ async def find(
     live: Manifest,
     permitted: PermittedAdditions,
 ) -> list[tuple[str, str]]:
-    """Returns the fields that others have added, each with its manager where one is recorded. Raises ClusterError."""
+    """Returns the fields that others have added, each with its manager.
+
+    The manager is empty if the cluster records none. Raises ClusterError.
+    """
     found = candidates(manifest, live, permitted)
     if not found:
         return []
@@ -101,9 +107,9 @@ async def find(
 
 
 def with_restart_of(live: Manifest, manifest: Manifest) -> Manifest:
-    """Returns the manifest with the time of the last `kubectl rollout restart` where ours has an older one.
+    """Returns the manifest with the time of the last `kubectl rollout restart`, if ours has an older one.
 
-    The annotation is ours where an import or a caller brought it along. To take the newer one back would restart again.
+    The annotation is ours if an import or a caller set it. Setting the older time again would restart the pods again.
     """
     said = _annotations(manifest)
     restarted = _annotations(live).get(RESTARTED_AT)
@@ -117,7 +123,7 @@ def with_restart_of(live: Manifest, manifest: Manifest) -> Manifest:
 def left_by_rolling_updates(manifest: Manifest, live: Manifest) -> list[str]:
     """Returns the settings of rolling updates that a Deployment has and that `Recreate` does not permit.
 
-    The API server wrote most of them by default, so that nobody owns them, and an apply keeps them and is refused.
+    The API server set most of them by default, so no manager owns them: an apply keeps them and is refused.
     """
     if not manifests.recreates(manifest):
         return []
@@ -131,7 +137,7 @@ def _is_candidate(path: str, manifest: Manifest, live: Manifest, permitted: Perm
     if field_paths.find(manifest, path) is not None or _is_default(path, manifest, live):
         return False
     if agreement.is_ours(path, live, live):
-        # Of an apply that is wanted no more.
+        # The field is from our earlier apply and no longer desired.
         return False
     return not permitted.permit(managed_fields.holder(live, path, apart_from=FIELD_MANAGER), path)
 

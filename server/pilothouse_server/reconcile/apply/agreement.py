@@ -1,7 +1,7 @@
-"""Whether an object on the cluster matches its manifest, found by reading: an apply would change nothing.
+"""Checks by reading whether an object on the cluster matches its manifest (managed-fields diff).
 
-Two things must hold. The object has every value of the manifest. And we own no other field: fields of an earlier apply
-that are no longer desired return when a cluster is put back to an older state.
+If it matches, an apply would change nothing. The object must have every value of the manifest, and we must own no other
+field: fields of an earlier apply that are no longer desired return when a cluster is restored to an older state.
 
 If the API writes a value in another form than it was sent, the result is False. Then the manifest is applied, which
 does no harm.
@@ -25,7 +25,7 @@ _WHOLE = frozenset({"nodeSelector"})
 
 
 async def is_as_wanted(client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
-    """Returns whether the object is there and agrees with its manifest. Raises ClusterError."""
+    """Returns whether the object exists and matches its manifest. Raises ClusterError."""
     metadata = manifest["metadata"]
     try:
         live = await client.read(resource, metadata.get("namespace"), metadata["name"])
@@ -57,7 +57,7 @@ def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> 
 
 
 def is_ours(path: str, said: Manifest, live: Manifest) -> bool:
-    """Returns whether our apply owns a field of an object that the manifest names."""
+    """Returns whether our apply owns a field that the manifest has."""
     owned = _owned(live)
     return owned is not None and _is_owned(path, said, owned)
 
@@ -93,7 +93,7 @@ def _owned(live: Manifest) -> Manifest | None:
 
 
 def _is_more(owned: Manifest, said: Any) -> bool:
-    """Returns whether fields are owned that are not said."""
+    """Returns whether we own a field that the manifest does not have."""
     for step, below in owned.items():
         if step == ".":
             continue
@@ -104,8 +104,9 @@ def _is_more(owned: Manifest, said: Any) -> bool:
 
 
 def _below(step: str, said: Any) -> tuple[bool, Any]:
-    """Follows one step (a field, an item by its keys, a value of a set); returns whether it is named, and its
-    content.
+    """Follows one step (a field, an item by its keys, a value of a set).
+
+    Returns whether the manifest has it, and its content.
     """
     kind, _, name = step.partition(":")
     if kind == "f":
@@ -120,7 +121,7 @@ def _below(step: str, said: Any) -> tuple[bool, Any]:
 
 
 def _has(item: Any, keys: Manifest) -> bool:
-    """Returns whether it is the item of these keys, of which only a port's protocol has a default."""
+    """Returns whether the item has these keys; only a port's protocol has a default."""
     return isinstance(item, dict) and all(
         item.get(key, "TCP" if key == "protocol" else None) == value for key, value in keys.items()
     )

@@ -1,11 +1,11 @@
 """Config maps and secrets on their clusters.
 
 Values of a secret are decrypted in `act`, for the one object that is sent, and nowhere before or after. An object of
-somebody else that has the name is left alone, as `NameTaken`; see `config.objects`.
+this name that belongs to another owner is left alone (`NameTaken`, see `config.objects`).
 
-The cluster refuses to change an immutable one. If our row is immutable too, its content is final, so the object is
-deleted and made again (after a restored backup it may differ); otherwise another client froze it, and the refusal is
-reported.
+The cluster refuses to change an immutable object. If our row is immutable too, its content is final, so the object is
+deleted and created again (it may differ after a restore from a backup). Otherwise another client made the object
+immutable, and the refusal is reported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ _OURS = frozenset({CONFIG_UID, NAMESPACE, NAMESPACE_UID})
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster; None where it is. `sealed`: of a secret."""
+    """`homeless`: why its namespace is not on the cluster; None if it is.
+
+    `sealed`: the ciphertext of a secret.
+    """
 
     config: Config
     homeless: Condition | None
@@ -57,7 +60,7 @@ class LoadedConfig(msgspec.Struct, frozen=True):
 
 
 class ConfigProgress(Progress, frozen=True):
-    """`condition` has the reason why it is not applied; None if it is."""
+    """`condition`: why the config is not applied; None if it is."""
 
     condition: Condition | None = None
 
@@ -71,7 +74,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         self._envelopes = envelopes
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedConfig | None:
-        """Returns the config as it is wanted now; None where it is gone."""
+        """Returns the config in its desired state; None if it is deleted."""
         config = await config_status.find(transaction, self._kind, work.resource_id)
         if config is None:
             return None
@@ -86,16 +89,16 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.config.deletion_requested_at is not None:
             if loaded.homeless is not None:
-                # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
+                # The config was never applied or taken over there: an object with its name belongs to another owner.
                 return ConfigProgress(gone=True)
             return await self._delete(client, loaded.config)
         if (homeless := loaded.homeless) is not None:
-            # Its own work makes it; the config follows as soon as it is there.
+            # The namespace's own work creates it; the config is applied after that.
             return ConfigProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
         return await self._apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Config | None:
-        """Locks and returns the row; None where it is gone."""
+        """Locks and returns the row; None if it is deleted."""
         return await config_status.lock(transaction, self._kind, resource_id)
 
     async def write_error(
@@ -104,7 +107,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         """Writes a refusal, or a failure that occurred more than once."""
         refused = error.outlook != "passing"
         if not refused and attempts == 0:
-            # Once is nothing: most of what fails in passing is over at the second attempt.
+            # A first failure is not written: most transient failures are over at the second attempt.
             return
         generation = dealt_with(row, loaded.config.generation) if refused else row.observed_generation
         await self._write(transaction, row, failed(error, refused=refused), generation)
@@ -123,7 +126,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
             return Result(again_seconds=AGAIN_SECONDS if again is None else again)
         condition = progress.condition or Condition(APPLIED, "True", "Applied")
         generation = row.observed_generation
-        # Work that waits for others is due again; other work is finished, applied or refused.
+        # A generation counts as observed once it is applied or refused, but not while it waits for others.
         if again is None or condition.status == "False":
             generation = dealt_with(row, loaded.config.generation)
         await self._write(transaction, row, condition, generation)
@@ -134,7 +137,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
         objects.check_ours(config, found)
         if found is None:
-            # Another installation may own the namespace by now, and would read what is written there.
+            # Another installation may own the namespace by now, and could read the values.
             await client.check_home(config.namespace_ref)
         if found is not None and found.metadata.deletion_timestamp is not None:
             return ConfigProgress(
@@ -147,7 +150,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 await self._envelopes.at_hand(loaded.sealed)
                 values = secrets.opened(cast("Secret", config), loaded.sealed, self._envelopes)
             except PilothouseError as error:
-                # Not the cluster's doing: no backoff of its own, and others of this cluster go on.
+                # The failure is not the cluster's: it causes no backoff, and other work of this cluster continues.
                 return ConfigProgress(
                     condition=Condition(APPLIED, "False", "DecryptionFailed", error.message),
                     again_seconds=_KEY_AGAIN_SECONDS,
@@ -200,7 +203,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 uid=found.metadata.uid,
                 propagation="Background",
             )
-        # Finalizers of others may hold it; it is gone when it is seen to be.
+        # Finalizers of others may delay the deletion: it has ended when a read does not find the object any more.
         return ConfigProgress(
             again_seconds=0.05 if found.metadata.deletion_timestamp is None else AGAIN_SECONDS
         )

@@ -1,17 +1,16 @@
 """Steps on a cluster that apply one container there, or delete it.
 
 Every step may be the last one before a kill, and every step may be repeated: objects are applied by server-side apply
-and found again by name and our label; deletions name the uid. Nothing is remembered outside the cluster and the
-database.
+and found again by name and our label; deletions name the uid. No state is stored outside the cluster and the database.
 
-Replicas are not in the apply, see `replicas`; others' changes are met as `drift` says. A Deployment that shall not
-start with one pod (the API's default) is made paused, scaled, and released by the apply that follows. One whose rollout
+The apply does not contain replicas, see `replicas`; `drift` handles changes by others. A Deployment that must not start
+with one pod (the API's default) is created paused, scaled, and released by the next apply. A Deployment whose rollout
 is held is paused once its first rollout has begun.
 
-An imported workload does not carry our label before the first apply, which must not touch its pods: that apply meets
+An imported workload does not carry our label before the first apply, which must not touch its pods: that apply handles
 every difference as REPORT does.
 
-Most containers are new when they are acted on, in batches; those cost as few requests as possible (`make`).
+Most containers are new when they are acted on, in batches; new containers cost as few requests as possible (`make`).
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress
 from pilothouse_server.values.resources import Condition
 
-# How soon to compare a source again that is not the platform's, which may be imported until then.
+# How soon to check again a source or Service that is missing or not the platform's: it may be imported until then.
 _SOURCE_AGAIN_SECONDS = 5.0
 
 
@@ -78,7 +77,7 @@ class Adoption(msgspec.Struct, frozen=True):
 class ContainerProgress(Progress, frozen=True):
     """`workload` as the cluster returned it last; `conditions` of the apply and of drift.
 
-    `history`: further lines for the history. `went_back`: the cluster was put back to a state before the last apply.
+    `history`: further lines for the history. `went_back`: the cluster was restored to a state before the last apply.
     """
 
     workload: WorkloadObject | None = None
@@ -89,11 +88,12 @@ class ContainerProgress(Progress, frozen=True):
 
 
 async def make(client: LeasedClient, container: Container) -> ContainerProgress | None:
-    """Creates the objects of a container that nobody has acted on before, without reading them first.
+    """Creates the objects of a new container without reading them first.
 
-    That costs one request for the workload, and two for each Service. A workload of somebody else refuses ours,
-    because no other has our selector; a Service does not, so its name is read first. Returns None if anything differs
-    from a new container: then `apply` reads everything. Raises ClusterError, LeaseLost.
+    That costs one request for the workload, and two for each Service. If another owner has a workload of this name, the
+    apply is refused, because no other workload has our selector. A Service has no such protection, so its name is read
+    first. Returns None if anything differs from a new container: then `apply` reads everything. Raises ClusterError,
+    LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
     if container.spec.service_account or container.hold_rollout:
@@ -135,8 +135,8 @@ async def apply(
 ) -> ContainerProgress:
     """Applies the container's objects, unless nothing new is desired and all of them match.
 
-    `noted`: the marks of its objects at the last apply. `rules`: permitted additions by others. Raises ClusterError,
-    among them Conflict `NameTaken`; LeaseLost.
+    `noted`: the fingerprints of its objects at the last apply. `rules`: permitted additions by others. Raises
+    ClusterError (Conflict `NameTaken` if an object belongs to another owner) and LeaseLost.
     """
     type_ = workload_type(container)
     workload = await client.find(type_.resource, container.kubernetes_namespace, container.kubernetes_name)
@@ -195,19 +195,22 @@ async def apply(
 async def _met(
     client: LeasedClient, container: Container, workload: WorkloadObject | None
 ) -> ContainerProgress | None:
-    """Returns that the workload is being deleted; None if it is not. Raises Conflict for somebody else's."""
+    """Returns the progress if the workload is being deleted, else None.
+
+    Raises Conflict if the workload is not ours.
+    """
     if workload is not None:
         kind = workload_type(container).kind
         _check_ours(container, kind, workload)
         if workload.metadata.deletion_timestamp is not None:
-            # Somebody deletes the object; an apply would succeed and be lost. It is created again once it is gone.
+            # Another client is deleting it; an apply would succeed and be lost. It is created again once it is deleted.
             return ContainerProgress(
                 workload=workload,
                 conditions=(waiting("Deleting", f"the {kind} is being deleted"),),
                 again_seconds=AGAIN_SECONDS,
             )
     elif container.observed_generation > 0:
-        # It was there: what has gone with its namespace is not put into another one of that name.
+        # It existed before: if it was deleted with its namespace, it is not put into another one of that name.
         await client.check_home(container.namespace_ref)
     return None
 
@@ -215,7 +218,7 @@ async def _met(
 async def _ended_run(
     client: LeasedClient, container: Container, job: WorkloadObject | None, drift: Drift
 ) -> ContainerProgress | None:
-    """Returns that nothing is left to do for the newest run of a Job; None if it has not ended."""
+    """Returns the progress if the newest run of a Job has ended, else None."""
     applied = Condition(APPLIED, "True", "Applied")
     if jobs.has_ended(container, job):
         services = await _apply_services(client, container, drift)
@@ -230,7 +233,7 @@ async def _ended_run(
 
 
 def _may_agree(container: Container, workload: WorkloadObject) -> bool:
-    """Returns whether a workload may be as it is wanted, as far as the fields that are read show."""
+    """Returns whether a workload may be in its desired state, judged by the fields that are read."""
     type_ = workload_type(container)
     if type_.runs:
         return jobs.agrees(container, workload)
@@ -238,9 +241,9 @@ def _may_agree(container: Container, workload: WorkloadObject) -> bool:
 
 
 def _went_back(container: Container, workload: WorkloadObject, drift: Drift) -> bool:
-    """Returns whether the workload, as the cluster has it now, is older than one that was seen or applied before.
+    """Returns whether the workload on the cluster is older than a state that was seen or applied before.
 
-    Versions alone do not tell: of an object that went back the cluster writes the status, by versions that are newer.
+    Versions alone do not show it: after a restore the cluster writes the object's status, with newer versions.
     """
     name, kind = workload.metadata.name, workload_type(container).kind
     if is_outrun(container, workload):
@@ -260,7 +263,7 @@ def _drift(
             return Drift(
                 container, guarding.may_be_sent(container), policy="report", settled=True, rules=rules
             )
-        # As imported: nothing was requested since.
+        # Generation 1 is the imported state: nothing was requested since.
         settled = settled or container.generation == 1
     return Drift(container, guarding.may_be_sent(container), settled=settled, noted=noted, rules=rules)
 
@@ -268,9 +271,9 @@ def _drift(
 async def _as_wanted(
     client: LeasedClient, container: Container, workload: WorkloadObject | None, drift: Drift
 ) -> ContainerProgress | None:
-    """Returns that everything matches, found by reading; None if something must be applied.
+    """Returns the progress if reads show that everything matches; None if something must be applied.
 
-    The marks are of the state before the comparison, so later changes by others show by their marks.
+    The fingerprints are of the state before the comparison, so they reveal later changes by others.
     """
     if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
@@ -293,7 +296,7 @@ async def _as_wanted(
     if not await drift.is_untouched(client, type_.resource, manifest):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
-    # An autoscaler may have gone.
+    # An autoscaler may have been deleted.
     if (
         type_.rolls_out
         and (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None
@@ -306,7 +309,10 @@ async def _as_wanted(
 async def delete(
     client: LeasedClient, container: Container, *, keep_service_account: bool
 ) -> ContainerProgress:
-    """Deletes the container's objects; `gone` once there is none. Raises ClusterError, LeaseLost."""
+    """Deletes the container's objects.
+
+    The progress is `gone` once none is left. Raises ClusterError, LeaseLost.
+    """
     home, namespace = container.namespace_ref, container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     services = {
@@ -329,7 +335,7 @@ async def delete(
             )
         return ContainerProgress(workload=workload, again_seconds=AGAIN_SECONDS)
     if workload_type(container).scheduled and await jobs.delete_all(client, container):
-        # The cluster deletes those that the CronJob owned by itself.
+        # The cluster itself deletes the Jobs that the CronJob owned.
         return ContainerProgress(again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
@@ -337,8 +343,9 @@ async def delete(
 
 
 async def _workload_to_delete(client: LeasedClient, container: Container) -> WorkloadObject | None:
-    """Returns the workload of the container's name; of one that holds more than is read, and has our label, the
-    metadata.
+    """Returns the workload with the container's name.
+
+    If it has more values than are read, and our label, only its metadata is returned.
     """
     type_ = workload_type(container)
     where = container.kubernetes_namespace, container.kubernetes_name
@@ -347,13 +354,13 @@ async def _workload_to_delete(client: LeasedClient, container: Container) -> Wor
     except TooManyValues:
         found = await client.find(type_.metadata, *where)
         if found is not None and found.metadata.label(CONTAINER_UID) != container.uid:
-            # Its owner is unknown.
+            # Nothing shows that it is ours.
             raise
         return None if found is None else WorkloadObject(metadata=found.metadata)
 
 
 async def _apply_service_account(client: LeasedClient, container: Container) -> dict[str, str]:
-    """Returns the one that is ours, as it is noted: of it only that it is there."""
+    """Creates the service account if it is missing; returns its fingerprint if it is ours."""
     manifest = manifests.service_account(container)
     if manifest is None:
         return {}
@@ -380,7 +387,7 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
 async def _apply_services(
     client: LeasedClient, container: Container, drift: Drift
 ) -> list[tuple[Resource[Service], Service]]:
-    """Applies the container's Services, and returns those that the cluster has then."""
+    """Applies the container's Services, and returns them as the cluster then has them."""
     home, namespace = container.namespace_ref, container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
     present = {service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)}
@@ -437,26 +444,32 @@ async def _apply_workload(
 async def _release(
     client: LeasedClient, container: Container, workload: WorkloadObject | None, drift: Drift
 ) -> tuple[Warned, ...]:
-    """Releases our rollout that is stuck, also after the repair of others' template."""
+    """Releases our stuck rollout, also after a template of others was repaired."""
     if workload is None or (drift.settled and drift.policy != "repair"):
         return ()
     return await stateful_sets.release_stuck(client, container, workload)
 
 
 def _replicas_set(container: Container) -> int | None:
-    """Returns the number of pods that its workload notes; one with runs notes none."""
+    """Returns the number of pods for the workload's annotation; None without rollouts."""
     return container.wanted_replicas if workload_type(container).rolls_out else None
 
 
 def _is_held(container: Container, present: WorkloadObject | None) -> bool:
-    """Returns whether the rollout is held now: a Deployment that never rolled out would get no pods at all."""
+    """Returns whether the rollout is held now.
+
+    A Deployment that never rolled out would get no pods at all.
+    """
     return container.hold_rollout and present is not None and workload_type(container).has_rolled_out(present)
 
 
 async def _adopt(
     client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
 ) -> Adoption | None:
-    """Returns the desired values that follow from adopted drift, which is then no drift any more."""
+    """Returns the desired values after the adoption of drift.
+
+    Adopted fields no longer count as drift.
+    """
     wanted, type_, words = container, workload_type(container), ""
     if decided.adopt is not None:
         wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)
@@ -476,7 +489,7 @@ async def _adopt(
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:
-    """Returns whether it is the workload that was imported, and has no owner yet."""
+    """Returns whether the object is the imported workload and has no owner label yet."""
     taken_over = container.spec.taken_over
     nobodys = not found.metadata.label(CONTAINER_UID)
     return nobodys and taken_over is not None and taken_over.deployment_uid == found.metadata.uid

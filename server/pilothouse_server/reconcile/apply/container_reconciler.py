@@ -1,8 +1,8 @@
 """Containers on their clusters, each a workload with its Services.
 
 The worker writes little of the status, because only the observer sees the pods. It writes the
-condition `Applied` with the cluster's words, and a status only where there is no pod to be seen: nothing was made
-(yet), or the workload is at zero.
+condition `Applied` with the cluster's message, and a status only if there are no pods to observe: nothing is created
+yet, or the workload is at zero.
 """
 
 from __future__ import annotations
@@ -62,14 +62,16 @@ _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 
 class LoadedContainer(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: and is not ours any more.
-    `namespace_adopting`: it is to be taken over, and may have been ours and lost before. `namespace_doubted`: it may be
-    somebody's by now, and nothing of the container was put there yet. `namespace_refusal`: why one never will be as
-    things are.
+    """A container and the facts that `act` needs.
 
-    `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
-    that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
-    database and by our monotonic one. `noted`: the marks of its objects when it was applied last.
+    `namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: it is not ours any more.
+    `namespace_adopting`: its adoption is requested, and it may have been ours before. `namespace_doubted`: another
+    owner may have it by now, and nothing of the container was put there yet. `namespace_refusal`: why the cluster
+    refuses the namespace.
+
+    `configuration_ready`: the config maps and secrets that the container reads are applied. `untouched`: no worker has
+    ever acted on it, so nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was read, by
+    the database's clock and by our monotonic one. `noted`: the fingerprints of its objects at the last apply.
     """
 
     container: Container
@@ -86,7 +88,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
 
     @property
     def now(self) -> datetime:
-        """The time by the clock of the database, without asking for it."""
+        """The time by the database's clock, computed without a query."""
         at, since = self.read
         return at + timedelta(seconds=monotonic() - since)
 
@@ -95,8 +97,8 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
     """Applies and deletes workloads, Services and service accounts."""
 
     at_once: ClassVar[int] = 32
-    # Values that are read after the containers may be newer than they are. That does no harm, because any change makes
-    # their work due again.
+    # Values that are read after the containers may be newer than the containers. That does no harm, because any change
+    # makes their work due again.
     in_snapshot: ClassVar[bool] = False
 
     def __init__(self, rules: DriftRules = DEFAULT_RULES) -> None:
@@ -105,7 +107,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
     async def load(
         self, transaction: ReadTransaction, works: Sequence[Work]
     ) -> Mapping[Work, LoadedContainer]:
-        """Returns the containers as they are wanted now, by one statement for each thing there is to know."""
+        """Returns the containers in their desired state.
+
+        Most facts are read for all of them together.
+        """
         found = await container_status.find_placed(transaction, [work.resource_id for work in works])
         waiting_ids = await config_status.those_that_wait(
             transaction, [each.container for each in found.values()]
@@ -130,7 +135,8 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 namespace_ready=placed.namespace_applied,
                 namespace_lost=placed.namespace_lost,
                 namespace_adopting=placed.namespace_adopting,
-                # Failed work may have waited for long, and so may watchers of the cluster.
+                # Failed work and the cluster's observers may have waited for long: another owner may have the
+                # namespace by now.
                 namespace_doubted=placed.namespace_doubted
                 or (work.attempts > 0 and container.observed_generation == 0),
                 read=(placed.read_at, since),
@@ -138,7 +144,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 and bool(container.spec.service_account)
                 and await container_status.service_account_used_by_others(transaction, container),
                 configuration_ready=work.resource_id not in waiting_ids,
-                # Epochs of a living resource never start again.
+                # The epochs of a resource never restart while it lives.
                 untouched=work.lease_epoch == 1
                 and container.observed_generation == 0
                 and not container.imported,
@@ -152,13 +158,13 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         container = loaded.container
         if container.deletion_requested_at is not None:
             if not loaded.namespace_ready and not loaded.namespace_adopting:
-                # Nothing of it was ever made there: what has its names is somebody's.
+                # It was never applied there: objects with its names belong to another owner.
                 return ContainerProgress(gone=True)
             return await container_actions.delete(
                 client, container, keep_service_account=loaded.service_account_shared
             )
         if loaded.namespace_lost or not loaded.namespace_ready:
-            # Its own work makes it; the container follows as soon as it is there.
+            # The namespace's own work creates it; the container is applied after that.
             homeless = loaded.namespace_refusal or WAITING_FOR_NAMESPACE
             return ContainerProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
         if not loaded.configuration_ready:
@@ -173,7 +179,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
         if loaded.namespace_doubted:
-            # Only then: of most new containers it is known, and each costs as few requests as can be.
+            # Only in doubt: most namespaces are known to be ours, and a new container should cost few requests.
             await client.check_home(container.namespace_ref)
         with warnings.noted() as collected:
             made = await container_actions.make(client, container) if loaded.untouched else None
@@ -186,7 +192,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         dones: Sequence[Done[LoadedContainer, ContainerProgress]],
         resync: Callable[[], float],
     ) -> Mapping[Work, Result]:
-        """Writes the results that are plain applies, of containers that nobody has changed since they were loaded."""
+        """Writes results of plain applies, of containers that nobody has changed since they were loaded."""
         simple = [
             (done, done.outcome)
             for done in dones
@@ -237,7 +243,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         """Writes a refusal, or a failure that occurred more than once."""
         refused = error.outlook == "refused"
         if not refused and attempts == 0:
-            # Once is nothing: most of what fails in passing is over at the second attempt.
+            # A first failure is not written: most transient failures are over at the second attempt.
             return
         change = _after_error(row, loaded, error, refused=refused, now=transaction.now)
         await container_status.write(transaction, [change], "system")
@@ -252,7 +258,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         transaction: Transaction,
         progresses: Sequence[tuple[Container, LoadedContainer, ContainerProgress]],
     ) -> Sequence[Result]:
-        """Writes which containers are applied, and adopts drift where their policy says so."""
+        """Writes whether the containers are applied, and adopts drift if their policy says so."""
         changes = [
             _after_success(row, loaded, progress, transaction.now)
             for row, loaded, progress in progresses
@@ -266,7 +272,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 results.append(Result(again_seconds=AGAIN_SECONDS if again is None else again))
                 continue
             if progress.adoption is not None and row.generation == loaded.container.generation:
-                # A newer request overrides this result; changes by others are found again.
+                # Only without a newer request; with one, its reconciliation finds the changes by others again.
                 adoption, stored = progress.adoption, written.get(row.id, row)
                 await drift_adoption.store(transaction, stored, adoption.wanted, adoption.description)
             results.append(Result(again_seconds=again, applied=_applied_generation(progress)))
@@ -276,9 +282,12 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
 def _with_warnings(
     container: Container, done: ContainerProgress, collected: Collection[str]
 ) -> ContainerProgress:
-    """The progress with the warnings of its applies; that there are none is noted only after there were some."""
+    """Returns the progress with the warnings of its applies.
+
+    The absence of warnings is recorded only if there were some before.
+    """
     before = any(each.type == WARNED for each in container.observed.conditions)
-    # Where everything agrees nothing is applied, and the warnings of the last apply hold.
+    # If everything matches, nothing is applied, and the warnings of the last apply stay.
     applied = done.workload is not None and container.observed_generation < container.generation
     if not collected and not (before and applied):
         return done
@@ -313,7 +322,7 @@ def _after_success(
     conditions = before.observed.conditions
     for condition in progress.conditions:
         if condition.type == REPAIRED:
-            # True again at each time.
+            # Removed first, so that each repair counts as a new transition to True.
             conditions = tuple(each for each in conditions if each.type != REPAIRED)
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
@@ -322,10 +331,10 @@ def _after_success(
     if workload is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
     elif not type_.scheduled and workload.replicas == workload.status.replicas == 0 and _has_none(subject):
-        # Of a CronJob the observer alone sees the runs.
+        # Only the observer sees the runs of a CronJob.
         observed = _keep_stale(container, observe(subject, workload, now=now).observed)
         if container.observed.reason in WINDING_DOWN:
-            # Pods that end are not counted there any more; the observer sees them.
+            # The workload no longer counts pods that are terminating; the observer sees them.
             reason, message = container.observed.reason, container.observed.message
             observed = msgspec.structs.replace(observed, reason=reason, message=message)
     if workload is not None and type_.rolls_out:
@@ -337,14 +346,17 @@ def _after_success(
 
 
 def _has_none(container: Container) -> bool:
-    """Whether no pod is as it should be."""
+    """Returns whether the container is meant to have no pods."""
     return container.wanted_replicas == 0 or scaled_to_zero(container) is not None
 
 
 def _with_rollout(
     container: Container, observed: Observed, workload: WorkloadObject, now: datetime
 ) -> Observed:
-    """Shown with the generation that was dealt with, or that would seem rolled out until the observer sees it."""
+    """Returns the state with the rollout of the applied generation.
+
+    Without it the generation would seem rolled out until the observer sees it.
+    """
     observed = until_all_ready(observed, workload.replicas)
     rollout = applied_rollout(container, workload)
     if rollout is None:
@@ -383,7 +395,10 @@ def _keep_stale(container: Container, observed: Observed) -> Observed:
 
 
 def _without_refusal(before: Container, observed: Observed) -> Observed:
-    """Returns the status without the words of a refusal that is over; the observer writes the new ones."""
+    """Returns the status without the message of a refusal that is over.
+
+    The observer writes the new one.
+    """
     old = next((c for c in before.observed.conditions if c.type == APPLIED and c.status != "True"), None)
     now_applied = any(c.type == APPLIED and c.status == "True" for c in observed.conditions)
     if old is None or not now_applied or (observed.reason, observed.message) != (old.reason, old.message):

@@ -1,12 +1,12 @@
 """Steps on a cluster for a container whose runs are the Jobs of a CronJob.
 
-A run that was requested (`RunContainer`) is a Job that the CronJob owns, as `kubectl create job --from` makes it. The
-container counts its requests (`ContainerSpec.run`), and an annotation of the CronJob has the number up to which they
-were met. So that no request is met twice and none is lost, whichever step is the last one before a kill:
+A run that was requested (`RunContainer`) is a Job that the CronJob owns, as `kubectl create job --from` creates it. The
+container counts its requests (`ContainerSpec.run`), and an annotation of the CronJob has the number of the last request
+that was met. These steps meet each request exactly once, whichever of them is the last one before a kill:
 
-    1  the Job is made, suspended: it can neither end nor be deleted for its age, and its name is known
+    1  the Job is created, suspended: it can neither end nor be deleted for its age, and its name is known
     2  the CronJob is applied, with the new number
-    3  the Job gets its owner, and begins
+    3  the Job gets its owner, and starts
 
 While as many runs are active as are allowed, the CronJob is suspended (`schedule_status.is_full`), and requests wait
 (`runs_to_begin`).
@@ -31,7 +31,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 async def manifest_now(
     client: LeasedClient, container: Container, present: KubernetesObject | None
 ) -> Manifest:
-    """Returns the CronJob as it shall be, by the Jobs that are there. Raises ClusterError."""
+    """Returns the desired manifest of the CronJob, given the present Jobs. Raises ClusterError."""
     jobs = await _jobs(client, container)
     begun = container.spec.run if present is None else _begun(container, present, jobs)
     return _manifest(container, jobs, begun)
@@ -44,7 +44,7 @@ async def write(
     if present is None:
         manifest = await manifest_now(client, container, None)
         if not container.observed.deployment_name:
-            # It was not there before, so no request was met.
+            # The CronJob did not exist before, so no request was met.
             manifest["metadata"]["annotations"][RUN] = "1"
         present = await drift.apply(client, CRON_JOBS, manifest, present=False)
     jobs = await _jobs(client, container)
@@ -69,13 +69,16 @@ def _manifest(container: Container, jobs: tuple[Job, ...], begun: int) -> Manife
 
 
 def _begun(container: Container, present: KubernetesObject, jobs: tuple[Job, ...]) -> int:
-    """Returns the number up to which requests are met, with those that begin now."""
+    """Returns the number of the last request that is met or starts now."""
     met = present.metadata.annotation(RUN)
     return max(runs_to_begin(container, present, jobs), default=int(met) if met.isdecimal() else 1)
 
 
 async def _prepare(client: LeasedClient, container: Container, requested: range, drift: Drift) -> None:
-    """Makes the Jobs of requested runs, suspended; with `Replace` that of the newest, in place of the active ones."""
+    """Creates the Jobs of requested runs, suspended.
+
+    With `Replace` only the newest, in place of the active Jobs.
+    """
     settings = container.spec.workload
     replaces = isinstance(settings, CronJobSettings) and settings.concurrency == REPLACE
     if replaces:

@@ -1,17 +1,17 @@
 """Drift: changes by others of our objects on the cluster, found and handled by the policy of the resource.
 
-There are three ways to find it. Another manager who set one of our fields to another value owns it, and our apply
-conflicts: the cluster names manager and field. Fields that others removed have no owner: an apply would silently set
-them again, so if nothing new is requested, a dry run is compared with the present object. Additions by others
+Drift is found in three ways. If another manager set one of our fields to another value, it owns the field, and our
+apply conflicts: the cluster names manager and field. Fields that others removed have no owner: an apply would silently
+set them again, so if nothing new is requested, a dry run is compared with the present object. Additions by others
 conflict with nothing: `additions` finds them.
 
     REPAIR  applies, by force if necessary; additions become ours first, so that the same apply removes them
     REPORT  applies the rest, and names the others' fields
     ADOPT   as REPORT; values that the model can express become the desired ones
 
-A field that is left to others is left out of the apply. Its owner does not change by that: its setter already owns
-it. Adopted fields are ours as well as theirs, and the caller may change them. Keys of the platform's own are left to
-nobody: by them it finds its objects again.
+A field that is left to others is left out of the apply. Its owner stays the same: the manager that set it. Adopted
+fields belong to both managers, and the caller may change them. The platform's own keys are never left to others,
+because the platform finds its objects by them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pilothouse_server.values.resources import Condition, NamespaceRef
 
 REPAIRED = "Repaired"
 ADOPTED = "Adopted"
-# Fields that only a new StatefulSet can have, and how the caller gets one.
+# Fields that can only be set when a StatefulSet is created, and the remedy for the caller.
 FIXED_PATHS: Final = (
     *(".spec.serviceName", ".spec.podManagementPolicy"),
     *(".spec.volumeClaimTemplates", ".spec.selector"),
@@ -74,7 +74,7 @@ class DriftObserved(Protocol):
 
 
 class DriftSubject(Protocol):
-    """A resource whose objects may drift: a container, or a Service."""
+    """A resource whose objects may drift: a container, a Service or a carried object."""
 
     @property
     def drift_policy(self) -> DriftPolicy: ...
@@ -87,10 +87,10 @@ class DriftSubject(Protocol):
 
 
 class Drift:
-    """Drift of all objects of a resource, of which the content is `admitted`.
+    """Drift of all objects of a resource. `admitted`: the content that they may have.
 
     `settled`: nothing new is desired, so others made every change that an apply would revert. An object that is older
-    than our last apply (`noted`, by kind and name) is an exception: the cluster was put back to our earlier state,
+    than our last apply (`noted`, by kind and name) is an exception: the cluster was restored to our earlier state,
     which nobody chose.
     """
 
@@ -114,13 +114,13 @@ class Drift:
         self.kept: list[Difference] = []
         self.repaired: list[Difference] = []
         self.adopted: list[str] = []
-        # Objects that were applied before and are not there any more, by kind and name.
+        # Objects that were applied before and are missing, by kind and name.
         self.recreated: list[tuple[str, str]] = []
 
     async def apply(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
-        """Applies a manifest, and treats others' fields by the policy. Raises ClusterError, LeaseLost."""
+        """Applies a manifest, and handles others' fields by the policy. Raises ClusterError, LeaseLost."""
         object_ = manifest["kind"], manifest["metadata"]["name"]
         if not present and marks.key(*object_) in self._noted and object_ not in self.recreated:
             self.recreated.append(object_)
@@ -157,7 +157,7 @@ class Drift:
             paths += additions.left_by_rolling_updates(manifest, live)
         if paths:
             record: Manifest = {
-                # Later writes by others are compared again.
+                # The patch conflicts if others write in between: then everything is compared again.
                 "resourceVersion": live["metadata"]["resourceVersion"],
                 "managedFields": managed_fields.taken_over(live, paths, FIELD_MANAGER, manifest),
             }
@@ -179,7 +179,7 @@ class Drift:
         if self.adopted:
             return Condition(DRIFTED, "False", ADOPTED, self.adopted_description)
         before = next((c for c in self.subject.observed.conditions if c.type == DRIFTED), None)
-        # The last that was met stays shown until there is something newer.
+        # The last drift that was handled stays in the condition until there is newer drift.
         if before is not None and before.reason in (REPAIRED, ADOPTED):
             return before
         return Condition(DRIFTED, "False", "InSync")
@@ -197,8 +197,8 @@ class Drift:
             before = await client.read(resource, metadata.get("namespace"), metadata["name"])
             changed = [path for path in field_paths.differing(ours, before, after) if not is_platforms(path)]
             older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
-            # Only we own this field, so its other value comes from our earlier apply. Its version may be newer,
-            # because the cluster writes the status of an object that went back.
+            # Only we own this field, so its other value comes from our earlier apply. The object's version may be
+            # newer, because the cluster writes the status of an object that it restored.
             if older or any(agreement.is_ours(path, ours, before) for path in changed):
                 changed = []
             self.kept += [
@@ -214,7 +214,7 @@ class Drift:
         return await client.apply(resource, ours, self.admitted, force=force, whole=manifest)
 
     async def is_untouched(self, client: LeasedClient, resource: Resource[Any], manifest: Manifest) -> bool:
-        """Returns whether an object agrees with its manifest, and nobody may have added anything."""
+        """Returns whether an object matches its manifest and has no possible additions by others."""
         metadata = manifest["metadata"]
         try:
             live = await client.read(resource, metadata.get("namespace"), metadata["name"])
@@ -226,11 +226,11 @@ class Drift:
         )
 
     def note_deleted(self, kind: str, name: str) -> None:
-        """Records that we have deleted an object ourselves, to create it again."""
+        """Records that we deleted an object ourselves, to create it again."""
         self._noted.pop(marks.key(kind, name), None)
 
     def note_older(self, kind: str, name: str) -> None:
-        """Records that an object is known to be older than a former one, also if its version is newer."""
+        """Records that an object is in an older state than before, even if its version is newer."""
         self._older.add(marks.key(kind, name))
 
     def is_older(self, kind: str, name: str, version: str) -> bool:
@@ -274,12 +274,12 @@ class Drift:
 
 
 def is_platforms(path: str) -> bool:
-    """Returns whether a field is one of the platform's own keys, which are left to nobody."""
+    """Returns whether a field is one of the platform's own keys, which are never left to others."""
     return _PLATFORMS.search(path) is not None
 
 
 def manager_of_replicas(live: Manifest) -> str:
-    """Returns who set the number of replicas; empty where the cluster does not record it."""
+    """Returns the manager that set the number of replicas; empty if the cluster does not record it."""
     return managed_fields.holder(live, ".spec.replicas", apart_from=FIELD_MANAGER)
 
 

@@ -1,12 +1,12 @@
 """Steps on a cluster for a container whose runs are Jobs.
 
-A Job is made once and ends once. Its template cannot change, so a container that has changed since is not applied to
-the Job that runs: only whether it is suspended is. One that has ended is left as it is, and one that has gone after
-its end is not made again. A new run is a Job under a new name; a former one that still runs is deleted before, and so
-are those that are no longer kept.
+A Job is created once and ends once. Its template cannot change, so a later change of the container is not applied to
+the running Job, except whether it is suspended. An ended Job is left as it is, and is not created again if it is
+deleted after its end. A new run is a Job with a new name; a former Job that still runs is deleted before, and so are
+Jobs beyond the number to keep.
 
-A Job that is gone before its end was seen is made again, as any object is that others delete. With a TTL it may have
-ended and been deleted by that, so it counts as failed instead: work that was done is not done twice.
+A Job that is deleted before its end was observed is created again, like any object that others delete. But a Job with a
+TTL may have ended and been deleted for that, so it counts as failed instead: work must not be done twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def has_ended(container: Container, job: WorkloadObject | None) -> bool:
 
 
 def lost(container: Container, job: WorkloadObject | None) -> Condition | None:
-    """Returns the end of a run whose Job has a TTL, was seen, and is gone; None for any other."""
+    """Returns the end of a run whose Job has a TTL, was observed, and is deleted; None for any other run."""
     settings = container.spec.workload
     was_there = container.observed.deployment_name == container.kubernetes_name
     if (
@@ -44,7 +44,7 @@ def lost(container: Container, job: WorkloadObject | None) -> Condition | None:
 
 
 def agrees(container: Container, job: WorkloadObject) -> bool:
-    """Returns whether a Job may be as it is wanted, as far as its own fields show."""
+    """Returns whether a Job may be in its desired state, judged by its own fields."""
     assert isinstance(job, Job)
     return job.spec.suspend == (container.desired_state != "running") and _is_of_present(container, job)
 
@@ -52,7 +52,7 @@ def agrees(container: Container, job: WorkloadObject) -> bool:
 async def write(
     client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
 ) -> WorkloadObject:
-    """Makes the newest run, or brings it to the desired state. Raises ClusterError, LeaseLost."""
+    """Creates the newest run, or brings it to the desired state. Raises ClusterError, LeaseLost."""
     if present is None:
         await _clear(client, container)
         return await drift.apply(client, JOBS, manifests.workload(container), present=False)
@@ -76,7 +76,7 @@ async def delete_all(client: LeasedClient, container: Container) -> bool:
 
 
 async def _clear(client: LeasedClient, container: Container) -> None:
-    """Deletes former runs that have not ended, and those that are not kept."""
+    """Deletes former runs that have not ended, and runs beyond the number to keep."""
     oldest = container.spec.run - runs_kept(container)
     for job in await _jobs(client, container):
         number = job.metadata.annotation(RUN)
@@ -95,7 +95,10 @@ async def _delete(client: LeasedClient, container: Container, job: Job) -> None:
 
 
 def _is_of_present(container: Container, job: WorkloadObject) -> bool:
-    """Returns whether a Job was rendered from the present container; one that is imported has no mark yet."""
+    """Returns whether a Job was rendered from the present container.
+
+    An imported Job has no record of that yet.
+    """
     rendered = job.metadata.annotation(manifests.RENDERED)
     wanted = manifests.workload(container)["metadata"]["annotations"][manifests.RENDERED]
     return rendered == wanted or (not rendered and container.imported and container.generation == 1)

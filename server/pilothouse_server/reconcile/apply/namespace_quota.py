@@ -1,12 +1,12 @@
 """The ResourceQuota of a namespace on its cluster, applied with the Kubernetes namespace.
 
-A quota is enforced by the database, which counts the objects of the platform. Autoscalers, operators and holders of
-tokens make pods that it never counts, so the cluster gets a ResourceQuota `pilothouse` (`quota_manifest` of
-`namespaces.manifests`). One of this name that somebody else made is left alone, and so are all others.
+The database enforces quotas: it counts the platform's objects. It never counts the pods that autoscalers, operators and
+holders of tokens create, so the cluster gets a ResourceQuota `pilothouse` (`quota_manifest` of `namespaces.manifests`).
+A ResourceQuota of this name that another owner made is left alone, and so are all others.
 
-The condition `QuotaEnforced` shows the result. A refusal, such as a missing right, is written there and asked again
-only at the next check of the namespace: the namespace itself is applied. The condition also tells that there is an
-object to delete once the quota is gone.
+The condition `QuotaEnforced` shows the result. A refusal, such as a missing right, is written there and retried only at
+the next check of the namespace, because the namespace itself is applied. The condition also records that there is an
+object to delete once the quota is removed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,19 @@ _OURS = frozenset({MANAGED_BY, NAMESPACE, NAMESPACE_UID})
 
 
 class QuotaOnCluster(msgspec.Struct, frozen=True):
-    """`condition`: None where the namespace has no quota, and no object of one. `objects`: its marks."""
+    """`condition`: None if the namespace has no quota, and no object of one.
+
+    `objects`: the object's fingerprint.
+    """
 
     condition: Condition | None = None
     objects: dict[str, str] = {}
 
 
 async def apply_quota(client: LeasedClient, namespace: Namespace, demand: PodDemand) -> QuotaOnCluster:
-    """Writes the ResourceQuota, repairs it, or deletes it if the quota is gone.
+    """Writes the ResourceQuota, repairs it, or deletes it if the quota is removed.
 
-    Raises ClusterError if the cluster does not answer; a refusal is returned as the condition.
+    Raises ClusterError if the cluster does not respond; a refusal is returned as the condition.
     """
     had_one = any(each.type == QUOTA_ENFORCED for each in namespace.conditions)
     if namespace.quota == Quota() and not had_one:

@@ -1,8 +1,8 @@
 """Namespaces on their clusters.
 
-A Kubernetes namespace is ours when it carries the uid of our namespace. An existing one without it belongs to somebody
-else: it is taken over only on request (`adopted`), and is released at the end instead of deleted, because it existed
-before us. One that was created again under the name belongs to somebody else again.
+A Kubernetes namespace is ours if it carries the uid of our namespace. An existing namespace without it belongs to
+another owner: it is adopted only on request (`adopted`), and is released at the end instead of deleted, because it
+existed before. If it is deleted and created again under the same name, it belongs to another owner again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
-# A namespace takes seconds to end.
+# The deletion of a namespace takes seconds.
 AGAIN_SECONDS = 1.0
 # How often a namespace that is to be deleted and has lost its label is checked.
 LABEL_SECONDS = 30.0
 
 
 class LoadedNamespace(msgspec.Struct, frozen=True):
-    """`is_empty`: none of its resources is left, those being deleted included. `demand`: read only with a quota."""
+    """`is_empty`: no resource is left, not even one being deleted.
+
+    `demand`: read only with a quota.
+    """
 
     namespace: Namespace
     is_empty: bool
@@ -57,9 +60,10 @@ class LoadedNamespace(msgspec.Struct, frozen=True):
 
 
 class NamespaceProgress(Progress, frozen=True):
-    """`phase` as the cluster reports it, with why it is so; `level` of Pod Security, None where nobody looked.
+    """`phase`: as the cluster reports it, with its reason.
 
-    `taken_over`: it is ours now, though more is to be done. `quota`: the condition of its quota on the cluster.
+    `level`: of Pod Security; None if it was not read. `taken_over`: the namespace is ours now, although more is to be
+    done. `quota`: the condition of its quota on the cluster.
     """
 
     phase: str = ""
@@ -74,7 +78,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
     """Applies, deletes or releases Kubernetes namespaces."""
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedNamespace | None:
-        """Returns the namespace as it is wanted now; None where it is gone."""
+        """Returns the namespace in its desired state; None if it has ended."""
         namespace = await namespace_status.find(transaction, work.resource_id)
         if namespace is None:
             return None
@@ -95,12 +99,12 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
             objects = {**(applied.objects or {}), **quota.objects}
             return msgspec.structs.replace(applied, objects=objects, quota=quota.condition)
         if not loaded.is_empty:
-            # They go first, each with its own events; then there is nothing left that the deletion could take along.
+            # Resources are deleted first, each with its own events, so that the namespace's deletion removes no others.
             return await _wait_until_empty(client, namespace)
         return await _delete(client, namespace)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Namespace | None:
-        """Locks and returns a living namespace."""
+        """Locks and returns a namespace that has not ended."""
         return await namespace_status.lock(transaction, resource_id)
 
     async def write_error(
@@ -147,14 +151,14 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None:
         if found.metadata.deletion_timestamp is not None:
-            # Somebody deletes it: it must end before it can be created again.
+            # Another client is deleting it: it must end before it can be created again.
             return _terminating(found)
         if _has_lost_its_label(namespace, found) or _is_made_anew(namespace, found):
             raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
             raise Conflict(taken_words(namespace.kubernetes_name), status_reason=NAME_TAKEN)
     wanted = namespace_manifest(namespace)
-    # Values that others wrote over ours in our namespace are reverted; only containers have a drift policy.
+    # In our namespace, values that others wrote over ours are reverted: namespaces have no drift policy.
     ours = found is not None and _is_ours(namespace, found)
     settled = ours and namespace.observed_generation >= namespace.generation
     applied = found
@@ -177,7 +181,8 @@ async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> Names
     if found is None or found.metadata.deletion_timestamp is not None or not namespace.adopted:
         return waiting
     if not _is_ours(namespace, found):
-        # It was to be taken over, and may have been ours before: what we made there goes only where it is ours.
+        # Its adoption was requested, and it may have been ours before. Our objects in it can be deleted only once it is
+        # ours.
         wanted = reclaimed_namespace_manifest(namespace, found.metadata.uid)
         await client.apply(NAMESPACES, wanted, _admitted(namespace), force=True)
     return msgspec.structs.replace(waiting, taken_over=True)
@@ -186,7 +191,7 @@ async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> Names
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None and _has_lost_its_label(namespace, found):
-        # It is not forgotten, because the objects left there would have no owner.
+        # The row stays, because the objects that are left there would have no owner.
         return _told_lost(namespace, found)
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
@@ -213,7 +218,7 @@ async def _write(
     if progress.quota is not None:
         conditions = set_condition(conditions, progress.quota, transaction.now)
     elif condition is not None and condition.status == "True":
-        # It was applied, and has no quota any more.
+        # The namespace was applied, and has no quota any more.
         conditions = tuple(each for each in conditions if each.type != QUOTA_ENFORCED)
     written = msgspec.structs.replace(
         row,
@@ -232,14 +237,14 @@ def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
-    """Returns whether a namespace that we made has lost its label."""
+    """Returns whether a namespace that we created has lost its label."""
     return not namespace.adopted and namespace.observed_generation > 0 and not _is_ours(namespace, found)
 
 
 def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
     """Returns whether an adopted namespace was replaced, judged by labels: it has none of our labels, or another uid.
 
-    If only the uid is gone, the next apply writes it. A requested takeover begins at generation 0.
+    If only the uid is missing, the next apply writes it. A requested adoption starts at observed generation 0.
     """
     if not namespace.adopted or namespace.observed_generation == 0 or _is_ours(namespace, found):
         return False
@@ -248,12 +253,15 @@ def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
-    """Returns the result of a deletion that waits for the label; without it nothing is deleted there."""
+    """Returns the result of a deletion that waits for the label.
+
+    Without the label nothing is deleted there.
+    """
     return NamespaceProgress(
         phase=found.status.phase or "Active",
         reason=LABEL_LOST,
         message=_lost(namespace),
-        # Of one that was taken over nothing waits for the label but what we made there, which may go any moment.
+        # In an adopted namespace only the objects that we created wait for the label; they may be deleted any moment.
         again_seconds=AGAIN_SECONDS if namespace.adopted else LABEL_SECONDS,
     )
 
@@ -267,7 +275,7 @@ def _lost(namespace: Namespace) -> str:
 
 
 def _terminating(found: KubernetesNamespace) -> NamespaceProgress:
-    """Returns that the namespace ends, with the cluster's message about the obstacles."""
+    """Returns the progress of a deletion, with the cluster's message about obstacles."""
     remaining = "; ".join(
         condition.message
         for condition in found.status.conditions

@@ -1,7 +1,7 @@
-"""Parts of others that an object shows: the certificates that it names, and the addresses of its gateways.
+"""Data of other objects in an object's status: certificates, and gateway addresses.
 
-Of a Secret only the certificate is read, never the key. Nothing here prevents an apply: a part that cannot be read is
-shown so.
+Only the certificate of a Secret is read, never the key. Nothing here prevents an apply: if a part cannot be read, the
+status says so.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _LONGEST_CERTIFICATE: Final = 64 * 1024
 
 
 class Details(msgspec.Struct, frozen=True):
-    """`addresses`: those of a route's gateways; None where the object has its own."""
+    """`addresses`: those of a route's gateways; None if the object has its own."""
 
     certificates: tuple[ObjectCertificate, ...] = ()
     addresses: tuple[str, ...] | None = None
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether something is missing that may come without a change of the object."""
+        """Whether a part is missing that may appear without a change of the object."""
         return any(not each.present for each in self.certificates) or self.addresses == ()
 
 
 async def look(client: LeasedClient, carried: CarriedObject) -> Details:
-    """Returns the parts of others that an object shows. Raises ClusterError where the cluster does not respond."""
+    """Returns the data of other objects. Raises ClusterError if the cluster does not respond."""
     kind = carried.api_group, carried.kind
     if kind not in _WITH_DETAILS:
         return Details()
@@ -79,8 +79,8 @@ async def _certificate(client: LeasedClient, namespace: str, name: str) -> Objec
 
 
 def read_certificate(name: str, secret: TlsSecret) -> ObjectCertificate:
-    """Returns the names and the end of a Secret's certificate."""
-    # Megabytes, which most servers do without.
+    """Returns the names and the expiry of a Secret's certificate."""
+    # Imported here: it takes megabytes of memory, which most servers do not need.
     from cryptography import x509
 
     encoded = (secret.data.certificate if secret.data is not None else "")[:_LONGEST_CERTIFICATE]

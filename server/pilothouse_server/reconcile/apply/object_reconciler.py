@@ -1,10 +1,11 @@
 """Carried objects on their clusters, by server-side apply.
 
-The worker writes the result of the apply (the conditions `Applied`, `Drifted` and `Contested`, the generation that was
-dealt with), certificates and the addresses of routes; `object_observer` writes the state that the cluster reports.
+The worker writes the result of the apply (the conditions `Applied`, `Drifted` and `Contested`, the observed
+generation), certificates and the addresses of routes; `object_observer` writes the state that the cluster reports.
 
-Drift is what a dry run of our apply would change. A field that was taken back three times in ten minutes is left to the
-other manager (`objects.contests`). A cluster that does not serve the kind refuses nothing: the object waits for it.
+Drift is every change that a dry run of our apply would make. A field that was taken back three times in ten minutes is
+left to the other manager (`objects.contests`). If the cluster does not serve the kind, that is not a refusal: the
+object waits for the kind.
 """
 
 from __future__ import annotations
@@ -60,17 +61,20 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _GONE_AGAIN_SECONDS = 0.05
-# Somebody else acts: a finalizer, a certificate that is issued.
+# The pause while another client must act: a controller with a finalizer.
 _OTHERS_SECONDS = 10.0
-# The observer notices a kind that is installed, and enqueues the objects that wait for it.
+# Long, because the observer notices a kind that is installed, and enqueues the objects that wait for it.
 _KIND_SECONDS = 300.0
 _DETAILS_SECONDS = 30.0
-# A version that no object has: the first write of a cluster gets the second.
+# A resource version that no object has: the first write to a cluster gets version 2.
 _OF_NONE = "1"
 
 
 class LoadedObject(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster, if it is not. `noted`: marks of the last apply."""
+    """`homeless`: why its namespace is not on the cluster; None if it is.
+
+    `noted`: fingerprints of the last apply.
+    """
 
     carried: CarriedObject
     namespace: Namespace
@@ -82,7 +86,7 @@ class LoadedObject(msgspec.Struct, frozen=True):
 class ObjectProgress(Progress, frozen=True):
     """`found`: the object as `act` left it. `adopted`: the object with values of others that become desired.
 
-    `done`: this generation was dealt with. `deleting`: reason and message of a deletion that waits.
+    `done`: this generation was applied. `deleting`: reason and message of a deletion that waits.
     """
 
     done: bool = False
@@ -97,11 +101,11 @@ class ObjectProgress(Progress, frozen=True):
 class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress]):
     """Applies and deletes carried objects."""
 
-    # An application brings dozens at a time, and each transaction costs as much as several of them.
+    # An application has dozens of objects, and each transaction costs as much as several of them.
     at_once: ClassVar[int] = 32
 
     def __init__(self, rights: ObjectRights, rules: DriftRules) -> None:
-        """`rights` bound the values that ADOPT takes over."""
+        """Takes the `rights` that limit which values ADOPT may make desired."""
         self._rights = rights
         self._rules = rules
         self._discovery = KindDiscovery()
@@ -135,7 +139,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         carried = loaded.carried
         going = carried.deletion_requested_at is not None
         if (homeless := loaded.homeless) is not None:
-            # Its own work makes the namespace. Of an object that goes, nothing was ever made there, nor taken over.
+            # The namespace's own work creates it. If the object is being deleted, it was never applied or taken over.
             if going:
                 return ObjectProgress(gone=True)
             return ObjectProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
@@ -158,7 +162,10 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
     async def lock(
         self, transaction: Transaction, dones: Sequence[Done[LoadedObject, ObjectProgress]], *, wait: bool
     ) -> Mapping[int, CarriedObject]:
-        """Locks and returns the rows by id, without those that are gone or, unless it may wait, held."""
+        """Locks rows and returns them by id.
+
+        Deleted rows, and without `wait` locked rows, are left out.
+        """
         found = {done.work.resource_id: done.loaded.carried for done in dones}
         return await object_status.lock_found(transaction, found, wait=wait)
 
@@ -185,7 +192,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         transaction: Transaction,
         progresses: Sequence[tuple[CarriedObject, LoadedObject, ObjectProgress]],
     ) -> Sequence[Result]:
-        """Writes whether the objects are applied, and adopts drift where their policies say so."""
+        """Writes whether the objects are applied, and adopts drift if their policies say so."""
         endpoints = await object_status.endpoints(transaction, (row for row, _, _ in progresses))
         changes: list[ObservedChange[CarriedObject, ObservedObject]] = []
         results: list[Result] = []
@@ -229,10 +236,10 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         manifests.check_ours(carried, found)
         if found is None:
             if carried.observed_generation > 0:
-                # It was there: what has gone with its namespace is not put into another one of that name.
+                # It existed before: if it was deleted with its namespace, it is not put into another one of that name.
                 await client.check_home(carried.namespace_ref)
         elif found.metadata.deletion_timestamp is not None:
-            # Somebody deletes it behind our back; an apply would succeed and be lost.
+            # Another client is deleting it; an apply would succeed and be lost.
             words = await _finalizing(client, resource, carried)
             deleting = waiting("Deleting", f"the object is being deleted{words}")
             return ObjectProgress(conditions=(deleting,), found=found, again_seconds=AGAIN_SECONDS)
@@ -287,7 +294,9 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         loaded: LoadedObject,
         drift: Drift,
     ) -> CarriedObject | None:
-        """Returns the desired values that follow from adopted drift, which is then no drift any more.
+        """Returns the desired values after the adoption of drift.
+
+        Adopted fields no longer count as drift.
 
         Raises ClusterError.
         """
@@ -307,7 +316,10 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
 
 
 def _policy(carried: CarriedObject) -> ObjectDriftPolicy:
-    """Returns the drift policy; a change on the cluster does not change an object that only few callers may."""
+    """Returns the drift policy.
+
+    Changes on the cluster are not adopted by objects that only few callers may change.
+    """
     kept = carried.protected or carried.privileged
     return "report" if kept and carried.drift_policy == "adopt" else carried.drift_policy
 
@@ -324,9 +336,9 @@ def _same(wanted: Manifest, live: Manifest, path: str) -> bool:
 async def _make(
     client: LeasedClient, resource: Resource[AnyObject], carried: CarriedObject, drift: Drift
 ) -> AnyObject | None:
-    """Applies an object that was never there; returns None where the cluster has one of its name.
+    """Creates an object that was never there; returns None if the cluster has one of its name.
 
-    An apply with a version makes the object if none is there, and changes none of another version. Raises
+    An apply with a resource version creates a missing object, and conflicts with an object of another version. Raises
     ClusterError, LeaseLost.
     """
     wanted = manifests.manifest(carried)
@@ -340,7 +352,7 @@ async def _make(
 async def _repair(
     client: LeasedClient, resource: Resource[AnyObject], ours: Manifest, wanted: Manifest, drift: Drift
 ) -> AnyObject:
-    """Takes back the changes of others, as a dry run of our apply shows them. Raises ClusterError, LeaseLost."""
+    """Reverts changes of others that a dry run shows. Raises ClusterError, LeaseLost."""
     metadata = ours["metadata"]
     live = await client.read(resource, metadata["namespace"], metadata["name"])
     after = await client.dry_run(resource, ours, force=True)
@@ -374,7 +386,7 @@ async def _delete(
 
 
 async def _finalizing(client: LeasedClient, resource: Resource[AnyObject], carried: CarriedObject) -> str:
-    """Returns the finalizers that keep an object, and their managers; empty where none does. Raises ClusterError."""
+    """Returns a text about finalizers that delay a deletion. Raises ClusterError."""
     try:
         live = await client.read(resource, carried.kubernetes_namespace, carried.name)
     except NotFound:
@@ -399,14 +411,14 @@ async def _change(
         generation = dealt_with(row, loaded.carried.generation)
     observed = _observed(transaction, row, loaded, progress, endpoints)
     if progress.adopted is not None and row.generation == loaded.carried.generation:
-        # A newer request overrides this result; changes by others are found again.
+        # Only without a newer request; with one, its reconciliation finds the changes by others again.
         row = await _store_adopted(transaction, row, progress.adopted)
         generation = row.generation
     return ObservedChange(row, observed, generation)
 
 
 def _written_version(progress: ObjectProgress) -> tuple[str, int] | None:
-    """Returns uid and version of the object whose state is written, if that is a number."""
+    """Returns uid and version of the object whose state is written, if the version is a number."""
     metadata = progress.found.metadata if progress.done and progress.found is not None else None
     if metadata is None or not metadata.resource_version.isdecimal():
         return None
@@ -420,9 +432,12 @@ def _observed(
     progress: ObjectProgress,
     endpoints: Mapping[str, int],
 ) -> ObservedObject:
-    """Returns the observed state after `act`; `endpoints` are the ready ones of the namespace's Services."""
+    """Returns the observed state after `act`.
+
+    `endpoints`: the ready endpoints of the namespace's Services.
+    """
     settlement = progress.settlement
-    # Those of a row that was changed since are over.
+    # Contests end when the row has changed since it was loaded.
     before = row.observed.contests if row.generation == loaded.carried.generation else ()
     kept = contests.after(before, settlement.taken_back, settlement.settled, transaction.now)
     conditions = row.observed.conditions
@@ -441,7 +456,10 @@ def _observed(
 async def _store_adopted(
     transaction: Transaction, stored: CarriedObject, there: CarriedObject
 ) -> CarriedObject:
-    """Writes the desired values of `there` as the next generation of the locked `stored`, and leaves work."""
+    """Writes the desired values of `there` as the next generation of `stored`.
+
+    `stored` is locked. Work is enqueued.
+    """
     wanted = msgspec.structs.replace(
         stored, document=there.document, labels=there.labels, annotations=there.annotations
     )

@@ -1,8 +1,8 @@
 """Actions of others on whole objects of a container: a restart of its pods, or a deletion that we repaired.
 
-Neither is drift, because the objects match; each leaves a line in the history. The mark from the last apply shows that
-an object existed. The time of the last `kubectl rollout restart` is stored next to the marks, so each restart is
-recorded once, also one while no server ran.
+Neither is drift, because the objects match; each leaves a line in the history. The fingerprint from the last apply
+shows that an object existed. The time of the last `kubectl rollout restart` is stored next to the fingerprints, so each
+restart is recorded once, even if it happened while no server ran.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """The number of pods of a workload, and its owner.
 
-The number is set through the scale subresource, and only when *we* want another one than the last time we set it, which
-the annotation `replicas-set` on the workload remembers; so an autoscaler is not fought. The scale is set before
-the annotation is: killed in between it is set again, the other way round it would never be.
+The number is set through the scale subresource, and only if the desired number differs from the last one that we set,
+which the annotation `replicas-set` on the workload records. So the platform does not fight an autoscaler. The scale is
+set before the annotation: if a server is killed in between, the scale is set again; in the other order it would never
+be set.
 
 A HorizontalPodAutoscaler that targets the workload owns the number: its count becomes the desired one. It does not
-act on zero, so stopping and starting remain ours. One with the condition `ScaledToZero` (Kubernetes 1.37) has set
-zero itself: that is neither a stop nor drift, and the wanted number stays.
+act on zero, so stopping and starting remain ours. An autoscaler with the condition `ScaledToZero` (Kubernetes 1.37) has
+set zero itself: that is neither a stop nor drift, and the desired number stays.
 
-Where there is none and the number is another than ours, somebody else has set it: REPAIR sets ours again, ADOPT takes
-theirs over, REPORT leaves it and says so. Where the cluster does not let us look for one, and at zero where there is
-one, REPAIR leaves it too, or it might fight an autoscaler.
+If there is no autoscaler and the number is not ours, another client has set it: REPAIR sets ours again, ADOPT makes
+theirs the desired number, REPORT leaves it and reports it. REPAIR also leaves it if the cluster denies us the list of
+autoscalers, or if there is an autoscaler and the number is zero: it might fight the autoscaler.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ async def decide(
     autoscaler, denied = await _look(client, container) if live > 0 or not asked else (None, False)
     if autoscaler is not None and (live > 0 or (autoscaler.scaled_to_zero and not asked)):
         return _autoscaled(autoscaler, live)
-    # At zero it waits until it is started again.
+    # At zero the condition waits until the workload is started again.
     condition = _no_longer(container) if live > 0 and not denied else None
     if asked:
         return Replicas(scale=wanted, condition=condition)
     if drift.policy == "adopt":
         return Replicas(adopt=live, condition=condition)
     difference = await _difference(client, container, live)
-    # A program that scales to zero (KEDA) has an autoscaler for all other numbers.
+    # Software that scales to zero, such as KEDA, has an autoscaler for all other numbers.
     if repairs and autoscaler is None and not denied:
         drift.repaired.append(difference)
         return Replicas(scale=wanted, condition=condition)
@@ -73,7 +74,7 @@ async def decide(
 
 
 def by_nodes(container: Container, present: WorkloadObject | None) -> Replicas:
-    """Returns the number of nodes that a DaemonSet has pods on, if it is another one than is known."""
+    """Returns the number of nodes that a DaemonSet has pods on, if it differs from the stored number."""
     if present is None or container.wanted_replicas in (0, present.replicas) or present.replicas == 0:
         return Replicas()
     live, before = present.replicas, container.replicas
@@ -90,7 +91,7 @@ def _autoscaled(autoscaler: HorizontalPodAutoscaler, live: int) -> Replicas:
 
 
 async def _look(client: LeasedClient, container: Container) -> tuple[HorizontalPodAutoscaler | None, bool]:
-    """Returns the autoscaler, if there is one, and whether the cluster does not let us look."""
+    """Returns the autoscaler, if there is one, and whether the cluster denied the list."""
     try:
         return await _find_autoscaler(client, container), False
     except Forbidden:
@@ -98,7 +99,10 @@ async def _look(client: LeasedClient, container: Container) -> tuple[HorizontalP
 
 
 async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
-    """Says so where an autoscaler that was seen before is gone; one that came since shows itself by its number."""
+    """Returns the condition if a known autoscaler is deleted.
+
+    A new one is noticed by the number that it sets.
+    """
     if container.wanted_replicas == 0 or not is_autoscaled(container):
         return Replicas()
     autoscaler, denied = await _look(client, container)
@@ -108,12 +112,12 @@ async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
 async def _find_autoscaler(client: LeasedClient, container: Container) -> HorizontalPodAutoscaler | None:
     """Returns the HorizontalPodAutoscaler that targets the container's workload, or None.
 
-    Raises Forbidden where the cluster does not let us look.
+    Raises Forbidden if the cluster denies the list.
     """
     try:
         found = await client.list(HORIZONTAL_POD_AUTOSCALERS, container.kubernetes_namespace, "")
     except NotFound:
-        # The cluster has no such API.
+        # The cluster does not have this API.
         return None
     for autoscaler in found:
         target = autoscaler.spec.scale_target_ref
@@ -136,7 +140,7 @@ async def _difference(client: LeasedClient, container: Container, live: int) -> 
 
 
 def is_autoscaled(container: Container) -> bool:
-    """Returns whether an autoscaler was seen that is not known to be gone."""
+    """Returns whether an autoscaler was observed and is not known to be deleted."""
     return any(c.type == AUTOSCALED and c.status == "True" for c in container.observed.conditions)
 
 

@@ -5,7 +5,7 @@
 Rows are locked in the order of their ids, and all of them before their work rows. A row with a lost lease is left
 alone.
 
-A refusal is final for that generation: it counts as observed, and `Applied` is False. An apply without an answer is
+A refusal is final for that generation: it counts as observed, and `Applied` is False. An apply without a response is
 not final: `Applied` is Unknown.
 """
 
@@ -35,7 +35,7 @@ from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import Condition, NamespaceId
 
-# How soon to check whether the cluster has finished the request; its observer mostly reports it earlier.
+# How soon to check whether the cluster has finished the request; its observer usually reports it earlier.
 AGAIN_SECONDS = 0.5
 _REASON_LIMIT, _MESSAGE_LIMIT = 100, 4096
 
@@ -55,7 +55,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     async def write_at_once(
         self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
     ) -> Mapping[Work, Result]:
-        """Writes none."""
+        """Writes nothing: `write_back` writes all results."""
         return {}
 
     async def write_back(
@@ -89,7 +89,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
         )
         for (_, done, _), result in zip(progresses, written, strict=True):
             results[done.work] = result
-        # Namespaces that vanished behind our back. Others lock work in the order of ids, so all are one statement.
+        # Others have deleted these namespaces. One statement for all: other transactions lock work in the order of ids.
         await work_queue.requeue_namespaces(transaction, sorted(vanished))
         return results
 
@@ -97,9 +97,9 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     async def lock(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]], *, wait: bool
     ) -> Mapping[int, Row]:
-        """Locks rows and returns them by id, without those that are gone.
+        """Locks rows and returns them by id; deleted rows are left out.
 
-        Where it must not `wait`, those that somebody holds are left out, too.
+        Without `wait`, rows that another transaction has locked are left out, too.
         """
 
     @abstractmethod
@@ -110,17 +110,17 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
 
     @abstractmethod
     async def write_gone(self, transaction: Transaction, row: Row) -> Result:
-        """Deletes the row, of which the cluster holds nothing any more."""
+        """Deletes the row of a resource of which nothing is left on the cluster."""
 
     @abstractmethod
     async def write_progress(
         self, transaction: Transaction, progresses: Sequence[tuple[Row, Loaded, Acted]]
     ) -> Sequence[Result]:
-        """Writes how far `act` came with each, in the order that is given."""
+        """Writes how far `act` came with each, in the given order."""
 
 
 class OneByOne(RowReconciler[Row, Loaded, Acted]):
-    """A reconciler of a type of which there are few: each row in a transaction of its own."""
+    """A reconciler of a type with few rows: each row has a transaction of its own."""
 
     at_once: ClassVar[int] = 1
 
@@ -132,7 +132,7 @@ class OneByOne(RowReconciler[Row, Loaded, Acted]):
     async def lock(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]], *, wait: bool
     ) -> Mapping[int, Row]:
-        """Locks and returns the one row, however long that takes; empty where it is gone."""
+        """Locks the one row, however long that takes, and returns it; empty if it is deleted."""
         assert wait, "one at a time is waited for"
         rows = {
             done.work.resource_id: await self.lock_one(transaction, done.work.resource_id) for done in dones
@@ -147,11 +147,11 @@ class OneByOne(RowReconciler[Row, Loaded, Acted]):
 
     @abstractmethod
     async def load_one(self, transaction: ReadTransaction, work: Work) -> Loaded | None:
-        """Returns the resource as it is wanted now; None where it is gone."""
+        """Returns the resource in its desired state; None if it is deleted."""
 
     @abstractmethod
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Row | None:
-        """Locks and returns the row; None where it is gone."""
+        """Locks and returns the row; None if it is deleted."""
 
     @abstractmethod
     async def write_one(self, transaction: Transaction, row: Row, loaded: Loaded, progress: Acted) -> Result:
@@ -159,7 +159,7 @@ class OneByOne(RowReconciler[Row, Loaded, Acted]):
 
 
 class Generations(Protocol):
-    """A row with the generation that is wanted and the one that was dealt with last."""
+    """A row with its desired generation and the last one that was applied or refused."""
 
     @property
     def generation(self) -> int: ...
@@ -181,10 +181,10 @@ def waiting(reason: str, message: str) -> Condition:
 async def missing_home(
     transaction: ReadTransaction, home: NamespaceId | Namespace, *, going: bool
 ) -> Condition | None:
-    """Returns the condition of a resource that waits for its namespace, in the cluster's words if it refuses it.
+    """Returns the condition of a resource whose namespace is missing; None if it is ours.
 
-    None if the namespace was applied before and is still ours. For a resource that is `going`: if some of it may be
-    there.
+    The condition has the cluster's message if the cluster refuses the namespace. For a resource that is being deleted
+    (`going`) the result is None if some of its objects may be there.
     """
     namespace = home if isinstance(home, Namespace) else await get_namespace(transaction, home)
     if namespace is None:
@@ -197,12 +197,12 @@ async def missing_home(
 
 
 def home_again_seconds(condition: Condition) -> float:
-    """Returns how soon to look again for a namespace that is missing: its own work makes it."""
+    """Returns how soon to check again for a missing namespace, which its own work creates."""
     return _REFUSED_NAMESPACE_AGAIN_SECONDS if condition.status == "False" else _NAMESPACE_AGAIN_SECONDS
 
 
 def failed(error: ClusterError, *, refused: bool) -> Condition:
-    """Returns the condition of a resource that could not be applied, in the cluster's words."""
+    """Returns the condition of a resource that could not be applied, with the cluster's message."""
     reason, message = error.reason[:_REASON_LIMIT], error.message[:_MESSAGE_LIMIT]
     return Condition(APPLIED, "False" if refused else "Unknown", reason, message)
 
@@ -218,7 +218,7 @@ def change_of_failure(
         return None
     refused = error.outlook == "refused"
     if not refused and attempts == 0:
-        # Once is nothing: most of what fails in passing is over at the second attempt.
+        # A first failure is not written: most transient failures are over at the second attempt.
         return None
     condition = failed(error, refused=refused)
     observed = msgspec.structs.replace(

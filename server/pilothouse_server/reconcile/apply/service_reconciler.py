@@ -1,10 +1,12 @@
-"""Services of their own on their clusters. Those that a container owns are the container's (`container_actions`).
+"""Standalone Services on their clusters.
 
-The worker writes the result of the apply (the conditions `Applied` and `Drifted`, the generation that was dealt with);
-addresses and endpoints are written by `service_observer`, which sees them.
+`container_actions` applies the Services that containers own.
 
-A Service is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
-name is left alone, as `NameTaken`.
+The worker writes the result of the apply (the conditions `Applied` and `Drifted`, the observed generation);
+`service_observer` writes addresses and endpoints.
+
+A Service is ours if it carries the uid of our row, or is the object that an import took over. Any other Service of the
+same name is left alone (`NameTaken`).
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ _GONE_AGAIN_SECONDS = 0.05
 
 
 class LoadedService(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster, if it is not. `noted`: marks of the last apply."""
+    """`homeless`: why its namespace is not on the cluster; None if it is.
+
+    `noted`: fingerprints of the last apply.
+    """
 
     service: Service
     namespace: Namespace
@@ -66,15 +71,15 @@ class ServiceProgress(Progress, frozen=True):
 
 
 class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
-    """Applies and deletes Services of their own."""
+    """Applies and deletes standalone Services."""
 
     def __init__(self, rights: ServiceRights, rules: DriftRules) -> None:
-        """`rights` bound the values that ADOPT takes over."""
+        """Takes the `rights` that limit which values ADOPT may make desired."""
         self._rights = rights
         self._rules = rules
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedService | None:
-        """Returns the Service as it is wanted now; None where it is gone, or a container owns it."""
+        """Returns the Service in its desired state; None if it is deleted, or a container owns it."""
         service = await service_status.SERVICES.get(transaction, work.resource_id)
         if service is None or service.owner:
             return None
@@ -90,16 +95,16 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         """Applies the Service to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.service.deletion_requested_at is not None:
             if loaded.homeless is not None:
-                # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
+                # The Service was never applied or taken over there: one with its name belongs to another owner.
                 return ServiceProgress(gone=True)
             return await _delete(client, loaded.service)
         if (homeless := loaded.homeless) is not None:
-            # Its own work makes it; the Service follows as soon as it is there.
+            # The namespace's own work creates it; the Service is applied after that.
             return ServiceProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
         return await self._apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Service | None:
-        """Locks and returns the row; None where it is gone."""
+        """Locks and returns the row; None if it is deleted."""
         return await service_status.SERVICES.get(transaction, resource_id, lock=True)
 
     async def write_error(
@@ -123,7 +128,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
     async def write_one(
         self, transaction: Transaction, row: Service, loaded: LoadedService, progress: ServiceProgress
     ) -> Result:
-        """Writes whether the Service is applied, and adopts drift where its policy says so."""
+        """Writes whether the Service is applied, and adopts drift if its policy says so."""
         again = progress.again_seconds
         if row.deletion_requested_at is not None:
             return Result(again_seconds=AGAIN_SECONDS if again is None else again)
@@ -135,7 +140,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
             generation = dealt_with(row, loaded.service.generation)
         observed = observe(row, progress.found, None, conditions)
         if progress.adopted is not None and row.generation == loaded.service.generation:
-            # A newer request overrides this result; changes by others are found again.
+            # Only without a newer request; with one, its reconciliation finds the changes by others again.
             row = await _store_adopted(transaction, row, progress.adopted)
             generation = row.generation
         await service_status.SERVICES.write(transaction, [ObservedChange(row, observed, generation)])
@@ -149,7 +154,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
             # Another installation may own the namespace by now.
             await client.check_home(service.namespace_ref)
         elif found.metadata.deletion_timestamp is not None:
-            # Somebody deletes it behind our back; an apply would succeed and be lost.
+            # Another client is deleting it; an apply would succeed and be lost.
             deleting = waiting("Deleting", "the Service is being deleted")
             return ServiceProgress(conditions=(deleting,), found=found, again_seconds=AGAIN_SECONDS)
         wanted = manifests.manifest(service)
@@ -189,7 +194,9 @@ async def _delete(client: LeasedClient, service: Service) -> ServiceProgress:
 async def _adopted(
     client: LeasedClient, service: Service, drift: Drift, allowed: adoption.Allowed
 ) -> Service | None:
-    """Returns the desired values that follow from adopted drift, which is then no drift any more.
+    """Returns the desired values after the adoption of drift.
+
+    Adopted fields no longer count as drift.
 
     Raises ClusterError.
     """
@@ -204,7 +211,10 @@ async def _adopted(
 
 
 async def _store_adopted(transaction: Transaction, stored: Service, there: Service) -> Service:
-    """Writes the desired values of `there` as the next generation of the locked `stored`, and leaves work."""
+    """Writes the desired values of `there` as the next generation of `stored`.
+
+    `stored` is locked. Work is enqueued.
+    """
     wanted = msgspec.structs.replace(
         stored, type=there.type, spec=there.spec, labels=there.labels, annotations=there.annotations
     )

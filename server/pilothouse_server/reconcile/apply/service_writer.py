@@ -1,4 +1,4 @@
-"""The one way in which a Service is written to a cluster, whether it stands by itself or a container owns it."""
+"""The only writer of Services to clusters, whether standalone or owned by a container."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pilothouse_server.values.resources import NamespaceRef
 async def write(
     client: LeasedClient, home: NamespaceRef, manifest: Manifest, found: Service | None, drift: Drift
 ) -> Service:
-    """Applies a Service over the object that was found, which is ours. Raises ClusterError, LeaseLost.
+    """Applies a Service; `found` is the present object. Raises ClusterError, LeaseLost.
 
-    An address can be neither added, changed nor removed: the Service is then created again.
+    `found` must be ours. The API cannot add, change or remove an address: the Service is then deleted and created
+    again.
     """
     if found is not None and needs_another_address(manifest, found):
         name = found.metadata.name

@@ -1,13 +1,13 @@
 """Steps that only StatefulSets need.
 
-replace        Some settings belong to a new object alone. The former one is deleted without its pods and claims
-               (`Orphan`), and the apply that follows makes another one, which takes them in by its selector. The
-               retention of claims is `Retain` before.
-before_scale   A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` goes first. A
-               rollout that is held is held for further pods before they are made.
+replace        Some settings require a new object. The former object is deleted without its pods and claims
+               (`Orphan`), and the next apply creates another one, which takes them in by its selector. The retention
+               of claims is set to `Retain` before.
+before_scale   A stop scales to 0, which with `whenScaled: Delete` would delete the claims: `Retain` is set first. A
+               held rollout is held for additional pods before they are created.
 explained      A refusal by the cluster names the fields that may change. Ours names the field that may not.
-release_stuck  Kubernetes goes on with a rollout once each pod is ready. A pod that a broken template has stopped is
-               never replaced, also when the template is good again (kubernetes#67250): it is deleted.
+release_stuck  Kubernetes continues a rollout once each pod is ready. A pod that a broken template has stopped is
+               never replaced, even when the template is good again (kubernetes#67250): it is deleted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LOOKS, _LOOK_SECONDS = 30, 0.1
 
 
 async def missing_service(client: LeasedClient, container: Container) -> str:
-    """Returns the name of the Service that gives the pods their names, if it is not there; empty otherwise."""
+    """Returns the name of the Service that names the pods, if it is missing, else ''."""
     if not isinstance(container.spec.workload, StatefulSetSettings):
         return ""
     name = str(manifests.workload(container)["spec"]["serviceName"])
@@ -56,8 +56,10 @@ async def missing_service(client: LeasedClient, container: Container) -> str:
 async def replace(
     client: LeasedClient, container: Container, present: WorkloadObject | None, drift: Drift
 ) -> tuple[WorkloadObject | None, tuple[Warned, ...]]:
-    """Deletes an object with fixed settings that the caller replaces; returns the object that is there then, which may
-    still be ending, and the history. Another server may have come as far, and been killed.
+    """Deletes a StatefulSet whose immutable settings the caller replaces.
+
+    Returns the object that exists afterwards, which may still be deleting, and lines of the history. Another server may
+    have deleted the former object before it was killed.
     """
     name, home = container.kubernetes_name, container.namespace_ref
     if container.observed_generation >= container.spec.replaced_generation or (
@@ -86,14 +88,14 @@ async def replace(
 
 
 async def _is_made_again(client: LeasedClient, container: Container) -> bool:
-    """Returns whether the object on the cluster was made for the generation that replaces: a server was killed."""
+    """Returns whether a killed server already created the object of this replacement."""
     live = await client.read(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
     annotations = live["metadata"].get("annotations") or {}
     return bool(annotations.get(manifests.REPLACED_AT) == str(container.spec.replaced_generation))
 
 
 async def explained(client: LeasedClient, manifest: Manifest, refusal: Invalid) -> Invalid:
-    """Returns the refusal of an apply in our words, if others made the StatefulSet with another immutable field."""
+    """Returns a refusal that names the differing immutable field; else `refusal`."""
     kind, metadata = manifest["kind"], manifest["metadata"]
     live = await client.read(STATEFUL_SETS, metadata["namespace"], metadata["name"])
     paths = [path for path in field_paths.differing(manifest, manifest, live) if path.startswith(FIXED_PATHS)]
@@ -109,9 +111,9 @@ async def explained(client: LeasedClient, manifest: Manifest, refusal: Invalid) 
 async def before_scale(
     client: LeasedClient, container: Container, present: WorkloadObject, replicas: int, drift: Drift
 ) -> None:
-    """Applies the settings that must be there before the number of pods changes.
+    """Applies the settings that must be in place before the number of pods changes.
 
-    A stop keeps the claims. While the rollout is held, further pods get the former template, too.
+    A stop must keep the claims. While the rollout is held, additional pods must get the former template.
     """
     if not isinstance(present, StatefulSet):
         return
@@ -119,18 +121,18 @@ async def before_scale(
     stops = replicas == 0 and container.replicas > 0 and retention.when_scaled == DELETE
     if not stops and not (container.hold_rollout and replicas > present.partition):
         return
-    # Without the annotation, so that a server that is killed here leaves the number to be set.
+    # Without the annotation `replicas-set`: if this server is killed here, the number is still set later.
     manifest = await own_replicas(client, container, manifests.workload(container))
     kept = list(drift.kept)
     await drift.apply(client, STATEFUL_SETS, manifest, present=True)
-    # The apply that follows finds it again.
+    # The next apply finds these differences again.
     drift.kept = kept
 
 
 async def own_replicas(client: LeasedClient, container: Container, manifest: Manifest) -> Manifest:
-    """Returns the manifest with the number of pods, as long as that is ours by an apply.
+    """Returns the manifest with the number of pods, while our apply owns that field.
 
-    Left out it would become 1. A writer that sets it through the scale subresource takes it from the apply.
+    Without the field the number would become 1. A write through the scale subresource takes the field from our apply.
     """
     live = await client.read(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)
     return manifests.with_own_replicas(manifest, live)
@@ -139,9 +141,9 @@ async def own_replicas(client: LeasedClient, container: Container, manifest: Man
 async def release_stuck(
     client: LeasedClient, container: Container, present: WorkloadObject
 ) -> tuple[Warned, ...]:
-    """Deletes pods that are not ready and of neither the present template nor the last that was rolled out.
+    """Deletes pods that are not ready and have neither the present template nor the last one rolled out.
 
-    Only those that the rollout replaces: none of a rollout that is held.
+    Only pods that the rollout replaces are deleted: none while the rollout is held.
     """
     if not isinstance(present, StatefulSet) or present.spec.pod_management_policy == PARALLEL:
         return ()
@@ -180,7 +182,7 @@ async def _pods(client: LeasedClient, container: Container, owner: StatefulSet) 
 
 
 async def _followed(client: LeasedClient, container: Container) -> StatefulSet | None:
-    """Returns the StatefulSet once its controller has seen it, or as it is after a while."""
+    """Returns the StatefulSet once its controller has observed it, or its state after three seconds."""
     found = None
     for _ in range(_LOOKS):
         found = await client.find(STATEFUL_SETS, container.kubernetes_namespace, container.kubernetes_name)

@@ -1,20 +1,19 @@
 """Volumes on their clusters, each a PersistentVolumeClaim.
 
-The worker writes the result of the apply (the condition `Applied`, the observed generation); `claim_observer`, which
-sees the claim, writes whether it is bound. A claim is ours when it carries the uid of our row; another of the same
-name is left alone, as `NameTaken`. A claim that pods still use is held by its finalizer: its row stays until it is
-gone.
+The worker writes the result of the apply (the condition `Applied`, the observed generation); `claim_observer` writes
+whether the claim is bound. A claim is ours if it carries the uid of our row; any other claim of the same name is left
+alone (`NameTaken`). A finalizer keeps a claim that pods still use: its row stays until the claim is deleted.
 
-The very claim that an import took over is ours, too. It was made by somebody else, and so the deletion of its volume
-gives it back: our label goes, the claim and its data stay.
+A claim that an import took over is ours, too. Another client created it, so the deletion of its volume gives it back:
+our label is removed, the claim and its data stay.
 
 A refusal for an existing claim (it cannot shrink, its class does not let it grow) takes nothing away: the storage
-stays bound, and the refusal is shown as well.
+stays bound, and the status also shows the refusal.
 
-A claim that was bound and vanished is not made again, see `storage.claims`.
+A claim that was bound and vanished is not created again, see `storage.claims`.
 
-The claims of a StatefulSet are made by the cluster, from templates (`volume.templated`). The worker waits for one, and
-labels and enlarges it. The row of one that no pod needs goes with the claim.
+The cluster creates the claims of a StatefulSet from templates (`volume.templated`). The worker waits for such a claim,
+and labels and enlarges it. The row of a claim that no pod needs is deleted with the claim.
 """
 
 from __future__ import annotations
@@ -59,7 +58,10 @@ _LONGEST_WAIT_SECONDS = 20.0
 
 
 class LoadedVolume(msgspec.Struct):
-    """`homeless`: why its namespace is not on the cluster, if it is not. `found`: the claim that `act` met there."""
+    """`homeless`: why its namespace is not on the cluster; None if it is.
+
+    `found`: the claim as `act` found it.
+    """
 
     volume: Volume
     homeless: Condition | None
@@ -67,7 +69,7 @@ class LoadedVolume(msgspec.Struct):
 
 
 class VolumeProgress(Progress, frozen=True):
-    """`condition` has the reason why it is not applied; None if it is."""
+    """`condition`: why the claim is not applied; None if it is."""
 
     condition: Condition | None = None
 
@@ -76,7 +78,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
     """Applies, deletes and gives back PersistentVolumeClaims."""
 
     async def load_one(self, transaction: ReadTransaction, work: Work) -> LoadedVolume | None:
-        """Returns the volume as it is wanted now; None where it is gone."""
+        """Returns the volume in its desired state; None if it is deleted."""
         volume = await volume_status.VOLUMES.get(transaction, work.resource_id)
         if volume is None:
             return None
@@ -89,16 +91,16 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         volume = loaded.volume
         if volume.deletion_requested_at is not None:
             if loaded.homeless is not None:
-                # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
+                # The claim was never applied or taken over there: one with its name belongs to another owner.
                 return VolumeProgress(gone=True)
             return await _delete(client, volume)
         if (homeless := loaded.homeless) is not None:
-            # Its own work makes it; the claim follows as soon as it is there.
+            # The namespace's own work creates it; the claim is applied after that.
             return VolumeProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
         return await _apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Volume | None:
-        """Locks and returns the row; None where it is gone."""
+        """Locks and returns the row; None if it is deleted."""
         return await volume_status.VOLUMES.get(transaction, resource_id, lock=True)
 
     async def write_error(
@@ -109,7 +111,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
             return
         refused = error.outlook == "refused"
         if not refused and attempts == 0:
-            # Once is nothing: most of what fails in passing is over at the second attempt.
+            # A first failure is not written: most transient failures are over at the second attempt.
             return
         observed = _with_condition(row.observed, failed(error, refused=refused), transaction)
         generation = row.observed_generation
@@ -152,7 +154,7 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
             status_reason=NAME_TAKEN,
         )
     if found is not None and found.metadata.deletion_timestamp is not None:
-        # Somebody deletes it behind our back; an apply would succeed and be lost.
+        # Another client is deleting it; an apply would succeed and be lost.
         return VolumeProgress(
             condition=waiting("Deleting", "the PersistentVolumeClaim is being deleted"),
             again_seconds=AGAIN_SECONDS,
@@ -178,7 +180,7 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
 
 
 def _without_claim(volume: Volume) -> VolumeProgress:
-    """The progress of a volume whose claim its StatefulSet makes, with a pod, or has not made."""
+    """Returns the progress of a volume whose claim its StatefulSet has not created."""
     if not volume.owner:
         return VolumeProgress(gone=True)
     message = f"StatefulSet {volume.owner} makes the claim with the first pod that needs it"
@@ -188,7 +190,7 @@ def _without_claim(volume: Volume) -> VolumeProgress:
             f"data are lost unless its PersistentVolume was kept. StatefulSet {volume.owner} makes an empty one with "
             "the next pod that needs it"
         )
-    # Pods start within moments, or much later: the longer it takes, the less often the cluster is asked.
+    # Pods start quickly or much later: the longer the wait, the less often the cluster is read.
     age = (datetime.now(UTC) - (volume.updated_at or datetime.now(UTC))).total_seconds()
     again = min(max(age / 2, AGAIN_SECONDS), _LONGEST_WAIT_SECONDS)
     return VolumeProgress(condition=waiting("WaitingForStatefulSet", message), again_seconds=again)
@@ -217,7 +219,7 @@ def _refused(
     shown = _observed(row, observed, loaded, transaction)
     if loaded.found is None:
         return shown
-    # The observer knows the claim's state better than what was read before the apply.
+    # The observer has a newer state of the claim than the read before the apply.
     return msgspec.structs.replace(shown, status=observed.status, capacity=observed.capacity)
 
 
@@ -230,7 +232,10 @@ def _observed(
 
 
 def _without_refusal(row: Volume) -> ObservedVolume:
-    """Returns the status without the words of a refusal that is over; the observer writes the new ones."""
+    """Returns the status without the message of a refusal that is over.
+
+    The observer writes the new one.
+    """
     old, observed = claims.refused(row), row.observed
     conditions = claims.without_refused_growth(observed.conditions)
     observed = msgspec.structs.replace(observed, conditions=conditions)

@@ -1,8 +1,8 @@
-"""Looks now and then whether the autoscalers of one cluster are still there.
+"""Checks periodically whether the autoscalers of one cluster still exist.
 
-An autoscaler that comes shows itself by the number that it sets. One that goes shows nothing: the number stays, and the
-container would be said to be autoscaled for good. Autoscalers are not watched, for few containers have one; where
-none has, the cluster is not asked.
+A new autoscaler is noticed by the number of replicas that it sets. A deleted one changes nothing: the number stays, and
+without this check the container would be shown as autoscaled forever. Autoscalers are not watched, because few
+containers have one; if no container has one, nothing is read from the cluster.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ log = structlog.get_logger(__name__)
 
 
 class Autoscalers:
-    """The watch of one cluster's autoscalers. `run` until cancelled; raises LeaseLost."""
+    """The check of one cluster's autoscalers.
+
+    `run` works until cancelled; raises LeaseLost.
+    """
 
     def __init__(self, cluster: LeasedCluster, period_seconds: float) -> None:
         self._cluster = cluster
         self._period_seconds = period_seconds
 
     async def run(self) -> None:
-        """Looks every so many seconds until cancelled."""
+        """Checks every `period_seconds` until cancelled."""
         while True:
             try:
                 await self.look()
@@ -41,7 +44,10 @@ class Autoscalers:
             await asyncio.sleep(self._period_seconds)
 
     async def look(self) -> None:
-        """Has the containers reconciled whose autoscaler is gone. Raises ClusterError, PilothouseError, LeaseLost."""
+        """Enqueues the containers whose autoscaler is deleted.
+
+        Raises ClusterError, PilothouseError, LeaseLost.
+        """
         cluster = self._cluster
         async with cluster.store.system_read() as transaction:
             autoscaled = await container_status.autoscaled(transaction, cluster.name)
@@ -50,7 +56,7 @@ class Autoscalers:
         try:
             listed = (await cluster.client.list(HORIZONTAL_POD_AUTOSCALERS)).items
         except NotFound:
-            # The cluster has no such API any more.
+            # The cluster does not have this API any more.
             listed = ()
         except Forbidden:
             return

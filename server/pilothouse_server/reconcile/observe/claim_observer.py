@@ -1,12 +1,12 @@
 """Watches the claims of one cluster and writes their observed state to our volumes.
 
-An informer keeps the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes
+An informer watches the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes
 are locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
-lease. The status of a pending claim gives no reason; its events are requested, and again while it stays so.
+lease. The status of a pending claim gives no reason, so its events are requested, repeatedly while it stays pending.
 
-The worker handles differences: a claim that vanished or that others changed, one that is at last gone, a
+The worker handles differences: a claim that vanished or that others changed, a deletion that has finished, a
 growth that was refused while the claim was not bound. A claim without a volume is left alone, even if it once
-belonged to us: it holds data, and a database restored from a backup knows less than the cluster.
+belonged to us: it holds data, and a database restored from a backup may lack the volume.
 
 It runs separately from the observer of containers: a cluster that does not let us list claims still shows its
 containers.
@@ -53,7 +53,10 @@ class ClaimObserverSettings(msgspec.Struct, frozen=True):
 
 
 class ClaimObserver(StatusObserver):
-    """The observation of one cluster's claims under one lease. `run` until cancelled; raises LeaseLost."""
+    """The observer of one cluster's claims under one lease.
+
+    `run` works until cancelled; raises LeaseLost.
+    """
 
     subject = "claims"
 
@@ -68,13 +71,13 @@ class ClaimObserver(StatusObserver):
         # By the volume's uid: its claims by name, and when to check it.
         self._claims: dict[str, dict[str, PersistentVolumeClaim]] = {}
         self._schedule = Schedule(self._wake.set)
-        # When to see whether others changed the claim of a volume.
+        # When to check whether others changed the claim of a volume.
         self._suspects = Schedule(self._wake.set)
         self._events: dict[str, tuple[EventObject, ...]] = {}
         self._requested_at: dict[str, float] = {}
 
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns the one of claims."""
+        """Returns the informer of claims."""
         return (self._informer,)
 
     @property
@@ -91,12 +94,12 @@ class ClaimObserver(StatusObserver):
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next volume is due; None if there is none."""
+        """Returns the seconds until the next volume is due; None if there is none."""
         times = (self._schedule.seconds_to_next(), self._suspects.seconds_to_next())
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     async def write_due(self) -> None:
-        """Writes the volumes whose time has come. Raises LeaseLost, PilothouseError."""
+        """Writes the volumes that are due. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
             await self.write(uids)
         if suspects := self._suspects.take():
@@ -120,7 +123,7 @@ class ClaimObserver(StatusObserver):
                     del self._claims[uid]
             self.mark(uid)
             if there is new and old is not None and marks.changed(new.mark, old.mark):
-                # Ours among them: that all is as it should be the worker sees by reading.
+                # This includes our own changes: the worker reads the claim and finds nothing to do.
                 self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     async def write_batch(self, uids: list[str]) -> None:
@@ -173,7 +176,7 @@ class ClaimObserver(StatusObserver):
             await work_queue.requeue(transaction, [("volume", volume.id)])
 
     async def _explain(self, seen: list[tuple[Volume, ClaimObservation]]) -> None:
-        """Requests the events of claims that are pending; they are observed again with these."""
+        """Requests the events of pending claims, which are then observed again with these events."""
         for volume, observation in seen:
             uid = volume.uid
             if not observation.unexplained:
@@ -201,7 +204,7 @@ class ClaimObserver(StatusObserver):
                     f"involvedObject.name={volume.kubernetes_name}",
                 )
             except ClusterError as error:
-                # The rest would fail alike, and the observation must continue.
+                # The other requests would fail too, and the observation must continue.
                 self.watch_failed(error)
                 self.mark(uid, in_seconds=self._settings.events_again_seconds)
                 return

@@ -2,8 +2,8 @@
 
     informers mark changes -> batched for a moment -> locked, observed and written in batches
 
-While the database is away, the observer waits, and then everything on the cluster is observed again, because changes
-that were taken and not written are lost.
+While the database is away, the observer waits. Then it observes everything on the cluster again, because changes that
+were taken from the schedule but not written are lost.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 log = structlog.get_logger(__name__)
 
-# After a write that failed because the database is away.
+# The pause after a write that failed because the database is away.
 _DATABASE_SECONDS = 1.0
 # Interval after which a row that could not be written is observed again.
 _UNWRITABLE_SECONDS = 60.0
-# A busy server writes less often, and later changes of a row only once: it batches for as long as the last write
-# took, but not longer than a person waits who reads a status.
+# A busy server writes less often, and several changes of a row only once: it batches for as long as the last write
+# took, but not longer than a user would wait for a status.
 _OTHERS_SHARE, _MOST_GATHER_SECONDS = 1.0, 0.2
 
 
@@ -55,7 +55,7 @@ class LeasedCluster:
 
 
 class ClusterObserver(ABC):
-    """The observation of one subject on one cluster. `run` until cancelled."""
+    """The observer of one subject on one cluster. `run` works until cancelled."""
 
     # Name of the observed resources, for logs and tasks.
     subject: str
@@ -69,7 +69,7 @@ class ClusterObserver(ABC):
         """Starts the observer's tasks."""
 
     async def run(self) -> None:
-        """Observes until cancelled. Raises LeaseLost when the database refuses our epoch."""
+        """Observes until cancelled. Raises LeaseLost when the database refuses this server's epoch."""
         try:
             async with asyncio.TaskGroup() as group:
                 self.start(group)
@@ -89,12 +89,15 @@ class ClusterObserver(ABC):
         return f"{activity} {self.subject} of {self.cluster.name}"
 
     def watch_failed(self, error: ClusterError) -> None:
-        """Logs the cluster's response; the watch continues by itself."""
+        """Logs the cluster's error; the watch continues by itself."""
         log_failure("watch interrupted", self.cluster.name, error, subject=self.subject)
 
 
 class StatusObserver(ClusterObserver):
-    """An observer that writes the status of rows, in batches. `synced` once all of them were written."""
+    """An observer that writes the status of rows in batches.
+
+    `synced` is set after the first pass over all rows.
+    """
 
     def __init__(self, cluster: LeasedCluster, *, gather_seconds: float) -> None:
         super().__init__(cluster)
@@ -103,7 +106,7 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns the tasks that must have read once before anything is written."""
+        """Returns the informers that must have listed once before anything is written."""
 
     @abstractmethod
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
@@ -115,7 +118,7 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     def seconds_to_next(self) -> float | None:
-        """Returns how long until there is something to write; None where there is nothing."""
+        """Returns the seconds until there is something to write; None if there is nothing."""
 
     @abstractmethod
     async def write_due(self) -> None:
@@ -126,9 +129,11 @@ class StatusObserver(ClusterObserver):
         """Writes the cluster's state of these rows, in one transaction. Raises LeaseLost, PilothouseError."""
 
     async def write(self, uids: list[str]) -> None:
-        """Writes the cluster's state of these rows; a row that cannot be written delays none of the others.
+        """Writes the cluster's state of these rows.
 
-        Raises as `write_batch`.
+        A row that cannot be written does not delay the others.
+
+        Raises the errors of `write_batch`.
         """
         try:
             await self.write_batch(uids)

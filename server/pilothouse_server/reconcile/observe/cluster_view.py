@@ -1,8 +1,8 @@
-"""All that we manage on one cluster, grouped by container, and the containers that changed since the last look.
+"""Our objects on one cluster by container, and the containers that have changed.
 
 Objects are found by the container's uid in their labels; the pod template carries it, so replica sets and pods have it
-too. Those of imported workloads do not: `foreign_pods` finds their container and calls `put`. Synchronous
-throughout: informers call it from their loops, the observer reads it between awaits.
+too. The pods of imported workloads do not: `imported_pods` finds their container and calls `put`. All methods are
+synchronous: informers call them from their loops, and the observer reads the view between awaits.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ from pilothouse_server.namespaces.manifests import POD_SECURITY
 from pilothouse_server.reconcile.observe.schedule import Schedule
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 
-# Our own applies are recorded when they are written back, a moment after their watch event.
+# How long a check for changes by others waits: the worker records its own apply a moment after the watch event.
 SUSPECT_SECONDS = 1.0
-# A pod on its normal way to run is observed after this time, with all its changes, or as soon as it is ready or fails:
-# otherwise each of its steps would be a write and an event. The time is longer while many start.
+# Ordinary steps of a starting pod are written together after STARTING_SECONDS, or as soon as it is ready or fails:
+# otherwise each step would be a write and an event. The time is longer by OF_EACH_SECONDS for each starting container,
+# up to MOST_STARTING_SECONDS.
 STARTING_SECONDS, OF_EACH_SECONDS, MOST_STARTING_SECONDS = 0.5, 0.005, 2.0
 # Conditions of a workload that report a fault.
 _TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
-# As we write them.
+# The form in which the server writes UUIDs.
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Objects:
-    """The objects of one container, by name, and its workloads also by kind: there may be another of its name.
+    """The objects of one container by name.
 
-    `ended`: workloads that had ended and are gone, until their end is written: a TTL may delete them immediately.
+    Workloads also by kind, because kinds may share a name.
+
+    `ended`: workloads that had ended and are deleted, until their end is written: a TTL may delete them immediately.
     """
 
     __slots__ = ("ended", "pods", "replica_sets", "workloads")
@@ -57,17 +60,17 @@ class Objects:
 
     @property
     def all_workloads(self) -> dict[tuple[str, str], WorkloadObject]:
-        """Its workloads, those too that have ended and are gone."""
+        """Its workloads, including those that have ended and are deleted."""
         return {**self.ended, **self.workloads}
 
     @property
     def jobs(self) -> list[Job]:
-        """Its Jobs, those too that have ended and are gone."""
+        """Its Jobs, including those that have ended and are deleted."""
         return [each for each in self.all_workloads.values() if isinstance(each, Job)]
 
 
 class ClusterView:
-    """`changed` is called when there is something to check."""
+    """The view of one cluster. `changed` is called when there is something to check."""
 
     def __init__(
         self,
@@ -80,23 +83,23 @@ class ClusterView:
         self._changed = changed
         self._schedule = Schedule(changed, clock)
         self.containers: dict[str, Objects] = {}
-        # When to see whether others changed the workload of a container.
+        # When to check whether others changed the workload of a container.
         self._suspects = Schedule(changed, clock)
-        # And the same of namespaces, by their names on the cluster.
+        # When to check whether others changed a namespace, by its name on the cluster.
         self._suspect_namespaces = Schedule(changed, clock)
         self._clock = clock
-        # Until when the ordinary steps of a container that starts are gathered.
+        # By container: until when its ordinary steps are gathered.
         self._starting: dict[str, float] = {}
         self._relabelled: set[str] = set()
         self.lost: set[str] = set()
         self.lost_namespaces: set[str] = set()
-        # By the names of namespaces that are new to us or changed it.
+        # Pod Security levels that are new or have changed, by the namespace's name on the cluster.
         self._levels: dict[str, str] = {}
 
     def workload_changed(self, kind: str, old: WorkloadObject | None, new: WorkloadObject | None) -> None:
-        """Takes in a workload of a kind (`Deployment` …) from its informer."""
+        """Stores a workload of a kind (`Deployment` …) as its informer reports it."""
         if old is None and new is not None and (made := container_uid(new)) is not None:
-            # The write of its creator comes first.
+            # The worker that created it writes the first state.
             self.starts(made)
         if (uid := self._put("workloads", old, new, kind)) is None:
             return
@@ -108,20 +111,20 @@ class ClusterView:
         elif old is not None and old.metadata.generation != new.metadata.generation:
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
         elif old is not None and marks.changed(new.mark, old.mark):
-            # For its labels or annotations no generation shows whose change that was.
+            # A change of labels or annotations does not raise the generation, which would show whose change it was.
             self._relabelled.add(uid)
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     def replica_set_changed(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
-        """Takes in a replica set from its informer."""
+        """Stores a replica set as its informer reports it."""
         self._put("replica_sets", old, new)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        """Takes in a pod from its informer."""
+        """Stores a pod as its informer reports it."""
         self._put("pods", old, new)
 
     def namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
-        """Takes in a namespace from its informer: one that ends may end behind our back, one may lose our labels."""
+        """Records a change of a namespace: others may delete it, or change our labels."""
         there = new or old
         if old is not None and new is not None and marks.changed(new.mark, old.mark):
             self._suspect_namespaces.postpone(new.metadata.name, in_seconds=SUSPECT_SECONDS)
@@ -137,7 +140,7 @@ class ClusterView:
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def starts(self, uid: str) -> None:
-        """From now on the ordinary steps of this container are gathered for a while."""
+        """Gathers the ordinary steps of this container for a while from now on."""
         seconds = STARTING_SECONDS + OF_EACH_SECONDS * len(self._starting)
         self._starting[uid] = self._clock() + min(seconds, MOST_STARTING_SECONDS)
 
@@ -146,20 +149,20 @@ class ClusterView:
         return self._schedule.take(most)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next container is due; None where none is."""
+        """Returns the seconds until the next container is due; None if none is scheduled."""
         schedules = (self._schedule, self._suspects, self._suspect_namespaces)
         times = [schedule.seconds_to_next() for schedule in schedules]
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def take_suspects(self) -> list[str]:
-        """Removes and returns the containers whose workload somebody else may have changed, as far as we know."""
+        """Removes and returns the containers whose workload another client may have changed."""
         taken = self._suspects.take()
         found = [uid for uid in taken if uid in self._relabelled or self._changed_by_others(uid)]
         self._relabelled.difference_update(taken)
         return found
 
     def is_as_noted(self, uid: str, noted: Mapping[str, str]) -> bool:
-        """Returns whether the workload of a container is as its last apply left it, whichever server that was."""
+        """Returns whether a container's workload is as its last apply, by whichever server, left it."""
         objects = self.containers.get(uid)
         return objects is not None and all(
             marks.same(each.mark, noted.get(marks.key(*where), ""))
@@ -167,7 +170,7 @@ class ClusterView:
         )
 
     def forget_ended(self, uid: str, names: Iterable[tuple[str, str]]) -> None:
-        """Forgets workloads that had ended, by kind and name: their end is written."""
+        """Drops workloads that had ended, by kind and name: their end is written."""
         objects = self.containers.get(uid)
         if objects is not None and objects.ended:
             for name in names:
@@ -176,7 +179,10 @@ class ClusterView:
                 del self.containers[uid]
 
     def take_lost(self) -> tuple[set[str], set[str]]:
-        """Containers whose workload vanished, and names of namespaces that end, ended or were changed."""
+        """Removes and returns containers without their workload, and changed namespaces.
+
+        A namespace is named if it was changed, deleted, or is being deleted.
+        """
         lost, self.lost = self.lost, set()
         namespaces, self.lost_namespaces = self.lost_namespaces, set()
         return lost, namespaces.union(self._suspect_namespaces.take())
@@ -219,8 +225,9 @@ class ClusterView:
         new: KubernetesObject | None,
         of_kind: str = "",
     ) -> None:
-        """Takes in an object (`kind` as `Objects` names it, a workload's own in `of_kind`) of this container, or its
-        end.
+        """Stores an object of this container, or removes it if `new` is None.
+
+        `kind`: the attribute of `Objects`; `of_kind`: the kind of a workload.
         """
         if new is not None:
             objects = self.containers.setdefault(uid, Objects())
@@ -230,7 +237,7 @@ class ClusterView:
             self._drop(kind, uid, old.metadata.name, of_kind)
 
     def _gathered_seconds(self, uid: str, old: KubernetesObject | None, new: KubernetesObject) -> float:
-        """Returns how long a change waits for others of its container."""
+        """Returns how long a change waits for further changes of its container."""
         if (until := self._starting.get(uid)) is None:
             return 0.0
         left = until - self._clock()
@@ -267,16 +274,16 @@ def _is_ordinary_step(old: KubernetesObject | None, new: KubernetesObject) -> bo
 
 
 def _level(namespace: Namespace) -> str:
-    """Returns the level of Pod Security that a namespace enforces, which is shown."""
+    """Returns the Pod Security level that a namespace enforces."""
     return namespace.metadata.label(POD_SECURITY)
 
 
 def container_uid(value: KubernetesObject) -> str | None:
-    """Returns the container that an object names; None without a label that is a UUID: anybody can set labels."""
+    """Returns the container that an object names; None if its label is no UUID: anybody can set labels."""
     return labelled_uid(value, CONTAINER_UID)
 
 
 def labelled_uid(value: KubernetesObject, label: str) -> str | None:
-    """Returns the UUID that a label holds; None without one."""
+    """Returns the UUID in a label; None if it has none."""
     text = value.metadata.label(label)
     return text if _UUID.fullmatch(text) else None

@@ -1,17 +1,17 @@
 """Compares the objects on a cluster once, after each list, with the last apply.
 
-Watches report changes while somebody watches. Earlier changes (all servers were stopped, the lease changed
-hands, a watch had to begin again, the cluster was put back to an older state) show in no event: the list
-contains them as if they had always been so. So whenever a kind was listed, each resource that has objects of
-that kind is compared with the fingerprint of its last apply (`applied_objects`), using the informers'
-objects: the cluster is not asked again, and if they agree nothing is applied, written or reported. Objects
-that differ, are missing, are additional, or have no recorded fingerprint are left to the worker, which reads
-the resource whole and applies it as the policy of the container says.
+Watches report only changes that happen while a server watches. Earlier changes (all servers were stopped, the lease
+changed hands, a watch had to start again, the cluster was restored to an older state) appear in no event: the list
+contains them as if they had always been so. So whenever a kind was listed, each resource that has objects of that kind
+is compared with the fingerprints of its last apply (`applied_objects`), using the informers' objects: nothing more is
+read from the cluster, and if they agree nothing is applied, written or reported. Objects that differ, are missing, are
+additional, or have no recorded fingerprint are left to the worker, which reads the whole resource and applies it by the
+policy of the container.
 
-Rows are read by the page, and the next page follows once the worker has finished the work from the last one.
-So neither memory nor the queue grows with the cluster, and users' work is not kept waiting.
+Rows are read in pages. The next page follows once the worker has finished most of the work from the last one. So
+neither memory nor the queue grows with the cluster, and users' work is not delayed.
 
-The worker also checks a resource periodically although nothing happened: `WorkerSettings.resync_seconds`.
+The worker also checks a resource periodically even if nothing happened: `WorkerSettings.resync_seconds`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pilothouse_server.runtime.event_loop import cooperatively
 log = structlog.get_logger(__name__)
 
 _SERVICE, _NAMESPACE = "Service", "Namespace"
-# Which resources have objects of a kind.
+# The types of resources that have objects of a kind.
 _TYPES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(WORKLOAD_KINDS, ("container",)),
     _SERVICE: ("container", "service"),
@@ -59,8 +59,8 @@ _POLL_SECONDS = 0.1
 class ComparisonSettings(msgspec.Struct, frozen=True):
     """`gather_seconds`: time to wait for further lists; their kinds are compared in the same pass.
 
-    `rows`: number of resources in one step. `step_seconds`: longest time for which a step waits until the worker has
-    taken the results of the step before.
+    `rows`: number of resources in one step. `step_seconds`: the longest time for which a step waits until the worker
+    has done most of the work from the step before.
     """
 
     gather_seconds: float = 0.2
@@ -77,7 +77,10 @@ class _There(msgspec.Struct, frozen=True):
 
 
 class Comparison(ClusterObserver):
-    """The comparison of one cluster under one lease, by the informers of others. `run` until cancelled."""
+    """The comparison of one cluster under one lease, with other observers' informers.
+
+    `run` works until cancelled.
+    """
 
     subject = "comparison"
 
@@ -118,7 +121,7 @@ class Comparison(ClusterObserver):
                 await asyncio.sleep(_DATABASE_SECONDS)
 
     async def _compare(self, kinds: Collection[str]) -> None:
-        """Compares all that has objects of these kinds. Raises LeaseLost, PilothouseError."""
+        """Compares all resources that have objects of these kinds. Raises LeaseLost, PilothouseError."""
         types = {type_ for kind in kinds for type_ in _TYPES[kind]}
         there = _There(
             frozenset(kinds),
@@ -149,7 +152,7 @@ class Comparison(ClusterObserver):
         )
 
     async def _services(self) -> Counter[str]:
-        """Returns how many Services each container has."""
+        """Returns the number of Services of each container."""
         found: Counter[str] = Counter()
         async for service in cooperatively(list(self._informers[_SERVICE].objects.values())):
             if (uid := labelled_uid(service, CONTAINER_UID)) is not None:
@@ -157,7 +160,7 @@ class Comparison(ClusterObserver):
         return found
 
     async def _accounts(self) -> set[tuple[str, str]] | None:
-        """Returns namespace and name of our service accounts, which nobody watches; None where we may not see them."""
+        """Returns namespace and name of our service accounts; None if they cannot be listed."""
         try:
             listed = await self.cluster.client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)
         except ClusterError as error:
@@ -166,7 +169,7 @@ class Comparison(ClusterObserver):
         return {object_key(each) for each in listed.items}
 
     def _differs(self, row: Applied, there: _There) -> bool:
-        """Returns whether a resource has changed, or its former state is unknown."""
+        """Returns whether a resource has changed, or its last applied state is unknown."""
         if row.objects is None:
             return True
         services = 0

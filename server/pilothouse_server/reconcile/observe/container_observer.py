@@ -1,12 +1,12 @@
 """Watches one cluster and writes the state of our containers.
 
-Informers keep workloads, replica sets, pods and namespaces with our label; each change marks its container. In
+Informers watch workloads, replica sets, pods and namespaces with our label; each change marks its container. In
 batches the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events,
-in one transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
-change never waits for the observer nor the observer for it.
+in one transaction under the observer's lease. Rows that another transaction has locked are left for the next batch, so
+a user's change and the observer never wait for each other.
 
 The worker handles differences: a workload that vanished or was changed by others, a namespace that somebody deletes.
-Objects of no container are left to the sweep.
+The sweep handles objects without a container.
 """
 
 from __future__ import annotations
@@ -80,15 +80,16 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     events_again_seconds: float = 15.0
     # A node lists an image some time after it has pulled it.
     node_seconds: float = 20.0
-    # How long images that were seen are gathered: of those that start together, most run the same.
+    # How long images are gathered before they are written: containers that start together mostly run the same ones.
     images_seconds: float = 1.0
     # Permitted additions by others to templates.
     permitted: PermittedAdditions = DEFAULT_RULES.permitted
 
 
 class PodOwner(msgspec.Struct, frozen=True):
-    """The container of a pod, for the measurement of pods: resources of its programs that run side by side, and of the
-    pod as a whole.
+    """The container of a pod, for the measurement of pods.
+
+    `programs`: the resources of its programs that run side by side; `pod`: the resources of the pod as a whole.
     """
 
     container_id: int
@@ -101,7 +102,10 @@ class PodOwner(msgspec.Struct, frozen=True):
 
 
 class ContainerObserver(StatusObserver):
-    """The observation of one cluster under one lease. `run` until cancelled; raises LeaseLost."""
+    """The observer of one cluster's containers under one lease.
+
+    `run` works until cancelled; raises LeaseLost.
+    """
 
     subject = "containers"
 
@@ -126,7 +130,7 @@ class ContainerObserver(StatusObserver):
         self._written_runs: dict[str, tuple[int, tuple[ContainerRun, ...]]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
-        # By uid; written together when their time has come.
+        # By the container's uid; all are written at `_images_due`.
         self._images_seen: dict[str, tuple[Container, list[RunningImage]]] = {}
         self._images_due: float | None = None
         self._explanations = Explanations(
@@ -136,7 +140,7 @@ class ContainerObserver(StatusObserver):
             first_seconds=settings.unexplained_seconds,
             again_seconds=settings.events_again_seconds,
         )
-        # Containers that objects speak of and the database does not know on this cluster -> since when.
+        # Uids of containers that objects carry and that the database does not have on this cluster -> since when.
         self.unknown: dict[str, float] = {}
 
     def _workload_informer(self, type_: WorkloadType) -> Informer[WorkloadObject]:
@@ -147,7 +151,7 @@ class ContainerObserver(StatusObserver):
         def failed(error: ClusterError) -> None:
             self.watch_failed(error)
             if isinstance(error, Forbidden) and type_.name != "deployment":
-                # Of a cluster that was registered before the platform had the kind: containers of others are observed.
+                # The cluster may deny a kind that was added after its registration: other kinds are still observed.
                 informer.synced.set()
 
         informer: Informer[WorkloadObject] = Informer(
@@ -172,11 +176,11 @@ class ContainerObserver(StatusObserver):
         return {**workloads, NAMESPACES.kind: self._namespaces}
 
     def pod_owners(self) -> dict[str, PodOwner]:
-        """uid of a pod -> the container it belongs to, of all pods that are there."""
+        """Returns the container of every known pod by the pod's uid."""
         return {pod.metadata.uid: self._owners[uid] for uid, pod in self.view.pods() if uid in self._owners}
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Starts the informers, those of imported workloads' pods too, and the loop that writes."""
+        """Starts the informers, including those of imported workloads' pods, and the loop that writes."""
         super().start(group)
         group.create_task(self._imported.run(), name=self.task_name("inform imported pods for"))
 
@@ -194,7 +198,7 @@ class ContainerObserver(StatusObserver):
         self.view.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next check or write is due; None if there is none."""
+        """Returns the seconds until the next check or write is due; None if there is none."""
         seconds = self.view.seconds_to_next()
         if self._images_due is None:
             return seconds
@@ -215,7 +219,7 @@ class ContainerObserver(StatusObserver):
         async with self.cluster.transaction() as transaction:
             locked = await container_status.lock_free_uids(transaction, self.cluster.name, uids)
             changes = []
-            # Of this moment, with the observation: others may end while it is written.
+            # Read with the observation: further workloads may end while it is written.
             ended: dict[str, list[tuple[str, str]]] = {}
             runs: dict[str, tuple[ContainerRun, ...]] = {}
             async for container in cooperatively(locked):
@@ -269,9 +273,9 @@ class ContainerObserver(StatusObserver):
         return found
 
     def _is_suspended_wrongly(self, container: Container) -> bool:
-        """Whether as many runs of a CronJob are active as may be, and its schedule goes on; or the other way round.
+        """Returns whether a CronJob must be suspended or resumed, or a requested run may begin.
 
-        Then a run that was requested may begin, too.
+        The platform suspends the schedule while as many runs are active as are allowed.
         """
         found = self._workload(container)
         if not isinstance(found, CronJob):
@@ -287,7 +291,7 @@ class ContainerObserver(StatusObserver):
         written: Iterable[Container],
         runs: Mapping[str, tuple[ContainerRun, ...]],
     ) -> None:
-        """Writes the runs that differ; those that have ended count no more against quotas."""
+        """Writes the runs that differ, and releases the quota of containers whose newest run has ended."""
         if not runs:
             return
         now = {each.uid: each for each in (*locked, *written) if each.uid in runs}
@@ -313,10 +317,10 @@ class ContainerObserver(StatusObserver):
     async def _write_images(self) -> None:
         """Writes the images that were seen."""
         found = [(c, image) for c, those in self._images_seen.values() for image in those]
-        # Nodes are read before the transaction begins.
+        # Nodes are read before the transaction begins, so that no lock waits for the cluster.
         seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
         failed = [(int(c.id), image.program, image.image) for c, image in found if image.failed]
-        # Each locks images in the order of their names, which both together would not.
+        # Each statement locks images in the order of their names; both in one transaction would break that order.
         if failed:
             async with self.cluster.transaction() as transaction:
                 await images.write_failed(transaction, failed)
@@ -406,7 +410,7 @@ class ContainerObserver(StatusObserver):
                 await work_queue.requeue_namespaces(transaction, namespace_ids)
 
     async def _changed(self, transaction: ReadTransaction, suspects: dict[int, str]) -> list[int]:
-        """Returns the ids of those whose workload is not as its last apply left it, in their order."""
+        """Returns the ids of the suspects whose workload differs from its last apply, in order."""
         noted = await applied_objects.of_resources(transaction, "container", sorted(suspects))
         return [
             id_ for id_, uid in sorted(suspects.items()) if not self.view.is_as_noted(uid, noted.get(id_, {}))
@@ -414,7 +418,7 @@ class ContainerObserver(StatusObserver):
 
 
 def _short_of_quota(locked: Iterable[Container], seen: Mapping[str, Observation]) -> list[int]:
-    """Returns the namespaces whose ResourceQuota on the cluster newly refuses pods: it may be behind the containers."""
+    """Returns the namespaces whose ResourceQuota newly refuses pods: it may lag behind the containers."""
     words = f"exceeded quota: {QUOTA_NAME},"
     return sorted(
         {
@@ -427,7 +431,10 @@ def _short_of_quota(locked: Iterable[Container], seen: Mapping[str, Observation]
 
 
 def _lost(container: Container, objects: Objects | None) -> bool:
-    """Applied once, wanted, and not there (any more). A run that has ended is not wanted any more."""
+    """Returns whether a workload that was applied before is missing.
+
+    An ended run does not need one.
+    """
     if run_end(container) is not None:
         return False
     where = workload_type(container).kind, container.kubernetes_name
@@ -436,9 +443,9 @@ def _lost(container: Container, objects: Objects | None) -> bool:
 
 
 def _has_other_nodes(container: Container, observation: Observation) -> bool:
-    """Whether a DaemonSet has pods on more or fewer nodes than its container knows.
+    """Returns whether a DaemonSet has pods on another number of nodes than its container's row says.
 
-    Work that is under way may have read the cluster before, and nothing else may happen after it.
+    A worker may have read the cluster before the number changed, and no later event may correct the row.
     """
     known = (0, container.wanted_replicas)
     wanted = workload_type(container).per_node and container.wanted_replicas > 0
@@ -446,9 +453,9 @@ def _has_other_nodes(container: Container, observation: Observation) -> bool:
 
 
 def _newly_failed(before: tuple[PodObservation, ...] | None, observation: Observation) -> tuple[Warned, ...]:
-    """Returns warnings of pods that have ended since the last look, evicted ones mostly.
+    """Returns warnings of pods that have failed since the last observation, mostly evicted ones.
 
-    Their successors run before anybody asks, and the status does not mention them.
+    Their successors may run before anybody reads the status, and the status does not mention them.
     """
     if before is None:
         return ()

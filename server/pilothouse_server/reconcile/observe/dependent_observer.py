@@ -1,11 +1,11 @@
-"""Watches the dependents on a cluster, next to Deployments and claims: Services, config maps, secrets, quotas.
+"""Watches the Services, config maps, secrets and quotas on a cluster.
 
-Changes and deletions by others are left to the worker, which repairs or reports them by the drift policy of the
-container, or of the Service that stands by itself. `service_observer` writes the observed state of Services; this
-observer hands it each change. Our own applies are seen here, too; each costs one more comparison that finds nothing.
-A resource is compared at most every few seconds, so that two managers who disagree do not run hot.
+The worker handles changes and deletions by others: it repairs or reports them by the drift policy of the container or
+of the standalone Service. `service_observer` writes the observed state of Services; this observer passes each change to
+it. This observer also sees our own applies; each costs one comparison that finds nothing. A resource is compared at
+most every few seconds, so that two managers that disagree do not cause a busy loop.
 
-Of config maps and secrets only the metadata is read. Each kind is watched separately: a cluster that denies one of them
+Only the metadata of config maps and secrets is read. Each kind is watched separately: a cluster that denies one kind
 still shows the others.
 """
 
@@ -43,9 +43,10 @@ log = structlog.get_logger(__name__)
 
 
 class _WatchedKind(msgspec.Struct, frozen=True):
-    """`label`: all objects of a kind carry it. `owned_by`: the labels that name the owner, the first that is there.
+    """A kind.
 
-    `owners`: the types of owners that must have such objects.
+    `label`: the label of all its objects. `owned_by`: labels that may name the owner; the first one counts. `owners`:
+    the types of owners that must have such objects.
     """
 
     resource: Resource[Any]
@@ -75,18 +76,24 @@ def _is_status_alone(old: KubernetesObject | None, new: KubernetesObject | None)
 
 
 def _nobody(_old: Service | None, _new: Service | None) -> None:
-    """Nobody follows the Services."""
+    """Does nothing: the default while nothing follows the Services."""
 
 
 class DependentObserverSettings(msgspec.Struct, frozen=True):
-    """`gather_seconds`: how long changes are gathered; `again_seconds`: how soon one owner is checked again."""
+    """`gather_seconds`: how long changes are gathered.
+
+    `again_seconds`: the shortest time between two checks of one owner.
+    """
 
     gather_seconds: float = 0.5
     again_seconds: float = 5.0
 
 
 class DependentObserver(ClusterObserver):
-    """The watch over one cluster's Services, config maps and secrets. `run` until cancelled; raises LeaseLost."""
+    """The observer of one cluster's Services, config maps, secrets and quotas.
+
+    `run` raises LeaseLost.
+    """
 
     subject = "dependents"
 
@@ -104,7 +111,7 @@ class DependentObserver(ClusterObserver):
             kind.resource.kind: self.informer(kind.resource, partial(self._changed, kind), kind.label)
             for kind in _WATCHED
         }
-        # Called with the former and the present state of each Service that changes.
+        # Called with the former and the new state of each Service that changes.
         self.on_service: Callable[[Service | None, Service | None], None] = _nobody
 
     @property
@@ -142,7 +149,7 @@ class DependentObserver(ClusterObserver):
         self._schedule.mark(uid, in_seconds=seconds)
 
     async def _look_for_missing(self, kind: _WatchedKind) -> None:
-        """Owners that must show something and did not when the watch began: it went while nobody watched."""
+        """Marks owners that must have an object and had none when the watch began: it vanished before."""
         informer = self._informers[kind.resource.kind]
         await informer.synced.wait()
         while True:

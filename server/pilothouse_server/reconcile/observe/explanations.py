@@ -1,21 +1,20 @@
-"""Kubernetes Events that explain why containers are not as they should be: requested, kept, recorded once.
+"""Kubernetes Events that explain why containers are not as desired.
 
 Events are requested for each pod, a moment after there is something to explain, and not watched: nearly all events of
 a cluster are about pods that start normally, or pods of others. There are two kinds of requests.
 
-* A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
-  container's status. Requested again while it stays so. The same holds for a StatefulSet or DaemonSet that lacks pods,
-  and for a run without any.
-* The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter
-  the history next to the status, in the cluster's words. Requested once for each trouble.
+* A pod is not ready and its status does not give the reason (`Observation.unexplained`): its events become the reason
+  of the container's status. The request is repeated until that changes. The same holds for a StatefulSet or DaemonSet
+  that lacks pods, and for a run without any.
+* The status gives the reason, or the pod is up again after a failure (`Observation.troubled`): its warnings are added
+  to the history, in the cluster's words. They are requested once for each trouble.
 
-An API server reads all events of a namespace for each request, so requests are rationed: if hundreds of
-containers wait for an explanation, they get it one after the other.
+An API server reads all events of a namespace for each request, so requests are rationed: if hundreds of containers wait
+for an explanation, their requests are sent one after the other.
 
-A warning is recorded once per container and reason: neither its repetitions, nor its like about another pod,
-nor a pod that goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other.
-A new observer does not know which warnings the one before has recorded; the history does
-(`container_status`).
+A warning is recorded once per container and reason. Its repetitions, the same warning about another pod, and a pod that
+alternates between states add no lines if each follows within `_FORGOTTEN_SECONDS`. A new observer does not know which
+warnings its predecessor has recorded, so the next write looks them up in the history (`container_status`).
 """
 
 from __future__ import annotations
@@ -41,12 +40,16 @@ _AT_ONCE = 8
 # Requests in one burst after a silence, and requests a second after that.
 _BURST = 20.0
 _PER_SECOND = 5.0
-# The observation waits during the request.
+# Short, because the observation waits during the request.
 _ANSWER_SECONDS = 5.0
 
 
 class _EventRequest(msgspec.Struct):
-    """For a pod; `key` is the trouble it is made for. `due` None: it was sent. `scheduled`: that time is its own."""
+    """A request for a pod's events.
+
+    `key`: the trouble it is for. `due`: None once it was sent. `scheduled`: the rationing has set `due`, so the request
+    may be sent then.
+    """
 
     pod: str
     key: tuple[object, ...]
@@ -78,11 +81,11 @@ class Explanations:
         self._free_at = 0.0
 
     def events(self, uid: str) -> tuple[EventObject, ...]:
-        """Returns the last explanation, as long as there is something to explain."""
+        """Returns the last explanation, while there is something to explain."""
         return self._events.get(uid, ())
 
     def unrecorded(self, container: Container, observation: Observation) -> tuple[tuple[Warned, ...], bool]:
-        """Returns the warnings that the history does not hold yet, and whether it must be looked up if it does."""
+        """Returns the warnings to record, and whether the history must be searched for them first."""
         uid = container.uid
         if uid not in self._events:
             return (), False
@@ -98,7 +101,7 @@ class Explanations:
         return unrecorded, uid not in self._recorded
 
     def record(self, container: Container, observation: Observation) -> None:
-        """Records that the history has the lines of `unrecorded`: repetitions are not recorded again."""
+        """Records that the history has the lines of `unrecorded`, so that repetitions add none."""
         uid = container.uid
         if uid in self._events:
             found = warnings(self._events[uid], self._pods(uid), beside="", now=self._client.now())
@@ -134,7 +137,7 @@ class Explanations:
                 group.create_task(one(container, request))
 
     def _rationed(self, due: list[tuple[Container, _EventRequest]]) -> list[tuple[Container, _EventRequest]]:
-        """Returns the requests that may be sent now, and gives each of the others a time of its own."""
+        """Returns the requests that may be sent now, and sets a time for each of the rest."""
         now = monotonic()
         granted = []
         for container, request in due:
@@ -180,11 +183,14 @@ class Explanations:
         return request
 
     def _seconds_left(self, uid: str, pod_name: str) -> float:
-        """Most pods start within moments, and events of one that does not come slowly."""
+        """Returns the wait before the first request.
+
+        Most pods start quickly, and the events of the others arrive late.
+        """
         objects = self._view.containers.get(uid)
         pod = objects.pods.get(pod_name) if objects else None
         if objects is not None and pod is None:
-            # The workload lacks pods, mostly for a moment.
+            # The workload lacks pods, usually for a moment.
             return self._first_seconds
         created = pod.metadata.creation_timestamp if pod else None
         if created is None:

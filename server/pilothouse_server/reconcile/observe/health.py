@@ -1,16 +1,16 @@
 """Health of a cluster: checked every few seconds, written when it changes, and periodically as "last seen".
 
-The check asks the API server itself (`/version`) and, through it, its storage: while that stalls the server continues
-to answer `/version`, `/readyz` and requests that its caches serve, but nothing can be written. Reading one object by
-name always goes through the storage. A denied right, or a request to retry later, does not affect the cluster's
-health. A cluster whose answer to any request exceeds the size limit is not healthy: its answers are ignored.
+The check reads `/version` from the API server, and one object, by name, from its storage. While the storage stalls, the
+server still responds to `/version`, `/readyz` and requests that its caches serve, but nothing can be written; a read by
+name always goes to the storage. A denied right, or a request to retry later, does not affect the cluster's health. A
+cluster that has sent a response above the size limit is not healthy: such responses are ignored.
 
-A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked
-stale, because their stored state dates from before the failure. They are marked in small transactions, each
-with its events, so that no lock is held for long. When the cluster answers again the marks are removed and
-all work that was waiting for it is due immediately.
+A cluster that failed twice in a row is unreachable (or refuses our credentials): its containers are marked stale,
+because their stored state dates from before the failure. They are marked in small transactions, each with its events,
+so that no lock is held for long. When the cluster responds again, they are marked fresh, and all failed work of the
+cluster is due immediately.
 
-A server that has not reached the cluster three times in a row releases it: another one may reach it.
+A server that has not reached the cluster three times in a row releases its lease: another server may reach it.
 """
 
 from __future__ import annotations
@@ -49,12 +49,15 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# There on every cluster; where it is not, that is an answer, too.
+# A namespace that exists on every cluster; if it does not, the response still shows that the storage works.
 STORED = "kube-system"
 
 
 class HealthSettings(msgspec.Struct, frozen=True):
-    """Times in seconds. Failures in a row: `failures` before a cluster counts as away, `let_go` before it is let go."""
+    """Times in seconds.
+
+    `failures`: failures in a row after which a cluster counts as away; `let_go`: after which its lease is released.
+    """
 
     probe_seconds: float = 5.0
     answer_seconds: float = 5.0
@@ -65,7 +68,10 @@ class HealthSettings(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """The health of one cluster under one lease. `run` until cancelled; raises LeaseLost and CannotLead."""
+    """The health check of one cluster under one lease.
+
+    `run` works until cancelled; raises LeaseLost and CannotLead.
+    """
 
     def __init__(
         self,

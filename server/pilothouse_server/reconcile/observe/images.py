@@ -1,7 +1,7 @@
-"""Which images the programs of a container's pods really run: digest, size, platform, or that one cannot be pulled.
+"""The images that a container's pods really run: digest, size, platform, pull failures.
 
-The digest is in a pod's status, size and platform are in that of its node. Nodes are read only when something new is
-to be written, and seldom: the list of their images is long, and it is behind their pods by seconds.
+The digest is in a pod's status, size and platform are in its node's. Nodes are read only when there is something new to
+write, and seldom: their list of images is long, and lags behind their pods by seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# A node lists only its largest images: a size that does not come is given up.
+# A node lists only its largest images, so a missing size is requested only this often.
 TRIES = 10
 
 
 class RunningImage(msgspec.Struct, frozen=True):
-    """`digest` as a pod on `node` runs it under the runtime's `name`; `failed`: it cannot be pulled.
+    """An image as a pod on `node` runs it, with its `digest` and the runtime's `name`.
+
+    `failed`: the image cannot be pulled.
 
     `program`: the sidecar or init container that runs it; empty for the main program.
     """
@@ -44,7 +46,10 @@ class RunningImage(msgspec.Struct, frozen=True):
 
 
 class Images:
-    """Last written values by container and program, and the nodes that were read, once in `node_seconds` at most."""
+    """The last written values by container and program, and a cache of nodes.
+
+    Each node is read at most once in `node_seconds`.
+    """
 
     def __init__(self, client: ClusterClient, node_seconds: float) -> None:
         self._client = client
@@ -59,7 +64,7 @@ class Images:
     def unwritten(self, container: Container, pods: Iterable[Pod]) -> list[RunningImage]:
         """Returns the values to write for a container's images: those that are known and new."""
         written = self._written.get(container.uid, {})
-        # The row of a program that goes is deleted, and comes back without what pods run.
+        # If a program is removed, its row is deleted. If it is added again, the new row lacks the values of pods.
         for gone in written.keys() - {"", *(each.name for each in container.others)}:
             del written[gone]
         return [found for found in running_images(container, pods) if self._is_new(container, found)]
@@ -86,7 +91,10 @@ class Images:
     def record(
         self, container: Container, found: RunningImage, *, complete: bool
     ) -> Literal["done", "again"]:
-        """Records that it was written. Returns `again` where its node may know more in a while."""
+        """Records that the image was written.
+
+        Returns `again` if its node may report the size later.
+        """
         own = self._written.setdefault(container.uid, {})
         written, tries = own.get(found.program, (None, 0))
         left = tries - 1 if written is not None and _same(written, found) and tries > 0 else TRIES
@@ -98,7 +106,7 @@ class Images:
         read_at, node = self._nodes.get(name, (0.0, None))
         if not name or (read_at and monotonic() - read_at < self._node_seconds):
             return node
-        # Perhaps we may not read nodes; what is known already stays known.
+        # The server may lack the right to read nodes; known values stay.
         with suppress(ClusterError):
             node = await self._client.find(NODES, None, name)
         self._nodes[name] = (monotonic(), node)
@@ -106,7 +114,10 @@ class Images:
 
 
 def running_images(container: Container, pods: Iterable[Pod]) -> list[RunningImage]:
-    """Returns how pods run the wanted images: for each a pod that runs it goes before one that cannot pull it."""
+    """Returns how pods run the desired images.
+
+    A pod that runs an image counts before one that cannot pull it.
+    """
     wanted = {container.spec.pod_container_name: container.image}
     wanted |= {each.name: each.image for each in container.others}
     found: dict[str, RunningImage] = {}
@@ -142,14 +153,14 @@ def _running_image(wanted: str, status: ContainerStatus | None, node: str) -> Ru
 def digest_of(image_id: str) -> str:
     """Returns the digest in a runtime's `imageID`.
 
-    That of the repository, or where the image never came from one (it was loaded by hand) that of its configuration.
+    It is the repository's digest, or for an image that was loaded by hand, the digest of its configuration.
     """
     digest = image_id.rpartition("@")[2].rpartition("//")[2]
     return digest if _DIGEST.fullmatch(digest) else ""
 
 
 def _same(one: RunningImage, other: RunningImage) -> bool:
-    """Whichever node runs it."""
+    """Returns whether both are the same image in the same state, whichever node runs it."""
     return (one.image, one.digest, one.failed) == (other.image, other.digest, other.failed)
 
 

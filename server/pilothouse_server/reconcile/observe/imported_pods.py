@@ -1,8 +1,10 @@
-"""Replica sets and pods of imported workloads, which do not carry our label: they are found by their owners.
+"""Replica sets and pods of imported workloads.
 
-A workload carries our label; its pod template does not, because labels of its pods cannot be changed without new
-pods. So wherever a Kubernetes namespace holds such a workload, all its replica sets and pods without our label are
-watched, and those that a known workload owns are put into the view. Owner and owned may come in any order.
+They do not carry our label, so they are found by their owners.
+
+An imported workload carries our label; its pod template does not, because a change of the template's labels would
+replace the pods. So in each Kubernetes namespace with such a workload, all replica sets and pods without our label are
+watched, and those that a known workload owns are put into the view. Owners and owned objects may arrive in any order.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class _WatchedNamespace:
 
 
 class ImportedPods:
-    """`workload_changed` is an informer's callback; `run` until cancelled."""
+    """The watches of one cluster.
+
+    `workload_changed` is an informer's callback; `run` works until cancelled.
+    """
 
     def __init__(
         self, client: ClusterClient, view: ClusterView, on_failure: Callable[[ClusterError], None]
@@ -53,7 +58,7 @@ class ImportedPods:
         self._changed = asyncio.Event()
 
     def workload_changed(self, old: WorkloadObject | None, new: WorkloadObject | None) -> None:
-        """Takes in that a workload came, changed or went."""
+        """Records that a workload was created, changed or deleted."""
         there = new or old
         assert there is not None
         uid, namespace = there.metadata.uid, there.metadata.namespace
@@ -62,7 +67,7 @@ class ImportedPods:
             return
         if container is None:
             del self._containers[uid]
-            # Two may have one uid where a cluster is tampered with.
+            # Two workloads may have one uid if somebody tampers with the cluster.
             self._namespaces.get(namespace, set()).discard(uid)
             self._changed.set()
             return
@@ -77,7 +82,7 @@ class ImportedPods:
                     self._assign("pods", None, pod, container)
 
     async def run(self) -> None:
-        """Watches where there is something to watch, until cancelled."""
+        """Watches the namespaces with imported workloads until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
@@ -146,7 +151,7 @@ class ImportedPods:
         there = new or old
         assert there is not None
         uid = there.metadata.uid
-        # A deleted object is removed from the container to which it was assigned, whoever owns it now.
+        # A deleted object is removed from the container to which it was assigned, not from its present owner's.
         before = self._assigned.get(uid)
         if new is None or container is None:
             if self._assigned.pop(uid, None) is not None and before is not None:

@@ -2,14 +2,13 @@
 
     list (pages of one snapshot) -> watch from its version -> ... -> 410 -> list again
 
-A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read
-twice and nothing is missed. `Expired` calls for a new list; objects that vanished in between are then
-reported as removed. A failure is passed to `on_failure` and tried again after a pause; the known objects
-stay.
+A watch that ends or breaks resumes from the last version seen, bookmarks included, so nothing is read twice and nothing
+is missed. After `Expired` the informer lists again, and reports objects that vanished in between as removed. A failure
+is passed to `on_failure`, and the informer tries again after a pause; the known objects stay.
 
-A cluster that was put back to an older state knows nothing of the last version, and its watch would be silent until it
-has caught up: so before a watch is taken up, the cluster is asked how far it is. One that was away for longer than a
-moment is also listed again: it may have gone back and caught up.
+A cluster that was restored to an older state does not have the last version yet, and its watch would be silent until it
+has caught up. So before a watch resumes, the informer reads the cluster's newest version. A cluster that was away for
+longer than a moment is also listed again: it may have gone back and caught up since.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from pilothouse_server.reconcile.queue.backoff import after_error
 from pilothouse_server.runtime.event_loop import cooperatively
 
 Key = tuple[str, str]
-# A shorter watch counts as a failure, so that a server that ends each immediately is not flooded.
+# A shorter watch counts as a failure, so that a server that ends each watch immediately is not flooded with requests.
 SHORT_SECONDS = 1.0
 MOST_SECONDS = 5.0
 
@@ -64,10 +63,10 @@ class Informer(Generic[T]):
         self._on_failure = on_failure
         self.objects: dict[Key, T] = {}
         self.synced = asyncio.Event()
-        # Called after each list; whoever compares all there is with what should be does so then.
+        # Called after each list, when all objects can be compared with their desired state.
         self.on_listed: Callable[[], None] = _nothing
         self._version = ""
-        # How often in a row the cluster did not answer.
+        # The number of consecutive failures to reach the cluster.
         self._unreachable = 0
 
     async def run(self) -> None:
@@ -94,7 +93,7 @@ class Informer(Generic[T]):
                 self._count_unreachable(error, opened)
                 self._on_failure(error)
                 pause = after_error(error, failures)
-                # A server that gives a time for the retry is not asked earlier.
+                # A server that sends a time for the retry is not called earlier.
                 await asyncio.sleep(pause if isinstance(error, Throttled) else min(MOST_SECONDS, pause))
 
     async def _list(self) -> None:
@@ -104,7 +103,7 @@ class Informer(Generic[T]):
         try:
             async with aclosing(pages):
                 async for page in pages:
-                    # Of what cannot be read any more the last that could be stays.
+                    # An object that cannot be read any more stays as it was last read.
                     gone.difference_update(page.left_out)
                     async for item in cooperatively(page.items):
                         gone.discard(object_key(item))
@@ -113,7 +112,7 @@ class Informer(Generic[T]):
                     # Thousands of objects: let others run between the pages.
                     await asyncio.sleep(0)
         except AnswerTooLarge:
-            # It would grow with each attempt.
+            # Otherwise the informer would store more objects with each attempt.
             for key in self.objects.keys() - known:
                 self._remove(key)
             raise
@@ -157,12 +156,12 @@ class Informer(Generic[T]):
         key = object_key(item)
         old = self.objects.get(key)
         same = old is not None and old.metadata.resource_version == item.metadata.resource_version
-        # A cluster that was put back uses versions again, for other states.
+        # A cluster that was restored to an older state uses versions again, for other states.
         if same and old == item:
             return
         self.objects[key] = item
         if old is not None and old.metadata.uid != item.metadata.uid:
-            # Deleted and made again between two looks.
+            # The object was deleted and created again since the last event.
             self._on_change(old, None)
             old = None
         self._on_change(old, item)

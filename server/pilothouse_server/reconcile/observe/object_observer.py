@@ -1,12 +1,12 @@
 """Watches carried objects on one cluster, and writes their observed state.
 
-Every few seconds the kinds are read of which the cluster shall have objects. Each has a watch of its own, of objects
-with our label alone; a kind that nobody uses any more has none. At most 40 kinds are watched on a cluster, those with
-the most objects: objects of others are shown as the worker found them, and compared at each resync.
+Every few seconds the observer reads the kinds that the cluster must have objects of. Each kind in use has its own
+watch, limited to objects with our label. At most 40 kinds are watched on a cluster, those with the most objects.
+Objects of other kinds keep the state that the worker found, and are compared at each resync.
 
-A change by others of our fields is left to the worker, and so is an object that vanished. The state of an object that
-the worker has made is not looked at where a worker of this process has written it. Whether the backends of an
-Ingress or a route are ready follows from the Services of its namespace; their observer reports changes.
+The worker handles changes of our fields by others, and objects that vanished. If a worker of this process has already
+written the state of an object that it made, the observer does not write it again. Whether the backends of an Ingress or
+a route are ready follows from the Services of its namespace; the observer of Services reports their changes.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _DATABASE_SECONDS = 1.0
 class ObjectObserverSettings(msgspec.Struct, frozen=True):
     """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
 
-    `new_seconds`: how long after an object was first seen its state is compared with that of the row, which the worker
-    writes that applied it. `compare_seconds`: how long differences are gathered before the worker compares an
-    object; `again_seconds`: how soon it compares one again.
-    `kinds_seconds`: how often the used kinds are read; one that the cluster does not have is asked for half as often
-    each time, down to once in `absent_seconds`. `most_kinds`: watches on a cluster.
+    `new_seconds`: how long the observer leaves the state of a new object to the worker that applied it.
+    `compare_seconds`: how long differences are gathered before the worker compares an object; `again_seconds`: the
+    shortest time between two comparisons of one object.
+    `kinds_seconds`: how often the used kinds are read. A kind that the cluster does not have is looked up at intervals
+    that double each time, up to `absent_seconds`. `most_kinds`: the number of watches on a cluster.
     """
 
     batch: int = 100
@@ -75,7 +75,10 @@ class _WatchedKind(msgspec.Struct):
 
 
 class ObjectObserver(StatusObserver):
-    """The observation of one cluster's carried objects under one lease. `run` until cancelled; raises LeaseLost."""
+    """The observer of one cluster's carried objects under one lease.
+
+    `run` works until cancelled; raises LeaseLost.
+    """
 
     subject = "objects"
 
@@ -90,13 +93,13 @@ class ObjectObserver(StatusObserver):
         self._settings = settings
         self._discovery = KindDiscovery()
         self._watched: dict[UsedKind, _WatchedKind] = {}
-        # Used kinds that the cluster does not have: when each is asked for again, and the pause before that.
+        # Used kinds that the cluster does not have: when each is looked up again, and the pause before that.
         self._absent: dict[UsedKind, tuple[float, float]] = {}
         self._schedule = Schedule(self._wake.set)
-        # Objects that were seen for the first time, with their uid on the cluster and their version then.
+        # New objects; and the uid and version on the cluster with which each was first seen.
         self._new = Schedule(self._wake.set)
         self._first: dict[str, tuple[str, str]] = {}
-        # Objects that the worker is to compare, and when it was asked for each lately.
+        # Objects that the worker must compare; and when each was last requested.
         self._repairs = Schedule(self._wake.set)
         self._asked: dict[str, float] = {}
 
@@ -106,7 +109,7 @@ class ObjectObserver(StatusObserver):
         group.create_task(self._write_loop(), name=self.task_name("observe"))
 
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns none: kinds come and go."""
+        """Returns none: kinds change over time, and no write waits for all of them."""
         return ()
 
     def watched(self) -> list[tuple[Resource[AnyObject], list[AnyObject]]]:
@@ -118,22 +121,25 @@ class ObjectObserver(StatusObserver):
         return await object_status.OBJECTS.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has an object looked at."""
+        """Schedules a check of an object."""
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next object is to be looked at; None where there is none."""
+        """Returns the seconds until the next check; None if none is scheduled."""
         due = (each.seconds_to_next() for each in (self._schedule, self._new, self._repairs))
         return min((each for each in due if each is not None), default=None)
 
     async def services_changed(self, namespace_ids: set[int]) -> None:
-        """Has the objects of these namespaces looked at that lead to Services. Raises PilothouseError."""
+        """Schedules checks of these namespaces' objects that route to Services.
+
+        Raises PilothouseError.
+        """
         async with self.cluster.store.system_read() as transaction:
             for uid in await object_status.leading(transaction, namespace_ids):
                 self.mark(uid)
 
     async def write_due(self) -> None:
-        """Writes the objects whose time has come. Raises LeaseLost, PilothouseError."""
+        """Writes the objects that are due, and requests repairs. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
             await self.write(uids)
         while uids := self._new.take(self._settings.batch):
@@ -151,7 +157,7 @@ class ObjectObserver(StatusObserver):
             for carried in locked:
                 known, found = self._found(carried)
                 if not known:
-                    # The state that the worker found stays.
+                    # The state that the worker has written stays.
                     continue
                 shown = observe(carried, found, endpoints.get(carried.namespace_id, {}))
                 changes.append(ObservedChange(carried, shown, carried.observed_generation))
@@ -194,7 +200,7 @@ class ObjectObserver(StatusObserver):
         self._asked.update(dict.fromkeys(uids, now))
 
     def _found(self, carried: CarriedObject) -> tuple[bool, AnyObject | None]:
-        """Returns whether the objects of a kind are known, and the one of a row, if it is there."""
+        """Returns whether the objects of the row's kind are known, and the row's object if it exists."""
         watched = next(
             (
                 each
@@ -225,7 +231,7 @@ class ObjectObserver(StatusObserver):
             await asyncio.sleep(self._settings.kinds_seconds)
 
     async def _watch(self, group: asyncio.TaskGroup, used: Sequence[UsedKind]) -> None:
-        """Begins the watches of kinds that are used now, and ends those of others. Raises ClusterError."""
+        """Starts the watches of kinds that are used now, and ends the other watches. Raises ClusterError."""
         for kind in [kind for kind in self._watched if kind not in used]:
             await cancel_and_wait(self._watched.pop(kind).task)
         self._absent = {kind: asked for kind, asked in self._absent.items() if kind in used}
@@ -235,7 +241,7 @@ class ObjectObserver(StatusObserver):
                 continue
             known = await self._discovery.find(self.cluster.client, kind.api_version, kind.kind)
             if known is None or not known.namespaced:
-                # It may be installed later.
+                # The kind may be installed later.
                 pause = min(2 * pause, self._settings.absent_seconds)
                 self._absent[kind] = monotonic() + pause, pause
                 continue
@@ -249,14 +255,15 @@ class ObjectObserver(StatusObserver):
             )
 
     def _look_again(self, group: asyncio.TaskGroup, kind: UsedKind) -> None:
-        # A look sees changes that nobody watched, also of a state that a worker has written.
+        # A list may show changes that no watch reported, also of a state that a worker has written.
         for each in self._watched[kind].informer.objects.values():
             self._first.pop(labelled_uid(each, OBJECT_UID) or "", None)
         group.create_task(self._compare(kind), name=f"compare {kind.kind} of {self.cluster.name}")
 
     async def _compare(self, kind: UsedKind) -> None:
-        """Queues the applied objects of a kind that the list lacks or shows changed. Those that waited for the kind
-        are among them.
+        """Has the worker compare applied objects of a kind that the list lacks or shows changed.
+
+        Objects that waited for the kind to be installed are included.
         """
         watched = self._watched.get(kind)
         if watched is None:
@@ -266,7 +273,7 @@ class ObjectObserver(StatusObserver):
             async with self.cluster.store.system_read() as transaction:
                 wanted = await object_status.applied(transaction, self.cluster.name, kind.group, kind.kind)
         except PilothouseError as error:
-            # The next list shows them.
+            # The next list starts this comparison again.
             log.info("objects cannot be read", cluster=self.cluster.name, reason=error.reason)
             return
         for uid, noted in wanted.items():
@@ -287,7 +294,10 @@ class ObjectObserver(StatusObserver):
             self._ask(uid)
 
     def _ask(self, uid: str) -> None:
-        """Has the worker compare an object, at most every few seconds: two managers who disagree do not run hot."""
+        """Requests a comparison by the worker, at most every few seconds.
+
+        So two managers that disagree do not cause a busy loop.
+        """
         seconds = self._settings.compare_seconds
         if (asked := self._asked.get(uid)) is not None:
             seconds = max(seconds, asked + self._settings.again_seconds - monotonic())

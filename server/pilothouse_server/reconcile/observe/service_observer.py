@@ -1,8 +1,8 @@
 """Watches the endpoints of Services on one cluster, and writes the observed state of our Services.
 
-The observer of dependents hands over the Services, which it watches anyway. The slices of their endpoints carry the
-labels of their Service, ours among them, so that one watch shows those of our Services alone. A cluster that does not
-let us read the slices still shows the addresses; the endpoints then stay 0.
+The observer of dependents watches the Services and passes them on. EndpointSlices carry the labels of their Service,
+including ours, so one watch by our label shows only the slices of our Services. On a cluster that denies the slices,
+the addresses are still observed; the endpoints then stay 0.
 
 In batches the marked Services are locked, loaded, observed (a pure function) and written, with their events, in one
 transaction under the observer's lease.
@@ -34,7 +34,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 class ServiceObserverSettings(msgspec.Struct, frozen=True):
     """Times in seconds. `gather_seconds`: how long changes are gathered before they are written together.
 
-    `endpoint_seconds`: how long changes of endpoints are gathered, of which a rollout makes many.
+    `endpoint_seconds`: how long changes of endpoints are gathered; a rollout makes many.
     """
 
     batch: int = 100
@@ -44,17 +44,20 @@ class ServiceObserverSettings(msgspec.Struct, frozen=True):
 
 
 async def _nobody(_namespace_ids: set[int]) -> None:
-    """Nobody follows the Services."""
+    """Does nothing: the default while nothing follows the Services."""
 
 
 def _is_news(change: ObservedChange[Any, ObservedService]) -> bool:
-    """Returns whether the readiness of a Service has changed, as its followers see it."""
+    """Returns whether a Service has got its first ready endpoint or lost its last one."""
     before: ObservedService = change.resource.observed
     return (before.ready_endpoints > 0) != (change.observed.ready_endpoints > 0)
 
 
 class ServiceObserver(StatusObserver):
-    """The observation of one cluster's Services under one lease. `run` until cancelled; raises LeaseLost."""
+    """The observer of one cluster's Services under one lease.
+
+    `run` works until cancelled; raises LeaseLost.
+    """
 
     subject = "services"
 
@@ -68,27 +71,27 @@ class ServiceObserver(StatusObserver):
         self._settings = settings
         self._services = dependents.services
         dependents.on_service = self._service_changed
-        # Called with the namespaces whose Services changed, after that is written.
+        # Called with the namespaces in which a Service has become ready or unready, after that is written.
         self.on_written: Callable[[set[int]], Awaitable[None]] = _nobody
         self._slices = self.informer(ENDPOINT_SLICES, self._slice_changed, SERVICE_UID)
-        # By the uid of their Service, and by their names.
+        # Slices by the uid of their Service and by name.
         self._slices_of: dict[str, dict[str, EndpointSlice]] = {}
         # The uid of the container that owns a Service, by that of the Service.
         self._owner_of: dict[str, str] = {}
         self._schedule = Schedule(self._wake.set)
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Starts the informer of slices and the loop that writes; the Services are watched by `dependents`."""
+        """Starts the informer of slices and the loop that writes; `dependents` watches the Services."""
         group.create_task(self._slices.run(), name=self.task_name("inform"))
         group.create_task(self._write_loop(), name=self.task_name("observe"))
 
     @property
     def compared(self) -> dict[str, Informer[Any]]:
-        """The objects to compare with the last apply, by kind: none, those are the dependents'."""
+        """The objects to compare with the last apply, by kind: none, because `dependents` has them."""
         return {}
 
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns the one of Services."""
+        """Returns the informer of Services."""
         return (self._services,)
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
@@ -96,15 +99,15 @@ class ServiceObserver(StatusObserver):
         return await service_status.SERVICES.of_cluster(transaction, self.cluster.name)
 
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
-        """Has a Service looked at."""
+        """Schedules a check of a Service."""
         self._schedule.mark(uid, in_seconds=in_seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Returns how long until the next Service is to be looked at; None where there is none."""
+        """Returns the seconds until the next check; None if none is scheduled."""
         return self._schedule.seconds_to_next()
 
     async def write_due(self) -> None:
-        """Writes the Services whose time has come. Raises LeaseLost, PilothouseError."""
+        """Writes the Services that are due. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
             await self.write(uids)
 
@@ -134,14 +137,17 @@ class ServiceObserver(StatusObserver):
             self.mark(uid, in_seconds=self._settings.locked_again_seconds)
 
     async def _known(self, transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-        """Returns those of `uids` that have a row, or get one soon: a container was changed, and owns the Service."""
+        """Returns those of `uids` that have a row, or will get one.
+
+        A Service gets one soon if its container has changed and the Services of that are not written yet.
+        """
         owners = {uid: owner for uid in uids if (owner := self._owner_of.get(uid)) is not None}
         changing = (
             await service_status.changing_owners(transaction, sorted(set(owners.values())))
             if owners
             else set()
         )
-        # Read last: a row is there before it is certain that nothing is left to be written.
+        # Read last: if the query above found nothing left to write, the rows exist by now.
         there = await service_status.SERVICES.there(transaction, self.cluster.name, uids)
         return {*there} | {uid for uid, owner in owners.items() if owner in changing}
 

@@ -1,20 +1,21 @@
-"""Finds our objects on a cluster that the database does not know, records them, and deletes leftovers.
+"""Finds and records our objects that the database lacks, and deletes leftovers.
 
-Leftovers come about where a server was frozen between its lease and its apply. But where the database went back (a
-restored dump, a promoted standby), workloads that were made since look the same. So after a new history nothing is
-deleted until an administrator has decided about the cluster's orphans (`ResolveOrphans`). The next sweep deletes the
-objects that the administrator has chosen. In a history that is decided these must hold before an orphan is deleted:
+A leftover results when a server is frozen between its lease and its apply. But after the database went back (a
+restored dump, a promoted standby), workloads that were created since then look the same. So after a new history nothing
+is deleted until an administrator has decided about the cluster's orphans (`ResolveOrphans`). The next sweep deletes the
+objects that the administrator has chosen. While no such decision is pending, the sweep deletes other orphans by itself
+under these conditions:
 
-* the Kubernetes namespace that the object is in carries the uid of a living namespace of *this* database: another
-  installation may use the same cluster,
+* the object's Kubernetes namespace carries the uid of a living namespace of *this* database: another installation may
+  use the same cluster,
 * the object carries that uid too: leftovers of a deregistered cluster are not deleted when its namespace is
-  taken over again (their age does not decide this, for the cluster has a clock of its own),
-* it is not a claim: a claim holds data,
-* an earlier sweep wrote it to `orphans`, `grace_seconds` ago or more, and the row is still there right before
+  adopted again (their age does not decide this, because the cluster has its own clock),
+* the object is not a claim: a claim holds data,
+* an earlier sweep wrote the object to `orphans`, at least `grace_seconds` ago, and the row still exists right before
   the deletion. A database that went back in between does not have the row, or its history is not decided.
 
-Objects that fail one of the first three are listed as left. The deletion names the object's uid. Of config maps and
-secrets the sweep sees the metadata alone.
+Objects that fail one of the first three conditions are listed as left. The deletion names the object's uid. The sweep
+reads only the metadata of config maps and secrets.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 log = structlog.get_logger(__name__)
 
 _Candidate = tuple[Resource[Any], KubernetesObject]
-# Returns those of some UUIDs that the database has.
+# Returns those of the UUIDs that the database has.
 _Known = Callable[[ReadTransaction, Sequence[str]], Awaitable[set[str]]]
 
 
@@ -81,7 +82,7 @@ class SweepSettings(msgspec.Struct, frozen=True):
 
 
 class Sweep:
-    """The sweep of one cluster, next to its observer. `run` until cancelled."""
+    """The sweep of one cluster, next to its observer. `run` works until cancelled."""
 
     def __init__(
         self,
@@ -93,12 +94,12 @@ class Sweep:
         self._objects = objects
         self._cluster = observer.cluster
         self._settings = settings
-        # uid of an orphan -> when this sweep wrote it first.
+        # uid of an orphan -> when this sweep first wrote it.
         self._since: dict[str, float] = {}
         self._waiting = 0
 
     async def run(self) -> None:
-        """Sweeps now and then until cancelled. Raises LeaseLost."""
+        """Sweeps periodically until cancelled. Raises LeaseLost."""
         await self._observer.synced.wait()
         while True:
             try:
@@ -112,7 +113,7 @@ class Sweep:
             await asyncio.sleep(self._settings.period_seconds)
 
     async def sweep(self) -> int:
-        """Writes down objects that the database does not know, and deletes those that may go; returns their number.
+        """Records orphans, and deletes those it may; returns the number of deletions.
 
         Raises LeaseLost, ClusterError, PilothouseError.
         """
@@ -139,7 +140,7 @@ class Sweep:
         return since != now and now - since >= self._settings.grace_seconds
 
     async def _delete(self, orphan: Orphan, resource: Resource[Any]) -> bool:
-        # An administrator may have decided since, and the database may have gone back.
+        # An administrator may have decided otherwise since, or the database may have gone back.
         async with self._cluster.store.system_read() as transaction:
             if not await orphan_status.may_delete(transaction, self._cluster.name, orphan.uid):
                 return False
@@ -163,9 +164,9 @@ class Sweep:
         self._waiting = waiting
 
     async def _orphans(self) -> dict[Orphan, Resource[Any]]:
-        """Returns our objects on the cluster that the database does not know."""
+        """Returns our objects on the cluster that the database does not have."""
         client = self._cluster.client
-        # Few, and not watched: they are listed.
+        # These objects are few: they are listed, without an informer.
         services = (await client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)).items
         standing = (await client.list(SERVICES, label_selector=f"{SERVICE_UID},!{CONTAINER_UID}")).items
         claims = await self._claims()
@@ -217,7 +218,7 @@ class Sweep:
             container_uid(each) for _, each in unknown
         }:
             if uid in self._observer.unknown:
-                # It was imported since, and nothing on the cluster may have changed.
+                # The container was imported since, and perhaps no change on the cluster will mark it.
                 self._observer.mark(uid)
         orphans = {
             self._orphan(resource, item, ours): resource
@@ -230,7 +231,7 @@ class Sweep:
         try:
             listed = await self._cluster.client.list(PERSISTENT_VOLUME_CLAIMS, label_selector=VOLUME_UID)
         except Forbidden:
-            # A right that the platform can do without. Nothing is lost: claims are never swept.
+            # The platform can do without this right. Nothing is lost: claims are never swept.
             return []
         return [(PERSISTENT_VOLUME_CLAIMS, each) for each in listed.items]
 
@@ -253,7 +254,10 @@ class Sweep:
 async def _unknown(
     transaction: ReadTransaction, known: _Known, label: str, candidates: list[_Candidate]
 ) -> list[_Candidate]:
-    """Returns the objects whose label has a uid that is not in `known`; objects in deletion are no orphans."""
+    """Returns the objects whose label has a uid that is not in `known`.
+
+    Objects in deletion are not orphans.
+    """
     named = [
         (uid, each)
         for each in candidates

@@ -1,8 +1,8 @@
-"""Collects the usage of containers from every node's kubelet, and hands it on in batches.
+"""Collects the usage of containers from every node's kubelet, and passes it on in batches.
 
-Each round asks all nodes, a few at a time, adds the figures up per container and stores one sample each. A node that
-does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a
-fall. A cluster that refuses its kubelets is asked for the usage of pods by metrics.k8s.io.
+Each round reads all nodes, a few concurrently, adds the figures up per container and stores one sample for each. A node
+that does not respond is left out of its round, and so are the containers that have a pod on it: a partial sum would
+look like a drop. On a cluster that denies access to its kubelets, the usage of pods is read from metrics.k8s.io.
 """
 
 from __future__ import annotations
@@ -33,14 +33,20 @@ NODES_AT_ONCE = 8
 
 
 class UsageSink(Protocol):
-    """Where samples go."""
+    """Stores samples."""
 
     async def store(self, samples: list[UsageSample]) -> None:
-        """Stores a batch, less the samples of containers that are gone. Raises PilothouseError: the batch is lost."""
+        """Stores a batch without samples of deleted containers.
+
+        If it raises PilothouseError, the batch is lost.
+        """
 
 
 class UsageCollector:
-    """The collection of one cluster, next to its observer. `run` until cancelled."""
+    """The collection of one cluster's usage, next to its observer.
+
+    `run` works until cancelled.
+    """
 
     def __init__(
         self,
@@ -55,7 +61,10 @@ class UsageCollector:
         self._silent: set[str] = set()
 
     async def run(self) -> None:
-        """Collects until cancelled, a round every `period_seconds` however long one takes."""
+        """Collects until cancelled.
+
+        Rounds start every `period_seconds`, or later if a round takes longer.
+        """
         await self._observer.synced.wait()
         next_round = monotonic()
         while True:
@@ -69,7 +78,10 @@ class UsageCollector:
             await asyncio.sleep(next_round - monotonic())
 
     async def collect(self) -> list[UsageSample]:
-        """Collects one round. Raises ClusterError where nothing can be read, PilothouseError from the sink."""
+        """Collects one round.
+
+        Raises ClusterError if nothing can be read, and PilothouseError from the sink.
+        """
         owners = self._observer.pod_owners()
         if not owners:
             return []
@@ -87,9 +99,9 @@ class UsageCollector:
         return samples
 
     async def _of_kubelets(self) -> list[StatsSummary]:
-        """Returns the summaries of all nodes but those that are silent.
+        """Returns the summaries of all nodes that respond.
 
-        Raises Forbidden where no kubelet may be read, ClusterError where the nodes cannot be listed.
+        Raises Forbidden if no kubelet may be read, ClusterError if the nodes cannot be listed.
         """
         nodes = [node.metadata.name for node in (await self._cluster.client.list(NODES)).items]
         gate = asyncio.Semaphore(NODES_AT_ONCE)
@@ -116,7 +128,7 @@ class UsageCollector:
             except Forbidden as error:
                 return error
             except ClusterError as error:
-                # Once, not in every round: a node may be away for days.
+                # Logged once, not in every round: a node may be away for days.
                 if node not in self._silent:
                     log.info(
                         "node does not report usage",
@@ -138,7 +150,7 @@ class UsageCollector:
 
 
 def sample_of(usage: PodUsage[PodOwner]) -> UsageSample:
-    """Returns the usage of a container as it is stored."""
+    """Returns the stored form of a container's usage."""
     owner = usage.key
     return UsageSample(
         container_id=owner.container_id,
@@ -160,13 +172,16 @@ def sample_of(usage: PodUsage[PodOwner]) -> UsageSample:
 
 
 def _requests(owner: PodOwner, resource: Literal["cpu", "memory"]) -> list[str]:
-    """The requests of a pod: its own, else those that its programs have."""
+    """Returns the requests of a pod: its own, else those of its programs."""
     whole = owner.pod.request(resource)
     return [whole] if whole else [text for each in owner.programs if (text := each.request(resource))]
 
 
 def _limits(owner: PodOwner, resource: Literal["cpu", "memory"]) -> list[str]:
-    """The limits of a pod: its own, else those of its programs; none if one of them has none."""
+    """Returns the limits of a pod: its own, else those of its programs.
+
+    None if a program has no limit.
+    """
     whole = owner.pod.limit(resource)
     limits = [whole] if whole else [each.limit(resource) for each in owner.programs]
     return limits if all(limits) else []

@@ -1,8 +1,10 @@
-"""The generations of Deployments after our own applies, by which the observer recognises changes by others; of carried
-objects the versions, by which it recognises a state that the worker has written.
+"""Versions that this process's own writes led to, so that observers recognise them.
 
-Known in this process only. Elsewhere, or after a restart, our own change looks like another client's and
-costs one reconciliation, or one look, that changes nothing.
+For Deployments: the generation after our last apply. A higher generation comes from another client. For carried
+objects: the version whose state the worker has already written to the database.
+
+They are known in this process only. On another server, or after a restart, our own change looks like another client's
+and costs one reconciliation or one read that changes nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ KEPT = 50_000
 
 
 class AppliedGenerations:
-    """Our last generation by the Deployment's uid; the oldest are dropped first.
+    """Our last generation by the object's uid; the oldest entries are dropped first.
 
-    It is the last, not the highest: on a cluster that was put back, generations begin lower again.
+    It is the last, not the highest: on a cluster that was restored from a backup, generations start lower again.
     """
 
     def __init__(self, kept: int = KEPT) -> None:
@@ -30,8 +32,9 @@ class AppliedGenerations:
             self._generations.popitem(last=False)
 
     def take(self, uid: str, version: str) -> bool:
-        """Returns whether our last apply led to exactly this version; once, because a database that is put back to an
-        earlier state does not have it.
+        """Returns whether our last apply led to exactly this version, and drops it.
+
+        It returns true only once, because a database that is restored to an earlier state does not have that version.
         """
         if version.isdecimal() and self._generations.get(uid) == int(version):
             del self._generations[uid]

@@ -1,4 +1,4 @@
-"""The pause after a failed call of a cluster, by the error."""
+"""Computes the pause after a failed call to a cluster, by its error."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.runtime.backoff import backoff_seconds
 
-# A transient failure ends by itself: retry often. A refusal mostly waits for a change by somebody; if a right, a quota,
-# a policy or a label is missing, that change happens on the cluster, and nothing notifies us.
+# A transient failure ends by itself: retry often. A refusal usually lasts until somebody changes something. If a
+# permission, a quota, a policy or a label is missing, that change happens on the cluster, and nothing notifies us.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
 MENDED_ELSEWHERE_MOST_SECONDS = 30.0
 REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
 
 
-# An API server that has just started denies everything until it has read its roles, in the words of a real denial.
+# An API server that has just started denies everything until it has read its roles, with the message of a real denial.
 DENIED_ATTEMPTS = 4
 
 
 def is_passing_denial(error: object, attempts: int) -> bool:
-    """Returns whether a missing right, met after `attempts` failures, may be no more than a server's start."""
+    """Returns whether a missing right may be due to an API server that just started.
+
+    `attempts`: the number of failures before it.
+    """
     return isinstance(error, Forbidden) and bool(error.permission) and attempts < DENIED_ATTEMPTS
 
 

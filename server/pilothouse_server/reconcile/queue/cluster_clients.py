@@ -1,9 +1,9 @@
-"""The clients of the clusters, one each, made when first needed and shared by all parts of the reconciler.
+"""The clients of the clusters: one each, made on first use and shared by all tasks.
 
-A cluster has its own connection pool, rate limit and failures; nothing here waits for another cluster.
+Each cluster has its own connection pool, rate limit and failure count, so no call waits for another cluster.
 
-Many tasks fail together when a cluster goes away, and repeatedly until it is back. Together they write one line to the
-log when it goes and one when it is back (`went_away`, `came_back`); each task's own failure is logged at the level
+When a cluster goes away, many tasks fail, and they fail repeatedly until it is back. The log gets one line when the
+cluster goes away and one when it is back (`went_away`, `came_back`); the failures of single tasks are logged at level
 DEBUG (`log_failure`).
 """
 
@@ -34,16 +34,16 @@ log = structlog.get_logger(__name__)
 
 # Time for requests in flight with a replaced client: longer than a request may take.
 RETIRED_SECONDS = 30.0
-# So often in a row a cluster must not be reached before that is believed.
+# The number of consecutive failures after which a cluster counts as not reached.
 FAILURES = 3
-# Time for which a finding about a cluster counts: longer than the interval of health checks.
+# The time for which a result counts: longer than the interval of health checks.
 KNOWN_SECONDS = 15.0
 
 
 def is_out_of_reach(error: ClusterError) -> bool:
-    """Returns whether a cluster is not reached from here, by this error, so that another server may reach it.
+    """Returns whether this server does not reach the cluster, but another server may.
 
-    A storage that stalls does so for everybody, and answers and objects are too large for everybody.
+    A stalled storage, and responses or objects that are too large, fail on every server.
     """
     refused = isinstance(error, Unauthorized | CredentialsRefused)
     for_all = isinstance(error, StorageStalled | AnswerTooLarge | TooManyValues)
@@ -51,25 +51,29 @@ def is_out_of_reach(error: ClusterError) -> bool:
 
 
 def log_failure(event: str, cluster: str, error: ClusterError, **facts: str) -> None:
-    """Logs a cluster's error for a task that continues by itself."""
+    """Logs a cluster's error for a task that continues after it."""
     write = log.debug if is_out_of_reach(error) else log.info
     write(event, cluster=cluster, reason=error.reason, message=error.message, **facts)
 
 
 class ClusterClients:
-    """Clients by cluster name. `connect` makes one; it raises ClusterError where that cannot be done from here."""
+    """Clients by cluster name.
+
+    `connect` makes one; it raises ClusterError if this server cannot connect.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._clients: dict[str, asyncio.Task[ClusterClient]] = {}
         self._retired: dict[asyncio.Task[None], asyncio.Task[ClusterClient]] = {}
-        # In a row, by cluster.
+        # Consecutive failures by cluster.
         self._failures: Counter[str] = Counter()
         self._elsewhere: set[str] = set()
-        # Why a cluster does not answer, by its row; and when it last answered us or failed to.
+        # `_reported`: why a cluster does not respond, by its row. `_noted`: when it last responded to this server or
+        # failed to, and the error.
         self._reported: dict[str, str] = {}
         self._noted: dict[str, tuple[float, ClusterError | None]] = {}
-        # Whether the log's last line about it reports an answer.
+        # Whether the log's last line about the cluster says that it responds.
         self._told: dict[str, bool] = {}
         self._closed = False
 
@@ -82,26 +86,26 @@ class ClusterClients:
             self._failures[name] += 1
 
     def went_away(self, name: str, error: ClusterError) -> None:
-        """Logs once that a cluster is away, until it is back."""
+        """Logs that a cluster is away, once until it is back."""
         if self._told.get(name) is not False:
             self._told[name] = False
             log.warning("cluster is away", cluster=name, reason=error.reason, message=error.message)
 
     def came_back(self, name: str, version: str) -> None:
-        """Logs once that a cluster answers, until it is away."""
+        """Logs that a cluster responds, once until it is away."""
         if self._told.get(name) is not True:
             self._told[name] = True
             log.info("cluster answers", cluster=name, version=version)
 
     def report(self, away: Mapping[str, str]) -> None:
-        """Takes over the reasons why clusters do not respond from the servers that watch them."""
+        """Stores why clusters do not respond, as the servers that observe them report."""
         self._reported = dict(away)
 
     def away(self, name: str) -> Away | None:
         """Returns the error of a cluster that is known not to respond, so that no caller waits to find out.
 
-        It is known from the cluster's row, unless the cluster has responded to us since; or from our
-        consecutive recent failures.
+        The reason is in the cluster's row, unless the cluster has responded to this server since; otherwise recent
+        consecutive failures of this server count.
         """
         at, error = self._noted.get(name, (-KNOWN_SECONDS, None))
         lately = monotonic() - at < KNOWN_SECONDS
@@ -114,18 +118,18 @@ class ClusterClients:
         return None
 
     def led_elsewhere(self, name: str, *, elsewhere: bool) -> None:
-        """Records whether another server leads the cluster, which means that it reaches it."""
+        """Records whether another server leads the cluster, which means that that server reaches it."""
         (self._elsewhere.add if elsewhere else self._elsewhere.discard)(name)
 
     def left(self) -> set[str]:
-        """Returns the clusters whose work is left to others: they are not reached from here, but from elsewhere."""
+        """Returns the clusters that another server reaches, and this server does not."""
         return {name for name in self._elsewhere if self._failures[name] >= FAILURES}
 
     async def version(self, name: str, seconds: float) -> str:
-        """Returns the version that the cluster answers within `seconds`, and notes how it was reached.
+        """Returns the version that the cluster reports within `seconds`, and records the result.
 
         Raises:
-            ClusterError: it does not answer, or not to us.
+            ClusterError: the cluster does not respond, or not to this server.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -141,7 +145,7 @@ class ClusterClients:
         return version
 
     async def is_reached(self, name: str, seconds: float) -> bool:
-        """Returns whether the cluster answers to this server within `seconds`."""
+        """Returns whether the cluster responds to this server within `seconds`."""
         try:
             version = await self.version(name, seconds)
         except ClusterError as error:
@@ -160,13 +164,16 @@ class ClusterClients:
                 await asyncio.wait([task])
             if (task.cancelled() or task.exception() is not None) and self._clients.get(name) is task:
                 del self._clients[name]
-            # Cancelled is one whose cluster was forgotten while it was connected to.
+            # A task is cancelled if its cluster was forgotten while it connected.
             if not task.cancelled():
                 return task.result()
         raise Unreachable(f"cluster {name!r} is not connected to any more")
 
     def forget(self, name: str) -> None:
-        """Connects again from now on: the cluster's credentials changed, or it is deregistered."""
+        """Drops the client after a change of credentials or a deregistration.
+
+        The next call connects again.
+        """
         self._failures.pop(name, None)
         self._noted.pop(name, None)
         self._told.pop(name, None)

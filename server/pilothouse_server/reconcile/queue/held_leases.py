@@ -1,7 +1,7 @@
 """The leases on the work that a server has in hand: when each ends by this server's clock, and their renewal.
 
-Work is in hand from its lease to its release, whether it is loaded, acted on, or waits to be written back: under a load
-that starves this server, each of these takes longer than a lease, and a lease that runs out has the work done twice.
+Work is in hand from its lease to its release, while it is loaded, acted on, or waits to be written back. On an
+overloaded server each of these steps may take longer than a lease, and if a lease expires, the work is done twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# The share of a lease after which nothing is begun any more: an answer takes time to arrive.
+# The share of a lease after which no write is started: a response takes time to arrive.
 _SAFE = 0.75
 
 
@@ -35,7 +35,7 @@ class HeldLeases:
         self._clients: dict[Work, LeasedClient] = {}
 
     def add(self, works: Sequence[Work], leased_at: float) -> None:
-        """Takes work in hand that was leased then."""
+        """Adds work that was leased at `leased_at`."""
         self._ends |= dict.fromkeys(works, leased_at + self._seconds * _SAFE)
 
     def drop(self, work: Work) -> None:
@@ -44,12 +44,12 @@ class HeldLeases:
         self._clients.pop(work, None)
 
     def client(self, work: Work, client: ClusterClient) -> LeasedClient:
-        """Returns the client that writes for this work while its lease lasts."""
+        """Returns the client that writes for this work until its lease ends."""
         leased = self._clients[work] = LeasedClient(client, self._ends[work])
         return leased
 
     async def run(self) -> None:
-        """Renews. Most work is done before it would be."""
+        """Renews leases that have lasted since the pass before; most work is done sooner."""
         before: set[Work] = set()
         while True:
             await asyncio.sleep(self._seconds / 4)

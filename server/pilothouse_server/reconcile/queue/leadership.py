@@ -1,13 +1,13 @@
 """Leadership: one server at a time takes a lease, renews it, and stops its work before the lease can have run out.
 
-The holder stops by its own clock: when no renewal has succeeded for the lease's length, less a margin, the
-work is cancelled. If a holder was frozen and did not notice, the database refuses its epoch. A waiting server
-also uses its own clock if the database's was wrong: it treats a lease that stays unrenewed for twice its
-length as expired.
+The holder stops by its own clock: if no renewal has succeeded for the lease's length, less a margin, the work is
+cancelled. If a holder was frozen and did not notice, the database refuses its epoch. The database's clock may have been
+wrong when the lease was written, so a waiting server also uses its own clock: it treats a lease that stays unrenewed
+for twice its length as expired.
 
 A holder that cannot do the work (`CannotLead`) releases the lease, so that another server can take over. It is a
-candidate again once it can do the work. If no server can, the lease stays free, except for one attempt a minute that
-writes down the state.
+candidate again once it can do the work. If no server can, the lease stays free, except for one attempt a minute, which
+records the state.
 """
 
 from __future__ import annotations
@@ -32,16 +32,19 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 log = structlog.get_logger(__name__)
 
-# For this long nobody watches the clusters of a killed server.
+# The longest time for which nobody observes the clusters of a killed server.
 LEASE_SECONDS = 5.0
-# For so long a lease that was let go is left to those who may be able to do its work.
+# How long a released lease is left to servers that may be able to do its work.
 FREE_SECONDS = 60.0
 
 Work = Callable[[Lease], Awaitable[None]]
 
 
 class CannotLead(Exception):
-    """The work cannot be done from here, for the reason that it holds; another server may be able to do it."""
+    """This server cannot do the work, for the reason in the message.
+
+    Another server may be able to.
+    """
 
 
 async def _always() -> bool:
@@ -55,9 +58,9 @@ async def _passed_over(_elsewhere: bool) -> None:
 class StandingBack(msgspec.Struct, frozen=True):
     """The behaviour of a server that does not hold the lease.
 
-    `led_elsewhere` is called after each read of the lease, with whether another server holds it. A server that has
-    released the lease because it could not do the work calls `can_lead` every `look_seconds`, and is a candidate again
-    once that is true; in any case it takes a lease that has been free for `free_seconds`.
+    `led_elsewhere` is called after each read of the lease, with whether another server holds it. A server that released
+    the lease because it could not do the work calls `can_lead` every `look_seconds`, and is a candidate again once that
+    returns true. It also takes a lease that has been free for `free_seconds`.
     """
 
     can_lead: Callable[[], Awaitable[bool]] = _always
@@ -67,7 +70,7 @@ class StandingBack(msgspec.Struct, frozen=True):
 
 
 class _Sight:
-    """A lease as this server sees it while it does not hold it, and since when by its own clock."""
+    """A lease as this server read it while another may hold it, with times by this server's clock."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -80,25 +83,25 @@ class _Sight:
         if before is None or seen is None or not seen.is_as(before):
             self._since = monotonic()
             if before is not None and seen is not None and seen.epoch != before.epoch:
-                # Somebody held it since, however short.
+                # Another server held it in between, for however short a time.
                 self._free_since = monotonic()
         if self.is_held:
             self._free_since = monotonic()
 
     def let_go(self) -> None:
-        """It was this server's own until now."""
+        """Records that this server has just released the lease."""
         self._seen, self._free_since = None, monotonic()
 
     @property
     def unrenewed(self) -> SeenLease | None:
-        """The lease, where its holder has not renewed it for so long that it cannot be there any more."""
+        """The lease, if it has been unrenewed for so long that its holder must be gone."""
         if self._seen is None or self._seen.owner is None:
             return None
         return self._seen if monotonic() - self._since >= 2 * self._seconds else None
 
     @property
     def epoch(self) -> int | None:
-        """The epoch of the last look; None where there is no lease."""
+        """The epoch at the last read; None if there is no lease."""
         return None if self._seen is None else self._seen.epoch
 
     @property
@@ -110,7 +113,7 @@ class _Sight:
         )
 
     def free_for(self) -> float:
-        """Seconds since it was held last."""
+        """Returns the seconds since a server last held the lease."""
         return monotonic() - self._free_since
 
 
@@ -123,10 +126,10 @@ async def lead(
     seconds: float = LEASE_SECONDS,
     standing_back: StandingBack = StandingBack(),  # noqa: B008 - immutable
 ) -> None:
-    """Does `work` whenever the lease `name` is ours, until cancelled. `work` runs until it is cancelled or raises.
+    """Does `work` whenever this server holds the lease `name`, until cancelled.
 
-    `work` raises LeaseLost when the database refuses its epoch, and CannotLead; other exceptions are logged, and it
-    starts again.
+    `work` runs until it is cancelled or raises: LeaseLost when the database refuses its epoch, or CannotLead. Other
+    exceptions are logged, and it starts again.
     """
     sight = _Sight(seconds)
     lease: Lease | None = None
@@ -142,14 +145,14 @@ async def lead(
 
 
 async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bool:
-    """Does the work under the lease; returns whether that can be done from here."""
+    """Does the work under the lease; returns whether this server can do it."""
     taken = monotonic()
     try:
         await _work(store, lease, work, seconds, taken)
     except LeaseLost:
         log.warning("lease lost", lease=lease.name)
     except CannotLead as error:
-        # The task that it waits for logs by itself that the cluster is away.
+        # The health check logs that the cluster is away.
         log.debug("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
         return False
     except Exception as error:
@@ -165,9 +168,9 @@ async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bo
 async def _stand_back(
     store: Store, name: str, owner: str, seconds: float, sight: _Sight, settings: StandingBack
 ) -> Lease | None:
-    """Returns once the work can be done from here, or with the lease, if nobody has held it for a while."""
+    """Returns None once this server can do the work, or the lease if it was free for long."""
     sight.let_go()
-    # Two that let go together do not come back together.
+    # Jitter: two servers that released the lease together must not try again together.
     most = settings.free_seconds * random.uniform(1.0, 1.25)  # noqa: S311 - jitter
     while True:
         await asyncio.sleep(settings.look_seconds)
@@ -177,7 +180,7 @@ async def _stand_back(
         await _see(store, name, sight)
         await settings.led_elsewhere(sight.is_held)
         if sight.free_for() >= most:
-            # Another may have tried and let go since that look: then it is not this one's turn.
+            # Another server may have tried and released the lease since that read: then this server waits again.
             lease = await _take(store, name, owner, seconds, sight, only_epoch=sight.epoch)
             if lease is not None:
                 return lease
@@ -185,7 +188,7 @@ async def _stand_back(
 
 @asynccontextmanager
 async def under_lease(store: Store, lease: Lease) -> AsyncIterator[Transaction]:
-    """A transaction that commits only while the lease is held. Raises LeaseLost."""
+    """Opens a transaction that commits only while the lease is held. Raises LeaseLost."""
     async with store.system_write("observer") as transaction:
         if not await leases.hold(transaction, lease):
             raise LeaseLost
@@ -224,7 +227,7 @@ async def _take(
     unrenewed = None if sight is None else sight.unrenewed
     seen = None
     try:
-        # It is renewed, or checked, all the time: each statement is its transaction, and a waiting server writes
+        # Leases are renewed or checked continually: each statement is its own transaction, and a waiting server writes
         # nothing.
         async with store.system_call() as connection:
             transaction = Transaction(connection)

@@ -1,13 +1,14 @@
-"""A cluster's client that stops writing when the lease on the work has run out.
+"""A cluster's client that stops writing when the lease on the work has expired.
 
 A process that was frozen (or starved) past its lease must not continue: another server has taken the work and
-may have applied something newer. The monotonic clock runs on while a process is stopped, so the first write
-after it notices. A write that was already sent may still take effect; the next reconciliation, which
+may have applied something newer. The monotonic clock runs on while a process is stopped, so the check before
+the next write notices. A write that was already sent may still take effect; the next reconciliation, which
 `LeaseLost` requests, finds its result.
 
 Every apply passes the guard first, as the complete object that is sent.
 
-Deletions name our namespace, and the Kubernetes namespace must carry its uid: in another owner's nothing is deleted.
+Before a deletion, the Kubernetes namespace must carry the uid of our namespace: nothing is deleted in a Kubernetes
+namespace of another owner.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from pilothouse_server.values.resources import NamespaceRef
 
 
 class LeaseLost(Exception):
-    """The work belongs to another server by now: write nothing, and schedule it again."""
+    """Another server has the work by now: write nothing, and enqueue it again."""
 
 
 class LeasedClient:
     """The calls that reconciliation makes; every write first checks the lease. Raises LeaseLost and ClusterError."""
 
     def __init__(self, client: ClusterClient, ends: float) -> None:
-        """`ends`: when the lease does, by the monotonic clock, less a margin."""
+        """Takes as `ends` the end of the lease by the monotonic clock, less a margin."""
         self._client = client
         self._ends = ends
         self._homes: list[NamespaceRef] = []
 
     def renewed(self, ends: float) -> None:
-        """The lease was renewed until then."""
+        """Records the new end of the lease."""
         self._ends = ends
 
     def check(self) -> None:
-        """Raises LeaseLost once the lease has run out."""
+        """Raises LeaseLost once the lease has expired."""
         if monotonic() >= self._ends:
             raise LeaseLost
 
@@ -53,7 +54,7 @@ class LeasedClient:
         return self._client.server
 
     async def document(self, path: str, query: Mapping[str, str]) -> bytes:
-        """Reads a document of the API server that is no object."""
+        """Reads a document of the API server that is not an object."""
         return await self._client.document(path, query)
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
@@ -69,7 +70,7 @@ class LeasedClient:
         return await self._client.select(resource, namespace, field_selector)
 
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
-        """Reads one object whole. Raises NotFound."""
+        """Reads a whole object. Raises NotFound."""
         return await self._client.read(resource, namespace, name)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
@@ -91,10 +92,12 @@ class LeasedClient:
         force: bool = False,
         whole: Manifest | None = None,
     ) -> T:
-        """Applies by server-side apply. Raises Refused `Guarded` where the object holds more than is `admitted`.
+        """Applies by server-side apply.
 
-        `whole`: the object of which `manifest` leaves out fields that others changed and keep. A Service without its
-        selector is not one that selects nothing.
+        Raises Refused `Guarded` if the object contains more than is `admitted`.
+
+        `whole`: the complete object, if `manifest` leaves out fields that others changed and keep. The guard checks
+        `whole`: a Service whose selector is left out of `manifest` is not a Service without a selector.
         """
         self.check()
         _refuse_more(manifest if whole is None else whole, admitted)
@@ -120,7 +123,10 @@ class LeasedClient:
         uid: str,
         propagation: Propagation = "Foreground",
     ) -> bool:
-        """Deletes exactly this object, in our namespace; Conflict `NameTaken` if that is somebody else's."""
+        """Deletes exactly this object.
+
+        Raises Conflict `NameTaken` if the Kubernetes namespace has another owner.
+        """
         await self.check_home(home)
         self.check()
         return await self._client.delete(
@@ -128,13 +134,14 @@ class LeasedClient:
         )
 
     async def delete_namespace(self, name: str, *, uid: str) -> bool:
-        """Deletes exactly this namespace, which the caller has seen to be ours."""
+        """Deletes exactly this namespace, which the caller has checked to be ours."""
         self.check()
         return await self._client.delete(NAMESPACES, None, name, uid=uid, propagation="Background")
 
     async def check_home(self, home: NamespaceRef) -> None:
-        """Raises Conflict `NameTaken` if it belongs to another owner; asks once for the work that this client is made
-        for.
+        """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner.
+
+        Each client, which is made for one work row, reads a namespace only once.
         """
         if home not in self._homes:
             await refuse_foreign(self, home)
@@ -142,9 +149,9 @@ class LeasedClient:
 
 
 def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
-    """Raises Refused for the first part of a manifest that may not be sent.
+    """Raises Refused for the first part of a manifest that must not be sent.
 
-    The platform never sends some parts; others need a right that `admitted` must have.
+    Some parts are never sent; others need a right that `admitted` must include.
     """
     facts = CarriedFacts(opened=admitted.opened)
     for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours, facts=facts):

@@ -1,10 +1,10 @@
 """The interface of a type of resource for the worker: load it, act on the cluster, write the result back.
 
-    load        rows in their desired state, many in one go
-    act         on one, outside any transaction: apply it to the cluster, or delete it there
-    write_back  many in one transaction with the ends of the leases on their work; simple results by `write_at_once`
+    load        rows in their desired state, many in one transaction
+    act         on one resource, outside any transaction: apply it to the cluster, or delete it there
+    write_back  many in one transaction, with the ends of their leases; simple results by `write_at_once`
 
-Killed between any two, a worker leaves its work to the next one, which starts again with `load`.
+If a worker is killed between two steps, the next holder of the work starts again with `load`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ Loaded = TypeVar("Loaded")
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far `act` came. `again_seconds`: the cluster is not done, look again then. `gone`: nothing of it is left.
+    """How far `act` came.
 
-    `objects`: the marks of all that it consists of on the cluster, as `act` left it; None where it is not done.
+    `again_seconds`: the cluster is not done, check it again after this time. `gone`: nothing of the resource is left.
+    `objects`: the fingerprints of all its objects on the cluster, as `act` left them; None if it is not done.
     """
 
     again_seconds: float | None = None
@@ -47,7 +48,7 @@ class Done(msgspec.Struct, Generic[Loaded, Acted], frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """The result of `write_back` for the queue.
 
-    `again_seconds`: time until the next reconciliation; None means the next resync. `removed`: the resource is gone,
+    `again_seconds`: time until the next reconciliation; None means the next resync. `removed`: the resource is deleted,
     and its work with it. `applied`: uid and generation of the Deployment after our apply, or uid and version of the
     carried object. `lost`: another server has the lease, and nothing was written.
     """
@@ -65,14 +66,14 @@ class ResourceReconciler(Protocol[Loaded, Acted]):
     """The reconciliation of one type of resource. `Loaded` has its row and the other inputs of `act`.
 
     `at_once`: number of rows that one transaction loads or writes back. `in_snapshot`: whether loading needs one
-    snapshot of the database, or each statement may see newer rows.
+    snapshot of the database; if not, a later statement may see newer rows.
     """
 
     at_once: ClassVar[int]
     in_snapshot: ClassVar[bool]
 
     async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
-        """Returns the resources as they are wanted now; those that are gone are left out."""
+        """Returns the resources in their desired state; deleted resources are left out."""
 
     async def act(self, client: LeasedClient, loaded: Loaded) -> Acted:
         """Applies the resource to the cluster or deletes it there; may be repeated. Raises ClusterError, LeaseLost."""
@@ -80,16 +81,18 @@ class ResourceReconciler(Protocol[Loaded, Acted]):
     async def write_at_once(
         self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
     ) -> Mapping[Work, Result]:
-        """Writes as many results as possible in one message, and ends their leases; `write_back` writes the others.
+        """Writes as many results as possible in one message, and ends their leases.
 
-        `resync` returns the seconds until one is due again, others for each.
+        `write_back` writes the rest.
+
+        `resync` returns the seconds until a resource is due again, a new random value at each call.
         """
 
     async def write_back(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]
     ) -> Mapping[Work, Result]:
-        """Writes the result of each, under the resource's lock and the work's epoch.
+        """Writes each result, under the resource's lock and the work's epoch.
 
-        For a single result the transaction waits for the row. Of several, those whose row is locked are left out of the
-        result and of the transaction: write them one by one.
+        With a single result the transaction waits for the row's lock. With several, results whose row is locked are
+        left out of the transaction and of the returned mapping: write them one by one.
         """

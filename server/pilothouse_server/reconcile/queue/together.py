@@ -1,11 +1,11 @@
 """A write batcher: items that arrive during a write are written together by the next one.
 
-The first item starts a write and the others wait; the one that waited longest writes next, with all that have arrived.
-If more are known to come, the batcher waits for a moment, or as long as the last write took: a single item is written
-immediately, and a busy server writes seldom, in large batches.
+The first item starts a write and the others wait; the item that waited longest starts the next write, with all that
+have arrived. If more items are announced, the batcher first waits for a moment, or as long as the last write took: a
+single item is written immediately, and a busy server writes seldom, in large batches.
 
-An item that cannot be written must not delay the others: if a write of several fails, each is written by itself, and so
-is each that a write of several leaves out.
+An item that cannot be written must not delay the others. If a write of several items fails, or leaves items out, each
+of them is written by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AWAY = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "DATABASE_FULL")
 
 
 def is_away(error: Exception) -> bool:
-    """Returns whether the database is away, busy or full, so that others need not try."""
+    """Returns whether the database is away, busy or full, so that a retry of other items is useless."""
     return isinstance(error, Unavailable) and error.reason in _AWAY
 
 
@@ -43,7 +43,9 @@ class _Entry(Generic[Key, Item, Answer]):
 
 
 class Together(Generic[Key, Item, Answer]):
-    """`write` gets at most `most` items and returns results by key; of several it may leave some out.
+    """`write` gets at most `most` items and returns results by key.
+
+    If it gets several, it may leave items out.
 
     Callers announce an item by `expected`.
     """
@@ -65,7 +67,7 @@ class Together(Generic[Key, Item, Answer]):
 
     @contextmanager
     def expected(self, key: Key) -> Iterator[None]:
-        """While this context is open, others wait for a moment for an item of this one."""
+        """While this context is open, other writes wait for a moment for the item of this key."""
         self._expected.add(key)
         try:
             yield
@@ -91,7 +93,7 @@ class Together(Generic[Key, Item, Answer]):
         return (await self._write([item]))[key]
 
     async def _write_some(self) -> None:
-        """The entry whose turn it is stands first: turns are given in the order of arrival."""
+        """Writes waiting items, the caller's own first: the lock serves callers in order of arrival."""
         if self._expected and len(self._waiting) < self._most:
             await asyncio.sleep(max(self._gather_seconds, min(self._took, MOST_GATHER_SECONDS)))
         entries = self._waiting[: self._most]

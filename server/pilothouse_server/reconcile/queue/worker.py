@@ -3,14 +3,15 @@
     lease (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
 
 Due work is leased and loaded in batches; each resource is acted on by itself; finished work is written back
-in batches. So a server that is busy with calls, where each step has to wait for its turn, takes few steps for
-much work. If a batch fails, each part is tried by itself, and the rest continues.
+in batches. So a server that is busy with calls, where each step has to wait for its turn, needs few steps for
+much work. If a batch fails, each of its items is tried by itself, and the rest continues.
 
-Each cluster has its own number of workers, so that one that is slow or away holds up no other, and of those
-no namespace comes to hold so many that another finds none. Every server runs this; the leases share the work.
-A lease is short, and renewed while the work is in hand. If the server is killed anywhere, the lease expires,
-and the next holder starts the same actions again, each of which may be repeated. A failure is due again after
-a pause that grows; a mutation makes it due immediately.
+Each cluster has its own number of workers, so a cluster that is slow or away delays no other. No namespace gets
+all workers of its cluster. Every server runs this; the leases divide the work between servers.
+
+A lease is short, and renewed while the work is in hand. If the server is killed at any point, the lease expires,
+and the next holder repeats the same actions, which are idempotent. Failed work is due again after a growing pause; a
+mutation makes it due immediately.
 """
 
 from __future__ import annotations
@@ -43,35 +44,40 @@ from pilothouse_server.store.unit_of_work import Store
 log = structlog.get_logger(__name__)
 
 _SHORTEST_PAUSE_SECONDS = 0.02
-# In hand are so many times the workers of a cluster, of which the most part waits to be loaded or written back.
+# Work in hand per cluster, as a multiple of its workers; most of it waits to be loaded or written back.
 _MOST_IN_HAND = 4
-# Loaded of a resource whose step is to come; work that is held is looked at again after so long.
+# `_WAITING` is loaded for a resource whose step of an application has not begun; such work is checked again after
+# `_WAITING_SECONDS`.
 _WAITING: Final = object()
 _WAITING_SECONDS = 3600.0
-# By type of resource; each has types of its own for what it loads and what its act returns.
+# By type of resource; each reconciler has its own types for what it loads and what its `act` returns.
 AnyReconciler = ResourceReconciler[Any, Any]
 Reconcilers = Mapping[str, AnyReconciler]
 _Done = Done[Any, Any]
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """Times in seconds. After about `resync_seconds` a resource is checked although nothing happened."""
+    """Times in seconds.
+
+    A resource is checked after about `resync_seconds` even if nothing happened.
+    """
 
     workers_per_cluster: int = 64
-    # While work is in hand: how long more is gathered before it is leased, and before it is written back. Where that
-    # itself takes longer, so does the gathering, which leaves the loop and the database to others half of the time.
+    # While work is in hand: how long the worker waits for more work before it leases, and for more results before it
+    # writes them back. If the lease or the write itself takes longer, so does the wait, which leaves half of the time
+    # to other users of the event loop and the database.
     gather_seconds: float = 0.03
-    # Mutations notify the worker, and the time of later work is known: this interval is for work that observers
-    # enqueue, and for that of a killed server.
+    # Mutations notify the worker, and it knows when later work is due. This interval is for work that observers
+    # enqueue, and for the work of a killed server.
     poll_seconds: float = 1.0
-    # For this long the work of a killed server waits. No action waits longer than `act_seconds` for a cluster.
+    # The work of a killed server waits for `lease_seconds`. No action takes longer than `act_seconds`.
     lease_seconds: float = 4.0
     act_seconds: float = 45.0
     resync_seconds: float = 86400.0
 
 
 class Worker:
-    """The reconciling part of one server. `run` until cancelled; `wake` when there may be work."""
+    """The workers of one server. Call `run`, and `wake` when there may be work."""
 
     def __init__(
         self,
@@ -89,22 +95,22 @@ class Worker:
         self._applied_generations = applied_generations
         self._settings = settings
         self._clock = clock
-        # Leased rows; and those of them that were not acted on yet.
+        # All leased work; and the part of it whose `act` has not ended.
         self._in_hand: set[Work] = set()
         self._acting: set[Work] = set()
         self._leases = HeldLeases(store, settings.lease_seconds, clock)
-        # By cluster and type: who waits for the one waits for nobody of another.
+        # By cluster and type, so that a result never waits for results of another cluster or type.
         self._write_backs: dict[tuple[str, str], Together[Work, _Done, Result]] = {}
-        # Whether the last lease took as much of a cluster as it may have: then there may be more.
+        # Whether the last lease took as much as some cluster was allowed: then more may be due.
         self._more = False
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Looks for work now, not at the next poll."""
+        """Makes the worker check for work now, not at the next poll."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Works until cancelled. A database that is away is waited for."""
+        """Works until cancelled. While the database is away, it retries."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._leases.run(), name="renew leases")
             failures = 0
@@ -127,8 +133,8 @@ class Worker:
                 await self._pause(pause, self._clock() - leased_at)
 
     async def _pause(self, seconds: float, took: float) -> None:
-        """Waits until there may be work, or for `seconds`. With work in hand it batches for as long as leasing
-        `took`.
+        """Waits until there may be work, or for `seconds`. With work in hand it first waits as long as leasing
+        `took`, so that more work comes into the next batch.
         """
         if self._in_hand:
             await asyncio.sleep(max(self._settings.gather_seconds, min(took, MOST_GATHER_SECONDS)))
@@ -162,7 +168,7 @@ class Worker:
         return by_cluster, leased.next_seconds
 
     def _free(self, most: int) -> dict[str, int]:
-        """Returns how much more may be leased of each cluster of which work is in hand."""
+        """Returns how many more rows may be leased of each cluster that has work in hand."""
         in_hand = Counter(work.cluster_name for work in self._in_hand)
         acting = Counter(work.cluster_name for work in self._acting)
         return {
@@ -194,7 +200,7 @@ class Worker:
     async def _load_and_go_on(
         self, group: asyncio.TaskGroup, reconciler: AnyReconciler | None, works: Sequence[Work]
     ) -> None:
-        """Loads work of one type; each part then continues by itself."""
+        """Loads work of one type; each item then continues by itself."""
         found = {} if reconciler is None else await self._load(reconciler, works)
         for work in works:
             group.create_task(
@@ -225,7 +231,7 @@ class Worker:
         """Acts on a loaded row, and has the result written back."""
         try:
             if reconciler is None:
-                # Of a type that a later release has: its servers do it.
+                # A later release has this type: its servers do the work.
                 raise LookupError(f"no reconciler for {work.resource_type}")
             if isinstance(loaded, Exception):
                 raise loaded
@@ -241,7 +247,7 @@ class Worker:
             log.warning("lease lost", resource_type=work.resource_type, resource_id=work.resource_id)
             await self._enqueue_again(work)
         except PilothouseError as error:
-            # The database is away or busy: the lease runs out, and the work is leased again.
+            # The database is away or busy: the lease expires, and the work is leased again.
             log.warning("work cannot be written back", reason=error.reason, resource_id=work.resource_id)
         except Exception as error:
             log.error(
@@ -255,7 +261,7 @@ class Worker:
             self._leases.drop(work)
             self._in_hand.discard(work)
             self._acted(work)
-            # It may be due again already.
+            # A mutation may have made it due again.
             self.wake()
 
     async def _act_and_write(
@@ -282,7 +288,10 @@ class Worker:
             self._applied_generations.record(*result.applied)
 
     def _acted(self, work: Work) -> None:
-        """A worker is free; perhaps more work waits than could be leased."""
+        """Records that a worker is free.
+
+        Wakes the worker if more work may be due than it could lease.
+        """
         self._acting.discard(work)
         if self._more:
             self.wake()
@@ -328,7 +337,7 @@ class Worker:
         return backoff_seconds(1, self._settings.resync_seconds, self._settings.resync_seconds)
 
     async def _try_again(self, work: Work, error: ClusterError) -> None:
-        """Nothing is written of a failure that is likely to be over at the next attempt."""
+        """Releases work whose failure is likely to end by the next attempt, without writing a status."""
         async with self._store.system_write("reconciler") as transaction:
             await work_queue.release(transaction, [_after(work, error)])
 
@@ -338,7 +347,7 @@ class Worker:
                 await work_queue.remove(transaction, work.resource_type, work.resource_id)
 
     async def _put_back(self, work: Work) -> None:
-        """Ends the lease of work that is held; its step makes it due."""
+        """Ends the lease of held work; the step of its application makes it due."""
         async with self._store.system_write("reconciler") as transaction:
             await work_queue.release(transaction, [Release(work, _WAITING_SECONDS, work.attempts)])
 

@@ -1,8 +1,8 @@
 """Results of applying containers, written in one message with the ends of their leases.
 
-The results were computed from the rows as they were loaded. So a row is written only if nobody has written it
-since (`row_version`), nobody holds it, and its lease is held; the database function `write_applied` checks
-that under the locks. The rest is computed again from the present rows (`container_status`).
+The results were computed from the rows as they were loaded. So a row is written only if nobody has written it since
+(`row_version`), no other transaction has locked it, and its lease is held; the database function `write_applied` checks
+that under the locks. For other rows the result is computed again from the present rows (`container_status`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WRITE = text(
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """An applied container, as it was loaded, with the values to write and the time until the next look.
+    """An applied container as it was loaded, the values to write, and the time until the next check.
 
     `objects`: its present objects, see `applied_objects`.
     """
@@ -41,15 +41,16 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Ids of the containers that were written, and of those whose lease is somebody else's: they were not."""
+    """Ids of the containers that were written, and of containers whose lease another server has."""
 
     written: frozenset[int]
     lost: frozenset[int]
 
 
 async def write(store: Store, applied: Sequence[Applied], now: datetime) -> Written:
-    """Writes the results of containers that are unchanged since they were loaded, with their events, and ends their
-    leases. `now`: by the database's clock.
+    """Writes the results of containers that are unchanged since they were loaded, and ends their leases.
+
+    Their events are written, too. `now`: by the database's clock.
     """
     significant = [each.change for each in applied if each.change.significant]
     events = [

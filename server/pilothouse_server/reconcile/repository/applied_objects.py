@@ -1,7 +1,8 @@
-"""The objects of each resource on its cluster at the last apply: marks by kind and name (`kubernetes.marks`).
+"""The objects of each resource at its last apply: fingerprints by kind and name.
 
-They are in the resource's work row, which lives as long as it does, and are written with the end of the lease under
-which they were applied. A resource without marks is compared by its content, once.
+The fingerprints (`kubernetes.marks`) are in the resource's work row, which lives as long as the resource. They are
+written in the transaction that ends the lease under which the objects were applied. A resource without fingerprints is
+compared once by its content.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from sqlalchemy import text
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 Key = tuple[str, int]
-# Before all others.
+# Sorts before all others.
 FIRST: Key = ("", 0)
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
-# Due work is done anyway, and failed work at its own time.
+# Due work is done anyway, and failed work when its pause ends.
 _PAGE = text("""
 SELECT w.resource_type, w.resource_id, n.kubernetes_name, c.uid::text AS container_uid,
     w.applied_objects::text AS applied_objects
@@ -53,16 +54,16 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def as_noted(objects: Mapping[str, str] | None) -> str | None:
-    """Returns the stored form of marks by kind and name; None leaves the stored ones."""
+    """Returns the stored form of fingerprints by kind and name; None leaves the stored ones."""
     return None if objects is None else msgspec.json.encode(objects).decode()
 
 
 async def page(
     transaction: ReadTransaction, cluster_name: str, types: Collection[str], after: Key, *, rows: int
 ) -> list[Applied]:
-    """Returns up to `rows` resources of a cluster after one, in the order of their keys.
+    """Returns up to `rows` resources of a cluster after `after`, in the order of their keys.
 
-    Those with work that is due, was requested again while in hand, or failed, are left out: they are checked anyway.
+    Resources with work that is due, was requested again while in hand, or failed, are left out: their work checks them.
     """
     keys: dict[str, object] = {"cluster_name": cluster_name, "types": sorted(types), "rows": rows}
     keys |= {"after_type": after[0], "after_id": after[1]}
@@ -80,12 +81,15 @@ async def page(
 async def of_resources(
     transaction: ReadTransaction, type_: str, ids: Sequence[int]
 ) -> dict[int, dict[str, str]]:
-    """Returns the objects of resources of a type at the last apply, by id, if they were stored."""
+    """Returns the objects of resources of a type at the last apply, by id.
+
+    Those without stored ones are left out.
+    """
     rows = await transaction.connection.execute(_OF_RESOURCES, {"type": type_, "ids": list(ids)})
     return {row.resource_id: _decode(row.applied_objects) for row in rows}
 
 
 async def waiting(transaction: ReadTransaction, cluster_name: str, most: int) -> int:
-    """Returns how much work of a cluster is due, counted up to `most`."""
+    """Returns the number of due work rows of a cluster, counted up to `most`."""
     rows = await transaction.connection.execute(_WAITING, {"cluster_name": cluster_name, "most": most})
     return int(rows.one().waiting)

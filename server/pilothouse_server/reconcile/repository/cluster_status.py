@@ -1,4 +1,4 @@
-"""Write-backs of clusters: whether they answer, and which containers' state is stale because they do not."""
+"""Write-backs of clusters: whether they respond, and which containers are stale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pilothouse_server.clusters.model import ClusterStatus
 from pilothouse_server.containers import repository
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
-# Changes with the cluster and its credentials, and not where a key is rotated: the ciphertext stays then.
+# Changes with the cluster and its credentials, but not when an encryption key is rotated: the ciphertext stays then.
 _VERSIONS = text(
     "SELECT name, uid::text || api_server || COALESCE(encode(sha256(credentials), 'hex'), '') AS version, "
     "status = 'deregistering' AS is_ending, "
@@ -19,8 +19,8 @@ _VERSIONS = text(
     "FROM clusters WHERE deleted_at IS NULL ORDER BY name"
 )
 
-# Both speak of the row itself, not of a copy joined to it: where they wait for somebody who deregisters the cluster, it
-# is the row as that left it that counts.
+# Both statements test the row itself, not a copy joined to it: if they wait for a transaction that deregisters the
+# cluster, PostgreSQL tests the row as that transaction left it.
 _HEALTHY = text("""
 UPDATE clusters
 SET status = CASE WHEN status = 'deregistering' THEN status ELSE 'healthy' END,
@@ -44,7 +44,7 @@ WHERE name = :name AND deleted_at IS NULL
       IS DISTINCT FROM ({_SEEN_STATUS}, CAST(:reason AS text), {_SEEN_MESSAGE}, false)
 """)  # noqa: S608 - our own constants
 
-# Rows that somebody holds are taken in the next round.
+# Rows that another transaction has locked are marked in the next round.
 _MARK = """
 WITH chosen AS (
     SELECT c.id FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -76,8 +76,8 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 class Registered(msgspec.Struct, frozen=True):
     """The registered clusters by name.
 
-    `versions` change when the server must reconnect to one; `away` has the reason why one does not respond. `some_end`:
-    whether one of them is being deregistered.
+    `versions` change when servers must reconnect. `away`: the reasons why clusters do not respond. `some_end`: whether
+    a cluster is being deregistered.
     """
 
     versions: dict[str, str]
@@ -96,21 +96,27 @@ async def registered(transaction: ReadTransaction) -> Registered:
 
 
 async def write_healthy(transaction: Transaction, name: str, version: str) -> None:
-    """The cluster answers."""
+    """Records that the cluster responds."""
     await transaction.connection.execute(_HEALTHY, {"name": name, "version": version[:100]})
 
 
 async def write_unhealthy(
     transaction: Transaction, name: str, status: ClusterStatus, reason: str, message: str
 ) -> None:
-    """The cluster does not respond, or not to us; its known state is stale from now on."""
+    """Records that the cluster does not respond, or not to us.
+
+    Its known state is stale from now on.
+    """
     await transaction.connection.execute(
         _UNHEALTHY, {"name": name, "status": status, "reason": reason[:100], "message": message}
     )
 
 
 async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
-    """Marks up to `rows` containers of a cluster stale or fresh, with events. True while others remain."""
+    """Marks up to `rows` containers of a cluster stale or fresh, with events.
+
+    Returns whether others remain.
+    """
     statement = _MARK_STALE if stale else _MARK_FRESH
     marked = await transaction.connection.execute(statement, {"cluster_name": cluster_name, "rows": rows})
     await _emit(transaction, [row.id for row in marked])

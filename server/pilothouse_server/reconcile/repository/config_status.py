@@ -16,7 +16,7 @@ from pilothouse_server.kubernetes.conditions import set_condition
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
-# Mostly nothing is pending, and then the rest is not read.
+# Usually nothing is pending, and then the rest of the statement reads nothing.
 _WAIT = text("""
 WITH pending AS (
     SELECT 'config_map' AS kind, namespace_id, name FROM config_maps
@@ -57,7 +57,7 @@ UNION ALL SELECT CAST(uid AS text) FROM secrets WHERE uid = ANY(CAST(:uids AS uu
 
 
 async def find(transaction: ReadTransaction, kind: Kind, config_id: int) -> Config | None:
-    """Returns the config map or secret; None where it is gone."""
+    """Returns the config map or secret; None if it is deleted."""
     return await repository.get(transaction, kind, config_id)
 
 
@@ -67,14 +67,14 @@ async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | 
 
 
 async def lock(transaction: Transaction, kind: Kind, config_id: int) -> Config | None:
-    """Locks and returns the config map or secret; None where it is gone."""
+    """Locks and returns the config map or secret; None if it is deleted."""
     return await repository.get(transaction, kind, config_id, lock=True)
 
 
 async def write(
     transaction: Transaction, kind: Kind, config: Config, *, condition: Condition, observed_generation: int
 ) -> None:
-    """Writes the state of a locked one on its cluster, with its event, if anything differs."""
+    """Writes the cluster's state of a locked config map or secret, with its event, if anything differs."""
     conditions = set_condition(config.conditions, condition, transaction.now)
     if conditions == config.conditions and observed_generation == config.observed_generation:
         return
@@ -85,7 +85,7 @@ async def write(
 
 
 async def delete(transaction: Transaction, kind: Kind, config: Config) -> None:
-    """Deletes the row of a locked one, with its tombstone event."""
+    """Deletes the row of a locked config map or secret, with its tombstone event."""
     await repository.remove(transaction, kind, config.id)
     transaction.emit(configs.event(kind, config, "deleted", config))
 
@@ -97,11 +97,12 @@ async def known_config_uids(transaction: ReadTransaction, uids: Sequence[str]) -
 
 
 async def those_that_wait(transaction: ReadTransaction, containers: Collection[Container]) -> set[int]:
-    """Returns the ids of those that read a config map or secret, or name a service account that is an object, with a
-    generation that is not applied yet.
+    """Returns the ids of containers that must wait for an object they use to be applied.
 
-    Their pods would start with the former values, without the token of the account, or not at all. One that the cluster
-    refused is not waited for, nor one whose step is to come.
+    Such an object is a config map or secret that the container reads, or a service account that it names and that is a
+    carried object, with a generation that is not applied yet. Without the wait, pods would start with the former
+    values, without the token of the account, or not at all. Objects that the cluster refused, or that
+    wait for their step of an application, do not make a container wait.
     """
     reading = [container for container in containers if _reads_any(container)]
     if not reading:
@@ -114,6 +115,9 @@ async def those_that_wait(transaction: ReadTransaction, containers: Collection[C
 
 
 def _reads_any(container: Container) -> bool:
-    """Returns whether it may read or name any of them; most containers do not, and need no look-up."""
+    """Returns whether the container may use any of them.
+
+    Most containers do not, and need no query.
+    """
     needs = admission.needs_of(container, None)
     return bool(needs.config_maps or needs.secrets or needs.volumes or container.spec.service_account)

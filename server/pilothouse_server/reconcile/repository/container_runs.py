@@ -1,7 +1,7 @@
-"""Runs of containers, as the observer writes them: the state of their Jobs, also of those that are gone.
+"""Runs of containers, as the observer writes them: the state of their Jobs, including deleted Jobs.
 
-The Jobs of a CronJob carry no number. They get the next one when they are written first, and keep it, so that also a
-run whose Job has gone has one. A row stays as long as its Job is there, or the Job would get another number.
+The Jobs of a CronJob carry no number. Each gets the next number when it is written for the first time, and keeps it
+after its Job is deleted. A row stays at least as long as its Job, because the Job would otherwise get another number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pilothouse_server.containers.workloads import has_schedule
 from pilothouse_server.reconcile.repository.container_status import as_json
 from pilothouse_server.store.unit_of_work import Transaction
 
-# A run that has ended keeps its end. Its Job may say so before the pod that failed shows its exit code.
+# The end of a run is written once. But a Job may end before its failed pod shows the exit code, which is added later.
 _SEEN = text("""
 INSERT INTO container_runs AS t
     (container_id, namespace_id, number, name, status, reason, message, exit_code, start_time, end_time)
@@ -47,7 +47,7 @@ USING jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     container_id bigint, newest int, kept int, all_others boolean, there int[])
 WHERE t.container_id = r.container_id AND t.number <= r.newest - r.kept AND t.number <> ALL (r.there)
 """)
-# They count against the quota only while they run.
+# Runs count against the quota only while they run.
 _RELEASE = text("""
 UPDATE containers SET quota_cpu_millicores = 0, quota_memory_bytes = 0
 WHERE id = ANY(CAST(:ids AS bigint[])) AND (quota_cpu_millicores > 0 OR quota_memory_bytes > 0)
@@ -55,9 +55,9 @@ WHERE id = ANY(CAST(:ids AS bigint[])) AND (quota_cpu_millicores > 0 OR quota_me
 
 
 async def write(transaction: Transaction, seen: Sequence[tuple[Container, Sequence[ContainerRun]]]) -> None:
-    """Writes the runs of containers whose Jobs are there.
+    """Writes the runs of containers whose Jobs are on the cluster.
 
-    A former run whose Job is gone has ended, and those that are too many are removed.
+    An earlier run whose Job was deleted before its end counts as failed. Runs beyond the number to keep are removed.
     """
     if not seen:
         return
@@ -95,7 +95,7 @@ def _numbered(
     seen: Sequence[tuple[Container, Sequence[ContainerRun]]],
     before: Iterable[tuple[Container, ContainerRun]],
 ) -> tuple[Sequence[tuple[Container, Sequence[ContainerRun]]], dict[int, int]]:
-    """Returns the same with the numbers of runs of CronJobs, and the newest number of each of these by its id."""
+    """Returns `seen` with numbers for runs of CronJobs, and the newest number by container."""
     scheduled = {int(container.id): dict[str, int]() for container, _ in seen if has_schedule(container)}
     for container, run in before:
         if int(container.id) in scheduled:

@@ -1,13 +1,13 @@
 """Containers as the reconciler reads and writes them: the cluster's state, with history, pods and events.
 
 Rows are locked, loaded and compared in the transaction that writes them, so the result was computed from the
-stored rows. An observer skips rows that another transaction holds (`wait=False`) and retries them later,
+stored rows. An observer skips rows that another transaction has locked (`wait=False`) and retries them later,
 because it locks many rows in one statement; a worker waits for its one row.
 
 The etag (`resource_version`) stays: it guards the desired state, and would be useless to callers if each restart of a
 pod changed it.
 
-All is set-based: one statement each for the rows, the history and the pods of a whole batch.
+One statement each writes the rows, the history and the pods of a whole batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pilothouse_server.store.results import Result
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
 
 Trigger = Literal["system", "kubernetes"]
-# Stations on the ordinary way to a running pod.
+# Reasons of an ordinary start of a pod.
 ORDINARY_REASONS = ORDINARY | {
     "ContainersNotReady",
     "Creating",
@@ -46,7 +46,7 @@ PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 class Change(msgspec.Struct, frozen=True, gc=False):
     """A container as loaded under lock, and the values to write; `pods` None leaves its pods unchanged.
 
-    `warnings` are further lines of the history; existing ones are left out if `look_up`.
+    `warnings` are further lines of the history; with `look_up`, those that the history already has are left out.
     """
 
     container: Container
@@ -59,7 +59,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def significant(self) -> bool:
-        """Whether the container itself differs, apart from its pods."""
+        """Whether the state of the container itself differs; its pods do not count."""
         return (
             self.observed != self.container.observed
             or self.observed_generation != self.container.observed_generation
@@ -82,7 +82,7 @@ _WRITE = text(
     "CAST(CAST(:history AS text) AS jsonb))"
 )
 
-# As long as the cluster keeps its events.
+# One hour, for which the cluster stores its events.
 _WARNINGS = text("""
 INSERT INTO container_status_history
     (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by)
@@ -135,8 +135,9 @@ SELECT c.uid::text AS uid FROM containers AS c JOIN namespaces AS n ON n.id = c.
 WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 """)
 
-# Those being deleted have work of their own. It reads them all, once a minute: some thirtieth of a second for ten
-# thousand on a busy machine. An index of these would cost more: each change of a condition would write all indexes.
+# Containers that are being deleted have work of their own. The statement reads all containers once a minute: about
+# 1/30 s for ten thousand on a busy machine. An index for it would cost more: each change of a condition would then
+# write all indexes.
 _AUTOSCALED = text("""
 SELECT c.id, n.kubernetes_name AS namespace, c.kubernetes_name AS name
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -157,17 +158,17 @@ WHERE namespace_id = :namespace_id AND id <> :id AND spec ->> 'service_account' 
 
 
 async def find_placed(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, PlacedContainer]:
-    """Returns containers by id, without those that are gone."""
+    """Returns containers by id; deleted ones are left out."""
     return {int(each.container.id): each for each in await repository.get_many_placed(transaction, ids)}
 
 
 async def lock_found(
     transaction: Transaction, found: Mapping[int, Container], *, wait: bool
 ) -> dict[int, Container]:
-    """Locks containers that were found before, and returns their present state by id.
+    """Locks containers that were loaded before, and returns their present state by id.
 
-    Missing ones are left out, and locked ones unless the caller waits for them. Most have not changed since, and are
-    not read again; but a container's view of its volumes may change without its own row.
+    Deleted containers are left out, and with `wait=False` also locked ones. Most have not changed since they were
+    loaded, and are not read again; but a container's view of its volumes may change without its own row.
     """
     statement = _LOCK_IDS if wait else _LOCK_FREE_IDS
     locked = (await transaction.connection.execute(statement, {"ids": list(found)})).all()
@@ -182,10 +183,10 @@ async def lock_found(
 
 
 async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Container]:
-    """Locks and returns those containers of a cluster that no other transaction has locked.
+    """Locks and returns those containers of a cluster that no other transaction locked.
 
-    Objects may carry the uid of a container that lives elsewhere: restored from a backup into a second cluster, or seen
-    through a second registration of the same one. Their state is not the container's.
+    Objects may carry the uid of a container of another cluster: after a restore of a backup into a second cluster, or
+    if one cluster is registered twice. Their state is not the container's.
     """
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return await _loaded(transaction, await transaction.connection.execute(_LOCK_FREE, keys))
@@ -217,13 +218,13 @@ async def write(transaction: Transaction, changes: Iterable[Change], trigger: Tr
 
 
 async def delete(transaction: Transaction, container: Container) -> None:
-    """Removes a container's row for good, with its tombstone event."""
+    """Removes a container's row permanently, with its tombstone event."""
     runs = await repository.runs_by_id(transaction, [container])
     await transaction.connection.execute(_DELETE, {"id": container.id})
     for id_, (_, run) in runs.items():
         transaction.emit(repository.run_event(container, run, id_, "deleted", run))
     transaction.emit(event(container, "deleted", before=container))
-    # The rows of its Services.
+    # Another transaction removes the rows of its Services.
     transaction.follow_up |= bool(container.ports)
 
 
@@ -234,7 +235,7 @@ async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> dict[st
 
 
 async def known_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Returns those of `uids` (which must be UUIDs) that are containers, on whichever cluster."""
+    """Returns those of `uids` (which must be UUIDs) that are containers of any cluster."""
     rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
     return {row.uid for row in rows}
 
@@ -246,7 +247,7 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
 
 
 async def autoscaled(transaction: ReadTransaction, cluster_name: str) -> dict[int, tuple[str, str]]:
-    """Returns id → Kubernetes namespace and name of every container of a cluster that an autoscaler was seen for."""
+    """Returns id → Kubernetes namespace and name of a cluster's autoscaled containers."""
     rows = await transaction.connection.execute(_AUTOSCALED, {"cluster_name": cluster_name})
     return {row.id: (row.namespace, row.name) for row in rows}
 
@@ -270,7 +271,7 @@ async def service_account_used_by_others(transaction: ReadTransaction, container
 async def _write_pods(transaction: Transaction, changes: list[Change]) -> None:
     if not changes:
         return
-    # By uid, as two that have the same can be only where a cluster is tampered with.
+    # Keyed by uid: two pods with the same uid occur only if somebody tampers with the cluster.
     found = {
         (change.container.id, pod.uid): (change.container, pod)
         for change in changes
@@ -302,11 +303,11 @@ def written(change: Change, now: datetime) -> Container:
 
 
 def _tells_more(change: Change) -> bool:
-    """Returns whether the cluster now gives a reason, or another one, while the status stays."""
+    """Returns whether the cluster now gives a new reason without a new status."""
     before, now = change.container.observed.reason, change.observed.reason
     if change.observed.status not in ("pending", "failed", "running") or now in ORDINARY_REASONS:
         return False
-    # The two take turns at every attempt.
+    # These two alternate with every attempt to pull.
     return now != before and not {now, before} <= PULL_REASONS
 
 
@@ -324,7 +325,7 @@ def observed_row(change: Change) -> dict[str, Any]:
 
 
 def history_rows(changes: Iterable[Change], trigger: Trigger) -> list[dict[str, Any]]:
-    """Returns the lines of the history of those whose status differs, or has a reason."""
+    """Returns history lines for the changes with another status, or with a new reason worth a line."""
     return [
         _history_row(change, trigger)
         for change in changes
@@ -388,5 +389,5 @@ def event(container: Container, kind: Literal["modified", "deleted"], *, before:
 
 
 def as_json(rows: Iterable[dict[str, Any]]) -> str:
-    """Returns rows as the statements take them."""
+    """Returns rows in the form that the statements read."""
     return orjson.dumps(list(rows)).decode()

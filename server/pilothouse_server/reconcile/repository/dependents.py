@@ -1,4 +1,4 @@
-"""Resources that must have objects on a cluster next to a Deployment, a claim or a Kubernetes namespace."""
+"""Resources that must have a Service, config map, secret or quota on a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 Owner = Literal["container", "service", "config_map", "secret", "namespace"]
 
-# A resource that was never applied, or is being deleted, has work of its own.
+# Resources that were never applied, or are being deleted, have due work that handles their objects.
 _OWNERS = text("""
 SELECT 'container' AS type, c.id, CAST(c.uid AS text) AS uid
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -41,6 +41,6 @@ WHERE n.cluster_name = :cluster_name AND n.deleted_at IS NULL AND n.observed_gen
 
 
 async def owners(transaction: ReadTransaction, cluster_name: str) -> dict[str, tuple[Owner, int]]:
-    """Returns all that must show a Service, a config map, a secret or a quota on this cluster: uid → type, id."""
+    """Returns uid → type and id of all these resources of a cluster."""
     rows = await transaction.connection.execute(_OWNERS, {"cluster_name": cluster_name})
     return {row.uid: (row.type, row.id) for row in rows}

@@ -1,8 +1,8 @@
 """Reports of nodes about images, written to the rows of the images that containers use.
 
-A tag means another digest after another pull, so a digest is a row of its own, to which the container points for its
-main program, and a row of `program_images` for each other one. That does not change the desired state: the requested
-images are in the container's document.
+A later pull of a tag may get another digest. So each digest is a row of its own: the container points to the row of its
+main program, and `program_images` to the rows of its other programs. That does not change the desired state: the
+requested images are in the container's document.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 
 class ImageSeen(msgspec.Struct, frozen=True):
-    """The image that a container's pods run in place of the desired `image`; unknown parts are None.
+    """The image that a container's pods run for the desired `image`; unknown parts are None.
 
     `program`: the sidecar or init container that runs it; empty for the main program.
     """
@@ -31,9 +31,9 @@ class ImageSeen(msgspec.Struct, frozen=True):
     program: str = ""
 
 
-# In the order in which all others lock containers, and before the images.
+# Locks containers in the order in which all transactions lock them, and before the images.
 _LOCK = text("SELECT FROM containers WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
-# All observers create and change rows in one order, because several may see the same images concurrently.
+# All observers create and change rows in one order, because several may report the same images concurrently.
 _SEEN = text("""
 WITH reported AS (
     SELECT * FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
@@ -92,7 +92,7 @@ async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> Non
 
 
 async def write_failed(transaction: Transaction, failed: Sequence[tuple[int, str, str]]) -> None:
-    """Records that desired images cannot be pulled; each with the ids of its container and the name of its program."""
+    """Records images that cannot be pulled: container id, program, and desired image."""
     container_ids, programs, images = (list(each) for each in zip(*failed, strict=True))
     parameters = {"container_ids": container_ids, "programs": programs, "images": images}
     await transaction.connection.execute(_FAILED, parameters)

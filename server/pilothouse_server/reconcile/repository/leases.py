@@ -3,9 +3,9 @@
 A lease is taken for some seconds under a new epoch and renewed under the same. A holder that was frozen past the end
 finds its epoch replaced: `hold` inside the writing transaction makes the database itself refuse its writes.
 
-Its end is a time of the database's clock, which may have been wrong when it was written. So a lease without
-an owner is free, however late its end. A server that has watched a lease stay unrenewed for longer than its
-length, by its own clock, may take it as it was seen (`unrenewed`).
+The end of a lease is a time of the database's clock, which may have been wrong when it was written. So a lease without
+an owner is free, however late its end. A server that has seen a lease stay unrenewed for longer than its length, by its
+own clock, may take it if it is still as that server read it (`unrenewed`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class SeenLease(msgspec.Struct, frozen=True):
-    """A lease as it was seen: it differs with each renewal. `owner` is None where it is free.
+    """A lease as it was read; each renewal changes it.
 
-    `ahead_seconds`: until its end, by the database's clock.
+    `owner` is None if the lease is free. `ahead_seconds`: until its end, by the database's clock.
     """
 
     owner: str | None
@@ -36,11 +36,11 @@ class SeenLease(msgspec.Struct, frozen=True):
     ahead_seconds: float
 
     def is_as(self, before: SeenLease) -> bool:
-        """Returns whether it was neither renewed nor held by anybody else since."""
+        """Returns whether the lease was neither renewed nor held by another server since `before`."""
         return (self.epoch, self.expires_at) == (before.epoch, before.expires_at)
 
     def is_held_from(self, owner: str) -> bool:
-        """Returns whether somebody else than `owner` holds it, by the database's clock."""
+        """Returns whether a server other than `owner` holds the lease, by the database's clock."""
         return self.owner not in (None, owner) and self.ahead_seconds > 0
 
 
@@ -80,10 +80,10 @@ async def take(
     unrenewed: SeenLease | None = None,
     only_epoch: int | None = None,
 ) -> Lease | None:
-    """Takes or renews a lease; None while another holds it. `owner` must be unique to the process.
+    """Takes or renews a lease; returns None while another holds it.
 
-    `unrenewed` is treated as expired, if the lease still is as described. With `only_epoch` the lease is taken only
-    where nobody has held it since that epoch.
+    `owner` must be unique to the process. `unrenewed` is treated as expired if the lease is still in that state. With
+    `only_epoch` the lease is taken only if nobody has held it since that epoch.
     """
     parameters = {
         "name": name,
@@ -98,19 +98,19 @@ async def take(
 
 
 async def see(transaction: ReadTransaction, name: str) -> SeenLease | None:
-    """Returns the present lease; None if nobody has ever held it."""
+    """Returns the present lease; None if no server has ever held it."""
     row = (await transaction.connection.execute(_SEE, {"name": name})).first()
     return None if row is None else SeenLease(row.owner, row.epoch, row.expires_at, row.ahead_seconds)
 
 
 async def hold(transaction: Transaction, lease: Lease) -> bool:
-    """Keeps the lease from changing hands until the transaction ends. False where it is lost."""
+    """Locks the lease until the transaction ends; returns False if it is lost."""
     found = await transaction.connection.execute(_HOLD, _key(lease))
     return found.first() is not None
 
 
 async def give_up(transaction: Transaction, lease: Lease) -> None:
-    """Lets another server take it immediately."""
+    """Releases the lease, so that another server can take it immediately."""
     await transaction.connection.execute(_GIVE_UP, _key(lease))
 
 

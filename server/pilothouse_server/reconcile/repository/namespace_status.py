@@ -34,8 +34,8 @@ UNION ALL SELECT 1 FROM volumes WHERE namespace_id = :id
 LIMIT 1
 """)
 
-# An autoscaler may make more pods than are wanted now. A Job asks for as many pods as run at a time, so does one run
-# of a CronJob.
+# An autoscaler may create more pods than are desired now. A Job, and each run of a CronJob, counts with the number of
+# its parallel pods.
 _DEMAND = text("""
 SELECT coalesce(sum(greatest(c.replicas, 1, CAST(c.spec ->> 'most_replicas' AS bigint),
         CAST(c.spec #>> '{workload,parallelism}' AS bigint),
@@ -49,12 +49,12 @@ SELECT kubernetes_name, id, uid::text AS uid, pod_security_level AS level FROM n
 WHERE cluster_name = :cluster_name AND deleted_at IS NULL
 """)
 
-# Those that have ended are known, too: what a deregistered cluster was left with was left on purpose.
+# Ended namespaces count as known: the objects that remain on a deregistered cluster were left there on purpose.
 _KNOWN = text("SELECT uid::text AS uid FROM namespaces WHERE uid = ANY(CAST(:uids AS uuid[]))")
 
 
 class NamespaceKey(msgspec.Struct, frozen=True):
-    """A namespace as the cluster's objects refer to it, and the level of Pod Security that it is shown with."""
+    """A namespace as the cluster's objects refer to it, and the level of Pod Security in its status."""
 
     id: int
     uid: str
@@ -62,27 +62,25 @@ class NamespaceKey(msgspec.Struct, frozen=True):
 
 
 async def find(transaction: ReadTransaction, namespace_id: int) -> Namespace | None:
-    """Returns the namespace; None where it has ended."""
+    """Returns the namespace; None if it has ended."""
     return await repository.get(transaction, namespace_id)
 
 
 def is_on_cluster(namespace: Namespace) -> bool:
-    """Returns whether the namespace was applied to its cluster before, and is ours there as far as is known."""
+    """Returns whether the namespace was applied before, and is not known to be foreign."""
     return namespace.observed_generation > 0 and not operations.is_foreign(namespace)
 
 
 def may_hold_ours(namespace: Namespace) -> bool:
     """Returns whether our objects may be in the Kubernetes namespace: it was applied now or before.
 
-    A namespace to be taken over may have been ours and lost, and its generations begin again.
+    A namespace that is being adopted may have been ours before it was lost, and its generations start again.
     """
     return namespace.observed_generation > 0 or namespace.adopted
 
 
 async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
-    """Returns the condition with the reason why a namespace is not on its cluster, of those that the cluster
-    refuses.
-    """
+    """Returns, for each namespace that its cluster refuses, the condition with the reason."""
     if not namespace_ids:
         return {}
     namespaces = await repository.get_many(transaction, sorted(namespace_ids))
@@ -95,7 +93,7 @@ async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int])
 
 
 async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:
-    """Locks and returns a living namespace."""
+    """Locks and returns a namespace that has not ended; None if there is none."""
     if (await transaction.connection.execute(_LOCK, {"id": namespace_id})).first() is None:
         return None
     return await repository.get(transaction, namespace_id)
@@ -125,18 +123,21 @@ async def write(transaction: Transaction, namespace: Namespace, written: Namespa
     }
     await transaction.connection.execute(_WRITE, parameters)
     if operations.is_foreign(written) != operations.is_foreign(namespace):
-        # Callers are kept with the names of those that are.
+        # Servers cache callers with the names of the namespaces that are foreign.
         await grants.callers_changed(transaction)
     transaction.emit(operations.event(written, "modified", namespace))
 
 
 async def is_empty(transaction: ReadTransaction, namespace_id: int) -> bool:
-    """Returns whether no container, config map, secret or volume is in it, those being deleted included."""
+    """Returns whether the namespace contains no resource.
+
+    Resources that are being deleted count.
+    """
     return (await transaction.connection.execute(_RESOURCES, {"id": namespace_id})).first() is None
 
 
 async def pod_demand(transaction: ReadTransaction, namespace_id: int) -> PodDemand:
-    """Returns the pods and the amounts that the containers of a namespace ask of its cluster."""
+    """Returns the pods and amounts that the containers of a namespace request of its cluster."""
     row = (await transaction.connection.execute(_DEMAND, {"id": namespace_id})).one()
     return PodDemand(int(row.pods), row.cpu, row.memory)
 
@@ -153,6 +154,6 @@ async def by_kubernetes_name(transaction: ReadTransaction, cluster_name: str) ->
 
 
 async def known_namespace_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Returns those of `uids` (which must be UUIDs) that are namespaces, on whichever cluster, ended ones included."""
+    """Returns those of `uids` (must be UUIDs) that are namespaces, including ended ones."""
     rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
     return {row.uid for row in rows}

@@ -15,7 +15,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class UsedKind(msgspec.Struct, frozen=True, order=True):
-    """A kind of which a cluster shall have objects, in the newest version that is used."""
+    """A kind that a cluster must have objects of, in the newest version in use."""
 
     api_version: str
     kind: str
@@ -90,10 +90,10 @@ OBJECTS: ObservedRows[CarriedObject, ObservedObject] = ObservedRows(
 async def lock_found(
     transaction: Transaction, found: Mapping[int, CarriedObject], *, wait: bool
 ) -> dict[int, CarriedObject]:
-    """Locks objects that were found before, and returns their present state by id.
+    """Locks objects that were loaded before, and returns their present state by id.
 
-    Missing ones are left out, and locked ones unless the caller waits for them. Most have not changed since, and are
-    not read again.
+    Deleted objects are left out, and with `wait=False` also locked ones. Most have not changed since they were loaded,
+    and are not read again.
     """
     locked = (await transaction.connection.execute(_LOCK[wait], {"ids": sorted(found)})).all()
     same = {row.id: found[row.id] for row in locked if found[row.id].row_version == row.row_version}
@@ -103,13 +103,13 @@ async def lock_found(
 
 
 async def delete(transaction: Transaction, carried: CarriedObject) -> None:
-    """Removes an object's row for good, with its tombstone event."""
+    """Removes an object's row permanently, with its tombstone event."""
     await repository.delete_object(transaction, carried.id)
     transaction.emit(operations.event(carried, "deleted", carried))
 
 
 async def in_use(transaction: ReadTransaction, cluster_name: str, most: int) -> list[UsedKind]:
-    """Returns the kinds of which a cluster shall have objects, those with the most objects first."""
+    """Returns the kinds that a cluster must have objects of, those with the most objects first."""
     rows = await transaction.connection.execute(_IN_USE, {"cluster_name": cluster_name, "most": most})
     return [UsedKind(row.api_version, row.kind) for row in rows]
 
@@ -117,9 +117,9 @@ async def in_use(transaction: ReadTransaction, cluster_name: str, most: int) -> 
 async def applied(
     transaction: ReadTransaction, cluster_name: str, api_group: str, kind: str
 ) -> dict[str, str]:
-    """Returns the objects of a kind that a cluster must have: uid → mark of the last apply, '' where none is noted.
+    """Returns uid → last applied fingerprint of a kind's objects that must exist.
 
-    Those that wait for the kind are among them.
+    The fingerprint is '' if none is stored. Objects that wait for the kind to be installed are included.
     """
     keys = {"cluster_name": cluster_name, "api_group": api_group, "kind": kind}
     return {row.uid: row.mark or "" for row in await transaction.connection.execute(_APPLIED, keys)}
@@ -128,8 +128,9 @@ async def applied(
 async def endpoints(
     transaction: ReadTransaction, objects: Iterable[CarriedObject]
 ) -> dict[int, dict[str, int]]:
-    """Returns the ready endpoints of the Services by namespace and name, of namespaces in which an object leads to
-    some.
+    """Returns the ready endpoints of Services by namespace and name.
+
+    Only namespaces in which one of `objects` routes to Services are read.
     """
     found: dict[int, dict[str, int]] = {}
     leading_in = {
@@ -143,6 +144,6 @@ async def endpoints(
 
 
 async def leading(transaction: ReadTransaction, namespace_ids: Collection[int]) -> list[str]:
-    """Returns the uids of the objects of namespaces that lead to Services."""
+    """Returns the uids of the objects of namespaces that route to Services."""
     rows = await transaction.connection.execute(_LEADING, {"namespace_ids": sorted(namespace_ids)})
     return [row.uid for row in rows]

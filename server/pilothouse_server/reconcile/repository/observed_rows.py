@@ -39,11 +39,11 @@ class ObservedChange(msgspec.Struct, Generic[ResourceT, ObservedT], frozen=True)
 
 @dataclass(eq=False)
 class ObservedRows(Generic[ResourceT, ObservedT]):
-    """The rows of `table`; `condition` selects those with an object on the cluster, as a part of SQL about `r`.
+    """The rows of `table`; `condition`, SQL about `r`, selects the rows with an object on the cluster.
 
-    `work` is their type in the queue: of a new one that a worker has in hand, an observer leaves the state to it. `get`
-    and `get_many` load resources, `event` makes the event of a change, `update` writes rows of JSON, and `row` returns
-    the columns of one.
+    `work` is the type of these resources in the queue: while a worker has a new one in hand, observers leave its state
+    to the worker. `get` and `get_many` load resources, `event` makes the event of a change, `update` writes rows of
+    JSON, and `row` returns the columns of one.
     """
 
     table: str
@@ -59,7 +59,7 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
         rows = f"FROM {self.table} AS r JOIN namespaces AS n ON n.id = r.namespace_id"
         of_cluster = f"{rows} WHERE n.cluster_name = :cluster_name AND {self.condition}"
         of_uids = f"{rows} WHERE n.cluster_name = :cluster_name AND r.uid = ANY(CAST(:uids AS uuid[]))"
-        # A worker that applies one for the first time writes its state with the result.
+        # A worker that applies a resource for the first time writes its state with the result.
         in_hand = (
             "r.observed_generation = 0 AND EXISTS (SELECT FROM reconcile_work AS w "
             f"WHERE w.resource_type = '{self.work}' AND w.resource_id = r.id "
@@ -79,7 +79,7 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
         self._remaining: dict[bool, TextClause] = {}
         for stale, unmarked, value in ((True, "NULL", since), (False, "NOT NULL", "NULL")):
             others = f"{of_cluster} AND r.stale_since IS {unmarked}"
-            # Rows that somebody holds are taken in the next round.
+            # Rows that another transaction has locked are marked in the next round.
             self._marks[stale] = text(
                 f"WITH chosen AS (SELECT r.id {others} "  # noqa: S608 - our own words
                 "ORDER BY r.id LIMIT :rows FOR NO KEY UPDATE OF r SKIP LOCKED) "
@@ -91,9 +91,9 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
     async def lock_free_uids(
         self, transaction: Transaction, cluster_name: str, uids: Sequence[str]
     ) -> Sequence[ResourceT]:
-        """Locks and returns those resources of a cluster that nobody holds or has in hand just now.
+        """Locks and returns the resources of a cluster that are neither locked nor new and in hand.
 
-        Objects of another cluster may carry their uids.
+        Objects of another cluster may carry the uids of resources of this one.
         """
         keys = {"uids": list(uids), "cluster_name": cluster_name}
         ids = [row.id for row in await transaction.connection.execute(self._lock_free, keys)]
@@ -112,7 +112,7 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
         return {row.uid: row.id for row in rows}
 
     async def known_uids(self, transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-        """Returns those of `uids` (which must be UUIDs) that are resources, on whichever cluster."""
+        """Returns those of `uids` (which must be UUIDs) that are resources of any cluster."""
         rows = await transaction.connection.execute(self._known, {"uids": list(uids)})
         return {row.uid for row in rows}
 
@@ -143,7 +143,10 @@ class ObservedRows(Generic[ResourceT, ObservedT]):
             transaction.emit(self.event(after, "modified", before))
 
     async def mark(self, transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
-        """Marks up to `rows` resources of a cluster stale or fresh, with events. True while others remain."""
+        """Marks up to `rows` resources of a cluster stale or fresh, with events.
+
+        Returns whether others remain.
+        """
         keys = {"cluster_name": cluster_name, "rows": rows}
         marked = await transaction.connection.execute(self._marks[stale], keys)
         for each in await self.get_many(transaction, [row.id for row in marked]):

@@ -1,4 +1,4 @@
-"""Orphans of a cluster as the sweep writes them, and whether it may delete one."""
+"""Orphans of a cluster as the sweep writes them, and whether it may delete a given one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FROM unnest(CAST(:uids AS text[]), CAST(:kinds AS text[]), CAST(:namespaces AS t
 ON CONFLICT (cluster_name, object_uid) DO UPDATE SET state = EXCLUDED.state
 WHERE orphans.decided_at IS NULL
 """)
-# Written once in a history: a steady cluster is not written to.
+# Written once per history, so that the sweep of a steady cluster writes nothing.
 _SEEN = text("""
 UPDATE clusters SET orphans_seen_in = current_history()
 WHERE name = :cluster_name AND deleted_at IS NULL AND orphans_seen_in IS DISTINCT FROM current_history()
@@ -39,7 +39,10 @@ _ROWS = 1000
 
 
 class Orphan(msgspec.Struct, frozen=True):
-    """An object that the sweep found. `is_swept`: the sweep deletes it unless somebody decides otherwise."""
+    """An object that the sweep found.
+
+    `is_swept`: the sweep deletes it unless a user decides otherwise.
+    """
 
     uid: str
     kind: str
@@ -49,14 +52,14 @@ class Orphan(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> str:
-        """Its state before anybody has decided."""
+        """Its state before any decision."""
         return "undecided" if self.is_swept else "left"
 
 
 class Recorded(msgspec.Struct, frozen=True):
     """`states` by uid; `new`: uids that were not stored before.
 
-    `is_held`: a new history began, and nobody has decided about the cluster's orphans since.
+    `is_held`: a new history began, and nobody has decided about the cluster's orphans since then.
     """
 
     states: dict[str, str]
@@ -65,7 +68,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 async def record(transaction: Transaction, cluster_name: str, found: Sequence[Orphan]) -> Recorded:
-    """Writes the findings of a sweep where they differ from the stored ones, and removes those that are gone."""
+    """Writes changed findings of a sweep, and removes those of deleted objects."""
     key = {"cluster_name": cluster_name}
     rows = await transaction.connection.execute(_STORED, key)
     states = {row.object_uid: row.state for row in rows}
@@ -83,7 +86,7 @@ async def record(transaction: Transaction, cluster_name: str, found: Sequence[Or
 
 
 async def may_delete(transaction: ReadTransaction, cluster_name: str, uid: str) -> bool:
-    """Returns whether an orphan may be deleted now: somebody decided so, or its kind of leftover is swept by itself."""
+    """Returns whether an orphan may be deleted now, by decision or by the sweep itself."""
     parameters = {"cluster_name": cluster_name, "uid": uid}
     return (await transaction.connection.execute(_MAY_DELETE, parameters)).first() is not None
 

@@ -48,12 +48,12 @@ SERVICES: ObservedRows[Service, ObservedService] = ObservedRows(
 
 
 async def delete(transaction: Transaction, service: Service) -> None:
-    """Removes a Service's row for good, with its tombstone event."""
+    """Removes a Service's row permanently, with its tombstone event."""
     await repository.delete_service(transaction, service.id)
     transaction.emit(operations.event(service, "deleted", service))
 
 
 async def changing_owners(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
-    """Returns those of `uids` (which must be UUIDs) that are containers whose Services are to be written."""
+    """Returns those of `uids` (UUIDs) that are containers with Services to write."""
     rows = await transaction.connection.execute(_CHANGING, {"uids": list(uids)})
     return {row.uid for row in rows}

@@ -50,10 +50,10 @@ VOLUMES: ObservedRows[Volume, ObservedVolume] = ObservedRows(
 
 
 async def delete(transaction: Transaction, volume: Volume) -> None:
-    """Removes a volume's row for good, with its tombstone event."""
+    """Removes a volume's row permanently, with its tombstone event."""
     await repository.delete_volume(transaction, volume.id)
     if volume.owner_id is not None:
-        # A pod needs such a claim again.
+        # Pods of its container may still need the claim: the note makes another transaction write a row for it again.
         none: dict[str, Any] = {"templates": [], "first": 0, "last": -1}
         await repository.note_claims(transaction, Claims(volume.owner_id, volume.namespace_id, none))
     transaction.emit(operations.event(volume, "deleted", volume))

@@ -1,9 +1,9 @@
 """The work queue: one row per resource whose cluster state may differ from the desired one.
 
-A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at`
-to its own end; a mutation in between moves it back to now, which shows `release` that there is more to do. Rows stay,
-due again after a long time, so that epochs never start again while their resource lives and drift is checked
-periodically.
+A row is leased for `lease_seconds` under a new epoch; renewals extend the lease while the work is in hand. The lease
+moves `due_at` to its own end. A mutation during the lease moves `due_at` back to now, so `release` sees that there is
+more to do. Rows stay after their work is done, due again after a long time: epochs never restart while their resource
+lives, and drift is checked periodically.
 
 Lock order, the same as in every mutation: the resource's row first, its work row second.
 """
@@ -27,7 +27,10 @@ _NOBODY: Final[Mapping[str, int]] = {}
 
 
 class Work(msgspec.Struct, frozen=True):
-    """A leased row. `lease_owner` is unique to the lease, `lease_epoch` grows with each."""
+    """A leased row.
+
+    `lease_owner` is unique to the lease; each lease increases `lease_epoch`.
+    """
 
     resource_type: str
     resource_id: int
@@ -39,9 +42,10 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """The end of a lease: the row is due again in `due_in_seconds`, after so many failed `attempts`.
+    """The end of a lease: the row is due again in `due_in_seconds`.
 
-    `objects`: the applied objects by kind and name, see `applied_objects`; None leaves the stored ones.
+    `attempts`: the number of failures in a row. `objects`: the applied objects by kind and name, see `applied_objects`;
+    None leaves the stored ones.
     """
 
     work: Work
@@ -51,13 +55,14 @@ class Release(msgspec.Struct, frozen=True):
     objects: Mapping[str, str] | None = None
 
 
-# The last row gives the time when more is due, as far as it is known; a lease that ends is such a time, too.
+# The last row returns the seconds until more work is due, if known; the end of a lease counts as such a time.
 _LEASE = text(
     "SELECT * FROM lease_work(:owner, :lease_seconds, :most, CAST(:clusters AS text[]), CAST(:free AS integer[]), "
     "CAST(:busy AS bigint[]), CAST(:held AS integer[]))"
 )
 
-# Rows that a mutation or the writing back has locked are left for the next round: the order of locks stays as it is.
+# Rows that a mutation or a write-back has locked are skipped until the next renewal: waiting would break the lock
+# order.
 _RENEW = text("""
 WITH held AS (
     SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
@@ -91,7 +96,7 @@ _REMOVE = text(
     "DELETE FROM reconcile_work WHERE resource_type = :resource_type AND resource_id = :resource_id"
 )
 
-# Unlike the enqueueing of a mutation this keeps `attempts`: what we notice ourselves must not undo a backoff.
+# Unlike a mutation, this keeps `attempts`: a difference that the reconciler itself notices must not undo a backoff.
 _REQUEUE_CONTAINERS = text("""
 INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
 SELECT 'container', c.id, n.cluster_name, c.namespace_id, clock_timestamp() + make_interval(secs => :seconds)
@@ -101,8 +106,8 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
-# A transaction that deletes a resource also deletes its work. An insert that waits for it sees the resource as it was
-# before, and would leave work of a deleted resource. A statement after it sees the deletion.
+# A transaction that deletes a resource also deletes its work. An insert that waits for that transaction still sees the
+# resource in its snapshot, and would leave work of a deleted resource. A later statement sees the deletion.
 _LEAVE_NOTHING_OF_CONTAINERS = text("""
 DELETE FROM reconcile_work AS work
 WHERE work.resource_type = 'container' AND work.resource_id = ANY(CAST(:ids AS bigint[]))
@@ -122,7 +127,7 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
-# For resources that cannot lack their row while they live, because only their own work removes it. Workers lock rows in
+# For resources whose work row exists as long as they do, because only their own work removes it. Workers lock rows in
 # the same order.
 _REQUEUE = text("""
 WITH chosen AS (
@@ -135,8 +140,8 @@ SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at
 FROM chosen WHERE work.resource_type = chosen.resource_type AND work.resource_id = chosen.resource_id
 """)
 
-# A cluster that came back is worth an immediate attempt, whatever the backoff. A mutation makes what it has locked due
-# itself.
+# When a cluster is back, each failed work is tried immediately, despite its backoff. Rows that a mutation has locked
+# are skipped: the mutation makes them due itself.
 _REQUEUE_FAILED = text("""
 WITH failed AS (
     SELECT resource_type, resource_id FROM reconcile_work
@@ -146,7 +151,8 @@ FROM failed WHERE work.resource_type = failed.resource_type AND work.resource_id
 """)
 
 
-# Read after the desired state: an apply that is committed in between holds the row that it has changed.
+# Read after the desired state: if an apply of an application commits in between, the work of rows that it changed is
+# held.
 _HELD = text("""
 SELECT work.resource_type, work.resource_id FROM reconcile_work AS work
 JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[])) AS loaded (resource_type, resource_id)
@@ -156,7 +162,7 @@ WHERE work.held AND NOT work.going
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """Leased work, and the seconds until more will be due: None if nothing is known to be."""
+    """Leased work, and the seconds until more is due; None if no further work is known."""
 
     works: list[Work]
     next_seconds: float | None
@@ -173,8 +179,8 @@ async def lease(
 ) -> Leased:
     """Leases due work that no other server holds, the oldest first, in a transaction of its own.
 
-    At most `most` rows of a cluster, or as many as are `free` if that is given. `owner` must be unique to the lease. If
-    `held` gives the number of workers of each namespace, no namespace gets all workers of a cluster.
+    It leases at most `most` rows of a cluster, or as many as `free` gives for it. `owner` must be unique to the lease.
+    If `held` gives the number of busy workers by namespace, no namespace gets all workers of a cluster.
     """
     parameters = {
         "owner": owner,
@@ -198,19 +204,25 @@ async def renew(transaction: Transaction, leased: Sequence[Work], *, lease_secon
 async def hold(transaction: Transaction, leased: Sequence[Work]) -> list[Work]:
     """Locks work rows, in the order of their keys; returns the work whose lease is held.
 
-    Of the rest, nothing may be written.
+    Nothing may be written for the rest.
     """
     return _those(leased, await transaction.connection.execute(_HOLD, _keys(leased)))
 
 
 async def waiting(transaction: ReadTransaction, leased: Sequence[Work]) -> list[Work]:
-    """Returns the work that is held until a step of an application begins: the cluster is left as it is."""
+    """Returns the work that is held until its step of an application begins.
+
+    For this work, leave the cluster as it is.
+    """
     keys = {"types": [work.resource_type for work in leased], "ids": [work.resource_id for work in leased]}
     return _those(leased, await transaction.connection.execute(_HELD, keys))
 
 
 async def release(transaction: Transaction, releases: Sequence[Release]) -> None:
-    """Ends leases. If more work arrived, the row is due again immediately. A lost lease is left alone."""
+    """Ends leases.
+
+    A row for which more work arrived is due again immediately. Lost leases are left alone.
+    """
     if not releases:
         return
     parameters = {
@@ -224,7 +236,7 @@ async def release(transaction: Transaction, releases: Sequence[Release]) -> None
 
 
 async def remove(transaction: Transaction, resource_type: str, resource_id: int) -> None:
-    """Removes the row with its resource."""
+    """Removes a work row in the transaction that removes its resource."""
     await transaction.connection.execute(
         _REMOVE, {"resource_type": resource_type, "resource_id": resource_id}
     )
@@ -253,9 +265,9 @@ async def requeue_namespaces(
 
 
 async def requeue(transaction: Transaction, resources: Collection[tuple[str, int]]) -> None:
-    """Has resources of any type reconciled, given by type and id, without shortening a backoff.
+    """Has resources of any type, by type and id, reconciled without shortening a backoff.
 
-    Where a transaction does so several times, it goes in the order of type and id: workers lock work in that order.
+    Several calls in one transaction must follow the order of type and id: workers lock work in that order.
     """
     if resources:
         keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
@@ -263,7 +275,7 @@ async def requeue(transaction: Transaction, resources: Collection[tuple[str, int
 
 
 async def requeue_failed(transaction: Transaction, cluster_name: str) -> None:
-    """Makes everything due that backs off on this cluster."""
+    """Makes all work of this cluster due that waits after a failure."""
     await transaction.connection.execute(_REQUEUE_FAILED, {"cluster_name": cluster_name})
 
 
