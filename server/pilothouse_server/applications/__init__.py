@@ -1,1 +1,1 @@
-"""Applications: objects that change together, and go back together."""
+"""Applications: objects that are applied and rolled back together."""

@@ -1,12 +1,12 @@
-"""Carries out a plan: writes its objects, those that others need first.
+"""Carries out a plan: writes its objects, dependencies first.
 
-Objects of a noun that can be created or changed by few statements are written together. If one of them is refused, both
-halves are tried, and so on down to the refused ones (of 500 containers 499 refused by a quota: 1.4 s; none: 1.2 s). An
-apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for all problems after
-such a refusal) continues, and its transaction is rolled back.
+The objects of a noun whose operations work on many rows per statement are written together. If the noun refuses one of
+them, each half is retried, and so on down to the refused objects (500 containers of which a quota refuses 499: 1.4 s;
+no refusal: 1.2 s). An apply stops at the first object that a noun refuses. A trial (`validate_only`, and the search for
+all problems after such a refusal) continues, and its transaction is rolled back.
 
-The Job of a hook may still be being deleted by the policy of the hook, which its caller does not see. Then the call is
-UNAVAILABLE, which clients repeat.
+The Job of a hook may still be being deleted by the hook's deletion policy, which the caller cannot see. The call then
+fails with UNAVAILABLE, which clients retry.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pilothouse_server.errors import (
     Unavailable,
 )
 
-# Errors about one object; others, such as a database that is away, end the call.
+# Errors that concern one object. Any other error, such as an unreachable database, ends the call.
 _REFUSALS: Final = (
     AlreadyExists,
     FailedPrecondition,
@@ -49,7 +49,7 @@ ProblemsOf = Callable[[PilothouseError], list[ApplicationProblem]]
 
 
 class WriteRefused(Exception):
-    """An object was refused while it was written, with this error; a trial finds all of them."""
+    """A noun refused an object with this error; a trial finds all refused objects."""
 
     def __init__(self, error: PilothouseError) -> None:
         super().__init__(error.reason)
@@ -59,7 +59,7 @@ class WriteRefused(Exception):
 async def carried_out(
     writer: ObjectWriter, plan: ApplicationPlan, present: Present, choice: ApplyChoice, *, collecting: bool
 ) -> tuple[list[WrittenObject], list[ApplicationProblem]]:
-    """Writes the objects of a plan; while `collecting` with the problems of all that are refused."""
+    """Writes the objects of a plan. If `collecting`, also returns the problems of all refused objects."""
     carrying = _Carrying(writer, present, choice, collecting=collecting)
     to_write = [each for each in plan.objects if each.action != "unchanged" and not each.problems]
     for way, group in groupby(to_write, key=partial(_way, choice=choice)):
@@ -70,7 +70,7 @@ async def carried_out(
 
 
 class _Carrying:
-    """The objects that were written, and the problems of those that were refused."""
+    """Collects the objects that were written, and the problems of those that were refused."""
 
     def __init__(
         self, writer: ObjectWriter, present: Present, choice: ApplyChoice, *, collecting: bool
@@ -83,7 +83,7 @@ class _Carrying:
         self.problems: list[ApplicationProblem] = []
 
     async def write(self, objects: Sequence[ComparedObject], *, together: bool) -> None:
-        """Writes objects of one way."""
+        """Writes objects for which `_way` returns the same value."""
         if not together or len(objects) == 1:
             for each in objects:
                 await self._attempt(
@@ -98,11 +98,11 @@ class _Carrying:
             await self.write(objects[:middle], together=True)
             await self.write(objects[middle:], together=True)
         except Aborted:
-            # Facts that this way does not follow.
+            # The deciding facts were outdated. The operations for single objects read them again and retry.
             await self.write(objects, together=False)
 
     async def prune(self, members: Sequence[Member], *, together: bool) -> None:
-        """Deletes members of one way."""
+        """Deletes members for which `_deletion` returns the same value."""
         stored = self._present.stored
         if together and len(members) > 1:
             try:
@@ -133,19 +133,19 @@ class _Carrying:
 
 
 def _way(each: ComparedObject, choice: ApplyChoice) -> str:
-    """Returns the same for objects that may be written together; nothing for one that is written by itself."""
+    """Returns a key that is equal for objects that may be written together; empty for an object written alone."""
     key = each.wanted.key
-    # The kinds of objects one after the other: a RoleBinding finds its Role.
+    # Kinds of carried objects are written one after the other, so that a RoleBinding finds its Role.
     of_noun = f"{key.noun} {key.kind}"
     if each.action == "create":
         return f"create {of_noun}"
-    # A Job that runs again is changed twice.
+    # A Job that runs again is written twice.
     runs = each.action == "run" or (choice.rerun_jobs and key.noun == "container")
     return f"change {of_noun}" if key.noun in TOGETHER and not runs else ""
 
 
 def _deletion(member: Member) -> str:
-    """Returns the same for members that may be deleted together; nothing for one that is deleted by itself."""
+    """Returns a key that is equal for members that may be deleted together; empty for a member deleted alone."""
     key = member.key
     return f"{key.noun} {key.kind}" if key.noun in TOGETHER else ""
 
@@ -153,7 +153,7 @@ def _deletion(member: Member) -> str:
 async def _together(
     writer: ObjectWriter, objects: Sequence[ComparedObject], present: Present
 ) -> list[WrittenObject]:
-    """Creates or changes objects of one noun by few statements; if one is refused, nothing is written."""
+    """Creates or changes objects of one noun with few statements; if one is refused, none is written."""
     async with writer.attempt():
         if objects[0].action == "create":
             return await writer.create_many([each.wanted for each in objects])
@@ -178,7 +178,10 @@ async def _written(
 
 
 def _of_object(each: ComparedObject, error: PilothouseError) -> list[ApplicationProblem]:
-    """Returns the problems with an object. Raises Unavailable for a hook whose former object is still being deleted."""
+    """Returns the problems with an object.
+
+    Raises Unavailable for a hook whose previous object is still being deleted.
+    """
     if each.place.hook and error.metadata.get("being_deleted"):
         name = each.wanted.key.name
         raise Unavailable(

@@ -1,8 +1,8 @@
 """The differences between objects that documents ask for and those that a namespace has.
 
-Each object is compared in the form of its noun, after the noun's own rules have completed it: an object that was
-applied, and read back, compares as unchanged. The fields that differ are those that an update writes; the others stay
-as they are, such as a number of replicas that no document states.
+Each object is compared in the form of its noun, after the noun's own rules have completed it. So an object that was
+applied and read back compares as unchanged. An update writes the fields that differ. All other fields stay as they are,
+such as a number of replicas that no document states.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pilothouse_server.storage.rules import checked as checked_volume
 from pilothouse_server.values.document_paths import selected
 from pilothouse_server.values.field_differences import changed_values
 
-# The permissions of each noun, without their verb.
+# The permissions of each noun, without their verbs.
 PERMISSIONS: Final[Mapping[MemberNoun, str]] = {
     "config_map": "config",
     "secret": "config",
@@ -64,13 +64,13 @@ _VERBS: Final[Mapping[ChangeAction, str]] = {
 }
 _CONFIG_FIELDS: Final = ("data", "binary_data", "immutable", "labels", "annotations")
 _SECRET_FIELDS: Final = ("immutable", "labels", "annotations")
-# Fields of a volume that never change, as far as a document states them.
+# Fields of a volume that can never change; a document may leave them out.
 _FIXED_OF_VOLUMES: Final = (
     *("type", "storage_class", "access_modes", "volume_mode"),
     *("host_path", "source_name", "optional", "external"),
 )
 _MOST_DIFFERENCES: Final = 100
-# A document holds no NUL.
+# A document cannot contain NUL, so no value looks like a mask.
 _MASK: Final = "\0masked:"
 _MASK_AS_JSON: Final = json.dumps(_MASK)[1:-1]
 Merge = Callable[[Any], Any]
@@ -80,8 +80,8 @@ class ComparedObject(msgspec.Struct, frozen=True):
     """An object, the effect of an apply on it, and how it is written.
 
     `changed`: names of the fields that an update writes. `problems`: why the apply is refused. `merge`: returns the
-    stored object with these fields of the document; of a secret `asked` has them. Both are None unless it is updated.
-    `place`: its step.
+    stored object with these fields set from the document; a secret has `asked` instead. Both are None unless the object
+    is updated. `place`: its step.
     """
 
     wanted: WantedObject
@@ -95,12 +95,12 @@ class ComparedObject(msgspec.Struct, frozen=True):
 
     @property
     def permission(self) -> str:
-        """The permission that the noun asks for the same change; empty for none."""
+        """The permission that the noun requires for this change; empty if none."""
         verb = _VERBS.get(self.action, "")
         return f"{PERMISSIONS[self.wanted.key.noun]}.{verb}" if verb else ""
 
     def shown(self, may: May) -> ApplicationChange:
-        """Returns the change as a caller may see it: its fields only to one who may get the object."""
+        """Returns the change as a caller may see it: with its fields only if the caller may get the object."""
         visible = may(f"{PERMISSIONS[self.wanted.key.noun]}.get")
         return ApplicationChange(
             self.wanted.api_version,
@@ -121,10 +121,10 @@ def compared(
     values: Mapping[str, bytes] | None = None,
     secret_paths: Collection[tuple[str, ...]] = (),
 ) -> ComparedObject:
-    """Returns the effect of an apply on an object; `stored` is that of the namespace, None if there is none.
+    """Returns the effect of an apply on an object. `stored`: the object in the namespace, None if there is none.
 
     `replace`: settings that are immutable on the cluster may change. `values`: those of a stored secret.
-    `secret_paths`: fields of a carried object that nobody is shown.
+    `secret_paths`: fields of a carried object that are shown to no caller.
     """
     if stored is None:
         return ComparedObject(wanted, "create")
@@ -160,7 +160,7 @@ def _container(wanted: WantedObject, value: Container, stored: Container, *, rep
         return ComparedObject(wanted, "unchanged")
     again = after.spec.replaced_generation != stored.spec.replaced_generation
     if again and not replace:
-        # The noun's own refusal, with its words.
+        # Raises the noun's own refusal.
         replacing(lambda before: _merged_container(before, value, names), replace=False)(stored)
     return _updated(
         wanted,
@@ -172,7 +172,7 @@ def _container(wanted: WantedObject, value: Container, stored: Container, *, rep
 
 
 def _merged_container(stored: Container, value: Container, names: frozenset[str]) -> Container:
-    """Returns the stored container with these fields of the other one."""
+    """Returns the stored container with the fields in `names` replaced by those of `value`."""
     members = {"workload" if name in WORKLOADS else name for name in names}
     own = set(Container.__struct_fields__)
     spec = {
@@ -183,7 +183,7 @@ def _merged_container(stored: Container, value: Container, names: frozenset[str]
 
 
 def _with_own_bound(value: Container, stored: Container) -> Container:
-    """Returns the container with the stored bound of runs at the same time, which no document can state."""
+    """Returns the container with the stored limit of concurrent runs, which no document can state."""
     settings, before = value.spec.workload, stored.spec.workload
     if not isinstance(settings, CronJobSettings) or not isinstance(before, CronJobSettings):
         return value
@@ -194,7 +194,7 @@ def _with_own_bound(value: Container, stored: Container) -> Container:
 
 
 def _refuse_fixed(value: Container, stored: Container) -> None:
-    """Raises InvalidArgument where the kind, the selector or the name of the program would change."""
+    """Raises InvalidArgument if the workload kind, the selector or the pod container's name would change."""
     advice = "delete the container first"
     if value.workload_kind != stored.workload_kind:
         kind = workload_type(stored).kind
@@ -229,8 +229,11 @@ def _service(wanted: WantedObject, value: Service, stored: Service) -> ComparedO
 
 
 def _with_container(value: Service, stored: Service) -> Service:
-    """Returns the Service with the container that the stored one names, where a document selects its pods by the name
-    of the container: documents have no other word for it."""
+    """Returns the Service with the container that the stored Service names, if the document selects that container's
+    pods.
+
+    A document can select the pods of a container only by the label with its name.
+    """
     named = stored.spec.containers
     if not named or value.spec.selector != {NAME: named[0]}:
         return value
@@ -239,7 +242,7 @@ def _with_container(value: Service, stored: Service) -> Service:
 
 
 def _with_node_ports(value: Service, stored: Service) -> Service:
-    """Returns the Service with the node ports that the cluster chose, where a document states none."""
+    """Returns the Service with the node ports that the cluster chose, where the document states none."""
     chosen = {(each.port, each.protocol): each.node_port for each in stored.spec.ports}
     ports = tuple(
         msgspec.structs.replace(
@@ -254,11 +257,11 @@ def _with_node_ports(value: Service, stored: Service) -> Service:
 
 def _volume(wanted: WantedObject, value: Volume, stored: Volume) -> ComparedObject:
     if sorted(value.access_modes) == sorted(stored.access_modes):
-        # Their order means nothing.
+        # The order of access modes has no meaning.
         value = msgspec.structs.replace(value, access_modes=stored.access_modes)
     for name in _FIXED_OF_VOLUMES:
         stated, present = getattr(value, name), getattr(stored, name)
-        # A field that is not stated is left to the server.
+        # The server chooses a field that is not stated.
         if stated and stated != present:
             words = f"cannot be changed: it is {present!r} on the server; delete the volume first"
             raise invalid(f"volume.{name}", words)
@@ -331,7 +334,7 @@ def _carried(
 
 
 def _masked(document: Any, secret_paths: Collection[tuple[str, ...]]) -> Any:
-    """Returns a document in which the values that nobody is shown are digests with a mark."""
+    """Returns a document in which secret values are replaced by a mark and a digest."""
     places = {place for path in secret_paths for place, _ in selected(document, path)}
     return _masked_at(document, (), places)
 

@@ -1,11 +1,11 @@
-"""From documents to the objects that they ask for, by the translator that the command and the imports use.
+"""Turns documents into the objects that they ask for, with the translator that the command and the imports use.
 
-    translated   JSON texts → the manifest: each document by itself, without a look at the namespace
+    translated   JSON texts → the manifest: each document by itself, without reading the namespace
     settled      the manifest and the objects of the namespace → objects in the form of their nouns
 
-Between the two the caller reads the objects that `TranslatedDocuments` names: containers that own Services, volumes of
-claims, and config maps and secrets that documents refer to. All faults are found, and each is a problem with its
-document and path. No problem repeats a value of a document. Both parts yield to the event loop.
+Between the two steps the caller reads the objects that `TranslatedDocuments` names: containers that own Services,
+volumes of claims, and config maps and secrets that documents refer to. All faults are found, and each becomes a problem
+with its document and path. No problem repeats a value of a document. Both functions yield to the event loop.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ from pilothouse_server.objects import documents
 from pilothouse_server.runtime.event_loop import Share, cooperatively
 from pilothouse_server.values.resources import ObjectWarning
 
-# The reason of a warning about something that is left out without a loss.
+# The reason of a warning about something that is left out without loss.
 LEFT_OUT: Final = "LEFT_OUT"
 _EXISTING_CLAIM: Final = "EXISTING_CLAIM"
 _NO_ORDER: Final = ObjectWarning(
     "NO_ORDER", "", "waves have no effect without an application: all objects are applied at the same time"
 )
 _MALFORMED: Final = "MALFORMED_DOCUMENT"
-# The part that a caller leaves out to continue: the field, or the whole document.
+# The reasons tell a caller to leave out either the field or the whole document.
 _REASONS: Final[Mapping[ProblemReach, str]] = {
     ProblemReach.FIELD: "UNSUPPORTED",
     ProblemReach.DOCUMENT: "UNSUPPORTED_DOCUMENT",
@@ -68,13 +68,13 @@ _CORE: Final = "v1"
 _VERSION_OF: Final[Mapping[str, str]] = {
     each.kind: "batch/v1" if each.kind in ("Job", "CronJob") else "apps/v1" for each in WORKLOADS.values()
 }
-# Labels, annotations and size are all that changes of a claim.
+# Only labels, annotations and size of a claim can change.
 _CLAIM_FIELDS: Final = frozenset({"labels", "annotations", "size"})
 _STAGES: Final[Mapping[MemberNoun, int]] = {noun: number for number, noun in enumerate(NOUNS)}
-# Kinds that containers, or others of these, need; the other kinds come after the containers.
+# Kinds that containers, or other kinds in this list, need. All other kinds are written after the containers.
 _BEFORE_CONTAINERS: Final = ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "PodDisruptionBudget")
 _EXTRA_FIELDS: Final = "container.extra_fields"
-# The kinds of documents, whose subjects have them in lower case.
+# Kinds of documents by their lower-case form, which the subjects of problems use.
 _KINDS: Final[Mapping[str, str]] = {
     each.lower(): each
     for each in (
@@ -87,7 +87,7 @@ _KINDS: Final[Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class TranslatedDocuments:
-    """Documents as far as they are understood by themselves."""
+    """Documents as far as they can be understood without the namespace."""
 
     given: Sequence[GivenDocument]
     namespace: str
@@ -96,7 +96,7 @@ class TranslatedDocuments:
 
     @property
     def services(self) -> frozenset[str]:
-        """Names of the Services. Where a container owns one of them, all containers of the namespace are needed."""
+        """Names of the Services. If a container owns one of them, `settled` needs all containers of the namespace."""
         return frozenset(each.name for each in self.manifest.services)
 
     @property
@@ -106,15 +106,16 @@ class TranslatedDocuments:
 
     @property
     def sources(self) -> frozenset[SourceName]:
-        """Kind and name of the config maps and secrets that the documents refer to and do not bring."""
+        """Kind and name of the config maps and secrets that the documents refer to but do not contain."""
         return frozenset(sources_elsewhere(self.manifest))
 
 
 class PresentObjects(msgspec.Struct, frozen=True):
-    """The objects of a namespace by which documents are understood.
+    """The objects of a namespace that are needed to understand documents.
 
-    `containers`: those with the documents' names, or all; `volumes`: names of volumes by those of their claims on the
-    cluster; `sources`: those of `TranslatedDocuments.sources` that are there. `external_sources`: the namespace's.
+    `containers`: those with the documents' names, or all. `volumes`: names of volumes by the names of their claims on
+    the cluster. `sources`: the existing ones of `TranslatedDocuments.sources`. `external_sources`: those of the
+    namespace.
     """
 
     containers: tuple[Container, ...] = ()
@@ -130,9 +131,10 @@ async def translated(
     *,
     ordered: bool = False,
 ) -> TranslatedDocuments:
-    """Returns the manifest of documents. `opened`: version and kind of custom resources that the cluster opens.
+    """Returns the manifest of documents.
 
-    `ordered`: they are those of an application, with phases and waves.
+    `opened`: version and kind of the custom resources that the cluster's settings allow. `ordered`: the documents are
+    those of an application, with phases and waves.
     """
     problems = Problems()
     conversion = ManifestConversion(namespace, problems, opened, ordered=ordered)
@@ -206,7 +208,7 @@ async def settled(read: TranslatedDocuments, present: PresentObjects) -> ReadDoc
 
 
 def _placed(wanted: WantedObject, manifest: Manifest) -> WantedObject:
-    """Returns an object with its place in an application. A new run of a hook deletes the former one."""
+    """Returns an object with its order. A hook keeps one run, so a new run deletes the previous one."""
     order = manifest.orders.get((group_of(wanted.api_version), wanted.kind, wanted.key.name))
     if order is None:
         return wanted
@@ -222,14 +224,14 @@ def _placed(wanted: WantedObject, manifest: Manifest) -> WantedObject:
 
 
 def writing_order(wanted: WantedObject) -> tuple[int, int]:
-    """Returns the place of an object among those that are written one after the other."""
+    """Returns the position of an object in the sequence of writes."""
     if wanted.kind in _BEFORE_CONTAINERS and wanted.key.noun == "object":
         return _STAGES["object"], _BEFORE_CONTAINERS.index(wanted.kind)
     return (_STAGES[wanted.key.noun], 0) if wanted.key.noun != "object" else (len(_STAGES), 0)
 
 
 class WantedObjects:
-    """Collects objects, and the problems of those whose fields break a rule."""
+    """Collects objects, and the problems of objects whose fields break a rule."""
 
     def __init__(self, read: TranslatedDocuments) -> None:
         self._namespace = read.namespace
@@ -246,7 +248,7 @@ class WantedObjects:
         made: Awaitable[Any],
         fields: frozenset[str] | None = None,
     ) -> None:
-        """Adds an object, or the problems of making it."""
+        """Adds an object, or the problems found while it was built."""
         wanted = WantedObject(key, api_version, kind, None, place.line - 1, place.file, fields)
         try:
             self.found.append(msgspec.structs.replace(wanted, value=await made))
@@ -255,7 +257,7 @@ class WantedObjects:
         await self._share.used()
 
     async def add_container(self, container: WantedContainer, stored: Container | None) -> None:
-        """Adds a container; one without a document of its own is the stored one with other ports."""
+        """Adds a container. One without a document of its own is the stored container with other ports."""
         values: Values = container.values
         if container.fields is not None and stored is not None:
             values = {**forms.container_values(stored), **values}
@@ -267,7 +269,7 @@ class WantedObjects:
 
 
 def problem_of(found: InputProblem) -> ApplicationProblem:
-    """Returns a problem of the translator. That of a Secret names no key, because a caller may confuse the two."""
+    """Returns a problem of the translator. For a Secret it names no key: the key may be a misplaced value."""
     kind, _, name = found.subject.partition("/")
     path = found.path.partition("[")[0] if kind == "secret" else found.path
     weight: ProblemWeight | None = None
@@ -286,7 +288,7 @@ def problem_of(found: InputProblem) -> ApplicationProblem:
 
 
 def problems_of(error: PilothouseError, wanted: WantedObject) -> list[ApplicationProblem]:
-    """Returns the problems that an operation of a noun has with an object, one for each field."""
+    """Returns the problems that a noun's operation reports about an object, one for each field."""
     problem = ApplicationProblem(
         document=wanted.document,
         reason=error.reason,
@@ -307,12 +309,12 @@ def problems_of(error: PilothouseError, wanted: WantedObject) -> list[Applicatio
 
 
 def in_order(problems: Collection[ApplicationProblem]) -> tuple[ApplicationProblem, ...]:
-    """Returns problems in the order of the documents; those of no document last."""
+    """Returns problems in the order of the documents; problems without a document come last."""
     return tuple(sorted(problems, key=lambda each: (each.document < 0, each.document)))
 
 
 def _path(field: str) -> str:
-    """Returns the path in the document of a field that it has and the API does not name; else the field."""
+    """Returns the path in the document if the API carries the field only as an extra field; else the field itself."""
     if field.startswith(f'{_EXTRA_FIELDS}["') and field.endswith('"]'):
         return field[len(_EXTRA_FIELDS) + 2 : -2]
     return field
@@ -329,7 +331,7 @@ async def _carried(namespace: str, carried: ManifestObject) -> Any:
 
 
 def _use_claims(manifest: Manifest, present: Mapping[str, str]) -> list[ObjectWarning]:
-    """Has pods mount claims that are no volumes of the namespace as existing claims, and warns of each."""
+    """Makes pods mount claims that are not volumes of the namespace as existing claims; returns a warning for each."""
     known = {each.name: each.name for each in manifest.claims} | dict(present)
     use_present_names(manifest.claims, present)
     return [
@@ -345,7 +347,7 @@ def _use_claims(manifest: Manifest, present: Mapping[str, str]) -> list[ObjectWa
 
 
 def _distinct(volumes: Sequence[VolumeObject], problems: Problems) -> list[VolumeObject]:
-    """Returns each volume once: several pods may imply the same one."""
+    """Returns each volume once: several pods may imply the same volume."""
     first: dict[str, VolumeObject] = {}
     for each in volumes:
         other = first.setdefault(each.name, each)

@@ -1,8 +1,8 @@
-"""Has the cluster try the objects of an apply, and changes nothing: the part of a trial that needs the cluster.
+"""Tries the objects of an apply on the cluster by dry runs; changes nothing.
 
-The transaction of the trial is rolled back before. Several objects are tried at a time, and none is begun after 30 s: a
-slow cluster does not hold up a large apply by the number of its objects. A cluster that is away is no problem, because
-a real apply does not wait for it, either; a warning says that nothing was tried.
+The transaction of the trial is rolled back first. Up to 8 objects are tried at a time. No dry run starts after 30 s, so
+a slow cluster cannot delay a large apply in proportion to its number of objects. An unreachable cluster is not a
+problem, because a real apply does not wait for it either; a warning states that nothing was tried.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SECONDS_TO_BEGIN: Final = 30.0
 
 
 class TriedObject(msgspec.Struct, frozen=True):
-    """An object as a trial has written it. `values`: of a secret."""
+    """An object as a trial has written it. `values`: those of a secret."""
 
     wanted: WantedObject
     after: Any
@@ -49,7 +49,7 @@ class TriedObject(msgspec.Struct, frozen=True):
 
 
 class ClusterTrial(msgspec.Struct, frozen=True):
-    """The remarks of a cluster on objects, in their order."""
+    """The problems and warnings of a cluster about objects, in the order of the objects."""
 
     problems: tuple[ApplicationProblem, ...] = ()
     warnings: tuple[ObjectWarning, ...] = ()
@@ -93,7 +93,7 @@ class _Trials:
         self._discovery = discovery
 
     async def of(self, tried: TriedObject) -> ClusterTrial:
-        """Returns the remarks of the cluster on an object."""
+        """Returns the problems and warnings of the cluster about an object."""
         try:
             warnings = await self._checked(tried)
         except Unavailable as error:

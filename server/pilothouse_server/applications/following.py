@@ -1,19 +1,19 @@
-"""The statuses of applications, written as their members change, and rollbacks of revisions that fail.
+"""Writes the statuses of applications as their members change, and rolls back revisions that fail.
 
-A trigger notes the application of each member that changes. A server looks for notes within a second after a commit of
-its own, and every five seconds anyway, and writes the statuses of the applications in a short transaction; applications
-that another server has locked are left to it. So a change of a member costs one row, and an application has at most one
-event a second from each server, however many members change.
+For each member that changes, a trigger adds a row that names its application. A server reads these rows within a second
+after a commit of its own, and every five seconds in any case. It then writes the statuses of the applications in a
+short transaction, and skips applications that another server has locked. So a change of a member costs one row, and
+each server emits at most one event per second for an application, however many members change.
 
-A revision that is to be rolled back has a deadline in its row, until it has been healthy for a moment. If it fails,
-or is not healthy in time, the revision before it is brought back in one transaction, in the name and with the rights
-of the user who applied it, within the limits of the API key of that call. The deadline goes with that transaction: a
-server that dies before its commit has changed nothing, and another one finds the deadline. A rollback that is refused
-is noted with its reason, and not tried again.
+A revision with rollback on failure has a deadline in the application's row until it has been healthy for 10 s. If the
+revision fails, or is not healthy in time, one transaction restores the previous revision. It acts as the user who
+applied the failed one, with that user's permissions and within the limits of the API key of that call. The same
+transaction removes the deadline: if a server dies before the commit, nothing has changed, and another server finds the
+deadline. If the rollback is refused, the reason is stored and the rollback is not retried.
 
-The same transaction that writes a status begins the next step of a revision once all before is healthy, and stores how
-its hooks have ended (`steps`). Members that are to be deleted then are deleted in another one, in the name and with the
-rights of the user who applied the revision.
+The transaction that writes a status also begins the next step of a revision once all earlier steps are healthy, and
+stores the outcomes of its hooks (`steps`). A separate transaction then deletes the members that are to be deleted, as
+the user who applied the revision and with that user's permissions.
 """
 
 from __future__ import annotations
@@ -68,20 +68,20 @@ from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, 
 
 log = structlog.get_logger(__name__)
 
-# Between two looks, and the longest time without one while this server commits nothing.
+# The pause between two passes, and the longest wait after it while this server commits nothing.
 _LOOK_SECONDS = 1.0
 _POLL_SECONDS = 4.0
 _BATCH = 20
 _APPLY_PATH = "/pilothouse.application.v1.ApplicationService/ApplyApplication"
 _PATH = "/pilothouse.application.v1.ApplicationService/RollbackApplication"
-# To write the former documents is an apply.
+# A rollback applies the documents of an earlier revision, so it needs this permission.
 _PERMISSION = "application.apply"
-# Another server works at it, or the database is away: it is tried again.
+# Retried: another server is working on the application, the database is unreachable, or a key is not loaded.
 _PASSING = (Aborted, Unavailable, KeyNotAtHand)
 
 
 class ApplicationFollower:
-    """Writes statuses and rolls back, next to the followers of other servers."""
+    """Writes statuses and rolls back failed revisions; several servers run it in parallel."""
 
     def __init__(self, store: Store, rights: NounRights, digest_key: bytes) -> None:
         self._store = store
@@ -104,11 +104,11 @@ class ApplicationFollower:
             self._wanted.clear()
 
     def wake(self) -> None:
-        """Wakes the loop: this server has committed something."""
+        """Wakes the loop after a commit of this server."""
         self._wanted.set()
 
     async def follow(self) -> int:
-        """Writes the statuses of some applications, and rolls back those that have failed; returns how many."""
+        """Writes the statuses of some applications, and rolls back failed ones; returns the number of statuses."""
         async with self._store.system_look() as look:
             if not await repository.has_status_work(look):
                 return 0
@@ -126,7 +126,7 @@ class ApplicationFollower:
         return len(found)
 
     async def _remove(self, followed: FollowedApplication, members: Sequence[Member]) -> None:
-        """Deletes members in one transaction with its records; refused deletions are tried again later."""
+        """Deletes members and writes their audit records in one transaction; refused deletions are retried later."""
         application, user = followed.application, followed.applied_by
         if user is None:
             return
@@ -173,7 +173,7 @@ class ApplicationFollower:
         await self._note_refusal(failed, words)
 
     async def _brought_back(self, failed: FollowedApplication, why: str) -> None:
-        """Brings back the revision before the one that failed, as the user who applied that."""
+        """Restores the revision before the failed one, as the user who applied the failed one."""
         application, user = failed.application, failed.applied_by
         if user is None:
             raise NotFound("the user who applied it is not known", reason="USER_NOT_FOUND")
@@ -232,7 +232,7 @@ class ApplicationFollower:
         choice: ApplyChoice,
         caller: ApplyingCaller,
     ) -> None:
-        """Applies the documents in one transaction with its records."""
+        """Applies the documents and writes the audit records in one transaction."""
 
         unit = self._store.unit_of_work(actor, uuid4(), _PATH)
         try:
@@ -270,7 +270,7 @@ class ApplicationFollower:
 async def _rights_of(
     transaction: ReadTransaction, user: UserRef, application: ApplicationResource, scope: KeyScope | None
 ) -> May:
-    """Returns the rights that a user has now, within the limits of the API key that applied a revision."""
+    """Returns the user's current permissions, within the limits of the API key that applied a revision."""
     grants = await held_by_user(transaction, user.id)
     if scope is not None:
         here = KeyNamespace(application.namespace_id, application.namespace)

@@ -1,9 +1,9 @@
-"""The health of an application and of its members, from the states that the nouns observe: pure functions.
+"""Computes the health of applications and members from the states that the nouns observe; pure functions.
 
-The words are those of Argo CD: healthy; suspended, by a caller; progressing, which waiting may end; missing; degraded.
-The status of an application is that of the worst member in this order, which is Argo CD's, with its reason. A member
-has failed if waiting does not make it healthy: a newest pod restarts, its image cannot be had, the cluster has had no
-room for it for a minute, refuses it or has given it up. A degraded object of another kind may recover by itself.
+The words are Argo CD's: healthy; suspended (by a caller); progressing (waiting may help); missing; degraded. An
+application has the status and reason of its worst member, in Argo CD's order. A member has failed if waiting does not
+make it healthy: one of its newest pods restarts, its image cannot be pulled, or the cluster has had no room for it for
+a minute, refuses it, or has given up its rollout. A degraded object of another noun may recover by itself.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from pilothouse_server.containers.stability import RESTARTED, STABLE
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
 from pilothouse_server.values.resources import Condition
 
-# For so long the cluster may have no room for a pod, while no autoscaler adds a node.
+# A pod that stays unschedulable for this many seconds has failed. Autoscalers that add nodes need less.
 UNSCHEDULABLE_SECONDS: Final = 60.0
-# For so long a revision may take to become healthy where nothing is said.
+# Seconds in which a revision must become healthy if the request sets no deadline.
 PROGRESS_DEADLINE_SECONDS: Final = 600
-# If a server dies while it rolls back, another one begins after so long.
+# Seconds after which a rollback is retried, by any server, if the first server died during it.
 _RETRY_SECONDS: Final = 5.0
-# If an object that is to be deleted cannot be, it is tried again after so long.
+# Seconds between attempts to delete an object whose deletion was refused.
 _REMOVAL_SECONDS: Final = 30.0
-# After so many seconds without a failure a revision is no longer rolled back.
+# A revision that has been healthy for this many seconds is no longer rolled back.
 SETTLED_SECONDS: Final = 10.0
-# From the worst to the best.
+# From worst to best.
 _ORDER: Final[tuple[ApplicationStatus, ...]] = (
     "degraded",
     "missing",
@@ -66,10 +66,10 @@ class MemberHealth(NamedTuple):
 
 
 class PresentState(msgspec.Struct, frozen=True):
-    """A member as its noun has it now.
+    """The present state of a member, as its noun stores it.
 
-    `state`: the desired state of a container, the health of a carried object, the type of a volume. `applied`: the
-    cluster was brought to its newest generation. `going`: it is being deleted.
+    `state`: the desired state of a container, the health of a carried object, or the type of a volume. `applied`: the
+    cluster has the member's newest generation. `going`: the member is being deleted.
     """
 
     status: str
@@ -82,11 +82,11 @@ class PresentState(msgspec.Struct, frozen=True):
 
 
 def member_health(noun: MemberNoun, present: PresentState | None, now: datetime) -> MemberHealth:
-    """Returns the health of a member; `present` None: it is not there any more."""
+    """Returns the health of a member. `present`: None if the object does not exist any more."""
     if present is None or present.going:
         return MemberHealth("missing", "Deleted", "it was deleted by another call")
     refused = _condition(present, APPLIED, "False")
-    # A refusal of an earlier generation says nothing about this one.
+    # A refusal of an earlier generation does not apply to this one.
     if refused is not None and present.applied:
         return MemberHealth(
             "degraded", refused.reason, f"the cluster refuses it: {refused.message}", failed=True
@@ -105,9 +105,9 @@ def member_health(noun: MemberNoun, present: PresentState | None, now: datetime)
 
 
 def health_in_step(member: Member, found: MemberHealth) -> MemberHealth:
-    """Returns the health of a member by its own and by its place among the steps of the newest revision.
+    """Returns the health of a member, given its own health and its step in the newest revision.
 
-    The Job of a hook is healthy once it has succeeded; another one also while it runs.
+    The Job of a hook is healthy once it has succeeded. Other Jobs are healthy while they run, too.
     """
     if member.outcome == "failed":
         return MemberHealth("degraded", member.outcome_reason, member.outcome_message, failed=True)
@@ -128,11 +128,11 @@ def health_in_step(member: Member, found: MemberHealth) -> MemberHealth:
 
 
 def health_of(members: Sequence[Member]) -> MemberHealth:
-    """Returns the health of an application with these members: that of the worst, and whether any has failed."""
+    """Returns the health of an application: that of its worst member, and whether any member has failed."""
     for status in _ORDER[:-1]:
         worst = [each for each in members if each.status == status]
         if worst:
-            # A member that waits for another one is no reason.
+            # A member that waits for another one is not shown as the reason if there is a better one.
             shown = min(worst, key=lambda each: (not each.failed, each.waiting or each.pruned))
             found = shown.message or shown.reason
             name = f"{PHASE_WORDS[shown.phase]} hook {shown.name}" if shown.hook else str(shown.key)
@@ -146,9 +146,9 @@ def health_of(members: Sequence[Member]) -> MemberHealth:
 
 
 class FollowedHealth(NamedTuple):
-    """The state of an application to be stored, when to look again, and why its newest revision failed.
+    """The state of an application to store, the time of its next pass, and the reason why its newest revision failed.
 
-    `failure` is empty where it did not, or is not to be rolled back. `next`: the consequences for its steps.
+    `failure`: empty if the revision did not fail or is not to be rolled back. `next`: what follows for its steps.
     """
 
     followed: FollowedApplication
@@ -158,7 +158,7 @@ class FollowedHealth(NamedTuple):
 
 
 def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealth:
-    """Returns the state of an application by its members as they are now."""
+    """Returns the state of an application computed from its members."""
     members = before.application.members
     found = health_of(members)
     works = found.status in ("healthy", "suspended")
@@ -195,13 +195,13 @@ def followed_health(before: FollowedApplication, now: datetime) -> FollowedHealt
         before, application=application, healthy_since=healthy_since, deadline_at=deadline_at
     )
     later = [each for each in moments if each > now]
-    # A step may have nothing to do, and what has ended may be all that was waited for.
+    # Another pass follows immediately: a step may be empty, or the ended hooks may be all that the step waited for.
     look_at = now if following.begun or following.ended else min(later, default=None)
     return FollowedHealth(followed, look_at, failure, following)
 
 
 def becomes_unschedulable(noun: MemberNoun, present: PresentState | None) -> datetime | None:
-    """Returns when a member fails because the cluster has no room for it; None if that is not so now."""
+    """Returns when a member that the cluster has no room for will fail; None if the member is not in that state."""
     if noun != "container" or present is None:
         return None
     pending = _condition(present, ROLLED_OUT, "False")
@@ -231,7 +231,7 @@ def _container_health(present: PresentState, now: datetime) -> MemberHealth:
 
 
 def _failure(present: PresentState, now: datetime) -> MemberHealth | None:
-    """Returns why the newest state of a container will not run by waiting; None if it may."""
+    """Returns the failure of a container whose newest state will not run by waiting; None if it may still run."""
     stable = _condition(present, STABLE, "False")
     if stable is not None and stable.reason == RESTARTED:
         return MemberHealth("degraded", RESTARTED, f"a newest pod restarts: {stable.message}", failed=True)
@@ -246,7 +246,7 @@ def _failure(present: PresentState, now: datetime) -> MemberHealth | None:
     fails_at = becomes_unschedulable("container", present)
     if fails_at is not None and fails_at <= now:
         return MemberHealth("degraded", reason, f"the cluster has no room for it: {message}", failed=True)
-    # Pods of before may still fail while those that take their place are on their way.
+    # During a rollout the old pods may still fail while their replacements start.
     if present.status in ("failed", "crash_loop_back_off") and reason != ROLLING_OUT:
         return MemberHealth("degraded", present.reason, present.message, failed=True)
     return None
@@ -255,10 +255,10 @@ def _failure(present: PresentState, now: datetime) -> MemberHealth | None:
 def _volume_health(present: PresentState) -> MemberHealth:
     if present.status == "failed":
         return MemberHealth("degraded", present.reason, present.message)
-    # Other types are parts of pods, and have no object on the cluster.
+    # Volumes of other types are parts of pods, and have no object on the cluster.
     if present.state != "persistent_volume_claim" or present.status == "bound":
         return MemberHealth("healthy")
-    # A claim that waits for the first pod that mounts it is as it shall be.
+    # A claim that waits for the first pod that mounts it is in its intended state.
     if present.reason == "WaitForFirstConsumer":
         return MemberHealth("healthy", present.reason, present.message)
     return MemberHealth("progressing", present.reason or "Pending", present.message)

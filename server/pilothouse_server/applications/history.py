@@ -16,7 +16,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
 def revised(application: ApplicationResource) -> RevisedResource:
-    """Returns an application as the resource that revisions are of."""
+    """Returns the reference by which the revisions of an application are stored."""
     return RevisedResource("application", application.id, application.uid, application.namespace_id)
 
 
@@ -30,7 +30,7 @@ async def list_revisions_of(
 async def revision_of(
     transaction: ReadTransaction, application: ApplicationResource, number: int
 ) -> Revision[RevisionState]:
-    """Returns one revision of an application. Raises NotFound for one that is not kept."""
+    """Returns one revision of an application. Raises NotFound for a revision that is no longer stored."""
     page = PageRequest(key=b"", page_size=1)
     found, _ = await list_revisions_of(transaction, application, page, number) if number > 0 else ((), None)
     if not found:
@@ -47,7 +47,7 @@ async def texts_of(
     """Returns the documents of a revision with their texts, in the order in which they were applied.
 
     Raises:
-        Unavailable: the key of a Secret is held by no key provider of this server.
+        Unavailable: no key provider of this server has the key of a Secret.
     """
     documents = revision.desired.documents
     digests = {each.digest for each in documents if not each.secret}
@@ -67,7 +67,7 @@ async def texts_of(
 def not_restored(
     changes: Sequence[ApplicationChange], purged: Sequence[RevisionText], *, rerun_jobs: bool
 ) -> list[str]:
-    """Returns the parts that a rollback leaves as they are."""
+    """Returns what a rollback leaves as it is, in words for the caller."""
     found = [f"values of secret {each.document.name}: they were purged" for each in purged]
     for each in changes:
         if each.kind == "PersistentVolumeClaim" and each.action != "prune":

@@ -1,7 +1,7 @@
-"""Config maps, secrets and carried objects as documents ask for them, with the changes that other calls have made.
+"""Merges config maps, secrets and carried objects of documents with the changes of other calls.
 
-A value that the new documents leave as the newest revision has it stays as the namespace has it; every other one is the
-documents'. Objects are merged key by key; a list counts as one value, because its items have no names.
+A value that the new documents leave as it is in the newest revision keeps its value in the namespace. Every other value
+comes from the documents. Objects are merged key by key; a list counts as one value, because its items have no names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SECRET_FIELDS: Final = ("immutable", "labels", "annotations")
 def with_other_changes(
     wanted: WantedObject, base: WantedObject, stored: Any, values: Mapping[str, bytes] | None
 ) -> WantedObject | None:
-    """Returns the object that documents ask for, with the changes of others; None for nouns that are merged by fields.
+    """Returns the object of the documents with the changes of other calls; None for nouns merged by fields.
 
-    `base`: the object of the newest revision; `values`: those of a stored secret.
+    `base`: the object of the newest revision. `values`: those of a stored secret.
     """
     merged: Any
     match wanted.value, base.value:
@@ -60,7 +60,7 @@ def _merged_fields(names: tuple[str, ...], base: Any, wanted: Any, stored: Any) 
 
 
 def _merged(base: Any, wanted: Any, stored: Any) -> Any:
-    """Returns the stored value with the changes between the other two."""
+    """Returns the stored value with the changes from `base` to `wanted`."""
     if base == wanted:
         return stored
     if not (isinstance(base, dict) and isinstance(wanted, dict) and isinstance(stored, dict)):

@@ -22,12 +22,12 @@ ApplicationPhase = Literal["pre_sync", "sync", "post_sync"]
 HookOutcome = Literal["succeeded", "failed", "skipped"]
 MemberNoun = Literal["config_map", "secret", "volume", "service", "object", "container"]
 
-# Objects are written in this order: a container finds the configuration and the volumes that it names.
+# Objects are written in this order, so that a container finds the configuration and the volumes that it names.
 NOUNS: Final[tuple[MemberNoun, ...]] = ("config_map", "secret", "volume", "service", "object", "container")
 
 
 class MemberKey(msgspec.Struct, frozen=True, order=True):
-    """Names an object of a namespace. `api_group` and `kind` are those of a carried object, else empty."""
+    """Identifies an object in a namespace. `api_group` and `kind` are set only for carried objects."""
 
     noun: MemberNoun
     name: str
@@ -39,7 +39,7 @@ class MemberKey(msgspec.Struct, frozen=True, order=True):
 
 
 class GivenDocument(msgspec.Struct, frozen=True):
-    """A document as the caller sends it: JSON text, and the place that it was read from."""
+    """A document as the caller sends it: JSON text, and the file or stream that it was read from."""
 
     json: str
     source: str = ""
@@ -52,8 +52,9 @@ class WantedObject(msgspec.Struct, frozen=True):
     """An object that documents ask for, in the form of its noun.
 
     `value`: a `Container`, `Service`, `CarriedObject`, `Volume` or `ConfigMap`, or the `Asked` of a secret. `fields`:
-    names of the fields that the documents decide, where these are not all; the others stay as they are. `document`: the
-    index of its document, -1 for an object that several documents imply. `order`: its place by its annotations.
+    names of the fields that the documents decide; None if they decide all. Other fields keep their stored values.
+    `document`: the index of its document, -1 for an object that several documents imply. `order`: phase and wave from
+    its annotations.
     """
 
     key: MemberKey
@@ -70,7 +71,7 @@ class WantedObject(msgspec.Struct, frozen=True):
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
-    """A field that differs: both values as JSON, cut after 1,000 characters. `masked`: they are left out as secret."""
+    """A field that differs: both values as JSON, cut after 1,000 characters. `masked`: left out as secret."""
 
     path: str
     before: str = ""
@@ -79,9 +80,9 @@ class FieldDifference(msgspec.Struct, frozen=True):
 
 
 class ApplicationChange(msgspec.Struct, frozen=True):
-    """The effect of an apply on one object, and its phase and wave. `fields`: those that an update changes.
+    """The effect of an apply on one object, with its phase and wave.
 
-    `modified_fields`: those that other calls changed since the newest revision.
+    `fields`: those that an update changes. `modified_fields`: those that other calls changed since the newest revision.
     """
 
     api_version: str
@@ -117,7 +118,7 @@ class ReadDocuments(msgspec.Struct, frozen=True):
 
 
 class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A document of a revision; its text stands under its digest. `secret`: name of the Secret that it is."""
+    """A document of a revision; its text is stored by `digest`. `secret`: the Secret's name, if the document is one."""
 
     digest: str
     kind: str
@@ -129,7 +130,8 @@ class RevisionDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 class KeyScope(msgspec.Struct, frozen=True, omit_defaults=True):
     """The limits of the API key of a call, in addition to those of its owner.
 
-    `permissions`: None for no limit. `in_namespaces`: it reaches some namespaces only, that of the call among them.
+    `permissions`: None for no limit. `in_namespaces`: the key is limited to some namespaces, including that of the
+    call.
     """
 
     permissions: tuple[str, ...] | None = None
@@ -139,8 +141,9 @@ class KeyScope(msgspec.Struct, frozen=True, omit_defaults=True):
 class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
     """A revision of an application, as it is stored.
 
-    `failed_revision`: number of the one that failed, so that the server made this one; `reason`: why it failed.
-    `key_scope`: the limits of the API key that applied it; the server does no more in the name of its owner.
+    `failed_revision`: number of the failed revision that this one rolls back; 0 if a caller made this revision.
+    `reason`: why that one failed. `key_scope`: the limits of the API key that applied this revision. They also limit
+    what the server does later in the name of the key's owner.
     """
 
     documents: tuple[RevisionDocument, ...] = ()
@@ -152,11 +155,11 @@ class RevisionState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ApplyChoice(msgspec.Struct, frozen=True):
-    """The rights of an apply, and the settings of its revision; None or empty: they stay as they are.
+    """The rights and options of an apply, and the settings of its revision.
 
-    `origin`: number of the revision that it brings back; None: it is no rollback. `failed_revision`, `reason` and
-    `key_scope`: as in `RevisionState`. `left`: members that stay as they are, although no document names them.
-    `delete_hooks`: a prune deletes hooks, too.
+    `revisions_kept` None and empty `labels` leave the stored values as they are. `origin`: number of the revision that
+    a rollback restores; None for an apply. `failed_revision`, `reason` and `key_scope`: as in `RevisionState`. `left`:
+    members that stay as they are, although no document names them. `delete_hooks`: pruning also deletes hooks.
     """
 
     name: str = ""
@@ -179,14 +182,14 @@ class ApplyChoice(msgspec.Struct, frozen=True):
 
     @property
     def runs_hooks(self) -> bool:
-        """Whether hooks take part: a rollback runs them by request only."""
+        """Whether hooks take part. A rollback runs them only if the caller asks for it."""
         return self.origin is None or self.rerun_jobs
 
 
 class MemberPlace(msgspec.Struct, frozen=True):
-    """The place of an object in an apply. `step`: that of its phase and wave among all of the apply, from 0.
+    """The place of an object in an apply. `step`: index of its phase and wave among the steps of the apply, from 0.
 
-    `delete_on`: outcomes after which a hook is deleted. `skipped`: a hook that takes no part in this apply.
+    `delete_on`: outcomes after which a hook is deleted. `skipped`: the hook takes no part in this apply.
     """
 
     phase: ApplicationPhase = "sync"
@@ -198,14 +201,15 @@ class MemberPlace(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """An object of an application. `generation`: of its desired state when the newest revision was written.
+    """An object of an application.
 
-    `status` and `reason`, `modified` and `modified_by` are as the object is now. `failed`: waiting does not make it
-    healthy; `fails_at`: when it fails if it stays as it is, None where time alone changes nothing.
+    `generation`: that of the object's desired state when the newest revision was written. `status`, `reason`,
+    `modified` and `modified_by` describe the object as it is now. `failed`: waiting does not make it healthy.
+    `fails_at`: when it fails if it does not change; None if time alone changes nothing.
 
-    `pruned`: it is deleted at its step. `outcome`: how a hook ended, where that no longer depends on its object.
-    `waiting`: its step is to come, and the cluster does not have its desired state. `running`: a Job that has not
-    succeeded yet. `resource_id`: None where it is not there, or is being deleted.
+    `pruned`: the object is deleted at its step. `outcome`: how a hook ended, once that no longer depends on its object.
+    `waiting`: its step has not begun, and the cluster does not have its desired state. `running`: a Job that has not
+    succeeded yet. `resource_id`: None if the object does not exist or is being deleted.
     """
 
     key: MemberKey
@@ -248,7 +252,7 @@ class Member(msgspec.Struct, frozen=True):
 class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     """An application as stored. `revision`: number of the newest revision.
 
-    `step`: the one that this revision has come to. `installed`: some revision has come to its phase Sync.
+    `step`: the step that this revision has reached. `installed`: a revision has reached its phase Sync.
     """
 
     id: int = 0
@@ -273,17 +277,17 @@ class ApplicationResource(Namespaced, msgspec.Struct, frozen=True, kw_only=True)
 
 
 class UserRef(msgspec.Struct, frozen=True):
-    """A user by id, and the name of then."""
+    """A user's id, and the username at the time of the apply."""
 
     id: int
     name: str
 
 
 class FollowedApplication(msgspec.Struct, frozen=True):
-    """An application whose status is to be written, with its stored status in `application`.
+    """An application whose status is to be written; `application` has its stored status.
 
-    `deadline_at`: until when its newest revision may become healthy before it is rolled back; None: it is not.
-    `applied_by`: the user who applied it.
+    `deadline_at`: when the newest revision is rolled back if it is not healthy; None if it is not to be rolled back.
+    `applied_by`: the user who applied that revision.
     """
 
     application: ApplicationResource

@@ -13,7 +13,7 @@ from pilothouse_server.rpc.watched import WatchServer
 def applications_noun(
     watches: WatchServer, page_key: bytes, connect: Connect, rights: NounRights, digest_key: bytes
 ) -> Noun:
-    """Returns the noun application. `digest_key` makes the digests of Secrets among its documents."""
+    """Returns the noun application. `digest_key` is the key for the digests of its documents that are Secrets."""
     return Noun(
         service=ApplicationService(watches, page_key, connect, rights, digest_key),
         rendered={"application": messages.rendered},

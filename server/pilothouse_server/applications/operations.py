@@ -1,8 +1,8 @@
 """The rules of applications: apply, prune, roll back, pause, delete.
 
-An apply reads the namespace, plans, and writes every object by the operations of its noun, all in one transaction with
-one revision. It is refused as a whole where one object is. One apply works in a namespace at a time, because two would
-change each other's members; another one is ABORTED immediately.
+An apply reads the namespace, plans, and writes every object with the operations of its noun, in one transaction with
+one revision. If a noun refuses one object, the whole apply is refused. A namespace has one apply at a time, because two
+would change each other's members; a second one fails immediately with ABORTED.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ApplyingCaller(msgspec.Struct, frozen=True):
 
 
 class PreparedPlan(msgspec.Struct, frozen=True):
-    """A plan, with the state of the namespace that it was made from, and the mark of that state."""
+    """A plan, the state of the namespace that it was made from, and the fingerprint of that state."""
 
     plan: ApplicationPlan
     present: Present
@@ -78,9 +78,9 @@ class PreparedPlan(msgspec.Struct, frozen=True):
 
 
 class AppliedDocuments(msgspec.Struct, frozen=True):
-    """The documents of an apply: the objects that they ask for, and the documents as the revision keeps them.
+    """The documents of an apply: the objects that they ask for, and the documents as the revision stores them.
 
-    `base`: the objects of the newest revision, where other calls changed a member since. `prepared`: a plan that was
+    `base`: the objects of the newest revision, if another call has changed a member since. `prepared`: a plan that was
     made before the transaction; it is made again if the namespace has changed.
     """
 
@@ -91,7 +91,7 @@ class AppliedDocuments(msgspec.Struct, frozen=True):
 
 
 class AppliedApplication(msgspec.Struct, frozen=True):
-    """The result of an apply. `application`: None where the request names none, or problems refuse it."""
+    """The result of an apply. `application`: None if the request names none, or if problems refuse the apply."""
 
     application: ApplicationResource | None
     changes: tuple[ApplicationChange, ...]
@@ -107,7 +107,7 @@ async def locate(
     """Returns the application of this name.
 
     Raises:
-        NotFound: the namespace or the application, alike for one that the caller does not reach.
+        NotFound: the namespace or the application; also if the caller may not see it.
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
@@ -128,19 +128,19 @@ async def apply(
 ) -> AppliedApplication:
     """Writes the objects that documents ask for, and the revision of the application.
 
-    `collecting`: finds every problem and returns them; the transaction is then rolled back.
+    `collecting`: finds every problem and returns them all. The caller then rolls the transaction back.
 
     Raises:
-        NotFound: the namespace, or of a rollback the application.
-        FailedPrecondition: it is inactive or being deleted.
-        Aborted: another apply of the namespace is in progress, or from `check`, if the etag is not the current one.
-        ResourceExhausted: the namespace has as many applications as it may.
+        NotFound: the namespace; for a rollback also the application.
+        FailedPrecondition: the namespace is inactive or being deleted.
+        Aborted: another apply of the namespace is in progress; from `check`, the etag is not the current one.
+        ResourceExhausted: the namespace has reached its limit of applications.
         InvalidArgument: problems with the documents (reason DOCUMENTS_REFUSED), unless `collecting`.
         WriteRefused: a noun refuses an object, unless `collecting`.
     """
     namespace = await begun(transaction, namespace_name)
     if choice.name:
-        # Before its objects, as the follower of its status does.
+        # The application's row is locked before its objects, in the same order as the status follower locks them.
         await repository.lock_named(transaction, namespace.id, choice.name)
     read, prepared = documents.read, documents.prepared
     if prepared is None or await repository.mark(transaction, namespace.id) != prepared.mark:
@@ -152,7 +152,7 @@ async def apply(
     if application is not None:
         check(application)
     elif choice.origin:
-        # It was deleted after its revision was read.
+        # The application was deleted after its revision was read.
         raise not_found("application", choice.name)
     elif choice.name:
         await _refuse_exceeded(transaction, namespace)
@@ -185,7 +185,7 @@ async def read_for_plan(
     choice: ApplyChoice,
     caller: ApplyingCaller,
 ) -> tuple[Present, str]:
-    """Returns the state of a namespace that a plan is made from, and its mark; both of one snapshot."""
+    """Returns the state of a namespace that a plan is made from, and its fingerprint, both from one snapshot."""
     present = await _present(transaction, namespace, documents, choice, caller)
     return present, await repository.mark(transaction, namespace.id)
 
@@ -199,13 +199,13 @@ async def delete(
     *,
     delete_claims: bool,
 ) -> tuple[AppliedApplication, tuple[str, ...]]:
-    """Deletes an application with its objects; returns the names of the volumes that stay, too.
+    """Deletes an application with its objects; also returns the names of the volumes that stay.
 
     Raises:
         NotFound: the namespace or the application.
         Aborted: as `apply`.
         PermissionDenied: the caller may not delete one of the objects.
-        FailedPrecondition: an object is needed by one that stays.
+        FailedPrecondition: another object that stays needs one of the objects.
     """
     await locate(transaction, namespace_name, name)
     namespace = await begun(transaction, namespace_name, active=False)
@@ -235,7 +235,7 @@ async def delete(
 async def pause(
     transaction: Transaction, namespace: str, name: str, caller: ApplyingCaller
 ) -> tuple[ApplicationResource, list[WrittenObject]]:
-    """Pauses every container of an application that runs; returns it with these containers.
+    """Pauses every running container of an application; returns the application and these containers.
 
     Raises:
         NotFound: the namespace or the application.
@@ -247,12 +247,12 @@ async def pause(
 async def resume(
     transaction: Transaction, namespace: str, name: str, caller: ApplyingCaller
 ) -> tuple[ApplicationResource, list[WrittenObject]]:
-    """Resumes every container of an application that is paused; as `pause`."""
+    """Resumes every paused container of an application. Returns and raises as `pause`."""
     return await _moved(transaction, namespace, name, caller, "resume")
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every application of a namespace; its objects are deleted by their nouns."""
+    """Removes every application of a namespace. Their nouns delete the objects."""
     found = [
         each async for each in repository.stream_applications(transaction, Matching(namespace.id, None, None))
     ]
@@ -262,7 +262,7 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def _delete(transaction: Transaction, application: ApplicationResource) -> None:
-    """Deletes the row of an application; nobody else would release the members that wait for their step."""
+    """Deletes the row of an application and releases its waiting members, which nothing else would release."""
     waiting = [each for each in application.members if each.waiting]
     await repository.release(
         transaction, [(each.key.noun, each.resource_id) for each in waiting if each.resource_id is not None]
@@ -271,7 +271,7 @@ async def _delete(transaction: Transaction, application: ApplicationResource) ->
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """Returns how many applications a namespace holds."""
+    """Returns how many applications a namespace contains."""
     return {"applications": await repository.count(transaction, namespace_id)}
 
 
@@ -292,7 +292,7 @@ def event(application: ApplicationResource, kind: Kind, before: ApplicationResou
 
 
 def refused(problems: Sequence[ApplicationProblem]) -> InvalidArgument:
-    """Returns the error of an apply with problems: it names the first 20, and how many there are."""
+    """Returns the error of an apply with problems: it names the first 20, and states their number."""
     shown = in_order(problems)[:_SHOWN_PROBLEMS]
     words = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
     return InvalidArgument(
@@ -320,7 +320,7 @@ def _field(problem: ApplicationProblem) -> str:
 
 
 async def begun(transaction: Transaction, namespace_name: str, *, active: bool = True) -> Namespace:
-    """Returns the namespace, in which no other call writes several objects until the transaction ends.
+    """Locks a namespace for a call that writes several objects, until the transaction ends; returns it.
 
     Raises as `apply`.
     """
@@ -431,10 +431,10 @@ async def _moved(
     moved: list[WrittenObject] = []
     state = "running" if verb == "pause" else "paused"
     keys = [each.key for each in application.members if each.key in stored]
-    # In the order in which all others lock containers and their work.
+    # All callers lock containers and their queue rows in this order.
     for key in sorted(keys, key=lambda key: stored[key].id):
         container = stored[key]
-        # A Job that has ended has nothing to pause.
+        # A Job that has ended cannot be paused.
         if container.desired_state != state or run_end(container) is not None:
             continue
         if verb == "pause":

@@ -1,8 +1,9 @@
-"""The plan of an apply: its effect on each object, and why it is refused. It reads, and writes nothing.
+"""Plans an apply: its effect on each object, and why it is refused. Reads only.
 
-An object belongs to at most one application. One that exists outside is taken over only where the caller says so; one
-of another application never. The plan deletes exactly the objects that only the newest revision has. Hooks that no
-document names any more stay, as in Helm and Argo CD, unless their turn had not come: then nothing of them is needed.
+An object belongs to at most one application. An object that belongs to none is taken over only if the caller sets
+`take_over`; an object of another application never is. The plan deletes exactly the objects that only the newest
+revision has. Hooks that no document names any more stay, as in Helm and Argo CD. A hook whose step had not begun is
+deleted, because nothing it would create is needed.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ _OWNED_REASON: Final = "OWNED_BY_APPLICATION"
 
 
 class Present(msgspec.Struct, frozen=True):
-    """The state of the namespace. `owners`: names of applications by their members. `application`: None for a new one.
+    """The state of the namespace.
 
-    `base`: the objects of its newest revision, where a member was changed since. `secret_values`: of secrets that the
-    documents ask for; `secret_paths`: of kinds of carried objects.
+    `owners`: names of applications by their members. `application`: None for a new one. `base`: the objects of its
+    newest revision, if a member was changed since. `secret_values`: those of the secrets that the documents ask for.
+    `secret_paths`: those of kinds of carried objects.
     """
 
     stored: Stored
@@ -62,9 +64,9 @@ class Present(msgspec.Struct, frozen=True):
 class ApplicationPlan(msgspec.Struct, frozen=True):
     """The effects of an apply on the objects of its documents, in the order in which they are written.
 
-    `pruned`: members to delete, in their order; `pruned_later`: those that are deleted as the last step. `kept`:
-    members that stay and belong to no application any more. `modified`: fields that other calls changed since the
-    newest revision and that stay, by their objects.
+    `pruned`: members to delete first, in this order. `pruned_later`: members that the last step deletes. `kept`:
+    members that stay and leave the application. `modified`: by object, the fields that other calls changed since the
+    newest revision and that stay changed.
     """
 
     objects: tuple[ComparedObject, ...]
@@ -77,7 +79,7 @@ class ApplicationPlan(msgspec.Struct, frozen=True):
 
     @property
     def changes_objects(self) -> bool:
-        """Whether an object is written."""
+        """Whether the apply writes or deletes an object."""
         return bool(self.pruned) or any(each.action != "unchanged" for each in self.objects)
 
     @property
@@ -137,9 +139,7 @@ async def planned(
 def _fates(
     members: Sequence[Member], present: Present, choice: ApplyChoice
 ) -> tuple[list[Member], list[Member], list[Member]]:
-    """Returns the members that stay in the application though they take no part, those that leave it, and those that
-    are deleted.
-    """
+    """Returns three lists: members that stay although they take no part, members that leave, and members to delete."""
     left, kept, pruned = list[Member](), list[Member](), list[Member]()
     for member in members:
         is_hook = member.hook and not choice.delete_hooks
@@ -155,7 +155,7 @@ def _fates(
 def _left_members(places: Mapping[MemberKey, MemberPlace], present: Present) -> list[Member]:
     """Returns the members that take no part any more, in the order in which they are deleted."""
     order = {noun: number for number, noun in enumerate(NOUNS)}
-    # A hook that is skipped before its turn has come would run otherwise, whenever somebody changes it.
+    # A hook that is skipped before its step has begun would otherwise run as soon as somebody changes it.
     taking_part = {key for key, place in places.items() if not (place.skipped and _is_waiting(present, key))}
     left = (each for each in present.members.values() if each.key not in taking_part)
     there = [each for each in left if each.key in present.stored]
@@ -168,7 +168,7 @@ def _is_waiting(present: Present, key: MemberKey) -> bool:
 
 
 def _with_run(found: ComparedObject, present: Present, member: Member | None) -> ComparedObject:
-    """Returns the effect on an object, with a new run of the Job of a hook. One whose turn was to come runs anyway."""
+    """Returns the effect on an object; for the Job of a hook, with a new run. A hook that still waits runs anyway."""
     value = found.wanted.value
     if not found.place.hook or not isinstance(value, Container) or not has_runs(value):
         return found
@@ -178,7 +178,7 @@ def _with_run(found: ComparedObject, present: Present, member: Member | None) ->
 
 
 def _permissions(found: ComparedObject) -> list[str]:
-    """Returns the permissions that the effect on an object needs."""
+    """Returns the permissions that the caller needs for the effect on an object."""
     asked = [found.permission]
     if found.action == "run" and found.merge is not None:
         asked.append("container.update")
@@ -188,7 +188,7 @@ def _permissions(found: ComparedObject) -> list[str]:
 
 
 def _left_out(wanted: WantedObject, present: Present, choice: ApplyChoice) -> ObjectWarning:
-    """Returns the line about a hook that takes no part in an apply."""
+    """Returns the warning about a hook that takes no part in an apply."""
     if not choice.runs_hooks:
         why = "a rollback runs no hooks unless it is asked to run Jobs again"
     elif wanted.order.upgrade is None:
@@ -200,16 +200,16 @@ def _left_out(wanted: WantedObject, present: Present, choice: ApplyChoice) -> Ob
 
 
 def is_claim(key: MemberKey, stored: Stored) -> bool:
-    """Returns whether a member is a volume with data of its own."""
+    """Returns whether a member is a volume with data of its own (a claim)."""
     return key.noun == "volume" and key in stored and bool(stored[key].is_claim)
 
 
 def _compared(
     wanted: WantedObject, present: Present, choice: ApplyChoice, member: Member | None
 ) -> tuple[ComparedObject, tuple[FieldDifference, ...]]:
-    """Returns the effect of the apply on an object, and the fields that others changed and that stay.
+    """Returns the effect of the apply on an object, and the fields that others changed and that stay changed.
 
-    Of an object that others changed, only the fields are written that differ between the newest revision and this one.
+    If others changed the object, only the fields that differ between the newest revision and this one are written.
     """
     stored: Any = present.stored.get(wanted.key)
     found = _between(wanted, stored, present, choice)

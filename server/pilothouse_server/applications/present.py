@@ -1,4 +1,4 @@
-"""The objects of a namespace as all nouns store them, read by one statement for each noun."""
+"""Reads the objects of a namespace from all nouns, with one statement for each noun."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STREAMS: Final[Mapping[str, Callable[..., AsyncIterator[Any]]]] = {
 async def for_translation(
     transaction: ReadTransaction, namespace: Namespace, read: TranslatedDocuments
 ) -> PresentObjects:
-    """Returns the part of a namespace by which documents are understood."""
+    """Returns the objects of a namespace that are needed to understand documents."""
     containers = [
         each
         async for each in stream_containers(transaction, namespace_id=namespace.id)
@@ -56,7 +56,7 @@ async def for_translation(
 async def stored_objects(
     transaction: ReadTransaction, namespace: Namespace, nouns: Collection[str]
 ) -> dict[MemberKey, Any]:
-    """Returns the objects of these nouns by their keys; none that a container owns or that is being deleted."""
+    """Returns the objects of these nouns by key, without those that a container owns or that are being deleted."""
     found: dict[MemberKey, Any] = {}
     for noun in sorted(nouns):
         async for each in _STREAMS[noun](transaction, namespace_id=namespace.id):

@@ -1,7 +1,7 @@
-"""Deletes members after a step: hooks by their policies, and pruned members after everything else.
+"""Deletes members after a step: hooks by their deletion policies, and pruned members after everything else.
 
-This is a transaction of its own, with a record for each object that names the operation of the revision. An object that
-its noun refuses to delete stays for now.
+The deletions are a transaction of their own. Each object has an audit record that names the operation of the revision.
+If a noun refuses to delete an object, the object stays for now.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def remove(
     check: Check,
     caller: ApplyingCaller,
 ) -> tuple[list[WrittenObject], list[PilothouseError]]:
-    """Deletes members of an application; returns the deleted objects, and the refusals.
+    """Deletes members of an application; returns the deleted objects and the refusals.
 
     Raises:
         NotFound: the application.

@@ -1,4 +1,4 @@
-"""All SQL about applications: their rows, their members as these are now, and the documents of their revisions."""
+"""SQL for applications: their rows, the present state of their members, and the documents of their revisions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _ORDERS = {
     "create_time": OrderField(APPLICATIONS.c.created_at),
 }
 _WHOLE = select(APPLICATIONS, *IN_NAMESPACE, USERS.c.username.label("creator")).select_from(
-    # An ended namespace holds nothing, so its rows need no distinction here.
+    # An ended namespace contains no applications, so this query need not exclude ended ones.
     APPLICATIONS.join(NAMESPACES, NAMESPACES.c.id == APPLICATIONS.c.namespace_id).outerjoin(
         USERS, USERS.c.id == APPLICATIONS.c.created_by
     )
@@ -107,7 +107,7 @@ FROM application_members AS m LEFT JOIN LATERAL (
 WHERE m.application_id = ANY (CAST(:ids AS bigint[]))
 ORDER BY m.application_id, m.step, m.kind, m.name
 """)
-# Differs once a desired state, an application or a membership of a namespace changes. Statuses do not count.
+# The fingerprint changes with any desired state, application or membership of a namespace, but not with statuses.
 _MARKED = (
     *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("containers", "services", "objects")),
     *(f"{table} WHERE deletion_requested_at IS NULL AND" for table in ("volumes", "config_maps", "secrets")),
@@ -147,7 +147,7 @@ SELECT :application_id, :namespace_id, r.digest, r.document
 FROM unnest(CAST(:digests AS text[]), CAST(:documents AS text[])) AS r(digest, document)
 ON CONFLICT ON CONSTRAINT uq_application_documents_digest DO NOTHING
 """)
-# Older revisions whose documents would make more than so many bytes, with those of the newer ones.
+# Deletes older revisions whose documents, together with those of newer revisions, exceed `most_bytes`.
 _FORGET_LARGE = text("""
 DELETE FROM revisions WHERE resource_type = 'application' AND resource_id = :application_id AND number IN (
     SELECT f.number FROM (
@@ -215,7 +215,7 @@ _FOLLOWED = select(
 ).select_from(
     APPLICATIONS.join(NAMESPACES, NAMESPACES.c.id == APPLICATIONS.c.namespace_id)
     .outerjoin(USERS, USERS.c.id == APPLICATIONS.c.created_by)
-    # Others may have paused it since.
+    # The user who applied the newest revision; `updated_by` may name another user, who paused the application since.
     .outerjoin(
         REVISIONS,
         and_(
@@ -229,7 +229,7 @@ _FOLLOWED = select(
 
 
 async def take_turn(transaction: Transaction, namespace_id: int) -> bool:
-    """Returns whether no other apply of the namespace is in progress; none begins until the transaction ends."""
+    """Locks the namespace against other applies until the transaction ends; returns False if one is in progress."""
     found = await transaction.connection.execute(_TAKE_TURN, {"namespace_id": str(namespace_id)})
     return bool(found.scalar_one())
 
@@ -237,7 +237,7 @@ async def take_turn(transaction: Transaction, namespace_id: int) -> bool:
 async def find(
     transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
 ) -> ApplicationResource | None:
-    """Returns the application of this name, if the caller reaches it; `lock` holds its row."""
+    """Returns the application of this name, if the caller may see it. `lock` locks its row."""
     query = _FIND.with_for_update(of=APPLICATIONS, key_share=True) if lock else _FIND
     row = (await transaction.connection.execute(query, {"namespace": namespace, "name": name})).one_or_none()
     return None if row is None else (await _with_members(transaction, [row]))[0]
@@ -257,7 +257,7 @@ async def list_applications(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
 ) -> tuple[Sequence[ApplicationResource], NextPage]:
-    """Returns one page of the applications of one namespace or of those among `visible`, and where the next begins."""
+    """Returns one page of the applications of one namespace or of those in `visible`, and where the next begins."""
     keys = keys_of(APPLICATIONS, compile_filter(page.filter, _FILTERS))
     keys = narrowed(keys, APPLICATIONS, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=APPLICATIONS.c.id)
@@ -277,7 +277,7 @@ async def stream_applications(
 
 
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
-    """Returns how many applications a namespace holds."""
+    """Returns how many applications a namespace contains."""
     query = select(func.count()).where(APPLICATIONS.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
 
@@ -306,7 +306,7 @@ async def update_application(transaction: Transaction, wanted: ApplicationResour
         .values(
             resource_version=APPLICATIONS.c.resource_version + 1,
             updated_at=func.now(),
-            # Only a new revision may still fail.
+            # Only a new revision gets a new deadline.
             deadline_at=case(
                 (APPLICATIONS.c.revision_number == wanted.revision, APPLICATIONS.c.deadline_at),
                 else_=_deadline(wanted),
@@ -317,14 +317,14 @@ async def update_application(transaction: Transaction, wanted: ApplicationResour
 
 
 async def has_status_work(transaction: ReadTransaction) -> bool:
-    """Returns whether the status of an application is to be written."""
+    """Returns whether the status of any application has to be written."""
     return bool((await transaction.connection.execute(_HAS_STATUS_WORK)).scalar_one())
 
 
 async def take_status_work(transaction: Transaction, most: int) -> list[FollowedApplication]:
-    """Removes the notes about some applications that nobody has locked; returns these, locked, as they are now."""
+    """Removes the change rows of some applications that no other transaction has locked; returns these, locked."""
     ids = list((await transaction.connection.execute(_LOCK_STATUS_WORK, {"most": most})).scalars())
-    # A note that is committed later stays, and so the members are read again.
+    # A change row that is committed later stays in the table, so its members will be read again.
     await transaction.connection.execute(_TAKE_NOTES, {"ids": ids})
     query = _FOLLOWED.where(APPLICATIONS.c.id.in_(ids)).order_by(APPLICATIONS.c.id)
     rows = (await transaction.connection.execute(query)).all()
@@ -333,7 +333,7 @@ async def take_status_work(transaction: Transaction, most: int) -> list[Followed
 
 
 async def find_followed(transaction: ReadTransaction, application_id: int) -> FollowedApplication | None:
-    """Returns an application with all that decides on its rollback; None if it is gone."""
+    """Returns an application with all that decides on its rollback; None if it was deleted."""
     query = _FOLLOWED.where(APPLICATIONS.c.id == application_id)
     rows = (await transaction.connection.execute(query)).all()
     applications = await _with_members(transaction, rows)
@@ -351,12 +351,12 @@ async def lock_named(transaction: Transaction, namespace_id: int, name: str) -> 
 
 
 async def hold(transaction: Transaction, resources: Sequence[tuple[str, int]]) -> None:
-    """Has the cluster left as it is, of resources by type and id, until they are released."""
+    """Makes the reconciler skip resources, given by type and id, until they are released."""
     await _set_held(transaction, resources, held=True)
 
 
 async def release(transaction: Transaction, resources: Sequence[tuple[str, int]]) -> None:
-    """Has resources that were held applied to the cluster."""
+    """Makes the reconciler apply resources that were held."""
     await _set_held(transaction, resources, held=False)
 
 
@@ -410,7 +410,7 @@ async def delete_application(transaction: Transaction, application_id: int) -> N
 
 
 async def mark(transaction: ReadTransaction, namespace_id: int) -> str:
-    """Returns a text that differs once a desired state, an application or a membership of a namespace changes."""
+    """Returns a fingerprint of the desired states, applications and memberships of a namespace."""
     return str((await transaction.connection.execute(_MARK, {"namespace_id": namespace_id})).scalar_one())
 
 
@@ -455,7 +455,7 @@ async def replace_members(
 async def add_documents(
     transaction: Transaction, application: ApplicationResource, documents: Mapping[str, str]
 ) -> None:
-    """Stores documents by their digests, those that are not stored yet."""
+    """Stores documents by their digests, unless they are stored already."""
     named = {"application_id": application.id, "namespace_id": application.namespace_id}
     values = {"digests": list(documents), "documents": list(documents.values())}
     await transaction.connection.execute(_ADD_DOCUMENTS, named | values)
@@ -464,7 +464,7 @@ async def add_documents(
 async def read_documents(
     transaction: ReadTransaction, application_id: int, digests: Collection[str]
 ) -> dict[str, str]:
-    """Returns documents by their digests, as far as they are kept."""
+    """Returns the documents that are still stored, by their digests."""
     query = select(APPLICATION_DOCUMENTS.c.digest, APPLICATION_DOCUMENTS.c.document).where(
         APPLICATION_DOCUMENTS.c.application_id == application_id,
         APPLICATION_DOCUMENTS.c.digest.in_(list(digests)),
@@ -473,7 +473,7 @@ async def read_documents(
 
 
 async def forget_beyond(transaction: Transaction, application_id: int, most_bytes: int) -> None:
-    """Deletes older revisions beyond so many bytes of documents, and documents that no revision names."""
+    """Deletes older revisions beyond this number of bytes of documents, and documents that no revision names."""
     named = {"application_id": application_id}
     await transaction.connection.execute(_FORGET_LARGE, named | {"most_bytes": most_bytes})
     await transaction.connection.execute(_FORGET_DOCUMENTS, named)
@@ -493,7 +493,7 @@ def _changeable(transaction: Transaction, wanted: ApplicationResource) -> dict[s
         "installed": wanted.installed,
         "healthy_since": None,
         "not_rolled_back": None,
-        # A status is written soon after the commit, also if no member changes.
+        # Requests a pass of the status follower soon after the commit, even if no member changes.
         "look_at": func.now(),
         "updated_by": transaction.actor.user_id,
     }

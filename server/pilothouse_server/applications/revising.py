@@ -37,7 +37,7 @@ _MOST_REVISION_BYTES: Final = 16 * 1024 * 1024
 
 
 class DonePlan(msgspec.Struct, frozen=True):
-    """A plan that was carried out."""
+    """A plan whose objects have been written."""
 
     plan: ApplicationPlan
     present: Present
@@ -45,7 +45,7 @@ class DonePlan(msgspec.Struct, frozen=True):
 
     @property
     def members(self) -> list[Member]:
-        """The members of the application from now on."""
+        """The members of the application after the apply."""
         after = {each.key: each.after.generation for each in self.written}
         later = MemberPlace(step=self.plan.last_step + 1)
         return [
@@ -65,7 +65,7 @@ class DonePlan(msgspec.Struct, frozen=True):
 
     @property
     def held(self) -> list[tuple[str, int]]:
-        """Type and id of the objects that were written and have to wait for their step."""
+        """Type and id of the written objects that have to wait for their step."""
         places = {each.wanted.key: each.place for each in self.plan.objects}
         return [
             (each.key.noun, each.after.id)
@@ -75,7 +75,7 @@ class DonePlan(msgspec.Struct, frozen=True):
 
     @property
     def released(self) -> list[tuple[str, int]]:
-        """Type and id of held objects of the first step, or that leave the application."""
+        """Type and id of held objects that belong to the first step or leave the application."""
         steps = {each.wanted.key: each.place.step for each in self.plan.objects}
         return [
             (each.key.noun, each.resource_id)
@@ -91,7 +91,7 @@ class DonePlan(msgspec.Struct, frozen=True):
         return "succeeded" if before is not None and before.outcome == "succeeded" else "skipped"
 
     def _unwritten(self, key: MemberKey) -> int:
-        """The generation of an object that stays as it is; one that others changed remains modified."""
+        """Returns the generation of an object that is not written; one that others changed remains modified."""
         if key in self.plan.modified:
             return self.present.members[key].generation
         return int(self.present.stored[key].generation)
@@ -105,7 +105,7 @@ async def write_application(
     choice: ApplyChoice,
     envelopes: Envelopes,
 ) -> ApplicationResource:
-    """Returns the application as it is stored; the one of before where nothing differs, which makes no revision."""
+    """Writes an application and a revision; returns it as stored. If nothing differs, nothing is written."""
     before = done.present.application
     state = RevisionState(
         tuple(each.document for each in documents),
@@ -129,7 +129,7 @@ async def write_application(
     placed = await repository.get(transaction, application_id)
     await repository.replace_members(transaction, placed, members)
     if done.held or done.released:
-        # Rows of work that the objects have left.
+        # Holding and releasing update queue rows, so the objects' batched rows are written first.
         await transaction.write_batched_work()
         await repository.hold(transaction, done.held)
         await repository.release(transaction, done.released)
@@ -192,6 +192,6 @@ def _is_same(before: ApplicationResource, wanted: ApplicationResource, members: 
 
 
 def _wanted_state(state: RevisionState) -> RevisionState:
-    """Returns a state without the parts that make no other revision: the sources of documents, and the key."""
+    """Returns a state without the parts that alone make no new revision: sources of documents, and the key's scope."""
     documents = tuple(msgspec.structs.replace(each, source="") for each in state.documents)
     return msgspec.structs.replace(state, documents=documents, key_scope=None)

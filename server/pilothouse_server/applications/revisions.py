@@ -1,6 +1,6 @@
 """Revisions of an application: its documents, each stored once under its digest, those of Secrets encrypted.
 
-The digest of a Secret is made with a key of the installation, so that nobody can try values against it.
+The digest of a Secret is an HMAC with a key of the installation, so that nobody can test guessed values against it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pilothouse_server.objects.model import ObjectTexts
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.values.field_differences import changed_values
 
-# Set by kubectl: a copy of the whole object, which may hold values of a Secret.
+# Set by kubectl: a copy of the whole object, which may contain values of a Secret.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _LIST: Final = ("v1", "List")
 _SECRET: Final = ("v1", "Secret")
@@ -42,7 +42,7 @@ _NOUNS: Final[Mapping[str, MemberNoun]] = {
 
 
 class KeptDocument(msgspec.Struct, frozen=True):
-    """A document as a revision keeps it, with its text."""
+    """A document as a revision stores it, with its text."""
 
     document: RevisionDocument
     text: str
@@ -52,7 +52,7 @@ class KeptDocument(msgspec.Struct, frozen=True):
 
 
 async def kept_documents(given: Sequence[GivenDocument], key: bytes) -> list[KeptDocument]:
-    """Returns the documents of a request, items of lists one by one; texts that are no objects are left out."""
+    """Returns the documents of a request, items of lists one by one. Texts that are not objects are left out."""
     found, share = list[KeptDocument](), Share()
     for each in given:
         for item in _objects(each.json):
@@ -67,9 +67,9 @@ def summary(documents: Sequence[KeptDocument]) -> list[str]:
 
 
 class RevisionText(msgspec.Struct, frozen=True):
-    """A document of a revision with its text; None: the values of this Secret were purged.
+    """A document of a revision with its text; None if the values of this Secret were purged.
 
-    `masked`: the text has a mask in place of values that its reader may not see.
+    `masked`: values that the reader may not see are masked in the text.
     """
 
     document: RevisionDocument
@@ -90,8 +90,9 @@ class RevisionText(msgspec.Struct, frozen=True):
         return str(self.parsed.get("apiVersion", "")), self.document.kind, self.document.name
 
     def shown(self, may: May) -> dict[str, Any]:
-        """Returns the document as a caller may see it: of a Secret no values, and of an object that the caller may not
-        get only its kind and name.
+        """Returns the document as a caller may see it.
+
+        A Secret has no values, and an object that the caller may not get has only its kind and name.
         """
         document = self.parsed
         if not may(f"{PERMISSIONS[noun_of(self.document.kind)]}.get"):
@@ -108,7 +109,7 @@ class RevisionText(msgspec.Struct, frozen=True):
 
 
 def readable(text: RevisionText, mask: SecretMask, namespace: str, cluster_name: str) -> RevisionText:
-    """Returns the document with a mask in place of values that the caller may not see."""
+    """Returns the document with the values masked that the caller may not see."""
     if text.text is None or noun_of(text.document.kind) != "object":
         return text
     group = text.key[0].rpartition("/")[0]

@@ -1,8 +1,8 @@
 """The rights of a caller over the objects of each noun, for calls that write several nouns.
 
-Each noun judges a change by rights that its own service makes from the settings and the caller's permissions. An apply
-hands the same rights to the same operations, so that it may make
-exactly the changes that its caller may make object by object.
+Each noun decides on a change by rights, which its own service makes from the settings and the caller's permissions. An
+apply passes the same rights to the same operations, so it can make exactly the changes that its caller could make
+object by object.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 
 class NounRights:
-    """Makes the rights of callers. `keys`: annotations and labels that the guard goes by.
+    """Makes the rights of callers for each noun.
 
-    `guarded`: patterns of the keys of objects that need `namespace.security`. `namespaces`: the parts of a
-    namespace that its own administrators may not change. `readers`: of config maps and secrets; `mounter`: of volumes.
+    `keys`: the annotations and labels that the guard allows or restricts. `guarded`: patterns of the keys of objects
+    that require `namespace.security`. `namespaces`: the parts of a namespace that its own administrators may not
+    change. `readers`: finds the readers of config maps and secrets. `mounter`: refuses deletions of volumes that pods
+    need.
     """
 
     def __init__(self, settings: Settings, envelopes: Envelopes) -> None:
@@ -47,7 +49,7 @@ class NounRights:
         return Labelling(self.guarded, may)
 
     def effect(self, may: May) -> Effect:
-        """Returns the rights over config maps and secrets; nothing is restarted for a change."""
+        """Returns the rights over config maps and secrets, set so that a change restarts no container."""
         return Effect(self.readers, self.labelling(may))
 
     def services(self, may: May) -> ServiceRights:

@@ -219,7 +219,7 @@ class ApplicationService:
     async def RollbackApplication(
         self, request: pb.RollbackApplicationRequest, call: Call
     ) -> pb.RollbackApplicationResponse:
-        """Brings a revision back."""
+        """Restores an earlier revision."""
         found, revision, texts = await self._revision(call, request.name, request.revision, former=True)
         purged = [each for each in texts if each.text is None]
         given = [GivenDocument(each.text, each.document.source) for each in texts if each.text is not None]
@@ -282,7 +282,7 @@ class ApplicationService:
     ) -> tuple[ApplicationResource, Revision[RevisionState], list[RevisionText]]:
         """Returns an application with a revision of it, as the caller may see it; 0 is the newest one.
 
-        For a `former` one, which is applied again, 0 is the one before, and all values are there.
+        A `former` revision is to be applied again: 0 is then the one before the newest, and no value is masked.
         """
         async with call.read() as transaction:
             found = await operations.locate(transaction, call.namespace, name)
@@ -299,7 +299,7 @@ class ApplicationService:
     ) -> AppliedApplication:
         """Applies documents in one transaction; documents are read before it begins.
 
-        If an object is refused while it is written, a trial finds all problems, and the call is refused with these.
+        If an object is refused while it is written, a trial collects all problems, and the call fails with these.
         """
         kept = await kept_documents(given, self._digest_key)
         call.describe(documents=summary(kept))
@@ -318,7 +318,7 @@ class ApplicationService:
         return applied
 
     async def _tried_on_cluster(self, tried: AppliedApplication, read: ReadDocuments) -> AppliedApplication:
-        """Returns the result of a trial with the cluster's problems and warnings; it is asked without any lock."""
+        """Returns a trial's result with the cluster's problems and warnings; no lock is held during the dry runs."""
         wanted = {each.key: each for each in read.wanted}
         objects = [
             TriedObject(wanted[each.key], each.after, _values(wanted[each.key].value))
@@ -348,7 +348,7 @@ class ApplicationService:
     async def _documents(
         self, call: Call, given: Sequence[GivenDocument], kept: Sequence[KeptDocument], choice: ApplyChoice
     ) -> AppliedDocuments:
-        """Returns the objects of documents; and those of the newest revision, if others changed a member since."""
+        """Returns the objects of the documents; also those of the newest revision if others changed a member since."""
         base: Sequence[GivenDocument] = ()
         async with call.read() as transaction:
             namespace = await locate_namespace(transaction, call.namespace)
@@ -375,7 +375,7 @@ class ApplicationService:
     async def _planned(
         self, call: Call, namespace: Namespace, documents: AppliedDocuments, choice: ApplyChoice
     ) -> AppliedDocuments:
-        """Returns the documents with their plan, which is made before the transaction begins."""
+        """Returns the documents with their plan, which is made before the write transaction begins."""
         caller = self._caller(call)
         async with call.read(snapshot=True) as transaction:
             present, mark = await operations.read_for_plan(transaction, namespace, documents, choice, caller)
@@ -397,7 +397,7 @@ class ApplicationService:
         return await settled(understood, present)
 
     async def _record(self, call: Call, written: Sequence[WrittenObject]) -> None:
-        """Has each object recorded with the call, in the form of its own noun."""
+        """Adds an audit record for each object, in the form of its own noun, to the call's record."""
         if call.validate_only:
             return
         transaction = await call.transaction()
@@ -406,9 +406,10 @@ class ApplicationService:
 
 
 def _unchanged(read: ApplicationResource, newest: int, check: Check) -> Check:
-    """Returns a check that the application is still the one that was read; with this newest revision, unless it is 0.
+    """Returns a check that the application is still the one that was read, and that `newest` is its newest revision.
 
-    Of two rollbacks to the revision before the newest one, at the same time, the second one would undo nothing.
+    A `newest` of 0 allows any revision. Without this check, the second of two concurrent rollbacks to the revision
+    before the newest one would undo nothing.
     """
 
     def checked(stored: ApplicationResource) -> None:
@@ -423,7 +424,7 @@ def _unchanged(read: ApplicationResource, newest: int, check: Check) -> Check:
 
 
 def _key_scope(call: Call) -> KeyScope | None:
-    """Returns the limits of the API key of a call; None for another credential, and for a key without limits."""
+    """Returns the limits of the API key of a call; None for other credentials and for keys without limits."""
     limits = call.caller.credential.limits
     if limits is None or (limits.permissions is None and limits.namespaces is None):
         return None

@@ -4,16 +4,15 @@
     Sync        the objects of the application
     PostSync    hooks that begin when all of these are healthy
 
-Members of each wave of a phase make a step. In the phases of hooks the containers of a wave come after its other
-objects, because a Job that starts before its Role would fail; Helm and Argo CD apply these one after the other. Each
-Job of a hook of Helm is a step of its own, by name, because charts rely on it. Pruned members are the last step. A
-revision with a single step has no order.
+The members of one wave of a phase form a step. In PreSync and PostSync the containers of a wave come after its other
+objects, because a Job that starts before its Role would fail; Helm and Argo CD order them like this, too. Each Job of a
+Helm hook is a step of its own, ordered by name, because charts rely on it. Pruned members are the last step. A revision
+with a single step has no order.
 
-The apply stores the whole desired state. The row of an application has the step that its newest revision has come to,
-and the work of members of later steps is held in the queue of the reconciler (`reconcile_work.held`), so the cluster
-keeps what it has. The follower of statuses (`following`) begins the next step by the transaction that writes the
-status, so a killed server leaves it to another one. A new revision begins with its first step; members that it has not
-written stay held if they were.
+The apply stores the whole desired state. The application's row has the step that its newest revision has reached. The
+queue rows of members of later steps are held (`reconcile_work.held`), so the cluster keeps their previous state. The
+status follower (`following`) begins the next step in the transaction that writes the status, so another server can
+continue for a killed one. A new revision begins with its first step. Held members that it does not write stay held.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def phase_of(
 
 
 def placed(phases: Iterable[tuple[WantedObject, ApplicationPhase | None]]) -> dict[MemberKey, MemberPlace]:
-    """Returns the places of objects by their phases; those without a phase are skipped."""
+    """Returns the places of objects, given their phases. Objects without a phase are skipped."""
     found = list(phases)
     keys = {
         wanted.key: (_PHASES.index(phase), wanted.order.wave, *_late(wanted, phase))
@@ -74,14 +73,14 @@ def placed(phases: Iterable[tuple[WantedObject, ApplicationPhase | None]]) -> di
 
 
 def left_in_place(member: Member) -> MemberPlace:
-    """Returns the place of a member that stays as it is though no document names it; a hook takes no part."""
+    """Returns the place of a member that stays although no document names it. A hook takes no part."""
     return msgspec.structs.replace(member.place, step=0, skipped=member.hook)
 
 
 class NextState(NamedTuple):
-    """The state of an application after a look: its step, and the members of the step that begins.
+    """The state of an application after a pass: its step, and the members of a step that begins.
 
-    `ended`: hooks with the outcomes to be stored. `removed`: members to be deleted now.
+    `ended`: hooks with the outcomes to store. `removed`: members to delete now.
     """
 
     step: int
@@ -92,7 +91,7 @@ class NextState(NamedTuple):
 
 
 def next_state(application: ApplicationResource) -> NextState:
-    """Returns the state that follows from the members as they are now."""
+    """Computes the next state of an application from its members."""
     members, step = application.members, application.step
     last = max((each.place.step for each in members), default=0)
     begun: tuple[Member, ...] = ()
@@ -130,7 +129,7 @@ def _has_come_to_sync(members: Iterable[Member], step: int) -> bool:
 
 
 def _late(wanted: WantedObject, phase: ApplicationPhase) -> tuple[bool, str]:
-    """Returns whether an object comes after the others of its wave, and its place among those."""
+    """Returns whether an object comes after the rest of its wave, and its name if it is a step of its own."""
     is_late = phase != "sync" and wanted.key.noun == "container"
     return is_late, wanted.key.name if is_late and wanted.order.alone else ""
 
@@ -138,7 +137,7 @@ def _late(wanted: WantedObject, phase: ApplicationPhase) -> tuple[bool, str]:
 def _passes(member: Member) -> bool:
     """Returns whether the step after that of a member may begin. A CronJob may be suspended by its document.
 
-    As in Argo CD, a Job is waited for until it has succeeded, a hook or not.
+    As in Argo CD, a step waits until its Jobs have succeeded, whether they are hooks or not.
     """
     if member.pruned or member.running:
         return False
@@ -146,13 +145,13 @@ def _passes(member: Member) -> bool:
 
 
 def _hooks_of_passed(members: Sequence[Member], step: int) -> list[Member]:
-    """Returns the hooks of phases whose steps have all passed, without those that have an outcome."""
+    """Returns the hooks without an outcome in phases whose steps have all passed."""
     later = {each.phase for each in members if each.place.step > step and not each.pruned}
     return [each for each in members if each.hook and each.outcome is None and each.phase not in later]
 
 
 def _after_failure(members: Sequence[Member], step: int) -> list[Member]:
-    """Returns hooks to be deleted after a failure: those that failed, and as in Helm those before them."""
+    """Returns hooks to delete after a failure: the failed ones and, as in Helm, those before them in the phase."""
     here = [each for each in members if each.hook and each.outcome is None and each.place.step <= step]
     failed = [each for each in here if each.failed]
     phases = {each.phase for each in failed}

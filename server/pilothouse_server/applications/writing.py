@@ -1,7 +1,7 @@
-"""Writes the objects of an application by the operations of their nouns, in one transaction and as one caller.
+"""Writes the objects of an application with the operations of their nouns, in one transaction and as one caller.
 
-The operations are those that the nouns' own calls use, with the same rights, so an apply has the rights that its
-caller has object by object. They lock the namespace's row again, which the transaction holds already.
+The nouns' own calls use the same operations with the same rights, so an apply may do exactly what its caller may do
+object by object. The operations lock the namespace's row again, which the transaction has locked already.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ObjectWarning
 
-# Nouns whose objects are changed and deleted by few statements, whatever their number.
+# Nouns whose operations change and delete any number of objects with few statements.
 TOGETHER: Final = frozenset({"config_map", "container", "object", "secret", "service"})
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
     """An object that was written, as it is stored now. `before`: as it was before an update.
 
-    `secrets`: of a secret, the paths of changed values, and whether each was there before, and is now.
+    `secrets`: for a secret, the paths of changed values; for each path, whether it existed before, and exists now.
     """
 
     key: MemberKey
@@ -66,7 +66,7 @@ class WrittenObject(msgspec.Struct, frozen=True):
 class ObjectWriter:
     """Writes objects of one namespace; `may` checks the permissions of the caller there.
 
-    Every method raises the errors of the noun's own call. `collected` takes the warnings about containers.
+    Every method raises the errors of the noun's own call. Warnings about written objects are added to `collected`.
     """
 
     def __init__(self, transaction: Transaction, namespace: str, rights: NounRights, may: May) -> None:
@@ -78,7 +78,7 @@ class ObjectWriter:
         self.collected: list[ObjectWarning] = []
 
     def _name_warnings(self, wanted: WantedObject) -> None:
-        """Moves the warnings about the object that was written last to `collected`, with its kind and name."""
+        """Moves the warnings about the object written last to `collected`, with its kind and name."""
         subject = f"{wanted.kind}/{wanted.key.name}"
         self.collected += [
             msgspec.structs.replace(each, path=f"{subject}: {each.path}" if each.path else subject)
@@ -87,7 +87,7 @@ class ObjectWriter:
         self._noted.clear()
 
     def attempt(self) -> AbstractAsyncContextManager[None]:
-        """Returns a part of the transaction that leaves nothing behind if it raises."""
+        """Returns a savepoint: a part of the transaction that is undone if it raises."""
         return self._transaction.attempt()
 
     async def create(self, wanted: WantedObject) -> WrittenObject:
@@ -120,7 +120,7 @@ class ObjectWriter:
         return WrittenObject(wanted.key, "create", created)
 
     async def create_many(self, wanted: Sequence[WantedObject]) -> list[WrittenObject]:
-        """Creates objects of one noun, and of one kind, all or none."""
+        """Creates objects of one noun and one kind, all or none."""
         where = (self._transaction, self._namespace, [each.value for each in wanted])
         effect, may = self._rights.effect(self._may), self._may
         created: Mapping[str, Any]
@@ -207,7 +207,7 @@ class ObjectWriter:
     async def update_many(
         self, compared: Sequence[ComparedObject], stored: Mapping[MemberKey, Any]
     ) -> list[WrittenObject]:
-        """Changes objects of one noun of `TOGETHER`, and of one kind, as `update` does, all or none."""
+        """Changes objects of one noun of `TOGETHER` and one kind as `update` does, all or none."""
         where, wanted = (self._transaction, self._namespace), [each.wanted for each in compared]
         effect, may = self._rights.effect(self._may), self._may
         after: Mapping[str, Any]
@@ -246,7 +246,7 @@ class ObjectWriter:
         ]
 
     async def run(self, key: MemberKey, *, replacing: bool = False) -> Any:
-        """Starts a new run of a Job; `replacing`: also if the newest run has not ended."""
+        """Starts a new run of a Job. `replacing`: even if the newest run has not ended."""
         return await run_container(self._transaction, self._namespace, key.name, replacing=replacing)
 
     async def delete(self, key: MemberKey, stored: Any) -> WrittenObject:
@@ -272,7 +272,7 @@ class ObjectWriter:
     async def delete_many(
         self, keys: Sequence[MemberKey], stored: Mapping[MemberKey, Any]
     ) -> list[WrittenObject]:
-        """Marks objects of one noun of `TOGETHER`, and of one kind, as `delete` does, all or none."""
+        """Marks objects of one noun of `TOGETHER` and one kind for deletion as `delete` does, all or none."""
         where, names = (self._transaction, self._namespace), [each.name for each in keys]
         gone: Mapping[str, Any]
         match keys[0].noun:
@@ -293,7 +293,7 @@ class ObjectWriter:
 
 
 def object_key(key: MemberKey, stored: Any) -> ObjectKey:
-    """Returns the key by which the noun object names a member."""
+    """Returns the key by which the noun object identifies a member."""
     return ObjectKey(stored.api_version, key.kind, key.name)
 
 
@@ -307,4 +307,4 @@ def _given(merge: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 
 
 def _unchecked(_stored: Any) -> None:
-    """The application's etag is checked instead of those of its objects."""
+    """Checks nothing: the application's etag is checked instead of those of its objects."""

@@ -1,4 +1,4 @@
-"""Asks the cluster for its response to a config map or secret: the part of `validate_only` that needs it."""
+"""Tries a config map or secret on the cluster by a dry run: the part of `validate_only` that needs the cluster."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pilothouse_server.values.resources import ObjectWarning
 async def check_on_cluster(
     connect: Connect, config: Config, values: Values | None = None
 ) -> tuple[ObjectWarning, ...]:
-    """Have the cluster try it out, or its deletion if it is being deleted, and change nothing.
+    """Tries a config map or secret, or its deletion if it is being deleted, on the cluster; changes nothing.
 
-    Returns the warnings of the cluster. `values` are a secret's, in the clear; no error and no warning repeats one.
+    Returns the warnings of the cluster. `values`: the plain values of a secret. No error and no warning repeats one.
     Raises as `tried`.
     """
 
@@ -34,7 +34,7 @@ async def check_on_cluster(
 
 
 async def dry_run_config(client: ClusterClient, config: Config, values: Values) -> None:
-    """The ConfigMap or Secret; `values` are the secret's, and in no word of a refusal."""
+    """Tries the ConfigMap or Secret. `values`: those of a secret; no refusal repeats one."""
     resource = objects.resource_of(config)
     found = await client.find(resource, config.kubernetes_namespace, config.kubernetes_name)
     objects.check_ours(config, found)
@@ -48,7 +48,7 @@ async def dry_run_config(client: ClusterClient, config: Config, values: Values) 
 
 
 async def dry_run_config_deletion(client: ClusterClient, config: Config) -> None:
-    """The deletion of the ConfigMap or Secret."""
+    """Tries the deletion of the ConfigMap or Secret."""
     resource = objects.resource_of(config)
     found = await client.find(resource, config.kubernetes_namespace, config.kubernetes_name)
     if found is not None and objects.is_ours(config, found):

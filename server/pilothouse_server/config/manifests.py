@@ -1,6 +1,6 @@
-"""From a config map or secret to its Kubernetes object: our own fields and no others.
+"""Builds the Kubernetes object of a config map or secret, with only the fields that the platform manages.
 
-The table of `pilothouse_manifests` has their names.
+The table of `pilothouse_manifests` has the names of these fields.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _write_secret = writer(SECRET)
 def config_map(
     metadata: Manifest, data: Mapping[str, str], binary_data: Mapping[str, bytes], *, immutable: bool
 ) -> Manifest:
-    """The ConfigMap; `metadata` is the result of `config_metadata`."""
+    """Returns the ConfigMap; `metadata` is the result of `config_metadata`."""
     said = _write_config_map(_ConfigMap(data, binary_data, immutable))
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **said}
 
 
 def secret(metadata: Manifest, type_: str, values: Mapping[str, bytes], *, immutable: bool) -> Manifest:
-    """The Secret, with its values in the clear: it goes to the cluster and nowhere else."""
+    """Returns the Secret with its plain values. Send it to the cluster and nowhere else."""
     said = _write_secret(_Secret(type_, values, immutable))
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **said}
 
@@ -63,10 +63,11 @@ def config_metadata(
     annotations: Mapping[str, str],
     taken_over: bool = False,
 ) -> Manifest:
-    """The metadata of either, with the caller's labels and ours; ours override in keys by which we select.
+    """Returns the metadata of a ConfigMap or Secret, with the caller's labels and the platform's.
 
-    `taken_over`: only the label by which we find it. Without the namespace's uid the sweep leaves it alone: a database
-    restored from before the import does not know it, and others may.
+    The platform's labels override in the keys that it selects by. `taken_over`: adds only the label by which the
+    platform finds the object. It lacks the namespace's uid so that the sweep does not delete it: a database restored
+    from before the import does not know the object, which others may use.
     """
     ours = {MANAGED_BY: MANAGER, NAMESPACE: label_value(namespace), NAMESPACE_UID: namespace_uid}
     return without_empty(

@@ -17,7 +17,7 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import Converter, Differences
 from pilothouse_server.rpc.message_cache import MessageCache
 
-# The values of a secret: given, and never shown again.
+# The values of a secret: callers send them, and no response contains them.
 _VALUES = ("data", "string_data")
 
 CONFIG_MAP: Converter[ConfigMap, pb.ConfigMap] = Converter(
@@ -33,7 +33,7 @@ SECRET: Converter[Secret, pb.Secret] = Converter(
     parts=(wire.CONDITION,),
 )
 SECRET_UPDATABLE = SECRET.updatable | {*_VALUES}
-# The creator's name changes without them. An event holds each inside the message that distinguishes the two.
+# The creator's name can change without the row. In an event, each is in the field of `Config` for its kind.
 _EITHER = pb.Config.DESCRIPTOR.fields_by_name
 CONFIG_MAP_CACHE: MessageCache[ConfigMap, pb.ConfigMap] = MessageCache(
     CONFIG_MAP, ("created_by",), within=_EITHER["config_map"]
@@ -67,7 +67,7 @@ def asked_change(request: pb.UpdateSecretRequest, paths: tuple[str, ...]) -> Ask
 
 
 def encryption_keys(uses: Mapping[str, int], active: str, held: Collection[str]) -> list[pb.EncryptionKey]:
-    """Returns every key that is in the key file or that something depends on; `held`: those of the key file."""
+    """Returns every key that is in the key file or that a row depends on; `held`: those of the key file."""
     known = {*held, *uses, *([active] if active else [])}
     return [
         pb.EncryptionKey(key_id=key, uses=uses.get(key, 0), active=key == active, in_key_file=key in held)

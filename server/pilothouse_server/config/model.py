@@ -1,7 +1,7 @@
 """Values of config maps and secrets, independent of storage, transport and clusters.
 
-A `Secret` has the names and sizes of its values, never a value. Values travel as `Values`, from the request to the
-encryption and from the decryption to the response, and are part of nothing that is shown or logged.
+A `Secret` has the names and sizes of its values, never a value. Values are passed as `Values` from the request to the
+encryption and from the decryption to the response. They are never part of anything that is shown or logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPAQUE = "Opaque"
 
 
 class Config(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
-    """Common fields of both. `taken_over`: uid of the object that was on the cluster before us."""
+    """Common fields of both kinds. `taken_over`: uid of the object on the cluster that an import took over."""
 
     id: int = 0
     uid: str = ""
@@ -34,14 +34,14 @@ class Config(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigMap(Config, msgspec.Struct, frozen=True, kw_only=True):
-    """`data` is text, `binary_data` anything; a key stands in one of the two."""
+    """`data` is text, `binary_data` any bytes; a key is in only one of the two."""
 
     data: dict[str, str] = {}
     binary_data: dict[str, bytes] = {}
 
 
 class Secret(Config, msgspec.Struct, frozen=True, kw_only=True):
-    """`key_sizes` are bytes by key; `key_id` names the key-encryption key that wraps its data key."""
+    """`key_sizes`: sizes in bytes by key. `key_id`: the key-encryption key that wraps its data key."""
 
     type: str = OPAQUE
     key_sizes: dict[str, int] = {}

@@ -29,8 +29,8 @@ def config_noun(
 ) -> Noun:
     """Returns the noun config.
 
-    `sealed` are all tables with encrypted values. `readers` finds the containers that read config maps and secrets.
-    `guarded` are the keys that need a permission of their own.
+    `sealed`: all tables with encrypted values. `readers`: finds the containers that read config maps and secrets.
+    `guarded`: the keys that need a permission of their own.
     """
     return Noun(
         service=ConfigService(watches, page_key, connect, envelopes, sealed, readers, guarded),

@@ -1,8 +1,8 @@
 """Config maps and secrets as objects of the cluster: their owner, their form, and the record of a refusal.
 
-An object is ours when it carries the uid of our row, or is the one that an import took over; another of the same name
-belongs to another owner (`check_ours`). The cluster's message is stored without any of our values that it might
-repeat.
+An object belongs to a row if its label has the row's uid, or if it is the object that an import took over. Any other
+object of the same name belongs to another owner (`check_ours`). Before the cluster's message is stored, values of the
+secret that it may repeat are removed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pilothouse_server.kubernetes.ownership import CONFIG_UID
 
 R = TypeVar("R", bound=Refused)
 
-# Shorter values are found in every text.
+# Shorter values would be found in any text.
 _SHORTEST_REDACTED = 4
 
 
 class ConfigObject(KubernetesObject, frozen=True, rename="camel"):
-    """A ConfigMap or Secret. Only the keys of its values are read, and nothing is decoded."""
+    """A ConfigMap or Secret. Only the keys of its values are parsed; the values stay undecoded."""
 
     data: dict[str, msgspec.Raw] | None = None
     binary_data: dict[str, msgspec.Raw] | None = None
@@ -45,8 +45,8 @@ def resource_of(config: Config) -> Resource[ConfigObject]:
 def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
     """Returns the merge patch that removes keys added by others; None if there are none.
 
-    An apply leaves keys of others alone. But pods read all keys, and then the row would not describe them. The patch
-    has the version that was seen, so that no unseen key is removed.
+    An apply does not remove keys of others. But pods read all keys, so the row would not describe what they read. The
+    patch has the observed resource version, so that no key added later is removed.
     """
     added: Manifest = {}
     for name, values in (("data", found.data), ("binaryData", found.binary_data)):
@@ -60,7 +60,7 @@ def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None
 
 
 def manifest(config: Config, values: Values) -> Manifest:
-    """Returns the object as it is wanted; `values` are a secret's, in the clear."""
+    """Returns the object in its desired state. `values`: the plain values of a secret."""
     metadata = manifests.config_metadata(
         name=config.kubernetes_name,
         kubernetes_namespace=config.kubernetes_namespace,
@@ -77,7 +77,7 @@ def manifest(config: Config, values: Values) -> Manifest:
 
 
 def is_ours(config: Config, found: KubernetesObject) -> bool:
-    """Returns whether an object is this config's: it has its uid, or is the one taken over and has no owner yet."""
+    """Returns whether an object is this config's: it has its uid, or was taken over and has no owner yet."""
     label = found.metadata.label(CONFIG_UID)
     if label:
         return label == config.uid
@@ -97,7 +97,7 @@ def check_ours(config: Config, found: KubernetesObject | None) -> None:
 
 
 def redacted(refusal: R, values: Values) -> R:
-    """Returns the refusal without any value of the secret that its words repeat, plain or in base64."""
+    """Returns the refusal without any value of the secret, plain or base64, that its message repeats."""
     message = without_values(refusal.message, values)
     if message != refusal.message:
         refusal.message, refusal.args, refusal.causes = message, (message,), ()
@@ -105,7 +105,7 @@ def redacted(refusal: R, values: Values) -> R:
 
 
 def without_values(words: str, values: Values) -> str:
-    """Returns words of a cluster without any value of the secret that they repeat, plain or in base64."""
+    """Returns a message of a cluster without any value of the secret, plain or base64, that it repeats."""
     for value in values.values():
         for text in (value.decode("utf-8", "replace"), base64.b64encode(value).decode()):
             if len(text) >= _SHORTEST_REDACTED:
@@ -114,10 +114,10 @@ def without_values(words: str, values: Values) -> str:
 
 
 def is_made_anew(config: Config, refusal: Refused) -> bool:
-    """Returns whether the cluster refused only because the object is immutable, as our row is.
+    """Returns whether the cluster refused only because the object is immutable, as the row is.
 
-    The object is replaced then: an immutable row is final, so the object is the one that differs, as it may after a
-    restored backup.
+    The reconciler then replaces the object. An immutable row never changes, so the object is the one that differs, for
+    example after restoring a backup.
     """
     says_immutable = isinstance(refusal, Invalid) and "when `immutable` is set" in refusal.message
     return config.immutable and says_immutable

@@ -1,6 +1,6 @@
 """The readers of config maps and secrets: a protocol for the nouns above this one.
 
-`app.py` hands it in; the noun containers implements it (`containers.config_readers`).
+`app.py` passes the implementation of the noun containers (`containers.config_readers`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pilothouse_server.values.resources import NamespaceId
 
 
 class ReaderLookup(Protocol):
-    """Those that read the config map or secret `name` of a namespace, less those that are being deleted."""
+    """Finds the readers of config maps or secrets of a namespace.
+
+    Containers and volumes that are being deleted are not readers, except for `refuse_power`.
+    """
 
     async def containers(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, names: Sequence[str]
@@ -35,7 +38,7 @@ class ReaderLookup(Protocol):
         name: str,
         keys: Collection[str],
     ) -> Sequence[str]:
-        """Returns the names of the containers whose environment cannot do without one of its `keys`."""
+        """Returns the names of the containers whose environment requires one of its `keys`."""
 
     async def refuse_power(
         self,
@@ -54,7 +57,7 @@ class ReaderLookup(Protocol):
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str
     ) -> Sequence[str]:
-        """Restarts the running containers that read it; returns their names.
+        """Restarts the running containers that read the config; returns their names.
 
-        The cluster gets the new values first: a container waits for its configuration.
+        The cluster gets the new values first: a container's own apply waits for the objects that it reads.
         """

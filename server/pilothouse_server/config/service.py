@@ -64,7 +64,7 @@ class ConfigService:
         readers: ReaderLookup,
         guarded: KeyPatterns,
     ) -> None:
-        """`sealed` are all tables with encrypted values, for RotateKeys."""
+        """Takes all tables with encrypted values as `sealed`, for RotateKeys."""
         self._watches = watches
         self._lists = WatchedList(watches, WATCH)
         self._page_key = page_key
@@ -203,7 +203,7 @@ class ConfigService:
         return pb.PurgeSecretResponse(purged=purged)
 
     async def RevealSecret(self, request: pb.RevealSecretRequest, call: Call) -> pb.RevealSecretResponse:
-        """Returns the values of a secret; the kernel records the call before the answer leaves."""
+        """Returns the values of a secret; the kernel writes the audit record before the response is sent."""
         async with call.read() as transaction:
             found = await secrets.locate(transaction, request.namespace, request.name)
             call.describe(resource_id=found.id, resource_uid=found.uid, namespace_id=found.namespace_id)
@@ -213,9 +213,9 @@ class ConfigService:
     async def _config_map_answer(
         self, call: Call, value: ConfigMap
     ) -> tuple[pb.ConfigMap, Iterable[resource_pb2.Warning]]:
-        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock.
+        """Returns a mutation's response. With `validate_only` the cluster tries it first, without any lock.
 
-        The warnings are those of that cluster.
+        The warnings are those of the cluster.
         """
         shown = _described_config_map(call, value)
         if not call.validate_only:
@@ -226,7 +226,7 @@ class ConfigService:
     async def _secret_answer(
         self, call: Call, value: Secret
     ) -> tuple[pb.Secret, Iterable[resource_pb2.Warning]]:
-        """The same for a secret. Its values come from the write of the dry run."""
+        """Returns the same for a secret. During a trial it reads the values from the uncommitted write."""
         shown = _described_secret(call, value)
         if not call.validate_only:
             return shown, ()
@@ -239,7 +239,7 @@ class ConfigService:
         return watch(self._watches, call, _WATCHED)
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, call: Call) -> pb.RotateKeysResponse:
-        """Wraps a batch of data keys by the newest key-encryption key."""
+        """Wraps a batch of data keys with the newest key-encryption key."""
         if call.validate_only:
             await rotation.refresh(self._envelopes)
             rotated = 0
@@ -289,7 +289,7 @@ def _described_secret(call: Call, value: Secret) -> pb.Secret:
 
 
 def _check_restart(request: pb.UpdateConfigMapRequest | pb.UpdateSecretRequest, call: Call) -> None:
-    """A caller who requests restarts needs the right to restart containers."""
+    """Raises PermissionDenied if the request asks for restarts and the caller may not restart containers."""
     if request.restart_containers and not call.caller.allows(RESTART, request.namespace):
         raise permission_denied(RESTART, request.namespace)
 

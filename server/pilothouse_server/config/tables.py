@@ -1,4 +1,4 @@
-"""The tables of config maps and secrets, as far as they are queried here."""
+"""The tables of config maps and secrets, with the columns that are queried here."""
 
 from __future__ import annotations
 

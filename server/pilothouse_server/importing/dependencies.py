@@ -1,12 +1,13 @@
-"""The claims, config maps and secrets that imported containers mount and read, in their namespace.
+"""The claims, config maps and secrets in a namespace that imported containers mount and read.
 
     Existing      the objects that the namespace already has
     Discovered    the objects that a container needs and the cluster has (`Dependencies`, outside any transaction;
-                  each object once)
-    Created       the objects that were made for a container (`create`, in the transaction of the import)
+                  reads each object once)
+    Created       the objects that were created for a container (`create`, in the transaction of the import)
 
-A caller who may not make a volume, config map or secret cannot make one by an import. The values of a Secret
-are not even read then. Otherwise they go from the cluster's answer to the encryption, and no answer shows them.
+A caller who may not create a volume, config map or secret cannot create one by an import; the values of a Secret are
+then not even read. Otherwise the values go from the cluster's response to the encryption, and no response of the
+platform contains them.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ _METADATA = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
 
 
 class Existing(msgspec.Struct, frozen=True):
-    """The objects that the namespace already has. `claims` by their names on the cluster; `showing`: a config
-    map or secret. `containers`: their names by their uids, where Services may name them.
+    """The objects that the namespace already has.
+
+    `claims`: by their names on the cluster. `showing`: volumes with a config map or secret. `containers`: their names
+    by their uids, for Services that may name them.
     """
 
     claims: dict[str, Volume] = {}
@@ -60,7 +63,7 @@ class Existing(msgspec.Struct, frozen=True):
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """The needs of one container; each volume with whether it may be made if it does not exist yet."""
+    """The needs of one container; with each volume, whether it may be created if it does not exist yet."""
 
     volumes: tuple[tuple[Volume, bool], ...] = ()
     config_maps: tuple[ConfigMap, ...] = ()
@@ -68,7 +71,7 @@ class Discovered(msgspec.Struct, frozen=True):
 
 
 class Created(msgspec.Struct, frozen=True):
-    """The names of the objects that were made for one container."""
+    """The names of the objects that were created for one container."""
 
     volumes: tuple[str, ...] = ()
     config_maps: tuple[str, ...] = ()
@@ -94,7 +97,7 @@ async def find_existing(transaction: ReadTransaction, namespace: Namespace) -> E
 
 
 class Dependencies:
-    """One look at the cluster, for all containers of a call."""
+    """Reads the objects that containers need from the cluster, for all containers of a call."""
 
     def __init__(
         self,
@@ -112,11 +115,10 @@ class Dependencies:
         self._seen: dict[tuple[str, str], Manifest | None] = {}
 
     async def discover(self, converted: Converted) -> tuple[Container, Discovered, tuple[str, ...]]:
-        """Returns the container with its present claims, the objects to be made for it, and why it cannot be
-        imported.
+        """Returns the container with its claims, the objects to create for it, and why it cannot be imported.
 
         Raises:
-            ClusterError: the cluster does not answer, or denies reading.
+            ClusterError: the cluster does not respond, or denies reading.
         """
         container, problems = converted.container, list[str]()
         mounted: list[MountedVolume] = []
@@ -156,10 +158,10 @@ class Dependencies:
         return container, Discovered(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
 
     async def source(self, kind: Kind, name: str) -> tuple[Discovered, tuple[str, ...]]:
-        """Returns the config map or secret to be made, or the reasons why it cannot be made.
+        """Returns the config map or secret to create, or the reasons why it cannot be created.
 
         Raises:
-            ClusterError: the cluster does not answer, or denies reading.
+            ClusterError: the cluster does not respond, or denies reading.
         """
         problems = list[str]()
         if (kind, name) in self._existing.sources:
@@ -219,7 +221,7 @@ class Dependencies:
 
     @staticmethod
     def _fit(resource: Resource[Any], found: Manifest | None, problems: list[str]) -> Manifest | None:
-        """Returns the object if rows can hold it; else None, and the problems name the reason."""
+        """Returns the object if database rows can store it; else adds the reasons to the problems and returns None."""
         if found is None:
             return None
         told = unfit.problems(found)
@@ -236,7 +238,7 @@ class Dependencies:
         return False
 
     async def _exists(self, kind: Kind, name: str) -> bool:
-        # By its metadata: what it holds does not even travel.
+        # Lists the metadata only, so that the values are not even transferred.
         listed = await self._client.list(
             _METADATA[kind], self._namespace.kubernetes_name, field_selector=f"metadata.name={name}"
         )
@@ -255,14 +257,14 @@ class Dependencies:
 async def create(
     transaction: Transaction, namespace: Namespace, found: Discovered, envelopes: Envelopes
 ) -> tuple[Mapping[str, str], Created]:
-    """Creates the missing objects: sources first, then the volumes that show them.
+    """Creates the missing objects: config maps and secrets first, then the volumes that show them.
 
     Returns the final names of the volumes, by their intended names, and the created objects.
 
     Raises:
-        InvalidArgument: a rule of one of them.
-        FailedPrecondition: one is being deleted.
-        Unavailable: the active key is held by no key provider of this server.
+        InvalidArgument: an object breaks a rule.
+        FailedPrecondition: an object is being deleted.
+        Unavailable: no key provider of this server has the active key.
     """
     maps = [
         each.name for each in found.config_maps if await config_maps.take_over(transaction, namespace, each)
@@ -283,7 +285,7 @@ async def create(
 
 
 def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
-    """The config maps and secrets that a container and its volumes name, and whether it does without."""
+    """Returns the config maps and secrets that a container and its volumes name, and whether each is optional."""
     named: dict[tuple[Kind, str], bool] = {}
     for volume in container.volumes:
         if volume.type == "config_map" or volume.type == "secret":

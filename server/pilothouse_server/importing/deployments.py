@@ -1,9 +1,9 @@
-"""From a live workload, and the Services in front of its pods, to a container: the inverse of `manifests`.
+"""Converts a live workload, and the Services that select its pods, to a container: the inverse of `manifests`.
 
-Pure functions. A field that the model does not have becomes one of the container's extra fields, by the function that
-`pilothouse apply` uses; a part that cannot be kept there either is reported by its path. Nothing is silently dropped.
-The workload keeps its selector and its pods' labels (`TakenOver`), because the one cannot be changed and
-the other would restart the pods.
+Pure functions. A field that the model lacks becomes an extra field of the container, by the function that `pilothouse
+apply` uses. A part that cannot become one either is reported by its path; nothing is silently dropped. The workload
+keeps its selector and its pods' labels (`TakenOver`): the selector is immutable, and changed labels would restart the
+pods.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from pilothouse_server.network.manifests import SERVICE_UID
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
-# The annotations that controllers and kubectl put on a workload for themselves.
+# Annotations that controllers and kubectl write on a workload for their own use.
 NOTES = (
     "batch.kubernetes.io/",
     "deployment.kubernetes.io/",
@@ -56,11 +56,11 @@ NOTES = (
     f"{DOMAIN}/",
 )
 
-# The keys of a template's metadata that do nothing: pods are called after their replica set.
+# Metadata keys of a pod template that have no effect: pods are named after their replica set.
 _NAMES = ("name", "generateName")
-# Keys of the metadata of a Deployment that others set for themselves.
+# Metadata keys that other programs set for their own use.
 _UNKEPT = ("finalizers", "ownerReferences")
-# The fields of a container that its pods do not determine.
+# Required fields of a container that its pods do not determine.
 _NOBODYS: Values = {
     "id": ContainerId(0),
     "uid": "",
@@ -69,15 +69,15 @@ _NOBODYS: Values = {
     "image": "",
 }
 _LABEL = re.compile(DNS_LABEL)
-# The values of a Service that ports of a container have, or that the cluster chooses.
+# Fields of a Service that ports of a container have, or that the cluster chooses.
 _OF_PORTS = frozenset({"type", "selector", "ports", "cluster_ip", "headless", "ip_families"})
 
 
 class Converted(msgspec.Struct, frozen=True):
     """A container as far as it could be read. `problems`: why it cannot be taken over, by field.
 
-    `left_alone`: Services in front of its pods that stay as they are, and why. `left_there`: fields that stay on the
-    cluster, and that a Deployment made again would not have. `read_only`: volumes that the pods may not write to, even
+    `left_alone`: Services that select its pods but are not taken over, and why. `left_there`: fields that stay on the
+    cluster, and that a recreated Deployment would not have. `read_only`: volumes that the pods may not write to, even
     if a mount permits it.
     """
 
@@ -95,11 +95,10 @@ def convert(
     *,
     main_program: str = "",
 ) -> Converted:
-    """Read a live workload, whole as JSON, and those of `services` that select its pods.
+    """Reads a live workload, given as its whole JSON, and those of `services` that select its pods.
 
-    `orphans`: uids of objects that carry our label and belong to nothing that the database knows. A container that is
-    made of one keeps the uid that its label names. `main_program`: the name of the main one; by default it is the
-    first.
+    `orphans`: uids of objects that carry the platform's label but that the database does not know. A container made
+    from an orphan keeps the uid in its label. `main_program`: name of the main program; by default the first container.
     """
     problems: list[str] = []
     type_ = WORKLOAD_KINDS[live["kind"]]
@@ -113,14 +112,14 @@ def convert(
     pod_labels, pod_annotations = template.labels, template.annotations
     labels = metadata.get("labels") or {}
     if type_.runs:
-        # The API writes them again for each run.
+        # The API writes these labels again for each run.
         labels, pod_labels = _without_written(labels), _without_written(pod_labels)
         selector = {}
     left_there += template.left_there
     kubernetes_name = str(metadata["name"])
     replicas, stopped = rollout.get("replicas", 1), bool(rollout.get("suspended"))
     if type_.per_node:
-        # Its number is that of the nodes. The platform may have stopped it, by a selector that is not the caller's.
+        # One pod runs on each node. A stopped one has a node selector that the platform set, not the caller.
         replicas = (live.get("status") or {}).get("desiredNumberScheduled") or 1
         stopped = bool(main.values.get("node_selector", {}).pop(NO_NODE, ""))
     if replicas > INT32_MAXIMUM:
@@ -138,7 +137,7 @@ def convert(
         kubernetes_name=kubernetes_name,
         ports=(*described.ports, *ports),
         volumes=tuple(sorted((item.volume for item in main.volumes), key=lambda volume: volume.name)),
-        # One that stands at zero is a stopped one; to start it means one pod.
+        # A workload with zero replicas counts as stopped; starting it means one pod.
         replicas=replicas or 1,
         desired_state="stopped" if stopped or not replicas else "running",
         hold_rollout=rollout.get("hold_rollout", False),
@@ -183,7 +182,7 @@ class _Template(msgspec.Struct):
 
 
 def _read_workload(type_: WorkloadType, spec: ObjectSource, main_program: str) -> tuple[Values, _Template]:
-    """Returns the settings of a workload's spec, and its template."""
+    """Returns the settings in a workload's spec, and its pod template."""
     if not type_.scheduled:
         settings = read(type_.part, spec) or {}
         selector = spec.take("selector", {})
@@ -202,7 +201,7 @@ def _read_workload(type_: WorkloadType, spec: ObjectSource, main_program: str) -
 def _read_template(
     spec: ObjectSource, main_program: str, more: FieldPart | None, settings: Values
 ) -> _Template:
-    """Returns the template of pods. `more`: settings of the workload that stand in it, which join the others."""
+    """Returns the pod template. `more`: settings of the workload that are in the template; they join `settings`."""
     with spec.part("template") as template:
         with template.part("metadata") as metadata:
             labels, annotations = metadata.words("labels"), metadata.words("annotations")
@@ -228,13 +227,13 @@ def _without_written(labels: dict[str, str]) -> dict[str, str]:
 
 
 def selects(service: Manifest, pod_labels: dict[str, str]) -> bool:
-    """Whether a Service stands in front of pods with these labels."""
+    """Returns whether a Service selects pods with these labels."""
     selector = service.get("spec", {}).get("selector") or {}
     return bool(selector) and all(pod_labels.get(key) == value for key, value in selector.items())
 
 
 def without_services(converted: Converted, reasons: dict[str, str]) -> Converted:
-    """Returns the same without some Services; `reasons`, by name, are why they are left alone."""
+    """Returns the container without some Services; `reasons`: why each is left alone, by name."""
     container, taken_over = converted.container, converted.container.spec.taken_over
     assert taken_over is not None
     kept = tuple(service for service in taken_over.services if service.name not in reasons)
@@ -249,7 +248,7 @@ def without_services(converted: Converted, reasons: dict[str, str]) -> Converted
 
 
 def with_volume_names(container: Container, names: Mapping[str, str]) -> Container:
-    """The same with other names of the namespace's volumes, by those that it has; its pods keep theirs."""
+    """Returns the container with volumes renamed by `names`, old name to new; its pods keep their volume names."""
     taken_over = container.spec.taken_over
     assert taken_over is not None
     order = tuple(
@@ -279,7 +278,7 @@ def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
 
 
 def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
-    """Returns why a workload may not be taken over, apart from its content."""
+    """Returns why a workload may not be taken over, regardless of its content."""
     problems = []
     if metadata.get("deletionTimestamp"):
         problems.append("metadata.deletionTimestamp: it is being deleted")
@@ -301,7 +300,7 @@ def _name(kubernetes_name: str, problems: list[str]) -> str:
 
 
 def _without_ours(labels: Any) -> dict[str, str]:
-    """Returns the labels of an orphan without those that we set on our objects."""
+    """Returns the labels of an orphan without those that the platform set."""
     theirs = _theirs(labels)
     if theirs.get(MANAGED_BY) == MANAGER:
         theirs = {key: text for key, text in theirs.items() if key not in (MANAGED_BY, NAME)}
@@ -317,7 +316,7 @@ def _theirs(values: Any) -> dict[str, str]:
 
 
 def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> None:
-    """A mount of a volume that could not be represented is no second problem, but must not be forgotten either."""
+    """Checks that mounts and volumes match. A mount of an unrepresentable volume adds no second problem."""
     own = container.spec.own_volumes
     known = own | {item.name for item in main.volumes}
     mounted = {mount.volume for mount in container.all_mounts}
@@ -342,7 +341,7 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
 
 
 class _LeftAloneError(Exception):
-    """Why something on the cluster is not taken over."""
+    """The reason why a Service on the cluster is not taken over."""
 
 
 def _services(
@@ -373,7 +372,7 @@ def _services(
 def _service(
     service: Manifest, declared: tuple[Port, ...], orphans: Collection[str]
 ) -> tuple[TakenOverService, list[Port]]:
-    """Read a Service. Raises _LeftAloneError with the reason."""
+    """Reads a Service. Raises _LeftAloneError with the reason if it is not taken over."""
     if told := unfit.problems(service):
         raise _LeftAloneError(told[0])
     metadata, spec = service["metadata"], service["spec"]
@@ -382,7 +381,7 @@ def _service(
     annotations = {key: text for key, text in stated.items() if key not in FOREIGN_ANNOTATIONS}
     ports, target_ports = [], {}
     for entry in spec.get("ports") or ():
-        # A field that a dry run of our apply leaves unchanged need not be understood here.
+        # Any other field of a port is left alone: the dry run shows whether the platform's apply would change it.
         port = read(SERVICE_PORT, ObjectSource(entry, "", []))
         if port is None:
             raise _LeftAloneError(f"port {entry['port']}: protocol {entry['protocol']} cannot be represented")
@@ -403,8 +402,9 @@ def _service(
 
 
 def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
-    """Returns our word for a Service's type. Raises _LeftAloneError if it is not taken over, apart from its
-    ports.
+    """Returns the platform's word for a Service's type.
+
+    Raises _LeftAloneError if the Service is not taken over, regardless of its ports.
     """
     labels = metadata.get("labels") or {}
     if labels.get(CONTAINER_UID) and metadata.get("uid") not in orphans:

@@ -1,13 +1,15 @@
-"""Adopted drift: changes by others to a container's workload become the desired state.
+"""Adopts drift: changes by others to a container's workload become the desired state.
 
-adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
-         those that have one are taken over one by one, so that unchanged fields keep their desired values. A field
-         that only the cluster names becomes an extra field, as an import would make it.
+adopt
+    (pure) returns the container with the values of others. Fields that the model has are adopted one by one, so that
+    unchanged fields keep their desired values. A field that only the cluster has becomes an extra field, as in an
+    import.
 adopt_allowed
-         the same for values that the platform's rules allow and that give no right which needs a permission: there
-         is no caller who could hold one. A variable that reads a secret or a config map is not added either.
-store    (in a transaction) writes it. The cluster has it already, so nothing is refused here: if it exceeds a
-         quota, the quota only counts the present usage.
+    does the same, but only for values that the platform's rules allow and that grant nothing that needs a permission,
+    because there is no caller who could have one. It also adds no variable that reads a secret or a config map.
+store
+    (in a transaction) writes the result. The cluster has the values already, so nothing is refused. If they exceed a
+    quota, the quota only counts the present usage.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 ADOPTED = "Adopted"
-# The part of a container that is taken over; all else is as stored.
+# The fields of a container that are adopted; all others keep their stored values.
 _FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
 _SPEC = ".spec"
 _OURS = frozenset({MANAGED_BY, NAME})
@@ -41,7 +43,7 @@ _METADATA = re.compile(r"(?P<place>.*?)\.metadata\.(?P<map>labels|annotations)\.
 
 
 def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
-    """The container with the fields at these paths of its workload as they are on the cluster."""
+    """Returns the container with the fields at these paths of its workload as they are on the cluster."""
     paths = list(paths)
     there = _readable(container, live, paths)
     for path in paths:
@@ -52,8 +54,9 @@ def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Contain
 def adopt_allowed(
     container: Container, live: Manifest, paths: Sequence[str], guarded_keys: KeyPatterns
 ) -> Container:
-    """As `adopt`, without the values that are not allowed. `guarded_keys`: annotations and labels of pods
-    that other programs act on.
+    """Adopts fields as `adopt` does, without values that are not allowed.
+
+    `guarded_keys`: annotations and labels of pods that other programs act on.
     """
     all_of_it = _allowed(container, adopt(container, live, paths), guarded_keys)
     if all_of_it is not None:
@@ -65,7 +68,7 @@ def adopt_allowed(
 
 
 def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
-    """Returns the workload's values, without additions by others that the model has no field for."""
+    """Returns the workload's values, without fields that others added and that the model lacks."""
     said = manifests.workload(container)
     unreadable = [path for path in paths if not _has_field(container, path) and _is_added(said, path)]
     main = container.spec.pod_container_name
@@ -74,7 +77,7 @@ def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Con
 
 
 def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatterns) -> Container | None:
-    """The candidate where the platform's rules allow it and it gives no more rights."""
+    """Returns the candidate if the platform's rules allow it and it gives no more rights; else None."""
     try:
         candidate = rules.checked(candidate)
     except InvalidArgument:
@@ -91,7 +94,7 @@ def _has_field(container: Container, path: str) -> bool:
 
 
 def _template(container: Container) -> str:
-    """Returns the path of the template of its pods."""
+    """Returns the path of the pod template."""
     return "".join(f".{step}" for step in workload_type(container).template)
 
 
@@ -100,7 +103,7 @@ def _pod(container: Container) -> str:
 
 
 def _free_steps(path: str) -> tuple[PathStep, ...] | None:
-    """The steps of a path that may be an extra field; None if a field of the API writes it."""
+    """Returns the steps of a path that may be an extra field; None if a field of the API has this path."""
     try:
         return parse(path)
     except PathError:
@@ -114,15 +117,15 @@ def _is_added(said: Manifest, path: str) -> bool:
 def is_adopted(container: Container, live: Manifest, path: str) -> bool:
     """Returns whether the desired state and the cluster agree on a field."""
     said, there = (field_paths.value_at(each, path) for each in (manifests.workload(container), live))
-    # The API does not write what is false.
+    # The API omits a field that is false.
     is_hold = path == workload_type(container).adopted_hold
     return bool(said) == bool(there) if is_hold else said == there
 
 
 async def store(transaction: Transaction, stored: Container, there: Container, words: str) -> Container:
-    """Writes `there` as the desired state, a new generation of the locked `stored`, with history and event.
+    """Writes `there` as the desired state: a new generation of the locked `stored`, with history and event.
 
-    `words` describe the change for the history. The actor is the transaction's.
+    `words` describe the change in the history. The actor is the transaction's.
     """
     wanted = msgspec.structs.replace(stored, **{name: getattr(there, name) for name in _FIELDS})
     if wanted == stored:
@@ -159,7 +162,7 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
 
 
 def _value(container: Container, path: str) -> PathValue | None:
-    """The value of a container that a field of its workload stands for."""
+    """Returns the value of a container that a field of its workload represents."""
     if path.startswith(_pod(container)):
         return adoptable(path.removeprefix(_pod(container)), container.spec.pod_container_name)
     if not path.startswith(_SPEC):
@@ -168,7 +171,7 @@ def _value(container: Container, path: str) -> PathValue | None:
 
 
 def _adopt_of_program(container: Container, there: Container, value: PathValue) -> Container:
-    """The container with a value of one of its programs next to the main one; a program of others is never added."""
+    """Returns the container with a value of one of its other programs; a program that others added is not adopted."""
     theirs = {each.name: each for each in getattr(there.spec, value.programs)}
     if value.program not in theirs:
         return container
@@ -184,7 +187,7 @@ def _adopt_of_program(container: Container, there: Container, value: PathValue) 
 
 
 def _adopt_extra(container: Container, there: Container, path: str) -> Container:
-    """The container with the extra field around a path as it is on the cluster, or without it if it is gone."""
+    """Returns the container with the extra field at a path as on the cluster; without it if the cluster lacks it."""
     steps = _free_steps(path)
     if steps is None:
         return container
@@ -198,7 +201,7 @@ def _adopt_extra(container: Container, there: Container, path: str) -> Container
 
 
 def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:
-    """Our value with theirs at a place within; of a list or a map there, with the item of this name alone."""
+    """Returns `ours` with the value of `theirs` at a path; from a list or map, only the item with this name."""
     if not names:
         if isinstance(ours, dict) and item:
             return {
@@ -237,5 +240,5 @@ def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: 
 
 
 def _may_be_added(container: Container, path: str, key: str) -> bool:
-    """Returns whether a key has no owner so far, neither set by the platform nor meant for it."""
+    """Returns whether a key is not in the platform's manifest, and is not one that the platform sets."""
     return key not in _OURS and _is_added(manifests.workload(container), path)

@@ -1,4 +1,4 @@
-"""The results of an import of workloads, and of one of Services."""
+"""Converts the results of imports of workloads, Services and objects to messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def kinds_of(request: pb.ImportContainersRequest) -> tuple[WorkloadKind, ...]:
 
 
 def shown(candidate: Candidate) -> Candidate:
-    """Returns the candidate, refused where its container holds a number that no answer can."""
+    """Returns the candidate; refused if its container has a number that a message cannot represent."""
     if candidate.container is None:
         return candidate
     try:
@@ -34,7 +34,7 @@ def shown(candidate: Candidate) -> Candidate:
 
 
 def imported_container(candidate: Candidate) -> pb.ImportedContainer:
-    """One workload's outcome."""
+    """Returns the outcome for one workload."""
     answer = pb.ImportedContainer(
         deployment=candidate.deployment,
         container=None if candidate.container is None else CONTAINER.to_proto(candidate.container),
@@ -49,7 +49,7 @@ def imported_container(candidate: Candidate) -> pb.ImportedContainer:
 
 
 def shown_service(candidate: ServiceCandidate) -> ServiceCandidate:
-    """Returns the candidate, refused where its Service holds a number that no answer can."""
+    """Returns the candidate; refused if its Service has a number that a message cannot represent."""
     try:
         imported_service(candidate)
     except (OverflowError, TypeError, ValueError):
@@ -58,7 +58,7 @@ def shown_service(candidate: ServiceCandidate) -> ServiceCandidate:
 
 
 def imported_service(candidate: ServiceCandidate) -> network_pb2.ImportedService:
-    """One Service's outcome."""
+    """Returns the outcome for one Service."""
     return network_pb2.ImportedService(
         name=candidate.name,
         service=None if candidate.service is None else SERVICE.to_proto(candidate.service),
@@ -68,7 +68,7 @@ def imported_service(candidate: ServiceCandidate) -> network_pb2.ImportedService
 
 
 def imported_object(candidate: ObjectCandidate) -> object_pb2.ImportedObject:
-    """One object's outcome."""
+    """Returns the outcome for one object."""
     return object_pb2.ImportedObject(
         name=candidate.name,
         object=None if candidate.carried is None else BASIC.to_proto(candidate.carried),

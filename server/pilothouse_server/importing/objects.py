@@ -1,10 +1,12 @@
-"""Takes existing objects of a carried kind over; the objects stay as they are, and only get our label.
+"""Takes over existing objects of a carried kind. The objects stay as they are, and only get the platform's label.
 
-    discover (outside any transaction): convert each object; a dry run shows the changes of our first apply
-    create (one transaction): a row for each that can be imported, work for the reconciler, which sets our label
+    discover (outside any transaction): converts each object; a dry run shows what a first apply would change
+    create (one transaction): inserts a row for each importable object, and work for the reconciler, which
+        sets the label
 
-Labels and annotations that the caller may not set stay there as others'. If our apply would change more than the
-record of managers, the object is imported with the drift policy REPORT: then nothing of others is taken back.
+Labels and annotations that the caller may not set stay on the object, owned by others. If the platform's first apply
+would change more than the managed fields, the object is imported with the drift policy REPORT, so that no change of
+others is reverted.
 """
 
 from __future__ import annotations
@@ -39,14 +41,14 @@ log = structlog.get_logger(__name__)
 
 _ABSENT: Final = "there is no such object"
 _MOST_KEYS: Final = 64
-# The cluster writes these; an object of a caller has none of them.
+# Fields that the cluster writes; a caller's document has none of them.
 _OF_THE_CLUSTER: Final = frozenset({"status", "metadata"})
-# Kubernetes makes it in each namespace.
+# Kubernetes creates this object in each namespace.
 _OF_THE_API_SERVER: Final = ("ServiceAccount", "default")
 
 
 class ImportedKind(msgspec.Struct, frozen=True):
-    """The kind that is imported, and the facts that its objects are compared with."""
+    """The kind that is imported, and the facts that its objects are checked against."""
 
     api_version: str
     kind: str
@@ -54,7 +56,7 @@ class ImportedKind(msgspec.Struct, frozen=True):
 
 
 class ObjectCandidate(msgspec.Struct, frozen=True):
-    """An object of the cluster that was examined. `carried` None: it is not imported, `problems` are the reasons."""
+    """An examined object of the cluster. `carried`: None if it is not imported; `problems` are then the reasons."""
 
     name: str
     carried: CarriedObject | None = None
@@ -70,11 +72,11 @@ async def discover(
     selector: str,
     rights: ObjectRights,
 ) -> list[ObjectCandidate]:
-    """Returns the objects of these names, or all of the kind that nobody owns, as they would be taken over.
+    """Returns the objects with these names, or all objects of the kind without an owner, as they would be taken over.
 
     Raises:
-        Unavailable: the cluster does not answer in time.
-        FailedPrecondition: it denies reading, or does not have the kind.
+        Unavailable: the cluster does not respond in time.
+        FailedPrecondition: the cluster denies reading, or does not have the kind.
     """
     cluster = namespace.cluster_name
     try:
@@ -91,11 +93,11 @@ async def create(
     candidates: Sequence[ObjectCandidate],
     rights: ObjectRights,
 ) -> list[ObjectCandidate]:
-    """Creates the objects that can be; each stands for itself. Returns all with their rows.
+    """Creates the objects that can be created, each independently. Returns all candidates with their rows.
 
     Raises:
         NotFound: the namespace.
-        FailedPrecondition: it is inactive or being deleted.
+        FailedPrecondition: the namespace is inactive or being deleted.
     """
     refuse_inactive_namespace(await locate_namespace(transaction, namespace_name, "update"))
     taken = []
@@ -160,7 +162,7 @@ async def _examined(
         live = await client.read(resource, namespace.kubernetes_name, name)
         return await _candidate(client, resource, namespace, wanted, live, rights)
     except NotFound:
-        # It was deleted in the meantime.
+        # The object was deleted after it was listed.
         return ObjectCandidate(name, problems=(_ABSENT,))
     except Refused as error:
         return ObjectCandidate(name, problems=(f"the cluster would refuse it: {error.message}",))
@@ -183,9 +185,9 @@ async def _candidate(
     if problems := [*unfit.problems(live), *_standing(live["metadata"])]:
         return ObjectCandidate(name, problems=tuple(problems))
     carried, notes = _converted(namespace, wanted, live, rights)
-    # The guard comes first, because a dry run shows what the cluster has.
+    # The guard runs first, because the result of a dry run contains what the cluster has.
     rights.check(namespace, None, carried, wanted.facts)
-    # The label by which it is found needs a uid, which the row gets later.
+    # The label by which the platform finds the object needs a uid, and the row gets its uid later.
     sample = msgspec.structs.replace(carried, uid="00000000-0000-0000-0000-000000000000")
     after = await client.dry_run(resource, manifests.manifest(sample), force=True)
     if changed := _changed(live, after):
@@ -199,7 +201,7 @@ async def _candidate(
 def _converted(
     namespace: Namespace, wanted: ImportedKind, live: Manifest, rights: ObjectRights
 ) -> tuple[CarriedObject, list[str]]:
-    """Returns the object as it is carried, and notes on parts that are left to others."""
+    """Returns the carried object, and notes on parts that are left to others."""
     metadata = live["metadata"]
     notes: list[str] = []
     labels = _kept("labels", _theirs(metadata.get("labels") or {}), rights, notes)
@@ -220,7 +222,7 @@ def _converted(
 
 
 def _changed(live: Manifest, after: Manifest) -> list[str]:
-    """Returns the paths that our first apply would change, apart from our label and the record of managers."""
+    """Returns the paths that the platform's first apply would change, except its label and the managed fields."""
     return [
         path
         for path, _, _ in documents.differences(_content(live), _content(after))
@@ -237,13 +239,13 @@ def _content(found: Manifest) -> Manifest:
 
 
 def _theirs(labels: Mapping[str, str]) -> dict[str, str]:
-    """Returns labels without those that we set on our objects."""
+    """Returns labels without those that the platform sets on its objects."""
     ours = MANAGED_BY if labels.get(MANAGED_BY) == MANAGER else ""
     return {key: value for key, value in labels.items() if key != ours}
 
 
 def _kept(name: str, values: Mapping[str, str], rights: ObjectRights, notes: list[str]) -> dict[str, str]:
-    """Returns the labels or annotations that become ours, and notes the keys that stay others'."""
+    """Returns the labels or annotations that the platform will manage; adds notes on keys that are left to others."""
     kept: dict[str, str] = {}
     for key, value in values.items():
         if key in FOREIGN_ANNOTATIONS or _is_ours(key):
@@ -267,7 +269,7 @@ def _ours(labels: Mapping[str, Any]) -> list[str]:
 
 
 def _standing(metadata: Manifest) -> Iterator[str]:
-    """Yields why an object may not be taken over, apart from its content."""
+    """Yields the reasons why an object may not be taken over, regardless of its content."""
     if metadata.get("deletionTimestamp"):
         yield "metadata.deletionTimestamp: it is being deleted"
     for key in _ours(metadata.get("labels") or {}):

@@ -1,15 +1,16 @@
-"""Takes existing workloads of a Kubernetes namespace over, without restarting a pod.
+"""Takes over existing workloads of a Kubernetes namespace without restarting a pod.
 
-    discover (outside any transaction): convert each; a dry run shows the changes of our first apply
-    create (one transaction): a row for each that can be imported, work for the reconciler, which sets our label
+    discover (outside any transaction): converts each workload; a dry run shows what a first apply would change
+    create (one transaction): inserts a row for each importable workload, and work for the reconciler, which
+        sets the label
 
-The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
-(`dependencies`), each workload with its own: all of it, or nothing.
+The same call takes over the claims that the pods mount, and the config maps and secrets that they read
+(`dependencies`). Each workload is imported together with its own dependencies, or not at all.
 
-A workload that the model cannot represent stays as it is, with the reasons. If our apply would change the
-pods of a workload that the model can represent, it is imported with the drift policy REPORT: then the
-reconciler leaves out the fields that differ. A Service whose meaning our apply would change is left alone,
-and its ports are not the container's.
+A workload that the model cannot represent stays as it is, and the response has the reasons. If the platform's apply
+would change the pods of a workload that the model can represent, the workload is imported with the drift policy REPORT,
+and the reconciler leaves out the fields that differ. A Service whose meaning the platform's apply would change is left
+alone, and its ports do not become the container's.
 """
 
 from __future__ import annotations
@@ -68,23 +69,23 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 log = structlog.get_logger(__name__)
 
-# The errors for a malformed description, such as a number instead of a list, which no API server accepts.
+# The errors of a malformed description, such as a number instead of a list, which no API server accepts.
 SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
 UNREADABLE = ("the cluster describes it in a way that cannot be read",)
-# So many Services that cannot be read are named.
+# Number of unreadable Services that a response names.
 _MOST_UNREAD = 10
-# Each workload takes a few calls of the cluster.
+# Seconds for the discovery, because each workload needs a few calls to the cluster.
 SECONDS = 60.0
-# An import right after the adoption was requested finds the namespace on its way to be ours.
+# An import right after a namespace's adoption was requested waits until the namespace has been adopted.
 ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A workload that was examined. `container` None: it is not imported, `problems` are the reasons.
+    """An examined workload. `container`: None if it is not imported; `problems` are then the reasons.
 
     `deployment`: its name on the cluster. `notes`: remarks on a workload that is imported. `created`: the objects of
-    `discovered` that were created with it. `uid`: that of an orphan, which keeps it; empty: a new one. `runs_of`: the
-    name of the CronJob whose run it is.
+    `discovered` that were created with it. `uid`: the uid that an orphan keeps; empty for a new one. `runs_of`: the
+    name of the CronJob that this workload is a run of.
     """
 
     deployment: str
@@ -99,7 +100,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which workloads are examined: those of these names and kinds; without names, all without an owner."""
+    """Selects workloads: those of these names and kinds; without names, all of these kinds without an owner."""
 
     names: Sequence[str] = ()
     selector: str = ""
@@ -114,14 +115,14 @@ async def discover(
     may: May,
     orphans: Collection[str] = (),
 ) -> list[Candidate]:
-    """Returns the workloads that are wanted as they would be taken over.
+    """Returns the wanted workloads as they would be taken over.
 
-    `existing`: the objects that the namespace already has. `may`: whether the caller holds a permission
-    there. `orphans`: uids of objects that may be taken over although they carry our label.
+    `existing`: the objects that the namespace already has. `may`: whether the caller has a permission in the namespace.
+    `orphans`: uids of objects that may be taken over although they carry the platform's label.
 
     Raises:
-        Unavailable: the cluster does not answer in time.
-        FailedPrecondition: it denies reading.
+        Unavailable: the cluster does not respond in time.
+        FailedPrecondition: the cluster denies reading.
     """
     cluster = namespace.cluster_name
     try:
@@ -134,8 +135,9 @@ async def discover(
 
 
 async def wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
-    """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; waits for one that is being
-    adopted.
+    """Waits while a Kubernetes namespace is being adopted.
+
+    Raises Conflict `NameTaken` if it still belongs to another owner.
     """
     waited = 0.0
     while namespace.adopted and waited < ADOPTION_SECONDS and await is_foreign(client, namespace.ref):
@@ -152,11 +154,11 @@ async def create(
     keys: Keys,
     may: May,
 ) -> list[Candidate]:
-    """Creates containers of those that can be; each stands for itself. Returns them with their rows.
+    """Creates the containers that can be created, each independently. Returns all candidates with their rows.
 
     Raises:
         NotFound: the namespace.
-        FailedPrecondition: it is inactive or being deleted.
+        FailedPrecondition: the namespace is inactive or being deleted.
     """
     namespace = await admission.locked_namespace(transaction, namespace_name)
     refuse_inactive_namespace(namespace)
@@ -175,9 +177,10 @@ async def create(
 
 
 def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
-    """Returns the candidate without keys of its objects that only few may set; they stay there, as others'.
+    """Returns the candidate without those keys of its objects that only some callers may set.
 
-    Pods keep theirs, so a caller who may not set those does not take the workload over (`create`).
+    The keys stay on the objects, owned by others. Pods keep such keys as well, so `create` refuses a workload whose
+    pods have keys that the caller may not set.
     """
     if candidate.container is None:
         return candidate
@@ -186,7 +189,7 @@ def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
 
 
 def record(taken: Sequence[Candidate]) -> dict[str, Any]:
-    """Returns the audit record's part about an import: only names."""
+    """Returns what the audit record stores about an import: only names."""
     made = [item.created for item in taken if item.container is not None]
     return {
         "imported": [item.deployment for item in taken if item.container is not None],
@@ -219,7 +222,7 @@ async def _create(
 
 
 def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
-    """Raises FailedPrecondition where a mount could mean two things."""
+    """Raises FailedPrecondition if a mount could refer to either of two volumes."""
     for name in sorted(container.spec.own_volumes):
         if name in names.values():
             raise FailedPrecondition(
@@ -230,7 +233,7 @@ def _refuse_alike(container: Container, names: Mapping[str, str]) -> None:
 
 
 class _Listed(msgspec.Struct, frozen=True):
-    """The workloads of one kind in a Kubernetes namespace. `odd`: names of those that cannot be read."""
+    """The workloads of one kind in a Kubernetes namespace. `odd`: names of unreadable ones."""
 
     type_: WorkloadType
     there: Mapping[str, WorkloadObject]
@@ -262,8 +265,8 @@ async def _discover(
                 error=type(error).__name__,
             )
             candidate = Candidate(name, problems=UNREADABLE)
-        # The malformed part may be one that is not taken over, such as the status; but it could not be
-        # observed.
+        # The malformed part may be one that is not taken over, such as the status. But the platform could not observe
+        # such a workload.
         if name in each.odd and not candidate.problems:
             candidate = refused(candidate, UNREADABLE)
         if candidate.container is not None:
@@ -280,7 +283,7 @@ async def _listed(client: ClusterClient, type_: WorkloadType, where: str, select
 
 
 def _names(listed: _Listed, names: Sequence[str]) -> Sequence[str]:
-    """Returns the names to import: the given ones that exist, or else those of all objects without an owner."""
+    """Returns the names to import: the given ones that exist, or those of all objects without an owner."""
     if names:
         return [name for name in dict.fromkeys(names) if name in listed.there or name in listed.odd]
     nobodys = [
@@ -292,13 +295,14 @@ def _names(listed: _Listed, names: Sequence[str]) -> Sequence[str]:
 
 
 def _is_run(owners: Iterable[OwnerReference]) -> bool:
-    """Returns whether an object is a run of a CronJob: a Job that is made and deleted with it."""
+    """Returns whether an object is a run of a CronJob: a Job that the CronJob controls."""
     return any(owner.kind == CRON_JOBS.kind and owner.controller for owner in owners)
 
 
 async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], tuple[str, ...]]:
-    """Returns the Services of a Kubernetes namespace, whole, and remarks on those that cannot be read. The
-    latter are left alone, in front of whichever pods they stand.
+    """Returns the Services of a Kubernetes namespace as whole JSON, and remarks on unreadable ones.
+
+    Unreadable Services are left alone, whichever pods they select.
     """
     services: list[Manifest] = []
     unread: list[str] = []
@@ -311,7 +315,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
             if service["metadata"]["name"] != name or selects(service, {}):
                 raise Unreadable("it is none")
         except NotFound:
-            # It was deleted in the meantime.
+            # The Service was deleted after it was listed.
             continue
         except SHAPELESS as error:
             log.warning("a Service cannot be read", cluster=client.name, error=type(error).__name__)
@@ -324,7 +328,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
 
 
 def _shared(services: Sequence[Manifest], workloads: Collection[WorkloadObject]) -> dict[str, str]:
-    """Services that stand in front of several workloads' pods: they are no one container's."""
+    """Returns the Services that select the pods of several workloads, which no single container can own."""
     shared: dict[str, str] = {}
     for service in services:
         selector = service.get("spec", {}).get("selector") or {}
@@ -365,7 +369,7 @@ async def _candidate(
     if problems:
         return Candidate(name, problems=problems)
     try:
-        # The uid is not known yet, and nothing that counts depends on it.
+        # The container has no uid yet; no rule depends on it.
         container = rules.checked(_named(with_theirs, namespace))
     except PilothouseError as error:
         return Candidate(name, problems=tuple(error_words(error)))
@@ -405,7 +409,7 @@ def _limits(container: Container) -> Iterator[str]:
 async def _foreign_account(
     client: ClusterClient, namespace: Namespace, container: Container, may: May
 ) -> tuple[str, ...]:
-    """Returns why its pods may not run as their account: the platform does not have it, so its rights are unknown."""
+    """Returns why the pods may not use their service account, whose rights the platform does not know."""
     name = container.spec.service_account
     if name in ("", "default") or may(PRIVILEGED):
         return ()
@@ -433,7 +437,8 @@ def _named(container: Container, namespace: Namespace) -> Container:
 
 
 async def _changed_by_apply(client: ClusterClient, container: Container, live: Manifest) -> list[str]:
-    """Returns the fields of the pod template that our apply would change; an empty list is the good case.
+    """Returns the fields of the pod template that the platform's apply would change; empty if it changes none.
+
     Raises Refused.
     """
     manifest = manifests.workload(container, replicas_set=container.wanted_replicas)
@@ -447,7 +452,7 @@ async def _changed_by_apply(client: ClusterClient, container: Container, live: M
 
 
 def _template(workload: Manifest, steps: Sequence[str]) -> Manifest:
-    """Returns the template of pods, without the label that a CronJob gets: it changes no pod that is there."""
+    """Returns the pod template without the label that a CronJob gets, because the label changes no existing pod."""
     found: Manifest = workload
     for step in steps:
         found = found[step]
@@ -459,7 +464,7 @@ def _template(workload: Manifest, steps: Sequence[str]) -> Manifest:
 
 
 async def _try_claims(client: ClusterClient, namespace: Namespace, found: Discovered) -> None:
-    """Raises Refused where the cluster would not let a claim be as it is described here."""
+    """Raises Refused if the cluster would not accept a claim in the form that the platform applies."""
     for volume, is_new in found.volumes:
         if volume.is_claim and is_new:
             tried = msgspec.structs.replace(volume, uid=str(uuid4()), namespace_ref=namespace.ref)
@@ -469,7 +474,7 @@ async def _try_claims(client: ClusterClient, namespace: Namespace, found: Discov
 async def _unlike_services(
     client: ClusterClient, container: Container, services: Sequence[Manifest]
 ) -> dict[str, str]:
-    """Returns the Services that our apply would change, and why."""
+    """Returns the Services that the platform's apply would change, and why."""
     there = {service["metadata"]["name"]: service for service in services}
     unlike: dict[str, str] = {}
     for manifest in manifests.services(container):

@@ -1,8 +1,8 @@
-"""Takes orphans over: objects that carry our label and that the database does not know, as after a restored backup.
+"""Takes over orphans: objects with the platform's label that the database does not know, as after restoring a backup.
 
-It is an import as any other, with two differences. Our label does not stand in the way, as long as the sweep
-has listed the object. And the new row keeps the uid that the label names: so the object is ours from the
-moment of the commit, its pods are found as before, and the next sweep knows it.
+This is an ordinary import with two differences. The platform's label does not prevent the import if the sweep has
+listed the object. And the new row keeps the uid in the label, so from the commit on the object belongs to the platform,
+its pods are found as before, and the next sweep recognizes it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 IMPORT_PERMISSION = "container.import"
 _SERVICE_PERMISSIONS = ("service.import", "service.create")
-# The rights over Services of a caller with such permissions.
+# Returns the rights over Services of a caller with such permissions.
 RightsOver = Callable[[May], ServiceRights]
 _KINDS: dict[str, Kind] = {"ConfigMap": "config_map", "Secret": "secret"}
 _NOUNS: dict[str, str] = {"ConfigMap": "config map", "Secret": "secret"}
 
 
 class FoundConfig(msgspec.Struct, frozen=True):
-    """A config map or secret that is imported by itself."""
+    """A config map or secret that is imported without a workload."""
 
     orphan: OrphanedObject
     discovered: Discovered
@@ -51,10 +51,10 @@ class FoundConfig(msgspec.Struct, frozen=True):
 
 
 class FoundInNamespace(msgspec.Struct, frozen=True):
-    """The orphans in one namespace: workloads, then config maps and secrets, then Services of their own.
+    """The orphans in one namespace: workloads, config maps and secrets, and Services that no container owns.
 
-    `services`: those that are imported by themselves; `others`: the rest, with the reasons. `runs`: those of the
-    others that come along with a workload, as its runs.
+    `services`: those that are imported by themselves. `others`: the rest, with the reasons. `runs`: orphans that are
+    runs of a workload and come with it.
     """
 
     namespace: Namespace
@@ -67,9 +67,7 @@ class FoundInNamespace(msgspec.Struct, frozen=True):
 
 
 class FoundOrphans:
-    """The orphans that an import has found on the cluster. `refused`: the orphans that are not imported, and
-    why.
-    """
+    """The orphans that an import has found on the cluster. `refused`: orphans that are not imported, and why."""
 
     def __init__(self, envelopes: Envelopes, keys: Keys, rights: RightsOver) -> None:
         self._envelopes = envelopes
@@ -83,11 +81,11 @@ class FoundOrphans:
 
         Raises:
             NotFound: a namespace.
-            FailedPrecondition: it is inactive or being deleted.
+            FailedPrecondition: a namespace is inactive or being deleted.
         """
         resolved = list(self.refused)
         for item in self.found:
-            # First, because they lock the namespace more strongly.
+            # Services come first, because they take a stronger lock on the namespace.
             resolved += await self._services(transaction, item)
             taken = await operations.create(
                 transaction,
@@ -143,7 +141,7 @@ class OrphanImports:
     """Implements `OrphanImporter` of the noun clusters."""
 
     def __init__(self, connect: Connect, envelopes: Envelopes, keys: Keys, rights: RightsOver) -> None:
-        """`rights` returns those over Services of a caller with such permissions."""
+        """Takes `rights`, which returns the rights over Services of a caller with such permissions."""
         self._connect = connect
         self._envelopes = envelopes
         self._keys = keys
@@ -152,11 +150,11 @@ class OrphanImports:
     async def discover(
         self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
     ) -> FoundOrphans:
-        """Reads the orphans from the cluster, outside any transaction; `may` is about a namespace.
+        """Reads the orphans from the cluster, outside any transaction. `may` takes the name of a namespace.
 
         Raises:
-            Unavailable: the cluster does not answer in time.
-            FailedPrecondition: it denies reading.
+            Unavailable: the cluster does not respond in time.
+            FailedPrecondition: the cluster denies reading.
         """
         by_namespace: dict[str, list[OrphanedObject]] = defaultdict(list)
         for orphan in orphans:
@@ -261,7 +259,7 @@ class OrphanImports:
 
 
 def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
-    """Returns why no object of a namespace can be imported; empty if they can."""
+    """Returns why no object of a namespace can be imported; empty if they can be."""
     if namespace is None:
         return (
             "its Kubernetes namespace does not belong to the platform: take it over by "
@@ -281,7 +279,7 @@ def _needs(permission: str, namespace: Namespace) -> str:
 def _without_runs(
     workloads: Sequence[tuple[OrphanedObject, Candidate]],
 ) -> tuple[list[tuple[OrphanedObject, Candidate]], list[tuple[OrphanedObject, Candidate]]]:
-    """Returns the workloads, and the Jobs that are runs of another one: of a CronJob, or former ones of a Job."""
+    """Returns the workloads, and separately the Jobs that are runs of a CronJob or earlier runs of a Job."""
     newest: dict[str, int] = {}
     for _, each in workloads:
         if each.container is not None and each.kind == "job":

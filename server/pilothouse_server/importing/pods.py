@@ -1,7 +1,7 @@
-"""From a pod template's spec to values of a container: the table of `pilothouse_manifests`, read from a live object.
+"""Converts a live pod template's spec to values of a container, by the tables of `pilothouse_manifests`.
 
-The API has written its defaults into a live object. A value that equals its default is left out here, so it
-stays with its owner, and our apply changes nothing.
+The API server has written its defaults into a live object. A value that equals its default is left out here, so it
+keeps its owner, and the platform's apply changes nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from pilothouse_server.values.image_reference import image_problem
 
 
 class ImportedVolume(msgspec.Struct, frozen=True):
-    """A volume of a pod that becomes one of the namespace: its name there, and its form here.
+    """A pod's volume that becomes a volume of the namespace: its name in the pod, and its form here.
 
-    `read_only`: the pod mounts the whole claim so.
+    `read_only`: the pod mounts the whole claim read-only.
     """
 
     name: str
@@ -42,9 +42,7 @@ class ImportedVolume(msgspec.Struct, frozen=True):
 
 
 class ReadPod(msgspec.Struct, frozen=True):
-    """The values of a pod. `values` by the names of a container's and its spec's fields; `order`: all its
-    volumes.
-    """
+    """The values of a pod. `values`: by field names of a container and its spec. `order`: all its volumes."""
 
     values: Values
     empty_dirs: tuple[EmptyDir, ...] = ()
@@ -56,8 +54,8 @@ class ReadPod(msgspec.Struct, frozen=True):
 def read_pod(pod: ObjectSource, main: str = "", *, runs: bool = False) -> ReadPod:
     """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`.
 
-    `main`: the name of its main program; by default the first one, to which kubectl also turns. `runs`: it is that of
-    a Job, and its restart policy has been read.
+    `main`: the name of its main program; by default the first one, which is also kubectl's default. `runs`: the pod is
+    that of a Job, whose restart policy has been read already.
     """
     volumes = _volumes(pod)
     values = read(POD_OF_RUN if runs else POD, pod, _HOOKS) or {}
@@ -80,7 +78,7 @@ def _with_image(container: Values, source: MappingSource) -> Values:
 
 
 def _with_choice(part: FieldPart, tag: str) -> Check:
-    """The model has one field of several types where the table has one of several fields; `tag` names the type."""
+    """Returns a check that turns the table's choice of fields into the model's single field; `tag` has the type."""
     found = next(entry for entry in part.entries if isinstance(entry, OneOf))
 
     def with_choice(values: Values, _: MappingSource) -> Values | None:
@@ -104,7 +102,7 @@ _HOOKS: Hooks = {
 
 
 def _volumes(pod: ObjectSource) -> ReadPod:
-    """Volumes that the model has, and all of them in their order. A folder of the node is not taken over."""
+    """Returns the volumes that the model has, and the order of all. A folder of the node is not taken over."""
     empty_dirs: list[EmptyDir] = []
     pod_volumes: list[OwnVolume] = []
     volumes: list[ImportedVolume] = []
@@ -119,7 +117,7 @@ def _volumes(pod: ObjectSource) -> ReadPod:
             empty_dirs.append(msgspec.convert({"name": found.name, **found.values}, EmptyDir))
             order.append(TakenOverVolume(found.name, found.name))
         elif found.type == CLAIM and found.name in devices:
-            # A mount of the platform is a folder.
+            # The platform mounts claims as folders only, so a claim used as a device stays a volume of the pod.
             claim = ExistingClaim(found.values["kubernetes_name"], found.values.get("read_only", False))
             pod_volumes.append(OwnVolume(found.name, claim))
             order.append(TakenOverVolume(found.name, found.name))

@@ -18,7 +18,7 @@ from pilothouse_server.objects.operations import ObjectRights
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 
-# An import makes containers, Services or objects.
+# The permissions that an import also needs, because it creates containers, Services or objects.
 CREATE_PERMISSION = "container.create"
 CREATE_SERVICE_PERMISSION = "service.create"
 CREATE_OBJECT_PERMISSION = "object.create"
@@ -33,7 +33,7 @@ class ImportHandler:
         self._envelopes = envelopes
 
     async def __call__(self, request: pb.ImportContainersRequest, call: Call) -> pb.ImportContainersResponse:
-        """Takes existing workloads over. The cluster is asked before the transaction begins."""
+        """Takes over existing workloads. The cluster is queried before the transaction begins."""
         async with call.read() as reading:
             namespace = await locate_namespace(reading, request.namespace)
             existing = await dependencies.find_existing(reading, namespace)
@@ -68,7 +68,7 @@ class ServiceImportHandler:
     async def __call__(
         self, request: network_pb2.ImportServicesRequest, call: Call, rights: ServiceRights
     ) -> network_pb2.ImportServicesResponse:
-        """Takes existing Services over. The cluster is asked before the transaction begins."""
+        """Takes over existing Services. The cluster is queried before the transaction begins."""
         async with call.read() as reading:
             namespace = await locate_namespace(reading, request.namespace)
         call.describe(namespace_id=namespace.id)
@@ -93,7 +93,7 @@ class ObjectImportHandler:
     async def __call__(
         self, request: object_pb2.ImportObjectsRequest, call: Call, rights: ObjectRights
     ) -> object_pb2.ImportObjectsResponse:
-        """Takes existing objects over. The cluster is asked before the transaction begins."""
+        """Takes over existing objects. The cluster is queried before the transaction begins."""
         sample = CarriedObject(api_version=request.api_version, kind=request.kind)
         async with call.read() as reading:
             namespace = await locate_namespace(reading, request.namespace)

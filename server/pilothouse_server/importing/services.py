@@ -1,10 +1,12 @@
-"""Takes existing Services of a Kubernetes namespace over; the objects stay as they are, and only get our label.
+"""Takes over existing Services of a Kubernetes namespace; they stay as they are, and only get the platform's label.
 
-    discover (outside any transaction): convert each Service; a dry run shows the changes of our first apply
-    create (one transaction): a row for each that can be imported, work for the reconciler, which sets our label
+    discover (outside any transaction): converts each Service; a dry run shows what a first apply would change
+    create (one transaction): inserts a row for each importable Service, and work for the reconciler, which
+        sets the label
 
-Labels and annotations that the caller may not set stay there as others'. If our apply would change the spec, or the
-model lacks a field of it, the Service is imported with the drift policy REPORT: then nothing of others is taken back.
+Labels and annotations that the caller may not set stay on the object, owned by others. If the platform's first apply
+would change the spec, or the model lacks a field of it, the Service is imported with the drift policy REPORT, so that
+no change of others is reverted.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ log = structlog.get_logger(__name__)
 _OF_A_WORKLOAD: Final = "it is imported with the workload whose pods it selects"
 _ABSENT: Final = "there is no such Service"
 _MOST_KEYS: Final = 64
-# Kubernetes makes it again, and writes its endpoints.
+# Kubernetes recreates this Service, and writes its endpoints.
 _OF_THE_API_SERVER: Final = ("default", "kubernetes")
 
 
 class ServiceCandidate(msgspec.Struct, frozen=True):
-    """A Service of the cluster that was examined. `service` None: it is not imported, `problems` are the reasons."""
+    """An examined Service of the cluster. `service`: None if it is not imported; `problems` are then the reasons."""
 
     name: str
     service: Service | None = None
@@ -55,7 +57,7 @@ class ServiceCandidate(msgspec.Struct, frozen=True):
 
 
 class Orphans(msgspec.Struct, frozen=True):
-    """Uids of objects that may be taken over although they carry our label, and names of containers by their uids."""
+    """Uids of objects that may be taken over despite the platform's label, and names of containers by uid."""
 
     uids: Collection[str] = ()
     containers: Mapping[str, str] = {}
@@ -69,11 +71,11 @@ async def discover(
     rights: ServiceRights,
     orphans: Orphans = Orphans(),  # noqa: B008 - it is immutable
 ) -> list[ServiceCandidate]:
-    """Returns the Services of these names, or all that nobody owns, as they would be taken over.
+    """Returns the Services with these names, or all without an owner, as they would be taken over.
 
     Raises:
-        Unavailable: the cluster does not answer in time.
-        FailedPrecondition: it denies reading.
+        Unavailable: the cluster does not respond in time.
+        FailedPrecondition: the cluster denies reading.
     """
     cluster = namespace.cluster_name
     try:
@@ -91,11 +93,11 @@ async def create(
     candidates: Sequence[ServiceCandidate],
     rights: ServiceRights,
 ) -> list[ServiceCandidate]:
-    """Creates the Services that can be; each stands for itself. Returns all with their rows.
+    """Creates the Services that can be created, each independently. Returns all candidates with their rows.
 
     Raises:
         NotFound: the namespace.
-        FailedPrecondition: it is inactive or being deleted.
+        FailedPrecondition: the namespace is inactive or being deleted.
     """
     refuse_inactive_namespace(await locate_namespace(transaction, namespace_name, "update"))
     taken = []
@@ -150,7 +152,7 @@ async def _examined(
         live = await client.read(SERVICES, namespace.kubernetes_name, name)
         return await _candidate(client, namespace, live, rights, orphans)
     except NotFound:
-        # It was deleted in the meantime.
+        # The Service was deleted after it was listed.
         return ServiceCandidate(name, problems=(_ABSENT,))
     except Refused as error:
         return ServiceCandidate(name, problems=(f"the cluster would refuse it: {error.message}",))
@@ -173,7 +175,7 @@ async def _candidate(
         return ServiceCandidate(name, problems=tuple(problems))
     service, notes = _converted(namespace, live, rights)
     service = _by_name(service, orphans.containers)
-    # The guard comes first, because a dry run shows what the cluster has.
+    # The guard runs first, because the result of a dry run contains what the cluster has.
     rights.check(namespace, None, rules.checked(service))
     manifest = manifests.manifest(service)
     after = await client.dry_run(SERVICES, manifest, force=True)
@@ -187,7 +189,7 @@ async def _candidate(
 
 
 def _converted(namespace: Namespace, live: Manifest, rights: ServiceRights) -> tuple[Service, list[str]]:
-    """Returns the Service as the model has it, and notes on what is left to others."""
+    """Returns the Service in the model's form, and notes on what is left to others."""
     metadata = live["metadata"]
     notes: list[str] = []
     type_, spec, odd = adoption.read_spec(live)
@@ -210,7 +212,7 @@ def _converted(namespace: Namespace, live: Manifest, rights: ServiceRights) -> t
 
 
 def _by_name(service: Service, containers: Mapping[str, str]) -> Service:
-    """Names the container whose pods the Service selects by our label."""
+    """Replaces a selector by the platform's label with the name of the container that it selects."""
     uid = service.spec.selector.get(CONTAINER_UID, "")
     if len(service.spec.selector) != 1 or uid not in containers:
         return service
@@ -219,13 +221,13 @@ def _by_name(service: Service, containers: Mapping[str, str]) -> Service:
 
 
 def _theirs(labels: Mapping[str, str]) -> dict[str, str]:
-    """Returns labels without those that we set on our objects."""
+    """Returns labels without those that the platform sets on its objects."""
     ours = MANAGED_BY if labels.get(MANAGED_BY) == MANAGER else ""
     return {key: value for key, value in labels.items() if key != ours}
 
 
 def _kept(name: str, values: Mapping[str, str], rights: ServiceRights, notes: list[str]) -> dict[str, str]:
-    """Returns the labels or annotations that become ours, and notes the keys that stay others'."""
+    """Returns the labels or annotations that the platform will manage; adds notes on keys that are left to others."""
     kept: dict[str, str] = {}
     for key, value in values.items():
         prefix = key.partition("/")[0]
@@ -241,7 +243,7 @@ def _kept(name: str, values: Mapping[str, str], rights: ServiceRights, notes: li
 
 
 def _refusal(name: str, key: str, rights: ServiceRights) -> str:
-    """Returns why the caller may not set a key; empty if it may."""
+    """Returns why the caller may not set a key; empty if the caller may."""
     if name == "annotations" and key not in rights.keys.free and not rights.may(PRIVILEGED):
         return f"it needs {PRIVILEGED}"
     if not rights.labelling.allows(key):
@@ -250,7 +252,7 @@ def _refusal(name: str, key: str, rights: ServiceRights) -> str:
 
 
 def _standing(metadata: Manifest, namespace: Namespace, orphans: Collection[str]) -> Iterator[str]:
-    """Yields why a Service may not be taken over, apart from its content."""
+    """Yields the reasons why a Service may not be taken over, regardless of its content."""
     if (namespace.kubernetes_name, metadata["name"]) == _OF_THE_API_SERVER:
         yield "metadata.name: it belongs to the API server"
     if metadata.get("deletionTimestamp"):

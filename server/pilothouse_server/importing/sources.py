@@ -1,8 +1,8 @@
-"""From a live claim, ConfigMap or Secret to its form here: the inverses of `claims` and `manifest_config`.
+"""Converts a live claim, ConfigMap or Secret to its form here: the inverses of `claims` and `manifest_config`.
 
-Pure functions. A part that cannot be represented is reported by its path. No problem repeats a value of a
-Secret. Annotations that tools keep for themselves are not taken over. Among them is kubectl's copy of the
-last apply, which holds a Secret's values.
+Pure functions. A part that cannot be represented is reported by its path. No problem repeats a value of a Secret.
+Annotations that tools write for their own use are not taken over. One of them is kubectl's copy of the last apply,
+which contains a Secret's values.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NOTES = (
     "volume.beta.kubernetes.io/",
 )
 _NAME = re.compile(DNS_SUBDOMAIN)
-# Objects that a cluster or a package manager makes for itself; the names serve where the content may not be
-# read.
+# Objects that a cluster or a package manager creates. They are recognized by name if the caller may not read the
+# content.
 _MADE_TYPES = {
     "kubernetes.io/service-account-token": "it is a service account's token",
     "bootstrap.kubernetes.io/token": "it is a token for nodes",
@@ -48,12 +48,12 @@ _MADE_NAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
     ),
     "secret": (("sh.helm.release.v1.", "it is Helm's record of a release"),),
 }
-# It renews its secrets, and does not set an owner.
+# cert-manager renews its secrets, but sets no owner on them.
 _RENEWED_BY = ("cert-manager.io/",)
 
 
 def source_problem(kind: Kind, name: str) -> str:
-    """Why a ConfigMap or Secret of this name is never imported; empty where it may be."""
+    """Returns why a ConfigMap or Secret of this name is never imported; empty if it may be."""
     for made, why in _MADE_NAMES[kind]:
         if name.startswith(made):
             return f"{why}, and it is not imported"
@@ -67,14 +67,14 @@ def source_problem(kind: Kind, name: str) -> str:
 def read_claim(
     found: Manifest, mounted: MountedVolume, *, read_only: bool, orphans: Collection[str] = ()
 ) -> tuple[Volume, Problems]:
-    """Returns the volume that takes a claim over. `read_only`: the pods mount it so as a whole.
+    """Returns the volume that takes over a claim. `read_only`: the pods mount the whole claim read-only.
 
-    `orphans`, here and below: uids of objects that carry our label and belong to nothing that the database
-    knows. A row that is made from one keeps the uid that its label names.
+    `orphans`, here and below: uids of objects that carry the platform's label but that the database does not know. A
+    row made from an orphan keeps the uid in its label.
     """
     problems = _standing(found, VOLUME_UID, "a volume", orphans)
     with ObjectSource(found.get("spec"), "spec", problems) as spec:
-        # Where its storage came from does not matter any more.
+        # The origin of the claim's storage no longer matters.
         spec.ignore("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
         values = read(table.CLAIM, spec) or {}
         if len(values.get("storage_class", "")) > _LONGEST_CLASS:
@@ -99,7 +99,7 @@ def read_claim(
 
 
 def read_config_map(found: Manifest, orphans: Collection[str] = ()) -> tuple[ConfigMap, Problems]:
-    """The config map that takes a ConfigMap over."""
+    """Returns the config map that takes over a ConfigMap."""
     problems = _standing(found, CONFIG_UID, "a config map", orphans)
     metadata = found["metadata"]
     config_map = ConfigMap(
@@ -114,7 +114,7 @@ def read_config_map(found: Manifest, orphans: Collection[str] = ()) -> tuple[Con
 
 
 def read_secret(found: Manifest, orphans: Collection[str] = ()) -> tuple[Secret, Values, Problems]:
-    """The secret that takes a Secret over, and apart from it the values, which are none where there are problems."""
+    """Returns the secret that takes over a Secret, and separately its values, which are empty if there are problems."""
     problems = _standing(found, CONFIG_UID, "a secret", orphans)
     metadata, stated = found["metadata"], read(table.SECRET, ObjectSource(found, "", [])) or {}
     values, type_ = stated.pop("data", {}), stated.get("type", OPAQUE)
@@ -132,13 +132,13 @@ def read_secret(found: Manifest, orphans: Collection[str] = ()) -> tuple[Secret,
 
 
 def _uid(found: Manifest, label: str, orphans: Collection[str]) -> str:
-    """The uid that an orphan's label names; empty of anything else, which gets a new one."""
+    """Returns the uid in an orphan's label; empty for any other object, which gets a new uid."""
     metadata = found["metadata"]
     return str((metadata.get("labels") or {}).get(label, "")) if metadata["uid"] in orphans else ""
 
 
 def _standing(found: Manifest, label: str, owner: str, orphans: Collection[str]) -> list[str]:
-    """Returns why an object may not be taken over, apart from its content."""
+    """Returns why an object may not be taken over, regardless of its content."""
     metadata, problems = found["metadata"], []
     if metadata.get("deletionTimestamp"):
         problems.append("it is being deleted")

@@ -1,8 +1,8 @@
-"""Values in a cluster's object that no row can hold: NUL, half a character, a number beyond 64 bits.
+"""Finds values in a cluster's object that no row can store: NUL, half of a surrogate pair, a number beyond 64 bits.
 
-In an object that is only observed, such characters are replaced (`kubernetes.marks`). An object that is taken over is
-applied again: a replaced character would change the running container, so the object is refused, and the place is
-named.
+In an object that is only observed, such characters are replaced (`kubernetes.marks`). But an object that is taken over
+is applied again, and a replaced character would change the running container. So the object is refused, and the problem
+names the field.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final
 from pilothouse_manifests.sources import INT64_MAXIMUM
 from pilothouse_server.kubernetes.objects import Manifest
 
-# The parts that the cluster keeps for itself are not taken over.
+# Fields that the cluster writes, which are not taken over.
 _LEFT_THERE: Final = ("status", "managedFields")
 _MOST: Final = 5
 _LONGEST_KEY: Final = 100
 
 
 def problems(found: Manifest) -> list[str]:
-    """Returns which of its fields cannot be taken over, and why: the first few."""
+    """Returns the first five fields that cannot be taken over, and why."""
     told: list[str] = []
     waiting: list[tuple[str, Any]] = [("", found)]
     while waiting and len(told) < _MOST:

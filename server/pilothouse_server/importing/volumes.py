@@ -1,6 +1,6 @@
-"""Volumes of imported containers: a claim on the cluster, a config map or secret that pods show.
+"""Volumes of imported containers: claims on the cluster, and config maps or secrets that pods show.
 
-The claim stays as it is. Its row records its observed state and its uid; the reconciler puts our label on it.
+A claim stays as it is. Its row records its observed state and its uid; the reconciler sets the platform's label on it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LONGEST_NAME = 63
 async def take_over(
     transaction: Transaction, namespace: Namespace, wanted: Volume, *, may_make: bool
 ) -> tuple[Volume, bool]:
-    """Returns the namespace's volume for this claim or source, and whether it was made now.
+    """Returns the namespace's volume for this claim or source, and whether it was created now.
 
-    An existing volume is used under its present name; a name that another volume has gets a number. The caller holds
-    the namespace's lock.
+    An existing volume keeps its name. A new one whose name is taken gets a number appended. The caller must have locked
+    the namespace.
 
     Raises:
-        NotFound: it is not there, and may not be made.
-        InvalidArgument: a rule between fields, or a source that is not there.
+        NotFound: the volume does not exist and may not be created.
+        InvalidArgument: a rule between fields is broken, or the source does not exist.
         FailedPrecondition: the volume of this claim is being deleted.
     """
     names: set[str] = set()
@@ -55,7 +55,7 @@ async def take_over(
 
 
 def is_same(stored: Volume, wanted: Volume) -> bool:
-    """Whether two volumes are the same claim, or show the same config map or secret."""
+    """Returns whether two volumes are the same claim, or show the same config map or secret."""
     return (stored.type, stored.kubernetes_name, stored.source_name, stored.optional) == (
         wanted.type,
         wanted.kubernetes_name,

@@ -1,1 +1,1 @@
-"""Usage of containers: samples stored, rolled up, queried and streamed; and the state of the database."""
+"""Usage of containers (samples are stored, rolled up, queried and streamed), and the state of the database."""

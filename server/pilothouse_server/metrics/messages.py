@@ -16,7 +16,7 @@ from pilothouse_server.rpc.validation import problem_of
 
 _DAY: Final = 86400
 _HOUR: Final = 3600
-# About a millisecond.
+# Rendering this many points takes about a millisecond.
 _POINTS_OF_A_PIECE: Final = 200
 TOP_BY: Mapping[int, TopBy] = {pb.TOP_BY_UNSPECIFIED: "cpu", pb.TOP_BY_CPU: "cpu", pb.TOP_BY_MEMORY: "memory"}
 
@@ -35,7 +35,7 @@ USAGE_SAMPLE = AnswerConverter(
     Differences(struct_only=("id", "container_id", "namespace_id")),
     parts=(AnswerConverter(model.ProgramUsage, pb.ProgramUsage),),
 )
-# Of what is recorded: who it belongs to is looked up by name, and the percentages are computed by the database.
+# For recorded samples: the container is found by its name, and the database computes the percentages.
 _SAMPLE: Converter[model.UsageSample, pb.UsageSample] = Converter(
     model.UsageSample,
     pb.UsageSample,
@@ -79,7 +79,7 @@ TABLE_SIZE = AnswerConverter(model.TableSize, pb.TableSize)
 
 
 def recording(message: pb.UsageSample) -> Recording:
-    """Returns a received sample before its container is looked up; for a malformed one, only the fault."""
+    """Returns a received sample before its container is looked up; for a malformed sample, only the fault."""
     if fault := problem_of(message):
         return Recording("", "", None, None, fault)
     sample = _read_sample(message)
@@ -100,37 +100,38 @@ def report(value: RecordingReport) -> pb.RecordUsageResponse:
 
 
 def watch_answer(value: model.StoredSample) -> bytes:
-    """Returns the serialised answer of a watch with one sample. Answers put one after another are one with all samples:
-    that is how protobuf reads repeated fields.
+    """Returns the serialized response of a watch with one sample.
+
+    Concatenated responses are one response with all samples, because protobuf appends repeated fields.
     """
     return pb.WatchUsageResponse(samples=[USAGE_SAMPLE.to_proto(value)]).SerializeToString()
 
 
 def _points(points: Iterable[model.Point]) -> bytes:
-    """Returns points as they stand in a serialised series. Series put one behind the other are one with all points."""
+    """Returns points as a part of a serialized series. Concatenated parts are one series with all points."""
     message = pb.UsageSeries()
     add, fill = message.points.add, _POINT.fill
     for point in points:
         shown = add()
-        # Whole seconds: several times as fast as by way of a datetime.
+        # Setting whole seconds is several times as fast as converting a datetime.
         shown.timestamp.seconds = point.at
         fill(point, shown)
     return message.SerializeToString()
 
 
-# A release that shows more of a point has the next form.
+# Raise this version in a release that renders more fields of a point.
 POINTS: Final = Rendering(1, _points)
 
 
 def series(pieces: Sequence[bytes]) -> bytes:
-    """Returns the usage of one container over time as it stands in a serialised answer, from its `pieces_of_series`."""
+    """Returns the series of one container as a part of a serialized response, from its `pieces_of_series`."""
     return embedded(pb.QueryUsageResponse.SERIES_FIELD_NUMBER, *pieces)
 
 
 def pieces_of_series(
     subject: model.UsageSubject, parts: Sequence[model.PackedDay | model.Point], steps: model.StepSizes
 ) -> Iterator[bytes]:
-    """Yields the usage of one container over time, a day or some points at a time; `parts` are in order."""
+    """Yields the serialized series of one container, a day or some points at a time; `parts` must be in order."""
     yield _SERIES.to_proto(subject).SerializeToString()
     for packed, run in itertools.groupby(parts, lambda part: isinstance(part, model.PackedDay)):
         if packed:
@@ -142,7 +143,7 @@ def pieces_of_series(
 
 
 def _within(day: model.PackedDay, steps: model.StepSizes) -> bytes:
-    """Returns the points of a day that lie within the range."""
+    """Returns the points of a day that are within the range."""
     if steps.start <= day.at and day.at + _DAY <= steps.end:
         return day.points
     begin = end = at = 0
@@ -150,7 +151,7 @@ def _within(day: model.PackedDay, steps: model.StepSizes) -> bytes:
         if not day.hours >> hour & 1:
             continue
         moment = day.at + hour * _HOUR
-        # A tag, a length of one byte (no point has 128), and the point.
+        # Each point has a tag, a length of one byte (no point has 128 bytes), and its content.
         at += 2 + day.points[at + 1]
         if moment < steps.start:
             begin = at

@@ -1,6 +1,7 @@
 """Values of usage, independent of collection, storage and transport.
 
-A stored sample has no percentages: the database computes them from use and request (see `repository.samples`).
+A stored sample is written without percentages: the database computes them from usage, limit and request (see
+`repository.samples`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import msgspec
 
 
 class ProgramUsage(msgspec.Struct, frozen=True):
-    """Usage of one program, in all pods of its container together."""
+    """Usage of one program, summed over all pods of its container."""
 
     name: str
     cpu_cores_used: float
@@ -19,10 +20,10 @@ class ProgramUsage(msgspec.Struct, frozen=True):
 
 
 class UsageSample(msgspec.Struct, frozen=True):
-    """Usage of one container, all its pods together. Cores and bytes; None if unset or unknown.
+    """Usage of one container, summed over its pods. Units are cores and bytes; None if unset or unknown.
 
-    Requests and limits are those of the measured pods. Network counters count since the pods started. `programs`: cores
-    and bytes of each program by its name, as JSON: `{"main": [0.25, 1048576]}`; None if there is only one.
+    Requests and limits are those of the measured pods. Network counters count from the start of the pods. `programs`:
+    cores and bytes of each program by its name, as JSON: `{"main": [0.25, 1048576]}`; None if there is only one.
     """
 
     container_id: int
@@ -47,7 +48,7 @@ class UsageSample(msgspec.Struct, frozen=True):
 
 
 class StoredSample(msgspec.Struct, frozen=True):
-    """A sample as it was stored, with the names that it is shown by."""
+    """A sample as it was stored, with the names that responses show."""
 
     id: int
     container_id: int
@@ -79,7 +80,7 @@ class StoredSample(msgspec.Struct, frozen=True):
 class Stored(msgspec.Struct, frozen=True):
     """The result of a batch.
 
-    `gone`: samples without an existing container; `out_of_range`: samples of times that are not stored; `repeated`:
+    `gone`: samples whose container does not exist. `out_of_range`: samples of times that are not stored. `repeated`:
     samples that were stored before.
     """
 
@@ -90,18 +91,18 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class TimeRange(msgspec.Struct, frozen=True):
-    """Times at which samples may be stored: `oldest <= timestamp < newest`."""
+    """The times for which samples can be stored: `oldest <= timestamp < newest`."""
 
     oldest: datetime
     newest: datetime
 
     def holds(self, moment: datetime) -> bool:
-        """Whether a sample of that moment may be stored."""
+        """Returns whether a sample of that time can be stored."""
         return self.oldest <= moment < self.newest
 
 
 class UsageTarget(msgspec.Struct, frozen=True):
-    """A container for which samples are recorded, with its requests (all its replicas together)."""
+    """A container for which samples are recorded, with its requests and limits, summed over its replicas."""
 
     container_id: int
     namespace_id: int
@@ -112,9 +113,9 @@ class UsageTarget(msgspec.Struct, frozen=True):
 
 
 class StepSizes(msgspec.Struct, frozen=True):
-    """A range of time cut into steps, in whole seconds since 1970-01-01 UTC.
+    """A range of time divided into steps, in whole seconds since 1970-01-01 UTC.
 
-    `start` and `end` are multiples of `step`; `end` belongs no more to it.
+    `start` and `end` are multiples of `step`; `end` is exclusive.
     """
 
     start: int
@@ -123,12 +124,12 @@ class StepSizes(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """Steps in the range."""
+        """The number of steps in the range."""
         return (self.end - self.start) // self.step
 
 
 class UsageSubject(msgspec.Struct, frozen=True):
-    """A container that a series is about."""
+    """The container of a series."""
 
     container_id: int
     container_uid: str
@@ -152,10 +153,10 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class PackedDay(msgspec.Struct, frozen=True):
-    """The points of a container's day at steps of an hour, rendered one behind the other.
+    """The hourly points of one day of a container, rendered and concatenated.
 
-    The day begins at `at`, in seconds since 1970-01-01 UTC; `hours` has a bit for each hour that has a point, the
-    first one lowest.
+    The day begins at `at`, in seconds since 1970-01-01 UTC. `hours` has a bit for each hour that has a point; the
+    lowest bit is the first hour.
     """
 
     container_id: int
@@ -213,7 +214,7 @@ class NamespaceSummary(msgspec.Struct, frozen=True):
 
 
 class Connections(msgspec.Struct, frozen=True):
-    """How many connections of one kind the database has."""
+    """The number of connections to the database with the same role, application and state."""
 
     role_name: str
     application_name: str
@@ -222,7 +223,7 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 class SlowQuery(msgspec.Struct, frozen=True):
-    """A statement without its constants, with its cost."""
+    """A statement without its constants, and its cost."""
 
     query: str
     calls: int
@@ -242,7 +243,7 @@ class ColumnStatistics(msgspec.Struct, frozen=True):
 
 
 class TableBloat(msgspec.Struct, frozen=True):
-    """How much of a table and of its B-tree indexes is empty, in bytes, as estimated."""
+    """Estimated empty bytes of a table and of its B-tree indexes, with their sizes."""
 
     table_name: str
     table_bytes: int
@@ -252,7 +253,7 @@ class TableBloat(msgspec.Struct, frozen=True):
 
 
 class PartitionGrowth(msgspec.Struct, frozen=True):
-    """How a partition has grown. Its range is one of times or of revisions."""
+    """The growth of a partition. Its range is one of times or of revisions."""
 
     table_name: str
     partition_name: str
@@ -264,7 +265,7 @@ class PartitionGrowth(msgspec.Struct, frozen=True):
 
 
 class PeriodicJob(msgspec.Struct, frozen=True):
-    """How the runs of a periodic job ended. `failures`: in a row, since `failing_since`; `last_failure` is a reason."""
+    """The results of a periodic job. `failures`: consecutive, since `failing_since`. `last_failure`: the reason."""
 
     name: str
     failures: int
@@ -275,9 +276,9 @@ class PeriodicJob(msgspec.Struct, frozen=True):
 
 
 class OldestSnapshot(msgspec.Struct, frozen=True):
-    """A reason why VACUUM removes no rows: a session, standby, slot or prepared transaction.
+    """A session, standby, slot or prepared transaction whose old snapshot keeps VACUUM from removing rows.
 
-    Its snapshot is `transactions` old; `seconds` since its transaction began, 0 if unknown.
+    `transactions`: age of its snapshot in transactions. `seconds`: age of its transaction; 0 if unknown.
     """
 
     kind: str
@@ -288,7 +289,7 @@ class OldestSnapshot(msgspec.Struct, frozen=True):
 
 
 class DatabaseStats(msgspec.Struct, frozen=True):
-    """The state of the database. `slow_queries` is None where the extension that counts them cannot be read."""
+    """The state of the database. `slow_queries`: None if the extension that counts them cannot be read."""
 
     server_version: str
     database_bytes: int
@@ -308,7 +309,7 @@ class DatabaseStats(msgspec.Struct, frozen=True):
 
 
 class TableSize(msgspec.Struct, frozen=True):
-    """A row of the view `table_sizes`, with the results of vacuum."""
+    """A row of the view `table_sizes`, with the dead rows and the times of the last vacuum and analyze."""
 
     table_name: str
     partition_of: str

@@ -21,12 +21,12 @@ ROLL_UP = "roll up usage"
 def metrics_noun(
     store: Store, settings: Settings, usage: UsageStore, stream: UsageStream, page_key: bytes
 ) -> Noun:
-    """Returns the noun metrics. `stream` must have been made with `messages.watch_answer`."""
+    """Returns the noun metrics. `stream` must have been created with `messages.watch_answer`."""
     return Noun(service=MetricsService(usage, stream, page_key), jobs=metrics_jobs(store, settings))
 
 
 def metrics_jobs(store: Store, settings: Settings) -> tuple[Periodic, ...]:
-    """The periodic work of usage: samples are rolled up, and old ones are dropped."""
+    """Returns the periodic jobs of usage: one rolls up samples, one drops old samples."""
 
     async def drop_usage() -> None:
         kept = timedelta(days=settings.usage_retention_days)

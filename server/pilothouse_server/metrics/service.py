@@ -23,10 +23,10 @@ from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.paging import DEFAULT_PAGE_SIZE, LARGEST_PAGE_BYTES
 
-# So long samples of a slow sender wait for others to share their batch.
+# Seconds for which the samples of a slow sender wait for more samples to complete their batch.
 GATHER_SECONDS = 1.0
 _SAMPLES_AN_ANSWER = 1000
-# A millisecond, about.
+# Converting this many samples takes about a millisecond.
 _SAMPLES_A_STEP = 100
 _DEFAULT_PAGE = 50
 _DEFAULT_QUERIES = 20
@@ -36,7 +36,7 @@ _SUMMARIES = ListAnswer(pb.GetNamespaceSummaryResponse, "namespace_summaries")
 
 
 def _rows_of(request: pb.QueryUsageRequest) -> int:
-    """The number of rows that a page of QueryUsage counts as, before its request is checked."""
+    """Returns the number of rows that a page of QueryUsage counts as, before its request is checked."""
     range_ = None
     if request.HasField("start_time"):
         end = request.end_time.seconds if request.HasField("end_time") else int(time.time())
@@ -46,7 +46,7 @@ def _rows_of(request: pb.QueryUsageRequest) -> int:
 
 
 class MetricsService:
-    """Serves `pilothouse.metrics.v1.MetricsService`. `stream` must have been made with `messages.watch_answer`."""
+    """Serves `pilothouse.metrics.v1.MetricsService`. `stream` must have been created with `messages.watch_answer`."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["MetricsService"]
 
@@ -58,7 +58,7 @@ class MetricsService:
     async def RecordUsage(
         self, requests: AsyncIterator[pb.RecordUsageRequest], call: Call
     ) -> pb.RecordUsageResponse:
-        """Stores samples from outside."""
+        """Stores samples of other programs."""
         recorder = Recorder(self._usage, call.read, lambda: call.caller)
         try:
             async for request in _gathered(requests, recorder):
@@ -75,7 +75,7 @@ class MetricsService:
 
     @counts_as(_rows_of)
     async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> bytes:
-        """Returns usage over time, serialised: days that are over are put into the answer as they are stored."""
+        """Returns usage over time, serialized: packed days are copied into the response as they are stored."""
         page = wire.page_request(
             call,
             self._page_key,
@@ -166,7 +166,7 @@ class MetricsService:
     async def ListTopContainers(
         self, request: pb.ListTopContainersRequest, call: Call
     ) -> pb.ListTopContainersResponse:
-        """Lists the containers that use most."""
+        """Lists the containers with the highest usage."""
         async with call.read(snapshot=True) as transaction:
             found = await operations.top(
                 transaction,
@@ -195,8 +195,9 @@ class MetricsService:
 async def _fitting(
     found: Sequence[tuple[UsageSubject, list[PackedDay | Point]]], steps: StepSizes, share: Share
 ) -> tuple[list[bytes], int]:
-    """The series of the first containers, as many as fit into a page, but for those without points; and how many
-    containers these are, at least one with points. The points are forgotten.
+    """Returns the serialized series that fit into a page, and the number of containers that they cover.
+
+    Containers without points have no series. At least one container with points is returned. The points are cleared.
     """
     series: list[bytes] = []
     size = 0
@@ -207,7 +208,7 @@ async def _fitting(
         for piece in messages.pieces_of_series(subject, parts, steps):
             pieces.append(piece)
             await share.used()
-        # To free them all at the end takes milliseconds.
+        # Freeing all points at the end would block for milliseconds.
         parts.clear()
         one = messages.series(pieces)
         size += len(one)
@@ -218,7 +219,7 @@ async def _fitting(
 
 
 async def _check_namespace(call: Call, namespace_id: int) -> None:
-    """Raises NotFound if the watched namespace is gone, even if another one has its name."""
+    """Raises NotFound if the watched namespace was deleted, even if another one has its name."""
     async with call.read() as transaction:
         if await named_namespace(call, transaction, call.namespace) != namespace_id:
             raise not_found("namespace", call.namespace)
@@ -227,7 +228,7 @@ async def _check_namespace(call: Call, namespace_id: int) -> None:
 async def _gathered(
     requests: AsyncIterator[pb.RecordUsageRequest], recorder: Recorder
 ) -> AsyncIterator[pb.RecordUsageRequest]:
-    """The requests; while none arrives, gathered samples are stored after a moment."""
+    """Yields the requests; while none arrives, gathered samples are stored after `GATHER_SECONDS`."""
     upcoming: asyncio.Future[pb.RecordUsageRequest] | None = None
     try:
         while True:

@@ -1,7 +1,7 @@
-"""The tables and views of usage, as far as they are queried through SQLAlchemy's expressions.
+"""The tables and views of usage that are queried with SQLAlchemy expressions.
 
-Samples and their roll-ups are written and read by statements in text (`repository`): window functions and unions are
-clearer as SQL.
+Samples and their roll-ups are written and read by textual SQL (`repository`): window functions and unions are clearer
+as SQL.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CONTAINER_DETAILS = Table(
     info={"is_view": True},
 )
 
-# The materialised view knows no tenants; this function returns the rows that the caller reaches.
+# The materialized view contains all tenants; this function returns only the rows that the caller may see.
 SUMMARIES = (
     func.public.reachable_container_summary()
     .table_valued(
@@ -82,7 +82,7 @@ SUMMARIES = (
     .render_derived()
 )
 
-# Owned by other nouns; read here for names only.
+# Tables of other nouns, read here only for names.
 CONTAINERS = table(
     "containers",
     column("id", BigInteger()),

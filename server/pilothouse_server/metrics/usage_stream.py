@@ -1,14 +1,13 @@
-"""Samples as they are stored by any server, for all watchers of this server.
+"""Streams samples, as any server stores them, to all watchers of this server.
 
-A writer announces the lowest id of its batch with its commit (NOTIFY). A server with watchers reads from there on.
-Ids are not given in commit order, so it may read some samples twice. That does no harm, because of each container
-only a sample newer than the last one counts. Notifications are hints: the table is read every two seconds anyway.
-While nobody watches nothing is read, and no connection is held.
+A writer announces the lowest id of its batch with its commit (NOTIFY). A server with watchers reads from that id on.
+Ids are not assigned in commit order, so the server may read some samples twice. That does no harm, because for each
+container only a sample newer than the last one counts. Notifications are only hints: the table is also read every two
+seconds. Without watchers nothing is read, and no connection is open.
 
-There is no queue per watcher. The newest sample of each container stands in one ordered mapping, the latest
-change last, and a watcher has only its position: the samples that it has not seen yet are the end of the
-mapping. So a slow watcher costs nothing and gets, when it reads again, the newest sample of each container
-and none of those between.
+There is no queue per watcher. One ordered mapping has the newest sample of each container, with the latest change last.
+A watcher has only a position: the samples that it has not seen yet are at the end of the mapping. So a slow watcher
+costs nothing. When it reads again, it gets the newest sample of each container and none in between.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _LONGEST_DELAY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PublishedSample:
-    """The newest sample of a container; `answer` is its serialised answer, made once for all watchers."""
+    """The newest sample of a container; `answer` is its serialized response, rendered once for all watchers."""
 
     position: int
     published_at: float
@@ -62,7 +61,7 @@ class Interest:
     period_seconds: float = 0.0
 
     def wants(self, sample: StoredSample, visible: frozenset[int] | None) -> bool:
-        """Whether the sample is the watcher's business."""
+        """Returns whether the watcher selects the sample."""
         return (
             (self.namespace_id is None or sample.namespace_id == self.namespace_id)
             and (not self.container or sample.container == self.container)
@@ -71,7 +70,7 @@ class Interest:
 
 
 class UsageStream:
-    """The live samples of one server. `run` is its task."""
+    """Distributes the live samples of one server. `run` is its task."""
 
     def __init__(
         self,
@@ -90,22 +89,22 @@ class UsageStream:
         self._watchers = 0
         self._wanted, self._unwanted = asyncio.Event(), asyncio.Event()
         self._listened, self._ready, self._hint = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        # The id to read from: of what follows on what was read, and of what was announced since.
+        # The ids to read from: the next unread id, and the lowest id announced since the last read.
         self._next_id: int | None = None
         self._announced_id: int | None = None
-        # Raised when the database is not the former one: its ids are reused.
+        # Incremented when the database was replaced, because its ids are then reused.
         self._database = 0
         self._read_database = 0
 
     def begin_anew(self) -> None:
-        """Starts over from the database's newest sample, and ends watches: ids and containers may differ."""
+        """Resets after a rewind: restarts from the database's newest sample and ends watches, as ids may differ."""
         self._database += 1
         self._newest.clear()
         self._positions.wake()
         self._hint.set()
 
     async def run(self) -> None:
-        """Reads and publishes while somebody watches, until cancelled; a database that is away is waited for."""
+        """Reads and publishes samples while there are watchers, until cancelled; waits for an unreachable database."""
         while True:
             await self._wanted.wait()
             work = [
@@ -124,10 +123,10 @@ class UsageStream:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[int]:
-        """Keeps samples coming within the block; yields the position after which they are sent.
+        """Keeps the stream reading within the block; yields the position after which samples are new.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database is unreachable.
         """
         self._watchers += 1
         self._unwanted.clear()
@@ -148,11 +147,12 @@ class UsageStream:
     async def follow(
         self, position: int, shown: Iterable[StoredSample], interest: Interest
     ) -> AsyncGenerator[Sequence[PublishedSample], None]:
-        """Samples stored after `position`, as they become known: the newest of each container; an empty batch
-        every ten seconds as a keepalive. `shown` has the samples that the watcher has already.
+        """Yields samples published after `position`, the newest of each container; every ten seconds an empty batch.
+
+        The empty batch is a keepalive. `shown`: the samples that the watcher has already.
 
         Raises:
-            Unavailable: the database went back; watch again.
+            Unavailable: the database was rewound; watch again.
         """
         database = self._database
         loop = asyncio.get_running_loop()
@@ -181,14 +181,14 @@ class UsageStream:
                 yield found
 
     def publish(self, stored: Iterable[StoredSample]) -> None:
-        """Takes samples in any order; those that are not newer than the last one of their container are left out."""
+        """Adds samples in any order; leaves out samples that are not newer than the last one of their container."""
         position, now = self._positions.newest, asyncio.get_running_loop().time()
         for sample in stored:
             known = self._newest.get(sample.container_id)
             if known is not None:
                 if sample.timestamp <= known.sample.timestamp:
                     continue
-                # Taken out first, so that it stands at the end.
+                # Deleted first, so that the new entry is at the end.
                 del self._newest[sample.container_id]
             position += 1
             self._newest[sample.container_id] = PublishedSample(position, now, sample, self._render(sample))
@@ -208,7 +208,7 @@ class UsageStream:
             sample = live.sample
             before = told.get(sample.container_id)
             if (before is None or sample.timestamp > before) and interest.wants(sample, visible):
-                # From here on the mapping itself lets nothing older pass.
+                # From here on, `publish` admits no older sample of this container.
                 told.pop(sample.container_id, None)
                 found.append(live)
         found.reverse()
@@ -263,7 +263,7 @@ class UsageStream:
                 )
             except PilothouseError as error:
                 log.warning("usage listener lost", reason=error.reason)
-            # Without it the poll alone must do.
+            # Without the listener, polling alone finds the samples.
             self._listened.set()
             delay = 0.1 if loop.time() - started > _LONGEST_DELAY_SECONDS else delay
             await asyncio.sleep(delay)

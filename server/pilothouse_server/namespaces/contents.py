@@ -1,7 +1,6 @@
-"""The contents of namespaces, as the nouns above this one describe them: how they are deleted, forgotten and
-counted.
+"""The contents of namespaces, as the nouns above this one describe them: how to delete, forget and count them.
 
-`app.py` collects the parts from the nouns, so that this noun knows none of them by name.
+`app.py` collects the parts from the nouns, so that this noun imports none of them.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ QuotaUsage = Callable[[ReadTransaction, NamespaceId], Awaitable[Quota]]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The contributions of the nouns that live in namespaces, in the order in which they are deleted."""
+    """The contributions of the nouns inside namespaces, in the order in which their resources are deleted."""
 
     nouns: Sequence[InNamespaces]
     quota_usage: QuotaUsage
 
     async def count(self, transaction: ReadTransaction, namespace_id: NamespaceId) -> dict[str, int]:
-        """Returns how many things of each kind a namespace holds; kinds that it does not hold are left out."""
+        """Returns how many resources of each kind a namespace contains; kinds without any are left out."""
         counts: dict[str, int] = {}
         for noun in self.nouns:
             counts |= await noun.held(transaction, namespace_id)

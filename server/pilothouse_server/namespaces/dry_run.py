@@ -1,6 +1,4 @@
-"""Sends a namespace to its cluster as a dry run: the part of `validate_only` that only the cluster can
-answer.
-"""
+"""Tries a namespace on its cluster by a dry run: the part of `validate_only` that needs the cluster."""
 
 from __future__ import annotations
 
@@ -21,14 +19,14 @@ from pilothouse_server.namespaces.model import Namespace
 
 
 async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
-    """Have the namespace's cluster try it out, or its deletion if it is being deleted, and change nothing.
+    """Tries a namespace, or its deletion if it is being deleted, on its cluster; changes nothing.
 
-    `connect` makes a client of its own.
+    `connect` must return a new client, which is closed here.
 
     Raises:
-        InvalidArgument: the cluster finds it wrong; with its words and the fields it names.
-        FailedPrecondition: the cluster refuses it, or the name is somebody else's there.
-        Unavailable: the cluster does not answer.
+        InvalidArgument: the cluster finds it invalid; has the cluster's message and the fields that it names.
+        FailedPrecondition: the cluster refuses it, or the Kubernetes namespace belongs to somebody else.
+        Unavailable: the cluster does not respond.
     """
     name = namespace.cluster_name
     try:
@@ -46,14 +44,14 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
 
 
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
-    """Returns the Kubernetes namespace as it would be, whole."""
+    """Returns the whole Kubernetes namespace as it would be after an apply."""
     if not namespace.adopted or namespace.observed_generation:
         await refuse_foreign(client, namespace.ref)
     return await client.dry_run(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
 
 
 async def dry_run_namespace_deletion(client: ClusterClient, namespace: Namespace) -> None:
-    """The deletion of the Kubernetes namespace; of one that was adopted, that it is released."""
+    """Tries the deletion of the Kubernetes namespace; for an adopted one, its release."""
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is None or found.metadata.label(NAMESPACE_UID) != namespace.uid:
         return

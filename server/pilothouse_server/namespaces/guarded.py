@@ -1,11 +1,12 @@
-"""The parts of a namespace that its holders may not change: its quota, the labels and annotations that
-clusters obey, and the legal hold of its records. The same holds for the labels and annotations of its
-contents by which other programs copy or fill them.
+"""The parts of a namespace that its own administrators may not change.
 
-A quota limits the namespace's holders, and a Pod Security level keeps their containers off the nodes: a user
-who could lift either would have access to resources that all tenants share. A user whose records are held for
-a court must not lift that. So permissions of their own guard them, which work only from a grant over all
-namespaces (`access.OVER_ALL_NAMESPACES`). Present values may stay, whichever user changes the rest.
+These are its quota, the labels and annotations that clusters act on, and the legal hold of its records. Also guarded
+are the labels and annotations of its contents by which other programs copy or fill them.
+
+A quota limits the namespace's users, and a Pod Security level keeps their containers from the nodes. A user who could
+lift either would have access to resources that all tenants share. A user must also not be able to lift a legal hold on
+their own records. So separate permissions guard these parts, and they work only from a grant over all namespaces
+(`access.OVER_ALL_NAMESPACES`). An existing value may stay, whichever user changes the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HOLD_PERMISSION = "audit.hold"
 PERMISSIONS = frozenset({QUOTA_PERMISSION, SECURITY_PERMISSION, HOLD_PERMISSION})
 
 
-# Fields that need `namespace.security`, with the value of a new namespace.
+# Fields that need `namespace.security`, with their values in a new namespace.
 LIMITS: dict[str, object] = {
     "service_types": (),
     "external_sources": (),
@@ -36,9 +37,11 @@ LIMITS: dict[str, object] = {
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """`keys`: labels and annotations that need `namespace.security`. `level`: Pod Security of new namespaces, or ''.
+    """The settings of the guard.
 
-    `hosts`: patterns that a new namespace gets which names none, if no other namespace of its cluster has them.
+    `keys`: labels and annotations that need `namespace.security`. `level`: Pod Security level of new namespaces, or ''.
+    `hosts`: host patterns for a new namespace that names none; it gets those that no other namespace of its cluster
+    has.
     """
 
     keys: KeyPatterns
@@ -47,7 +50,7 @@ class Guarded(msgspec.Struct, frozen=True):
 
 
 class Labelled(Protocol):
-    """A resource in a namespace with an object on the cluster, which gets these labels and annotations."""
+    """A resource in a namespace whose object on the cluster gets these labels and annotations."""
 
     @property
     def labels(self) -> Mapping[str, str]: ...
@@ -63,13 +66,13 @@ class Labelling(msgspec.Struct, frozen=True):
     may: May
 
     def allows(self, key: str) -> bool:
-        """Returns whether the caller may set a label or an annotation of this key."""
+        """Returns whether the caller may set a label or an annotation with this key."""
         return key not in self.guarded or self.may(SECURITY_PERMISSION)
 
     def check(self, noun: str, namespace: str, stored: Labelled | None, wanted: Labelled) -> None:
-        """Raises PermissionDenied for the first guarded key that would be set or changed; one may be taken away.
+        """Raises PermissionDenied for the first guarded key that would be set or changed; removing a key is allowed.
 
-        `noun`: its name in the request, such as `config_map`. `stored`: None for a new one.
+        `noun`: its name in the request, such as `config_map`. `stored`: None for a new resource.
         """
         for name in ("labels", "annotations"):
             before: Mapping[str, str] = {} if stored is None else getattr(stored, name)
@@ -91,7 +94,7 @@ def refuse_guarded(
 ) -> None:
     """Raises PermissionDenied for the first change of a guarded part that the caller may not make.
 
-    `stored`: None for a new namespace, which has no quota and nothing of its own.
+    `stored`: None for a new namespace, which is compared with the defaults.
     """
     if wanted.quota != (Quota() if stored is None else stored.quota) and not may(QUOTA_PERMISSION):
         raise over_all_namespaces_needed(

@@ -1,4 +1,4 @@
-"""From a namespace to the Kubernetes namespace and its ResourceQuota: the fields of our own and no others."""
+"""Builds the Kubernetes namespace and the ResourceQuota of a namespace, with only the platform's own fields."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from pilothouse_server.values.quantity import Quantity
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 
-# Those of its answers: of a Deployment it warns, where it would refuse the pods.
-# The ResourceQuota, and how many pods it leaves room for in addition to those that are asked for.
+# The name of the ResourceQuota, and the minimum number of pods that it allows beyond the requested ones.
 QUOTA_NAME = "pilothouse"
 SPARE_PODS = 20
 _COUNTED = ("deployments.apps", "statefulsets.apps", "daemonsets.apps", "cronjobs.batch")
+# With this label the API server warns about a Deployment whose pods it would refuse.
 _WARN = "pod-security.kubernetes.io/warn"
 _VERSION = "-version"
 
 
 def asked_level(value: Namespace) -> str:
-    """The Pod Security level that its Kubernetes namespace is given: the caller's goes before; '' for none."""
+    """Returns the Pod Security level for the Kubernetes namespace: the caller's, else the default; '' for none."""
     return value.labels.get(POD_SECURITY, value.default_pod_security)
 
 
 def namespace_manifest(value: Namespace) -> Manifest:
-    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
+    """Returns the Kubernetes namespace of a namespace, with the caller's labels and the platform's."""
     level = asked_level(value)
     security = {POD_SECURITY: level} if level else {}
     if level and not value.adopted:
@@ -59,8 +59,9 @@ def namespace_manifest(value: Namespace) -> Manifest:
 
 
 def reclaimed_namespace_manifest(value: Namespace, uid: str) -> Manifest:
-    """Returns the manifest that makes the Kubernetes namespace with this uid ours, and changes nothing else,
-    so that it can be emptied.
+    """Returns the manifest that labels the Kubernetes namespace with this uid as the platform's, and no more.
+
+    The platform can then delete its contents.
     """
     labels = {NAMESPACE: label_value(value.name), NAMESPACE_UID: value.uid}
     metadata = {"name": value.kubernetes_name, "uid": uid, "labels": labels}
@@ -68,19 +69,21 @@ def reclaimed_namespace_manifest(value: Namespace, uid: str) -> Manifest:
 
 
 def released_namespace_manifest(value: Namespace) -> Manifest:
-    """Returns the manifest that gives an adopted namespace back: an apply that leaves our fields out and the
-    fields of others unchanged.
+    """Returns the manifest that releases an adopted namespace.
+
+    The apply leaves out the platform's fields, and does not change the fields of others.
     """
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}
 
 
 def quota_manifest(value: Namespace, demand: PodDemand) -> Manifest:
-    """The ResourceQuota of a namespace with a quota.
+    """Returns the ResourceQuota of a namespace with a quota.
 
-    It must not refuse containers that the database admits, so its numbers have room. Each kind of workload may have as
-    many objects as the quota allows containers. Pods may be twice as many as the containers ask for, which covers
-    rollouts, at least `SPARE_PODS` more, and one for each container that the quota allows. With `enforce_on_cluster`
-    cpu and memory have the room of the largest container again, for one rollout.
+    The ResourceQuota must not refuse containers that the database admits, so its numbers leave room. Each workload kind
+    may have as many objects as the quota allows containers. The limit for pods is twice the pods that the containers
+    request, which covers rollouts, at least `SPARE_PODS` more than requested, and at least the quota's number of
+    containers. With `enforce_on_cluster`, cpu and memory have additional room for the largest container, for one
+    rollout.
     """
     quota = value.quota
     hard = {"pods": str(max(demand.pods + max(demand.pods, SPARE_PODS), quota.containers))}

@@ -24,12 +24,12 @@ NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
     parts=(wire.CONDITION, QUOTA),
 )
 
-# The creator's name and what is known of its cluster change without the namespace.
+# The creator's name and the state of its cluster can change without the namespace's row.
 CACHE: MessageCache[Namespace, pb.Namespace] = MessageCache(NAMESPACE, ("created_by", "stale_since"))
 
 
 def added_to(ready: CachedNamespace) -> bytes:
-    """Returns the bytes that complete the cached part of a namespace."""
+    """Returns the bytes that complete the cached message of a namespace."""
     message = pb.Namespace(created_by=ready.created_by or "")
     if ready.stale_since is not None:
         message.stale_since.FromDatetime(ready.stale_since)
@@ -37,12 +37,12 @@ def added_to(ready: CachedNamespace) -> bytes:
 
 
 async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -> NamespaceId | None:
-    """Returns the id of the namespace that a list or a watch names, and notes it in the record of the call.
+    """Returns the id of the namespace that a list or a watch names, and notes it in the call's audit record.
 
-    None where none is named: that means all that the caller may see.
+    None if the request names no namespace, which means all namespaces that the caller may see.
 
     Raises:
-        NotFound: there is none of this name, or the caller does not reach it.
+        NotFound: there is no namespace of this name, or the caller may not see it.
     """
     if not name:
         return None
@@ -52,7 +52,7 @@ async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -
 
 
 def parts(item: CachedNamespace | Namespace) -> tuple[bytes, bytes]:
-    """Returns a serialised namespace in two parts, rendered only where nothing is kept."""
+    """Returns a serialized namespace in two parts; renders it only if no message is cached."""
     if isinstance(item, CachedNamespace):
         assert item.message is not None
         return item.message, added_to(item)

@@ -29,7 +29,7 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PodDemand(msgspec.Struct, frozen=True):
-    """The pods that the containers of a namespace ask for, and the share of the quota that the largest one takes."""
+    """The pods that the containers of a namespace request, and the quota share of the largest container."""
 
     pods: int = 0
     largest_cpu_millicores: int = 0
@@ -39,8 +39,8 @@ class PodDemand(msgspec.Struct, frozen=True):
 class Namespace(msgspec.Struct, frozen=True):
     """A namespace as stored.
 
-    `default_pod_security`: the level that its Kubernetes namespace is given where `labels` name none, '' for none.
-    `pod_security_level`: the level that stands there, as last seen; that which it will be given until it was applied.
+    `default_pod_security`: the level for its Kubernetes namespace if `labels` name none; '' for none.
+    `pod_security_level`: the level last observed there; before the first apply, the level that it will get.
     """
 
     id: NamespaceId
@@ -88,6 +88,6 @@ class Namespace(msgspec.Struct, frozen=True):
 
 
 class CachedNamespace(CachedMessage, frozen=True):
-    """A namespace that is not rendered, and since when its cluster has not been heard of."""
+    """A namespace with its cached message, and since when its cluster's state is stale."""
 
     stale_since: datetime | None

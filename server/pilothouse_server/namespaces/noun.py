@@ -22,10 +22,10 @@ def namespaces_noun(
     guarded: Guarded,
     importer: OrphanImporter,
 ) -> Noun:
-    """Returns the noun namespaces; `contents` are the resources in them, `guarded` the parts that their
-    holders may not change.
+    """Returns the noun namespaces.
 
-    `importer` takes orphans of clusters over.
+    `contents`: the resources in them. `guarded`: the parts that their own administrators may not change. `importer`:
+    takes over orphans of clusters.
     """
     return Noun(
         service=NamespaceService(watches, page_key, access, contents, guarded, importer),

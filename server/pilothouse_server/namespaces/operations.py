@@ -1,9 +1,8 @@
-"""The rules of namespaces: names, the cluster they live on, quota, deletion.
+"""The rules of namespaces: names, the cluster that they are on, quota, deletion.
 
-The desired state is committed here together with work for the reconciler, which makes and deletes the
-Kubernetes namespace. A namespace is marked for deletion and stays visible until its cluster has let go; only
-then is the row ended (`deleted_at`) and its name free. Its rows are never removed, because the audit log
-refers to them.
+An operation commits the desired state together with work for the reconciler, which creates and deletes the Kubernetes
+namespace. A namespace is marked for deletion and stays visible until its cluster has released it. Only then is the row
+ended (`deleted_at`) and its name free. Rows are never deleted, because the audit log refers to them.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"
 RESERVED_DOMAIN = "pilothouse.dev"
-# A label that names no level may be longer than what is shown of it.
+# A label value that is not a level may be longer than the column `pod_security_level`, and is cut.
 LONGEST_LEVEL = 20
 
 
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Namespace:
-    """The living namespace of this name.
+    """Returns the existing namespace of this name.
 
-    `lock="share"` keeps it from being deleted until the transaction ends, `"update"` also makes others wait
-    who count against its quota.
+    `lock="share"` prevents its deletion until the transaction ends. `"update"` also blocks others that count against
+    its quota.
 
     Raises:
-        NotFound: there is none, or the caller does not reach it.
+        NotFound: there is none, or the caller may not see it.
     """
     if isinstance(transaction, Transaction) and name in transaction.namespaces:
         held: Namespace = transaction.namespaces[name]
@@ -62,7 +61,7 @@ async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock 
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """A caller's rights to a namespace in addition to the method's permission. `may_adopt`: take one over."""
+    """A caller's rights to a namespace in addition to the method's permission. `may_adopt`: may take one over."""
 
     guarded: Guarded
     may: May
@@ -70,23 +69,23 @@ class Rights(msgspec.Struct, frozen=True):
 
 
 async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, caller: Rights) -> Namespace:
-    """Makes a namespace. `wanted.kubernetes_name` and `.cluster_name` may be empty for their defaults.
+    """Creates a namespace. `wanted.kubernetes_name` and `.cluster_name` may be empty for their defaults.
 
-    It gets the Pod Security level of the setting if its labels name none; a namespace that is taken over
-    keeps its level.
+    It gets the Pod Security level of the settings if its labels name none. A namespace that is taken over keeps its
+    level.
 
     Raises:
-        InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
+        InvalidArgument: a reserved Kubernetes name, or labels of the platform's own domain.
         NotFound: the cluster.
         AlreadyExists: the name, or the Kubernetes name on that cluster.
-        FailedPrecondition: the cluster is being deregistered; HOSTS_OVERLAP: another namespace has such hosts.
-        PermissionDenied: `adopt` without every permission over every namespace; a quota, or labels that
-            clusters obey, without the permission for it.
+        FailedPrecondition: the cluster is being deregistered; HOSTS_OVERLAP: another namespace has overlapping hosts.
+        PermissionDenied: `adopt` without every permission over every namespace; a quota, or labels that clusters act
+            on, without the permission for it.
     """
     kubernetes_name = wanted.kubernetes_name or wanted.name
     cluster_name = wanted.cluster_name or DEFAULT_CLUSTER
     if kubernetes_name == "default" or kubernetes_name.startswith("kube-"):
-        # The name stands for the Kubernetes name where that is not given; it is the caller's field that is named.
+        # Without a Kubernetes name the namespace's name is used for it. The error names the field that the caller set.
         field, way_out = "namespace.kubernetes_name", ""
         if not wanted.kubernetes_name:
             field, way_out = "namespace.name", "; take another name, or give another kubernetes_name"
@@ -144,15 +143,15 @@ async def change(
     adopt: bool = False,
     caller: Rights,
 ) -> Namespace:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
+    """Changes the fields in `paths` to those of `wanted`; `check` may refuse the stored version (etag).
 
-    `adopt`: a Kubernetes namespace of another owner is taken over; one that was applied is ours already.
+    `adopt`: takes over a Kubernetes namespace of another owner. One that was applied belongs to the platform already.
 
     Raises:
         NotFound: the namespace.
         FailedPrecondition: it is being deleted.
-        PermissionDenied: `adopt` without every permission over every namespace; a change of the quota, or of
-            labels that clusters obey, without the permission for it.
+        PermissionDenied: `adopt` without every permission over every namespace; a change of the quota, or of labels
+            that clusters act on, without the permission for it.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
@@ -163,7 +162,7 @@ async def change(
     if adopt:
         _check_adoption(may=caller.may_adopt)
         if is_foreign(stored) or not (stored.adopted or is_applied(stored)):
-            # It keeps the level that it has, and what was applied before does not count.
+            # The Kubernetes namespace keeps its level, and the generation observed before the adoption does not count.
             values |= {"adopted": True, "default_pod_security": "", "observed_generation": 0}
     if not values:
         return stored
@@ -191,13 +190,13 @@ async def delete(
     check: Callable[[Namespace], None],
     may: May,
 ) -> Namespace:
-    """Marks a namespace for deletion, with all it holds if `cascade`; one that is marked already is
-    answered as it is.
+    """Marks a namespace for deletion, with its contents if `cascade`. One that is marked already is returned unchanged.
 
     Raises:
         NotFound: the namespace.
-        PermissionDenied: it holds something that the caller may not delete.
-        FailedPrecondition: it is held; or it is not empty and `cascade` is not set: metadata holds the counts.
+        PermissionDenied: it contains a resource that the caller may not delete.
+        FailedPrecondition: it is under a legal hold; or it is not empty and `cascade` is not set: metadata has the
+            counts.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
@@ -228,13 +227,14 @@ async def delete(
 
 
 def is_applied(namespace: Namespace) -> bool:
-    """Whether the Kubernetes namespace is there and ours, as far as is known."""
+    """Returns whether the Kubernetes namespace was last observed to exist and to belong to the platform."""
     return any(each.type == APPLIED and each.status == "True" for each in namespace.conditions)
 
 
 def is_foreign(namespace: Namespace) -> bool:
-    """Returns whether the Kubernetes namespace belongs to another owner, as far as is known; callers are loaded with
-    the names of such.
+    """Returns whether the Kubernetes namespace was last observed to belong to another owner.
+
+    Servers cache callers together with the names of such namespaces.
     """
     return any(
         each.type == APPLIED and each.status == "False" and each.reason in (NAME_TAKEN, LABEL_LOST)
@@ -251,7 +251,7 @@ def refuse_deleting(namespace: Namespace) -> None:
 
 
 def refuse_inactive(namespace: Namespace) -> None:
-    """Raises FailedPrecondition unless the namespace takes new work."""
+    """Raises FailedPrecondition unless the namespace accepts new work."""
     refuse_deleting(namespace)
     if namespace.status != "active":
         raise FailedPrecondition(
@@ -266,19 +266,17 @@ find_cached = repository.find_cached
 
 
 class NamespacesOnCluster:
-    """The namespaces on a cluster that is deregistered
-    (`clusters.operations.deregistration.ClusterContents`).
-    """
+    """The namespaces on a cluster that is deregistered (`clusters.operations.deregistration.ClusterContents`)."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
 
     async def lock(self, transaction: Transaction, cluster: str) -> int:
-        """Locks the namespaces on a cluster until the transaction ends; returns how many there are."""
+        """Locks the namespaces on a cluster until the transaction ends; returns their number."""
         return len(await repository.on_cluster(transaction, cluster))
 
     async def delete_all(self, transaction: Transaction, cluster: str) -> None:
-        """Marks the namespaces on a cluster for deletion, with all they hold."""
+        """Marks the namespaces on a cluster for deletion, with their contents."""
         for namespace in await repository.on_cluster(transaction, cluster):
             await delete(
                 transaction,
@@ -286,12 +284,12 @@ class NamespacesOnCluster:
                 cascade=True,
                 contents=self._contents,
                 check=lambda _: None,
-                # A caller that may deregister the cluster may delete all that is on it.
+                # A caller that may deregister the cluster may delete everything on it.
                 may=lambda _: True,
             )
 
     async def forget_all(self, transaction: Transaction, cluster: str) -> None:
-        """Removes the namespaces on a cluster from the database, with all they hold; the cluster keeps its objects."""
+        """Removes a cluster's namespaces, with their contents, from the database; the cluster keeps its objects."""
         for namespace in await repository.on_cluster(transaction, cluster):
             for noun in self._contents.nouns:
                 await noun.forget(transaction, namespace.ref)
@@ -300,8 +298,10 @@ class NamespacesOnCluster:
 
 
 async def end(transaction: Transaction, namespace: Namespace) -> None:
-    """Ends a locked namespace that holds nothing any more: its row stays for the records, its grants go, so that
-    one of the same name starts without; with its tombstone.
+    """Ends a locked, empty namespace, and emits its deletion.
+
+    Its row stays for the audit records. Its grants are deleted, so that a new namespace of the same name starts without
+    grants.
     """
     await repository.end(transaction, namespace.id)
     await end_in_namespace(transaction, namespace.id)
@@ -309,8 +309,9 @@ async def end(transaction: Transaction, namespace: Namespace) -> None:
 
 
 def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> Event:
-    """The event of a change of a namespace; it stands in the namespace itself, so who reaches that
-    sees it.
+    """Returns the event of a change of a namespace.
+
+    The event belongs to the namespace itself, so every caller who may see the namespace sees the event.
     """
     return Event(
         resource_type="namespace",
@@ -327,7 +328,7 @@ def event(namespace: Namespace, kind: Kind, before: Namespace | None = None) -> 
 
 
 async def _refuse_holding(transaction: ReadTransaction, namespace: Namespace, contents: Contents) -> None:
-    """Raises FailedPrecondition if the namespace holds anything; metadata holds the counts."""
+    """Raises FailedPrecondition if the namespace is not empty; metadata has the counts."""
     held = await contents.count(transaction, namespace.id)
     if not held:
         return
@@ -379,7 +380,7 @@ def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) 
 
 
 def _shown_level(namespace: Namespace, **asked: Any) -> str:
-    """The level of a namespace that was not applied yet, so that nobody has to wait for its cluster to know it."""
+    """Returns the level of a namespace before its first apply, so that it is known without waiting for the cluster."""
     return asked_level(msgspec.structs.replace(namespace, **asked))[:LONGEST_LEVEL]
 
 
@@ -391,7 +392,7 @@ def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespa
             quota = _merged_quota(quota, wanted.quota, path)
     return msgspec.structs.replace(
         stored,
-        # Another spelling of a quantity is no change.
+        # A different spelling of the same quantity is not a change.
         quota=msgspec.convert(_quota_document(quota) or {}, Quota),
         labels=wanted.labels if "labels" in paths else stored.labels,
         annotations=wanted.annotations if "annotations" in paths else stored.annotations,
@@ -436,7 +437,7 @@ def _check_patterns(wanted: Namespace) -> None:
 
 
 def _with_normal_hosts(wanted: Namespace) -> Namespace:
-    """Returns the namespace with its patterns of hosts in normal form, each once."""
+    """Returns the namespace with its host patterns in normal form, without duplicates."""
     hosts = []
     for number, pattern in enumerate(wanted.allowed_hosts):
         try:
@@ -458,5 +459,5 @@ async def _hosts_of_new(
 async def on_cluster(
     transaction: ReadTransaction, cluster: str, kubernetes_names: Sequence[str]
 ) -> dict[str, Namespace]:
-    """The living namespaces of a cluster with these names on it, by them."""
+    """Returns the existing namespaces of a cluster with these Kubernetes names, by Kubernetes name."""
     return await repository.by_kubernetes_names(transaction, cluster, kubernetes_names)

@@ -1,4 +1,4 @@
-"""All SQL about namespaces."""
+"""SQL for namespaces."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _FILTERS = {
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
 _LIVING = select().select_from(NAMESPACES).where(NAMESPACES.c.deleted_at.is_(None))
 _BY_NAME = OrderSpec((OrderColumn("name", NAMESPACES.c.name),))
-# The row stays, because log records refer to it.
+# The row stays, because audit records refer to it.
 _END = (
     text("UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"),
     text("DELETE FROM reconcile_work WHERE namespace_id = :id"),
@@ -105,8 +105,8 @@ _NAMED = _namespaces().where(NAMESPACES.c.name == bindparam("name"))
 _FIND: dict[Lock, Select[Any]] = {
     "": _NAMED,
     "share": _NAMED.with_for_update(read=True, of=NAMESPACES),
-    # NO KEY UPDATE: rows that refer to the namespace may be added at the same time, as their foreign keys
-    # need.
+    # NO KEY UPDATE lets other transactions insert rows that refer to the namespace, because their foreign keys take KEY
+    # SHARE.
     "update": _NAMED.with_for_update(key_share=True, of=NAMESPACES),
 }
 _CALL = text(
@@ -116,8 +116,9 @@ _CALL = text(
 
 @lru_cache(maxsize=8)
 def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """Selects the answers about living namespaces from the cache, without rendering; the database function is
-    this select for one name.
+    """Selects the cached messages of existing namespaces.
+
+    The database function `read_namespace` is this select for one name.
     """
     return (
         select(
@@ -137,7 +138,7 @@ def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
 
 
 async def find_cached(store: Store, user_id: int, name: str, message_format: int) -> CachedNamespace | None:
-    """The living namespace of this name without rendering it, if the caller reaches it, in one round trip."""
+    """Returns the cached message of the namespace of this name, if the caller may see it, in one round trip."""
     rows = await store.call(user_id, _CALL, {"name": name, "format": message_format})
     return _cached_namespace(rows[0]) if rows else None
 
@@ -147,21 +148,22 @@ def _cached_namespace(row: Any) -> CachedNamespace:
 
 
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Namespace | None:
-    """The living namespace of this name, if the caller reaches it; `lock` holds its row until the
-    transaction ends.
+    """Returns the existing namespace of this name, if the caller may see it.
+
+    `lock` locks its row until the transaction ends.
     """
     row = (await transaction.connection.execute(_FIND[lock], {"name": name})).one_or_none()
     return None if row is None else _namespace(row)
 
 
 async def get(transaction: ReadTransaction, namespace_id: int) -> Namespace | None:
-    """The living namespace with this id."""
+    """Returns the existing namespace with this id."""
     row = (await transaction.connection.execute(_GET, {"namespace_id": namespace_id})).one_or_none()
     return None if row is None else _namespace(row)
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Namespace]:
-    """The living namespaces with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the existing namespaces with these ids, ordered by id; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
     return [_namespace(row) for row in rows.all()]
 
@@ -169,7 +171,7 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Nam
 async def by_kubernetes_names(
     transaction: ReadTransaction, cluster: str, names: Sequence[str]
 ) -> dict[str, Namespace]:
-    """The living namespaces of a cluster with these names on it, by them."""
+    """Returns the existing namespaces of a cluster with these Kubernetes names, by Kubernetes name."""
     query = _namespaces().where(
         NAMESPACES.c.cluster_name == cluster,
         NAMESPACES.c.kubernetes_name.in_(names),
@@ -179,7 +181,7 @@ async def by_kubernetes_names(
 
 
 async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) -> Namespace:
-    """Adds a row and answers it whole."""
+    """Inserts a row and returns it."""
     statement = (
         insert(NAMESPACES)
         .values(**values, created_by=transaction.actor.user_id, updated_by=transaction.actor.user_id)
@@ -190,7 +192,7 @@ async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) 
 
 
 async def taken_hosts(transaction: Transaction, cluster: str, hosts: Sequence[str]) -> list[str]:
-    """Returns the patterns that overlap hosts of a namespace of the cluster; no host is given before the commit."""
+    """Returns the patterns that overlap hosts of a namespace of the cluster; other calls wait until the commit."""
     result = await transaction.connection.execute(_TAKEN_HOSTS, {"cluster": cluster, "hosts": list(hosts)})
     return list(result.scalar_one())
 
@@ -198,7 +200,7 @@ async def taken_hosts(transaction: Transaction, cluster: str, hosts: Sequence[st
 async def update_namespace(
     transaction: Transaction, namespace: Namespace, values: Mapping[str, Any]
 ) -> Namespace:
-    """Changes a row that the transaction has locked, raises its version, and answers it whole."""
+    """Changes a row that the transaction has locked, raises its version, and returns it."""
     statement = (
         update(NAMESPACES)
         .where(NAMESPACES.c.id == namespace.id)
@@ -220,10 +222,10 @@ async def list_namespaces(
     visible: Collection[int] | None,
     message_format: int,
 ) -> tuple[Sequence[CachedNamespace | Namespace], NextPage]:
-    """Returns one page of the namespaces among `visible` (None: all that the caller reaches), and where the next page
-    begins.
+    """Returns one page of the namespaces in `visible`, and where the next page begins.
 
-    They are not rendered; those are whole whose message is not kept in this format.
+    `visible`: None for all that the caller may see. A namespace with a cached message of this format is returned as
+    that message; any other is returned as a value.
     """
     query = cached(message_format).where(compile_filter(page.filter, _FILTERS))
     if selector is not None:
@@ -248,9 +250,9 @@ async def stream_namespaces(
     selector: LabelSelector | None,
     message_format: int,
 ) -> AsyncIterator[CachedNamespace | Namespace]:
-    """Every namespace that matches and that the caller reaches, by name.
+    """Yields every namespace that matches and that the caller may see, by name.
 
-    They are not rendered; those are whole whose message is not kept in this format.
+    A namespace with a cached message of this format is yielded as that message; any other is yielded as a value.
     """
     keys = _LIVING
     if name:
@@ -268,7 +270,7 @@ async def stream_namespaces(
 
 
 async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namespace]:
-    """Every living namespace on a cluster, locked until the transaction ends."""
+    """Returns the existing namespaces on a cluster, locked until the transaction ends."""
     query = (
         _namespaces()
         .where(NAMESPACES.c.cluster_name == cluster_name)
@@ -279,7 +281,7 @@ async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namesp
 
 
 async def end(transaction: Transaction, namespace_id: int) -> None:
-    """Ends a row that the transaction has locked, and deletes the data that only it needed."""
+    """Ends a row that the transaction has locked, and deletes its queue rows."""
     for statement in _END:
         await transaction.connection.execute(statement, {"id": namespace_id})
 

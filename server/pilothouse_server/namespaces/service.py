@@ -146,7 +146,7 @@ class NamespaceService(ClusterCalls):
         return watch(self._watches, call, _WATCHED)
 
     async def GetQuotaUsage(self, request: pb.GetQuotaUsageRequest, call: Call) -> pb.GetQuotaUsageResponse:
-        """Returns the usage of a quota."""
+        """Returns the usage that counts against a namespace's quota."""
         async with call.read(snapshot=True) as transaction:
             found = await operations.locate(transaction, request.name)
             used = await self._contents.quota_usage(transaction, found.id)

@@ -1,4 +1,4 @@
-"""The table `namespaces`, as far as it is queried here."""
+"""The table `namespaces`, with the columns that are queried here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NAMESPACES = table(
     schema="public",
 )
 
-# Only whether its cluster has been heard of is read here; the noun clusters owns the table.
+# The noun clusters owns this table; only the staleness of a cluster is read here.
 CLUSTERS = table(
     "clusters",
     column("name", String(100)),

@@ -1,1 +1,1 @@
-"""The noun service: tables, repository, operations, messages, gRPC service, and its form on a cluster."""
+"""The noun service: tables, repository, operations, messages, gRPC service, and the Services on a cluster."""

@@ -1,7 +1,7 @@
-"""Drift of a Service that is adopted: changes by others on the cluster become desired values. Pure functions.
+"""Adopts drift of a Service: changes by others on the cluster become desired values. Pure functions.
 
-A field is taken over where a Service has it, the rules allow it and it needs no permission: nobody is there who could
-hold one.
+A field is adopted only if a Service has it, the rules allow it, and it needs no permission, because no caller is there
+to check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.network import manifests, rules
 from pilothouse_server.network.model import PublishedPort, Service, ServiceFields, ServiceType
 
-# Raises PilothouseError for a Service that may not become the wanted one, by the stored and the wanted one.
+# Given the stored and the wanted Service, raises PilothouseError if the change is not allowed.
 Allowed = Callable[[Service, Service], None]
 
 _METADATA = re.compile(r"\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
@@ -30,8 +30,9 @@ _SPEC = re.compile(r"\.spec\.(?P<key>\w+)(?P<rest>.*)", re.DOTALL)
 
 
 def adopt(service: Service, live: Manifest, paths: Sequence[str], allowed: Allowed) -> Service:
-    """Returns the Service with the fields at `paths` taken from the live object. Fields that break a rule, or that
-    `allowed` refuses, stay as they are.
+    """Returns the Service with the fields at `paths` taken from the live object.
+
+    Fields that break a rule, or that `allowed` refuses, stay as they are.
     """
     for path in paths:
         candidate = _with(service, live, path)
@@ -54,7 +55,7 @@ def read_spec(live: Manifest) -> tuple[ServiceType, ServiceFields, tuple[str, ..
     """Returns type and spec of a live object, and the fields that cannot be represented."""
     problems: list[str] = []
     with ObjectSource(live.get("spec"), "spec", problems) as source:
-        # The cluster allots these.
+        # The cluster allocates these.
         source.ignore("clusterIPs", "healthCheckNodePort")
         values = read(SPEC, source) or {}
     type_ = msgspec.convert(values.pop("type", "ClusterIP"), ServiceType)
@@ -71,7 +72,7 @@ def _with(service: Service, live: Manifest, path: str) -> Service:
     if found["key"] == "type":
         return msgspec.structs.replace(service, type=type_)
     if found["key"] == "selector" and service.spec.containers:
-        # The container is named; further labels cannot be.
+        # The Service names a container, so its selector cannot have further labels.
         return service
     if found["key"] == "ports":
         ports = tuple(_port(service, each, found["rest"]) for each in spec.ports)
@@ -81,7 +82,7 @@ def _with(service: Service, live: Manifest, path: str) -> Service:
 
 
 def _port(service: Service, there: PublishedPort, rest: str) -> PublishedPort:
-    """Returns a port as it is on the cluster, with a port of the nodes only where somebody chose it."""
+    """Returns a port as it is on the cluster, but with a node port only if somebody chose it."""
     if rest.endswith(".nodePort"):
         return there
     known = {(port.port, port.protocol): port.node_port for port in service.spec.ports}
@@ -108,7 +109,7 @@ def _names(entries: Iterable[Entry]) -> Iterator[str]:
             yield from _names(entry.entries)
 
 
-# The names of the values that a key of a Service's spec holds.
+# The names of the values that each key of a Service's spec contains.
 _NAMES: Final = {
     entry.key: tuple(_names((entry,))) for entry in SPEC.entries if isinstance(entry, Field | Group)
 }

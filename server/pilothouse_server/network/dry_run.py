@@ -1,4 +1,4 @@
-"""Asks the cluster for its response to a Service: the part of `validate_only` that needs it."""
+"""Tries a Service on the cluster by a dry run: the part of `validate_only` that needs the cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pilothouse_server.values.resources import ObjectWarning
 
 
 async def check_on_cluster(connect: Connect, service: Service) -> tuple[ObjectWarning, ...]:
-    """Has the cluster try a Service, or its deletion if it is being deleted, and changes nothing.
+    """Tries a Service, or its deletion if it is being deleted, on the cluster; changes nothing.
 
     Returns the warnings of the cluster. Raises as `tried`.
     """
@@ -30,7 +30,7 @@ async def _dry_run(client: ClusterClient, service: Service) -> None:
     manifests.check_ours(service, found)
     wanted = manifests.manifest(service)
     if found is not None and manifests.needs_another_address(wanted, found):
-        # It will be created again, and a dry run would compare it with what is there.
+        # The reconciler will recreate it, but a dry run would compare it with the existing object.
         return
     try:
         await client.dry_run(SERVICES, wanted, force=True)

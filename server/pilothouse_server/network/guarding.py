@@ -1,7 +1,7 @@
-"""The guard over the object of a Service: the permission for each part, and the content allowed on a cluster.
+"""Guards the object of a Service: the permission for each part, and the content allowed on a cluster.
 
-A Service keeps a part that it has, if other fields change. The rights that it was admitted with are stored with it, and
-the reconciler writes no others. `guard` has the rules.
+A Service keeps a part that it already has when other fields change. The rights that it was admitted with are stored
+with it, and the reconciler writes only content that these rights allow. `guard` has the rules.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _OURS: Final = frozenset({NAMESPACE, NAMESPACE_UID, CONTAINER_UID, SERVICE_UID})
 def refuse_guarded(
     stored: Service | None, wanted: Service, keys: Keys, may: May, allowed_hosts: Collection[str]
 ) -> None:
-    """Refuses the first new part that the caller may not send. `wanted` is placed in its namespace.
+    """Refuses the first new part that the caller may not send. `wanted` must have its namespace set.
 
     Raises:
-        PermissionDenied: the caller lacks the permission; with the field.
-        FailedPrecondition: HOST_NOT_ALLOWED, a host that the namespace may not use.
-        InvalidArgument: a part that is never sent.
+        PermissionDenied: the caller lacks the permission; names the field.
+        FailedPrecondition: HOST_NOT_ALLOWED, the namespace may not use a host.
+        InvalidArgument: a part that is never sent to the cluster.
     """
     facts = CarriedFacts(allowed_hosts=allowed_hosts)
     found = _violations(wanted, keys, facts)
@@ -55,7 +55,7 @@ def refuse_guarded(
 
 
 def with_rights(admitted: Service, keys: Keys) -> Service:
-    """Returns an admitted Service with the rights that it has. `admitted` is placed in its namespace."""
+    """Returns an admitted Service with the rights that its content needs. `admitted` must have its namespace set."""
     rights = {each.right for each in _violations(admitted, keys)}
     spec = msgspec.structs.replace(admitted.spec, rights=tuple(sorted(rights)))
     return msgspec.structs.replace(admitted, spec=spec)
@@ -73,7 +73,7 @@ def _violations(service: Service, keys: Keys, facts: CarriedFacts = UNCOMPARED) 
 
 
 def _field(found: GuardViolation) -> str:
-    """Returns the field of the Service that a finding comes from; else its path in the object."""
+    """Returns the field of the Service that caused a violation; if there is none, the path in the object."""
     place, *rest = found.steps
     if place == "metadata":
         return f"service.{rest[0]}"

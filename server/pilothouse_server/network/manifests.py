@@ -1,7 +1,7 @@
-"""From a Service to its Kubernetes object, and whether an object is this Service's: pure functions.
+"""Builds the Kubernetes object of a Service, and checks whether an object belongs to it: pure functions.
 
-Services of their own and those that containers own are written here, and nowhere else. A field at its default is not
-sent, so that it stays with the API and with other field managers.
+This is the only place that writes Services, with or without an owning container. A field at its default is not sent, so
+that the API and other field managers keep it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pilothouse_server.network.model import PublishedPort, Service
 
 SERVICE_UID: Final = f"{DOMAIN}/service-uid"
 NO_ADDRESS: Final = "None"
-# Selects no pod: a Service without any selector would leave its endpoints to others.
+# The value selects no pod. A Service without a selector would leave its endpoints to other programs.
 _NO_CONTAINER: Final = "none"
 
 
@@ -69,10 +69,10 @@ _write = writer(SPEC)
 
 
 def manifest(service: Service) -> Manifest:
-    """Returns the object of a Service of its own, with the caller's labels and ours.
+    """Returns the object of a Service without an owning container, with the caller's labels and the platform's.
 
-    One that was taken over carries only the label by which we find it. Without the namespace's uid the sweep leaves it
-    alone: a database restored from before the import does not know it.
+    A Service that was taken over gets only the label by which the platform finds it. It lacks the namespace's uid so
+    that the sweep does not delete it: a database restored from before the import does not know the object.
     """
     ours = {
         MANAGED_BY: MANAGER,
@@ -101,14 +101,14 @@ def object_of(service: Service, labels: Mapping[str, str]) -> Manifest:
 
 
 def selector_of(service: Service) -> dict[str, str]:
-    """Returns the labels of the pods that a Service leads to; empty where others decide."""
+    """Returns the labels of the pods that a Service selects; empty if other programs manage its endpoints."""
     if not service.spec.containers:
         return dict(service.spec.selector)
     return {CONTAINER_UID: next(iter(service.container_uids), _NO_CONTAINER)}
 
 
 def is_ours(service: Service, found: KubernetesObject) -> bool:
-    """Returns whether an object is this Service's: it says so, or is the one taken over and is nobody's yet."""
+    """Returns whether an object belongs to this Service: it has its uid, or was taken over and has no owner yet."""
     label = found.metadata.label(SERVICE_UID)
     if label:
         return label == service.uid
@@ -117,7 +117,7 @@ def is_ours(service: Service, found: KubernetesObject) -> bool:
 
 
 def check_ours(service: Service, found: KubernetesObject | None) -> None:
-    """Raises Conflict `NameTaken` if the object is somebody else's."""
+    """Raises Conflict `NameTaken` if the object belongs to somebody else."""
     if found is None or is_ours(service, found):
         return
     where = f"{service.kubernetes_namespace}/{service.name}"
@@ -125,10 +125,10 @@ def check_ours(service: Service, found: KubernetesObject | None) -> None:
 
 
 def needs_another_address(wanted: Manifest, found: ServiceObject) -> bool:
-    """Returns whether the object must be created again: an address can be neither added, changed nor removed."""
+    """Returns whether the object must be recreated, because an address can be neither added, changed nor removed."""
     spec = wanted["spec"]
     if spec.get("type") == "ExternalName" or not found.spec.cluster_ip:
-        # Kubernetes allots and releases the address when the type changes.
+        # Kubernetes allocates and releases the address when the type changes.
         return False
     asked = spec.get("clusterIP", "")
     return found.headless if not asked else found.spec.cluster_ip != asked

@@ -21,5 +21,5 @@ SERVICE: Converter[Service, pb.Service] = Converter(
     ),
     parts=(wire.CONDITION,),
 )
-# The creator's name changes without the Service.
+# The creator's name can change without the Service's row.
 CACHE: MessageCache[Service, pb.Service] = MessageCache(SERVICE, ("created_by",))

@@ -1,7 +1,7 @@
 """Values of Services, independent of storage, transport and clusters.
 
-`Spec` is the part that the caller sets and that has no column of its own: one JSON document in the row. Words are those
-of Kubernetes, so that `pilothouse_manifests` writes them as they are.
+`ServiceFields` are the fields that the caller sets and that have no column of their own: one JSON document in the row.
+They use the words of Kubernetes, so that `pilothouse_manifests` writes them unchanged.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ ServiceStatus = Literal["pending", "active", "failed", "deleted"]
 ServiceDriftPolicy = Literal["repair", "report", "adopt"]
 TrafficPolicy = Literal["Cluster", "Local"]
 
-# Types that a namespace allows where nothing restricts it.
+# Types that a namespace without restrictions allows.
 USUAL_TYPES: tuple[ServiceType, ...] = ("ClusterIP", "NodePort", "LoadBalancer")
 
 
 class PublishedPort(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A port of a Service. `target`: number or name of the pods' port; empty: the number in `port`."""
+    """A port of a Service. `target`: number or name of the pods' port; empty for the number in `port`."""
 
     port: int
     name: str = ""
@@ -34,7 +34,7 @@ class PublishedPort(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ServiceFields(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The desired fields of a Service without a column."""
+    """The desired fields of a Service that have no column."""
 
     selector: dict[str, str] = {}
     containers: tuple[str, ...] = ()
@@ -55,12 +55,12 @@ class ServiceFields(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster_ip: str = ""
     external_ips: tuple[str, ...] = ()
     external_name: str = ""
-    # Those that it was admitted with (`guarding`); None: by a release that did not note them.
+    # The rights that it was admitted with (`guarding`); None if an older release stored it without them.
     rights: tuple[str, ...] | None = None
 
 
 class ObservedService(msgspec.Struct, frozen=True):
-    """The state last seen on the cluster. `node_ports` are in the order of the ports, 0 for one without."""
+    """The state last observed on the cluster. `node_ports`: in the order of the ports, 0 for a port without one."""
 
     status: ServiceStatus = "pending"
     reason: str = ""
@@ -74,10 +74,11 @@ class ObservedService(msgspec.Struct, frozen=True):
 
 
 class Service(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
-    """A Service as stored: wanted, observed and the bookkeeping between them.
+    """A Service as stored: the desired state, the observed state, and the reconciler's records.
 
-    `owner`: name of the container whose ports make it; empty for one of its own. `taken_over`: uid of the object that
-    was on the cluster before us. `container_uids`: of the living containers that `spec.containers` names.
+    `owner`: name of the container whose ports define it; empty if no container does. `taken_over`: uid of the object on
+    the cluster that an import took over. `container_uids`: uids of the existing containers that `spec.containers`
+    names.
     """
 
     id: int = 0

@@ -22,7 +22,7 @@ def network_noun(
 ) -> Noun:
     """Returns the noun service; `import_services` serves the call that takes Services over.
 
-    `keys` and `guarded` name the labels and annotations that few may set.
+    `keys` and `guarded` name the labels and annotations that only some callers may set.
     """
     return Noun(
         service=NetworkService(watches, page_key, connect, import_services, keys, guarded),

@@ -1,4 +1,4 @@
-"""From the objects on a cluster to the observed state of a Service. Pure functions."""
+"""Computes the observed state of a Service from the objects on a cluster; pure functions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def observe(
     slices: Iterable[EndpointSlice] | None,
     conditions: tuple[Condition, ...] | None = None,
 ) -> ObservedService:
-    """Returns the state of a Service that `found` and its `slices` show; `slices` None: they are not known now.
+    """Returns the observed state of a Service, given its object `found` and its EndpointSlices.
 
-    `conditions` replace the stored ones.
+    `slices`: None if they are not known now. `conditions` replace the stored ones.
     """
     before = service.observed
     stated = before.conditions if conditions is None else conditions
@@ -60,7 +60,7 @@ def _status(service: Service, found: ServiceObject | None, shown: ObservedServic
 
 
 def _counted(slices: Iterable[EndpointSlice]) -> tuple[int, int]:
-    """Returns how many pods are ready, and how many there are; a pod may be in several slices."""
+    """Returns how many pods are ready, and how many exist; a pod may be in several slices."""
     ready: set[str] = set()
     known: set[str] = set()
     for each in slices:

@@ -1,9 +1,9 @@
-"""The rules of Services: making, changing, deleting.
+"""The rules of Services: create, change, delete.
 
-The reconciler writes the Service to the cluster, and its row goes when the cluster has deleted the object.
+The reconciler writes the Service to the cluster. The row is deleted when the cluster has deleted the object.
 
-A Service that a container owns follows from the container's ports (`containers.owned_services`). It is shown here, and
-changes and ends with its container only.
+A Service that a container owns is computed from the container's ports (`containers.owned_services`). It can be read
+here, but changes and is deleted only with its container.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ delete_owned = repository.delete_owned
 
 
 class ServiceRights(msgspec.Struct, frozen=True):
-    """The rights of a caller over a Service. `keys`: annotations that every caller may set, among others."""
+    """The rights of a caller over a Service. `keys`: the annotations and labels that the guard allows or restricts."""
 
     labelling: Labelling
     keys: Keys
@@ -55,7 +55,7 @@ class ServiceRights(msgspec.Struct, frozen=True):
         return self.labelling.may
 
     def check(self, namespace: Namespace, stored: Service | None, wanted: Service) -> None:
-        """Raises PermissionDenied or FailedPrecondition for the first new value that the caller may not give."""
+        """Raises PermissionDenied or FailedPrecondition for the first new value that the caller may not set."""
         if stored is None or stored.type != wanted.type:
             rules.refuse_type(namespace.name, namespace.service_types, wanted.type, "service.type")
         placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
@@ -67,7 +67,7 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     """Returns the Service of this name.
 
     Raises:
-        NotFound: the namespace or the Service, alike for one that the caller does not reach.
+        NotFound: the namespace or the Service; also if the caller may not see it.
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
@@ -82,9 +82,9 @@ async def create(
     """Creates a Service.
 
     Raises:
-        InvalidArgument: a rule between fields; every violation is named.
+        InvalidArgument: a rule between fields is broken; names every violation.
         NotFound: the namespace.
-        AlreadyExists: the name, also of a Service that a container owns.
+        AlreadyExists: the name, including names of Services that containers own.
         FailedPrecondition: the namespace is inactive or being deleted, or does not allow the type.
         PermissionDenied: a field, a label or an annotation that needs a permission.
         ResourceExhausted: the quota of the namespace.
@@ -104,9 +104,9 @@ async def create(
 async def create_many(
     transaction: Transaction, namespace_name: str, wanted: Sequence[Service], *, rights: ServiceRights
 ) -> dict[str, Service]:
-    """Creates Services by few statements, all or none; returns them by their names.
+    """Creates Services with few statements, all or none; returns them by name.
 
-    Raises as `create`, but AlreadyExists also for a name that a container has given up and whose row is still there.
+    Raises as `create`. Also raises AlreadyExists for a name that a container no longer uses but whose row still exists.
     """
     namespace = await locate_namespace(transaction, namespace_name, "update")
     refuse_inactive_namespace(namespace)
@@ -137,10 +137,10 @@ async def change(
     """Changes the desired state: `merge` returns the stored Service with the caller's fields.
 
     Raises:
-        InvalidArgument: a rule between fields.
+        InvalidArgument: a rule between fields is broken.
         NotFound: the namespace or the Service.
         FailedPrecondition: it is being deleted, a container owns it, or the namespace does not allow the type.
-        Aborted: from `check`, if the etag is not the current one.
+        Aborted: from `check`, the etag is not the current one.
         PermissionDenied: a field, a label or an annotation that needs a permission.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
@@ -161,7 +161,7 @@ async def change_many(
     *,
     rights: ServiceRights,
 ) -> dict[str, Service]:
-    """Changes Services by few statements, all or none; returns them by their names. Raises as `change`."""
+    """Changes Services with few statements, all or none; returns them by name. Raises as `change`."""
     namespace = await locate_namespace(transaction, namespace_name, "share")
     found = await _locked_many(transaction, namespace, list(merges))
     changes: list[Service] = []
@@ -178,7 +178,7 @@ async def change_many(
 async def delete_many(
     transaction: Transaction, namespace_name: str, names: Sequence[str]
 ) -> dict[str, Service]:
-    """Marks Services for deletion by few statements, all or none; returns them by their names. Raises as `delete`."""
+    """Marks Services for deletion with few statements, all or none; returns them by name. Raises as `delete`."""
     namespace = await locate_namespace(transaction, namespace_name, "share")
     found = await _locked_many(transaction, namespace, names)
     for each in found.values():
@@ -203,7 +203,7 @@ async def _locked_many(
 def _wanted(
     namespace: Namespace, stored: Service, merge: Callable[[Service], Service], rights: ServiceRights
 ) -> Service | None:
-    """Returns a Service with a change; None where it changes nothing. Raises as `change`."""
+    """Returns a Service with a change; None if nothing changes. Raises as `change`."""
     refuse_owned(stored)
     if stored.deletion_requested_at is not None:
         raise FailedPrecondition(f'service "{stored.name}" is being deleted', reason="SERVICE_TERMINATING")
@@ -217,7 +217,7 @@ def _wanted(
 async def delete(
     transaction: Transaction, namespace: str, name: str, check: Callable[[Service], None]
 ) -> Service:
-    """Marks a Service for deletion; a marked one is returned unchanged.
+    """Marks a Service for deletion. A Service that is marked already is returned unchanged.
 
     Raises:
         NotFound: the namespace or the Service.
@@ -231,7 +231,7 @@ async def delete(
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Deletes every Service of a namespace; one that a container owns goes with its container."""
+    """Deletes every Service of a namespace, except those that containers own: they are deleted with the containers."""
     found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
     for item in sorted(found, key=lambda item: item.id):
         stored = None if item.owner else await repository.get(transaction, item.id, lock=True)
@@ -240,7 +240,7 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every Service of a namespace from the database, with a tombstone each; the cluster keeps them."""
+    """Removes every Service of a namespace from the database and emits its deletion; the cluster keeps them."""
     found = [item async for item in repository.stream_services(transaction, namespace_id=namespace.id)]
     for item in sorted(found, key=lambda item: item.id):
         await repository.delete_service(transaction, item.id)
@@ -248,7 +248,7 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """Returns how many Services of their own a namespace holds, those being deleted included."""
+    """Returns how many Services without an owning container a namespace contains, including those being deleted."""
     return {"services": await repository.count_of_their_own(transaction, namespace_id)}
 
 
@@ -281,7 +281,7 @@ def refuse_owned(service: Service) -> None:
 async def changed(
     transaction: Transaction, service: Service, kind: Kind, before: Service | None = None
 ) -> None:
-    """Emits the event of a change, and leaves work for the reconciler."""
+    """Emits the event of a change, and enqueues the Service for the reconciler."""
     transaction.emit(event(service, kind, before))
     going = service.deletion_requested_at is not None
     await transaction.enqueue("service", service.id, service.cluster_name, service.namespace_id, going=going)
@@ -298,7 +298,7 @@ async def _refuse_taken(transaction: Transaction, namespace: Namespace, name: st
             metadata={"service": name, "container": container},
         )
     if taken is not None:
-        # Its container has it no more, and the row goes soon.
+        # Its container no longer has this Service, so its row is about to be deleted.
         await repository.delete_service(transaction, taken.id)
         transaction.emit(event(taken, "deleted", taken))
 

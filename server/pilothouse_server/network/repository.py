@@ -1,4 +1,4 @@
-"""All SQL about Services, except the write-backs of the cluster's state."""
+"""SQL for Services, except the writes of the reconciler."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(SERVICES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(SERVICES.c.name), "create_time": OrderField(SERVICES.c.created_at)}
-# Rows of owned Services: one server at a time takes notes, because a row computed from an older state of its container
-# would replace a newer one.
+# Only one server at a time handles service changes, because a row computed from an older state of its container would
+# replace a newer one.
 _NO_OWNER = "owner IS NOT NULL AND owner_id IS NULL"
 _HAS_CHANGES = text(
-    "SELECT EXISTS (SELECT FROM service_changes) "  # noqa: S608 - our own words
+    "SELECT EXISTS (SELECT FROM service_changes) "  # noqa: S608 - only constants
     f"OR EXISTS (SELECT FROM services WHERE {_NO_OWNER})"
 )
 _TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('service_changes', 0))")
@@ -82,19 +82,19 @@ _TAKE_CHANGES = text(
     "DELETE FROM service_changes WHERE id IN (SELECT id FROM service_changes ORDER BY id LIMIT :most) "
     "RETURNING container_id"
 )
-# Their rows do not go before ours are written.
+# The containers' rows cannot be deleted before the rows of their Services are written.
 _LOCK_OWNERS = text(
     "SELECT id FROM containers WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id FOR KEY SHARE"
 )
-# Locked before they are read.
+# Rows are locked before they are read.
 _LOCK_OWNED = text(
-    "SELECT id FROM services WHERE owner_id = ANY (CAST(:ids AS bigint[])) "  # noqa: S608 - our own words
+    "SELECT id FROM services WHERE owner_id = ANY (CAST(:ids AS bigint[])) "  # noqa: S608 - only constants
     f"OR {_NO_OWNER} ORDER BY id FOR UPDATE"
 )
 _ROWS = """jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     id bigint, uid uuid, name text, namespace_id bigint, owner text, owner_id bigint, type text, spec jsonb,
     labels jsonb, annotations jsonb, drift_policy text)"""
-# No two Services have a name: the writes of containers and of Services compare them.
+# The writes of containers and of Services check that no two Services have the same name.
 _INSERT_OWNED = text(
     f"""
 INSERT INTO services (uid, name, namespace_id, owner, owner_id, type, spec, labels, annotations, drift_policy,
@@ -103,14 +103,14 @@ SELECT r.uid, r.name, r.namespace_id, r.owner, r.owner_id, r.type, r.spec, r.lab
     1, c.created_by
 FROM {_ROWS} JOIN containers AS c ON c.id = r.owner_id
 ON CONFLICT ON CONSTRAINT uq_services_name DO NOTHING RETURNING id
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _INSERT_MANY = text(
     f"""
 INSERT INTO services (name, namespace_id, type, spec, labels, annotations, drift_policy, created_by, updated_by)
 SELECT r.name, r.namespace_id, r.type, r.spec, r.labels, r.annotations, r.drift_policy, :user_id, :user_id
 FROM {_ROWS} RETURNING id
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _LOCK_NAMED = text(
     "SELECT id FROM services WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) "
@@ -123,7 +123,7 @@ SET type = r.type, spec = r.spec, labels = r.labels, annotations = r.annotations
     generation = s.generation + 1, resource_version = s.resource_version + 1, updated_at = now(),
     updated_by = :user_id
 FROM {_ROWS} WHERE s.id = r.id
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _MARK_MANY = text("""
 UPDATE services
@@ -143,7 +143,7 @@ SET type = r.type, spec = r.spec, labels = r.labels, annotations = r.annotations
     generation = s.generation + 1, observed_generation = s.generation + 1,
     resource_version = s.resource_version + 1, updated_at = now()
 FROM {_ROWS} WHERE s.id = r.id RETURNING s.id
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _MARK_OWNED = text("""
 UPDATE services AS s
@@ -156,7 +156,7 @@ _DELETE_OWNED = text("DELETE FROM services WHERE id = ANY (CAST(:ids AS bigint[]
 
 
 def _container_uids() -> ScalarSelect[Any]:
-    """Uids of the living containers that a Service names; at most one is named."""
+    """Selects the uids of the existing containers that a Service names; it names at most one."""
     named = SERVICES.c.spec["containers"][0].astext
     return (
         select(
@@ -174,7 +174,7 @@ def _whole_services() -> Select[Any]:
     return select(
         SERVICES, *IN_NAMESPACE, USERS.c.username.label("creator"), _container_uids().label("container_uids")
     ).select_from(
-        # An ended namespace holds nothing, so its rows need no distinction here.
+        # An ended namespace contains no Services, so this query need not exclude ended ones.
         SERVICES.join(NAMESPACES, NAMESPACES.c.id == SERVICES.c.namespace_id).outerjoin(
             USERS, USERS.c.id == SERVICES.c.created_by
         )
@@ -190,7 +190,7 @@ _GET_MANY = _WHOLE.where(SERVICES.c.id.in_(bindparam("ids", expanding=True))).or
 async def find(
     transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
 ) -> Service | None:
-    """Returns the Service of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    """Returns the Service of this name, if the caller may see it. `lock` locks its row until the transaction ends."""
     query = _FIND.with_for_update(of=SERVICES, key_share=True) if lock else _FIND
     row = (await transaction.connection.execute(query, {"namespace": namespace, "name": name})).one_or_none()
     return None if row is None else _service(row)
@@ -204,7 +204,7 @@ async def get(transaction: ReadTransaction, service_id: int, *, lock: bool = Fal
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Service]:
-    """Returns the Services with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the Services with these ids, ordered by id; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
     return [_service(row) async for row in cooperatively(rows.all())]
 
@@ -223,7 +223,7 @@ CACHED: CachedRows[CachedMessage, Service] = CachedRows(
 
 
 async def container_of(transaction: ReadTransaction, namespace_id: int, name: str) -> str | None:
-    """Returns the name of the container whose ports make a Service of this name; None if there is none."""
+    """Returns the name of the container whose ports define a Service of this name; None if there is none."""
     query = (
         select(CONTAINERS.c.name)
         .select_from(PORT_MAPPINGS.join(CONTAINERS, CONTAINERS.c.id == PORT_MAPPINGS.c.container_id))
@@ -235,7 +235,7 @@ async def container_of(transaction: ReadTransaction, namespace_id: int, name: st
 
 
 async def insert_service(transaction: Transaction, wanted: Service) -> Service:
-    """Adds a Service and returns it as stored."""
+    """Inserts a Service and returns it as stored."""
     statement = (
         insert(SERVICES)
         .values(
@@ -256,14 +256,14 @@ async def insert_service(transaction: Transaction, wanted: Service) -> Service:
 
 
 async def any_taken(transaction: ReadTransaction, namespace_id: int, names: Sequence[str]) -> str | None:
-    """Returns one of these names that a Service has, or a port of a container; None if there is none."""
+    """Returns one of these names that a Service or a container's port already uses; None if none is used."""
     named = {"namespace_id": namespace_id, "names": list(names)}
     found: str | None = (await transaction.connection.execute(_ANY_TAKEN, named)).scalar_one_or_none()
     return found
 
 
 async def insert_services(transaction: Transaction, wanted: Sequence[Service]) -> list[Service]:
-    """Adds new Services of their own by one statement; returns them as stored, in the order of their ids."""
+    """Inserts Services without an owner with one statement; returns them as stored, ordered by id."""
     rows = orjson.dumps([_owned_row(each) for each in wanted]).decode()
     parameters = {"rows": rows, "user_id": transaction.actor.user_id}
     ids = (await transaction.connection.execute(_INSERT_MANY, parameters)).scalars()
@@ -276,19 +276,19 @@ async def update_service(transaction: Transaction, stored: Service, wanted: Serv
 
 
 async def mark_for_deletion(transaction: Transaction, stored: Service) -> Service:
-    """Marks a Service that the transaction has locked."""
+    """Marks for deletion a Service that the transaction has locked."""
     return await _update(transaction, stored, await deletion_values(transaction))
 
 
 async def lock_named(transaction: Transaction, namespace_id: int, names: Sequence[str]) -> list[Service]:
-    """Returns the Services with these names, locked until the transaction ends, in the order of their ids."""
+    """Returns the Services with these names, ordered by id, locked until the transaction ends."""
     parameters = {"namespace_id": namespace_id, "names": list(names)}
     ids = list((await transaction.connection.execute(_LOCK_NAMED, parameters)).scalars())
     return await get_many(transaction, ids)
 
 
 async def update_services(transaction: Transaction, wanted: Sequence[Service]) -> list[Service]:
-    """Writes the desired states of locked Services by one statement; returns them in the order of their ids."""
+    """Writes the desired states of locked Services with one statement; returns them ordered by id."""
     if not wanted:
         return []
     rows = orjson.dumps([_owned_row(each) for each in wanted]).decode()
@@ -298,7 +298,7 @@ async def update_services(transaction: Transaction, wanted: Sequence[Service]) -
 
 
 async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[Service]:
-    """Marks locked Services by one statement; returns them in the order of their ids."""
+    """Marks locked Services for deletion with one statement; returns them ordered by id."""
     parameters = {
         "ids": list(ids),
         "moment": await transaction.moment(),
@@ -315,23 +315,23 @@ async def count(transaction: ReadTransaction, namespace_id: int) -> int:
 
 
 async def count_of_their_own(transaction: ReadTransaction, namespace_id: int) -> int:
-    """Returns how many Services of their own a namespace holds, those being deleted included."""
+    """Returns how many Services without an owner a namespace contains, including those being deleted."""
     query = select(func.count()).where(SERVICES.c.namespace_id == namespace_id, SERVICES.c.owner.is_(None))
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
 async def delete_service(transaction: Transaction, service_id: int) -> None:
-    """Removes a row."""
+    """Deletes a row."""
     await transaction.connection.execute(delete(SERVICES).where(SERVICES.c.id == service_id))
 
 
 async def has_service_changes(transaction: ReadTransaction) -> bool:
-    """Returns whether there are notes, or rows whose container is gone."""
+    """Returns whether there are service changes, or rows whose container was deleted."""
     return bool((await transaction.connection.execute(_HAS_CHANGES)).scalar_one())
 
 
 async def take_service_changes(transaction: Transaction, most: int) -> list[int] | None:
-    """Removes the oldest notes; returns the ids of their containers, locked. None: another server takes notes."""
+    """Removes the oldest service changes; returns their containers' ids, locked. None if another server does this."""
     if not (await transaction.connection.execute(_TAKE_TURN)).scalar_one():
         return None
     taken = (await transaction.connection.execute(_TAKE_CHANGES, {"most": most})).scalars()
@@ -340,23 +340,23 @@ async def take_service_changes(transaction: Transaction, most: int) -> list[int]
 
 
 async def owned_services(transaction: Transaction, containers: Sequence[int]) -> list[Service]:
-    """Locks and returns the rows of these containers' Services, and all rows whose container is gone."""
+    """Locks and returns the rows of these containers' Services, and all rows whose container was deleted."""
     ids = (await transaction.connection.execute(_LOCK_OWNED, {"ids": list(containers)})).scalars()
     return await get_many(transaction, list(ids))
 
 
 async def insert_owned(transaction: Transaction, services: Collection[Service]) -> list[Service]:
-    """Adds rows, and returns them as stored."""
+    """Inserts rows and returns them as stored."""
     return await _written_owned(transaction, _INSERT_OWNED, services)
 
 
 async def update_owned(transaction: Transaction, services: Collection[Service]) -> list[Service]:
-    """Writes the desired state of locked rows, and returns them as stored."""
+    """Writes the desired state of locked rows and returns them as stored."""
     return await _written_owned(transaction, _UPDATE_OWNED, services)
 
 
 async def mark_owned(transaction: Transaction, ids: Sequence[int]) -> list[Service]:
-    """Marks locked rows, and returns them as stored."""
+    """Marks locked rows for deletion and returns them as stored."""
     if not ids:
         return []
     await transaction.connection.execute(_MARK_OWNED, {"ids": list(ids)})
@@ -364,7 +364,7 @@ async def mark_owned(transaction: Transaction, ids: Sequence[int]) -> list[Servi
 
 
 async def delete_owned(transaction: Transaction, ids: Sequence[int]) -> None:
-    """Removes locked rows."""
+    """Deletes locked rows."""
     if ids:
         await transaction.connection.execute(_DELETE_OWNED, {"ids": list(ids)})
 

@@ -1,4 +1,4 @@
-"""The rules of a Service by itself, and the types that its namespace allows.
+"""The rules of a single Service, and the types that its namespace allows.
 
 Rules of single fields (lengths, forms) are declared in the proto file and were checked before. The cluster checks the
 rest: node ports that are taken, address families that it does not have.
@@ -23,7 +23,7 @@ RESERVED_DOMAIN = "pilothouse.dev"
 _NODE_PORTS = range(30000, 32768)
 _LARGEST_PORT = 65535
 _WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
-# Fields that only some types have -> the types that have them.
+# Fields that only some types have, with these types.
 _OWNERS: dict[str, tuple[ServiceType, ...]] = {
     "headless": ("ClusterIP",),
     "external_name": ("ExternalName",),
@@ -54,7 +54,7 @@ def checked(service: Service) -> Service:
 def refuse_type(namespace: str, allowed: Collection[str], wanted: ServiceType, field: str) -> None:
     """Raises FailedPrecondition if the namespace does not allow Services of a type.
 
-    `allowed`: empty means the usual types; EXTERNAL_NAME then depends on the permission alone.
+    `allowed`: if empty, the usual types are allowed, and EXTERNAL_NAME needs only its permission.
     """
     if wanted in (allowed or (*USUAL_TYPES, "ExternalName")):
         return
@@ -68,7 +68,7 @@ def refuse_type(namespace: str, allowed: Collection[str], wanted: ServiceType, f
 
 
 def refuse_exceeded_number(namespace: str, limit: int, used: int, asked: int) -> None:
-    """Raises ResourceExhausted if so many more Services exceed the quota of a namespace."""
+    """Raises ResourceExhausted if `asked` more Services exceed the quota of a namespace."""
     if used + asked > limit:
         raise ResourceExhausted(
             f'quota of namespace "{namespace}" exceeded: services {used} used, {asked} requested, {limit} allowed',

@@ -24,7 +24,7 @@ from pilothouse_server.rpc.watched import NounWatch, Watched, WatchServer
 from pilothouse_server.rpc.watched_lists import WatchedList
 from pilothouse_server.values.key_patterns import KeyPatterns
 
-# The import is above this noun.
+# The import is in a layer above this noun, so it is passed in.
 ImportServices = Callable[
     [pb.ImportServicesRequest, Call, ServiceRights], Awaitable[pb.ImportServicesResponse]
 ]
@@ -123,9 +123,9 @@ class NetworkService:
     async def _answer(
         self, call: Call, service: Service
     ) -> tuple[pb.Service, Iterable[resource_pb2.Warning]]:
-        """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock.
+        """Returns a mutation's response. With `validate_only` the cluster tries it first, without any lock.
 
-        The warnings are those of that cluster.
+        The warnings are those of the cluster.
         """
         shown = _described(call, service)
         if not call.validate_only:

@@ -1,4 +1,4 @@
-"""The table of Services, as far as it is queried here."""
+"""The table of Services, with the columns that are queried here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SERVICES = Table(
     comment="Services of a namespace: stable addresses in front of pods.",
 )
 
-# Owned by other nouns; read here for names and uids only.
+# Tables of other nouns, read here only for names and uids.
 CONTAINERS = table(
     "containers",
     column("id", BigInteger()),

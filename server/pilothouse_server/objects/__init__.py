@@ -1,1 +1,1 @@
-"""Carried objects: those of kinds that have no noun of their own."""
+"""Carried objects: objects of kinds that have no noun of their own."""

@@ -1,6 +1,6 @@
-"""Drift of an object that is adopted: changes by others on the cluster become desired values. Pure functions.
+"""Adopts drift of an object: changes by others on the cluster become desired values. Pure functions.
 
-A field is taken over where the document has it and where it needs no permission: nobody is there who could hold one.
+A field is adopted only if the document has it and if it needs no permission, because no caller is there to check.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.objects import documents
 from pilothouse_server.objects.model import CarriedObject
 
-# Raises PilothouseError for an object that may not become the wanted one, by the stored and the wanted one.
+# Given the stored and the wanted object, raises PilothouseError if the change is not allowed.
 Allowed = Callable[[CarriedObject, CarriedObject], None]
 
 
 def adopt(carried: CarriedObject, live: Manifest, paths: Sequence[str], allowed: Allowed) -> CarriedObject:
-    """Returns the object with those fields of the live one that it may take over."""
+    """Returns the object with those of the named fields of the live object that may be adopted."""
     for path in paths:
         try:
             candidate = _with(carried, live, path)

@@ -1,7 +1,7 @@
-"""Fields over which the platform and another manager disagree: taken back again and again. Pure functions.
+"""Fields that the platform and another manager keep changing back; pure functions.
 
-A field that was taken back three times in ten minutes is contested. It is left to the other manager, and shown, until
-somebody acts: a change of the object here, or the desired value on the cluster.
+A field that was repaired three times within ten minutes is contested. The platform leaves it to the other manager, and
+reports it, until somebody changes the object here or the cluster has the desired value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def after(
 
 
 def with_condition(conditions: tuple[Condition, ...], contests: Iterable[Contest]) -> Condition | None:
-    """Returns the condition `Contested`; None where it never held."""
+    """Returns the condition `Contested`; None if no field is contested and the object never had the condition."""
     if found := contested(contests):
         said = (f"{each.field} by {each.manager!r}" if each.manager else each.field for each in found)
         words = f"taken back {_MOST_TIMES} times and left to others: {'; '.join(said)}"
@@ -60,7 +60,7 @@ def with_condition(conditions: tuple[Condition, ...], contests: Iterable[Contest
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """The result of an apply for contests: fields with their managers that were taken back, and settled ones."""
+    """The result of an apply for contests: taken-back fields with their managers, and settled fields."""
 
     taken_back: tuple[tuple[str, str], ...] = ()
     settled: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The kinds of a cluster, and the callers that may make objects of each: the answer of ListObjectKinds."""
+"""The kinds of a cluster, and the callers that may create objects of each: the response of ListObjectKinds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _RBAC: Final = frozenset({"Role", "RoleBinding"})
 
 
 class ListedKind(msgspec.Struct, frozen=True):
-    """A kind of a cluster, and the callers that may make objects of it. `reason` is a word, `message` the next move."""
+    """A kind of a cluster, and the callers that may create its objects.
+
+    `reason` is a word; `message` states what the caller can do.
+    """
 
     api_version: str
     kind: str
@@ -34,8 +37,8 @@ async def kinds_of(connect: Connect, cluster: str, opened: ClusterSettings) -> l
     """Returns the kinds that a cluster has now, by group and name.
 
     Raises:
-        Unavailable: the cluster does not answer in time.
-        FailedPrecondition: it denies the read.
+        Unavailable: the cluster does not respond in time.
+        FailedPrecondition: the cluster denies the read.
     """
 
     async def asked() -> list[ListedKind]:
@@ -51,7 +54,7 @@ async def kinds_of(connect: Connect, cluster: str, opened: ClusterSettings) -> l
 def listed(
     found: Iterable[DiscoveredKind], preferred: Collection[str], opened: ClusterSettings
 ) -> list[ListedKind]:
-    """Returns the kinds with their versions, and the callers that may make objects of each."""
+    """Returns the kinds with their versions, and the callers that may create objects of each."""
     groups: dict[tuple[str, str], list[DiscoveredKind]] = {}
     for each in found:
         groups.setdefault((group_of(each.api_version), each.kind), []).append(each)

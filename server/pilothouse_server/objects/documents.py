@@ -1,8 +1,8 @@
-"""Documents of carried objects: from the caller's JSON text to the stored form and back. Pure functions.
+"""Converts documents of carried objects from the caller's JSON text to the stored form and back; pure functions.
 
 The stored form is the whole object: `apiVersion`, `kind`, `metadata` with name, labels and annotations, then the fields
-of its kind as they were written. Numbers keep their values: a whole number that fits into 64 bits stays one, and no
-number becomes another. The namespace is left out, because the platform decides it.
+of its kind as the caller wrote them. Numbers keep their exact values: a whole number that fits into 64 bits stays
+whole. The namespace is left out, because the platform decides it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 
 
 def completed(given: CarriedObject, namespaces: tuple[str, ...]) -> CarriedObject:
-    """Returns the object with its document in the stored form, and with all that the document names.
+    """Returns the object with its document in stored form, and with the names, labels and annotations from it.
 
-    `namespaces`: the names that the document may give its namespace.
+    `namespaces`: the names that the document may give as its namespace.
 
     Raises:
-        InvalidArgument: the document is no object, or is too large, or names another one.
+        InvalidArgument: the document is not an object, is too large, or contradicts `given`.
     """
     document = parsed(given.document)
     metadata = _metadata(document, namespaces)
@@ -50,9 +50,9 @@ def completed(given: CarriedObject, namespaces: tuple[str, ...]) -> CarriedObjec
 
 
 def merged(stored: CarriedObject, wanted: CarriedObject, namespaces: tuple[str, ...]) -> CarriedObject:
-    """Returns `wanted`, made of `stored` by a caller's new fields, with a document of the stored form.
+    """Returns `wanted`, which is `stored` with a caller's new fields, with its document in stored form.
 
-    A new document replaces labels and annotations too, if it has `metadata` and they were not given by themselves.
+    If a new document has `metadata`, it also replaces labels and annotations that the caller did not set separately.
     """
     if wanted.document == stored.document:
         return msgspec.structs.replace(wanted, document=_written(wanted, parsed(wanted.document)))
@@ -61,7 +61,7 @@ def merged(stored: CarriedObject, wanted: CarriedObject, namespaces: tuple[str, 
     version = document.get("apiVersion") or stored.api_version
     given = msgspec.structs.replace(wanted, api_version=version)
     if isinstance(metadata, dict):
-        # Those that were not given by themselves are the document's.
+        # Labels and annotations that the caller did not set separately come from the document.
         same = {key for key in ("labels", "annotations") if getattr(wanted, key) == getattr(stored, key)}
         given = msgspec.structs.replace(given, **{key: {} for key in same})
     complete = completed(given, namespaces)
@@ -96,12 +96,12 @@ def parsed(text: str) -> Manifest:
 
 
 def differences(before: Manifest, after: Manifest) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the paths that differ, with both values; None for one that is missing."""
+    """Yields each path that differs, with both values; None stands for a missing value."""
     yield from _differences(before, after, "")
 
 
 def path_of(steps: Iterable[str | int]) -> str:
-    """Returns the text of a path, as `differences` writes it."""
+    """Returns a path as text, in the form that `differences` yields."""
     text = ""
     for step in steps:
         text = _joined(text, step)
@@ -115,7 +115,7 @@ def _joined(path: str, step: str | int) -> str:
 
 
 class _Refused(ValueError):
-    """A rule that the text breaks, in words."""
+    """A rule that the text breaks; `words` states the rule."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words)

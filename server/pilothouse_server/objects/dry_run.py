@@ -1,4 +1,4 @@
-"""Asks the cluster for its response to an object: the part of `validate_only` that needs it."""
+"""Checks an object on the cluster by a dry run: the part of `validate_only` that needs the cluster."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pilothouse_server.values.resources import ObjectWarning
 async def check_on_cluster(
     connect: Connect, discovery: KindDiscovery, carried: CarriedObject
 ) -> tuple[ObjectWarning, ...]:
-    """Has the cluster try an object, or its deletion if it is being deleted, and changes nothing.
+    """Tries an object on the cluster, or its deletion if it is being deleted; changes nothing.
 
     Returns the warnings of the cluster. Raises as `tried`.
     """
 
     async def dry_run(client: ClusterClient) -> tuple[ObjectWarning, ...]:
         if await discovery.find(client, carried.api_version, carried.kind) is None:
-            # It may be created nevertheless, and waits for its kind.
+            # The object may be created nevertheless; it waits until the cluster has the kind.
             words = kinds.kind_not_found(carried.api_version, carried.kind).message
             return (ObjectWarning("KIND_NOT_FOUND", "object.kind", words),)
         resource = await kinds.resource_on(client, discovery, carried)
@@ -36,7 +36,7 @@ async def check_on_cluster(
                 await dry_run_deletion(client, resource, found, "Background")
             return ()
         manifests.check_ours(carried, found)
-        # Its namespace may not be there yet.
+        # The namespace may not exist on the cluster yet.
         with suppress(NotFound):
             await client.dry_run(resource, manifests.manifest(carried), force=True)
         return ()

@@ -1,4 +1,4 @@
-"""The facts of a namespace and its cluster that an object is compared with, as far as its kind needs them."""
+"""Reads the facts of a namespace and its cluster that the rules for an object of a kind need."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pilothouse_server.values.document_paths import parsed
 
 _BINDING: Final = (RBAC, "RoleBinding")
 _BUDGET: Final = ("policy", "PodDisruptionBudget")
-# Groups of kinds that are open by default and are compared with settings of the cluster.
+# Groups of kinds that are open by default and whose rules need settings of the cluster.
 _COMPARED_WITH_CLUSTER: Final = frozenset({GATEWAY, "policy"})
-# Steps of each secret path of a kind.
+# The secret paths of a kind, each as its steps.
 SecretPaths = tuple[tuple[str, ...], ...]
 
 
@@ -36,20 +36,21 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     forbid_blocking_budgets: bool = False
 
     def of(self, api_version: str, kind: str) -> ObjectKind | None:
-        """Returns a kind as the cluster opens it; None where it does not."""
+        """Returns a kind as the cluster's settings open it; None if they do not."""
         named = (each for each in self.object_kinds if (each.api_version, each.kind) == (api_version, kind))
         return next(named, None)
 
     def most(self, api_version: str, kind: str) -> int:
-        """Returns the most objects of a kind in a namespace."""
+        """Returns the maximum number of objects of a kind in a namespace."""
         opened = self.of(api_version, kind)
         return (0 if opened is None else opened.max_per_namespace) or MOST_PER_NAMESPACE
 
 
 class KindFacts(msgspec.Struct, frozen=True):
-    """`compared`: the facts that the guard goes by. `most`: objects of the kind in a namespace.
+    """The facts about a kind in a namespace.
 
-    `secret_paths`: fields of it that no record shows.
+    `compared`: the facts that the guard needs. `most`: maximum number of objects of the kind in the namespace.
+    `secret_paths`: fields whose values no record shows.
     """
 
     compared: CarriedFacts = CarriedFacts()
@@ -58,18 +59,18 @@ class KindFacts(msgspec.Struct, frozen=True):
 
     @property
     def is_opened(self) -> bool:
-        """Whether the cluster opens the kind, which is not open by default."""
+        """Whether the cluster's settings open the kind, which kinds that are open by default do not need."""
         return self.compared.opened is not None
 
 
 async def of_cluster(transaction: ReadTransaction, cluster_name: str) -> ClusterSettings:
-    """Returns the settings of a cluster; the defaults for one that is not there any more."""
+    """Returns the settings of a cluster; the defaults for a cluster that was deleted."""
     found = await repository.cluster_settings(transaction, cluster_name)
     return ClusterSettings() if found is None else msgspec.convert(found, ClusterSettings)
 
 
 async def of_kind(transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject) -> KindFacts:
-    """Returns the facts for an object that is made or changed in a namespace."""
+    """Returns the facts for an object that is created or changed in a namespace."""
     needed = kinds.is_custom(wanted.api_version, wanted.kind) or wanted.api_group in _COMPARED_WITH_CLUSTER
     settings = await of_cluster(transaction, namespace.cluster_name) if needed else ClusterSettings()
     opened = settings.of(wanted.api_version, wanted.kind)
@@ -98,7 +99,7 @@ def _opened(kind: ObjectKind) -> OpenedKind:
 
 
 def _document(wanted: CarriedObject) -> Manifest:
-    """Returns the document; empty for an import, of which the objects are not known yet."""
+    """Returns the document; empty during an import, whose objects are not known yet."""
     return documents.manifest(wanted) if wanted.document else {}
 
 
@@ -110,16 +111,16 @@ async def _roles(transaction: ReadTransaction, namespace: Namespace) -> dict[str
 async def _scalable(
     transaction: ReadTransaction, namespace: Namespace, document: Manifest
 ) -> set[tuple[str, str]]:
-    """Returns kind and name on the cluster of the containers that have the name of the target."""
+    """Returns kind and name on the cluster of the containers that have the target's name."""
     named = _at(document, "spec", "scaleTargetRef", "name")
-    # All, where the target is not known yet.
+    # An empty name selects all containers, for a target that is not known yet.
     name = named if isinstance(named, str) else ""
     found = await repository.workloads(transaction, namespace.id, name)
     return {(WORKLOADS[tag].kind, each) for tag, each in found if tag in WORKLOADS}
 
 
 async def _pods(transaction: ReadTransaction, namespace: Namespace, document: Manifest) -> int | None:
-    """Returns how many pods a budget selects, if it selects them by labels alone."""
+    """Returns how many pods a disruption budget selects; None if it does not select them by labels alone."""
     selector = _at(document, "spec", "selector")
     labels = _at(selector, "matchLabels")
     if not isinstance(labels, dict) or not labels or (isinstance(selector, dict) and len(selector) > 1):

@@ -1,8 +1,8 @@
-"""The guard over a carried object: the permission for each part, and the content allowed on a cluster.
+"""Guards carried objects: the permission for each part, and the content allowed on a cluster.
 
 `guard.carrying` has the rules. The rights that an object was admitted with are stored with it, and the reconciler
-writes no others. An object that an administrator put there stays: holders of `object.privileged` alone change and
-delete it.
+writes only content that these rights allow. Only holders of `object.privileged` may change or delete an object that one
+of them created or changed last.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def admitted(
     """Returns the object with the rights that it is admitted with, and whether a privileged caller changed it.
 
     Raises:
-        PermissionDenied: the caller lacks the permission for a part; with the field.
-        FailedPrecondition: a host that the namespace may not use.
-        InvalidArgument: a part that is never sent; a misspelt field.
+        PermissionDenied: the caller lacks the permission for a part; names the field.
+        FailedPrecondition: the namespace may not use a host.
+        InvalidArgument: a part that is never sent to the cluster, or a misspelt field.
     """
     before = None if stored is None else documents.manifest(stored)
     document = documents.manifest(wanted)
@@ -38,9 +38,9 @@ def admitted(
 
 
 def _refuse_misspelt(wanted: CarriedObject, document: Manifest) -> None:
-    """Raises InvalidArgument for a field that resembles one of Kubernetes' own, in any of its versions.
+    """Raises InvalidArgument for a field name that resembles one of Kubernetes' own, in any of its versions.
 
-    The guard would say of it only that it needs a permission. Of custom resources nothing is known.
+    For such a field, the guard would only report a missing permission. Fields of custom resources are not known.
     """
     for key, value in document.items():
         for path, meant in schemas().misspelt(wanted.api_version, wanted.kind, key, value):
@@ -49,7 +49,7 @@ def _refuse_misspelt(wanted: CarriedObject, document: Manifest) -> None:
 
 
 def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: May) -> None:
-    """Refuses a change or deletion of an object that only holders of `object.privileged` may make.
+    """Refuses a change or deletion of an object that only holders of `object.privileged` may change.
 
     `wanted`: None for a deletion. Raises PermissionDenied.
     """
@@ -68,14 +68,14 @@ def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: M
 
 
 def refuse_protected_policy(stored: CarriedObject, may: May) -> None:
-    """Raises PermissionDenied for the deletion of a NetworkPolicy where only few may change them."""
+    """Raises PermissionDenied for deleting a NetworkPolicy in a namespace whose policies are protected."""
     if stored.kind == "NetworkPolicy" and not may(PRIVILEGED_OBJECT):
         words = f"{stored.kind} {stored.name} restricts traffic, and network_policies of the namespace is PROTECTED"
         raise over_all_namespaces_needed(PRIVILEGED_OBJECT, stored.namespace, words, field="kind")
 
 
 def refuse_protecting(namespace: str, wanted: CarriedObject, may: May) -> None:
-    """Raises PermissionDenied where a caller without `object.privileged` protects an object."""
+    """Raises PermissionDenied if a caller without `object.privileged` sets `protected`."""
     if wanted.protected and not may(PRIVILEGED_OBJECT):
         words = "object.protected keeps the object from others"
         raise over_all_namespaces_needed(PRIVILEGED_OBJECT, namespace, words, field="object.protected")

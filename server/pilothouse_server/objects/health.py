@@ -1,7 +1,7 @@
-"""Whether an object works, by the `status` that its controller reports. One pure function for each kind that needs one.
+"""Computes whether an object works from the `status` that its controller reports; pure functions, one for each kind.
 
-Kinds without an entry follow the conventions of the Kubernetes API: a generation that was not seen yet, and the
-conditions Ready, Available, Stalled and so on. A status may have any form; a part of another form reports nothing.
+Kinds without an entry follow the conventions of the Kubernetes API: `observedGeneration`, and the conditions Ready,
+Available, Stalled and so on. A status may have any form; a part of an unexpected form is ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_CONTROLLER: Final = ("unknown", "NoController", "no controller of the cluste
 
 
 class ReportedHealth(msgspec.Struct, frozen=True):
-    """The health, with the cause where it is not healthy."""
+    """The health, and the cause if the object is not healthy."""
 
     health: ObjectHealth
     reason: str = ""
@@ -35,7 +35,7 @@ HEALTHY: Final = ReportedHealth("healthy")
 
 
 def health(kind: tuple[str, str], status: Any, generation: int) -> ReportedHealth:
-    """Returns the health of an object of a group and kind that is on the cluster."""
+    """Returns the health of an object on the cluster, by its group and kind."""
     reported = status if isinstance(status, dict) else {}
     if (seen := _int(reported.get("observedGeneration"))) and seen < generation:
         return ReportedHealth(
@@ -46,7 +46,7 @@ def health(kind: tuple[str, str], status: Any, generation: int) -> ReportedHealt
 
 
 def addresses(kind: tuple[str, str], status: Any) -> tuple[str, ...]:
-    """Returns the addresses and host names that the status of an Ingress or a Gateway has."""
+    """Returns the addresses and host names in the status of an Ingress or a Gateway."""
     reported = status if isinstance(status, dict) else {}
     if kind == ("networking.k8s.io", "Ingress"):
         balancer = reported.get("loadBalancer")
@@ -110,14 +110,14 @@ def _autoscaler(status: dict[str, Any]) -> ReportedHealth:
         return ReportedHealth("progressing", "NotObservedYet", "its controller has not reported on it yet")
     for wanted in ("AbleToScale", "ScalingActive"):
         found = conditions.get(wanted)
-        # A target that is stopped is nothing to scale, and no fault.
+        # A stopped target cannot be scaled, which is not a fault.
         if found is not None and found["status"] == "False" and found["reason"] != "ScalingDisabled":
             return _as("degraded", found)
     return HEALTHY
 
 
 def _passive(_status: dict[str, Any]) -> ReportedHealth:
-    """Nobody reports on it: it works as soon as it is there."""
+    """Returns healthy: no controller reports on objects of this kind, and they work as soon as they exist."""
     return HEALTHY
 
 
@@ -152,7 +152,7 @@ def _as(word: ObjectHealth, condition: dict[str, str]) -> ReportedHealth:
 
 
 def _conditions(status: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Returns the conditions by type, of which every part is text."""
+    """Returns the conditions by type, with every part converted to text."""
     found = {}
     for each in _list(status.get("conditions")):
         condition = {key: _text(each.get(key)) for key in ("type", "status", "reason", "message")}

@@ -1,7 +1,7 @@
-"""The kinds of carried objects: where the API serves those that are open by default, and which are closed.
+"""The kinds of carried objects: the API paths of those that are open by default, and the kinds that are closed.
 
-`pilothouse_manifests.carried` has the kinds that are open and those that are never taken, with the reason. A cluster
-may open further ones: its custom resources. Where the API serves those is known by its discovery alone.
+`pilothouse_manifests.carried` lists the kinds that are open and those that are never carried, with reasons. A cluster's
+settings may open further kinds: its custom resources. Only the cluster's discovery shows where it serves those.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pilothouse_server.kubernetes.errors import NotFound, Refused
 from pilothouse_server.kubernetes.objects import AnyObject, Resource
 from pilothouse_server.objects.model import CarriedObject
 
-# Most objects of a kind in a namespace, where the cluster does not say otherwise.
+# Maximum number of objects of a kind in a namespace, unless the cluster's settings say otherwise.
 MOST_PER_NAMESPACE: Final = 1000
-# The reason of an object whose kind its cluster does not serve.
+# The reason for an object whose kind its cluster does not serve.
 KIND_NOT_FOUND: Final = "KindNotFound"
 NOT_OPEN: Final = "KIND_NOT_OPEN"
 _PLURALS: Final[dict[tuple[str, str], str]] = {
@@ -32,19 +32,19 @@ _PLURALS: Final[dict[tuple[str, str], str]] = {
     (RBAC, "Role"): "roles",
     (RBAC, "RoleBinding"): "rolebindings",
 }
-# Nothing but the API server and people writes them, and their content is not in `spec`.
+# Only the API server and people write objects of these kinds, and their content is not in `spec`.
 _WITHOUT_SPEC: Final = frozenset({"ServiceAccount", "Role", "RoleBinding"})
 
 
 def resource_of(api_version: str, kind: str, plural: str) -> Resource[AnyObject]:
-    """Returns how objects of a kind are addressed."""
+    """Returns how objects of a kind are addressed in the API."""
     prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     marked = "version" if is_built_in(api_version, kind) and kind in _WITHOUT_SPEC else "content"
     return Resource(prefix, plural, kind, AnyObject, marked=marked)  # type: ignore[arg-type]
 
 
 def built_in(api_version: str, kind: str) -> Resource[AnyObject] | None:
-    """Returns the resource of a kind that is open by default, in a version that is carried; None for all others."""
+    """Returns the resource of a kind that is open by default, in a version that is carried; None for any other."""
     if (api_version, kind) not in CARRIED:
         return None
     return resource_of(api_version, kind, _PLURALS[group_of(api_version), kind])
@@ -57,7 +57,7 @@ async def resource_on(
 
     Raises:
         Refused: `KindNotFound`, the cluster does not serve the kind; `ClusterScoped`, it is not namespaced.
-        ClusterError: the cluster cannot be asked.
+        ClusterError: the cluster cannot be queried.
     """
     if (known := built_in(carried.api_version, carried.kind)) is not None:
         return known
@@ -77,12 +77,12 @@ def kind_not_found(api_version: str, kind: str) -> NotFound:
 
 
 def is_custom(api_version: str, kind: str) -> bool:
-    """Returns whether a kind is one of custom resources."""
+    """Returns whether a kind is a custom resource."""
     return not is_built_in(api_version, kind)
 
 
 def refuse_closed(api_version: str, kind: str, *, opened: bool) -> None:
-    """Raises FailedPrecondition for a kind that is not open; `opened`: the cluster names it in `object_kinds`."""
+    """Raises FailedPrecondition for a kind that is not open. `opened`: the cluster's `object_kinds` has it."""
     former = removed(api_version, kind)
     if former is not None:
         words = f"is not served since Kubernetes 1.{former.removed}: {former.advice}"

@@ -1,4 +1,4 @@
-"""From a carried object to its Kubernetes object, and whether an object is this one's: pure functions."""
+"""Builds the Kubernetes object of a carried object, and checks whether an object belongs to it: pure functions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ OURS: Final = frozenset({NAMESPACE, NAMESPACE_UID, OBJECT_UID})
 
 
 def manifest(carried: CarriedObject) -> Manifest:
-    """Returns the object as it is applied, with the caller's labels and ours.
+    """Returns the object as it is applied, with the caller's labels and the platform's.
 
-    One that was taken over carries only the label by which we find it. Without the namespace's uid the sweep leaves it
-    alone: a database restored from before the import does not know it. A `managed-by` of the caller's stays.
+    An object that was taken over gets only the label by which the platform finds it. It lacks the namespace's uid so
+    that the sweep does not delete it: a database restored from before the import does not know the object. A
+    `managed-by` label of the caller stays.
     """
     document = documents.manifest(carried)
     ours = {NAMESPACE: label_value(carried.namespace), NAMESPACE_UID: carried.namespace_uid}
@@ -39,7 +40,11 @@ def manifest(carried: CarriedObject) -> Manifest:
 
 
 def is_ours(carried: CarriedObject, found: KubernetesObject) -> bool:
-    """Returns whether an object is this one's: it says so, or is the one taken over and is nobody's yet."""
+    """Returns whether an object on the cluster belongs to a carried one.
+
+    It does if its label has the carried object's uid, if it is a ServiceAccount that the platform created for a
+    container, or if it is the object taken over and has no label of the platform yet.
+    """
     if label := found.metadata.label(OBJECT_UID):
         return label == carried.uid
     if carried.kind == "ServiceAccount" and _is_of_containers(carried, found):
@@ -49,13 +54,13 @@ def is_ours(carried: CarriedObject, found: KubernetesObject) -> bool:
 
 
 def _is_of_containers(carried: CarriedObject, found: KubernetesObject) -> bool:
-    """Returns whether the platform made a service account of the namespace because a container names it."""
+    """Returns whether the platform created a service account because a container of the namespace names it."""
     metadata = found.metadata
     return (metadata.label(MANAGED_BY), metadata.label(NAMESPACE_UID)) == (MANAGER, carried.namespace_uid)
 
 
 def check_ours(carried: CarriedObject, found: AnyObject | None) -> None:
-    """Raises Conflict `NameTaken` if the object is somebody else's."""
+    """Raises Conflict `NameTaken` if the object belongs to somebody else."""
     if found is None or is_ours(carried, found):
         return
     where = f"{carried.kubernetes_namespace}/{carried.name}"

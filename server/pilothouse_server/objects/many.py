@@ -1,7 +1,8 @@
-"""Objects of one kind that are made, changed or deleted by few statements for all.
+"""Creates, changes or deletes objects of one kind with few statements for all.
 
-Each is judged by the rules of a single call, as if none of the others were written. So kinds that depend on each other,
-such as Roles and RoleBindings, come one after the other. Autoscalers count against the quota once all are written.
+Each object is checked by the rules of a single call, as if none of the others were written. So kinds that depend on
+each other, such as Roles and RoleBindings, must be written one after the other. Autoscalers are counted against the
+quota once all are written.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 async def create_many(
     transaction: Transaction, namespace_name: str, given: Sequence[CarriedObject], *, rights: ObjectRights
 ) -> dict[str, ObjectMutation]:
-    """Creates objects of one kind, all or none, with the default policy of the kind; returns them by their names.
+    """Creates objects of one kind, all or none, with the kind's default drift policy; returns them by name.
 
     Raises as `operations.create`.
     """
@@ -71,9 +72,9 @@ async def change_many(
     *,
     rights: ObjectRights,
 ) -> dict[str, ObjectMutation]:
-    """Changes objects of the kind of a key, all or none; returns them by their names. Raises as `operations.change`.
+    """Changes objects of the kind of a key, all or none; returns them by name. Raises as `operations.change`.
 
-    `merges`: return the stored object with the caller's fields.
+    `merges`: functions that return the stored object with the caller's fields.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
     await scaling.lock_quota(transaction, namespace, kind)
@@ -99,7 +100,7 @@ async def change_many(
 async def delete_many(
     transaction: Transaction, namespace_name: str, kind: ObjectKey, names: Sequence[str], *, may: May
 ) -> dict[str, CarriedObject]:
-    """Marks objects of the kind of a key for deletion, all or none; returns them by their names.
+    """Marks objects of the kind of a key for deletion, all or none; returns them by name.
 
     Raises as `operations.delete`.
     """

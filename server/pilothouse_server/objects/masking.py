@@ -1,8 +1,8 @@
-"""Secret values of documents, for callers that may not see them.
+"""Masks secret values of documents for callers that may not see them.
 
 A cluster names the secret fields of the kinds that it opens (`secret_paths` of `object_kinds`). A caller without
-`config.reveal` in the namespace of an object gets a mask in place of each value, in every response with a document
-or status. A mask that comes back is refused: it would become the value.
+`config.reveal` in the namespace of an object gets a mask in place of each value, in every response with a document or
+status. A document that contains the mask at such a field is refused, because the mask would become the value.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class SecretMask(msgspec.Struct, frozen=True):
 
 
 async def of_clusters(transaction: ReadTransaction, may: Callable[[str], May]) -> SecretMask:
-    """Returns the mask of a caller over all clusters that the transaction sees."""
+    """Returns the mask of a caller for all clusters that the transaction may read."""
     found: dict[tuple[str, str, str], SecretPaths] = {}
     for cluster_name, api_group, kind, paths in await repository.secret_fields(transaction):
         key = (cluster_name, api_group, kind)
-        # Entries for several versions of a kind are about the same objects.
+        # Entries for several versions of a kind apply to the same objects.
         found[key] = (*found.get(key, ()), *map(parsed, paths))
     return SecretMask(found, may)
 

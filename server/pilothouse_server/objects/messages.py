@@ -1,7 +1,7 @@
-"""Carried objects: value ↔ protobuf; the differences between the two.
+"""Carried objects: value ↔ protobuf, and the differences between the two.
 
-Events and stored messages hold all but the document and the observed status, which may be large. A message is completed
-by another one with these two fields: protobuf reads both, one after the other, as one.
+Events and cached messages omit the document and the observed status, which may be large. To complete such a message,
+append a serialized message with these two fields: protobuf parses the concatenation as one message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BASIC: AnswerConverter[CarriedObject, pb.Object] = AnswerConverter(
     parts=(wire.CONDITION,),
 )
 KIND: AnswerConverter[ListedKind, pb.ObjectKind] = AnswerConverter(ListedKind, pb.ObjectKind)
-# The creator's name changes without the object.
+# The creator's name can change without a change of the object's row.
 CACHE: MessageCache[CarriedObject, pb.Object] = MessageCache(BASIC, ("created_by",))
 
 
@@ -52,6 +52,6 @@ def rest(texts: ObjectTexts) -> bytes:
 def whole(
     items: Iterable[CachedMessage | CarriedObject], rests: Rests, mask: SecretMask
 ) -> Iterable[tuple[bytes, ...]]:
-    """Yields serialised objects in parts, with document and observed status by id, as a caller may see them."""
+    """Yields serialized objects in parts, with document and observed status as the caller may see them."""
     for item in items:
         yield (*CACHE.parts(item), rest(mask.texts(rests[item.id])))

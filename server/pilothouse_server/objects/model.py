@@ -1,7 +1,7 @@
 """Values of carried objects, independent of storage, transport and clusters.
 
 The desired state is one document, JSON text in the form of `documents`: the whole object with its name, labels and
-annotations. Labels and annotations are there once more as values, because lists filter by them.
+annotations. Labels and annotations are also stored as values, because lists filter by them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ObjectDriftPolicy = Literal["repair", "report", "adopt"]
 
 
 class ObjectBackend(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A Service that an object leads to. `reason`: why it is not ready."""
+    """A Service that an object routes traffic to. `reason`: why it is not ready."""
 
     service: str
     port: str = ""
@@ -39,7 +39,7 @@ class ObjectCertificate(msgspec.Struct, frozen=True, omit_defaults=True, gc=Fals
 
 
 class Contest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A field that was taken back from another manager, and when lately."""
+    """A field that was taken back from another manager, and the recent times."""
 
     field: str
     manager: str = ""
@@ -47,7 +47,7 @@ class Contest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ObservedObject(msgspec.Struct, frozen=True):
-    """The state last seen on the cluster. `observed_status`: JSON text."""
+    """The state last observed on the cluster. `observed_status`: JSON text."""
 
     status: ObjectStatus = "pending"
     reason: str = ""
@@ -63,7 +63,7 @@ class ObservedObject(msgspec.Struct, frozen=True):
 
 
 class ObjectTexts(msgspec.Struct, frozen=True):
-    """The texts of an object that may be large and hold secret values, and what decides which values are."""
+    """Texts of an object that may be large and contain secrets, and the facts that decide which values are secret."""
 
     document: str
     observed_status: str
@@ -74,10 +74,10 @@ class ObjectTexts(msgspec.Struct, frozen=True):
 
 
 class CarriedObject(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
-    """An object as stored: desired, observed and the bookkeeping between them.
+    """An object as stored: the desired state, the observed state, and the reconciler's records.
 
-    `privileged`: a holder of `object.privileged` made or changed it last. `rights`: those that it was admitted with;
-    None: no caller was checked. `taken_over`: uid of the object that was on the cluster before us.
+    `privileged`: a holder of `object.privileged` created or changed it last. `rights`: those that it was admitted with;
+    None if no caller was checked. `taken_over`: uid of the object on the cluster that was taken over.
     """
 
     id: int = 0
@@ -102,7 +102,7 @@ class CarriedObject(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def texts(self) -> ObjectTexts:
-        """Its document and observed status."""
+        """The document and the observed status, with the facts needed to mask them."""
         return ObjectTexts(
             self.document,
             self.observed.observed_status,
@@ -119,7 +119,7 @@ class CarriedObject(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ObjectKey(msgspec.Struct, frozen=True):
-    """The name of an object in a namespace: any version of its group names the same one."""
+    """Identifies an object in a namespace: all versions of its group name the same object."""
 
     api_version: str
     kind: str

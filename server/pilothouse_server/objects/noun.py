@@ -26,7 +26,7 @@ def objects_noun(
 ) -> Noun:
     """Returns the noun object; `import_objects` serves the call that takes objects over.
 
-    `keys` and `guarded` name the labels and annotations that few may set.
+    `keys` and `guarded` name the labels and annotations that only some callers may set.
     """
     return Noun(
         service=ObjectService(watches, page_key, connect, import_objects, keys, guarded),

@@ -1,4 +1,4 @@
-"""From an object on a cluster to its observed state. Pure functions."""
+"""Computes the observed state of an object from the object on its cluster; pure functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pilothouse_server.values.resources import Condition
 
 MOST_STATUS_BYTES: Final = 32 * 1024
 CONTESTED: Final = "Contested"
-# Ready endpoints of the Services of a namespace by name; those of the platform alone are known.
+# Number of ready endpoints by Service name, for the Services of a namespace that the platform manages.
 Endpoints = Mapping[str, int]
 
 
@@ -28,7 +28,7 @@ def observe(
     endpoints: Endpoints,
     conditions: tuple[Condition, ...] | None = None,
 ) -> ObservedObject:
-    """Returns the state of an object that `found` shows; `conditions` replace the stored ones."""
+    """Returns the observed state of an object, given the object `found`. `conditions` replace the stored ones."""
     before = carried.observed
     stated = before.conditions if conditions is None else conditions
     kind = (carried.api_group, carried.kind)
@@ -49,7 +49,7 @@ def observe(
 
 
 def status_text(status: Any) -> str:
-    """Returns a reported status as it is stored: JSON text, or its digest where it is too long."""
+    """Returns a reported status as it is stored: JSON text, or its digest if it is too long."""
     if not status:
         return ""
     text = json.dumps(status, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -1,6 +1,6 @@
-"""The rules of carried objects: making, changing, deleting.
+"""The rules of carried objects: create, change, delete.
 
-The reconciler writes the object to the cluster, and its row goes when the cluster has deleted it.
+The reconciler writes the object to the cluster. The row is deleted when the cluster has deleted the object.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pilothouse_server.objects.model import CarriedObject, ObjectKey
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
 
-# The reason of a warning about a budget that lets no pod be evicted.
+# The reason of a warning about a disruption budget that allows no eviction.
 BLOCKING_BUDGET = "BLOCKING_BUDGET"
-# The reason of a warning about a version that Kubernetes serves for some releases more.
+# The reason of a warning about a version that Kubernetes will stop serving.
 DEPRECATED_VERSION = "DEPRECATED_VERSION"
 
 list_page = repository.list_objects
@@ -37,7 +37,7 @@ rests_of = repository.rests_of
 
 
 class ObjectRights(msgspec.Struct, frozen=True):
-    """The rights of a caller over objects. `keys`: annotations and labels that the guard goes by."""
+    """The rights of a caller over objects. `keys`: the annotations and labels that the guard allows or restricts."""
 
     labelling: Labelling
     keys: Keys
@@ -49,10 +49,10 @@ class ObjectRights(msgspec.Struct, frozen=True):
     def check(
         self, namespace: Namespace, stored: CarriedObject | None, wanted: CarriedObject, kind: KindFacts
     ) -> CarriedObject:
-        """Returns the object with the rights that it has then.
+        """Returns the object with the rights that it is admitted with.
 
         Raises PermissionDenied, FailedPrecondition or InvalidArgument for the first new value that the caller may not
-        give.
+        set.
         """
         placed = msgspec.structs.replace(wanted, namespace_ref=namespace.ref)
         place = CarriedPlace(namespace.name, namespace.kubernetes_name, self.keys, kind.compared)
@@ -62,7 +62,7 @@ class ObjectRights(msgspec.Struct, frozen=True):
 
 
 class ObjectMutation(msgspec.Struct, frozen=True):
-    """An object after a change, the facts that it was compared with, and the object before, if it was there."""
+    """An object after a change, the facts that it was checked against, and the object before the change, if any."""
 
     carried: CarriedObject
     kind: KindFacts
@@ -70,7 +70,7 @@ class ObjectMutation(msgspec.Struct, frozen=True):
 
     @property
     def warnings(self) -> list[ObjectWarning]:
-        """The remarks of the platform on the object."""
+        """The platform's warnings about the object."""
         carried = self.carried
         found = warnings_of(documents.manifest(carried), self.kind.compared)
         warnings = [
@@ -91,7 +91,7 @@ async def locate(
     """Returns the object of this key.
 
     Raises:
-        NotFound: the namespace or the object, alike for one that the caller does not reach.
+        NotFound: the namespace or the object; also if the caller may not see it.
     """
     found = await repository.find(transaction, namespace, key, lock=lock)
     if found is None:
@@ -108,15 +108,15 @@ async def create(
     rights: ObjectRights,
     default_policy: bool = False,
 ) -> ObjectMutation:
-    """Creates an object; with the `default_policy` of its kind, where the caller gives none.
+    """Creates an object. `default_policy`: sets the kind's default drift policy, for a caller that gives none.
 
     Raises:
-        InvalidArgument: the document; with the path in it.
+        InvalidArgument: the document is invalid; names the path in it.
         NotFound: the namespace.
         AlreadyExists: the name, among the objects of its group and kind.
-        FailedPrecondition: the namespace is inactive or being deleted, the kind is not open, a host is not allowed.
-        PermissionDenied: a part that needs a permission.
-        ResourceExhausted: the quota of the kind; for an autoscaler, that of its container's namespace.
+        FailedPrecondition: the namespace is inactive or being deleted, the kind is not open, or a host is not allowed.
+        PermissionDenied: the caller lacks the permission for a part.
+        ResourceExhausted: the limit of the kind; for an autoscaler, the quota of its container's namespace.
     """
     wanted = documents.completed(given, (namespace_name,))
     if default_policy:
@@ -133,7 +133,7 @@ async def create(
 async def admitted_new(
     transaction: ReadTransaction, namespace: Namespace, wanted: CarriedObject, rights: ObjectRights
 ) -> tuple[CarriedObject, KindFacts]:
-    """Returns a new object with its rights, and the facts that it was compared with. Raises as `create`."""
+    """Returns a new object with its rights, and the facts that it was checked against. Raises as `create`."""
     kind = await facts.of_kind(transaction, namespace, wanted)
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
     guarding.refuse_protecting(namespace.name, wanted, rights.may)
@@ -147,7 +147,7 @@ async def admitted_change(
     wanted: CarriedObject,
     rights: ObjectRights,
 ) -> tuple[CarriedObject, KindFacts]:
-    """Returns a changed object with its rights, and the facts that it was compared with. Raises as `change`."""
+    """Returns a changed object with its rights, and the facts that it was checked against. Raises as `change`."""
     guarding.refuse_protected(stored, wanted, rights.may)
     kind = await facts.of_kind(transaction, namespace, wanted)
     kinds.refuse_closed(wanted.api_version, wanted.kind, opened=kind.is_opened)
@@ -167,11 +167,11 @@ async def change(
     """Changes the desired state: `merge` returns the stored object with the caller's fields.
 
     Raises:
-        InvalidArgument: the document.
+        InvalidArgument: the document is invalid.
         NotFound: the namespace or the object.
-        FailedPrecondition: it is being deleted, its kind is not open any more, or a host is not allowed.
-        Aborted: from `check`, if the etag is not the current one.
-        PermissionDenied: a part that needs a permission, or an object that only few may change.
+        FailedPrecondition: it is being deleted, its kind is no longer open, or a host is not allowed.
+        Aborted: from `check`, the etag is not the current one.
+        PermissionDenied: the caller lacks the permission for a part, or may not change the object.
         ResourceExhausted: an autoscaler allows more pods than the quota.
     """
     namespace = await locate_namespace(transaction, namespace_name, "share")
@@ -198,11 +198,11 @@ async def delete(
     check: Callable[[CarriedObject], None],
     may: May,
 ) -> CarriedObject:
-    """Marks an object for deletion; a marked one is returned unchanged.
+    """Marks an object for deletion. An object that is marked already is returned unchanged.
 
     Raises:
         NotFound: the namespace or the object.
-        PermissionDenied: an object that only few may delete.
+        PermissionDenied: the caller may not delete the object.
     """
     located = await locate_namespace(transaction, namespace, "share")
     await scaling.lock_quota(transaction, located, key)
@@ -224,13 +224,13 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def refuse_cascade(transaction: ReadTransaction, namespace: NamespaceRef, may: May) -> None:
-    """Raises PermissionDenied if a namespace holds an object that the caller may not delete."""
+    """Raises PermissionDenied if a namespace contains an object that the caller may not delete."""
     if not may(PRIVILEGED_OBJECT) and (found := await repository.first_protected(transaction, namespace.id)):
         guarding.refuse_protected(found, None, may)
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every object of a namespace from the database, with a tombstone each; the cluster keeps them."""
+    """Removes every object of a namespace from the database and emits its deletion; the cluster keeps the objects."""
     found = [item async for item in repository.stream_objects(transaction, namespace_id=namespace.id)]
     for item in sorted(found, key=lambda item: item.id):
         await repository.delete_object(transaction, item.id)
@@ -238,7 +238,7 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """Returns how many objects a namespace holds, those being deleted included."""
+    """Returns how many objects a namespace contains, including those being deleted."""
     return {"objects": await repository.count_all(transaction, namespace_id)}
 
 
@@ -259,7 +259,7 @@ def event(carried: CarriedObject, kind: Kind, before: CarriedObject | None = Non
 
 
 def with_default_policy(wanted: CarriedObject) -> CarriedObject:
-    """Returns the object with the drift policy of its kind: an operator may own parts of a custom resource."""
+    """Returns the object with its kind's default drift policy: an operator may own parts of a custom resource."""
     custom = kinds.is_custom(wanted.api_version, wanted.kind)
     return msgspec.structs.replace(wanted, drift_policy="report" if custom else "repair")
 
@@ -267,10 +267,10 @@ def with_default_policy(wanted: CarriedObject) -> CarriedObject:
 async def _insert(
     transaction: Transaction, namespace: Namespace, wanted: CarriedObject, kind: KindFacts
 ) -> CarriedObject:
-    """Adds an object with its event and its work.
+    """Inserts an object, emits its event and enqueues its work.
 
-    Raises AlreadyExists if the namespace has an object of this kind and name, ResourceExhausted if it has as many of
-    the kind as it may.
+    Raises AlreadyExists if the namespace has an object of this kind and name, ResourceExhausted if it has reached its
+    limit for the kind.
     """
     alone = transaction.batched_work is None
     inserted = await repository.insert_object(transaction, wanted, kind.most, with_work=alone)
@@ -287,7 +287,7 @@ async def _insert(
 
 
 def exceeded(namespace: Namespace, wanted: CarriedObject, kind: KindFacts, used: int) -> ResourceExhausted:
-    """Returns the error for a namespace that has as many objects of a kind as it may."""
+    """Returns the error for a namespace that has reached its limit of objects of a kind."""
     return ResourceExhausted(
         f'quota of namespace "{namespace.name}" exceeded: {used} objects of kind {wanted.kind} used, 1 requested, '
         f"{kind.most} allowed",
@@ -297,7 +297,7 @@ def exceeded(namespace: Namespace, wanted: CarriedObject, kind: KindFacts, used:
 
 
 def refuse_deletion(namespace: Namespace, stored: CarriedObject, may: May) -> None:
-    """Raises PermissionDenied for an object that only few may delete."""
+    """Raises PermissionDenied for an object that the caller may not delete."""
     guarding.refuse_protected(stored, None, may)
     if namespace.network_policies == "protected":
         guarding.refuse_protected_policy(stored, may)
@@ -312,7 +312,7 @@ def refuse_deleting(stored: CarriedObject, key: ObjectKey) -> None:
 async def changed(
     transaction: Transaction, carried: CarriedObject, kind: Kind, before: CarriedObject | None = None
 ) -> None:
-    """Emits the event of a change, and leaves work for the reconciler."""
+    """Emits the event of a change, and enqueues the object for the reconciler."""
     transaction.emit(event(carried, kind, before))
     going = carried.deletion_requested_at is not None
     await transaction.enqueue("object", carried.id, carried.cluster_name, carried.namespace_id, going=going)

@@ -1,8 +1,8 @@
-"""Roles and RoleBindings, compared again with the permissions of those who changed them last.
+"""Compares Roles and RoleBindings again with the permissions of the users who changed them last.
 
-A Role may be changed after a RoleBinding of it was made, and a user may lose a grant. Programs then have rights that
-the user could not give any more. Nothing is deleted: the condition `Permitted` becomes False and names the permission,
-and an administrator decides. The next change by a user needs the permissions anyway.
+A Role may be changed after a RoleBinding to it was created, and a user may lose a grant. Programs then have rights that
+the user could no longer give. Nothing is deleted: the condition `Permitted` becomes False and names the permission, and
+an administrator decides. A user's next change of the object is checked against current permissions in any case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROWS = 200
 
 
 async def recheck(store: Store) -> int:
-    """Writes the conditions that differ; returns how many."""
+    """Writes the conditions that differ; returns their number."""
     after = written = 0
     while True:
         async with store.system_read() as transaction:
@@ -47,7 +47,7 @@ async def recheck(store: Store) -> int:
 async def _verdicts(
     transaction: ReadTransaction, page: list[tuple[CarriedObject, int | None]]
 ) -> dict[int, Condition]:
-    """Returns the conditions that objects shall have and have not, by id."""
+    """Returns, by object id, the conditions that must be written."""
     users: dict[int, Principal] = {}
     roles: dict[int, Mapping[str, Manifest]] = {}
     found = {}
@@ -61,7 +61,7 @@ async def _verdicts(
             roles[namespace_id] = await _roles(transaction, namespace_id)
         verdict = _verdict(carried, users[user_id], roles[namespace_id])
         before = next((each for each in carried.observed.conditions if each.type == PERMITTED), None)
-        # Without a fault there is no condition, unless there was one.
+        # An object that was always permitted has no condition.
         unchanged = (before.status, before.message) == (verdict.status, verdict.message) if before else False
         if not unchanged and (before is not None or verdict.status == "False"):
             found[carried.id] = verdict

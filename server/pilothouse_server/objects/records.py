@@ -1,4 +1,4 @@
-"""The audit record of a changed document: the paths that differ, with both values, and never the whole text."""
+"""The audit record of a changed document: the paths that differ, with both values; never the whole text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_CHARACTERS: Final = 256
 def changes(
     before: CarriedObject, after: CarriedObject, secret_paths: SecretPaths = ()
 ) -> dict[str, dict[str, Any]]:
-    """Returns former and present value of each path of the document that differs, at most 64 of them.
+    """Returns the previous and the new value of each path of the document that differs, at most 64 paths.
 
-    Values at `secret_paths`, and those whose keys read like a credential's, are shown as changed and no more; lists and
-    objects as their digests.
+    Values at `secret_paths`, and values whose keys look like a credential's, are only marked as changed. Lists and
+    objects are recorded as digests.
     """
     was, now = documents.manifest(before), documents.manifest(after)
     masked = [_texts(document, path) for document in (was, now) for path in secret_paths]
@@ -42,7 +42,7 @@ def changes(
 
 
 def _covers(place: str, path: str) -> bool:
-    """Returns whether one of two places lies in the other."""
+    """Returns whether one of two paths contains the other."""
     return (
         path == place
         or path.startswith((f"{place}.", f"{place}["))
@@ -60,5 +60,5 @@ def _shown(value: Any) -> Any:
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     if isinstance(value, str):
         return value[:_MOST_CHARACTERS]
-    # The log hashes floats as text.
+    # The audit log hashes a float as text.
     return str(value) if isinstance(value, float) else value

@@ -1,6 +1,6 @@
-"""The other objects that a carried one names: Services, Secrets with certificates, gateways. Pure functions.
+"""Finds the other objects that a carried object names: Services, Secrets with certificates, gateways. Pure functions.
 
-A document is the caller's, so any part of it may have any form; a part of another form names nothing.
+A caller writes the document, so any part of it may have any form. A part of an unexpected form names nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ MOST_CERTIFICATES: Final = 32
 INGRESS: Final = ("networking.k8s.io", "Ingress")
 HTTP_ROUTE: Final = (GATEWAY, "HTTPRoute")
 GATEWAY_KIND: Final = (GATEWAY, "Gateway")
-# Kinds that lead to Services.
+# Kinds that route traffic to Services.
 LEADING: Final = frozenset({INGRESS, HTTP_ROUTE})
 
 
 def backends(kind: tuple[str, str], document: Manifest) -> tuple[tuple[str, str], ...]:
-    """Returns the Services that an object of a group and kind leads to, each with its port as text."""
+    """Returns the Services that an object of a group and kind routes to, each with its port as text."""
     if kind == INGRESS:
         found = _of_ingress(document)
     elif kind == HTTP_ROUTE:
@@ -32,7 +32,7 @@ def backends(kind: tuple[str, str], document: Manifest) -> tuple[tuple[str, str]
 
 
 def certificates(kind: tuple[str, str], document: Manifest) -> tuple[str, ...]:
-    """Returns the names of the Secrets whose certificates an object uses, those of its own namespace."""
+    """Returns the names of the Secrets in the object's own namespace whose certificates the object uses."""
     spec = document.get("spec")
     if kind == INGRESS:
         found = [_text(each, "secretName") for each in _items(spec, "tls")]

@@ -1,7 +1,7 @@
-"""Autoscalers and quotas: a container counts as many pods as an autoscaler of its namespace may give it.
+"""Counts autoscalers against quotas: a container counts as many pods as an autoscaler of its namespace allows.
 
-A new or changed autoscaler is refused if the quota does not allow its `maxReplicas`. A periodic job
-counts the rest, also above the quota: containers that are made again under a name, and numbers that ADOPT took over.
+A new or changed autoscaler is refused if the quota does not allow its `maxReplicas`. A periodic job counts the rest,
+even beyond the quota: containers that are created again under a name, and numbers adopted from the cluster (ADOPT).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def is_autoscaler(key: ObjectKey | CarriedObject) -> bool:
 
 
 async def lock_quota(transaction: Transaction, namespace: Namespace, key: ObjectKey | CarriedObject) -> None:
-    """Takes the counting lock of the namespace where the object is an autoscaler, before rows are locked."""
+    """Takes the namespace's lock for counting if the object is an autoscaler. Call it before locking rows."""
     if is_autoscaler(key):
         await quota.count_alone(transaction, namespace.id)
 
 
 async def count(transaction: Transaction, namespace: Namespace, *versions: CarriedObject | None) -> None:
-    """Counts the pods of the containers that versions of an object target; those of an autoscaler have been written.
+    """Counts the pods of the containers that versions of an object target. Write the autoscalers first.
 
     Raises:
         ResourceExhausted: the quota of the namespace.
@@ -43,12 +43,12 @@ async def count(transaction: Transaction, namespace: Namespace, *versions: Carri
     for container_id, most in found:
         await quota.count_pods(transaction, container_id, most, bounds=namespace)
     if found:
-        # The ResourceQuota on the cluster has room for them.
+        # The reconciler then adapts the ResourceQuota on the cluster.
         await transaction.enqueue("namespace", namespace.id, namespace.cluster_name, namespace.id)
 
 
 async def recount(store: Store) -> int:
-    """Counts the pods that no call has counted; returns of how many containers."""
+    """Counts the pods that no call has counted; returns the number of containers."""
     async with store.system_read() as transaction:
         found = await repository.miscounted(transaction)
     counted = 0

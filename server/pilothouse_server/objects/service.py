@@ -33,7 +33,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import ObjectWarning
 
-# The import is above this noun.
+# The import is in a layer above this noun, so it is passed in.
 ImportObjects = Callable[[pb.ImportObjectsRequest, Call, ObjectRights], Awaitable[pb.ImportObjectsResponse]]
 _LIST = ListAnswer(pb.ListObjectsResponse, "objects")
 
@@ -75,7 +75,7 @@ class ObjectService:
         return pb.CreateObjectResponse(object=shown, warnings=told)
 
     async def GetObject(self, request: pb.GetObjectRequest, call: Call) -> pb.GetObjectResponse:
-        """Returns one object; its events are requested after the transaction has ended."""
+        """Returns one object; its events are read after the transaction has ended."""
         async with call.read() as transaction:
             found = await operations.locate(transaction, request.namespace, _key(request))
             found = await masking.shown(transaction, found, call.may)
@@ -124,7 +124,7 @@ class ObjectService:
             request.namespace,
             _key(request),
             messages.OBJECT.merger(request.object, paths),
-            # Of the documents, the record has the digests, and the paths that differ.
+            # The audit record has the documents' digests and the paths that differ, not the documents.
             call.noting(wire.etag_check(request.etag or request.object.etag), messages.BASIC.to_proto),
             rights=self._rights(call, request.namespace),
             default_policy="drift_policy" in paths and not request.object.drift_policy,
@@ -155,7 +155,7 @@ class ObjectService:
     async def ListObjectKinds(
         self, request: pb.ListObjectKindsRequest, call: Call
     ) -> pb.ListObjectKindsResponse:
-        """Returns the kinds of the namespace's cluster; it is asked after the transaction has ended."""
+        """Returns the kinds of the namespace's cluster, which is queried after the transaction has ended."""
         async with call.read() as transaction:
             namespace = await locate_namespace(transaction, request.namespace)
             opened = await facts.of_cluster(transaction, namespace.cluster_name)
@@ -176,9 +176,9 @@ class ObjectService:
     async def _answer(
         self, call: Call, carried: CarriedObject, ours: Sequence[ObjectWarning] = ()
     ) -> tuple[pb.Object, Iterable[resource_pb2.Warning]]:
-        """Returns the response of a mutation; for `validate_only` the cluster tries it first, without any lock.
+        """Returns a mutation's response. With `validate_only` the cluster tries it first, without any lock.
 
-        The warnings are `ours` and those of that cluster.
+        The warnings are `ours` and those of the cluster.
         """
         _describe(call, carried)
         seen = await masking.shown(await call.transaction(), carried, call.may)

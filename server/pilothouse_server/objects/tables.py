@@ -1,4 +1,4 @@
-"""The table of carried objects, as far as it is queried here."""
+"""The table of carried objects, with the columns that are queried here."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ class RevisedResource(msgspec.Struct, frozen=True, gc=False):
 
 
 class Revision(msgspec.Struct, Generic[D], frozen=True):
-    """One revision. `before`: the state of the revision before it, where that is still kept.
+    """One revision. `before`: the state of the previous revision, if that is still stored.
 
-    `origin`: the revision that it brought back; None: it is no rollback.
+    `origin`: number of the revision that it restored; None if it is not a rollback.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Revision(msgspec.Struct, Generic[D], frozen=True):
 
 
 class KeptValues(msgspec.Struct, frozen=True):
-    """The encrypted values of a secret, as the revision `number` has them; None: they were purged."""
+    """The encrypted values of a secret, stored with the revision `number`; None if they were purged."""
 
     number: int
     sealed: Sealed | None

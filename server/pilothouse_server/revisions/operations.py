@@ -1,4 +1,4 @@
-"""The calls of other nouns about revisions, and the encryption of the values of secrets that revisions have."""
+"""The operations on revisions for other nouns, and the encryption of the secret values of revisions."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ async def keep_values(
     values: bytes,
     envelopes: Envelopes,
 ) -> None:
-    """Encrypts the values of a secret for a revision and keeps them with it; nothing where it is not kept.
+    """Encrypts the values of a secret and stores them with a revision; does nothing if the revision is not stored.
 
     Raises:
-        Unavailable: the active key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the active key.
     """
     key_id = await encryption_keys.active_key_id(transaction)
     sealed = envelopes.seal(values, repository.values_binding(of, number, secret_name), key_id)
@@ -40,7 +40,7 @@ async def keep_values(
 
 
 class ValuesToKeep(msgspec.Struct, frozen=True):
-    """The values of a secret that a revision of a resource is to keep."""
+    """The values of a secret that are to be stored with a revision of a resource."""
 
     of: RevisedResource
     number: int
@@ -54,7 +54,7 @@ class ValuesToKeep(msgspec.Struct, frozen=True):
 async def keep_many_values(
     transaction: Transaction, wanted: Sequence[ValuesToKeep], envelopes: Envelopes
 ) -> None:
-    """Keeps values as `keep_values` does, by one statement."""
+    """Stores values as `keep_values` does, with one statement."""
     if not wanted:
         return
     key_id = await encryption_keys.active_key_id(transaction)
@@ -69,13 +69,13 @@ async def keep_many_values(
 async def kept_values(
     transaction: ReadTransaction, of: RevisedResource, number: int, secret_name: str, envelopes: Envelopes
 ) -> tuple[int, bytes | None] | None:
-    """Returns the values of a secret that the first revision from `number` on has kept, with its number.
+    """Returns the secret values stored with the first revision from `number` on that has any, and its number.
 
-    None: none has. Values that are None were purged.
+    None if no such revision has values. Values that are None were purged.
 
     Raises:
         FailedPrecondition: the ciphertext does not belong to this revision.
-        Unavailable: the key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the key.
     """
     kept = await repository.find_values(transaction, of, number, secret_name)
     if kept is None:

@@ -1,4 +1,4 @@
-"""SQL about revisions: writing and reading them, and the encrypted values of secrets that they have."""
+"""SQL for revisions: writing and reading them, and the encrypted values of secrets stored with them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def write_revision(
 ) -> None:
     """Adds the newest revision of a resource whose row the transaction has locked; `document` is JSON.
 
-    Of all revisions `kept` remain, the newest included. `origin`: number of the revision that it brings back.
+    `kept`: number of revisions that remain, including the newest. `origin`: number of the revision that it restores.
     """
     revision = {
         "document": orjson.Fragment(document),
@@ -75,7 +75,7 @@ async def write_revision(
 
 
 async def newest_revision(transaction: ReadTransaction, of: RevisedResource) -> int:
-    """Returns the number of the newest revision of a resource; 0: it has none."""
+    """Returns the number of the newest revision of a resource; 0 if it has none."""
     query = select(func.coalesce(func.max(REVISIONS.c.number), 0)).where(
         REVISIONS.c.resource_type == of.resource_type, REVISIONS.c.resource_id == of.id
     )
@@ -83,7 +83,7 @@ async def newest_revision(transaction: ReadTransaction, of: RevisedResource) -> 
 
 
 async def newest_revisions(transaction: ReadTransaction, of: Sequence[RevisedResource]) -> dict[int, int]:
-    """Returns the numbers of the newest revisions of resources of one type by their ids; those that have one."""
+    """Returns the numbers of the newest revisions of resources of one type, by resource id; those that have one."""
     if not of:
         return {}
     query = (
@@ -100,7 +100,7 @@ async def newest_revisions(transaction: ReadTransaction, of: Sequence[RevisedRes
 async def read_revision(
     target: Draft | Transaction, of: RevisedResource, number: int, document: type[D]
 ) -> D | None:
-    """Returns the state of one revision; None where it is not kept."""
+    """Returns the state of one revision; None if it is not stored."""
     (row,) = await target.read(_READ, _named(of) | {"number": number})
     found = row["document"]
     return None if found is None else msgspec.json.decode(found, type=document)
@@ -141,14 +141,14 @@ async def list_revisions(
 
 
 def values_binding(of: RevisedResource, number: int, secret_name: str) -> Binding:
-    """Returns the binding of the values of a secret that the revision `number` of a resource has."""
+    """Returns what binds the values of a secret to the revision `number` of a resource."""
     return SEALED_VALUES.binding(f"{of.uid}/{number}/{secret_name}", str(of.namespace_id))
 
 
 async def keep_values(
     transaction: Transaction, of: RevisedResource, number: int, secret_name: str, sealed: Sealed
 ) -> None:
-    """Stores the values of a secret, encrypted by `values_binding`, with a revision; nothing if that is not kept."""
+    """Stores secret values, encrypted by `values_binding`, with a revision; does nothing if it is not stored."""
     values = {
         "number": number,
         "secret_name": secret_name,
@@ -161,7 +161,7 @@ async def keep_values(
 
 
 class SealedToKeep(NamedTuple):
-    """The values of a secret, encrypted by `values_binding`, and the revision that keeps them."""
+    """The values of a secret, encrypted by `values_binding`, and the revision that they are stored with."""
 
     of: RevisedResource
     number: int
@@ -170,7 +170,7 @@ class SealedToKeep(NamedTuple):
 
 
 async def keep_many_values(transaction: Transaction, wanted: Sequence[SealedToKeep]) -> None:
-    """Stores values as `keep_values` does, by one statement."""
+    """Stores values as `keep_values` does, with one statement."""
     columns = {
         "types": [each.of.resource_type for each in wanted],
         "ids": [each.of.id for each in wanted],
@@ -187,7 +187,7 @@ async def keep_many_values(transaction: Transaction, wanted: Sequence[SealedToKe
 async def find_values(
     transaction: ReadTransaction, of: RevisedResource, number: int, secret_name: str
 ) -> KeptValues | None:
-    """Returns the values of a secret that the first revision from `number` on has kept; None: none has."""
+    """Returns the secret values stored with the first revision from `number` on that has any; None if none has."""
     query = (
         select(
             REVISIONS.c.number,
@@ -214,7 +214,7 @@ async def find_values(
 
 
 async def purge_values(transaction: Transaction, namespace_id: int, secret_name: str) -> int:
-    """Removes the values of a secret from all revisions of a namespace; returns from how many."""
+    """Purges the values of a secret from all revisions of a namespace; returns the number of purged values."""
     values = {"namespace_id": namespace_id, "secret_name": secret_name}
     return len((await transaction.connection.execute(_PURGE, values)).all())
 

@@ -1,4 +1,4 @@
-"""The tables of revisions, and of the values of secrets that they have."""
+"""The tables of revisions, and of the secret values stored with them."""
 
 from __future__ import annotations
 

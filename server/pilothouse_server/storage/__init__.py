@@ -1,1 +1,1 @@
-"""Volumes: claims of storage, and other things that containers can mount."""
+"""Volumes: claims of storage, and the other types of volumes that containers can mount."""

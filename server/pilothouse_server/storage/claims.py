@@ -1,15 +1,15 @@
-"""Claims of storage: the manifest of one, its struct, and the volume's state that follows from it.
+"""Claims of storage: the manifest, the struct, and the volume's state computed from a claim.
 
-A claim is applied with our own fields: the volume that the cluster binds to it (`volumeName`) and a class that
-it fills in by default stay the cluster's. `observe_claim` is a pure function; the phase decides:
+A claim is applied with the platform's own fields only. The volume that the cluster binds to it (`volumeName`) and a
+default class remain fields of the cluster. `observe_claim` is a pure function; the phase decides:
 
-    Bound -> bound     Lost -> failed     Pending -> available, or failed where its newest event is a warning
+    Bound -> bound     Lost -> failed     Pending -> available, or failed if its newest event is a warning
 
-A claim does not say why it is pending; only its events do (`unexplained`). A refusal by the cluster (`Applied` is
-False) shows as reason and message, and makes the volume failed only where there is no claim at all.
+A claim itself has no reason for being pending; only its events have (`unexplained`). If the cluster refuses the claim
+(`Applied` is False), reason and message show the refusal, but the volume is failed only if no claim exists.
 
-A bound claim that no longer exists was deleted by somebody else, and mostly its data with it. An empty one in its place
-would look as if nothing had happened, so the volume shows it as lost (`lost`), and a caller has to request a new
+A bound claim that no longer exists was deleted by somebody else, usually with its data. An empty claim in its place
+would look as if nothing had happened. So the volume shows the claim as lost (`lost`), and a caller has to request a new
 one.
 """
 
@@ -44,7 +44,7 @@ VOLUME_UID = f"{DOMAIN}/volume-uid"
 _RESIZED = "Resized"
 _LONGEST_QUANTITY = 20
 _write_claim = writer(CLAIM)
-# How a claim says that it grows, or cannot; the first that is true is shown.
+# Conditions of a claim that grows, or that cannot grow; the first one that is true is shown.
 _RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
 
 
@@ -70,12 +70,12 @@ class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def requested(self) -> str:
-        """The size that is requested of the cluster, a quantity."""
+        """The size that the claim requests from the cluster, a quantity."""
         return (self.spec.resources.requests or {}).get("storage", "")
 
     @property
     def capacity(self) -> str:
-        """The size of the bound storage, a quantity; empty while there is none."""
+        """The size of the bound storage, a quantity; empty if the claim is not bound."""
         return (self.status.capacity or {}).get("storage", "")
 
 
@@ -95,17 +95,18 @@ PERSISTENT_VOLUME_CLAIMS = Resource(
 
 
 class ClaimObservation(msgspec.Struct, frozen=True):
-    """`observed` for the volume's row. `unexplained`: only events have the reason why it is pending."""
+    """`observed`: for the volume's row. `unexplained`: only events have the reason why the claim is pending."""
 
     observed: ObservedVolume
     unexplained: bool = False
 
 
 def claim(volume: Volume, found: PersistentVolumeClaim | None = None) -> Manifest:
-    """Returns the PersistentVolumeClaim of a volume, with the caller's labels and ours.
+    """Returns the PersistentVolumeClaim of a volume, with the caller's labels and the platform's.
 
-    Our labels override in keys by which we select. A claim that was taken over gets only the label by which we find it.
-    One that a StatefulSet made gets that label, and its size unless the one on the cluster (`found`) is larger.
+    The platform's labels override in the keys that it selects by. A claim that was taken over gets only the label by
+    which the platform finds it. A claim that a StatefulSet created gets that label, and its size unless the claim on
+    the cluster (`found`) is larger.
     """
     ours = {MANAGED_BY: MANAGER, NAMESPACE: volume.namespace[:63]}
     metadata: Manifest = {
@@ -127,23 +128,23 @@ def claim(volume: Volume, found: PersistentVolumeClaim | None = None) -> Manifes
 
 
 def without_label(found: KubernetesObject) -> Manifest:
-    """Returns the merge patch that releases a claim: it removes our label.
+    """Returns the merge patch that releases a claim: it removes the platform's label.
 
-    It is no apply that leaves fields out: if the claim grew here, its size is ours alone. It has the uid, so that a
-    claim that was created again is not changed.
+    An apply without the platform's fields would also remove the size of a claim that grew here, because the platform
+    owns that field. The patch has the uid, so that a recreated claim is not changed.
     """
     return {"metadata": {"uid": found.metadata.uid, "labels": {VOLUME_UID: None}}}
 
 
 def is_given_back(volume: Volume, found: KubernetesObject) -> bool:
-    """Returns whether the deletion of a volume leaves its claim on the cluster: it was there before the volume."""
+    """Returns whether the deletion of a volume leaves its claim on the cluster, because the claim existed before it."""
     return volume.given_back or found.metadata.uid == volume.taken_over
 
 
 def is_ours(volume: Volume, found: KubernetesObject) -> bool:
-    """Returns whether a claim is this volume's: it has its uid, or is the one taken over and has no owner yet.
+    """Returns whether a claim belongs to this volume: it has its uid, or was taken over and has no owner yet.
 
-    A claim with the name of an owned volume is the one of its StatefulSet, also with the label of a former volume.
+    A claim with the name of an owned volume is that of its StatefulSet, even with the label of an earlier volume.
     """
     if volume.owner and volume.deletion_requested_at is None:
         return True
@@ -162,7 +163,7 @@ def observe_claim(
     *,
     now: datetime,
 ) -> ClaimObservation:
-    """Returns the volume's state that the claim shows; `volume.observed` has the former state."""
+    """Returns the volume's state computed from the claim; `volume.observed` has the previous state."""
     before = volume.observed
     unexplained = False
     volume = _with_loss(volume, found, now)
@@ -192,10 +193,10 @@ def observe_claim(
 
 
 def lost(volume: Volume) -> Condition | None:
-    """Returns the condition of a claim that was bound and is not there any more; None for one that never was."""
+    """Returns the condition of a claim that was bound and no longer exists; None for a claim that never was bound."""
     before = volume.observed
     if volume.owner or volume.ends_with_claim:
-        # Its StatefulSet makes another one, or has it deleted.
+        # Its StatefulSet creates another one, or has the claim deleted.
         return None
     if volume.is_lost:
         return refused(volume)
@@ -217,13 +218,13 @@ def lost(volume: Volume) -> Condition | None:
 
 
 def _with_loss(volume: Volume, found: PersistentVolumeClaim | None, now: datetime) -> Volume:
-    """Returns the volume with the condition that its claim is lost, or without it where the claim is back."""
+    """Returns the volume with the condition that its claim is lost, or without it if the claim exists again."""
     if found is None:
         refusal = refused(volume)
-        # A claim of somebody else in its place is the nearer reason.
+        # A claim of another owner with this name is the more direct reason.
         condition = None if refusal is not None and refusal.reason == NAME_TAKEN else lost(volume)
     else:
-        # Somebody brought it back; whether it is as it is wanted is not known yet.
+        # Somebody recreated the claim; it has not been compared with the desired state yet.
         condition = Condition(APPLIED, "Unknown", "Found") if volume.is_lost else None
     if condition is None:
         return volume
@@ -252,7 +253,7 @@ def _with_claim(
 
 
 def in_one_line(refusal: Invalid) -> Invalid:
-    """Returns the refusal without the difference of two structures that the API server adds in many lines."""
+    """Returns the refusal without the multi-line structure difference that the API server appends."""
     line = refusal.message.partition("\n")[0]
     causes = tuple(
         msgspec.structs.replace(cause, message=cause.message.partition("\n")[0]) for cause in refusal.causes
@@ -261,7 +262,7 @@ def in_one_line(refusal: Invalid) -> Invalid:
 
 
 def refused(volume: Volume) -> Condition | None:
-    """Returns the condition for a refusal by the cluster; None if there is none."""
+    """Returns the condition for a refusal by the cluster; None if the cluster refused nothing."""
     return next(
         (each for each in volume.observed.conditions if each.type == APPLIED and each.status == "False"), None
     )
@@ -312,12 +313,12 @@ def _conditions(volume: Volume, found: PersistentVolumeClaim | None, now: dateti
         return set_condition(conditions, Condition(RESIZING, "False", _RESIZED), now)
     if before.reason == _RESIZED:
         return conditions
-    # A growth that was refused and is not wanted any more: nothing was resized.
+    # The refused growth is no longer wanted, so nothing was resized.
     return without_refused_growth(conditions)
 
 
 def without_refused_growth(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    """Returns the conditions without the word of a growth that the cluster refused."""
+    """Returns the conditions without that of a growth that the cluster refused."""
     return tuple(
         each
         for each in conditions

@@ -1,7 +1,7 @@
-"""Asks the cluster for its response to a claim: the part of `validate_only` that needs it.
+"""Tries a claim on the cluster by a dry run: the part of `validate_only` that needs the cluster.
 
-The server-side dry run checks schema, admission, quota, and whether a bound claim may grow. A namespace that is not on
-the cluster yet cannot be checked, which is no refusal.
+The server-side dry run checks schema, admission, quota, and whether a bound claim may grow. If the namespace does not
+exist on the cluster yet, nothing can be checked; that is not a refusal.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pilothouse_server.values.resources import ObjectWarning
 
 
 async def check_on_cluster(connect: Connect, volume: Volume) -> tuple[ObjectWarning, ...]:
-    """Have the volume's cluster try its claim out, or its deletion if it is being deleted, and change nothing.
+    """Tries a volume's claim, or its deletion if it is being deleted, on the cluster; changes nothing.
 
-    Returns the warnings of the cluster. Other types have nothing to try but that the namespace is ours.
+    Returns the warnings of the cluster. For other types it checks only that the namespace belongs to the platform.
 
-    Raises as `tried`; FailedPrecondition also for a class that does not let the claim grow, or a claim of somebody else
-    that has the name; InvalidArgument for a class that the cluster does not have.
+    Raises as `tried`. Also raises FailedPrecondition if the class does not let the claim grow, or if somebody else has
+    a claim of that name; InvalidArgument for a class that the cluster does not have.
     """
     if not volume.is_claim:
         await tried(connect, volume.namespace_ref, _nothing)
@@ -50,7 +50,7 @@ async def check_on_cluster(connect: Connect, volume: Volume) -> tuple[ObjectWarn
 
 
 async def _nothing(_client: ClusterClient) -> None:
-    """The trial of a volume that is a part of pods."""
+    """Tries nothing: the volume is a part of pods."""
 
 
 def _no_such_class(volume: Volume, classes: list[str]) -> InvalidArgument:
@@ -65,7 +65,7 @@ def _no_such_class(volume: Volume, classes: list[str]) -> InvalidArgument:
 
 
 async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
-    """The claim of a volume."""
+    """Tries the claim of a volume."""
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, volume.kubernetes_namespace, volume.kubernetes_name)
     if found is not None and not is_ours(volume, found):
         raise Conflict(
@@ -74,7 +74,7 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
             status_reason=NAME_TAKEN,
         )
     if found is None and (volume.templated or lost(volume) is not None):
-        # It is not made again before a user requests that, or by its StatefulSet.
+        # A lost claim is recreated only on request, and a claim from a template only by its StatefulSet.
         return
     try:
         await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume, found), force=True)
@@ -85,9 +85,10 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
 
 
 async def missing_class(client: ClusterClient, volume: Volume) -> list[str] | None:
-    """Returns the storage classes there are, where a claim names none of them; None where it may be made.
+    """Returns the cluster's storage classes if it lacks the volume's class; None if the claim may be created.
 
-    A class that volumes made by hand carry need not be there. Where we may not look nothing is missing.
+    A class used only by manually created PersistentVolumes need not exist. If the platform may not list classes, no
+    class counts as missing.
     """
     if not volume.storage_class or volume.observed.claim_uid:
         return None
@@ -104,7 +105,7 @@ async def missing_class(client: ClusterClient, volume: Volume) -> list[str] | No
 
 
 async def dry_run_claim_deletion(client: ClusterClient, volume: Volume) -> None:
-    """The deletion of the claim of a volume; of one that was taken over, that it is given back."""
+    """Tries the deletion of a volume's claim; for a claim that was taken over, its release."""
     where = (volume.kubernetes_namespace, volume.kubernetes_name)
     found = await client.find(PERSISTENT_VOLUME_CLAIMS, *where)
     if found is None or not is_ours(volume, found):

@@ -14,7 +14,7 @@ VOLUME: Converter[Volume, pb.Volume] = Converter(
     pb.Volume,
     Differences(
         within=("observed",),
-        # Values of the claim, next to the requested ones.
+        # The class of the claim; the requested class has its own field.
         names={"claim_storage_class": "observed.storage_class"},
         struct_only=(
             "id",
@@ -35,7 +35,7 @@ def _added_to(stored: CachedVolume) -> bytes:
     return pb.Volume(created_by=stored.created_by or "", mounted_by=stored.mounted_by).SerializeToString()
 
 
-# The creator's name and the containers that mount it change without the volume.
+# The creator's name and the containers that mount a volume can change without the volume's row.
 CACHE: MessageCache[Volume, pb.Volume] = MessageCache(
     VOLUME, ("created_by", "mounted_by"), added_to=_added_to
 )

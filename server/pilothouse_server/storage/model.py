@@ -1,8 +1,8 @@
 """Values of volumes, independent of storage, transport and clusters.
 
 Only claims have an object on the cluster. The other four types are parts of the pods that mount them, so they are
-usable from the moment they are stored. Quantities are Kubernetes quantities in normalised form; empty text means unset,
-as in the API.
+usable as soon as they are stored. Quantities are Kubernetes quantities in normalised form. As in the API, empty text
+means unset.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pilothouse_server.values.volumes import AccessMode, VolumeType
 Status = Literal["available", "bound", "failed", "deleted"]
 
 CLAIM: VolumeType = "persistent_volume_claim"
-# The reason of `Applied` for a claim that was bound and that somebody else deleted.
+# The reason of `Applied` for a bound claim that somebody else deleted.
 CLAIM_LOST = "ClaimLost"
 
 
 class ObservedVolume(msgspec.Struct, frozen=True):
-    """The state last seen on the cluster; only `status` is set for volumes without an object there.
+    """The state last observed on the cluster; volumes without an object there have only `status`.
 
-    `claim_uid`, `persistent_volume` (to which it is bound, or empty) and `storage_class` are the claim's as last seen:
-    they stay when it is gone.
+    `claim_uid`, `persistent_volume` (empty if not bound) and `storage_class` are the last observed values of the claim.
+    They stay when the claim is deleted.
     """
 
     status: Status = "available"
@@ -42,17 +42,17 @@ class ObservedVolume(msgspec.Struct, frozen=True):
 
 
 class Volume(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
-    """A volume as stored: wanted, observed and the bookkeeping between them.
+    """A volume as stored: the desired state, the observed state, and the reconciler's records.
 
     `access_mode` is the widest of `access_modes`. `volume_mode` is `Block`, or empty.
 
-    `mounted_by` names the containers that mount it, less those being deleted. `taken_over`: uid of the claim that was
-    on the cluster before us; empty where the platform made it.
+    `mounted_by`: names of the containers that mount it, except those being deleted. `taken_over`: uid of the claim on
+    the cluster that an import took over; empty if the platform created the claim.
 
-    `templated`: a StatefulSet makes the claim from a template, and the platform only labels and enlarges it. `owner`:
+    `templated`: a StatefulSet creates the claim from a template, and the platform only labels and enlarges it. `owner`:
     the container whose pod needs such a claim now; empty if none does. `given_back`: its StatefulSet was imported with
-    it, so the deletion of the volume leaves the claim. `ends_with_claim`: the cluster deletes the claim by the
-    retention policy, and the row goes with it.
+    it, so deleting the volume leaves the claim. `ends_with_claim`: the cluster deletes the claim by the retention
+    policy, and the row is then deleted, too.
     """
 
     id: int = 0
@@ -84,7 +84,7 @@ class Volume(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_claim(self) -> bool:
-        """Whether it has an object on the cluster."""
+        """Whether the volume has an object on the cluster."""
         return self.type == CLAIM
 
     @property
@@ -94,7 +94,7 @@ class Volume(Reconciled, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """The claims that the pods of a container need. `needed`: templates and ordinals, as the database reads them."""
+    """The claims that the pods of a container need. `needed`: templates and ordinals, in the form that SQL reads."""
 
     container_id: int
     namespace_id: int
@@ -102,6 +102,6 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class CachedVolume(CachedMessage, frozen=True):
-    """A volume that is not rendered, and the containers that mount it."""
+    """A volume with its cached message, and the containers that mount it."""
 
     mounted_by: list[str]

@@ -1,6 +1,6 @@
-"""Mounting volumes into containers: a protocol for the noun above this one.
+"""Mounts volumes into containers: a protocol for the noun above this one.
 
-`app.py` hands it in; the noun containers implements it (`containers.mounting`).
+`app.py` passes the implementation of the noun containers (`containers.mounting`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pilothouse_server.values.volumes import VolumeMount
 
 
 class Remounted(msgspec.Struct, frozen=True):
-    """A volume after its mounts changed, and how many pods are replaced for it.
+    """A volume after its mounts changed, and the number of pods that are replaced for the change.
 
-    None are where it is mounted so already, or where the container has none now. `check_on_cluster` has the cluster try
-    the changed container out, and changes nothing; it raises as `clusters.refusals.tried`.
+    No pods are replaced if nothing changed or the container has no pods now. `check_on_cluster` tries the changed
+    container on the cluster by a dry run; it raises as `clusters.refusals.tried`.
     """
 
     volume: Volume
@@ -35,14 +35,14 @@ class VolumeMounter(Protocol):
     async def attach(
         self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
     ) -> Remounted:
-        """Mounts the volume that `wanted` names into a container; without a path, at the volume's own.
+        """Mounts the volume that `wanted` names into a container; without a path, at the volume's own path.
 
         Raises:
-            InvalidArgument: neither names a path.
+            InvalidArgument: neither `wanted` nor the volume names a path.
             NotFound: the namespace, the volume or the container.
-            FailedPrecondition: the path is taken, or one of the two is being deleted.
-            PermissionDenied: a folder of the node, or a container with rights over it or keys that others obey, and the
-                caller may not.
+            FailedPrecondition: the path is taken, or the volume or the container is being deleted.
+            PermissionDenied: the volume is a folder of the node, or the container has rights over the node or keys that
+                other programs act on, and the caller may not give these.
         """
 
     async def detach(
@@ -55,21 +55,21 @@ class VolumeMounter(Protocol):
         *,
         may: May,
     ) -> Remounted:
-        """Removes the mount of a volume at a path from a container and its init containers; without a path, all.
+        """Removes the mount of a volume at a path from a container and its init containers; without a path, all mounts.
 
         Raises:
             NotFound: the namespace, the volume or the container.
-            PermissionDenied: it is a folder of the node, which pods keep for a while, and the caller may not mount one;
-                or as `refuse_deletion`.
-            FailedPrecondition: it is not mounted there, or the container is being deleted.
+            PermissionDenied: the volume is a folder of the node, which pods keep for a while, and the caller may not
+                mount one; or as `refuse_deletion`.
+            FailedPrecondition: the volume is not mounted there, or the container is being deleted.
         """
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
         """Refuses to delete a volume that pods use without a mount of the volume's name.
 
         Raises:
-            PermissionDenied: it shows a config map or secret to a container with rights over the node, or others, that
-                is being deleted, and the caller may not give one such.
-            FailedPrecondition: its claim would go, and containers name that claim as an existing one, or a pod of the
-                StatefulSet that owns it needs it.
+            PermissionDenied: the volume shows a config map or secret to a container that is being deleted and that has
+                rights, over the node or over others, that the caller may not give.
+            FailedPrecondition: the claim would be deleted, and containers name it as an existing claim; or a pod of the
+                StatefulSet that owns the claim needs it.
         """

@@ -16,7 +16,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 def storage_noun(
     watches: WatchServer, page_key: bytes, connect: Connect, mounter: VolumeMounter, guarded: KeyPatterns
 ) -> Noun:
-    """Returns the noun storage; `mounter` mounts volumes into containers, `guarded` keys of claims few may set."""
+    """Returns the noun storage. `guarded`: keys of claims that only some callers may set."""
     return Noun(
         service=StorageService(watches, page_key, connect, mounter, guarded),
         watches={"volume": WATCH},

@@ -1,21 +1,21 @@
-"""The rules of volumes: making, growing, deleting, mounting.
+"""The rules of volumes: create, enlarge, delete, mount.
 
-The reconciler creates the object of a claim on the cluster, and the claim's row goes when the cluster has deleted
-it. The other types are parts of pods: they exist once they are stored, and are gone when they are deleted.
+The reconciler creates the object of a claim on the cluster. The claim's row is deleted when the cluster has deleted the
+object. The other types are parts of pods: they exist once they are stored, and end when their row is deleted.
 
 A claim that an import took over (`importing.volumes`) belonged to somebody before, and so did its data. Deleting its
-volume releases it: the platform's label is removed, and the claim stays on the cluster.
+volume releases the claim: the platform's label is removed, and the claim stays on the cluster.
 
-A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by a transaction
-that begins to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are
-replaced.
+A volume that a container mounts cannot be deleted. A deletion locks the namespace's row, and a transaction that begins
+to mount a volume takes a shared lock on it, so the two cannot run at the same time. Mounting and unmounting change the
+container, so its pods are replaced.
 
-Which containers mount a volume is a part of it. A change of a container leaves a row of `mount_changes` for each volume
-that it began or ceased to mount, and `store.follow_ups` has the events written. So no change of a container waits for
-the lock of a volume that many containers mount.
+A volume's message includes the containers that mount it. A change of a container inserts a row into `mount_changes` for
+each volume that it begins or ceases to mount, and `store.follow_ups` has the events written later. So no change of a
+container waits for the lock of a volume that many containers mount.
 
-A claim that a StatefulSet makes from a template is a volume with an owner, as long as a pod needs it
-(`containers.volume_events`). It is enlarged here, and not deleted.
+A claim that a StatefulSet creates from a template is a volume with an owner as long as a pod needs it
+(`containers.volume_events`). It can be enlarged here, but not deleted.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ showing = repository.showing
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Volume:
-    """The volume of this name.
+    """Returns the volume of this name.
 
     Raises:
-        NotFound: the namespace or the volume, alike for one that the caller does not reach.
+        NotFound: the namespace or the volume; also if the caller may not see it.
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
@@ -86,15 +86,15 @@ async def create(
     labelling: Labelling,
     may_use_host_paths: bool,
 ) -> Volume:
-    """Makes a volume.
+    """Creates a volume.
 
     Raises:
-        InvalidArgument: a rule between fields, or a source that is not there; every violation is named.
+        InvalidArgument: a rule between fields is broken, or the source does not exist; names every violation.
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: a folder of the node, without `may_use_host_paths`; a label or annotation that is guarded.
-        ResourceExhausted: the quota of storage of the namespace.
+        PermissionDenied: a folder of the node, without `may_use_host_paths`; or a guarded label or annotation.
+        ResourceExhausted: the storage quota of the namespace.
     """
     wanted = rules.checked(wanted)
     _check_rights(namespace_name, wanted, labelling, may_use_host_paths=may_use_host_paths)
@@ -121,7 +121,7 @@ async def create_many(
     labelling: Labelling,
     may_use_host_paths: bool,
 ) -> dict[str, Volume]:
-    """Makes volumes by few statements, all or none; returns them by their names. Raises as `create`."""
+    """Creates volumes with few statements, all or none; returns them by name. Raises as `create`."""
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     if namespace.quota.storage:
@@ -176,20 +176,21 @@ async def change(
 ) -> Volume:
     """Changes the desired state: `merge` returns the stored volume with the caller's fields.
 
-    `replace_lost_claim`: a new, empty claim is made in place of the lost one.
+    `replace_lost_claim`: creates a new, empty claim in place of the lost one.
 
     Raises:
-        InvalidArgument: a rule between fields, or a claim that would shrink.
+        InvalidArgument: a rule between fields is broken, or the claim would shrink.
         NotFound: the namespace or the volume.
-        FailedPrecondition: it is being deleted, a mounted emptyDir would get another limit, or no claim is lost.
-        Aborted: from `check`, if the etag is not the current one.
-        PermissionDenied: a label or annotation that is guarded.
-        ResourceExhausted: the quota of storage of the namespace.
+        FailedPrecondition: the volume is being deleted, the limit of a mounted emptyDir would change, or no claim is
+            lost.
+        Aborted: from `check`, the etag is not the current one.
+        PermissionDenied: a guarded label or annotation.
+        ResourceExhausted: the storage quota of the namespace.
     """
-    # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
+    # The lock is shared, so that no container begins to mount an emptyDir whose limit is about to change.
     home = await locate_namespace(transaction, namespace, "share")
     if home.quota.storage:
-        # Before rows of resources are locked.
+        # The counting lock is taken before rows of resources are locked.
         await repository.lock_count(transaction, home.id)
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
@@ -218,15 +219,15 @@ async def delete(
     check: Check,
     refuse: Callable[[Volume], Awaitable[None]],
 ) -> Volume:
-    """Deletes a volume; a claim is marked for deletion, and a marked one is returned unchanged.
+    """Deletes a volume. A claim is marked for deletion; one that is marked already is returned unchanged.
 
-    The claim on the cluster goes, and its data with it, unless it was taken over: then it is released.
+    The claim on the cluster is deleted with its data, unless it was taken over: then it is released.
 
     Raises:
         NotFound: the namespace or the volume.
         FailedPrecondition: containers mount it; the metadata names them.
-        PermissionDenied: from `refuse`, if pods still read it with rights that the caller may not give.
-        FailedPrecondition: from `refuse`, if containers name its claim themselves.
+        PermissionDenied: from `refuse`, pods still read it with rights that the caller may not give.
+        FailedPrecondition: from `refuse`, containers name its claim themselves.
     """
     await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, namespace, name, lock=True)
@@ -238,9 +239,9 @@ async def delete(
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Deletes every volume of a namespace, mounted or not: a cascading delete calls it after the containers."""
+    """Deletes every volume of a namespace, mounted or not. A cascading delete calls it after the containers."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
-    # In the order in which all others lock volumes.
+    # All callers lock volumes in this order.
     for item in sorted(found, key=lambda item: item.id):
         stored = await repository.get(transaction, item.id, lock=True)
         if stored is not None:
@@ -248,16 +249,16 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every volume of a namespace from the database, with a tombstone each; the cluster keeps the claims."""
+    """Removes every volume of a namespace from the database and emits its deletion; the cluster keeps the claims."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
-    # In the order in which all others lock volumes.
+    # All callers lock volumes in this order.
     for item in sorted(found, key=lambda item: item.id):
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """How many volumes a namespace holds, those being deleted included."""
+    """Returns how many volumes a namespace contains, including those being deleted."""
     return {"volumes": await repository.count(transaction, namespace_id)}
 
 
@@ -268,7 +269,7 @@ def refuse_deleting(volume: Volume) -> None:
 
 
 def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
-    """The event of a change of a volume."""
+    """Returns the event of a change of a volume."""
     return Event(
         resource_type="volume",
         resource_id=volume.id,
@@ -284,14 +285,14 @@ def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
 
 
 async def check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
-    """Raises InvalidArgument if the config map or secret that the volume shows is not there."""
+    """Raises InvalidArgument if the config map or secret that the volume shows does not exist."""
     if (wanted.type != "config_map" and wanted.type != "secret") or wanted.optional or wanted.external:
         return
     try:
         source = await configs.locate(transaction, wanted.type, namespace, wanted.source_name)
     except NotFound:
         source = None
-    # One that is being deleted is not there for what begins to use it.
+    # A new user of a source must not rely on one that is being deleted.
     if source is None or source.deletion_requested_at is not None:
         words = configs.not_here(wanted.type, wanted.source_name)
         field = "volume.source_name"
@@ -304,7 +305,7 @@ async def check_source(transaction: Transaction, namespace: str, wanted: Volume)
 
 
 async def _check_quota(transaction: Transaction, namespace: Namespace, size: str, before: str) -> None:
-    """Raises ResourceExhausted if a claim that grows exceeds the quota. The caller holds the counting lock."""
+    """Raises ResourceExhausted if a growing claim exceeds the quota. The caller must hold the counting lock."""
     limit = namespace.quota.storage
     more = Quantity.parse(size or "0").whole - Quantity.parse(before or "0").whole
     if not limit or more <= 0:
@@ -340,7 +341,7 @@ def _in_use(volume: Volume, advice: str) -> FailedPrecondition:
 
 
 async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: Volume | None = None) -> None:
-    """Notifies watchers, and leaves work for the reconciler if the cluster has an object of it."""
+    """Emits the event of a change, and enqueues the volume for the reconciler if it has an object on the cluster."""
     transaction.emit(event(volume, kind, before))
     if volume.type == CLAIM:
         going = volume.deletion_requested_at is not None
@@ -348,7 +349,7 @@ async def changed(transaction: Transaction, volume: Volume, kind: Kind, before: 
 
 
 async def write_mount_events(store: Store) -> Sequence[Volume]:
-    """Writes the events of some volumes that are mounted otherwise; returns them, none where nothing is left."""
+    """Writes the events of some volumes whose mounts changed; returns these volumes, empty if none are left."""
     async with store.system_look() as look:
         if not await repository.has_mount_changes(look):
             return ()

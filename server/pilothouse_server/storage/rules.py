@@ -1,4 +1,4 @@
-"""The rules of a volume by itself: which fields belong to which type, and how a claim may grow.
+"""The rules of a single volume: which fields belong to which type, and how a claim may grow.
 
 Rules of single fields (lengths, forms) are declared in the proto file and were checked before.
 """
@@ -30,13 +30,13 @@ from pilothouse_server.values.volumes import (
     widest_mode,
 )
 
-# The right to mount folders of the nodes; of the shipped roles only the administrator's has it, and it works only from
-# a grant over all namespaces.
+# The permission to mount folders of nodes. Of the built-in roles only the administrator's has it. It works only from a
+# grant over all namespaces.
 HOST_PATH_PERMISSION = "storage.host_path"
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
 
-# Fields that only some types have -> the types that have them.
+# Fields that only some types have, with these types.
 _OWNERS: Mapping[str, frozenset[VolumeType]] = {
     "storage_class": frozenset({"persistent_volume_claim"}),
     "access_mode": frozenset({"persistent_volume_claim"}),
@@ -58,10 +58,10 @@ _REQUIRED: Mapping[VolumeType, str] = {
 
 
 def checked(volume: Volume) -> Volume:
-    """The volume complete and in normal form.
+    """Returns the volume complete and in normal form.
 
     Raises:
-        InvalidArgument: with every field that breaks a rule.
+        InvalidArgument: names every field that breaks a rule.
     """
     mount_path = canonical_mount_path(volume.mount_path)
     violations = [
@@ -88,7 +88,7 @@ def checked(volume: Volume) -> Volume:
 
 
 def _type_violations(volume: Volume) -> Iterator[Violation]:
-    """Fields that the type does not have, and those that it needs."""
+    """Yields violations for fields that the type does not have, and for missing fields that it requires."""
     for field, owners in _OWNERS.items():
         if getattr(volume, field) and volume.type not in owners:
             message = f"must be empty for a volume of type {volume.type.upper()}"
@@ -137,7 +137,7 @@ def _key_violations(volume: Volume) -> Iterator[Violation]:
 def check_growth(stored: Volume, wanted: Volume) -> None:
     """Raises InvalidArgument if a claim would shrink.
 
-    A size that the cluster refused was never reached: it may be lowered again, down to the bound size.
+    A size that the cluster refused never took effect, so it may be lowered again, down to the bound size.
     """
     if not stored.is_claim:
         return
@@ -151,9 +151,9 @@ def check_growth(stored: Volume, wanted: Volume) -> None:
 
 
 def check_lost(volume: Volume) -> None:
-    """Raises FailedPrecondition unless the volume's claim was deleted by somebody else.
+    """Raises FailedPrecondition unless somebody else deleted the volume's claim.
 
-    A claim that still has data must not be replaced, and a StatefulSet replaces its own claims itself.
+    A claim that still has data must not be replaced, and a StatefulSet replaces its own claims.
     """
     if volume.templated:
         raise FailedPrecondition(
@@ -170,7 +170,7 @@ def check_lost(volume: Volume) -> None:
 
 
 def refuse_exceeded_storage(namespace: str, limit: str, used: int, asked: int) -> None:
-    """Raises ResourceExhausted if so many more bytes exceed the quota of a namespace; `limit` is a quantity."""
+    """Raises ResourceExhausted if `asked` more bytes exceed the quota of a namespace; `limit` is a quantity."""
     if not asked or used + asked <= Quantity.parse(limit).whole:
         return
     taken, more = Quantity.from_bytes(used).text, Quantity.from_bytes(asked).text

@@ -73,7 +73,7 @@ class StorageService:
         return pb.CreateVolumeResponse(volume=shown, warnings=told)
 
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
-        """Returns one volume; the events of its claim are requested after the transaction has ended."""
+        """Returns one volume; the events of its claim are read after the transaction has ended."""
         if not request.include_events:
             stored = await _READS.get(request, call)
             if stored is not None:
@@ -136,7 +136,7 @@ class StorageService:
         return pb.AttachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
     async def DetachVolume(self, request: pb.DetachVolumeRequest, call: Call) -> pb.DetachVolumeResponse:
-        """Takes the mounts of a volume away from a container."""
+        """Removes the mounts of a volume from a container."""
         remounted = await self._mounter.detach(
             await call.transaction(),
             request.namespace,
@@ -150,9 +150,9 @@ class StorageService:
         return pb.DetachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
     async def _answer(self, call: Call, volume: Volume) -> tuple[pb.Volume, Iterable[resource_pb2.Warning]]:
-        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock.
+        """Returns a mutation's response. With `validate_only` the cluster tries it first, without any lock.
 
-        The warnings are those of that cluster.
+        The warnings are those of the cluster.
         """
         shown = _described(call, volume)
         if not call.validate_only:
@@ -161,7 +161,7 @@ class StorageService:
         return shown, map(wire.WARNING.to_proto, await check_on_cluster(self._connect, volume))
 
     async def _remounted_answer(self, call: Call, remounted: Remounted) -> pb.Volume:
-        """The same for a change of the container that mounts the volume."""
+        """Returns the same for a change of the container that mounts the volume."""
         shown = _described(call, remounted.volume)
         if call.validate_only:
             await call.leave_transaction()

@@ -1,4 +1,4 @@
-"""The table of volumes, as far as it is queried here."""
+"""The table of volumes, with the columns that are queried here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VOLUMES = Table(
     comment="Storage that containers of a namespace can mount.",
 )
 
-# Owned by other nouns; read here for names, places and users only.
+# Tables of other nouns, read here only to find the containers that mount a volume.
 CONTAINERS = table(
     "containers",
     column("id", BigInteger()),

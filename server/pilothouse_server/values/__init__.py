@@ -1,7 +1,7 @@
 """Values that every noun shares: quantities, image references, names, label selectors.
 
-They know nothing of requests, rows or clusters. A parser raises `InvalidValueError`. Its text states a rule that a
-person can act on, and never repeats the value, which may be a secret in the wrong field.
+These modules do not depend on requests, rows or clusters. A parser raises `InvalidValueError`. Its message states a
+rule that a caller can act on. It never repeats the value, which may be a secret in the wrong field.
 """
 
 from __future__ import annotations

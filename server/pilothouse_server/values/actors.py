@@ -1,7 +1,8 @@
-"""Names for records that no user caused, which no user may have for that reason.
+"""Names for records that no user caused; users may not have these names.
 
-A status history has `triggered_by`, a record has a name if it has no user: a user of the same name could make the own
-actions look like the server's. The other names are those that readers would take for the server, or for nobody.
+A status history has `triggered_by`, and a record without a user has a name. A user of the same name could make their
+own actions look like the server's. The other reserved names are those that readers would take for the server or for
+nobody.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pilothouse_server.values.names import normalise_username
 
 SYSTEM: Final = "system"
 TriggeredBy = Literal["user", "kubernetes", "system"]
-# Parts of the server that write for nobody (`Store.system_write`).
+# Parts of the server that write without a user (`Store.system_write`).
 PARTS: Final = (
     "authenticator",
     "configuration",
@@ -34,5 +35,5 @@ RESERVED_USERNAMES: Final = frozenset(
 
 
 def is_reserved_username(username: str) -> bool:
-    """Returns whether no new user may have this name, in any case or form."""
+    """Returns whether no new user may have this name, in any case or Unicode form."""
     return normalise_username(username) in RESERVED_USERNAMES

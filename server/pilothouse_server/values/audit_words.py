@@ -1,7 +1,7 @@
 """The words of the audit log: the values of a record's `action` and `resource_type`.
 
-They are a contract with users who filter the log, so a word is chosen once: method options that declare another one
-stop the server's start. Add a new word here; it needs no migration.
+Users filter the log by these words, so the words must not change. If a method's options declare an unlisted word, the
+server does not start. Add a new word here; it needs no migration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A resource as its stored message: a read shows it without rendering the row."""
+"""A resource as its cached message, which a read returns without rendering the row."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 class CachedMessage(msgspec.Struct, frozen=True):
     """The part of a resource's message that is stored next to its row, and the values that are added to it.
 
-    `message` is None if none is stored that may be shown: the row has to be rendered. `created_by` is the creator's
-    name; None if there is none, or the caller does not see that user.
+    `message`: None if no current message is stored, so that the row has to be rendered. `created_by`: the creator's
+    name; None if there is none or the caller may not see that user.
     """
 
     id: int

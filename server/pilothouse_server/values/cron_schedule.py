@@ -1,8 +1,8 @@
-"""Schedules of CronJobs, as Kubernetes' library reads them (robfig/cron v3, `ParseStandard`).
+"""Schedules of CronJobs, with the grammar of Kubernetes' library (robfig/cron v3, `ParseStandard`).
 
-A schedule has five fields: minute, hour, day of the month, month, day of the week; or it is a macro. If both days are
-restricted, one that matches is enough. A time that a time zone leaves out does not come, one that it repeats comes
-twice. The library takes no 7 for Sunday, and no time zone inside of the schedule, which Kubernetes refuses.
+A schedule has five fields (minute, hour, day of the month, month, day of the week), or is a macro. If both kinds of
+days are restricted, it is enough that one matches. A local time that a time zone skips does not occur; one that it
+repeats occurs twice. The library does not accept 7 for Sunday. Kubernetes refuses a time zone inside the schedule.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:h|m|s|ms))+")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART = re.compile(r"(?P<first>[*?]|\+?\w+)(?:-(?P<last>\+?\w+))?(?:/(?P<step>\d{1,9}))?")
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
-# As the library: a schedule without a time in five years has none.
+# As in the library, a schedule that matches no time within five years never runs.
 _LONGEST = timedelta(days=5 * 366)
 
 
@@ -53,7 +53,7 @@ _FIELDS: Final = (
 
 
 class RunSchedule(msgspec.Struct, frozen=True):
-    """The numbers of each field, or `every` between two runs. `either_day`: one of the two days is enough."""
+    """The numbers of each field, or the interval `every`. `either_day`: one matching day of the two is enough."""
 
     fields: tuple[frozenset[int], ...] = ()
     either_day: bool = False
@@ -61,7 +61,7 @@ class RunSchedule(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> RunSchedule:
-        """Raises InvalidValueError, with a text that follows the name of the field."""
+        """Parses a schedule. Raises InvalidValueError; its message completes the name of the field."""
         if "TZ" in text:
             raise InvalidValueError("must not have TZ or CRON_TZ: set time_zone")
         if text.startswith(_EVERY):
@@ -76,7 +76,7 @@ class RunSchedule(msgspec.Struct, frozen=True):
         return cls(fields, either_day=not any(_is_open(parts[place]) for place in (2, 4)))
 
     def next_after(self, moment: datetime, zone: ZoneInfo, *, since: datetime) -> datetime | None:
-        """Returns the first time after a moment; None without one in five years. `since`: the run before."""
+        """Returns the first time after `moment`; None if there is none in five years. `since`: the previous run."""
         if self.every is not None:
             passed = max(0, (moment - since) // self.every)
             return since.replace(microsecond=0) + (passed + 1) * self.every
@@ -104,7 +104,7 @@ class RunSchedule(msgspec.Struct, frozen=True):
 
 
 def time_zone(name: str) -> ZoneInfo:
-    """Returns a time zone by its name in the database of time zones. Raises InvalidValueError."""
+    """Returns a time zone by its name in the time zone database. Raises InvalidValueError."""
     try:
         if name.lower() == "local":
             raise ValueError
@@ -124,7 +124,7 @@ def _duration(text: str) -> timedelta:
 
 
 def _is_open(field: str) -> bool:
-    """Returns whether a field of days is not restricted: then the other one decides."""
+    """Returns whether a field of days is unrestricted, so that only the other one decides."""
     return any(part in ("*", "?", "*/1", "?/1") for part in field.split(","))
 
 

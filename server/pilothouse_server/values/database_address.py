@@ -1,12 +1,13 @@
-"""URLs of PostgreSQL, and the verification of the server there.
+"""URLs of PostgreSQL, and how the server at a URL is verified.
 
-The default of libraries (`sslmode=prefer`) is no protection: they accept any certificate, and plain text if TLS is not
-offered, so somebody who intercepts the connection could pose as the database. So a URL that leads to another machine
-and has no mode gets `sslmode=verify-full`: TLS with a certificate of a trusted authority and the name of the host. A
-URL with another mode is obeyed. Nothing is required of this machine (a Unix socket, `localhost`, 127.0.0.0/8, ::1).
+The default of libraries (`sslmode=prefer`) does not protect. They accept any certificate, and plain text if the server
+offers no TLS, so anybody who intercepts the connection could impersonate the database. Therefore a URL for another
+machine that has no mode gets `sslmode=verify-full`: TLS with a certificate from a trusted authority for the host's
+name. A URL with another mode keeps it. Nothing is required for this machine (a Unix socket, `localhost`, 127.0.0.0/8,
+::1).
 
-The authorities are those of the URL (`sslrootcert`), or the environment (PGSSLROOTCERT), or the setting
-DATABASE_CA_FILE, or ~/.postgresql/root.crt, or the system's.
+The authorities are those of the first of these that is set: `sslrootcert` of the URL, the environment variable
+PGSSLROOTCERT, the setting DATABASE_CA_FILE, ~/.postgresql/root.crt, the system's.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from pilothouse_server.values import InvalidValueError
 
 FULL = "verify-full"
 _VERIFYING = ("verify-ca", FULL)
-# Where systems keep the authorities that they trust, as one file.
+# Files in which systems store the authorities that they trust.
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-# OpenSSL's numbers for a name that is not the certificate's.
+# OpenSSL's codes for a name that does not match the certificate.
 _OTHER_NAME = (62, 64)
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
 def secured(url: str, ca_file: str, environment: Mapping[str, str]) -> str:
-    """Returns the URL with its TLS mode. A text that is no URL of PostgreSQL is returned unchanged.
+    """Returns the URL with its TLS mode. A text that is not a PostgreSQL URL is returned unchanged.
 
     Raises:
-        InvalidValueError: a certificate must be verified, and there is no authority for it.
+        InvalidValueError: a certificate must be verified, but no authority is known.
     """
     if not _is_url(url):
         return url
@@ -48,7 +49,7 @@ def secured(url: str, ca_file: str, environment: Mapping[str, str]) -> str:
         mode = added["sslmode"] = FULL
     named = query.get("sslrootcert") or environment.get("PGSSLROOTCERT", "")
     if named == "system":
-        # libpq's word for it, which the driver does not know.
+        # This is libpq's word, which the driver does not support.
         return _joined(_without(url, "sslrootcert"), {**added, "sslrootcert": _system()})
     if mode in _VERIFYING and not named:
         if ca_file:
@@ -59,7 +60,7 @@ def secured(url: str, ca_file: str, environment: Mapping[str, str]) -> str:
 
 
 def weakness(url: str, environment: Mapping[str, str]) -> str:
-    """The mode of a URL by which somebody in between could pose as the database; '' where nobody can."""
+    """Returns the mode of a URL with which an interceptor could impersonate the database; '' if the URL is safe."""
     if not _is_url(url) or is_local(url, environment):
         return ""
     mode = _query(url).get("sslmode") or environment.get("PGSSLMODE", "") or "prefer"
@@ -67,20 +68,20 @@ def weakness(url: str, environment: Mapping[str, str]) -> str:
 
 
 def is_local(url: str, environment: Mapping[str, str]) -> bool:
-    """Returns whether it leads to this machine only, by a socket or a loopback address.
+    """Returns whether the URL leads only to this machine, by a socket or a loopback address.
 
-    Other names are not resolved, because the server that answers for them is unknown.
+    Other names are not resolved, because the DNS server that would resolve them is not trusted.
     """
     return all(_is_local(host) for host in _hosts(url, environment))
 
 
 def is_encrypted(url: str) -> bool:
-    """Returns whether its mode requires TLS, so that a program without it cannot connect."""
+    """Returns whether the URL's mode requires TLS, so that a program without TLS cannot connect."""
     return _query(url).get("sslmode", "") in ("require", *_VERIFYING)
 
 
 def tls_problem(error: BaseException) -> str:
-    """Returns the TLS problem of a failed connection to PostgreSQL; '' if it is another problem, or unknown."""
+    """Returns the TLS problem of a failed connection to PostgreSQL; '' if the problem is another one or unknown."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _OTHER_NAME:
             return (
@@ -93,7 +94,7 @@ def tls_problem(error: BaseException) -> str:
         )
     if isinstance(error, ssl.SSLError):
         return "the database and this program agree on no TLS: is its certificate in order?"
-    # The driver's error; no system error has exactly that class.
+    # The driver raises this class itself; errors of the system are subclasses of it.
     if type(error) is ConnectionError:
         return (
             "the database offers no TLS, which its URL requires: set it up there (ssl = on), or give "
@@ -112,7 +113,7 @@ def _query(url: str) -> dict[str, str]:
 
 
 def _hosts(url: str, environment: Mapping[str, str]) -> Sequence[str]:
-    """The hosts of a URL; folders of sockets begin with a slash."""
+    """Returns the hosts of a URL; directories of sockets begin with a slash."""
     place = url.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
     named = unquote(place) or _query(url).get("host") or environment.get("PGHOST", "")
     return [_without_port(each) for each in named.split(",") if each]
@@ -121,7 +122,7 @@ def _hosts(url: str, environment: Mapping[str, str]) -> Sequence[str]:
 def _without_port(place: str) -> str:
     if place.startswith("["):
         return place[1:].partition("]")[0]
-    # An IPv6 address without brackets, as a query holds it, has no port.
+    # An IPv6 address without brackets, as in a query, has no port.
     return place if place.count(":") > 1 else place.partition(":")[0]
 
 
@@ -152,7 +153,7 @@ def _own_root(environment: Mapping[str, str]) -> Path:
 
 
 def _system() -> str:
-    """The system's authorities. Raises InvalidValueError where there are none."""
+    """Returns the file of the system's authorities. Raises InvalidValueError if there is none."""
     for each in (ssl.get_default_verify_paths().cafile, *_BUNDLES):
         if each and Path(each).is_file():
             return each

@@ -1,7 +1,7 @@
 """Paths in JSON documents as an administrator lists them: `spec.users.password`, `metadata.annotations[a.example/b]`.
 
-A step is a key, `*` for any key, or a key in brackets, which may hold dots. Items of lists need no step: the path goes
-into each of them, so no list hides a field.
+A step is a key, `*` for any key, or a key in brackets, which may contain dots. Items of lists need no step: a path
+continues in each item, so no list hides a field.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _MOST_STEPS = 64
 
 
 def parsed(path: str) -> tuple[str, ...]:
-    """Returns the steps of a path. Raises ValueError if it is none."""
+    """Returns the steps of a path. Raises ValueError if the text is not a path."""
     steps: list[str] = []
     at = 0
     while at < len(path):
-        # A dot stands before each key but the first; brackets follow immediately.
+        # A dot precedes each key except the first one; brackets follow without a dot.
         if at and path[at] == ".":
             at += 1
         found = _STEP.match(path, at)
@@ -33,7 +33,7 @@ def parsed(path: str) -> tuple[str, ...]:
 
 
 def selected(document: Any, steps: tuple[str, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yields the place and the value of each field that a path leads to, in no order.
+    """Yields the place and the value of each field that a path selects, unordered.
 
     `document`: any JSON value.
     """

@@ -12,7 +12,7 @@ _LONGEST_VALUE: Final = 1000
 
 
 def changed_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns path, former and present value of the first 100 fields that differ, the values as `shown`."""
+    """Returns path, old and new value of the first 100 fields that differ; values are formatted by `shown`."""
     found = islice(differences(before, after), _MOST_DIFFERENCES)
     return [(path, shown(old), shown(new)) for path, old, new in found]
 
@@ -20,7 +20,7 @@ def changed_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], within: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yields path, former and present value of each field that differs between two JSON objects; None: it has none.
+    """Yields path, old and new value of each field that differs between two JSON objects; None for a missing value.
 
     Objects are compared field by field. A list of objects with names is compared by name, any other as a whole.
     """
@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 
 
 def _parts(value: Any) -> Mapping[str, Any] | None:
-    """Returns an object as it is, and a list as an object if each of its items has a name of its own."""
+    """Returns an object unchanged, and a list as an object if each of its items has a unique name."""
     if isinstance(value, Mapping):
         return value
     if not isinstance(value, list) or not all(

@@ -1,8 +1,8 @@
-"""Names of hosts, and the patterns for them that a namespace may use: `shop.example`, `*.shop.example`.
+"""Names of hosts, and the patterns for hosts that a namespace may use: `shop.example`, `*.shop.example`.
 
-`*.x` covers one label in an Ingress and any number of them in the Gateway API. A carried object may become either one,
-so here it covers any number. `x` itself is not among them. Two patterns therefore overlap only if one covers the other.
-The database decides the same by `hosts_overlap`.
+`*.x` covers one label in an Ingress and any number of labels in the Gateway API. A carried object may be either, so
+here it covers any number. It does not cover `x` itself. Two patterns therefore overlap only if one covers the other.
+The database function `hosts_overlap` decides the same.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable
 _LONGEST = 253
 _WILDCARD = "*."
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-# IDNA 2003 and 2008 make different names of these: sharp s, final sigma, and two joiners.
+# IDNA 2003 and 2008 convert these to different names: sharp s, final sigma, and two joiners.
 _AMBIGUOUS = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
 
 
 class HostError(ValueError):
-    """A text that is no host and no pattern. `rule`: the rule that it breaks, such as `must be …`."""
+    """A text that is not a host or a pattern. `rule`: the rule that it breaks, such as `must be …`."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
@@ -28,7 +28,7 @@ class HostError(ValueError):
 def normalised(host: str) -> str:
     """Returns a host, or a pattern `*.x`, in lower case, as A-labels, without a final dot.
 
-    Raises HostError with the rule that it breaks.
+    Raises HostError with the broken rule.
     """
     if len(host) > _LONGEST + 1:
         raise HostError(f"must have at most {_LONGEST} characters")

@@ -1,9 +1,9 @@
 """Image references: `nginx`, `nginx:1.27`, `ghcr.io/a/b@sha256:…`, `host:5000/a/b:tag@digest`.
 
-The grammar is that of the `distribution` project, which Docker, containerd and the kubelet use. A reference is taken
-apart into the columns of `container_images`: `repository` (registry and path before the last part, as written; empty
-for the default registry), `name` (the last part), `tag`, `digest`. Where neither tag nor digest is written, the tag is
-`latest`, as every runtime takes it. A container keeps its image as it is written.
+The grammar is that of the `distribution` project, which Docker, containerd and the kubelet use. A reference is split
+into the columns of `container_images`: `repository` (registry and path before the last part, as written; empty for the
+default registry), `name` (the last part), `tag`, `digest`. Without tag and digest, the tag is `latest`, as in every
+runtime. A container stores its image as it is written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """One image. `str()` gives it with its tag."""
+    """An image. `str()` returns it with its tag."""
 
     repository: str
     name: str
@@ -38,7 +38,7 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
-        """Take a reference apart.
+        """Parses a reference.
 
         Raises:
             InvalidValueError: the text breaks the grammar; the message names the place.
@@ -68,7 +68,7 @@ class ImageReference:
         return first if _is_domain(first) else DEFAULT_REGISTRY
 
     def normalised(self) -> ImageReference:
-        """Return the shortest reference to the same image: `docker.io/library/nginx` is `nginx`."""
+        """Returns the shortest reference to the same image: `docker.io/library/nginx` is `nginx`."""
         parts = self.repository.split("/") if self.repository else []
         if parts and parts[0] in (DEFAULT_REGISTRY, "index.docker.io"):
             parts = parts[1:]
@@ -81,7 +81,7 @@ class ImageReference:
 
 
 def image_problem(text: str) -> str | None:
-    """Return the rule that `text` breaks as an image reference, or None."""
+    """Returns the rule that `text` breaks as an image reference, or None."""
     try:
         ImageReference.parse(text)
     except InvalidValueError as error:
@@ -90,7 +90,7 @@ def image_problem(text: str) -> str | None:
 
 
 def _is_domain(part: str) -> bool:
-    # The rule of `distribution`: only what could not be a path's first part is a host.
+    # The rule of `distribution`: a first part is a host only if it cannot be a part of a path.
     return "." in part or ":" in part or part == "localhost" or part.lower() != part
 
 

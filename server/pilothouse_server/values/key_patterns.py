@@ -1,20 +1,20 @@
-"""Keys of labels and annotations, and names of headers, as a setting names them."""
+"""Patterns in settings for keys of labels and annotations, and for names of headers."""
 
 from __future__ import annotations
 
 import re
 
-# Keys whose answer is remembered; a key has at most 317 characters.
+# The number of keys whose results are cached; a key has at most 317 characters.
 _MOST_KNOWN = 4096
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
 _PATTERN = re.compile(r"!?[A-Za-z0-9._*-]+(?:/[A-Za-z0-9._*-]*)?")
 
 
 class KeyPatterns:
-    """A set of keys: patterns separated by commas, in which `*` stands for any text, also for none.
+    """A set of keys: patterns separated by commas, in which `*` matches any text, including none.
 
-    A pattern that begins with `!` excludes keys of the others, wherever it stands. `guarding`: keys in the set are
-    forbidden, so the name of a domain includes the keys below it.
+    A pattern that begins with `!` excludes keys that other patterns include, wherever it stands. `guarding`: keys in
+    the set are forbidden, so the name of a domain also includes the keys below it.
     """
 
     def __init__(self, text: str, *, guarding: bool = False) -> None:
@@ -24,7 +24,7 @@ class KeyPatterns:
             inside += [f"{word}/*" for word in inside if "/" not in word]
         self._in = _compiled(inside)
         self._out = _compiled([word[1:] for word in words if word.startswith("!")])
-        # Every request has the same keys, and a long pattern costs some microseconds a key.
+        # Most requests have the same keys, and matching a key against a long pattern takes some microseconds.
         self._known: dict[str, bool] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -38,14 +38,14 @@ class KeyPatterns:
 
 
 def checked(pattern: str) -> str:
-    """Returns a pattern. Raises ValueError: no key is like it."""
+    """Returns the pattern. Raises ValueError if no key can match it."""
     if not _PATTERN.fullmatch(pattern):
         raise ValueError(pattern)
     return pattern
 
 
 def checked_header(pattern: str) -> str:
-    """Returns a name in lower case, or a prefix before `*`. Raises ValueError if it is no header name."""
+    """Returns the name in lower case, or a prefix followed by `*`. Raises ValueError if it is not a header name."""
     if not _HEADER.fullmatch(pattern):
         raise ValueError(pattern)
     return pattern

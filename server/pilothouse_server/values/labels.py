@@ -1,12 +1,12 @@
 """Kubernetes label selectors: `app=web, tier in (a, b), env notin (test), !legacy, weight > 3`.
 
-Parsed once into requirements that are all to hold; `matches` decides in memory (watches), `store.filtering` compiles
-the same requirements to SQL (lists). The grammar and the meaning are those of Kubernetes: `!=` and `notin` also hold
-where the key is missing, `()` and a missing item mean the empty value, `>` and `<` compare whole numbers and do not
-hold for anything else.
+A selector is parsed once into requirements that must all hold. `matches` checks them in memory (watches);
+`store.filtering` compiles the same requirements to SQL (lists). Grammar and meaning are those of Kubernetes: `!=` and
+`notin` also hold if the key is missing; `()` and a missing item mean the empty value; `>` and `<` compare whole numbers
+and do not hold for any other value.
 
-`text` is canonical: two selectors with the same requirements have the same text, so that page and resume tokens may
-be bound to it.
+`text` is canonical: two selectors with the same requirements have the same text, so that page and resume tokens can be
+bound to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,63}")
 
 
 class Operator(Enum):
-    """The requirement for one key."""
+    """The condition that a requirement sets for its key."""
 
     IN = "in"
     NOT_IN = "notin"
@@ -40,14 +40,14 @@ class Operator(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One condition. `values` is sorted, without duplicates; one whole number for GREATER and LESS."""
+    """One condition. `values`: sorted, without duplicates; for GREATER and LESS one whole number."""
 
     key: str
     operator: Operator
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` fulfil it."""
+        """Returns whether `labels` fulfil the requirement."""
         value = labels.get(self.key)
         match self.operator:
             case Operator.IN:
@@ -87,7 +87,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class LabelSelector:
-    """Requirements that must all hold; none of them selects everything. Hashable."""
+    """Requirements that must all hold; without requirements it selects everything. Hashable."""
 
     requirements: tuple[Requirement, ...] = ()
     text: str = field(init=False, compare=False)
@@ -97,25 +97,25 @@ class LabelSelector:
 
     @classmethod
     def parse(cls, text: str) -> LabelSelector:
-        """Read a selector; empty text selects everything.
+        """Parses a selector; empty text selects everything.
 
         Raises:
-            InvalidValueError: the grammar is broken; the message names the place.
+            InvalidValueError: the text breaks the grammar; the message names the place.
         """
         requirements = set(_Parser(text).requirements())
         return cls(tuple(sorted(requirements, key=lambda item: (item.key, item.operator.value, item.values))))
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> LabelSelector:
-        """Return the selector of everything that has all of `labels` (`matchLabels`)."""
+        """Returns the selector of everything that has all of `labels` (`matchLabels`)."""
         return cls(tuple(Requirement(key, Operator.IN, (value,)) for key, value in sorted(labels.items())))
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` fulfil every requirement."""
+        """Returns whether `labels` fulfil every requirement."""
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     def to_json(self) -> list[dict[str, object]]:
-        """Return the requirements in the form of Kubernetes' `matchExpressions`, plus `Gt` and `Lt`."""
+        """Returns the requirements in the form of Kubernetes' `matchExpressions`, plus `Gt` and `Lt`."""
         return [
             {"key": item.key, "operator": _JSON_OPERATORS[item.operator], "values": list(item.values)}
             for item in self.requirements
@@ -139,7 +139,7 @@ _JSON_OPERATORS = {
 
 
 def label_selector_problem(text: str) -> str | None:
-    """Return the rule that `text` breaks as a label selector, or None."""
+    """Returns the rule that `text` breaks as a label selector, or None."""
     try:
         LabelSelector.parse(text)
     except InvalidValueError as error:
@@ -148,7 +148,7 @@ def label_selector_problem(text: str) -> str | None:
 
 
 def whole_number(text: str | None) -> int | None:
-    """Return a label's value as a whole number of 64 bits, or None where it is none."""
+    """Returns a label's value as a whole number of 64 bits; None if it is not one."""
     if text is None or not _NUMBER.fullmatch(text):
         return None
     number = int(text)
@@ -156,7 +156,7 @@ def whole_number(text: str | None) -> int | None:
 
 
 class _Parser:
-    """Recursive descent over tokens (text, is a word, position); the last token is the empty end mark."""
+    """A recursive-descent parser over tokens (text, is a word, position); the last token is an empty end mark."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[tuple[str, bool, int]] = []

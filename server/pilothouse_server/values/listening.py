@@ -1,7 +1,7 @@
 """Addresses that a server listens on: HOST:PORT, [IPV6]:PORT, or the path of a Unix socket.
 
-Libraries take more than that, and take it in their own ways: a port out of range is cut to its last 16 bits, a name
-before a colon is a scheme. So it is checked here, once, before anybody is handed it.
+Libraries accept more than that, each in its own way: a port out of range is truncated to its last 16 bits, and a name
+before a colon is taken as a scheme. So addresses are checked here once, before any library gets them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ import stat
 from pilothouse_server.values import InvalidValueError
 
 _UNIX = (_PATH, _ABSTRACT) = ("unix:", "unix-abstract:")
-# Greatest length of a socket's path, without its terminator.
+# Maximum length of a socket's path, without its terminator.
 _MOST_PATH_BYTES = 107
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LAST_PORT = 65535
-# Other ways to write an address, which some libraries read and others do not.
+# Other spellings of an address, which some libraries accept and others do not.
 _NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
 
 
 def is_unix(address: str) -> bool:
-    """Whether it is a socket in the file system, or an abstract one: of this machine alone."""
+    """Returns whether it is a socket in the file system or an abstract one; only this machine can reach either."""
     return address.startswith(_UNIX)
 
 
 def why_refused(address: str) -> str:
-    """Returns why an address could not be taken, as far as that is known."""
+    """Returns why the server cannot listen on an address, if the reason is known."""
     return unix_problem(address) or "another program listens there, or it is no HOST:PORT of this machine"
 
 
 def unix_problem(address: str) -> str:
-    """Returns why no server can listen on a Unix socket now; '' where one can, or the address is another.
+    """Returns why no server can listen on a Unix socket now; '' if one can, or if it is another kind of address.
 
-    The socket of a server that is gone is taken over. gRPC would take that of one that serves as well, without a word.
+    The socket of a server that has ended is replaced. gRPC would also replace the socket of a running server, without
+    an error.
     """
     if not is_unix(address):
         return ""
@@ -60,12 +61,12 @@ def unix_problem(address: str) -> str:
 
 
 def _path(address: str) -> str:
-    """The path of a Unix socket as the system has it: an abstract one begins with NUL."""
+    """Returns the path of a Unix socket as the system call takes it: an abstract one begins with NUL."""
     if address.startswith(_ABSTRACT):
         name = address.removeprefix(_ABSTRACT)
         return name and f"\0{name}"
     path = address.removeprefix(_PATH)
-    # Between two slashes and a third one a machine would be named.
+    # After exactly two slashes the next part would name a machine.
     return path.removeprefix("//") if path.startswith("///") or not path.startswith("//") else ""
 
 
@@ -76,7 +77,7 @@ def _listener_problem(path: str) -> str:
         except (ConnectionRefusedError, FileNotFoundError):
             return ""
         except BlockingIOError:
-            # More wait for it than it lets wait.
+            # The socket's backlog is full, so a program is listening.
             pass
         except OSError:
             return "it is another program's socket"
@@ -84,10 +85,10 @@ def _listener_problem(path: str) -> str:
 
 
 def split(address: str) -> tuple[str, int]:
-    """Returns the host, without brackets and empty for everywhere, and the port; of a Unix socket its address and 0.
+    """Returns host (without brackets; empty for all addresses) and port; for a Unix socket, its address and 0.
 
     Raises:
-        InvalidValueError: it is neither; the text names the broken rule.
+        InvalidValueError: it is neither; the message states the broken rule.
     """
     if is_unix(address):
         return address, 0
@@ -108,7 +109,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def check(address: str, *, may_be_unix: bool, shared: bool) -> None:
-    """Raises InvalidValueError where it is no address, or a Unix socket where none is served on or several would be."""
+    """Raises InvalidValueError for an invalid address, and for a Unix socket where that is not possible."""
     split(address)
     if not is_unix(address):
         return
@@ -127,9 +128,9 @@ def _is_ipv4(host: str) -> bool:
 
 
 def is_reached_by_others(address: str) -> bool:
-    """Returns whether other machines may reach it: no Unix socket, and no name or address of this machine.
+    """Returns whether other machines may reach it: it is no Unix socket, and no loopback name or address.
 
-    An address that no machine has is reached by nobody; binding it fails then.
+    An address that cannot be resolved counts as unreachable; binding it fails later.
     """
     if is_unix(address):
         return False
@@ -144,7 +145,7 @@ def is_reached_by_others(address: str) -> bool:
 
 
 def called_by(address: str, port: int) -> str:
-    """Returns how a client on this machine calls a server that listens there, on the port that it was given."""
+    """Returns the address by which a client on this machine calls a server that listens there on `port`."""
     if is_unix(address):
         return address
     host, _ = split(address)
@@ -156,7 +157,7 @@ def called_by(address: str, port: int) -> str:
 
 
 def is_called_in_plain_text(address: str) -> bool:
-    """Returns whether a client on this machine takes it for the machine's own, and so uses no TLS by default."""
+    """Returns whether a client on this machine takes the address for local, and so uses no TLS by default."""
     if is_unix(address):
         return True
     host, _ = split(called_by(address, 0))

@@ -1,11 +1,11 @@
-"""The forms of names, each a function from a text to the rule that it breaks, or None.
+"""The forms of names: each function checks a text, and returns the rule that it breaks, or None.
 
-The grammars are those of Kubernetes, so that nothing is accepted here that a cluster refuses later. All are ASCII:
-Unicode letters that look like others are refused by name, as are `..`, `/`, `%2f`, NUL and control characters, because
-names end up in paths of the Kubernetes API. The texts of the rules name a character by its code point and never repeat
-the value, which may be a secret given in the wrong field.
+The grammars are those of Kubernetes, so that a cluster never refuses later what is accepted here. All are ASCII.
+Unicode letters that look like others are refused with their names, and so are `..`, `/`, `%2f`, NUL and control
+characters, because names become parts of Kubernetes API paths. Messages name a character by its code point, and never
+repeat the value, which may be a secret in the wrong field.
 
-User names are compared by `normalise_username`: NFKC, then case folding, so that one account has one lock-out counter
+User names are compared by `normalise_username`: NFKC, then case folding, so that an account has one login throttle
 however its name is typed.
 """
 
@@ -19,7 +19,7 @@ LONGEST_LABEL = 63
 LONGEST_SUBDOMAIN = 253
 LONGEST_EMAIL = 254
 LONGEST_USERNAME = 50
-# The prefix of the names of service accounts.
+# The prefix of service accounts' names.
 SERVICE_ACCOUNT = "sa"
 LONGEST_ANNOTATIONS = 256 * 1024
 
@@ -39,15 +39,15 @@ _EMAIL = re.compile(
 )
 _PERMISSION = re.compile(r"\*|[a-z][a-z0-9_]*\.(?:\*|[a-z][a-z0-9_]*)")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# Control characters, and what turns the direction of text or breaks lines without being seen.
+# Control characters, and invisible characters that change the direction of text or break lines.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ENCODED = re.compile(r"%(?:2[ef]|5c|00)", re.IGNORECASE)
 
 
 def unstorable_problem(text: str) -> str | None:
-    """Refuses characters that no text column and no UTF-8 message can contain: NUL and lone surrogates."""
-    # A text of a megabyte is looked through in a fraction of a millisecond, not in ten.
+    """Checks for characters that no text column and no UTF-8 message can contain: NUL and lone surrogates."""
+    # These checks scan a text of 1 MB in a fraction of a millisecond; the regular expression needs ten milliseconds.
     if "\0" not in text and (text.isascii() or _is_utf8(text)):
         return None
     found = _UNSTORABLE.search(text)
@@ -63,18 +63,18 @@ def _is_utf8(text: str) -> bool:
 
 
 def text_problem(text: str) -> str | None:
-    """Text without control characters, and without characters that hide or reorder others."""
+    """Checks for control characters, and for characters that hide or reorder others."""
     found = _UNPRINTABLE.search(text)
     return f"must not hold {_character(found[0])}" if found else None
 
 
 def resource_name_problem(text: str) -> str | None:
-    """The least that any name of a resource must keep to, where no stricter form is declared."""
+    """Checks the minimum rule for a resource's name, for resources without a stricter form."""
     return _dangerous(text)
 
 
 def dns_label_problem(text: str) -> str | None:
-    """RFC 1123 label: lower-case letters, digits and `-`, at most 63."""
+    """Checks an RFC 1123 label: lower-case letters, digits and `-`, at most 63."""
     if _DNS_LABEL.fullmatch(text):
         return None
     return _dangerous(text) or (
@@ -83,7 +83,7 @@ def dns_label_problem(text: str) -> str | None:
 
 
 def dns_subdomain_problem(text: str) -> str | None:
-    """RFC 1123 subdomain: labels joined by `.`, at most 253."""
+    """Checks an RFC 1123 subdomain: labels joined by `.`, at most 253 characters."""
     if len(text) <= LONGEST_SUBDOMAIN and _DNS_SUBDOMAIN.fullmatch(text):
         return None
     return _dangerous(text) or (
@@ -93,14 +93,14 @@ def dns_subdomain_problem(text: str) -> str | None:
 
 
 def environment_name_problem(text: str) -> str | None:
-    """The name of an environment variable: a C identifier, `.` and `-` allowed."""
+    """Checks the name of an environment variable: a C identifier, in which `.` and `-` are also allowed."""
     if _ENVIRONMENT_NAME.fullmatch(text) and text != "." and not text.startswith(".."):
         return None
     return _dangerous(text) or "must hold letters, digits, _ - or . only, and must not begin with a digit"
 
 
 def port_name_problem(text: str) -> str | None:
-    """An IANA service name: at most 15 characters."""
+    """Checks an IANA service name: at most 15 characters."""
     if len(text) <= 15 and _PORT_NAME.fullmatch(text):
         return None
     return _dangerous(text) or (
@@ -110,12 +110,12 @@ def port_name_problem(text: str) -> str | None:
 
 
 def is_pod_port_name(text: str) -> bool:
-    """Whether a pod's port may have this name; a Service's may have any DNS label."""
+    """Returns whether a pod's port may have this name; a Service's port may have any DNS label."""
     return bool(text) and port_name_problem(text) is None
 
 
 def label_key_problem(text: str) -> str | None:
-    """A label's key: `[prefix/]name`."""
+    """Checks a label's key: `[prefix/]name`."""
     prefix, slash, name = text.rpartition("/")
     if slash and (not prefix or len(prefix) > LONGEST_SUBDOMAIN or not _DNS_SUBDOMAIN.fullmatch(prefix)):
         return "the part before / must be a DNS subdomain of at most 253 characters"
@@ -128,7 +128,7 @@ def label_key_problem(text: str) -> str | None:
 
 
 def label_value_problem(text: str) -> str | None:
-    """A label's value: empty, or like the name in a key."""
+    """Checks a label's value: empty, or like the name in a key."""
     if not text or _QUALIFIED_NAME.fullmatch(text):
         return None
     return (
@@ -137,12 +137,12 @@ def label_value_problem(text: str) -> str | None:
 
 
 def annotation_key_problem(text: str) -> str | None:
-    """Returns the fault of an annotation's key: the rules of a label's key, but in any case."""
+    """Checks an annotation's key: the rules of a label's key, but in any case."""
     return label_key_problem(text.lower() if text.isascii() else text)
 
 
 def annotations_size_problem(annotations: Mapping[str, str]) -> str | None:
-    """All keys and values together: at most 256 KiB, the limit of Kubernetes."""
+    """Checks the size of all keys and values together: at most 256 KiB, the limit of Kubernetes."""
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     return (
         f"keys and values must not be longer than {LONGEST_ANNOTATIONS} bytes together"
@@ -152,7 +152,7 @@ def annotations_size_problem(annotations: Mapping[str, str]) -> str | None:
 
 
 def config_key_problem(text: str) -> str | None:
-    """A key of a config map or secret, which becomes a file name."""
+    """Checks a key of a config map or secret, which becomes a file name."""
     if _CONFIG_KEY.fullmatch(text) and text != "." and not text.startswith(".."):
         return None
     return (
@@ -161,14 +161,14 @@ def config_key_problem(text: str) -> str | None:
 
 
 def path_segment_problem(text: str) -> str | None:
-    """The name of a Kubernetes object of any kind; Roles may hold `:`."""
+    """Checks the name of a Kubernetes object of any kind; names of Roles may contain `:`."""
     if _PATH_SEGMENT.fullmatch(text) and text not in (".", ".."):
         return None
     return _dangerous(text) or "must be 1 to 253 letters, digits, - _ . : or @, not . or .."
 
 
 def api_version_problem(text: str) -> str | None:
-    """Group and version of a kind; the core group has no name."""
+    """Checks group and version of a kind; the core group has no name."""
     group, slash, version = text.rpartition("/")
     if _API_VERSION.fullmatch(version) and not (slash and dns_subdomain_problem(group)):
         return None
@@ -176,14 +176,14 @@ def api_version_problem(text: str) -> str | None:
 
 
 def kind_problem(text: str) -> str | None:
-    """The name of a Kubernetes kind."""
+    """Checks the name of a Kubernetes kind."""
     if _KIND.fullmatch(text):
         return None
     return _dangerous(text) or "must be a letter, then letters and digits, at most 63, such as Ingress"
 
 
 def username_problem(text: str) -> str | None:
-    """A user name as it may be created."""
+    """Checks a user name for a new account."""
     if _USERNAME.fullmatch(text) and ".." not in text:
         return None
     return _dangerous(text) or (
@@ -192,7 +192,7 @@ def username_problem(text: str) -> str | None:
 
 
 def principal_problem(text: str) -> str | None:
-    """A user name, or that of a service account, which no user can have: `sa:<namespace>:<name>` or `sa:<name>`."""
+    """Checks a user name or a service account's: `sa:<namespace>:<name>` or `sa:<name>`, which no user can have."""
     kind, colon, rest = text.partition(":")
     if not colon:
         return username_problem(text)
@@ -211,46 +211,46 @@ def principal_problem(text: str) -> str | None:
 
 
 def is_service_account(username: str) -> bool:
-    """Whether a user name is that of a service account."""
+    """Returns whether a user name is that of a service account."""
     return username.startswith(f"{SERVICE_ACCOUNT}:")
 
 
 def service_account_username(namespace: str, name: str) -> str:
-    """Returns the user name of a service account; `namespace` is '' where it is the platform's."""
+    """Returns the user name of a service account; `namespace` is '' for one of the platform."""
     return ":".join(filter(None, (SERVICE_ACCOUNT, namespace, name)))
 
 
 def normalise_username(text: str) -> str:
-    """Returns the form by which accounts are distinguished: NFKC, case folded, NFKC again (folding may undo it)."""
+    """Returns the form that identifies an account: NFKC, case folded, then NFKC again, as folding may undo it."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalise_email(text: str) -> str:
-    """Returns the form by which e-mail addresses are distinguished."""
+    """Returns the form that identifies an e-mail address."""
     return normalise_username(text.strip())
 
 
 def email_problem(text: str) -> str | None:
-    """An e-mail address of the common form."""
+    """Checks an e-mail address of the common form."""
     if len(text) <= LONGEST_EMAIL and text.find("@") <= 64 and _EMAIL.fullmatch(text):
         return None
     return "must be an e-mail address such as name@example.org, at most 254 characters"
 
 
 def permission_problem(text: str) -> str | None:
-    """A permission as roles hold it."""
+    """Checks a permission in the form that roles have."""
     return (
         None if _PERMISSION.fullmatch(text) else "must be <noun>.<verb>, <noun>.* or *, such as container.get"
     )
 
 
 def uuid_problem(text: str) -> str | None:
-    """A UUID with its dashes, in either case, as RFC 9562 has it read."""
+    """Checks a UUID with its dashes, in either case, as RFC 9562 requires readers to accept."""
     return None if _UUID.fullmatch(text) else "must be a UUID of hexadecimal digits and dashes"
 
 
 def absolute_path_problem(text: str) -> str | None:
-    """An absolute path without `..`, `:` or control characters."""
+    """Checks an absolute path: without `..`, `:` or control characters."""
     if not text.startswith("/"):
         return "must be an absolute path: it must begin with /"
     if ":" in text:
@@ -259,7 +259,7 @@ def absolute_path_problem(text: str) -> str | None:
 
 
 def relative_path_problem(text: str) -> str | None:
-    """A relative path without `..` or control characters."""
+    """Checks a relative path: without `..` or control characters."""
     return (
         "must be a relative path: it must not begin with /" if text.startswith("/") else _path_problem(text)
     )
@@ -270,7 +270,7 @@ def _path_problem(text: str) -> str | None:
 
 
 def _dangerous(text: str) -> str | None:
-    """Returns which characters make a name dangerous in a path or to a reader, or None if none do."""
+    """Returns the rule that a name breaks if it is dangerous in a path or misleading to a reader; else None."""
     if found := _UNPRINTABLE.search(text):
         return f"must not hold {_character(found[0])}"
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""The programs of a container's pods as they are observed."""
+"""The observed programs in a container's pods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ProgramState = Literal["waiting", "running", "terminated"]
 
 
 class ProgramStatus(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One program, all living pods together; `containers.program_status` describes which fields are of which pods."""
+    """One program in all running pods; `containers.program_status` describes which pods each field is from."""
 
     name: str
     kind: ProgramKind

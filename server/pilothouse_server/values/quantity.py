@@ -1,12 +1,12 @@
 """Kubernetes quantities (`100m`, `1.5Gi`, `2e3`), exactly.
 
-A quantity is held as a whole number of billionths, which is as fine as Kubernetes goes (finer values are rounded away
-from zero, as there), so that comparing and adding are exact. The original notation is stored with the number, because
-the canonical text depends on it: `1024` stays `1024` and `1Ki` stays `1Ki`, although they are equal.
+A quantity is stored as a whole number of billionths, Kubernetes' finest unit, so that comparing and adding are exact.
+As in Kubernetes, finer values are rounded away from zero. The original notation is stored with the number, because the
+canonical text depends on it: `1024` stays `1024` and `1Ki` stays `1Ki`, although they are equal.
 
-`text` is the API server's form: the largest suffix that leaves a whole number, `0.5` as `500m`, `1.5Gi` as
-`1536Mi`. Two deviations from the API server, both on the strict side: a text without any digit (`.`, `Ki`) is
-refused rather than taken as zero, and a magnitude above 2⁶³−1 is refused rather than capped.
+`text` is the API server's form: the largest suffix that leaves a whole number, `0.5` as `500m`, `1.5Gi` as `1536Mi`.
+There are two deviations from the API server, both stricter: a text without any digit (`.`, `Ki`) is refused instead of
+being read as zero, and a magnitude above 2⁶³−1 is refused instead of being capped.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Notation(enum.Enum):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Quantity:
-    """An amount. Equal and ordered by amount alone; `str()` and `text` give the canonical form."""
+    """An amount. Equality and order depend only on the amount; `str()` and `text` return the canonical form."""
 
     nanos: int
     notation: Notation = field(default=Notation.DECIMAL_SUFFIX, compare=False)
 
     @classmethod
     def parse(cls, text: str, *, allow_negative: bool = False) -> Quantity:
-        """Read a quantity.
+        """Parses a quantity.
 
         Raises:
             InvalidValueError: not a quantity, too large, or negative without `allow_negative`.
@@ -89,22 +89,22 @@ class Quantity:
 
     @classmethod
     def from_millicores(cls, millicores: int) -> Quantity:
-        """Return cpu given in thousandths of a core."""
+        """Returns a cpu quantity, given in thousandths of a core."""
         return cls(millicores * (NANOS // 1000))
 
     @classmethod
     def from_bytes(cls, count: int) -> Quantity:
-        """Return memory given in bytes, written with binary suffixes."""
+        """Returns a memory quantity, given in bytes, written with binary suffixes."""
         return cls(count * NANOS, Notation.BINARY_SUFFIX)
 
     @property
     def millicores(self) -> int:
-        """Thousandths, rounded up (towards more): the unit in which cpu is counted."""
+        """Thousandths, rounded up: the unit in which cpu is counted."""
         return -(-self.nanos // (NANOS // 1000))
 
     @property
     def whole(self) -> int:
-        """Whole units, rounded up (towards more): bytes, where the quantity is memory or storage."""
+        """Whole units, rounded up: bytes for memory or storage."""
         return -(-self.nanos // NANOS)
 
     @property
@@ -157,7 +157,7 @@ ZERO = Quantity(0)
 
 
 def normalise(text: str) -> str:
-    """Return the canonical form of a quantity that is not negative; empty stays empty.
+    """Returns the canonical form of a non-negative quantity; empty stays empty.
 
     Raises:
         InvalidValueError: not a quantity, too large, or negative.
@@ -166,7 +166,7 @@ def normalise(text: str) -> str:
 
 
 def quantity_problem(text: str) -> str | None:
-    """Return the rule that `text` breaks as a quantity that is not negative, or None."""
+    """Returns the rule that `text` breaks as a non-negative quantity, or None."""
     try:
         Quantity.parse(text)
     except InvalidValueError as error:
@@ -175,11 +175,11 @@ def quantity_problem(text: str) -> str | None:
 
 
 def _scaled(digits: int, ten_exponent: int) -> int:
-    """Returns digits · 10^ten_exponent, rounded up to a whole number. Refuses values above the largest."""
+    """Returns digits · 10^ten_exponent, rounded up to a whole number. Raises InvalidValueError above the maximum."""
     if digits == 0:
         return 0
     if ten_exponent >= 0:
-        # Bounded before the power is taken: `1e9999` must not cost a number of ten thousand digits.
+        # The exponent is checked before the power is computed: `1e9999` must not cost a number of ten thousand digits.
         if ten_exponent > 40:
             raise InvalidValueError("must not be above 2^63-1")
         nanos: int = digits * 10**ten_exponent
@@ -192,5 +192,5 @@ def _scaled(digits: int, ten_exponent: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str, allow_negative: bool) -> Quantity:
-    """The quantity of a text. The same few are read several times with each call; texts are short, and values fixed."""
+    """Parses a quantity, with a cache: each call parses the same few short texts several times."""
     return Quantity._read(text, allow_negative)

@@ -1,7 +1,7 @@
-"""Random UUIDs (version 4) as text, for ids that are needed thousands of times a second.
+"""Random UUIDs (version 4) as text, for ids that are needed thousands of times per second.
 
 A system call for each 16 bytes takes longer than all other work for an id, and so does the standard library's class. So
-the bytes of many ids are requested together, and the text is made of them.
+the bytes of many ids are requested with one system call, and the text is built from them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _DIGITS: Final = 32
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 _unused: list[str] = []
-# After a fork the two processes must not give the same ids twice.
+# After a fork the two processes must not return the same ids.
 os.register_at_fork(after_in_child=_unused.clear)
 
 
 def random_id() -> str:
-    """Returns a new one. Called in one thread of a process."""
+    """Returns a new id. Call it from only one thread of a process."""
     if not _unused:
         digits = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
         _unused.extend(_uuid(digits[at : at + _DIGITS]) for at in range(0, len(digits), _DIGITS))

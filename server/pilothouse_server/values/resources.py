@@ -14,7 +14,10 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 class Condition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """`made_from`: uid/generation of the cluster's object that it describes, if that matters; not shown."""
+    """The state of one aspect of a resource.
+
+    `made_from`: uid/generation of the cluster's object that it describes, if that matters; not shown to callers.
+    """
 
     type: str
     status: ConditionStatus
@@ -25,7 +28,7 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ObjectWarning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A remark on an object that was accepted. `path`: the field that it is about, where one is known."""
+    """A warning about an object that was accepted. `path`: the field that it is about, if known."""
 
     reason: str
     path: str = ""
@@ -33,7 +36,7 @@ class ObjectWarning(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class NamespaceRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The namespace that a resource lives in, and where that is: its cluster, and its name and uid there."""
+    """The namespace that a resource is in, and where it is: its cluster, and its name there."""
 
     id: NamespaceId = NamespaceId(0)
     name: str = ""
@@ -43,7 +46,7 @@ class NamespaceRef(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Namespaced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Base of a resource that lives in a namespace; `namespace_ref` is empty until it is placed in one."""
+    """Base of a resource in a namespace; `namespace_ref` is empty until the resource is assigned to one."""
 
     namespace_ref: NamespaceRef = NamespaceRef()
 
@@ -74,9 +77,9 @@ class Namespaced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Reconciled(Namespaced, frozen=True, kw_only=True):
-    """Base of a resource that the reconciler brings to its cluster.
+    """Base of a resource that the reconciler applies to its cluster.
 
-    `generation` counts changes of its desired state, `resource_version` is its etag, `row_version` counts every write.
+    `generation` counts changes of the desired state, `resource_version` is the etag, `row_version` counts every write.
     """
 
     generation: int = 1
@@ -90,5 +93,5 @@ class Reconciled(Namespaced, frozen=True, kw_only=True):
 
     @property
     def reconciling(self) -> bool:
-        """Whether the cluster does not match the desired state yet, as far as was seen."""
+        """Whether the cluster is not known to match the desired state yet."""
         return self.observed_generation < self.generation or self.deletion_requested_at is not None

@@ -41,7 +41,7 @@ PROBLEM = AnswerConverter(ApplicationProblem, pb.ApplicationProblem)
 
 
 def rendered(application: ApplicationResource) -> Rendered:
-    """Returns an application as events have it; none is stored next to its row, because members change without it."""
+    """Returns an application as events carry it. No message is cached with its row: members change without the row."""
     return Rendered(APPLICATION.to_proto(application).SerializeToString())
 
 

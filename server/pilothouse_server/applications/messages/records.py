@@ -1,6 +1,6 @@
-"""The audit records of objects that a call about several of them writes, each in the form of its own noun.
+"""Audit records of the objects that one call writes, each in the form of its noun.
 
-Each names the call's record as `parent_operation_id`, and is committed with it.
+Each record has the call's record as its `parent_operation_id`, and is committed with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pilothouse_server.store.unit_of_work import Actor
 
 
 class _NounForm(NamedTuple):
-    """The form of a noun's calls: path of its service, the word in its methods, its field, and its messages."""
+    """The form of a noun's calls in records: path of its service, word in its methods, field, and messages."""
 
     service: str
     word: str
@@ -65,7 +65,7 @@ _VERBS: Final = {"create": "Create", "update": "Update", "delete": "Delete"}
 
 
 class RecordCause(NamedTuple):
-    """The operation that records of objects belong to, its actor and address, and the time by the server's clock."""
+    """The operation that the records belong to, its actor and address, and the time by the server's clock."""
 
     operation: str
     actor: Actor

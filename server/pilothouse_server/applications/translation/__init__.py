@@ -1,1 +1,1 @@
-"""Between the values of the translator of manifests and the values of each noun."""
+"""Converts values of the translator of manifests into values of each noun."""

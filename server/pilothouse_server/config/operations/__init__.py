@@ -1,1 +1,1 @@
-"""The rules of config maps and secrets, and of the keys that encrypt the latter."""
+"""The rules of config maps and secrets, and of the keys that encrypt secrets."""

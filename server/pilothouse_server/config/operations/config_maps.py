@@ -1,4 +1,4 @@
-"""The rules of config maps: making and changing."""
+"""The rules of config maps: create and change."""
 
 from __future__ import annotations
 
@@ -21,22 +21,19 @@ Merge = Callable[[ConfigMap], ConfigMap]
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> ConfigMap:
-    """The config map of this name; NotFound as `configs.locate`."""
+    """Returns the config map of this name. Raises NotFound as `configs.locate`."""
     return cast("ConfigMap", await configs.locate(transaction, "config_map", namespace, name, lock=lock))
 
 
 async def create(
     transaction: Transaction, namespace_name: str, wanted: ConfigMap, effect: configs.Effect
 ) -> ConfigMap:
-    """Makes a config map.
+    """Creates a config map.
 
     Raises:
-        InvalidArgument: over 1 MiB, or a key that stands in both maps.
-        NotFound: the namespace.
-        AlreadyExists: the name.
-        FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: a container with rights that the caller may not give one does without it so far; a label or
-            annotation that is guarded.
+        InvalidArgument: the values exceed 1 MiB, or a key is in both maps. NotFound: the namespace. AlreadyExists: the
+        name. FailedPrecondition: the namespace is inactive or being deleted. PermissionDenied: a container with rights
+        that the caller may not give already refers to the missing config map; or a guarded label or annotation.
     """
     rules.check_config_map(wanted)
     effect.labelling.check("config_map", namespace_name, None, wanted)
@@ -55,7 +52,7 @@ async def create(
 async def create_many(
     transaction: Transaction, namespace_name: str, wanted: Sequence[ConfigMap], effect: configs.Effect
 ) -> dict[str, ConfigMap]:
-    """Makes config maps by few statements, all or none; returns them by their names. Raises as `create`."""
+    """Creates config maps with few statements, all or none; returns them by name. Raises as `create`."""
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     async for each in cooperatively(wanted):
@@ -73,14 +70,14 @@ async def create_many(
 
 
 async def take_over(transaction: Transaction, namespace: Namespace, wanted: ConfigMap) -> bool:
-    """Creates a config map from one on the cluster, `wanted.taken_over`; returns whether there was none yet.
+    """Creates a config map from one on the cluster, `wanted.taken_over`; returns False if the row exists already.
 
-    From then on it is an ordinary one: changes by others on the cluster are reverted, and deleting it deletes the
-    ConfigMap. The caller holds the namespace's lock.
+    From then on it is an ordinary config map: changes by others on the cluster are reverted, and deleting it deletes
+    the ConfigMap. The caller must have locked the namespace.
 
     Raises:
         InvalidArgument: as `create`.
-        FailedPrecondition: it exists, and is being deleted.
+        FailedPrecondition: the config map exists, and is being deleted.
     """
     if await configs.is_there(transaction, "config_map", namespace, wanted.name):
         return False
@@ -99,11 +96,11 @@ async def change(
     *,
     effect: configs.Effect,
 ) -> configs.Changed[ConfigMap]:
-    """Changes the desired state: `merge` returns the stored one with the caller's fields.
+    """Changes the desired state: `merge` returns the stored config map with the caller's fields.
 
-    Running containers that read it are restarted if `effect` requests it and the data changed. Errors as `create`;
-    Aborted from `check` if the etag is not the current one; FailedPrecondition if it is immutable or being deleted;
-    PermissionDenied as `configs.changed_data`, and as `create` of labels.
+    If `effect` requests it and the data changed, running containers that read the config map are restarted. Errors as
+    `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is immutable or being
+    deleted; PermissionDenied as `configs.changed_data`, and for labels as `create`.
     """
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
@@ -124,7 +121,7 @@ async def change(
 async def change_many(
     transaction: Transaction, namespace: str, merges: Mapping[str, Merge], effect: configs.Effect
 ) -> dict[str, ConfigMap]:
-    """Changes config maps by few statements, all or none; returns them by their names. Restarts nothing.
+    """Changes config maps with few statements, all or none; returns them by name. Restarts no container.
 
     Raises as `change`.
     """
@@ -162,7 +159,7 @@ def _keys(config_map: ConfigMap) -> set[str]:
 
 
 class SingleKeys(msgspec.Struct, frozen=True):
-    """Keys to set, as text or as bytes, and keys to remove; all others stay."""
+    """Keys to set, as text or as bytes, and keys to remove; all other keys stay."""
 
     data: dict[str, str] = {}
     binary_data: dict[str, bytes] = {}
@@ -170,7 +167,7 @@ class SingleKeys(msgspec.Struct, frozen=True):
 
 
 def taken_over(stored: ConfigMap, asked: ConfigMap, paths: tuple[str, ...], keys: SingleKeys) -> ConfigMap:
-    """The stored config map with the fields that `paths` names from the requested one, and single keys changed.
+    """Returns the stored config map with the fields in `paths` from the requested one, and single keys changed.
 
     Raises:
         InvalidArgument: a key to remove does not exist, a key is named twice, or all data is given with single keys.

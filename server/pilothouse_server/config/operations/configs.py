@@ -1,7 +1,8 @@
-"""Common rules of config maps and secrets: finding, deleting, notifying watchers, work for the reconciler.
+"""Common rules of config maps and secrets: find, delete, notify watchers, enqueue work for the reconciler.
 
-A config with readers cannot be deleted: containers read it by their environment, volumes show it. The namespace's row,
-locked by a deletion and shared by a transaction that begins to use a config, decides between the two.
+A config with readers cannot be deleted: containers whose environment reads it, or volumes that show it. A deletion
+locks the namespace's row, and a transaction that begins to use a config takes a shared lock on it, so the two cannot
+run at the same time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ Check = Callable[[Config], None]
 class Effect(msgspec.Struct, frozen=True):
     """The effects of a change.
 
-    `restart` restarts the running `readers` of the data; `labelling` is the rule for labels that programs on the
-    cluster obey.
+    `restart`: restarts the running `readers` of changed data. `labelling`: the rule for labels that programs on the
+    cluster act on.
     """
 
     readers: ReaderLookup
@@ -43,8 +44,9 @@ class Effect(msgspec.Struct, frozen=True):
 class Changed(msgspec.Struct, Generic[C], frozen=True):
     """A config after a change, with names of containers.
 
-    `restarted`: those that are restarted for it. `missing_keys`: those whose environment reads a key that it removed.
-    `secret_keys`: of a secret, the keys whose values have changed, and whether each was there before, and is now.
+    `restarted`: containers that are restarted because of the change. `missing_keys`: containers whose environment reads
+    a key that the change removed. `secret_keys`: for a secret, the keys whose values changed; for each, whether it
+    existed before, and exists now.
     """
 
     config: C
@@ -64,10 +66,10 @@ CACHED = repository.CACHED
 async def locate(
     transaction: ReadTransaction, kind: Kind, namespace: str, name: str, *, lock: bool = False
 ) -> Config:
-    """The config map or secret of this name.
+    """Returns the config map or secret of this name.
 
     Raises:
-        NotFound: the namespace or the config, alike for one that the caller does not reach.
+        NotFound: the namespace or the config; also if the caller may not see it.
     """
     found = await repository.find(transaction, kind, namespace, name, lock=lock)
     if found is None:
@@ -77,7 +79,7 @@ async def locate(
 
 
 def not_here(kind: Kind, name: str) -> str:
-    """The message about one that the platform does not have, and how to import it if the cluster has it."""
+    """Returns the message about a config that the platform does not have, and how to import it."""
     resource = "configmap" if kind == "config_map" else "secret"
     return (
         f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, import it: run `pilothouse '
@@ -87,7 +89,7 @@ def not_here(kind: Kind, name: str) -> str:
 
 
 def refuse_unlisted(namespace: str, allowed: Sequence[str], field: str, kind: Kind, name: str) -> None:
-    """Raises FailedPrecondition if the patterns of a namespace do not allow a name that only the cluster has."""
+    """Raises FailedPrecondition if a namespace's patterns do not allow a name that exists only on the cluster."""
     if is_listed(name, allowed):
         return
     shown = ", ".join(allowed) or "none"
@@ -100,7 +102,7 @@ def refuse_unlisted(namespace: str, allowed: Sequence[str], field: str, kind: Ki
 
 
 async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespace, name: str) -> bool:
-    """Whether the namespace has one of this name. Raises FailedPrecondition if it is being deleted."""
+    """Returns whether the namespace has a config of this name. Raises FailedPrecondition if it is being deleted."""
     found = await repository.find(transaction, kind, namespace.name, name)
     if found is not None:
         refuse_deleting(kind, found)
@@ -110,11 +112,11 @@ async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespac
 async def delete(
     transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check, readers: ReaderLookup
 ) -> Config:
-    """Marks one for deletion; one that is marked is answered as it is.
+    """Marks a config for deletion. A config that is marked already is returned unchanged.
 
     Raises:
         NotFound: the namespace or the config.
-        FailedPrecondition: something reads it; metadata names who.
+        FailedPrecondition: containers or volumes read it; metadata names them.
     """
     home = await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, kind, namespace, name, lock=True)
@@ -128,7 +130,7 @@ async def delete(
 async def delete_many(
     transaction: Transaction, kind: Kind, namespace: str, names: Sequence[str], readers: ReaderLookup
 ) -> dict[str, Config]:
-    """Marks configs for deletion by few statements, all or none; returns them by their names. Raises as `delete`."""
+    """Marks configs for deletion with few statements, all or none; returns them by name. Raises as `delete`."""
     home = await locate_namespace(transaction, namespace, "update")
     locked = await locked_many(transaction, kind, namespace, names)
     await _refuse_read(transaction, kind, home, names, readers)
@@ -159,8 +161,9 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every config map and secret of a namespace from the database, with a tombstone each; the cluster keeps
-    its objects.
+    """Removes every config map and secret of a namespace from the database and emits their deletions.
+
+    The cluster keeps its objects.
     """
     for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
@@ -172,16 +175,17 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """How many config maps and secrets a namespace holds, those being deleted included."""
+    """Returns how many config maps and secrets a namespace contains, including those being deleted."""
     return {f"{WORDS[kind]}s": await repository.count(transaction, kind, namespace_id) for kind in KINDS}
 
 
 async def changed_data(
     transaction: Transaction, kind: Kind, config: C, effect: Effect, *, removed: Collection[str]
 ) -> Changed[C]:
-    """The effect of a change of its data on the containers that read it.
+    """Returns the effect of changed data on the containers that read the config.
 
-    Raises PermissionDenied if one of these has rights over the node, or over others, that the caller may not give.
+    Raises PermissionDenied if one of these containers has rights, over the node or over others, that the caller may not
+    give.
     """
     home, readers = config.namespace_id, effect.readers
     await refuse_power(transaction, kind, [config], effect)
@@ -193,9 +197,9 @@ async def changed_data(
 async def refuse_power(
     transaction: ReadTransaction, kind: Kind, written: Sequence[Config], effect: Effect
 ) -> None:
-    """Raises PermissionDenied where a container that reads one has rights that the caller may not give one.
+    """Raises PermissionDenied if a container that reads one of these configs has rights that the caller may not give.
 
-    All of them are of one namespace.
+    All configs must be in one namespace.
     """
     if written:
         names = [each.name for each in written]
@@ -207,7 +211,7 @@ async def refuse_power(
 async def locked_many(
     transaction: Transaction, kind: Kind, namespace: str, names: Sequence[str]
 ) -> list[Config]:
-    """Locks those with these names until the transaction ends, and returns them in the order of their ids.
+    """Locks the configs with these names until the transaction ends, and returns them ordered by id.
 
     Raises as `locate`, and FailedPrecondition if one is being deleted.
     """
@@ -229,7 +233,7 @@ def refuse_deleting(kind: Kind, config: Config) -> None:
 
 
 def event(kind: Kind, config: Config, change: ChangeKind, before: Config | None = None) -> Event:
-    """The event of a change; a secret's holds no values."""
+    """Returns the event of a change; that of a secret contains no values."""
     return Event(
         resource_type=kind,
         resource_id=config.id,
@@ -247,14 +251,14 @@ def event(kind: Kind, config: Config, change: ChangeKind, before: Config | None 
 async def changed(
     transaction: Transaction, kind: Kind, config: Config, change: ChangeKind, before: Config | None = None
 ) -> None:
-    """Notifies watchers and leaves work for the reconciler."""
+    """Emits the event of a change, and enqueues the config for the reconciler."""
     transaction.emit(event(kind, config, change, before))
     going = config.deletion_requested_at is not None
     await transaction.enqueue(kind, config.id, config.cluster_name, config.namespace_id, going=going)
 
 
 def placed(wanted: C, namespace: Namespace) -> C:
-    """A config that is to be made, with its place on the cluster."""
+    """Returns a config that is to be created, with its namespace and its name on the cluster."""
     return msgspec.structs.replace(
         wanted,
         namespace_ref=namespace.ref,

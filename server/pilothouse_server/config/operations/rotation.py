@@ -1,11 +1,11 @@
 """The active key, and its rotation.
 
-An operator first gives every server a new key (`pilothouse keys add`, or a provider in front of the others), then
-rotates: the newest key becomes the active one, and the data keys of all rows are wrapped by it, one batch in each
+An operator first gives every server a new key (`pilothouse keys add`, or a provider listed before the others), then
+calls the rotation. The newest key becomes the active one. It then wraps the data keys of all rows, one batch in each
 transaction. Values do not change and stay readable. After an interruption the next call continues.
 
-A token is called between two transactions, never within one: a batch that needs it is rolled back, and repeated once
-the result is cached.
+A PKCS#11 token is called between two transactions, never within one. A batch that needs the token is rolled back, and
+retried once the result is cached.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_BATCH = 1000
 _TRANSACTION_ROWS = 100
-# Number of times that a batch is repeated for results of a token.
+# Attempts for a batch that needs results from a token.
 _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """The result of a call: rows wrapped again, rows that still use another key, the active key."""
+    """The result of a call: rows wrapped again, rows that still use another key, and the active key."""
 
     rotated: int
     remaining: int
@@ -46,9 +46,9 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """Dependencies on the keys: rows that only one key can read, and the key that encrypts new values.
+    """The number of rows that only one key can read, by key, and the key that encrypts new values.
 
-    `active` is empty if no server has chosen one yet.
+    `active`: empty if no server has chosen a key yet.
     """
 
     uses: Mapping[str, int]
@@ -56,7 +56,7 @@ class KeyUse:
 
 
 async def look(store: Store, tables: Sequence[EnvelopeTable]) -> KeyUse:
-    """The rows that depend on each key, at one moment."""
+    """Returns the number of rows that depend on each key, from one snapshot."""
     async with store.system_read(snapshot=True) as transaction:
         return KeyUse(
             await encryption_keys.uses(transaction, tables),
@@ -65,11 +65,11 @@ async def look(store: Store, tables: Sequence[EnvelopeTable]) -> KeyUse:
 
 
 async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTable]) -> None:
-    """Reads the providers, and chooses the active key if there is none. A server calls this before it serves.
+    """Reads the providers, and chooses the active key if there is none. Call it before the server serves.
 
     Raises:
-        Unavailable: stored values are encrypted under keys that no provider has, or a provider cannot be read. The
-            message names the keys, and their former providers.
+        Unavailable: stored values are encrypted with keys that no provider has, or a provider cannot be read. The
+            message names the keys and the providers that had them.
     """
     failure: PilothouseError | None = None
     try:
@@ -95,7 +95,7 @@ async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTab
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """A key that no provider has: how many values need it, and which provider had it last, '' if unknown."""
+    """A key that no provider has, the number of values that need it, and its last provider ('' if unknown)."""
 
     key_id: str
     values: int
@@ -121,9 +121,7 @@ async def _missing(
 
 
 def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) -> Unavailable:
-    """Returns the error for a start without all keys; `failure` is the reason why a provider cannot be read, if one
-    cannot.
-    """
+    """Returns the error for a start without all keys. `failure`: why a provider cannot be read, if one cannot."""
     lines = [failure.message] if failure is not None else []
     lines += [each.words for each in missing]
     if missing:
@@ -136,13 +134,13 @@ def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) 
 
 
 async def rotate(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTable], batch: int) -> Rotated:
-    """Makes the newest key the active one and wraps up to `batch` data keys by it.
+    """Makes the newest key the active one and wraps up to `batch` data keys with it.
 
     Raises:
-        Unavailable: no provider of this server has a row's key, or its token does not answer.
+        Unavailable: no provider of this server has a row's key, or its token does not respond.
         FailedPrecondition: the key file cannot be read.
 
-    Batches that were committed before an error stay. A data key that was tampered with is logged and remains.
+    Batches that were committed before an error stay. A data key that was tampered with is logged and not rotated.
     """
     await refresh(envelopes)
     active = envelopes.newest_key_id
@@ -166,7 +164,7 @@ async def rotate(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTa
 
 
 async def refresh(envelopes: Envelopes) -> None:
-    """Reads the providers again. Raises FailedPrecondition if the file cannot be read, Unavailable of a token."""
+    """Reads the providers again. Raises FailedPrecondition for an unreadable file, Unavailable for a token."""
     try:
         await envelopes.refresh()
     except SettingsError as error:
@@ -176,7 +174,7 @@ async def refresh(envelopes: Envelopes) -> None:
 async def _rotate_rows(
     store: Store, table: EnvelopeTable, envelopes: Envelopes, active: str, *, after: int, rows: int
 ) -> tuple[Sequence[WrappedKey], int]:
-    """One transaction: the rows that were taken, and the number that was wrapped again."""
+    """Rotates rows in one transaction; returns the rows that were read, and the number of rows wrapped again."""
     for attempts_left in reversed(range(_ATTEMPTS)):
         try:
             async with store.system_write("key rotation") as transaction:
@@ -204,7 +202,7 @@ async def _rewrap(
         try:
             data_key = envelopes.rewrap(each.data_key, each.key_id, binding, active)
         except FailedPrecondition as error:
-            # It cannot be read under any key; the others must not wait for it. It counts as remaining.
+            # No key can open it, and the other rows must not wait for it. It is counted in `remaining`.
             log.error("a data key cannot be rotated", table=table.table, id=each.id, reason=error.reason)
             continue
         await encryption_keys.put_rewrapped(transaction, table, each.id, data_key, active)

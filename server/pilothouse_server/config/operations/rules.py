@@ -1,7 +1,7 @@
 """Rules of a config map or secret that do not depend on its namespace.
 
-The declaration of the field checks the names of keys. For secrets no message repeats a key or value of the caller,
-because a caller may confuse the two.
+The proto file declares the rule for names of keys. Messages about secrets repeat no key or value of the caller, because
+a caller may confuse keys and values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
 
 
 def check_config_map(wanted: ConfigMap) -> None:
-    """Raises InvalidArgument if a key stands in both maps or the values are too large."""
+    """Raises InvalidArgument if a key is in both maps or the values are too large."""
     twice = sorted(wanted.data.keys() & wanted.binary_data.keys())
     if twice:
         raise invalid(
@@ -33,9 +33,7 @@ def check_config_map(wanted: ConfigMap) -> None:
 
 
 def check_secret(type_: str, values: Values) -> None:
-    """Raises InvalidArgument for a type that cannot be, a key that the type requires and is not there, or too
-    much.
-    """
+    """Raises InvalidArgument for an invalid type, a missing key that the type requires, or too large values."""
     if not _TYPE.fullmatch(type_):
         raise invalid("secret.type", "must be letters, digits, '-', '_', '.' and '/', such as Opaque")
     if type_ == _SERVICE_ACCOUNT_TOKEN:
@@ -67,7 +65,7 @@ def _refusal(type_: str, problem: str, reason: str, rule: str) -> InvalidArgumen
 def check_single_keys(
     paths: Collection[str], whole: Collection[str], setting: Collection[str], removing: Collection[str]
 ) -> None:
-    """Raises InvalidArgument where single keys are to be changed and all of them, too, or one is set and removed.
+    """Raises InvalidArgument if single keys and all keys are to be changed, or if one key is to be set and removed.
 
     `whole`: the paths of a mask that name all values.
     """
@@ -79,20 +77,20 @@ def check_single_keys(
 
 
 def check_removable(there: Collection[str], removing: Collection[str]) -> None:
-    """Raises InvalidArgument if one of the keys to remove is not there."""
+    """Raises InvalidArgument if one of the keys to remove does not exist."""
     if set(removing) - set(there):
         raise invalid("remove_keys", "there is no such key to remove", reason="KEY_NOT_FOUND")
 
 
 def merged(data: Mapping[str, bytes], string_data: Mapping[str, str]) -> Values:
-    """`data` with `string_data` taken over; InvalidArgument if a key stands in both."""
+    """Returns `data` together with `string_data`. Raises InvalidArgument if a key is in both."""
     if data.keys() & string_data.keys():
         raise invalid("secret.string_data", "a key is in data, too", reason="DUPLICATE_KEY")
     return dict(data) | {key: text.encode() for key, text in string_data.items()}
 
 
 def check_labels(field: str, labels: Mapping[str, str]) -> None:
-    """Raises InvalidArgument for labels of our own domain."""
+    """Raises InvalidArgument for labels of the platform's own domain."""
     for key in labels:
         prefix, slash, _ = key.partition("/")
         if slash and (prefix == RESERVED_LABEL_DOMAIN or prefix.endswith("." + RESERVED_LABEL_DOMAIN)):
@@ -100,7 +98,7 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
 
 
 def refuse_immutable(words: str, name: str) -> FailedPrecondition:
-    """The error for a change of one that was made immutable."""
+    """Returns the error for a change of an immutable config."""
     return FailedPrecondition(
         f'{words} "{name}" is immutable: its data never change; create another one, or delete it first',
         reason="IMMUTABLE",
@@ -108,7 +106,7 @@ def refuse_immutable(words: str, name: str) -> FailedPrecondition:
 
 
 def in_use(words: str, name: str, containers: Sequence[str], volumes: Sequence[str]) -> FailedPrecondition:
-    """The error for the deletion of one that is read."""
+    """Returns the error for the deletion of a config that is read."""
     users = [f'container "{each}"' for each in containers] + [f'volume "{each}"' for each in volumes]
     shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
     return FailedPrecondition(

@@ -1,7 +1,7 @@
-"""The rules of secrets: making, changing, revealing.
+"""The rules of secrets: create, change, reveal.
 
-Values are plain text only here, between the request and the encryption or the decryption and the answer.
-They are encrypted for their row: its table, its uid, which is chosen before the row is written, and its
+Values are plain text only here: between the request and the encryption, and between the decryption and the response.
+The encryption binds them to their row: its table, its uid, which is chosen before the row is written, and its
 namespace.
 """
 
@@ -41,9 +41,10 @@ _decode = msgspec.msgpack.Decoder(Values).decode
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A secret as a caller gives it. `paths` are the fields that an update names; empty for a new one.
+    """A secret as a caller gives it.
 
-    `set_data` and `remove_keys`: single keys that an update changes.
+    `paths`: the fields that an update names; empty for a new secret. `set_data` and `remove_keys`: single keys that an
+    update changes.
     """
 
     secret: Secret
@@ -63,22 +64,22 @@ class Asked:
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Secret:
-    """The secret of this name; NotFound as `configs.locate`."""
+    """Returns the secret of this name. Raises NotFound as `configs.locate`."""
     return cast("Secret", await configs.locate(transaction, "secret", namespace, name, lock=lock))
 
 
 async def create(
     transaction: Transaction, namespace_name: str, asked: Asked, envelopes: Envelopes, effect: configs.Effect
 ) -> Secret:
-    """Makes a secret.
+    """Creates a secret.
 
     Raises:
-        InvalidArgument: over 1 MiB, a key that stands in both maps, or one that the type requires is missing.
+        InvalidArgument: the values exceed 1 MiB, a key is in both maps, or a key that the type requires is missing.
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
         PermissionDenied: as `config_maps.create`.
-        Unavailable: the active key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the active key.
     """
     wanted, values = _new(namespace_name, asked, effect)
     namespace = await locate_namespace(transaction, namespace_name, "share")
@@ -102,7 +103,7 @@ async def create_many(
     envelopes: Envelopes,
     effect: configs.Effect,
 ) -> dict[str, Secret]:
-    """Makes secrets by few statements, all or none; returns them by their names. Raises as `create`."""
+    """Creates secrets with few statements, all or none; returns them by name. Raises as `create`."""
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     names = [each.secret.name for each in asked]
@@ -122,7 +123,7 @@ async def create_many(
 
 
 def _new(namespace: str, asked: Asked, effect: configs.Effect) -> tuple[Secret, Values]:
-    """Returns a secret that is to be made, and its values. Raises as `create`."""
+    """Returns a secret that is to be created, and its values. Raises as `create`."""
     values = rules.merged(asked.data, asked.string_data)
     wanted = msgspec.structs.replace(
         asked.secret, type=asked.secret.type or OPAQUE, uid=repository.new_uid(), key_sizes=_sizes(values)
@@ -136,13 +137,13 @@ def _new(namespace: str, asked: Asked, effect: configs.Effect) -> tuple[Secret, 
 async def take_over(
     transaction: Transaction, namespace: Namespace, asked: Asked, envelopes: Envelopes
 ) -> bool:
-    """Makes a secret of one that is on the cluster, `asked.secret.taken_over`; as `config_maps.take_over`.
+    """Creates a secret from one on the cluster, `asked.secret.taken_over`, as `config_maps.take_over` does.
 
-    Its values are encrypted here, before anything is written.
+    Its values are encrypted before anything is written.
 
     Raises:
         InvalidArgument, Unavailable: as `create`.
-        FailedPrecondition: it is there, and being deleted.
+        FailedPrecondition: the secret exists, and is being deleted.
     """
     if await configs.is_there(transaction, "secret", namespace, asked.secret.name):
         return False
@@ -167,8 +168,10 @@ async def change(
     *,
     effect: configs.Effect,
 ) -> configs.Changed[Secret]:
-    """Changes the fields that `asked.paths` names, and single keys. `data` replaces all values, `string_data` sets the
-    keys that it names. Answers and errors as `config_maps.change`, with those of `create`.
+    """Changes the fields that `asked.paths` names, and single keys.
+
+    `data` replaces all values; `string_data` sets the keys that it names. Returns and raises as `config_maps.change`,
+    and raises as `create`.
     """
     rules.check_single_keys(asked.paths, ("data", "string_data"), asked.set_data, asked.remove_keys)
     stored = await locate(transaction, namespace, name, lock=True)
@@ -203,7 +206,7 @@ async def change_many(
     envelopes: Envelopes,
     effect: configs.Effect,
 ) -> dict[str, configs.Changed[Secret]]:
-    """Changes secrets by few statements, all or none; returns them by their names. Restarts nothing.
+    """Changes secrets with few statements, all or none; returns them by name. Restarts no container.
 
     Raises as `change`.
     """
@@ -243,7 +246,7 @@ async def change_many(
 def _with_change(
     namespace: str, stored: Secret, asked: Asked, former: Values | None, effect: configs.Effect
 ) -> tuple[Secret, Values | None]:
-    """Returns a secret with a change, and its values; None where the change names none. Raises as `change`."""
+    """Returns a secret with a change, and its values; None if the change names no values. Raises as `change`."""
     values = None if former is None else _merged_values(former, asked)
     fields = [path for path in asked.paths if path not in ("data", "string_data")]
     wanted = msgspec.structs.replace(stored, **{path: getattr(asked.secret, path) for path in fields})
@@ -261,15 +264,15 @@ def _with_change(
 
 
 async def purge(transaction: Transaction, namespace: str, name: str) -> tuple[Secret | None, int]:
-    """Removes the former values of a secret from all revisions; returns the secret, and how many versions had some.
+    """Removes former values of a secret from all revisions; returns the secret and the number of purged versions.
 
-    The secret is None where only revisions of applications have it.
+    The secret is None if only revisions of applications have it.
 
     Raises:
         NotFound: the namespace, or neither a secret nor former values of this name.
     """
     home = await locate_namespace(transaction, namespace, "share")
-    # Locked, so that no change adds a former version.
+    # The row is locked, so that no change adds a former version.
     found = await repository.find(transaction, "secret", namespace, name, lock=True)
     purged = await purge_values(transaction, home.id, name)
     if found is None and not purged:
@@ -280,11 +283,11 @@ async def purge(transaction: Transaction, namespace: str, name: str) -> tuple[Se
 async def reveal(
     transaction: ReadTransaction, secret: Secret, keys: Collection[str], envelopes: Envelopes
 ) -> Values:
-    """The values of a secret; only those of `keys` where some are given.
+    """Returns the values of a secret; only those of `keys` if any are given.
 
     Raises:
-        NotFound: the secret is gone, or has not one of the keys.
-        Unavailable: the key is held by no key provider of this server.
+        NotFound: the secret was deleted, or lacks one of the keys.
+        Unavailable: no key provider of this server has the key.
         FailedPrecondition: the ciphertext does not belong to this secret.
     """
     sealed = await repository.find_sealed(transaction, secret.id)
@@ -300,7 +303,7 @@ async def reveal(
 async def reveal_many(
     transaction: ReadTransaction, secrets: Sequence[Secret], envelopes: Envelopes
 ) -> dict[int, Values]:
-    """Returns the values of secrets by their ids, by one statement. Raises as `reveal`."""
+    """Returns the values of secrets by their ids, read with one statement. Raises as `reveal`."""
     sealed = await repository.find_many_sealed(transaction, [each.id for each in secrets])
     found: dict[int, Values] = {}
     async for each in cooperatively(secrets):
@@ -311,17 +314,17 @@ async def reveal_many(
 
 
 def opened(secret: Secret, sealed: Sealed, envelopes: Envelopes) -> Values:
-    """The values that a secret's ciphertext holds. Raises as `reveal`."""
+    """Returns the decrypted values of a secret. Raises as `reveal`."""
     return _decode(envelopes.open(sealed, binding(secret)))
 
 
 def revised(secret: Secret) -> RevisedResource:
-    """Returns a secret as the resource that revisions are of."""
+    """Returns the reference by which the revisions of a secret are stored."""
     return RevisedResource("secret", secret.id, secret.uid, secret.namespace_id)
 
 
 def binding(secret: Secret) -> Binding:
-    """Where the values of a secret belong."""
+    """Returns the row that the values of a secret are bound to."""
     return SEALED_SECRETS.binding(secret.uid, str(secret.namespace_id))
 
 

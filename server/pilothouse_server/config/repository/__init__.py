@@ -1,7 +1,7 @@
-"""All SQL about config maps and secrets.
+"""SQL for config maps and secrets.
 
-Both live in tables of one shape, so most statements are written once, for a `Kind`. Only `find_sealed` reads the
-ciphertext of a secret; statements that list and show secrets never contain it.
+Both have tables of one shape, so most statements are written once and take a `Kind`. Only `find_sealed` and
+`find_many_sealed` read the ciphertext of a secret; statements that list and show secrets never contain it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SQL that reads config maps and secrets, and writes their state on the cluster."""
+"""SQL that reads config maps and secrets, and writes their observed state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.labels import LabelSelector
 from pilothouse_server.values.resources import Condition
 
-# One may be as large as a mebibyte.
+# A row may have up to 1 MiB.
 _MOST_ROWS = 25
 
 
@@ -50,7 +50,7 @@ def _filters(kind: Kind) -> dict[str, FilterField]:
 async def find(
     transaction: ReadTransaction, kind: Kind, namespace: str, name: str, *, lock: bool = False
 ) -> Config | None:
-    """The one of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    """Returns the config of this name, if the caller may see it. `lock` locks its row until the transaction ends."""
     table = TABLES[kind]
     query = selected(kind).where(NAMESPACES.c.name == namespace, table.c.name == name)
     if lock:
@@ -74,7 +74,7 @@ async def get(
 async def lock_named(
     transaction: Transaction, kind: Kind, namespace_id: int, names: Sequence[str]
 ) -> list[Config]:
-    """Locks the rows with these names until the transaction ends, and returns them in the order of their ids."""
+    """Locks the rows with these names until the transaction ends, and returns them ordered by id."""
     table = TABLES[kind]
     query = selected(kind).where(table.c.namespace_id == namespace_id, table.c.name.in_(names))
     query = query.order_by(table.c.id).with_for_update(of=table)
@@ -83,7 +83,7 @@ async def lock_named(
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int], kind: Kind) -> list[Config]:
-    """Those with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the configs with these ids, ordered by id; missing ones are left out."""
     query = selected(kind).where(TABLES[kind].c.id.in_(ids)).order_by(TABLES[kind].c.id)
     rows = (await transaction.connection.execute(query)).all()
     return [value(kind, row) async for row in cooperatively(rows)]
@@ -98,7 +98,7 @@ async def stream(
     selector: LabelSelector | None = None,
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Config]:
-    """Every one that matches, by namespace and name."""
+    """Yields every config that matches, by namespace and name."""
     wanted = Matching(namespace_id, selector, visible, name)
     async for rows in read_matching(
         transaction.connection, selected(kind), TABLES[kind], wanted, most_rows=_MOST_ROWS
@@ -129,7 +129,7 @@ CACHED: dict[Kind, CachedRows[CachedMessage, Config]] = {kind: _cached_rows(kind
 
 
 async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:
-    """How many of a kind a namespace holds, those being deleted included."""
+    """Returns how many configs of a kind a namespace contains, including those being deleted."""
     table = TABLES[kind]
     query = select(func.count()).select_from(table).where(table.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
@@ -143,7 +143,7 @@ async def write_observed(
     conditions: tuple[Condition, ...],
     observed_generation: int,
 ) -> Config:
-    """Writes the cluster's state of one; the desired state and the etag stay unchanged."""
+    """Writes the observed state of a config; the desired state and the etag do not change."""
     table = TABLES[kind]
     await transaction.connection.execute(
         update(table)
@@ -158,6 +158,6 @@ async def write_observed(
 
 
 async def remove(transaction: Transaction, kind: Kind, config_id: int) -> None:
-    """Removes a row."""
+    """Deletes a row."""
     table = TABLES[kind]
     await transaction.connection.execute(delete(table).where(table.c.id == config_id))

@@ -1,4 +1,4 @@
-"""From rows to values: the table of each kind, and the meaning of its columns."""
+"""Converts rows to values: the table of each kind, and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
 
 TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
-# The ciphertext stays in the database.
+# The ciphertext never leaves the database with these queries.
 _LEFT_OUT = {"ciphertext", "data_key"}
 
 
 @cache
 def selected(kind: Kind) -> Select[Any]:
-    """Every column of a kind that may be shown, with the names of its namespace and maker."""
+    """Selects every column of a kind that may be shown, with the names of its namespace and its creator."""
     table = TABLES[kind]
     return select(
         *(column for column in table.columns if column.name not in _LEFT_OUT),
         *IN_NAMESPACE,
         USERS.c.username.label("creator"),
     ).select_from(
-        # An ended namespace holds nothing, so its rows need no distinction here.
+        # An ended namespace contains no configs, so this query need not exclude ended ones.
         table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
             USERS, USERS.c.id == table.c.created_by
         )
@@ -38,23 +38,23 @@ def selected(kind: Kind) -> Select[Any]:
 
 
 async def whole(transaction: ReadTransaction, kind: Kind, config_id: int) -> Config:
-    """A row that was just written, as it is stored."""
+    """Returns a row that was just written, as it is stored."""
     query = selected(kind).where(TABLES[kind].c.id == config_id)
     return value(kind, (await transaction.connection.execute(query)).one())
 
 
 def value(kind: Kind, row: Row) -> Config:
-    """The value of a row of `selected(kind)`."""
+    """Returns the value of a row of `selected(kind)`."""
     return _config_map(row) if kind == "config_map" else _secret(row)
 
 
 def binary_document(data: dict[str, bytes]) -> dict[str, str]:
-    """Bytes by key as JSON can hold them."""
+    """Returns bytes by key in base64, for JSON."""
     return {key: base64.b64encode(each).decode() for key, each in data.items()}
 
 
 def sizes_document(sizes: dict[str, int]) -> dict[str, dict[str, int]]:
-    """The visible part of a secret's values, as `secrets.data` has it."""
+    """Returns the visible part of a secret's values, in the form of the column `secrets.data`."""
     return {key: {"size_bytes": size} for key, size in sizes.items()}
 
 

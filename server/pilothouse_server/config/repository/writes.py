@@ -1,4 +1,4 @@
-"""SQL that writes the desired state of config maps and secrets. It sees a secret's values as ciphertext."""
+"""SQL that writes the desired state of config maps and secrets; it handles a secret's values only as ciphertext."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROWS = """jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
     id bigint, uid uuid, name text, namespace_id bigint, kubernetes_name text, type text, data jsonb, binary_data jsonb,
     immutable boolean, labels jsonb, annotations jsonb, ciphertext text, data_key text, key_id text)"""
 _COMMON = ("immutable", "labels", "annotations", "data")
-# The columns that a caller sets, beyond those of both, and their values in a row.
+# Columns that a caller sets, in addition to the common ones, with the SQL of their values.
 _OWN: dict[Kind, dict[str, str]] = {
     "config_map": {"binary_data": "r.binary_data"},
     "secret": {
@@ -45,17 +45,17 @@ _FIXED: dict[Kind, tuple[str, ...]] = {
 def _insert_many(kind: Kind) -> TextClause:
     columns = {name: f"r.{name}" for name in (*_FIXED[kind], *_COMMON)} | _OWN[kind]
     return text(
-        f"INSERT INTO {kind}s ({', '.join(columns)}, created_by, updated_by) "  # noqa: S608 - our own words
+        f"INSERT INTO {kind}s ({', '.join(columns)}, created_by, updated_by) "  # noqa: S608 - only constants
         f"SELECT {', '.join(columns.values())}, :user_id, :user_id FROM {_ROWS} RETURNING id"
     )
 
 
 def _update_many(kind: Kind) -> TextClause:
-    # Values of a secret that do not change are null.
+    # Unchanged values of a secret are null in the parameters.
     columns = {name: f"r.{name}" for name in _COMMON}
     columns |= {name: f"COALESCE({value}, c.{name})" for name, value in _OWN[kind].items()}
     return text(
-        f"UPDATE {kind}s AS c SET {', '.join(f'{name} = {value}' for name, value in columns.items())}, "  # noqa: S608 - our own words
+        f"UPDATE {kind}s AS c SET {', '.join(f'{name} = {value}' for name, value in columns.items())}, "  # noqa: S608 - only constants
         "generation = c.generation + 1, resource_version = c.resource_version + 1, updated_at = now(), "
         f"updated_by = :user_id FROM {_ROWS} WHERE c.id = r.id"
     )
@@ -65,14 +65,14 @@ _INSERT_MANY = {kind: _insert_many(kind) for kind in TABLES}
 _UPDATE_MANY = {kind: _update_many(kind) for kind in TABLES}
 _FIRST_TAKEN = {
     kind: text(
-        f"SELECT name FROM {kind}s "  # noqa: S608 - our own words
+        f"SELECT name FROM {kind}s "  # noqa: S608 - only constants
         "WHERE namespace_id = :namespace_id AND name = ANY (CAST(:names AS text[])) LIMIT 1"
     )
     for kind in TABLES
 }
 _MARK_MANY = {
     kind: text(
-        f"UPDATE {kind}s SET deletion_requested_at = :moment, generation = generation + 1, "  # noqa: S608 - our own words
+        f"UPDATE {kind}s SET deletion_requested_at = :moment, generation = generation + 1, "  # noqa: S608 - only constants
         "resource_version = resource_version + 1, updated_at = now(), updated_by = :user_id "
         "WHERE id = ANY (CAST(:ids AS bigint[]))"
     )
@@ -84,23 +84,23 @@ SELECT id, ciphertext, data_key, key_id FROM secrets WHERE id = ANY (CAST(:ids A
 
 
 def new_uid() -> str:
-    """The permanent identifier of a row that is to be inserted: its ciphertext is bound to it."""
+    """Returns the permanent uid of a row to insert; its ciphertext is bound to this uid."""
     return str(uuid4())
 
 
 async def insert_config_map(transaction: Transaction, wanted: ConfigMap) -> Config:
-    """Adds a row and answers it whole."""
+    """Inserts a row and returns it."""
     return await _insert(transaction, "config_map", wanted, _config_map_columns(wanted))
 
 
 async def insert_config_maps(transaction: Transaction, wanted: Sequence[ConfigMap]) -> list[Config]:
-    """Adds new rows by one statement, and returns them whole, in the order of their ids."""
+    """Inserts rows with one statement, and returns them ordered by id."""
     rows = [{**_config_map_columns(each), **_place(each)} for each in wanted]
     return await _inserted(transaction, "config_map", rows)
 
 
 async def insert_secrets(transaction: Transaction, wanted: Sequence[tuple[Secret, Sealed]]) -> list[Config]:
-    """Adds new rows as `insert_config_maps`."""
+    """Inserts rows as `insert_config_maps` does."""
     rows = [
         {**_secret_columns(each), **_sealed_texts(sealed), **_place(each), "uid": each.uid, "type": each.type}
         for each, sealed in wanted
@@ -111,14 +111,14 @@ async def insert_secrets(transaction: Transaction, wanted: Sequence[tuple[Secret
 async def first_taken(
     transaction: ReadTransaction, kind: Kind, namespace_id: int, names: Sequence[str]
 ) -> str | None:
-    """Returns one of the names that is taken already, or None."""
+    """Returns one of the names that exists already, or None."""
     named = {"namespace_id": namespace_id, "names": list(names)}
     found: str | None = (await transaction.connection.execute(_FIRST_TAKEN[kind], named)).scalar_one_or_none()
     return found
 
 
 async def insert_secret(transaction: Transaction, wanted: Secret, sealed: Sealed) -> Config:
-    """Adds a row and answers it whole."""
+    """Inserts a row and returns it."""
     values = _secret_columns(wanted) | _sealed_columns(sealed) | {"type": wanted.type}
     return await _insert(transaction, "secret", wanted, values)
 
@@ -137,7 +137,7 @@ async def update_secret(
 
 
 async def update_config_maps(transaction: Transaction, wanted: Sequence[ConfigMap]) -> list[Config]:
-    """Writes the desired states of rows that the transaction has locked by one statement; returns them whole."""
+    """Writes the desired states of rows that the transaction has locked, with one statement; returns the rows."""
     rows = [{"id": each.id, **_config_map_columns(each)} for each in wanted]
     return await _updated(transaction, "config_map", rows)
 
@@ -145,7 +145,7 @@ async def update_config_maps(transaction: Transaction, wanted: Sequence[ConfigMa
 async def update_secrets(
     transaction: Transaction, wanted: Sequence[tuple[Secret, Sealed | None]]
 ) -> list[Config]:
-    """Writes rows as `update_config_maps`, and values where some are given."""
+    """Writes rows as `update_config_maps` does; for a secret, its values only if they are given."""
     rows = [
         {"id": each.id, **_secret_columns(each), **({} if sealed is None else _sealed_texts(sealed))}
         for each, sealed in wanted
@@ -154,12 +154,12 @@ async def update_secrets(
 
 
 async def mark_for_deletion(transaction: Transaction, kind: Kind, stored: Config) -> Config:
-    """Marks one that the transaction has locked."""
+    """Marks for deletion a config that the transaction has locked."""
     return await _update(transaction, kind, stored, {"deletion_requested_at": await transaction.moment()})
 
 
 async def mark_many(transaction: Transaction, kind: Kind, ids: Sequence[int]) -> list[Config]:
-    """Marks those that the transaction has locked by one statement; returns them in the order of their ids."""
+    """Marks configs that the transaction has locked, with one statement; returns them ordered by id."""
     parameters = {
         "ids": list(ids),
         "moment": await transaction.moment(),
@@ -170,7 +170,7 @@ async def mark_many(transaction: Transaction, kind: Kind, ids: Sequence[int]) ->
 
 
 async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | None:
-    """The encrypted values of a secret; None if it is gone."""
+    """Returns the encrypted values of a secret; None if it was deleted."""
     query = select(SECRETS.c.ciphertext, SECRETS.c.data_key, SECRETS.c.key_id).where(
         SECRETS.c.id == secret_id
     )
@@ -179,7 +179,7 @@ async def find_sealed(transaction: ReadTransaction, secret_id: int) -> Sealed | 
 
 
 async def find_many_sealed(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, Sealed]:
-    """Returns the encrypted values of secrets by their ids, as far as these are there."""
+    """Returns the encrypted values of the existing secrets by their ids."""
     rows = (await transaction.connection.execute(_SEALED, {"ids": list(ids)})).all()
     return {row.id: Sealed(bytes(row.ciphertext), bytes(row.data_key), row.key_id) for row in rows}
 
@@ -204,7 +204,7 @@ async def _insert(transaction: Transaction, kind: Kind, wanted: Config, values: 
         insert(table)
         .values(
             **values,
-            # Values of a secret are encrypted for its uid before; one that is on the cluster already keeps its own.
+            # The values of a secret are encrypted for a uid chosen before the insert; an orphan keeps its own uid.
             **({"uid": wanted.uid} if wanted.uid else {}),
             name=wanted.name,
             namespace_id=wanted.namespace_id,

@@ -1,4 +1,4 @@
-"""The rules of usage: storage, roll-ups, recording from outside, and queries."""
+"""The rules of usage: storing, rolling up, recording samples from other programs, and querying."""
 
 from pilothouse_server.metrics.operations.database import database_stats, table_sizes
 from pilothouse_server.metrics.operations.gauges import DatabaseGauges

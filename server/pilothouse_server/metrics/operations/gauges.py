@@ -1,6 +1,6 @@
-"""The state of the database as Prometheus metrics: size, connections, bloat, growth by partition.
+"""Exports the state of the database as Prometheus metrics: size, connections, bloat, growth by partition.
 
-Only servers that serve metrics read it, once a minute. Values that a read no longer finds are removed.
+Only servers that serve metrics read the state, once a minute. Label values that a read no longer finds are removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PERIOD_SECONDS: Final = 60.0
 _SET_ASIDE = Gauge(
     "pilothouse_pending_incidents", "Committed changes in pending_incidents, which could not be numbered."
 )
-_NO_TABLE: Final = "-"  # not a table's name: its columns are of no use here
+_NO_TABLE: Final = "-"  # no table has this name, so no columns are read
 
 _SIZE = Gauge("pilothouse_database_bytes", "Bytes of the database on disk.")
 _MOST = Gauge("pilothouse_database_max_connections", "Connections that PostgreSQL allows.")
@@ -67,13 +67,13 @@ _HELD_LONG_SECONDS: Final = 600.0
 
 
 class DatabaseGauges:
-    """Keeps the gauges of one database."""
+    """Updates the gauges of one database."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def run(self) -> None:
-        """Looks again and again until cancelled; a look that fails leaves the gauges as they are."""
+        """Updates the gauges once a minute until cancelled; if a read fails, the gauges keep their values."""
         while True:
             try:
                 await self.look()
@@ -82,7 +82,7 @@ class DatabaseGauges:
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def look(self) -> None:
-        """Reads the state of the database and shows it. Raises Unavailable."""
+        """Reads the state of the database and sets the gauges. Raises Unavailable."""
         _show(await database_stats(self._store, _NO_TABLE, 1))
         _SET_ASIDE.set(await changes_set_aside(self._store))
         _show_snapshots(await oldest_snapshots(self._store))

@@ -1,9 +1,9 @@
-"""Packing of days of usage: the points of a container's day, rendered once, in one row.
+"""Packs days of usage: the points of a container's day are rendered once, into one row.
 
-This runs after the roll-ups, every minute on one server at a time, for the days that are rolled up. The database lists
-unpacked days, so the job needs no memory, may be interrupted anywhere, and repeats a day for which a sample came late.
-Days that are not packed yet are read from the hours. A run ends after a number of days, so that the first one after an
-upgrade does not process the whole past.
+The job runs after the roll-ups, every minute, on one server at a time, for days that have been rolled up. The database
+lists unpacked days, so the job stores no progress of its own, can be interrupted at any point, and packs a day again if
+a sample for it came late. Days that are not packed yet are read from the hourly roll-ups. A run ends after a maximum
+number of days, so that the first run after an upgrade does not process the whole past.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DAYS_A_RUN: Final = 50_000
 class Rendering:
     """Renders the points of one container as bytes.
 
-    `form` is the version of the rendering: rows of another `form` are not read.
+    `form`: the version of the rendering; rows of another version are not read.
     """
 
     form: int
@@ -35,7 +35,7 @@ class Rendering:
 
 
 async def roll_up_and_pack(store: Store, rendering: Rendering) -> None:
-    """Rolls up periods that have ended and packs past days. Raises Unavailable; written rows stay."""
+    """Rolls up periods that have ended and packs past days. Raises Unavailable; rows that were written stay."""
     await roll_up(store)
     await pack_days(store, rendering)
 
@@ -43,7 +43,7 @@ async def roll_up_and_pack(store: Store, rendering: Rendering) -> None:
 async def pack_days(store: Store, rendering: Rendering) -> int:
     """Stores each rolled-up past day of a container as one rendered row.
 
-    Returns the number of days stored. Raises Unavailable; the days that are already stored stay.
+    Returns the number of days stored. Raises Unavailable; days that were stored before stay.
     """
     packed = 0
     while packed < _DAYS_A_RUN:
@@ -61,5 +61,5 @@ async def pack_days(store: Store, rendering: Rendering) -> int:
 
 
 def _hours_of(points: Sequence[Point]) -> int:
-    """A bit for the hour of each point, the first of the day lowest."""
+    """Returns a number with a bit for the hour of each point; the lowest bit is the first hour of the day."""
     return sum(1 << (point.at % DAY // HOUR) for point in points)

@@ -1,8 +1,8 @@
 """Queries of usage, and their results.
 
-A range is cut into steps that begin at multiples of the step since 1970-01-01 UTC, so that steps of whole hours and
-days consist of whole roll-ups, and the same query a minute later has the same steps. The range is widened to whole
-steps at both ends.
+A range is divided into steps that begin at multiples of the step since 1970-01-01 UTC. So steps of whole hours and days
+consist of whole roll-ups, and the same query a minute later has the same steps. The range is widened to whole steps at
+both ends.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 MOST_STEPS: Final = 11_000
-# So many points make an answer of some 3 MB; clients accept 4 MB by default.
+# A response with this many points has about 3 MB; clients accept 4 MB by default.
 MOST_POINTS: Final = 40_000
 TOP_AGE: Final = timedelta(minutes=5)
-# The oldest newest sample of a container that is searched: as long as samples are kept by default.
+# How far back the newest sample of a container is searched: the default retention of samples.
 NEWEST_AGE: Final = timedelta(days=14)
 _LONGEST_STEP = 366 * series.DAY
 _DEFAULT_RANGE = 3600
-# Half a millisecond.
+# Sorting this many parts takes about half a millisecond.
 _PARTS_A_STEP = 4000
-# So many points, and samples that they are made of, are as much work as a row of a list, about.
+# A row of a list costs about as much as this many points, or as this many samples that points are computed from.
 _POINTS_A_ROW, _SAMPLES_A_ROW = 10, 20
-# How often a container has a sample, by default, if the query does not distinguish samples from roll-ups.
+# The default interval between a container's samples, used to estimate the cost of a query.
 _SECONDS_A_SAMPLE = 10
-# Steps to which a default step is rounded up: from an hour on, those of roll-ups.
+# A default step is rounded up to one of these; from an hour on they are whole roll-ups.
 _NATURAL_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 
 TopBy = Literal["cpu", "memory"]
@@ -52,11 +52,11 @@ list_summaries = overview.list_summaries
 def steps_of(
     now: datetime, start: datetime | None, end: datetime | None, step: timedelta | None
 ) -> StepSizes:
-    """The steps of a range; None for values that are not given.
+    """Returns the steps of a range; arguments are None for values that the request does not set.
 
     Raises:
-        InvalidArgument: of the field `start_time` where the range is empty; of `step` where it is not whole
-            seconds from 1 s to 366 days, or makes too many steps.
+        InvalidArgument: field `start_time`, the range is empty; field `step`, it is not whole seconds from 1 s to 366
+            days, or makes too many steps.
     """
     end_at = _seconds(end or now, up=True)
     start_at = end_at - _DEFAULT_RANGE if start is None else _seconds(start)
@@ -79,11 +79,11 @@ def steps_of(
 async def run_times(
     transaction: ReadTransaction, namespace_id: int | None, container: str, number: int
 ) -> tuple[datetime, datetime | None]:
-    """Returns when a run of a container began, and when it ended; None while it goes on.
+    """Returns when a run of a container began, and when it ended; None while it continues.
 
     Raises:
         InvalidArgument: a run without namespace and container.
-        NotFound: there is no run of that number, or it has not begun.
+        NotFound: there is no run with that number, or it has not begun.
     """
     if namespace_id is None or not container:
         raise invalid("run", "needs namespace and container: give all three", reason="REQUIRED")
@@ -91,7 +91,7 @@ async def run_times(
     if found is None:
         raise not_found("run", str(number))
     start, end = found
-    # A run that ends within the second that it began in has a range, too.
+    # The range of a run must not be empty, even if the run ended within the second in which it began.
     return start, None if end is None else max(end, start + timedelta(seconds=1))
 
 
@@ -111,7 +111,7 @@ def _default_step(range_seconds: int) -> int:
 
 
 def _seconds(moment: datetime, *, up: bool = False) -> int:
-    """Whole seconds since 1970-01-01 UTC, exact also for times far from it."""
+    """Returns whole seconds since 1970-01-01 UTC; exact even for times far from it."""
     since = moment - datetime.fromtimestamp(0, tz=moment.tzinfo)
     whole = since.days * series.DAY + since.seconds
     return whole + 1 if up and since.microseconds else whole
@@ -122,8 +122,8 @@ def rows_of_work(
 ) -> int:
     """Returns the cost of a page of usage, in rows of a list, for flow control.
 
-    None and 0 stand for a range and a step that the request does not set. The request is not validated yet, so any
-    number is accepted. Steps of whole hours cost roll-ups; other steps, and all steps if `by_sample`, cost samples.
+    None and 0 mean that the request does not set the range or the step. The request is not validated yet, so any number
+    is accepted. Steps of whole hours are read from roll-ups; other steps, and all steps if `by_sample`, from samples.
     """
     range_ = _DEFAULT_RANGE if range_seconds is None else max(0, range_seconds)
     step = step_seconds if step_seconds > 0 else _default_step(range_)
@@ -146,13 +146,13 @@ async def usage(
 ) -> tuple[list[tuple[UsageSubject, list[PackedDay | Point]]], NextPage]:
     """Returns one page of series by namespace and name, some without points, and where the next page begins.
 
-    A page holds fewer containers than requested if their points would be too many. At steps of an hour whole days
-    come packed where they are in this form; the first and the last of them may reach beyond the range. The usage is
-    that of one `program` if it is given, and then made of samples alone.
+    If there would be too many points, a page contains fewer containers than requested. At hourly steps, days that are
+    packed in this `form` are returned packed; the first and the last of them may extend beyond the range. With
+    `program`, the usage is that of one program, computed from samples only.
 
     Raises:
         InvalidArgument: a program without a container.
-        NotFound: the container, where a namespace and a container are named.
+        NotFound: the container, if the request names a namespace and a container.
     """
     if program and not container:
         raise invalid("program", "needs container: give both", reason="REQUIRED")
@@ -196,10 +196,10 @@ def _at(part: PackedDay | Point) -> int:
 
 
 async def details(transaction: ReadTransaction, namespace: str, name: str) -> ContainerDetails:
-    """A container with its namespace, image and newest sample.
+    """Returns a container with its namespace, image and newest sample.
 
     Raises:
-        NotFound: the namespace or the container, also if the caller does not reach it.
+        NotFound: the namespace or the container; also if the caller may not see it.
     """
     home = await locate_namespace(transaction, namespace)
     found = await overview.find_details(transaction, home.id, name)
@@ -215,7 +215,7 @@ async def newest(
     container: str,
     visible: frozenset[int] | None,
 ) -> Sequence[StoredSample]:
-    """The newest sample of each container; of one that is stopped it may be days old."""
+    """Returns the newest sample of each container; that of a stopped container may be days old."""
     return await samples.newest(
         transaction,
         oldest=transaction.now - NEWEST_AGE,
@@ -233,7 +233,7 @@ async def top(
     visible: frozenset[int] | None,
     most: int,
 ) -> Sequence[StoredSample]:
-    """The newest samples of the last five minutes of the containers that use most, most first."""
+    """Returns the newest samples of the last five minutes of the containers with the highest usage, highest first."""
     return await samples.top(
         transaction,
         by,

@@ -1,8 +1,8 @@
-"""Samples from outside: each is accepted or refused by itself, and stored in batches while more are read.
+"""Records samples from other programs. Each sample is accepted or refused independently.
 
-Names are resolved under the caller's own row-level security, so no caller records for containers beyond their reach;
-only the write uses the system role. One batch is written while the next is gathered, and no more: a sender that is
-faster than the database waits.
+Names are resolved under the caller's own row-level security, so no caller can record for containers outside their
+scope. Only the write uses the system role. One batch is written while the next one is gathered. More is not buffered: a
+sender that is faster than the database waits.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ CONTAINER_NOT_FOUND: Final = "CONTAINER_NOT_FOUND"
 PERMISSION_DENIED: Final = "PERMISSION_DENIED"
 INVALID_SAMPLE: Final = "INVALID_SAMPLE"
 TIMESTAMP_OUT_OF_RANGE: Final = "TIMESTAMP_OUT_OF_RANGE"
-# Time for which a name means the same container. If it is created again in this time, its samples are refused, not
-# mixed up.
+# Seconds for which a name is resolved to the same container. If the container is recreated within this time, its
+# samples are refused instead of being recorded for the old one.
 _TARGET_SECONDS = 10.0
-# Samples that are checked before others may have the event loop.
+# Number of samples to check before yielding to the event loop.
 _AT_ONCE = 100
 
 Name = tuple[str, str]
@@ -41,9 +41,9 @@ Number = TypeVar("Number", int, float)
 
 
 class Recording(msgspec.Struct):
-    """A sample as its sender names it; `sample.container_id` and `.namespace_id` are still to be found.
+    """A sample as its sender names it; `sample.container_id` and `.namespace_id` are not set yet.
 
-    It is None if the message is malformed, and `fault` is the reason.
+    `sample`: None if the message is malformed; `fault` is then the reason.
     """
 
     namespace: str
@@ -55,7 +55,7 @@ class Recording(msgspec.Struct):
 
 @dataclass(slots=True)
 class RefusedSample:
-    """Samples refused for one reason; `example` has the place of the first and its fault."""
+    """Samples refused for one reason; `example` has the index of the first one and its fault."""
 
     reason: str
     example: str
@@ -64,26 +64,26 @@ class RefusedSample:
 
 @dataclass(slots=True)
 class RecordingReport:
-    """The result of the samples."""
+    """The number of accepted samples, and the refused samples by reason."""
 
     accepted: int = 0
     refusals: dict[str, RefusedSample] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
-        """Refused samples, for all reasons."""
+        """The number of refused samples, for all reasons."""
         return sum(refusal.count for refusal in self.refusals.values())
 
     def refuse(self, reason: str, example: str, count: int = 1) -> None:
-        """Counts samples as refused; the first example of a reason is kept."""
+        """Counts samples as refused; keeps the first example of each reason."""
         if count:
             self.refusals.setdefault(reason, RefusedSample(reason, example)).count += count
 
 
 class Recorder:
-    """The samples of one stream. The rights of `caller` are checked for each batch, because grants may change.
+    """Records the samples of one stream. Permissions of `caller` are checked per batch, because grants may change.
 
-    Every method raises the error of storing the batch before.
+    Every method raises the error of storing the previous batch.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Recorder:
 
     @property
     def gathered(self) -> int:
-        """Samples that wait for their batch to be full."""
+        """The number of samples that wait until their batch is full."""
         return len(self._buffer)
 
     async def add(self, recordings: Sequence[Recording]) -> None:
-        """Takes samples; waits while two batches are on their way."""
+        """Adds samples; waits while one batch is written and the next one is full."""
         self._buffer += enumerate(recordings, self._received)
         self._received += len(recordings)
         while len(self._buffer) >= BATCH_SAMPLES:
@@ -116,7 +116,7 @@ class Recorder:
             await self._begin(batch)
 
     async def flush(self) -> None:
-        """Returns once everything that was taken is stored or refused."""
+        """Returns once all added samples are stored or refused."""
         batch, self._buffer = self._buffer, []
         await self._begin(batch)
         await self._settle()
@@ -180,7 +180,7 @@ class Recorder:
 def _fault(
     item: Recording, target: UsageTarget | None, allowed: bool | None, range_: TimeRange
 ) -> tuple[str, str] | None:
-    """Why a sample cannot be stored: a reason and words; `allowed` is None where its namespace is not reached."""
+    """Returns why a sample cannot be stored: reason and message. `allowed`: None if its namespace is out of scope."""
     if item.sample is None:
         return INVALID_SAMPLE, item.fault
     if item.timestamp is None:
@@ -201,12 +201,12 @@ def _fault(
 
 
 def _quoted(name: str) -> str:
-    """A name that was not checked, fit to be shown."""
+    """Returns an unchecked name in a form that can be shown."""
     return f'"{name[:63]}"' if name.isprintable() else "(a malformed name)"
 
 
 def _bound(sample: UsageSample, target: UsageTarget) -> UsageSample:
-    """The sample with its container; missing requests and limits are the container's."""
+    """Returns the sample with its container; missing requests and limits are those of the container."""
     return msgspec.structs.replace(
         sample,
         container_id=target.container_id,

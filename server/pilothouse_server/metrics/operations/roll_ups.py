@@ -1,13 +1,13 @@
 """Roll-ups: whole hours from samples, whole days from hours.
 
-`roll_up` runs every minute on one server at a time and needs no memory: the newest bucket shows how far it came. Each
-bucket is a transaction of its own that rewrites the whole bucket, so it may be interrupted anywhere, and a repetition
-changes nothing. An hour is rolled up two minutes after its end, when no batch that began within it can still be open;
-readers take the current hour from samples.
+`roll_up` runs every minute on one server at a time. It stores no progress of its own: the newest bucket shows how far
+it came. Each bucket is rewritten as a whole in its own transaction, so the job can be interrupted at any point, and
+repeating it changes nothing. An hour is rolled up two minutes after its end, when no batch that began within it can
+still be open. Readers compute the current hour from samples.
 
-A later sample, for an hour that is already rolled up, is handled by the transaction that stores it (`repair`). Under
-a lock that it shares with `roll_up`, it rewrites the hours of the sample and of the next samples (their increase
-counts from it), and their days.
+If a sample belongs to an hour that is already rolled up, the transaction that stores the sample repairs the roll-ups
+(`repair`). Under a lock that it shares with `roll_up`, it rewrites the hours of the sample and of the next samples,
+whose increase is counted from it, and the days of these hours.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pilothouse_server.metrics.repository.series import DAY, HOUR, Rolled
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 ROLL_UP_SECONDS: Final = 60.0
-# A statement of the system role may take half a minute, and a transaction wait a minute before it is ended.
+# A statement of the system role may take 30 s, and a transaction may wait 60 s before it is terminated.
 SETTLING_SECONDS: Final = 120
 
 
 async def roll_up(store: Store, now: datetime | None = None) -> int:
     """Rolls up every hour and day that has ended; returns the number of written buckets.
 
-    `now` is for tests; otherwise the earlier one of the clocks of the database and of this server counts, because by a
-    clock that is ahead, hours would be rolled up that have not ended. Raises Unavailable; written buckets stay.
+    `now` is for tests. By default it is the earlier of the database's and this server's clocks, because a clock that is
+    ahead would roll up hours that have not ended. Raises Unavailable; buckets that were written stay.
     """
     if now is None:
         async with store.system_read() as transaction:
@@ -43,7 +43,7 @@ async def roll_up(store: Store, now: datetime | None = None) -> int:
 
 
 async def _roll_up(store: Store, rolled: Rolled, until: int) -> int:
-    """Rolls up the buckets after the newest one that end by `until`, which is the start of a bucket."""
+    """Rolls up the buckets after the newest one that end by `until`, which must be the start of a bucket."""
     written = 0
     while True:
         async with store.system_write("roll-ups") as transaction:
@@ -57,13 +57,13 @@ async def _roll_up(store: Store, rolled: Rolled, until: int) -> int:
 
 
 def reaches_back(transaction: Transaction, samples: Iterable[UsageSample]) -> bool:
-    """Whether one of the samples may belong to an hour that is rolled up already."""
+    """Returns whether one of the samples may belong to an hour that is rolled up already."""
     now = int(transaction.now.timestamp())
     return any(sample.timestamp.timestamp() < now - now % HOUR for sample in samples)
 
 
 async def repair(transaction: Transaction, samples: Iterable[UsageSample]) -> None:
-    """Rewrites the roll-ups of samples that were just stored. The caller must have held the lock since before."""
+    """Rewrites the roll-ups of samples that were just stored. Take the lock before storing the samples."""
     until = await series.rolled_until(transaction)
     hours: defaultdict[int, set[int]] = defaultdict(set)
     for sample in samples:
@@ -83,6 +83,6 @@ async def repair(transaction: Transaction, samples: Iterable[UsageSample]) -> No
 def _add(
     buckets: defaultdict[int, set[int]], length: int, until: int | None, container_id: int, at: int
 ) -> None:
-    """Adds the bucket of a moment if it is rolled up already."""
+    """Adds the bucket of a time if the bucket is rolled up already."""
     if until is not None and at < until:
         buckets[at - at % length].add(container_id)

@@ -1,9 +1,9 @@
-"""The way of samples into the database: batches, samples that cannot be stored, and a buffer for outages.
+"""Stores samples in the database: batches, samples that cannot be stored, and a buffer for outages.
 
-A batch is all or nothing. Faults that are known beforehand are left out of it: samples with senseless figures, or of
-times without a partition. Faults that only the database knows (a container that was deleted a moment ago) make it
-refuse the batch, which is then written once more with the careful statement. None of this fails the others in the
-batch; left-out samples are counted.
+A batch is stored completely or not at all. Samples with faults that are known beforehand are left out of it: invalid
+numbers, and times without a partition. Other faults are known only to the database, for example a container that was
+just deleted. The database then refuses the batch, which is written again with the `careful` statement. No fault
+prevents the other samples of the batch from being stored. Samples that are left out are counted.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ log = structlog.get_logger(__name__)
 
 BATCH_SAMPLES: Final = 5000
 PENDING_SAMPLES: Final = 50_000
-# Clocks differ a little; what claims to be of a later time would stand as the newest sample until then.
+# The maximum clock skew. A sample from the future would count as the newest one until that time.
 AHEAD: Final = timedelta(minutes=5)
-# Bounds of the columns.
+# The limits of the columns.
 MOST_CORES: Final = 999_999
 _MOST_COUNT: Final = 2**63 - 1
 _CORES = tuple(name for name in UsageSample.__struct_fields__ if name.startswith("cpu_cores"))
@@ -51,31 +51,31 @@ DROPPED = Counter(
 
 
 class UsageStore:
-    """Stores samples as the system role. One for a server; it is the sink of the collector."""
+    """Stores samples as the system role. A server has one, to which the collector passes its samples."""
 
     def __init__(self, store: Store, *, pending_samples: int = PENDING_SAMPLES) -> None:
         self._store = store
         self._pending: deque[UsageSample] = deque()
         self._pending_samples = pending_samples
         self._flushing = asyncio.Lock()
-        # Whether the batch at the head may have been stored although its commit was not confirmed.
+        # Whether the first pending batch may have been stored although its commit was not confirmed.
         self._uncertain = False
         self._range: TimeRange | None = None
         self._range_read_at = 0.0
 
     @property
     def pending(self) -> int:
-        """Samples that wait for the database."""
+        """The number of samples that wait for the database."""
         return len(self._pending)
 
     async def store(self, samples: Sequence[UsageSample]) -> None:
-        """Stores samples, after those that wait since the database was away.
+        """Stores samples, after those that were buffered while the database was unreachable.
 
-        Samples of containers that are gone, or of times that are not kept, are left out and counted.
+        Samples of containers that were deleted, or of times that are not stored, are left out and counted.
 
         Raises:
-            PilothouseError: the database cannot take them now. They wait for the next call, at most
-                `pending_samples` of them: the oldest are given up first, and counted.
+            PilothouseError: the database cannot store them now. Up to `pending_samples` samples wait for the next call;
+                beyond that the oldest are dropped and counted.
         """
         sound = [sample async for sample in cooperatively(samples) if not problem(sample)]
         if len(sound) < len(samples):
@@ -105,21 +105,22 @@ class UsageStore:
         self._uncertain = False
 
     async def record(self, samples: Sequence[UsageSample]) -> Stored:
-        """Stores one batch, at most `BATCH_SAMPLES`, of which some may have been stored before, or be in it twice.
+        """Stores one batch of at most `BATCH_SAMPLES`; samples may have been stored before, or be in it twice.
 
-        Of a container and a time there is one sample, the first. Raises as `write`.
+        For each container and time the first sample is stored. Raises as `write`.
         """
         once = {(sample.container_id, sample.timestamp): sample for sample in reversed(samples)}
         stored = await self.write(list(reversed(once.values())), again=True)
         return msgspec.structs.replace(stored, repeated=stored.repeated + len(samples) - len(once))
 
     async def write(self, samples: Sequence[UsageSample], *, again: bool = False) -> Stored:
-        """Stores one batch, at most `BATCH_SAMPLES`, in one transaction.
+        """Stores one batch of at most `BATCH_SAMPLES` in one transaction.
 
         `again` leaves out samples that are stored already.
 
         Raises:
-            Unavailable: the database is away, or containers come and go faster than the batch is written.
+            Unavailable: the database is unreachable, or containers are created and deleted faster than the batch is
+                written.
         """
         asked = len(samples)
         for attempt in range(_ATTEMPTS):
@@ -150,10 +151,10 @@ class UsageStore:
         return stored
 
     async def time_range(self, *, anew: bool = False) -> TimeRange:
-        """The times at which samples may be stored now.
+        """Returns the times for which samples can be stored now.
 
         Raises:
-            Unavailable: the database is away, or has no partition for now.
+            Unavailable: the database is unreachable, or has no partition for the current time.
         """
         now = time.monotonic()
         if anew or self._range is None or now - self._range_read_at > _RANGE_SECONDS:
@@ -171,7 +172,7 @@ class UsageStore:
 
 
 def problem(sample: UsageSample) -> str:
-    """The fault in the figures of a sample; '' if there is none."""
+    """Returns the fault in the numbers of a sample; '' if there is none."""
     for name in _CORES:
         cores: float | None = getattr(sample, name)
         if cores is not None and not 0 <= cores <= MOST_CORES:

@@ -1,1 +1,1 @@
-"""All SQL about usage and about the database itself, by purpose."""
+"""SQL for usage and for the state of the database, by purpose."""

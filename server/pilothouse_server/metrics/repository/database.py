@@ -1,5 +1,7 @@
-"""The state of the database itself, read by the maintenance login as the owner: PostgreSQL hides the statistics of
-tables under row-level security from everybody else.
+"""Reads the state of the database itself.
+
+The maintenance login reads it as the owner, because PostgreSQL hides the statistics of tables under row-level security
+from all other roles.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ _PERIODIC_JOBS = text("""
 SELECT name, failures, failing_since, last_failure_at, coalesce(last_failure, ''), last_success_at
 FROM periodic_jobs ORDER BY name
 """)
-# The view can be read by all, but fails where its library was not loaded when the server started; that shows in a
-# setting of the library. `to_regclass`, because the conditions are checked in any order, also for other extensions.
+# Everybody may read the view, but it fails if its library was not loaded at the server's start; a setting of the
+# library shows whether it was. `to_regclass` is needed because PostgreSQL may evaluate the conditions in any order,
+# even for other extensions.
 _STATEMENTS_VIEW = text("""
 SELECT format('%I.pg_stat_statements', n.nspname)
 FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
@@ -99,9 +102,9 @@ ORDER BY p.table_name, p.first_at, p.partition_name
 """)
 
 _SET_ASIDE = text("SELECT count(*) FROM pending_incidents")
-# Reasons why VACUUM removes no rows: the oldest snapshot of a session, a standby that reports its own
-# (hot_standby_feedback), a replication slot, a prepared transaction. Of each kind the oldest one. VACUUM's own snapshot
-# does not count, and neither does that of this query.
+# The snapshots that keep VACUUM from removing rows: those of a session, a standby that reports its own
+# (hot_standby_feedback), a replication slot, and a prepared transaction. The oldest one of each kind is read. The
+# snapshots of VACUUM itself and of this query do not count.
 _OLDEST_SNAPSHOTS = text("""
 SELECT DISTINCT ON (h.kind) h.kind, coalesce(h.name, '') AS name, coalesce(h.state, '') AS state,
        CAST(age(h.xmin) AS bigint) AS transactions,
@@ -127,7 +130,7 @@ ORDER BY h.kind, age(h.xmin) DESC, h.since
 
 @asynccontextmanager
 async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
-    """A read by the maintenance login that has become the owner. Raises Unavailable."""
+    """Begins a read by the maintenance login with the role of the owner. Raises Unavailable."""
     with translated():
         async with store.database.maintenance.connect() as connection:
             for statement in _AS_OWNER:
@@ -137,7 +140,7 @@ async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
 
 
 async def stats(transaction: ReadTransaction, table_name: str, most_queries: int) -> DatabaseStats:
-    """The state of the database; columns of one table, or of all where `table_name` is ''."""
+    """Returns the state of the database, with the columns of one table, or of all tables if `table_name` is ''."""
     connection = transaction.connection
     found = (await connection.execute(_DATABASE)).one()
     columns = (await connection.execute(_COLUMNS, {"table_name": table_name})).all()
@@ -162,17 +165,17 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
 
 
 async def changes_set_aside(transaction: ReadTransaction) -> int:
-    """Returns how many committed changes could not be numbered, and wait for an operator."""
+    """Returns how many committed changes got no revision number and wait for an operator."""
     return int((await transaction.connection.execute(_SET_ASIDE)).scalar_one())
 
 
 async def oldest_snapshots(transaction: ReadTransaction) -> tuple[OldestSnapshot, ...]:
-    """The reasons why VACUUM removes no rows, the oldest of each kind."""
+    """Returns, of each kind, the oldest snapshot that keeps VACUUM from removing rows."""
     return tuple(OldestSnapshot(*row) for row in await transaction.connection.execute(_OLDEST_SNAPSHOTS))
 
 
 async def table_bloat(transaction: ReadTransaction) -> tuple[TableBloat, ...]:
-    """How much of each table and its indexes is empty, most first."""
+    """Returns how much of each table and its indexes is empty, most first."""
     found: dict[str, list[int]] = {}
     for row in await transaction.connection.execute(BLOAT):
         sums = found.setdefault(row.root_name, [0, 0, 0, 0])
@@ -186,13 +189,13 @@ async def table_bloat(transaction: ReadTransaction) -> tuple[TableBloat, ...]:
 
 
 async def partition_growth(transaction: ReadTransaction) -> tuple[PartitionGrowth, ...]:
-    """How each partition has grown, by table and time."""
+    """Returns the growth of each partition, by table and time."""
     rows = await transaction.connection.execute(_GROWTH)
     return tuple(PartitionGrowth(*row) for row in rows)
 
 
 async def connections(transaction: ReadTransaction) -> tuple[Connections, ...]:
-    """The connections to this database, most first."""
+    """Returns the connections to this database by role, application and state, largest number first."""
     return tuple(Connections(*row) for row in await transaction.connection.execute(_CONNECTIONS))
 
 
@@ -200,7 +203,7 @@ async def _slow_queries(transaction: ReadTransaction, most: int) -> tuple[SlowQu
     view = (await transaction.connection.execute(_STATEMENTS_VIEW)).scalar_one_or_none()
     if view is None:
         return None
-    # The name comes quoted from the catalogue.
+    # The catalog returns the name quoted.
     statement = text(
         "SELECT left(s.query, 1000) AS query, s.calls, s.total_exec_time, s.mean_exec_time, s.max_exec_time, s.rows "  # noqa: S608
         f"FROM {view} AS s JOIN pg_database AS d ON d.oid = s.dbid "
@@ -221,7 +224,7 @@ async def _slow_queries(transaction: ReadTransaction, most: int) -> tuple[SlowQu
 
 
 async def table_sizes(transaction: ReadTransaction, *, include_partitions: bool) -> list[TableSize]:
-    """The sizes of tables, largest first."""
+    """Returns the sizes of tables, largest first."""
     rows: Any = await transaction.connection.execute(_SIZES, {"include_partitions": include_partitions})
     return [
         TableSize(

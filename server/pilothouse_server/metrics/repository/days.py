@@ -1,8 +1,8 @@
-"""Usage by the hour, the most frequent query: past days in one row each, the rest point by point.
+"""Usage by the hour, the most frequent query: one row for each past day, and single points for the rest.
 
-Triggers keep a row of `container_usage_days` for each container and day of which there are hours, and make it empty
-whenever one of them is written. So a day without a row has no hours, and an empty row sends its reader to the hours: a
-sample that comes late is shown as soon as it is stored, whether the day was packed or not.
+Triggers maintain a row of `container_usage_days` for each container and day that has hourly roll-ups, and empty the row
+whenever one of these is written. So a day without a row has no hours, and for an empty row the hours are read instead.
+A late sample therefore appears as soon as it is stored, whether the day was packed or not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pilothouse_server.metrics.repository import series
 from pilothouse_server.metrics.repository.series import DAY, HOUR
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# A container, and from when to when (seconds since 1970-01-01 UTC).
+# A container, and the begin and end of a period (seconds since 1970-01-01 UTC).
 Stretch = tuple[int, int, int]
 
 _READ: Final = text("""
@@ -26,7 +26,7 @@ SELECT container_id, CAST(extract(epoch FROM day) AS bigint) AS at, hours,
 FROM container_usage_days
 WHERE container_id = ANY (CAST(:ids AS bigint[])) AND day >= to_timestamp(:from) AND day < to_timestamp(:until)
 ORDER BY container_id, day""")
-# One stretch after the other by the index, at most a day each: the limit keeps them from being joined as a whole.
+# One period after the other is read by the index. The LIMIT keeps PostgreSQL from joining all periods in one step.
 _HOURS: Final = text(f"""
 SELECT w.container_id, {series.SHOWN.format(at="bucket")}
 FROM unnest(CAST(:ids AS bigint[]), CAST(:from AS bigint[]), CAST(:until AS bigint[]))
@@ -37,7 +37,7 @@ CROSS JOIN LATERAL (
     ORDER BY u.bucket LIMIT 24
 ) AS h
 ORDER BY w.container_id, bucket""")  # noqa: S608 - made of a constant
-# Locked before the hours are read: who writes one locks this row as well.
+# The rows are locked before the hours are read, because a writer of an hour also locks its day's row.
 _UNPACKED: Final = text("""
 SELECT container_id, CAST(extract(epoch FROM day) AS bigint) AS at FROM container_usage_days
 WHERE format < :format AND day < to_timestamp(:until)
@@ -56,9 +56,9 @@ WHERE d.container_id = p.container_id AND d.day = to_timestamp(p.day)""")
 async def by_the_hour(
     transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int], form: int
 ) -> list[PackedDay | Point]:
-    """Steps of an hour with samples, without order: days that are packed in this form, and points of all others.
+    """Returns hourly steps with samples, unordered: days that are packed in this form, and points of all others.
 
-    A day may reach beyond the range; a point lies within.
+    A day may extend beyond the range; a point is always within it.
     """
     rolled = await series.rolled_until(transaction)
     until = series.clamped(rolled["hour"], steps.start, steps.end)
@@ -81,10 +81,10 @@ async def by_the_hour(
 async def unpacked_days(
     transaction: Transaction, form: int, until: int, most: int
 ) -> dict[tuple[int, int], list[Point]]:
-    """Days that end by `until` and are not packed in this form or a later one, locked by the transaction.
+    """Returns days that end by `until` and are not packed in this form or a later one, and locks them.
 
-    Returns at most so many, as (container, start) → its points in order. The oldest come first; locked days are left
-    out.
+    Returns at most `most` days, as (container, start) → its points in order. The oldest come first; days that are
+    locked already are skipped.
     """
     parameters = {"format": form, "until": until - DAY + 1, "most": most}
     rows = (await transaction.connection.execute(_UNPACKED, parameters)).all()
@@ -97,9 +97,9 @@ async def unpacked_days(
 async def pack(
     transaction: Transaction, form: int, days: Mapping[tuple[int, int], tuple[int, bytes]]
 ) -> None:
-    """Writes days that the transaction has locked: (container, start) → which hours, and their points as bytes.
+    """Writes days that the transaction has locked: (container, start) → bits of the hours, and their points as bytes.
 
-    A day of which there are no hours any more goes.
+    Deletes the row of a day that has no hours any more.
     """
     packed = {key: value for key, value in days.items() if value[0]}
     if packed:
@@ -119,7 +119,7 @@ def _keys(days: Any) -> dict[str, Any]:
 
 
 async def _hours(transaction: ReadTransaction, stretches: Sequence[Stretch]) -> list[Point]:
-    """The hourly roll-ups of these stretches, by container and time."""
+    """Returns the hourly roll-ups of these periods, by container and time."""
     if not stretches:
         return []
     ids, lower, upper = (list(column) for column in zip(*stretches, strict=True))

@@ -1,4 +1,4 @@
-"""Announcements of writers of samples, received on a connection of its own."""
+"""Receives the notifications of writers of samples on a separate connection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CHECK_SECONDS: Final = 5.0
 
 
 async def listen(dsn: str, connected: Callable[[], None], announced: Callable[[int], None]) -> None:
-    """Calls `connected` once, then `announced` with the lowest id of each batch as it is committed, until cancelled.
+    """Calls `connected` once, then `announced` with the lowest id of each committed batch, until cancelled.
 
     Raises:
-        Unavailable: the connection is lost, or silent when asked whether it lives.
+        Unavailable: the connection is lost, or does not respond to a check.
     """
     try:
         connection = await asyncpg.connect(

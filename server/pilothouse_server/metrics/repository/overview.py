@@ -1,4 +1,4 @@
-"""The views of usage: a container with related values, and the contents of namespaces."""
+"""Reads the views of usage: a container with related values, and the contents of namespaces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BY_NAME = OrderSpec(
 
 
 async def find_details(transaction: ReadTransaction, namespace_id: int, name: str) -> ContainerDetails | None:
-    """The container of this name in the view `container_details`, as far as the caller reaches it."""
+    """Returns the container of this name from the view `container_details`, if the caller may see it."""
     query = select(CONTAINER_DETAILS).where(_DETAILS.namespace_id == namespace_id, _DETAILS.name == name)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _details(row)
@@ -41,7 +41,7 @@ async def list_summaries(
     namespace_id: int | None,
     visible: frozenset[int] | None,
 ) -> tuple[list[NamespaceSummary], NextPage]:
-    """One page of the contents of namespaces, by name, as far as the caller reaches them, and the next start."""
+    """Returns one page of the contents of visible namespaces, by name, and where the next page begins."""
     query = select(SUMMARIES)
     if namespace_id is not None:
         query = query.where(SUMMARIES.c.namespace_id == namespace_id)
@@ -92,7 +92,7 @@ def _details(row: Any) -> ContainerDetails:
         image_repository=row.image_repository or "",
         created_by_username=row.created_by_username or "",
         created_by_full_name=row.created_by_full_name or "",
-        # The cluster reports its start by its own clock, which may be ahead.
+        # The cluster reports the start by its own clock, which may be ahead.
         uptime_seconds=None if row.uptime_seconds is None else max(0.0, float(row.uptime_seconds)),
         cpu_usage_percent=_number(row.cpu_usage_percent),
         memory_usage_percent=_number(row.memory_usage_percent),

@@ -1,16 +1,16 @@
 """Samples: written in batches, read as they were stored.
 
-COPY is by far the fastest way in, but is refused for a table under row-level security. So a batch is copied into a
-temporary table of the connection and stored by one INSERT … SELECT from there (arrays and `unnest` cost the driver
-a look at every value). The plain statement trusts its rows, since foreign keys and partitions check them anyway;
-only when one of those refuses the batch is the careful statement used, which leaves out rows whose container is
-gone.
+COPY is by far the fastest way to insert, but PostgreSQL refuses it for a table under row-level security. So a batch is
+copied into a temporary table of the connection, and stored from there by one INSERT … SELECT. (With arrays and `unnest`
+the driver would process each value.) The plain statement does not check its rows, because foreign keys and partitions
+check them anyway. Only if one of these refuses the batch, the careful statement is used, which leaves out rows whose
+container was deleted.
 
-A row locks its container's key until the transaction ends. They are stored in the order of containers, in which a
-deleted namespace locks its own.
+Each row locks its container's key until the transaction ends. Rows are stored in the order of containers, which is also
+the order in which the deletion of a namespace locks its containers.
 
-A batch announces its lowest id on `CHANNEL` as it commits. Ids are not given in commit order, so who follows
-samples reads from the lowest announced id on (see `live`).
+A batch announces its lowest id on `CHANNEL` as it commits. Ids are not assigned in commit order, so readers that follow
+samples read from the lowest announced id on (see `usage_stream`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 
 CHANNEL: Final = "pilothouse_usage"
-# Reasons of the Aborted that `insert` raises.
+# Reasons of the Aborted error that `insert` raises.
 CONTAINER_GONE: Final = "CONTAINER_GONE"
 NO_PARTITION: Final = "NO_PARTITION"
 
@@ -61,7 +61,7 @@ _COLUMNS: Final = (
     ("filesystem_writes", "bigint"),
     ("programs", "text"),
 )
-# The columns are the fields of a sample, in their order; a row is the sample as a tuple.
+# The columns are the fields of a sample, in the same order; a row is the sample as a tuple.
 _NAMES: Final = tuple(name for name, _ in _COLUMNS)
 _STAGE = text(
     "CREATE TEMPORARY TABLE IF NOT EXISTS staged_usage ("
@@ -75,11 +75,14 @@ _COUNTERS = (
 
 
 def _percent(used: str, *whole: str) -> str:
-    """Of the first non-empty value of `whole`; capped, because a tiny request makes any use a large share."""
+    """Returns SQL for a percentage of the first non-empty value of `whole`.
+
+    The result is capped, because a tiny request makes any usage a large share.
+    """
     parts = ", ".join(f"nullif(s.{name}, 0)" for name in whole)
     of = f"coalesce({parts})"
     share = f"round(CAST(100.0 * s.{used} / {of} AS numeric), 2)"
-    # `least` passes over nulls, so it must not be asked where there is nothing to be a share of.
+    # `least` ignores nulls, so it must not be evaluated if there is no value to take a share of.
     return f"CASE WHEN {of} IS NOT NULL AND s.{used} IS NOT NULL THEN least({share}, 9999999999.99) END"
 
 
@@ -112,16 +115,16 @@ _PRESENT = """EXISTS (
 _NEW = """NOT EXISTS (
         SELECT FROM container_resource_usage AS u WHERE u.container_id = s.container_id AND u.timestamp = s.timestamp
         AND u.timestamp BETWEEN :first AND :last)"""
-# By whether it is careful, and whether some may be stored already.
+# By (careful, again): whether to skip deleted containers, and whether some samples may be stored already.
 _INSERT = {
     (False, False): text(_insert()),
     (True, False): text(_insert(f"WHERE {_PRESENT}")),
     (False, True): text(_insert(f"WHERE {_NEW}")),
     (True, True): text(_insert(f"WHERE {_PRESENT} AND {_NEW}")),
 }
-_GONE = text(f"SELECT count(*) FROM pg_temp.staged_usage AS s WHERE NOT {_PRESENT}")  # noqa: S608 - our own constant
-# Two transactions that store the same samples: the second searches for them after the first has stored them. There are
-# a few kinds of locks, so that their number is bounded; they are taken in one order.
+_GONE = text(f"SELECT count(*) FROM pg_temp.staged_usage AS s WHERE NOT {_PRESENT}")  # noqa: S608 - only constants
+# If two transactions store the same samples, the second one looks for them after the first has committed. The number of
+# locks is limited to 64, and they are taken in one order.
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('usage/' || bucket, 0))
 FROM (SELECT DISTINCT namespace_id % 64 AS bucket FROM pg_temp.staged_usage ORDER BY 1) AS touched
@@ -152,7 +155,7 @@ SELECT u.id, u.container_id, u.namespace_id, n.name AS namespace, c.name AS cont
        u.network_packets_tx, u.disk_bytes_used, u.disk_bytes_total, CAST(u.disk_usage_percent AS float8),
        u.filesystem_reads, u.filesystem_writes, u.metadata -> 'programs' AS programs
 """
-# Live samples are recent; the bounds let the planner leave out all but one or two partitions.
+# Live samples are recent; with these bounds the planner excludes all but one or two partitions.
 _SINCE = text(
     _STORED
     + """FROM container_resource_usage AS u
@@ -190,14 +193,13 @@ _HIGHEST = text(
 async def insert(
     transaction: Transaction, samples: Sequence[UsageSample], *, careful: bool = False, again: bool = False
 ) -> Stored:
-    """Writes a batch and returns its result. For the system role.
+    """Writes a batch and returns its result. Must run as the system role.
 
-    `careful` leaves out samples whose container is gone, `again` those that are stored already; none may be twice in
-    the batch then.
+    `careful` leaves out samples whose container was deleted. `again` leaves out samples that are stored already; no
+    sample may then be in the batch twice.
 
     Raises:
-        Aborted: with CONTAINER_GONE or NO_PARTITION, where one of the samples cannot be stored; nothing was
-            written.
+        Aborted: one of the samples cannot be stored (CONTAINER_GONE or NO_PARTITION); nothing was written.
     """
     connection = transaction.connection
     await connection.execute(_STAGE)
@@ -228,7 +230,7 @@ async def insert(
 
 
 async def time_range(transaction: ReadTransaction) -> TimeRange | None:
-    """The unbroken stretch of partitions around now; None where now itself has none."""
+    """Returns the unbroken range of partitions around the current time; None if that time has no partition."""
     oldest: datetime | None = None
     newest: datetime | None = None
     for lower, upper in (await transaction.connection.execute(_RANGE)).all():
@@ -245,7 +247,7 @@ async def time_range(transaction: ReadTransaction) -> TimeRange | None:
 async def find_targets(
     transaction: ReadTransaction, names: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], UsageTarget]:
-    """Containers by (namespace, name), as far as the caller reaches them."""
+    """Returns the containers that the caller may see, by (namespace, name)."""
     rows = await transaction.connection.execute(
         _TARGETS, {"namespaces": [name[0] for name in names], "containers": [name[1] for name in names]}
     )
@@ -263,12 +265,12 @@ async def find_targets(
 
 
 async def stored_since(transaction: ReadTransaction, first: int, most: int) -> list[StoredSample]:
-    """Samples of the last hour with an id of at least `first`, at most `most`, in the order of ids."""
+    """Returns at most `most` samples of the last hour with an id of at least `first`, ordered by id."""
     return list(_stored(await transaction.connection.execute(_SINCE, {"first": first, "most": most})))
 
 
 async def highest_id(transaction: ReadTransaction) -> int:
-    """The highest id of a sample of the last hour; 0 while there is none."""
+    """Returns the highest id of a sample of the last hour; 0 if there is none."""
     return int((await transaction.connection.execute(_HIGHEST)).scalar_one())
 
 
@@ -280,9 +282,9 @@ async def newest(
     container: str,
     visible: frozenset[int] | None,
 ) -> list[StoredSample]:
-    """The newest sample, not before `oldest`, of each container, by namespace and name.
+    """Returns the newest sample of each container that is not before `oldest`, by namespace and name.
 
-    `namespace_id` and `container` (a name) narrow it, as does `visible`; None and '' do not.
+    `namespace_id`, `container` (a name) and `visible` restrict the result, unless they are None or ''.
     """
     parameters = _narrowing(oldest, namespace_id, container, visible)
     return list(_stored(await transaction.connection.execute(_NEWEST_ALL, parameters)))
@@ -297,7 +299,7 @@ async def top(
     visible: frozenset[int] | None,
     most: int,
 ) -> list[StoredSample]:
-    """The same of the `most` containers that use most; `by` is "cpu" or "memory"."""
+    """Returns the same for the `most` containers with the highest usage; `by` is "cpu" or "memory"."""
     parameters = _narrowing(oldest, namespace_id, "", visible) | {"most": most}
     return list(_stored(await transaction.connection.execute(_TOP[by], parameters)))
 

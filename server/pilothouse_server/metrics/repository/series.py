@@ -1,12 +1,12 @@
-"""Usage over time: roll-ups written, and steps read from them or from samples.
+"""Usage over time: writes roll-ups, and reads steps from roll-ups or samples.
 
-Counters of the network become increases here, in one way for roll-ups and queries alike: a sample's increase
-is the growth of its counter since the container's sample before it, if that is no more than a day older. A
-counter that has fallen started again with its pod, so its whole value is the increase; but the counter of
-several pods falls when one of them goes, and then the increase is unknown, so nothing is counted. The
-increase belongs to the time of the later sample.
+Network counters become increases here, in the same way for roll-ups and queries. A sample's increase is the growth of
+its counter since the container's previous sample, if that is no more than a day older. If the counter of a single pod
+has fallen, the pod has restarted, so the whole value is the increase. If the summed counter of several pods has fallen,
+one of the pods has ended; the increase is then unknown, and counts as 0. The increase belongs to the time of the later
+sample.
 
-All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyond the limits of a `datetime`.
+All times are whole seconds since 1970-01-01 UTC, so that a range may extend beyond the limits of a `datetime`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PODS = "coalesce(CAST(u.metadata ->> 'pods' AS integer), 1)"
 
 
 def _before(counter: str, columns: str) -> str:
-    """The last sample before the range that has `counter`, of each container."""
+    """Returns SQL for each container's last sample before the range that has `counter`."""
     return f"""
     SELECT b.* FROM unnest(CAST(:ids AS bigint[])) AS k (container_id)
     CROSS JOIN LATERAL (
@@ -162,15 +162,15 @@ CROSS JOIN LATERAL (
 
 
 async def lock_roll_ups(transaction: Transaction) -> None:
-    """Waits until nobody else writes roll-ups, and keeps it so until the transaction ends."""
+    """Takes the lock for writing roll-ups until the transaction ends."""
     await transaction.connection.execute(_LOCK)
 
 
 async def rolled_until(transaction: ReadTransaction) -> dict[Rolled, int | None]:
-    """Until when all is rolled up; None where nothing is.
+    """Returns the times until which everything is rolled up; None if nothing is.
 
-    That is the end of the newest bucket. A day that is rolled up settles its last hours too, in which there may have
-    been no samples: one that comes later for such an hour is late, or it would be missing from the day.
+    Each is the end of the newest bucket. A day that is rolled up also completes its last hours, even hours without
+    samples. A sample for such an hour counts as late; otherwise it would be missing from the day.
     """
     row = (await transaction.connection.execute(_NEWEST)).one()
     day = None if row.day is None else row.day + DAY
@@ -181,7 +181,7 @@ async def rolled_until(transaction: ReadTransaction) -> dict[Rolled, int | None]
 async def first_to_roll(
     transaction: ReadTransaction, rolled: Rolled, start: int | None, until: int
 ) -> int | None:
-    """The first bucket that has something to roll up in start <= time < until; `start` None means ever."""
+    """Returns the first bucket with something to roll up in start <= time < until; `start` None: no lower bound."""
     parameters = {"from": 0 if start is None else start, "until": until}
     found: int | None = (await transaction.connection.execute(_FIRST[rolled], parameters)).scalar_one()
     return None if found is None else found - found % _LENGTH[rolled]
@@ -190,7 +190,7 @@ async def first_to_roll(
 async def roll(
     transaction: Transaction, rolled: Rolled, bucket: int, ids: Iterable[int] | None = None
 ) -> None:
-    """Rewrites the roll-ups of one bucket, of these containers or of all; days from hours."""
+    """Rewrites the roll-ups of one bucket, for these containers or for all; days are computed from hours."""
     range_ = {"from": bucket, "until": bucket + _LENGTH[rolled]}
     if ids is None:
         ids = (await transaction.connection.execute(_IDS[rolled], range_)).scalars()
@@ -198,9 +198,9 @@ async def roll(
 
 
 async def following(transaction: ReadTransaction, ids: Sequence[int], until: int) -> list[tuple[int, int]]:
-    """The first samples at or after `until` of these containers: (container, time).
+    """Returns the first samples of these containers at or after `until`: (container, time).
 
-    Their increases depend on earlier samples.
+    The increases of these samples depend on earlier ones.
     """
     rows = await transaction.connection.execute(_FOLLOWING, {"ids": list(ids), "until": until})
     return [(row.container_id, row.at) for row in rows]
@@ -218,7 +218,7 @@ _SUBJECT_ORDER = OrderSpec(
 async def run_times(
     transaction: ReadTransaction, namespace_id: int, container: str, number: int
 ) -> tuple[datetime, datetime | None] | None:
-    """Returns when a run of a container began and ended; None for one that has not begun."""
+    """Returns when a run of a container began and ended; None for a run that has not begun."""
     keys = {"namespace_id": namespace_id, "container": container, "number": number}
     row = (await transaction.connection.execute(_RUN, keys)).one_or_none()
     return None if row is None or row.start_time is None else (row.start_time, row.end_time)
@@ -239,7 +239,7 @@ async def subjects(
         NAMESPACES.c.name.label("namespace"),
         CONTAINERS.c.name.label("container"),
     ).select_from(CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id))
-    # An ended namespace holds no containers; said, so that the living are read by the index of their names.
+    # An ended namespace has no containers. The condition lets PostgreSQL use the index on the names of existing ones.
     query = query.where(NAMESPACES.c.deleted_at.is_(None))
     if namespace_id is not None:
         query = query.where(CONTAINERS.c.namespace_id == namespace_id)
@@ -253,9 +253,9 @@ async def subjects(
 
 
 async def points(transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int]) -> list[Point]:
-    """Steps with samples, by container and time.
+    """Returns steps with samples, by container and time.
 
-    Whole hours and days are read from the roll-ups as far as there are any, the rest from samples.
+    Whole hours and days are read from the roll-ups if these exist, the rest from samples.
     """
     until = await rolled_until(transaction)
     by_day = clamped(until["day"] if steps.step % DAY == 0 else None, steps.start, steps.end)
@@ -279,7 +279,7 @@ async def points(transaction: ReadTransaction, steps: StepSizes, ids: Sequence[i
     return await read_points(transaction, statement, {name: parameters[name] for name in used})
 
 
-# Samples of pods with one program do not name it: it is the main one.
+# If a pod has only one program, the main one, its samples do not name it.
 _OF_PROGRAM = text("""
 WITH measured AS (
     SELECT u.container_id,
@@ -302,7 +302,7 @@ FROM measured WHERE used IS NOT NULL GROUP BY container_id, at ORDER BY containe
 async def points_of_program(
     transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int], program: str
 ) -> list[Point]:
-    """Steps with samples of one program, by container and time; they have cores and memory alone."""
+    """Returns steps with samples of one program, by container and time; only cores and memory are set."""
     parameters = {
         "ids": list(ids),
         "program": program,
@@ -316,7 +316,7 @@ async def points_of_program(
 async def read_points(
     transaction: ReadTransaction, statement: Executable, parameters: Mapping[str, Any]
 ) -> list[Point]:
-    """The points that a query selects; there may be tens of thousands, so other tasks run in between."""
+    """Returns the points that a query selects; yields between slices, because there may be tens of thousands."""
     found: list[Point] = []
     share = Share()
     async for rows in transaction.connection.slices(statement, parameters):
@@ -326,11 +326,11 @@ async def read_points(
 
 
 def clamped(until: int | None, lower: int, upper: int) -> int:
-    """Returns a time held between two others; `lower` for None."""
+    """Returns `until` clamped to the range from `lower` to `upper`; `lower` for None."""
     return lower if until is None else min(max(until, lower), upper)
 
 
-# The columns of a `Point` less its container, of a table or query with the columns of roll-ups.
+# The columns of a `Point` except its container, from a table or query with the columns of roll-ups.
 SHOWN = """CAST(extract(epoch FROM {at}) AS bigint) AS at, CAST(samples AS bigint) AS samples,
     coalesce(CAST(cpu_cores_avg AS float8), 0), coalesce(CAST(cpu_cores_max AS float8), 0),
     CAST(coalesce(memory_bytes_avg, 0) AS bigint), coalesce(memory_bytes_max, 0),
@@ -340,9 +340,9 @@ SHOWN = """CAST(extract(epoch FROM {at}) AS bigint) AS at, CAST(samples AS bigin
 
 @cache
 def _points(whole: int, days: bool, hours: bool, samples: bool) -> TextClause:
-    """The statement that reads steps from those of the three sources that the range touches.
+    """Returns the statement that reads steps from those of the three sources that the range needs.
 
-    Roll-ups of the length `whole`, in seconds, are steps themselves; everything else is added up to steps.
+    Roll-ups of length `whole`, in seconds, are steps themselves; all others are aggregated into steps.
     """
     columns = _ROLLED.replace("namespace_id, ", "")
     shown: list[str] = []

@@ -1,4 +1,4 @@
-"""All SQL about carried objects, except the write-backs of the cluster's state."""
+"""SQL for carried objects, except the writes of the reconciler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL about the facts that carried objects are compared with: settings of their cluster, containers, autoscalers."""
+"""SQL for the facts that the rules of carried objects need: settings of their cluster, containers, autoscalers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FROM clusters AS c
 CROSS JOIN LATERAL jsonb_to_recordset(c.object_kinds) AS k (api_version text, kind text, secret_paths jsonb)
 WHERE k.secret_paths IS NOT NULL
 """)
-# The pods of a container have its labels and those that it gives them alone.
+# The pods of a container have the container's labels and its `pod_labels`.
 _SELECTED = text("""
 SELECT CAST(sum(replicas) AS bigint) FROM containers
 WHERE namespace_id = :namespace_id AND deletion_requested_at IS NULL
   AND (labels || COALESCE(spec -> 'pod_labels', '{}')) @> CAST(CAST(:labels AS text) AS jsonb)
 """)
-# Autoscalers with the container that each targets. Numbers of others are whatever their callers wrote.
+# Autoscalers and their target containers. `maxReplicas` may be any number, because callers write the document.
 _MISCOUNTED = text("""
 WITH wanted AS (
     SELECT o.namespace_id, o.document::jsonb #>> '{spec,scaleTargetRef,kind}' AS kind,
@@ -59,13 +59,13 @@ ORDER BY c.id
 
 
 async def secret_fields(transaction: ReadTransaction) -> list[tuple[str, str, str, list[str]]]:
-    """Returns the secret paths of kinds that clusters open, with cluster, group and kind."""
+    """Returns the secret paths of the kinds that clusters open, with cluster, group and kind."""
     rows = (await transaction.connection.execute(_SECRET_FIELDS)).all()
     return [(row.cluster_name, row.api_group, row.kind, row.secret_paths) for row in rows]
 
 
 async def cluster_settings(transaction: ReadTransaction, cluster_name: str) -> Mapping[str, Any] | None:
-    """Returns the settings of a cluster for carried objects; None where the caller does not see it."""
+    """Returns the settings of a cluster for carried objects; None if the caller may not see the cluster."""
     row = (await transaction.connection.execute(_SETTINGS, {"cluster_name": cluster_name})).one_or_none()
     if row is None:
         return None
@@ -77,7 +77,7 @@ async def cluster_settings(transaction: ReadTransaction, cluster_name: str) -> M
 
 
 async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) -> list[tuple[Any, str]]:
-    """Returns the type and name on the cluster of the containers of a namespace; all of them, or those of a name."""
+    """Returns type and name on the cluster of a namespace's containers; all of them, or those with this name."""
     found = await transaction.connection.execute(_WORKLOADS, {"namespace_id": namespace_id, "name": name})
     return [(row.type, row.kubernetes_name) for row in found]
 
@@ -85,9 +85,10 @@ async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) 
 async def miscounted(
     transaction: ReadTransaction, namespace_id: int | None = None, names: Sequence[str] = ()
 ) -> list[tuple[int, int]]:
-    """Returns the containers that count other pods than their autoscalers allow, with the most that these allow.
+    """Returns the containers whose counted pods differ from what their autoscalers allow, with the allowed number.
 
-    Those of a namespace with autoscalers or these names; None: of all namespaces, those with autoscalers.
+    With a namespace: its containers that have an autoscaler or one of these names. None: the containers with
+    autoscalers of all namespaces.
     """
     keys = {"namespace_id": namespace_id, "names": list(names)}
     return [(row.id, row.most) for row in await transaction.connection.execute(_MISCOUNTED, keys)]
@@ -96,7 +97,7 @@ async def miscounted(
 async def selected_pods(
     transaction: ReadTransaction, namespace_id: int, labels: Mapping[str, str]
 ) -> int | None:
-    """Returns how many pods have these labels; None where no container's do."""
+    """Returns how many pods have these labels; None if no container's pods have them."""
     keys = {"namespace_id": namespace_id, "labels": orjson.dumps(labels).decode()}
     found: int | None = (await transaction.connection.execute(_SELECTED, keys)).scalar_one()
     return found

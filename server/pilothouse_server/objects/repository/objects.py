@@ -1,4 +1,4 @@
-"""SQL about the rows of carried objects."""
+"""SQL for the rows of carried objects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from pilothouse_server.values.resources import Condition
 
 register_constraint("uq_objects_name", lambda: already_exists("object", "of this kind and name"))
 
-# By id.
+# Documents and observed statuses by object id.
 Rests = dict[int, ObjectTexts]
 
 _STATUSES = {name.upper(): name for name in ("pending", "active", "failed", "deleted")}
@@ -79,7 +79,7 @@ _ORDERS = {
     "create_time": OrderField(OBJECTS.c.created_at),
 }
 _WHOLE = select(OBJECTS, *IN_NAMESPACE, USERS.c.username.label("creator")).select_from(
-    # An ended namespace holds nothing, so its rows need no distinction here.
+    # An ended namespace contains no objects, so this query need not exclude ended ones.
     OBJECTS.join(NAMESPACES, NAMESPACES.c.id == OBJECTS.c.namespace_id).outerjoin(
         USERS, USERS.c.id == OBJECTS.c.created_by
     )
@@ -117,7 +117,7 @@ _OF_KIND = _WHOLE.where(
 ).order_by(OBJECTS.c.name)
 
 
-# Nothing is added where the name is taken or the namespace has as many objects of the kind as it may.
+# Inserts nothing if the name is taken or the namespace has reached its limit for the kind.
 _INSERT = text("""
 WITH used AS (
     SELECT count(*) AS used, bool_or(deletion_requested_at IS NOT NULL) FILTER (WHERE name = :name) AS deleting
@@ -143,7 +143,7 @@ FROM used LEFT JOIN made ON TRUE
 async def find(
     transaction: ReadTransaction, namespace: str, key: ObjectKey, *, lock: bool = False
 ) -> CarriedObject | None:
-    """Returns the object of this key, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    """Returns the object of this key, if the caller may see it. `lock` locks its row until the transaction ends."""
     query = _FIND.with_for_update(of=OBJECTS, key_share=True) if lock else _FIND
     named = {"namespace": namespace, "group": key.api_group, "of_kind": key.kind, "name": key.name}
     row = (await transaction.connection.execute(query, named)).one_or_none()
@@ -158,7 +158,7 @@ async def get(transaction: ReadTransaction, object_id: int, *, lock: bool = Fals
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[CarriedObject]:
-    """Returns the objects with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the objects with these ids, ordered by id; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
     return [_object(row) async for row in cooperatively(rows.all())]
 
@@ -186,10 +186,10 @@ async def list_objects(
     message_format: int,
     full: bool,
 ) -> tuple[Sequence[CachedMessage | CarriedObject], Rests, NextPage]:
-    """Returns one page of the objects of one namespace or of those among `visible`, and where the next page begins.
+    """Returns one page of the objects of one namespace or of those in `visible`, and where the next begins.
 
-    An object whose message is stored in this format is returned as that message, the others whole. With `full` their
-    documents and observed statuses come, too; a page of large objects may then have fewer of them.
+    An object with a cached message of this format is returned as that message; any other is returned as a value. `full`
+    also returns documents and observed statuses; a page of large objects may then contain fewer of them.
     """
     if not full:
         wanted = Matching(namespace_id, selector, visible)
@@ -224,12 +224,12 @@ _SET = (
     "rights",
 )
 _INSERT_MANY = text(
-    f"INSERT INTO objects (name, namespace_id, api_group, kind, {', '.join(_SET)}, created_by, updated_by) "  # noqa: S608 - our own words
+    f"INSERT INTO objects (name, namespace_id, api_group, kind, {', '.join(_SET)}, created_by, updated_by) "  # noqa: S608 - only constants
     f"SELECT r.name, r.namespace_id, r.api_group, r.kind, {', '.join(f'r.{name}' for name in _SET)}, :user_id, "
     f":user_id FROM {_ROWS} RETURNING id"
 )
 _UPDATE_MANY = text(
-    f"UPDATE objects AS o SET {', '.join(f'{name} = r.{name}' for name in _SET)}, contests = '[]', "  # noqa: S608 - our own words
+    f"UPDATE objects AS o SET {', '.join(f'{name} = r.{name}' for name in _SET)}, contests = '[]', "  # noqa: S608 - only constants
     "generation = o.generation + 1, resource_version = o.resource_version + 1, updated_at = now(), "
     f"updated_by = :user_id FROM {_ROWS} WHERE o.id = r.id"
 )
@@ -279,7 +279,7 @@ async def stream_ready(
     message_format: int,
     full: bool,
 ) -> AsyncIterator[tuple[CachedMessage | CarriedObject, ObjectTexts | None]]:
-    """Yields every object that matches, by namespace and name, not rendered where a message is stored.
+    """Yields every object that matches, by namespace and name; as its cached message if there is one.
 
     With `full` also its document and observed status.
     """
@@ -304,8 +304,10 @@ async def rests_of(transaction: ReadTransaction, uids: Iterable[str]) -> dict[st
 
 
 class Insertion(msgspec.Struct, frozen=True):
-    """`carried`: the object as stored; None where it was not added, because its name is taken, by one that perhaps is
-    being deleted (`is_going`), or because of the `used` ones.
+    """The result of an insertion.
+
+    `carried`: the object as stored; None if it was not inserted. It was not inserted if its name is taken (`is_taken`;
+    `is_going` if that object is being deleted) or if the `used` objects reach the limit.
     """
 
     carried: CarriedObject | None
@@ -317,8 +319,9 @@ class Insertion(msgspec.Struct, frozen=True):
 async def insert_object(
     transaction: Transaction, wanted: CarriedObject, most: int, *, with_work: bool
 ) -> Insertion:
-    """Adds an object, and its work for the reconciler, unless its namespace has `most` of its kind, those being
-    deleted included.
+    """Inserts an object and its work for the reconciler, unless its namespace has `most` objects of its kind.
+
+    Objects that are being deleted count.
     """
     actor = transaction.actor
     changeable = _changeable(wanted)
@@ -343,7 +346,7 @@ async def insert_object(
     ).one()
     if row.id is None:
         return Insertion(None, row.used, is_taken=row.deleting is not None, is_going=bool(row.deleting))
-    # A query of the row would cost as much as its insertion.
+    # Reading the row back would cost as much as inserting it.
     made = msgspec.structs.replace(
         wanted,
         id=row.id,
@@ -361,7 +364,7 @@ async def insert_object(
 
 
 async def insert_objects(transaction: Transaction, wanted: Sequence[CarriedObject]) -> list[CarriedObject]:
-    """Adds objects by one statement; returns them as stored, in the order of their ids."""
+    """Inserts objects with one statement; returns them as stored, ordered by id."""
     rows = [
         {"name": each.name, "namespace_id": each.namespace_id, "api_group": each.api_group, "kind": each.kind}
         | _changeable(each)
@@ -372,7 +375,7 @@ async def insert_objects(transaction: Transaction, wanted: Sequence[CarriedObjec
 
 
 async def update_objects(transaction: Transaction, wanted: Sequence[CarriedObject]) -> list[CarriedObject]:
-    """Writes objects as `update_object`, by one statement; returns them in the order of their ids."""
+    """Writes objects as `update_object` does, with one statement; returns them ordered by id."""
     if not wanted:
         return []
     rows = [{"id": each.id} | _changeable(each) for each in wanted]
@@ -383,7 +386,7 @@ async def update_objects(transaction: Transaction, wanted: Sequence[CarriedObjec
 async def lock_named(
     transaction: Transaction, namespace_id: int, key: ObjectKey, names: Sequence[str]
 ) -> list[CarriedObject]:
-    """Returns the objects with these names of the kind of a key, locked until the transaction ends, by name."""
+    """Returns the objects with these names of the kind of a key, ordered by name, locked until the transaction ends."""
     query = _LOCK_NAMED.with_for_update(of=OBJECTS, key_share=True)
     named = {"in_namespace": namespace_id, "group": key.api_group, "of_kind": key.kind, "names": list(names)}
     rows = (await transaction.connection.execute(query, named)).all()
@@ -395,18 +398,18 @@ async def update_object(
 ) -> CarriedObject:
     """Writes the desired state of an object that the transaction has locked, as its next generation.
 
-    Fields that were taken back from others are so no more: somebody has acted.
+    The contests are cleared, because somebody has changed the object.
     """
     return await _update(transaction, stored, {**_changeable(wanted), "contests": []})
 
 
 async def mark_for_deletion(transaction: Transaction, stored: CarriedObject) -> CarriedObject:
-    """Marks an object that the transaction has locked."""
+    """Marks for deletion an object that the transaction has locked."""
     return await _update(transaction, stored, await deletion_values(transaction) | {"health": "unknown"})
 
 
 async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[CarriedObject]:
-    """Marks locked objects by one statement; returns them in the order of their ids."""
+    """Marks locked objects for deletion with one statement; returns them ordered by id."""
     parameters = {
         "ids": list(ids),
         "moment": await transaction.moment(),
@@ -417,7 +420,7 @@ async def mark_many(transaction: Transaction, ids: Sequence[int]) -> list[Carrie
 
 
 async def count_of_kind(transaction: ReadTransaction, namespace_id: int, key: ObjectKey) -> int:
-    """Returns how many objects of a kind a namespace holds, those being deleted included."""
+    """Returns how many objects of a kind a namespace contains, including those being deleted."""
     query = select(func.count()).where(
         OBJECTS.c.namespace_id == namespace_id,
         OBJECTS.c.api_group == key.api_group,
@@ -427,7 +430,7 @@ async def count_of_kind(transaction: ReadTransaction, namespace_id: int, key: Ob
 
 
 async def first_protected(transaction: ReadTransaction, namespace_id: int) -> CarriedObject | None:
-    """Returns the first object of a namespace, by kind and name, that is protected or of an administrator."""
+    """Returns a namespace's first object, by kind and name, that is protected or that an administrator changed last."""
     row = (await transaction.connection.execute(_PROTECTED, {"in_namespace": namespace_id})).one_or_none()
     return None if row is None else _object(row)
 
@@ -435,7 +438,7 @@ async def first_protected(transaction: ReadTransaction, namespace_id: int) -> Ca
 async def giving_rights(
     transaction: ReadTransaction, after: int, rows: int
 ) -> list[tuple[CarriedObject, int | None]]:
-    """Returns Roles and RoleBindings with the user who changed each last, in the order of their ids, after an id."""
+    """Returns Roles and RoleBindings with ids above `after`, ordered by id, with the user who changed each last."""
     found = (await transaction.connection.execute(_GIVING_RIGHTS, {"after": after, "most": rows})).all()
     return [(_object(row), row.updated_by) for row in found]
 
@@ -449,13 +452,13 @@ async def write_conditions(transaction: Transaction, changed: CarriedObject) -> 
 
 
 async def count_all(transaction: ReadTransaction, namespace_id: int) -> int:
-    """Returns how many objects a namespace holds, those being deleted included."""
+    """Returns how many objects a namespace contains, including those being deleted."""
     query = select(func.count()).where(OBJECTS.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
 async def delete_object(transaction: Transaction, object_id: int) -> None:
-    """Removes a row."""
+    """Deletes a row."""
     await transaction.connection.execute(delete(OBJECTS).where(OBJECTS.c.id == object_id))
 
 

@@ -1,4 +1,4 @@
-"""The SQL of the noun storage: volumes, and those that containers own."""
+"""SQL for the noun storage: volumes, and volumes that containers own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""All SQL about the volumes whose claims StatefulSets make, and about the storage that counts against a quota.
+"""SQL for the volumes whose claims StatefulSets create, and for the storage that counts against a quota.
 
-Claims that pods need are sent as templates and ordinals, and the database makes their names of these: there may be
-80,000 of one container.
+The claims that pods need are passed as templates and ordinals, and the database builds their names, because one
+container may need 80,000 claims.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _NO_OWNER = "owner IS NOT NULL AND owner_id IS NULL"
 _HAS_CLAIM_CHANGES = text(
-    "SELECT EXISTS (SELECT FROM claim_changes) "  # noqa: S608 - our own words
+    "SELECT EXISTS (SELECT FROM claim_changes) "  # noqa: S608 - only constants
     f"OR EXISTS (SELECT FROM volumes WHERE {_NO_OWNER})"
 )
 _TAKE_TURN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('claim_changes', 0))")
 _TAKE_CLAIM_CHANGE = text(
     "DELETE FROM claim_changes WHERE id = (SELECT id FROM claim_changes ORDER BY id LIMIT 1) RETURNING container_id"
 )
-# A container that is gone needs no note.
+# A deleted container needs no row.
 _NOTE_CLAIMS = text(
     "INSERT INTO claim_changes (container_id, namespace_id, storage_bytes) "
     "SELECT c.id, c.namespace_id, missing_claims(c.namespace_id, CAST(CAST(:needed AS text) AS jsonb)) "
     "FROM containers AS c WHERE c.id = :container_id"
 )
-# Its row does not go before those of its claims are written.
+# The container's row cannot be deleted before the rows of its claims are written.
 _LOCK_OWNER = text("SELECT id FROM containers WHERE id = :container_id FOR KEY SHARE")
-# Locked before they are read.
+# Rows are locked before they are read.
 _LOCK_WITHOUT_OWNER = text(
-    f"SELECT id FROM volumes WHERE {_NO_OWNER} ORDER BY id LIMIT :most FOR NO KEY UPDATE"  # noqa: S608 - our own words
+    f"SELECT id FROM volumes WHERE {_NO_OWNER} ORDER BY id LIMIT :most FOR NO KEY UPDATE"  # noqa: S608 - only constants
 )
 _NEEDED = """needed AS (
     SELECT k.template, o AS ordinal, k.prefix || o::text AS name
@@ -43,18 +43,18 @@ _NEEDED = """needed AS (
          generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS o
 )"""
 _LOCK_NOT_NEEDED = text(
-    f"WITH {_NEEDED} SELECT v.id FROM volumes AS v WHERE v.owner_id = :container_id "  # noqa: S608 - our own words
+    f"WITH {_NEEDED} SELECT v.id FROM volumes AS v WHERE v.owner_id = :container_id "  # noqa: S608 - only constants
     "AND NOT EXISTS (SELECT FROM needed AS k WHERE k.name = v.kubernetes_name) "
     "ORDER BY v.id LIMIT :most FOR NO KEY UPDATE OF v"
 )
 _LOCK_OF_OTHERS = text(
-    f"WITH {_NEEDED} SELECT v.id FROM volumes AS v "  # noqa: S608 - our own words
+    f"WITH {_NEEDED} SELECT v.id FROM volumes AS v "  # noqa: S608 - only constants
     "WHERE v.namespace_id = :namespace_id AND v.type = 'persistent_volume_claim' "
     "AND v.owner_id IS DISTINCT FROM :container_id AND v.kubernetes_name IN (SELECT k.name FROM needed AS k) "
     "ORDER BY v.id LIMIT :most FOR NO KEY UPDATE OF v"
 )
 _MISSING = text(
-    f"WITH {_NEEDED} SELECT k.template, k.name FROM needed AS k "  # noqa: S608 - our own words
+    f"WITH {_NEEDED} SELECT k.template, k.name FROM needed AS k "  # noqa: S608 - only constants
     "WHERE NOT EXISTS (SELECT FROM volumes AS v "
     "WHERE v.namespace_id = :namespace_id AND v.kubernetes_name = k.name) "
     "ORDER BY k.ordinal, k.template LIMIT :most"
@@ -66,7 +66,7 @@ _WITH_WORK = """
     FROM written AS t JOIN namespaces AS n ON n.id = t.namespace_id
     ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(w.due_at, EXCLUDED.due_at)
 ) SELECT id FROM written"""
-# A volume of another kind may have the name; then the claim has no row.
+# If a volume of another kind has the name, the claim gets no row.
 _INSERT_OWNED = text(
     f"""
 WITH written AS (
@@ -79,7 +79,7 @@ WITH written AS (
         labels jsonb, annotations jsonb, spec jsonb)
     JOIN containers AS c ON c.id = r.owner_id
     ON CONFLICT ON CONSTRAINT uq_volumes_name DO NOTHING RETURNING id, namespace_id{_WITH_WORK}
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _UPDATE_OWNERS = text(
     f"""
@@ -90,24 +90,24 @@ WITH written AS (
     FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb))
         AS r(id bigint, owner text, owner_id bigint, ends boolean)
     WHERE v.id = r.id RETURNING v.id, v.namespace_id{_WITH_WORK}
-"""  # noqa: S608 - our own words
+"""  # noqa: S608 - only constants
 )
 _COUNT_STORAGE = text("SELECT count_storage(:namespace_id)")
 _COUNTING_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
 
 async def has_claim_changes(transaction: ReadTransaction) -> bool:
-    """Whether there are notes, or rows whose container is gone."""
+    """Returns whether there are claim changes, or volumes whose container was deleted."""
     return bool((await transaction.connection.execute(_HAS_CLAIM_CHANGES)).scalar_one())
 
 
 async def take_turn(transaction: Transaction) -> bool:
-    """Whether this server writes owned volumes until the transaction ends; one does at a time."""
+    """Takes the lock for writing owned volumes until the transaction ends; returns False if another server has it."""
     return bool((await transaction.connection.execute(_TAKE_TURN)).scalar_one())
 
 
 async def take_claim_change(transaction: Transaction) -> int | None:
-    """Removes the oldest note, and locks its container; returns the container's id, None without a note."""
+    """Removes the oldest claim change and locks its container; returns the container's id, None if there is none."""
     taken: int | None = (await transaction.connection.execute(_TAKE_CLAIM_CHANGE)).scalar_one_or_none()
     if taken is not None:
         await transaction.connection.execute(_LOCK_OWNER, {"container_id": taken})
@@ -115,13 +115,13 @@ async def take_claim_change(transaction: Transaction) -> int | None:
 
 
 async def note_claims(transaction: Transaction, claims: Claims) -> None:
-    """Leaves a note for a container, with the bytes of its claims that have no row."""
+    """Inserts a claim change for a container, with the bytes of its claims that have no row."""
     values = {"container_id": claims.container_id, "needed": orjson.dumps(claims.needed).decode()}
     await transaction.connection.execute(_NOTE_CLAIMS, values)
 
 
 async def without_owner(transaction: Transaction, most: int) -> list[Volume]:
-    """Locks and returns volumes whose container is gone."""
+    """Locks and returns volumes whose container was deleted."""
     locked = await transaction.connection.execute(_LOCK_WITHOUT_OWNER, {"most": most})
     return await get_many(transaction, list(locked.scalars()))
 
@@ -133,13 +133,13 @@ async def not_needed(transaction: Transaction, claims: Claims, most: int) -> lis
 
 
 async def of_others(transaction: Transaction, claims: Claims, most: int) -> list[Volume]:
-    """Locks and returns volumes that pods need, and that are not the container's yet."""
+    """Locks and returns volumes that the container's pods need but that the container does not own yet."""
     locked = await transaction.connection.execute(_LOCK_OF_OTHERS, _keys(claims, most))
     return await get_many(transaction, list(locked.scalars()))
 
 
 async def missing_claims(transaction: Transaction, claims: Claims, most: int) -> list[tuple[str, str]]:
-    """Returns templates and names of claims without a row, by their ordinals."""
+    """Returns templates and names of claims without a row, ordered by ordinal."""
     rows = await transaction.connection.execute(_MISSING, _keys(claims, most))
     return [(row.template, row.name) for row in rows]
 
@@ -156,7 +156,7 @@ def _keys(claims: Claims, most: int) -> dict[str, Any]:
 
 
 async def insert_owned(transaction: Transaction, volumes: Sequence[Volume]) -> list[Volume]:
-    """Adds rows, with work for the reconciler, and returns them as stored."""
+    """Inserts rows, with work for the reconciler, and returns them as stored."""
     return await _written_owned(transaction, _INSERT_OWNED, [_owned_row(each) for each in volumes])
 
 
@@ -175,7 +175,7 @@ async def lock_count(transaction: Transaction, namespace_id: int) -> None:
 
 
 async def count_storage(transaction: ReadTransaction, namespace_id: int) -> int:
-    """How many bytes of storage count against the quota of a namespace."""
+    """Returns how many bytes of storage count against the quota of a namespace."""
     return int(
         (await transaction.connection.execute(_COUNT_STORAGE, {"namespace_id": namespace_id})).scalar_one()
     )

@@ -1,6 +1,6 @@
-"""All SQL about volumes, except the write-backs of the cluster's state.
+"""SQL for volumes, except the writes of the reconciler.
 
-A volume comes with the names of the containers that mount it, read in the same statement.
+The statement that reads a volume also reads the names of the containers that mount it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _whole_volumes() -> Select[Any]:
         USERS.c.username.label("creator"),
         _mounted_by().label("mounted_by"),
     ).select_from(
-        # An ended namespace holds nothing, so its rows need no distinction here.
+        # An ended namespace contains no volumes, so this query need not exclude ended ones.
         VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
             USERS, USERS.c.id == VOLUMES.c.created_by
         )
@@ -118,7 +118,7 @@ _IDENTIFIED = VOLUMES.c.id == bindparam("volume_id")
 _FIND = _WHOLE.where(*_NAMED)
 _GET = _WHOLE.where(_IDENTIFIED)
 _GET_MANY = _WHOLE.where(VOLUMES.c.id.in_(bindparam("ids", expanding=True))).order_by(VOLUMES.c.id)
-# Locked before it is read: what mounts it would be shown as that was before the wait for the lock.
+# The row is locked before it is read; otherwise its mounts would be read as they were before the wait for the lock.
 _LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
@@ -151,7 +151,7 @@ def _cached_volume(row: Any) -> CachedVolume:
 async def find(
     transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
 ) -> Volume | None:
-    """The volume of this name, if the caller reaches it; `lock` holds its row until the transaction ends."""
+    """Returns the volume of this name, if the caller may see it. `lock` locks its row until the transaction ends."""
     named = {"namespace": namespace, "name": name}
     if lock:
         locked = (await transaction.connection.execute(_LOCK_NAMED, named)).scalar_one_or_none()
@@ -161,7 +161,7 @@ async def find(
 
 
 async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = False) -> Volume | None:
-    """The volume with this id."""
+    """Returns the volume with this id."""
     identified = {"volume_id": volume_id}
     if lock and (await transaction.connection.execute(_LOCK_IDENTIFIED, identified)).first() is None:
         return None
@@ -170,23 +170,24 @@ async def get(transaction: ReadTransaction, volume_id: int, *, lock: bool = Fals
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Volume]:
-    """The volumes with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the volumes with these ids, ordered by id; missing ones are left out."""
     rows = await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})
     return [_volume(row) async for row in cooperatively(rows.all())]
 
 
 async def has_mount_changes(transaction: ReadTransaction) -> bool:
-    """Whether any are left."""
+    """Returns whether any mount changes are left."""
     return bool((await transaction.connection.execute(_HAS_MOUNT_CHANGES)).scalar_one())
 
 
 async def take_mount_changes(transaction: Transaction, most: int) -> list[Volume]:
-    """Removes the notes of the volumes that the oldest name, as far as no other server has; returns these volumes,
-    locked in the order of their ids until the transaction ends.
+    """Removes the oldest mount changes that no other server has removed; returns their volumes.
+
+    The volumes are locked until the transaction ends, and ordered by id.
     """
     named = (await transaction.connection.execute(_NAMED_BY_MOUNT_CHANGES, {"most": most})).scalars()
-    # Volumes are locked before their notes, as by a deletion, which takes the notes along. And before they are read:
-    # what mounts them would be read as it was before the wait for the locks.
+    # Volumes are locked before their mount changes, as in a deletion, which also deletes the changes. They are also
+    # locked before they are read; otherwise their mounts would be read as they were before the wait for the locks.
     locked = (await transaction.connection.execute(_LOCK_MANY, {"ids": sorted(set(named))})).scalars()
     taken = (await transaction.connection.execute(_TAKE_MOUNT_CHANGES, {"ids": list(locked)})).scalars()
     return await get_many(transaction, sorted(set(taken)))
@@ -201,7 +202,7 @@ async def stream_volumes(
     selector: LabelSelector | None = None,
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
-    """Every volume that matches, by namespace and name."""
+    """Yields every volume that matches, by namespace and name."""
     wanted = Matching(namespace_id, selector, visible, name, status)
     async for rows in read_matching(transaction.connection, _WHOLE, VOLUMES, wanted):
         for row in rows:
@@ -220,7 +221,7 @@ CACHED: CachedRows[CachedVolume, Volume] = CachedRows(
 
 
 def modes_of(volume: Volume) -> dict[str, Any]:
-    """Returns the modes of a claim that its columns do not hold."""
+    """Returns the modes of a claim that have no column of their own."""
     return {
         **({"access_modes": volume.access_modes} if len(volume.access_modes) > 1 else {}),
         **({"volume_mode": volume.volume_mode} if volume.volume_mode else {}),
@@ -228,7 +229,7 @@ def modes_of(volume: Volume) -> dict[str, Any]:
 
 
 async def insert_volumes(transaction: Transaction, wanted: Sequence[Volume]) -> list[Volume]:
-    """Adds volumes by one statement; returns them as stored, in the order of their ids."""
+    """Inserts volumes with one statement; returns them as stored, ordered by id."""
     rows = [
         {"name": each.name, "namespace_id": each.namespace_id, **_fixed(each), **_changeable(each)}
         for each in wanted
@@ -239,18 +240,18 @@ async def insert_volumes(transaction: Transaction, wanted: Sequence[Volume]) -> 
 
 
 async def first_taken(transaction: ReadTransaction, namespace_id: int, names: Sequence[str]) -> str | None:
-    """Returns one of these names that a volume has; None if there is none."""
+    """Returns one of these names that a volume has; None if no volume has any of them."""
     query = select(VOLUMES.c.name).where(VOLUMES.c.namespace_id == namespace_id, VOLUMES.c.name.in_(names))
     found: str | None = (await transaction.connection.execute(query.limit(1))).scalar_one_or_none()
     return found
 
 
 async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
-    """Adds a volume and answers it as stored."""
+    """Inserts a volume and returns it as stored."""
     statement = (
         insert(VOLUMES)
         .values(
-            # A claim that is on the cluster already keeps its volume's uid.
+            # An orphaned claim keeps the uid of its volume.
             **({"uid": wanted.uid} if wanted.uid else {}),
             name=wanted.name,
             namespace_id=wanted.namespace_id,
@@ -271,7 +272,7 @@ async def update_volume(transaction: Transaction, stored: Volume, wanted: Volume
 
 
 async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
-    """As `update_volume`, and drops the former claim: the next one is another."""
+    """Writes a volume as `update_volume` does, and clears the state of the lost claim."""
     forgotten: dict[str, Any] = {
         "status": "available",
         "reason": None,
@@ -285,14 +286,14 @@ async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume
 
 
 async def mark_for_deletion(transaction: Transaction, stored: Volume) -> Volume:
-    """Marks a claim that the transaction has locked."""
+    """Marks for deletion a claim that the transaction has locked."""
     return await _update(transaction, stored, await deletion_values(transaction))
 
 
 async def showing(
     transaction: ReadTransaction, namespace_id: int, kind: str, names: Sequence[str]
 ) -> Sequence[str]:
-    """Names of the volumes that show config maps or secrets, less those that are being deleted."""
+    """Returns the names of the volumes that show config maps or secrets, except those being deleted."""
     query = (
         select(VOLUMES.c.name)
         .where(
@@ -307,13 +308,13 @@ async def showing(
 
 
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
-    """How many volumes a namespace holds, those being deleted included."""
+    """Returns how many volumes a namespace contains, including those being deleted."""
     query = select(func.count()).where(VOLUMES.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
 async def delete_volume(transaction: Transaction, volume_id: int) -> None:
-    """Removes a row, with the rest of its mounts."""
+    """Deletes a row, with its remaining mounts."""
     await transaction.connection.execute(delete(VOLUMES).where(VOLUMES.c.id == volume_id))
 
 

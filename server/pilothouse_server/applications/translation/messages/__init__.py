@@ -1,1 +1,1 @@
-"""Values of the translator ↔ messages ↔ values of the nouns; containers in the form in which equal ones are equal."""
+"""Converts between values of the translator, messages and nouns; brings containers into a canonical form."""

@@ -1,9 +1,9 @@
-"""Containers in a form in which equal ones are equal.
+"""The canonical form of containers: containers that mean the same are equal in it.
 
-A stored container has the values as its callers gave them: one that a manifest describes has Kubernetes' defaults where
-another one has none. To see that nothing has changed, both sides are brought to one form here, with all defaults, and
-quantities as numbers. The order of ports, mounts and volumes means nothing and is removed; that of variables, arguments
-and tolerations is kept.
+A stored container has the values as its callers gave them. A container from a manifest has Kubernetes' defaults where
+another one has no value. To find that nothing has changed, both sides are brought into one form here, with all
+defaults, and with quantities as numbers. The order of ports, mounts and volumes has no meaning and is removed. The
+order of variables, arguments and tolerations is kept.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from pilothouse_manifests.table import (
 )
 from pilothouse_manifests.workloads import ORDERED_READY, RETAIN
 
-# Fields of Container that a manifest decides. `replicas` is among them only where the manifest states it: like
-# kubectl, apply does not take the number back from whoever scaled. `pod_container_name` cannot change.
+# Fields of Container that a manifest decides. `replicas` is one of them only if the manifest states it: like kubectl,
+# apply does not undo the scaling of another caller. `pod_container_name` cannot change.
 _STATED = {
     *names_of(MAIN_CONTAINER),
     *names_of(POD),
@@ -64,7 +64,7 @@ _DEFAULT_REGISTRIES = ("docker.io/", "index.docker.io/")
 
 
 def canonical(container: pb.Container) -> pb.Container:
-    """The fields that a manifest decides, in the one form. The argument is not changed."""
+    """Returns the fields that a manifest decides, in canonical form. Does not change the argument."""
     result = pb.Container()
     result.CopyFrom(container)
     for field in pb.Container.DESCRIPTOR.fields:
@@ -72,7 +72,7 @@ def canonical(container: pb.Container) -> pb.Container:
             _clear(result, field.name)
     _program(result)
     if dict(result.pod_labels) == {_NAME: container.name}:
-        # Pods have this label without being given it, too.
+        # Pods have this label even if nobody sets it.
         result.pod_labels.clear()
     if not container.HasField("termination_grace_seconds"):
         result.termination_grace_seconds = GRACE_SECONDS
@@ -96,7 +96,7 @@ def canonical(container: pb.Container) -> pb.Container:
 
 
 def image(text: str) -> str:
-    """The shortest reference to the same image, with its tag: `docker.io/library/nginx` is `nginx:latest`."""
+    """Returns the shortest reference to the same image, with its tag: `docker.io/library/nginx` is `nginx:latest`."""
     for registry in _DEFAULT_REGISTRIES:
         text = text.removeprefix(registry)
     path, at, digest = text.partition("@")
@@ -106,7 +106,7 @@ def image(text: str) -> str:
 
 
 def amount(text: str, smallest: str = "1e-9") -> str:
-    """A quantity as a plain decimal number, rounded up to `smallest`; a text that is none stays as it is."""
+    """Returns a quantity as a plain decimal number, rounded up to `smallest`; a text that is none is unchanged."""
     match = _SUFFIXED.fullmatch(text)
     if not text or match is None:
         return text
@@ -133,20 +133,20 @@ def _program(container: pb.Container | pb.Program | pb.InitContainer) -> None:
     for name in ("resources", "security_context", "probes", "lifecycle"):
         _clear_empty(container, name)
     for mount in container.volume_mounts:
-        # The server keeps the shortest spelling of a path.
+        # The server stores the shortest spelling of a path.
         mount.mount_path = normpath(f"/{mount.mount_path.lstrip('/')}")
     container.volume_mounts.sort(key=lambda mount: mount.mount_path)
 
 
 def _resources(resources: pb.Resources) -> None:
     if resources.ByteSize():
-        # The server counts cpu in thousandths and memory in bytes, rounding up.
+        # The server stores cpu in thousandths and memory in bytes, rounded up.
         resources.cpu_request = amount(resources.cpu_request, "0.001")
         resources.cpu_limit = amount(resources.cpu_limit, "0.001")
         resources.memory_request = amount(resources.memory_request, "1")
         resources.memory_limit = amount(resources.memory_limit, "1")
         for amounts in (resources.requests, resources.limits):
-            # A map that changes while it is read skips entries, others in each process.
+            # Iterating a protobuf map while it changes skips entries, and different ones in each process.
             for name, text in list(amounts.items()):
                 amounts[name] = amount(text)
 
@@ -173,7 +173,7 @@ def _clear(message: Message, name: str) -> None:
 
 
 def _clear_empty(message: Message, name: str) -> None:
-    """An empty part is the same as none."""
+    """Removes an empty part, which means the same as none."""
     if not getattr(message, name).ByteSize():
         message.ClearField(name)
 
@@ -210,7 +210,7 @@ def _fill_workload(container: pb.Container) -> None:
 
 
 def _fill_deployment(settings: pb.DeploymentSettings) -> None:
-    """Set the settings that are not stated to Kubernetes' defaults; `Recreate` has none of rolling updates."""
+    """Sets unset settings to Kubernetes' defaults; those of rolling updates only if the strategy is rolling update."""
     settings.strategy = settings.strategy or ROLLING_UPDATE
     for field in fields_of(DEPLOYMENT_SETTINGS.entries):
         name = field.name.removeprefix("deployment.")
@@ -222,7 +222,7 @@ def _fill_deployment(settings: pb.DeploymentSettings) -> None:
 
 
 def _fill_stateful_set(settings: pb.StatefulSetSettings, ports: Iterable[pb.Port]) -> None:
-    """Set the settings that are not stated to Kubernetes' defaults, and to the platform's for the Service."""
+    """Sets unset settings to Kubernetes' defaults, and the Service's name to the platform's default."""
     settings.pod_management = settings.pod_management or ORDERED_READY
     settings.update_strategy = settings.update_strategy or ROLLING_UPDATE
     if settings.update_strategy == ROLLING_UPDATE:
@@ -241,7 +241,7 @@ def _fill_stateful_set(settings: pb.StatefulSetSettings, ports: Iterable[pb.Port
 
 
 def _fill_job(settings: pb.JobSettings) -> None:
-    """Set the settings that are not stated to Kubernetes' defaults, and the restart policy to the platform's."""
+    """Sets unset settings to Kubernetes' defaults, and the restart policy to the platform's default."""
     settings.restart_policy = settings.restart_policy or NEVER
     settings.completion_mode = settings.completion_mode or NON_INDEXED
     if not settings.HasField("completions") and not settings.HasField("parallelism"):
@@ -258,7 +258,7 @@ def _fill_job(settings: pb.JobSettings) -> None:
 
 
 def _fill_cron_job(settings: pb.CronJobSettings) -> None:
-    """Set the settings that are not stated to Kubernetes' defaults; `max_concurrent` is no field of a manifest."""
+    """Sets unset settings to Kubernetes' defaults. `max_concurrent` is not a field of manifests."""
     settings.concurrency = settings.concurrency or ALLOW
     if not settings.HasField("successful_history_limit"):
         settings.successful_history_limit = 3
@@ -268,7 +268,7 @@ def _fill_cron_job(settings: pb.CronJobSettings) -> None:
 
 
 def _fill_daemon_set(settings: pb.DaemonSetSettings) -> None:
-    """Set the settings that are not stated to Kubernetes' defaults."""
+    """Sets unset settings to Kubernetes' defaults."""
     settings.update_strategy = settings.update_strategy or ROLLING_UPDATE
     if settings.update_strategy == ROLLING_UPDATE:
         settings.max_surge = settings.max_surge or "0"
@@ -278,7 +278,7 @@ def _fill_daemon_set(settings: pb.DaemonSetSettings) -> None:
 
 
 def _fill(message: Message, part: FieldPart) -> None:
-    """Replaces empty values by the values that the API takes them for."""
+    """Replaces empty values with the defaults that the API uses for them."""
     for field in fields_of(part.entries):
         if field.default is not None and not getattr(message, field.name):
             setattr(message, field.name, field.default)

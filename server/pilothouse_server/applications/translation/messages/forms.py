@@ -1,7 +1,7 @@
-"""Values of the translator → values of the nouns, by their messages: a document is checked as a request would be.
+"""Converts values of the translator into values of the nouns by way of their messages.
 
-Every noun's fields have rules that the proto files declare. A document becomes the message that a caller would send,
-and is checked as the request of `Create…`, so that an apply accepts the values that the call accepts.
+The proto files declare rules for the fields of every noun. A document becomes the message that a caller would send, and
+is checked as the request of `Create…`. So an apply accepts the values that the call accepts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def container_values(stored: Container) -> Values:
 
 
 def decided_fields(values: Values) -> frozenset[str]:
-    """Returns the fields of a container that its document decides: a number of replicas only where it states one."""
+    """Returns the fields of a container that its document decides; `replicas` only if the document states it."""
     return frozenset(name for name in DECIDED_FIELDS if name != "replicas" or name in values)
 
 
@@ -94,20 +94,20 @@ async def secret_of(namespace: str, values: Values) -> Asked:
 
 
 async def object_of(namespace: str, document: str) -> CarriedObject:
-    """Returns the object of a document, which is not parsed yet. Raises InvalidArgument."""
+    """Returns the object of a document, without parsing the document. Raises InvalidArgument."""
     message = object_pb2.Object(document=document)
     await validate_in_steps(object_pb2.CreateObjectRequest(namespace=namespace, object=message))
     return OBJECT.from_proto(message)
 
 
 def changed_container_fields(before: Container, after: Container, names: frozenset[str]) -> frozenset[str]:
-    """Returns which of these fields of two containers differ in meaning."""
+    """Returns those of the named fields whose meanings differ between two containers."""
     old, new = canonical(CONTAINER.to_proto(before)), canonical(CONTAINER.to_proto(after))
     return frozenset(name for name in names if getattr(old, name) != getattr(new, name))
 
 
 def changed_service_fields(before: Service, after: Service) -> frozenset[str]:
-    """Returns the fields of two Services that differ in meaning, of those that a manifest decides."""
+    """Returns the fields that a manifest decides and whose meanings differ between two Services."""
     old, new = _canonical_service(before), _canonical_service(after)
     return frozenset(name for name in _SERVICE_FIELDS if getattr(old, name) != getattr(new, name))
 
@@ -127,7 +127,7 @@ _CONVERTERS: Mapping[type, AnswerConverter[Any, Any]] = {
 
 
 def _canonical_service(service: Service) -> network_pb2.Service:
-    """Returns the fields that a manifest decides, with the API's defaults, and ports in one order."""
+    """Returns the fields that a manifest decides, with the API's defaults, and ports in a fixed order."""
     result = SERVICE.to_proto(service)
     for field, _ in result.ListFields():
         if field.name not in _SERVICE_FIELDS:
