@@ -1,1 +1,4 @@
-"""The HTTP port of the server, for browsers and for programs without gRPC. Each call runs in the pipeline of gRPC."""
+"""The HTTP port of the server, for browsers and for programs without gRPC.
+
+Each call runs in the gRPC pipeline.
+"""

@@ -1,6 +1,6 @@
-"""The two forms of a unary call: gRPC-Web's binary one, and JSON as Connect has it.
+"""The two forms of a unary call: gRPC-Web's binary form, and JSON as Connect defines it.
 
-Both bring a request to the bytes of its message, and an answer or an error from them to a body.
+Both convert a request's body to the bytes of its message, and a response or an error to a body.
 https://connectrpc.com/docs/protocol
 """
 
@@ -23,10 +23,10 @@ from pilothouse_server.gateway.context import CallContext
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.status import HTTP_STATUS, STATUS_KEY
 
-# JSON that is longer is read and written in a thread, so that other calls proceed.
+# JSON longer than this is read and written in a thread, so that other calls proceed.
 _LONG_BYTES: Final = 32 * 1024
 _MOST_JSON_BYTES: Final = 1024 * 1024
-# The prefix, and the frame of trailers that some clients send.
+# Room for the prefix, and for the frame of trailers that some clients send.
 _TRAILERS_BYTES: Final = 1024
 
 
@@ -45,31 +45,31 @@ class BodyForm(Protocol):
     content_type: str
 
     def most_bytes(self, rule: Rule) -> int:
-        """Returns the greatest length of a body."""
+        """Returns the maximum length of a body."""
 
     async def request(self, body: bytes, rule: Rule) -> bytes:
         """Returns the bytes of the request's message. Raises InvalidArgument."""
 
     async def answer(self, answer: bytes | None, rule: Rule, context: CallContext) -> HttpAnswer:
-        """Returns the body of the answer, or of the error that `context` has."""
+        """Returns the body of the response, or of the error in `context`."""
 
 
 class GrpcWeb:
-    """gRPC-Web. The status stands in the last frame, never in the headers."""
+    """gRPC-Web. The status is in the last frame, never in the headers."""
 
     def __init__(self, content_type: str) -> None:
         self.content_type = content_type
 
     def most_bytes(self, rule: Rule) -> int:
-        """As `BodyForm.most_bytes`: a longer message is refused when it is parsed, in the same way as by gRPC."""
+        """Implements `BodyForm`: a longer message is refused when it is parsed, in the same way as by gRPC."""
         return rule.most_bytes + _TRAILERS_BYTES
 
     async def request(self, body: bytes, rule: Rule) -> bytes:
-        """As `BodyForm.request`."""
+        """Implements `BodyForm`."""
         return frames.read_request(body)
 
     async def answer(self, answer: bytes | None, rule: Rule, context: CallContext) -> HttpAnswer:
-        """As `BodyForm.answer`."""
+        """Implements `BodyForm`."""
         end = frames.trailers_frame(context.code, context.message, context.trailing)
         return HttpAnswer(end if answer is None else frames.message_frame(answer) + end)
 
@@ -80,17 +80,17 @@ class Json:
     content_type = "application/json"
 
     def most_bytes(self, rule: Rule) -> int:
-        """As `BodyForm.most_bytes`: names and quotation marks make it longer than the message."""
+        """Implements `BodyForm`: names and quotation marks make JSON longer than the message."""
         return min(_MOST_JSON_BYTES, 4 * rule.most_bytes)
 
     async def request(self, body: bytes, rule: Rule) -> bytes:
-        """As `BodyForm.request`."""
+        """Implements `BodyForm`."""
         if len(body) > _LONG_BYTES:
             return await asyncio.to_thread(_read, body, rule.request_class)
         return _read(body, rule.request_class)
 
     async def answer(self, answer: bytes | None, rule: Rule, context: CallContext) -> HttpAnswer:
-        """As `BodyForm.answer`."""
+        """Implements `BodyForm`."""
         headers = {name: value for name, value in context.trailing if isinstance(value, str)}
         if answer is None:
             return HttpAnswer(_error(context), HTTP_STATUS[context.code.name], headers)
@@ -100,7 +100,7 @@ class Json:
 
 
 def error_body(code: str, message: str, reason: str = "") -> bytes:
-    """Returns an error of this port itself, as Connect has errors."""
+    """Returns an error of this port itself, in Connect's form."""
     details = [{"type": "google.rpc.ErrorInfo", "debug": {"reason": reason}}] if reason else []
     return json.dumps({"code": code.lower(), "message": message, "details": details}).encode()
 
@@ -113,7 +113,10 @@ def _read(body: bytes, kind: type[Message]) -> bytes:
 
 
 def _why_unread(body: bytes, kind: type[Message]) -> str:
-    """Names a field that is unknown; the texts of the library are not shown."""
+    """Returns why a body cannot be read; names an unknown field.
+
+    The texts of the library are not shown.
+    """
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -142,6 +145,6 @@ def _error(context: CallContext) -> bytes:
                 }
                 for each in status_pb2.Status.FromString(value).details
             ]
-    # Connect writes this one as British English does not.
+    # Connect spells this code in American English.
     code = "canceled" if context.code.name == "CANCELLED" else context.code.name.lower()
     return json.dumps({"code": code, "message": context.message, "details": details}).encode()

@@ -1,13 +1,14 @@
 """The rules for browsers: which pages may call, by which credential, and the cookie of a console session.
 
 A browser sends a cookie with each call to this port, whichever page makes the call. So a call with the cookie is served
-only for a page of this very origin: `Origin` must name it, and a header and a content type that no form can send must
-be there. A call by a bearer token has no such rule, because a foreign page does not have the token; pages of other
-origins may make one if the settings list them. A call with both is refused: it would not be clear whose it is.
+only for a page of this very origin: `Origin` must name it, and the call must have a header and a content type that no
+form can send. A call with a bearer token has no such rule, because a foreign page does not have the token; pages of
+other origins may make such a call if the settings list them. A call with both is refused, because it would not be clear
+who makes it.
 
-The name of the cookie holds an id of this installation, because a browser has one store of cookies for all ports of a
-host. `__Host-` binds a cookie to the host and to TLS. Over plain HTTP a browser stores no such cookie, except from its
-own machine, and there not every browser does: so on loopback without TLS the name has no prefix.
+The name of the cookie contains an id of this installation, because a browser has one store of cookies for all ports of
+a host. `__Host-` binds a cookie to the host and to TLS. Over plain HTTP a browser stores no such cookie, except from
+its own machine, and not every browser makes that exception. So on loopback without TLS the name has no prefix.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pilothouse_server.errors import FailedPrecondition, InvalidArgument, Permis
 from pilothouse_server.gateway.context import Metadata
 from pilothouse_server.rpc import headers
 
-# Of the request's headers, what calls by gRPC send as metadata. Others do not reach the pipeline.
+# The request's headers that become metadata, as calls by gRPC send it. Other headers do not reach the pipeline.
 _TAKEN: Final = ("authorization", "traceparent", "user-agent", "x-forwarded-for")
-# Clients of gRPC-Web and of Connect send one of them; a page of another origin cannot, unless it is allowed to.
+# gRPC-Web and Connect clients send one of these headers; a page of another origin cannot, unless it is allowed to.
 _PROOFS: Final = ("x-grpc-web", "connect-protocol-version")
 _ASKED: Final = (
     "authorization, content-type, connect-protocol-version, connect-timeout-ms, grpc-timeout, traceparent, "
@@ -37,7 +38,7 @@ class Browsers:
     """The rules of one server.
 
     Args:
-        name: the id of the installation, which all its servers have.
+        name: the id of the installation, which all its servers share.
         allowed: origins whose pages may call by a bearer token.
         kept: further headers that records keep, in lower case.
         max_age: seconds after which a browser forgets the cookie.
@@ -50,7 +51,7 @@ class Browsers:
         self._max_age = max_age
 
     def check_origin(self, request: web.BaseRequest) -> None:
-        """Raises PermissionDenied if a page of another origin calls that the settings do not list."""
+        """Raises PermissionDenied if a page of another origin calls, unless the settings list the origin."""
         origin = request.headers.get("origin", "")
         if origin and not self.is_own(request) and origin not in self._allowed:
             raise PermissionDenied(
@@ -66,7 +67,10 @@ class Browsers:
         return bool(parts.netloc) and parts.netloc.lower() == _host(request) and site == "same-origin"
 
     def sender(self, request: web.BaseRequest) -> str | None:
-        """Returns the session of the browser that sent a request itself, '' without one; None for other clients."""
+        """Returns the session of a browser that sent the request itself, '' if it has none.
+
+        Returns None for other clients.
+        """
         if "sec-fetch-site" not in request.headers or "x-forwarded-for" in request.headers:
             return None
         return request.cookies.get(self._cookie(request), "")
@@ -99,7 +103,7 @@ class Browsers:
         return (*found, ("authorization", f"Bearer {cookie}"))
 
     def described(self, request: web.BaseRequest) -> Metadata:
-        """Returns the metadata of a call that is refused: without a credential, which nobody has checked."""
+        """Returns the metadata of a refused call, without its credential, which has not been checked."""
         return tuple(pair for pair in self._of(request) if pair[0] != "authorization")
 
     def taken(self, metadata: Metadata) -> Metadata:
@@ -109,7 +113,7 @@ class Browsers:
         )
 
     def begins_console(self, request: web.BaseRequest) -> bool:
-        """Whether a log-in of this request begins a console session: a page of this origin makes it.
+        """Returns whether a log-in of this request begins a console session: a page of this origin makes it.
 
         Raises FailedPrecondition, PLAIN_HTTP, if the browser would not store the cookie.
         """
@@ -123,7 +127,7 @@ class Browsers:
         return True
 
     def set_cookie(self, request: web.BaseRequest, response: web.StreamResponse, credential: str) -> None:
-        """Has the browser store a credential, or delete it ('')."""
+        """Makes the browser store a credential, or delete it ('')."""
         response.set_cookie(
             self._cookie(request),
             credential,
@@ -134,7 +138,7 @@ class Browsers:
         )
 
     def cors(self, request: web.BaseRequest) -> dict[str, str]:
-        """Returns the headers that let a page of a listed origin read the answer; never with cookies."""
+        """Returns the headers that let a page of a listed origin read the response; never with cookies."""
         origin = request.headers.get("origin", "")
         if origin not in self._allowed or self.is_own(request):
             return {}
@@ -177,7 +181,7 @@ def _is_plain_loopback(request: web.BaseRequest) -> bool:
 
 
 def _host(request: web.BaseRequest) -> str:
-    # aiohttp would look the machine's own name up for a request without the header.
+    # aiohttp would look up the machine's own name for a request without the header.
     return request.headers.get("host", "").lower()
 
 

@@ -1,16 +1,16 @@
-"""The connections of the HTTP port: how many there are, and which of them are ended.
+"""The connections of the HTTP port: how many there may be, and which of them are closed.
 
-aiohttp has no limit for a client that sends nothing, or half of a header, nor for one that takes no answer: a socket
-whose peer is gone stays open as long as the peer likes, because closing it waits until everything is sent. So each
-connection passes through a `Guard` here, and one timer for all ends those that are late (`transport.abort`, which waits
-for nobody). While a handler has the request, the pipeline's own bounds apply to its body.
+aiohttp has no time limit for a client that sends nothing, or half of a header, nor for one that reads no response: a
+socket whose peer is gone stays open, because closing it waits until everything is sent. So each connection passes
+through a `Guard` here, and one timer for all connections closes those that are late (`transport.abort`, which does not
+wait). While a handler has the request, the pipeline's own bounds apply to its body.
 
-If all places are taken, the connection that has been idle for longest makes room. Connections of one address are
-bounded, too; those of a trusted proxy are not, because it has the callers of many addresses.
+If the number of connections is at its limit, the connection that has been idle for longest is closed. Connections of
+one address are bounded, too; those of a trusted proxy are not, because it has the callers of many addresses.
 
-A browser opens six connections to load a page, and keeps them. Once they are idle, all but the latest end: tabs that
-only watch have one connection for their watch and one for calls. Programs and proxies keep theirs, because they do
-not repeat a call whose connection ends just then, as browsers do.
+A browser opens six connections to load a page, and keeps them. Once they are idle, all but the latest are closed: tabs
+that only watch have one connection for their watch and one for calls. Programs and proxies keep theirs, because they do
+not repeat a call whose connection is closed at that moment, as browsers do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.settings.model import TrustedPeer
 
-# The kernel stores so much for a reader that takes nothing, in addition to the buffer of asyncio.
+# The number of bytes that the kernel buffers for a reader that takes nothing, in addition to asyncio's buffer.
 _SEND_BUFFER_BYTES = 128 * 1024
 
 
@@ -33,9 +33,9 @@ _SEND_BUFFER_BYTES = 128 * 1024
 class ConnectionLimits:
     """Bounds of the connections of a process.
 
-    `head_seconds`: from the first byte of a request, or from the connection, to the end of its header.
-    `stalled_seconds`: for which a client may take no byte that is sent.
-    `surplus_seconds`: for which a browser's further idle connections stay.
+    `head_seconds`: from the first byte of a request, or from the start of the connection, to the end of the header.
+    `stalled_seconds`: how long a client may take none of the bytes that are sent.
+    `surplus_seconds`: how long a browser's surplus idle connections stay open.
     """
 
     most: int = 4096
@@ -47,7 +47,10 @@ class ConnectionLimits:
 
 
 class HttpConnections:
-    """All connections of the port. `protocol` makes one; `began` and `ended` enclose the handling of a request."""
+    """All connections of the port.
+
+    `protocol` makes one; `began` and `ended` enclose the handling of a request.
+    """
 
     def __init__(
         self, trusted_proxies: Sequence[TrustedPeer] = (), limits: ConnectionLimits = ConnectionLimits()
@@ -55,7 +58,7 @@ class HttpConnections:
         self.limits = limits
         self._trusted = [each for each in trusted_proxies if not isinstance(each, str)]
         self._guards: dict[asyncio.BaseTransport, Guard] = {}
-        # Those without a request in hand, the longest idle first.
+        # Connections without a request in progress, the longest idle first.
         self._idle: dict[Guard, None] = {}
         self._of: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -66,29 +69,29 @@ class HttpConnections:
         return len(self._guards)
 
     def protocol(self, make: Callable[[], asyncio.Protocol]) -> Guard:
-        """Returns the protocol of a new connection, around one that `make` returns."""
+        """Returns the protocol of a new connection, which wraps one that `make` returns."""
         return Guard(self, make())
 
     def began(self, transport: asyncio.BaseTransport | None) -> None:
-        """A handler has a request of this connection."""
+        """Notes that a handler has a request of this connection."""
         if transport is not None and (guard := self._guards.get(transport)) is not None:
             guard.late_at = None
             self._idle.pop(guard, None)
 
     def ended(self, transport: asyncio.BaseTransport | None, browser: str | None = None) -> None:
-        """The request is answered; `browser` identifies the browser that sent it, '' if it has no session."""
+        """Notes the end of the request; `browser` identifies the browser that sent it, '' if it has no session."""
         if transport is not None and (guard := self._guards.get(transport)) is not None:
             guard.browser, guard.idle_since = browser, asyncio.get_running_loop().time()
             self._idle[guard] = None
 
     def close(self) -> None:
-        """Ends the timer, once no connection is left."""
+        """Cancels the timer; called once no connection is left."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def admit(self, guard: Guard, transport: asyncio.Transport) -> bool:
-        """Takes a new connection in; returns False if there is no place for it."""
+        """Adds a new connection; returns False if there is no place for it."""
         address = guard.address
         if self._of[address] >= self.limits.most_of_address and not self._is_trusted(address):
             return False
@@ -104,7 +107,7 @@ class HttpConnections:
         return True
 
     def forget(self, guard: Guard, transport: asyncio.BaseTransport) -> None:
-        """A connection that was admitted is gone, or is about to be."""
+        """Removes an admitted connection that is closed, or is about to be."""
         if self._guards.pop(transport, None) is None:
             return
         self._idle.pop(guard, None)
@@ -113,7 +116,7 @@ class HttpConnections:
             del self._of[guard.address]
 
     def is_idle(self, guard: Guard) -> bool:
-        """Whether no handler has a request of the connection."""
+        """Returns whether no handler has a request of the connection."""
         return guard in self._idle
 
     def _look(self) -> None:
@@ -125,7 +128,7 @@ class HttpConnections:
         self._timer = loop.call_later(self.limits.look_seconds, self._look) if self._guards else None
 
     def _end_surplus(self, idle_since: float) -> None:
-        # A browser without a session has no watch: it keeps none.
+        # A browser without a session has no watch, so it keeps no idle connection.
         kept = {""}
         for guard in reversed(list(self._idle)):
             if guard.browser is None:
@@ -143,14 +146,14 @@ class HttpConnections:
 
 
 class Guard(asyncio.Protocol):
-    """One connection: passes everything on to aiohttp's protocol, and notes when it is late."""
+    """One connection: passes everything on to aiohttp's protocol, and records when it is late."""
 
     def __init__(self, connections: HttpConnections, inner: asyncio.Protocol) -> None:
         self._connections = connections
         self._inner = inner
         self._transport: asyncio.Transport | None = None
         self.address = ""
-        # When the header that is awaited is late; None while none is.
+        # The time after which the awaited header is late; None if no header is awaited.
         self.late_at: float | None = None
         # The browser that sent the last request, and since when the connection is idle.
         self.browser: str | None = None
@@ -193,7 +196,7 @@ class Guard(asyncio.Protocol):
             self._inner.connection_lost(error)
 
     def is_late(self, now: float, stalled_seconds: float) -> bool:
-        """Whether its header is late, or its client has taken no byte for so long."""
+        """Returns whether its header is late, or its client has taken no byte for `stalled_seconds`."""
         assert self._transport is not None
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent or not unsent:

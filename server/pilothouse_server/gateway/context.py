@@ -1,7 +1,7 @@
-"""A stand-in for gRPC's context of a call, by which the pipeline serves calls that came by HTTP.
+"""A stand-in for gRPC's context of a call, with which the pipeline serves calls by HTTP.
 
-The pipeline asks it for the address of the caller, the deadline and the requests, and sends answers by it. A call
-ends as gRPC's do: with a status and trailing metadata, which the caller of `run` sends.
+The pipeline reads the address of the caller, the deadline and the requests from it, and sends responses through it. A
+call ends as gRPC's do: with a status and trailing metadata, which the caller of `run` sends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import grpc.aio
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.rpc.pipeline import Pipeline
 
-# Of the metadata that a call ends with; others do not leave the server.
+# Prefixes of the trailing metadata that is sent; other metadata does not leave the server.
 _SENT: Final = ("grpc-status-details-bin", "pilothouse-")
 
 Receive = Callable[[], Awaitable[bytes | None]]
@@ -32,10 +32,10 @@ class CallContext:
     """The context of one call.
 
     Args:
-        peer: the address of the connection, '' of a Unix socket.
-        seconds: until the deadline, None without one.
+        peer: the address of the connection; '' for a Unix socket.
+        seconds: until the deadline; None if there is none.
         receive: returns the next request; None after the last.
-        send: takes an answer of a stream.
+        send: sends a response of a stream.
     """
 
     def __init__(self, peer: str, seconds: float | None, receive: Receive, send: Send) -> None:
@@ -49,23 +49,23 @@ class CallContext:
 
     @property
     def trailing(self) -> tuple[tuple[str, str | bytes], ...]:
-        """The metadata that goes with the status."""
+        """The metadata that is sent with the status."""
         return tuple(pair for pair in self._trailing if pair[0].startswith(_SENT))
 
     def peer(self) -> str:
-        """The address in gRPC's form."""
+        """Returns the address in gRPC's form."""
         if not self._peer:
             return "unix:"
         return f"ipv6:[{self._peer}]:0" if ":" in self._peer else f"ipv4:{self._peer}:0"
 
     def time_remaining(self) -> float | None:
-        """Seconds until the deadline; None without one."""
+        """Returns the seconds until the deadline; None if there is none."""
         return (
             None if self._deadline is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
         )
 
     def auth_context(self) -> Mapping[str, Any]:
-        """Facts about the client's certificate: this port asks for none."""
+        """Returns no facts about a client certificate, because this port requests none."""
         return {}
 
     async def read(self) -> Any:
@@ -74,10 +74,10 @@ class CallContext:
         return grpc.aio.EOF if found is None else found
 
     async def send_initial_metadata(self, _metadata: object) -> None:
-        """The headers go with the first answer."""
+        """Does nothing, because the headers are sent with the first response."""
 
     async def write(self, answer: bytes) -> None:
-        """Sends an answer of a stream."""
+        """Sends a response of a stream."""
         await self._send(answer)
 
     def set_trailing_metadata(self, pairs: tuple[tuple[str, str | bytes], ...]) -> None:
@@ -92,9 +92,11 @@ class CallContext:
     async def run(
         self, pipeline: Pipeline, method: str, metadata: Metadata, refusal: PilothouseError | None = None
     ) -> bytes | None:
-        """Serves the call; returns the answer of a unary one. `code` and `trailing` tell how it ended.
+        """Serves the call; returns the response of a unary call.
 
-        `refusal`: the rule of this port that the call breaks; the call is recorded with it, and does nothing.
+        `code` and `trailing` have its outcome.
+
+        `refusal`: the rule of this port that the call breaks; the call is recorded with it, and not executed.
 
         Raises CancelledError if its client is gone.
         """

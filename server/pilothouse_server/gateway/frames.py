@@ -1,4 +1,4 @@
-"""gRPC-Web's binary form: messages behind a prefix of five bytes, and metadata as lines of text in a last one.
+"""gRPC-Web's binary form: messages with a prefix of five bytes, then metadata as text.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md
 """
@@ -26,7 +26,7 @@ _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 
 
 def message_frame(message: bytes) -> bytes:
-    """Returns a message behind its prefix."""
+    """Returns a message with its prefix."""
     return _PREFIX.pack(0, len(message)) + message
 
 
@@ -57,7 +57,10 @@ def read_request(body: bytes) -> bytes:
 
 
 def read_frame(frame: bytes) -> tuple[bool, bytes]:
-    """Returns whether a frame of a WebSocket holds metadata, and its contents. Raises as `read_request`."""
+    """Returns whether a WebSocket frame contains metadata, and its contents.
+
+    Raises the same as `read_request`.
+    """
     flags, contents, rest = _split(frame)
     if rest:
         raise _malformed("send one frame of gRPC-Web as one of the WebSocket")
@@ -65,7 +68,7 @@ def read_frame(frame: bytes) -> tuple[bool, bytes]:
 
 
 def read_metadata(text: bytes) -> list[tuple[str, str]]:
-    """Returns the lines of metadata as pairs. Raises as `read_request`."""
+    """Returns the lines of metadata as pairs. Raises the same as `read_request`."""
     try:
         lines = [line.partition(":") for line in text.decode("ascii").split("\r\n") if line]
     except UnicodeDecodeError:
@@ -74,7 +77,7 @@ def read_metadata(text: bytes) -> list[tuple[str, str]]:
 
 
 def timeout_seconds(text: str) -> float | None:
-    """Returns the seconds of `grpc-timeout`; None where there is none, or none that can be read."""
+    """Returns the seconds of `grpc-timeout`; None if the header is missing or cannot be parsed."""
     found = _TIMEOUT.fullmatch(text)
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 

@@ -1,10 +1,10 @@
 """The page at `/` and its files, which `make console` builds from client/console.
 
-They are read once at the start, and sent compressed to clients that take it. The page itself is asked for again at each
-visit, by its ETag; the name of another file holds a digest of its contents, so a browser keeps it for good.
+They are read once at start, and sent compressed to clients that accept gzip. A browser checks the page itself at each
+visit, by its ETag. The name of a file in `assets` contains a digest of its contents, so a browser caches it for good.
 
-`/callback` is the page, too: an issuer sends the browser back to it. `/issuers.json` lists the issuers where people log
-in, because the page shows them before anybody is logged in.
+`/callback` also serves the page: an issuer sends the browser back to it. `/issuers.json` lists the issuers where people
+log in, because the page shows them before anybody is logged in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TYPES: Final = {
     "txt": "text/plain; charset=utf-8",
     "json": "application/json",
 }
-# Nothing from elsewhere, nothing within the page's text, no frame around it. A WebSocket to this host is 'self', too.
+# Allows nothing from other hosts, no inline code, and no frame around the page. 'self' includes a WebSocket to here.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,7 +44,10 @@ _LONG_BYTES: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """A file of the page. `packed` is None where compression gains nothing."""
+    """A file of the page.
+
+    `packed` is None if the file is so short that compression gains nothing.
+    """
 
     plain: bytes
     packed: bytes | None
@@ -62,7 +65,10 @@ class PageAnswer:
 
 
 class ConsoleFiles:
-    """All files, by their paths. `log_ins`: the names of issuers where people log in, each with that for people."""
+    """All files, by path.
+
+    `log_ins` maps the names of the issuers where people log in to the names that people see.
+    """
 
     def __init__(self, log_ins: Mapping[str, str] = MappingProxyType({})) -> None:
         self._files: dict[str, PageFile] = {}

@@ -1,8 +1,9 @@
-"""The listener of the HTTP port, and the way of each request: health, page, preflight, WebSocket, or a call by POST.
+"""The listener of the HTTP port, and the path of each of its requests.
 
-A request runs in a task with an empty context: aiohttp handles all requests of a connection in one task, and the
-variables that one call sets in its context would be there for the next. The task also writes the answer, so that an
-answer that waits to be sent counts for its caller (`flowcontrol.pending_responses`).
+A request is for health or the page, a preflight, a WebSocket, or a call by POST. A request runs in a task with an empty
+context: aiohttp handles all requests of a connection in one task, so the context variables that one call sets would
+still be set for the next. The task also writes the response, so that a response that waits to be sent counts for its
+caller (`flowcontrol.pending_responses`).
 """
 
 from __future__ import annotations
@@ -40,23 +41,23 @@ log = structlog.get_logger(__name__)
 _IDLE_SECONDS: Final = 75.0
 _LINGERING_SECONDS: Final = 5.0
 _READ_BYTES: Final = 64 * 1024
-# Each may have 8 KiB.
+# The most headers of a request, of which each may have 8 KiB.
 _MOST_HEADERS: Final = 48
-# Answers that are longer are sent by gzip to clients that take it, and in pieces.
+# Longer responses are compressed for clients that accept gzip, and sent in pieces.
 _LONG_BYTES: Final = 16 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 _GRPC_WEB: Final = ("application/grpc-web", "application/grpc-web+proto")
 _TEXT: Final = {"content-type": "text/plain"}
 _USUAL: Final = {"x-content-type-options": "nosniff", "cache-control": "no-store", "server": "pilothouse"}
 _OWN: Final = {**_USUAL, "content-type": Json.content_type}
-# Both ways over one connection, for programs that have a socket of their own on the machine of the caller.
+# Bidirectional streams for programs that open a socket on the caller's machine, which a browser cannot do.
 _NOT_FOR_BROWSERS: Final = frozenset({"PortForward"})
 
 
 class HttpGateway:
-    """The port. `start` listens, and `close` ends it within the grace.
+    """The port. `start` listens, and `close` ends it within the grace period.
 
-    It listens once the server serves, and no longer when it drains, so it is ready as long as it answers. `name`: the
+    It listens only while the server serves and does not drain, so it is ready whenever it responds. `name`: the
     id of the installation. `log_ins`: the issuers where people log in, as `ConsoleFiles` has them.
     """
 
@@ -86,7 +87,7 @@ class HttpGateway:
         self.port = 0
 
     async def start(self) -> None:
-        """Listens. Raises SettingsError if the address cannot be had."""
+        """Listens. Raises SettingsError if the address cannot be bound."""
         self._server = web.Server(
             self._handle,
             handler_cancellation=True,
@@ -112,7 +113,7 @@ class HttpGateway:
         self.port = int(self._listener.sockets[0].getsockname()[1])
 
     async def close(self, grace_seconds: float) -> None:
-        """Takes no more connections, closes idle ones, and waits for the requests in hand for the grace at most."""
+        """Closes the listener and idle connections; waits at most the grace for other requests."""
         if self._listener is None or self._server is None:
             return
         self._listener.close()
@@ -171,7 +172,7 @@ class HttpGateway:
         return await self._call(request, rule, path, form)
 
     async def _record(self, request: web.BaseRequest, error: PilothouseError) -> None:
-        """Has the pipeline record a call that breaks a rule of this port, as a call that it refuses itself."""
+        """Makes the pipeline record a call that breaks a rule of this port, like a call that the pipeline refuses."""
         method = request.path.removeprefix("/ws")
         if method in self._rules or method.count("/") == 2:
             context = CallContext(request.remote or "", None, _nothing, _unheard)
@@ -228,7 +229,7 @@ class HttpGateway:
         headers: Mapping[str, str] = _OWN,
         cookie: str | None = None,
     ) -> web.StreamResponse:
-        """Sends an answer in pieces, and ends the connection of a client that does not take it.
+        """Sends a response in pieces, and aborts the connection of a client that does not take it.
 
         `cookie`: the credential that the browser stores, '' to delete it; None for neither.
         """
@@ -258,7 +259,10 @@ class HttpGateway:
 
 
 class _Body:
-    """The request of a call by POST: read once the pipeline asks for it, and it waits only as long as it bids."""
+    """The request of a call by POST.
+
+    It is read when the pipeline awaits it, so the pipeline bounds the wait.
+    """
 
     def __init__(self, request: web.BaseRequest, rule: Rule, form: BodyForm) -> None:
         self._request = request
@@ -268,7 +272,10 @@ class _Body:
         self._was_read = False
 
     async def read(self) -> bytes | None:
-        """Returns the message, and None from then on. Raises InvalidArgument, ResourceExhausted."""
+        """Returns the message, and None from the second call on.
+
+        Raises InvalidArgument, ResourceExhausted.
+        """
         if self._was_read:
             return None
         self._was_read = True
@@ -277,8 +284,8 @@ class _Body:
         if self._request.content.is_eof():
             raw = await self._whole()
         else:
-            # An object that fails while it is waited for would look like a refusal by gRPC (`rpc.request_stream`). That
-            # module also closes this coroutine when the call is cancelled: nothing is awaited then.
+            # An object that fails while it is awaited would look like a refusal by gRPC (`rpc.request_stream`). That
+            # module also closes this coroutine when the call is cancelled; nothing may be awaited then.
             reading = asyncio.create_task(self._whole(), name="read request")
             try:
                 await asyncio.wait([reading])
@@ -303,7 +310,7 @@ class _Body:
 
 
 class _Stream:
-    """The answers of a stream over gRPC-Web, in the body of one response."""
+    """The responses of a stream over gRPC-Web, in the body of one HTTP response."""
 
     def __init__(self, request: web.BaseRequest, headers: Mapping[str, str]) -> None:
         self._request = request
@@ -311,7 +318,7 @@ class _Stream:
         self.response: web.StreamResponse | None = None
 
     async def write(self, answer: bytes) -> None:
-        """Sends an answer; the pipeline bounds how long it may wait for its reader."""
+        """Sends a response; the pipeline bounds how long it may wait for its reader."""
         if self.response is None:
             self.response = web.StreamResponse(headers=self._headers)
             await self.response.prepare(self._request)
@@ -320,7 +327,7 @@ class _Stream:
             await self.response.write(framed[at : at + _PIECE_BYTES])
 
     async def end(self, trailers: bytes) -> web.StreamResponse:
-        """Sends the last frame, to a reader that takes it in time."""
+        """Sends the last frame; aborts the connection if the reader does not take it in time."""
         assert self.response is not None
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
@@ -331,11 +338,11 @@ class _Stream:
 
 
 async def _nothing() -> None:
-    """The requests of a call that is refused before they are read."""
+    """Returns no request, because the call is refused before it would be read."""
 
 
 async def _unheard(_answer: bytes) -> None:
-    """Takes the answers of a call that is refused: there are none."""
+    """Sends nothing, because a refused call has no responses."""
 
 
 def _cut(request: web.BaseRequest) -> None:
@@ -359,12 +366,12 @@ def _check_shape(rule: Rule, form: BodyForm) -> None:
 
 
 def _logs_in(rule: Rule) -> bool:
-    """Whether a method begins a session of a person."""
+    """Returns whether a method begins a session of a person."""
     return rule.action == "login" and "access_token" in rule.response_class.DESCRIPTOR.fields_by_name
 
 
 def _kept_back(rule: Rule, answer: bytes) -> tuple[bytes, str | None]:
-    """Returns the answer to a log-in without the credential of a console session, and that for the cookie."""
+    """Returns the response to a log-in without the credential of a console session, and that for the cookie."""
     message: Any = rule.response_class.FromString(answer)
     credential: str = message.access_token
     if not credential.startswith(CONSOLE_PREFIX):

@@ -1,10 +1,11 @@
-"""Streams over WebSockets: one frame of gRPC-Web in each, of metadata first and of trailers last.
+"""Streams over WebSockets: frames of gRPC-Web, first with metadata and last with trailers.
 
-A browser has six connections to an origin by HTTP/1.1, and hundreds of WebSockets; and only these run both ways. A
-frame has at most 64 KiB. An answer that is longer follows in several: the prefix of the first says how long it is.
+A browser has six connections to an origin by HTTP/1.1, but hundreds of WebSockets, and only WebSockets are
+bidirectional. A frame has at most 64 KiB. A longer response is sent in several frames: the prefix in the first has its
+length.
 
-One task receives all the time, because aiohttp answers pings only while a frame is awaited. So a client that goes away
-ends its call immediately.
+One task receives all the time, because aiohttp responds to pings only while a frame is awaited. So the call of a client
+that disconnects ends immediately.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ FRAME_BYTES: Final = 64 * 1024
 _PING_SECONDS: Final = 20.0
 _FIRST_SECONDS: Final = 10.0
 _END_SECONDS: Final = 5.0
-# Requests that have arrived and are not read yet.
+# The number of requests that have arrived and are not read yet.
 _MOST_UNREAD: Final = 4
 
-# Serves a call by the metadata of its first frame and a context; returns the answer of a unary one.
+# Serves a call by a context and the metadata of its first frame; returns the response of a unary call.
 Serve = Callable[[CallContext, Metadata], Awaitable[bytes | None]]
 
 
 async def converse(request: web.BaseRequest, peer: str, serve: Serve) -> web.WebSocketResponse:
-    """Serves one call over a WebSocket, whose origin is checked."""
+    """Serves one call over a WebSocket. The caller has checked its origin."""
     socket = web.WebSocketResponse(
         heartbeat=_PING_SECONDS, compress=False, max_msg_size=FRAME_BYTES, timeout=_END_SECONDS
     )
@@ -54,12 +55,12 @@ async def converse(request: web.BaseRequest, peer: str, serve: Serve) -> web.Web
 class _Talk:
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
-        # The requests that have arrived; None is their end.
+        # The requests that have arrived; None marks their end.
         self._arrived: asyncio.Queue[bytes | InvalidArgument | None] = asyncio.Queue(_MOST_UNREAD)
         self._metadata: asyncio.Future[list[tuple[str, str]]] = asyncio.get_running_loop().create_future()
 
     async def receive(self) -> None:
-        """Reads frames until the client is gone."""
+        """Reads frames until the client disconnects."""
         async for message in self._socket:
             if message.type is not WSMsgType.BINARY:
                 return
@@ -75,12 +76,12 @@ class _Talk:
                     self._metadata.set_result([])
                 break
             await self._arrived.put(None if of_metadata else contents)
-        # Pings are answered until the call has ended.
+        # Receives until the call has ended, so that pings get responses.
         async for _ in self._socket:
             pass
 
     async def call(self, peer: str, serve: Serve) -> None:
-        """Runs the call, and sends how it ended."""
+        """Runs the call, and sends its status."""
         try:
             async with asyncio.timeout(_FIRST_SECONDS):
                 metadata = tuple(await self._metadata)
@@ -120,7 +121,7 @@ class _Talk:
 
 
 async def _ended_in_time(work: Awaitable[object]) -> None:
-    """Awaits the last words to a client, which may take nothing any more."""
+    """Awaits the last frames to a client for a bounded time, because the client may have stopped reading."""
     try:
         async with asyncio.timeout(_END_SECONDS):
             await work

@@ -1,4 +1,4 @@
-"""Reads of a noun's resources that send messages as they were stored, and render only where none was."""
+"""Reads of a noun's resources that send messages as they are stored, and render a message only if none is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 @dataclass(frozen=True, slots=True)
 class CachedReads:
-    """The rows of a noun, the cache of their messages, and the answers of its methods Get and List."""
+    """The rows of a noun, the cache of their messages, and the responses of its methods Get and List."""
 
     rows: CachedRows[Any, Any]
     cache: MessageCache[Any, Any]
@@ -27,7 +27,7 @@ class CachedReads:
     listed: ListAnswer
 
     async def get(self, request: Any, call: Call) -> bytes | None:
-        """Returns the answer of Get; None where the resource must be rendered, or the caller reaches none."""
+        """Returns the response of Get; None if the resource must be rendered, or the caller cannot see it."""
         found = await self.rows.find(
             call.store, call.user_id, request.namespace, request.name, self.cache.format
         )
@@ -41,10 +41,10 @@ class CachedReads:
         return self.got.answer(*self.cache.parts(found))
 
     async def list(self, request: Any, call: Call, page_key: bytes, watched: WatchedList) -> bytes:
-        """Returns the answer of List, with the token by which the watch continues.
+        """Returns the response of List, with the token from which the watch continues.
 
         Raises:
-            NotFound: the caller reaches no namespace of the name.
+            NotFound: the caller cannot see a namespace of that name.
             InvalidArgument: the filter, the order, the mask or the token of the page is wrong.
         """
         page = wire.page_request(call, page_key, request.namespace, request.label_selector)

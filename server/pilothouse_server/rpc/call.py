@@ -1,7 +1,7 @@
 """One call, as the interceptors and the handler see it.
 
-It holds all facts about a call: its rule, the caller, the request, the transaction that the handler works in,
-and the names for the audit record. A handler gets the request and this; it never sees gRPC.
+A `Call` has all facts about a call: its rule, the caller, the request, the transaction that the handler works in, and
+the names for the audit record. A handler gets the request and this object; it does not use gRPC.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 class Need(NamedTuple):
-    """A permission that a call goes on needing: that of `rule` in a namespace, for the field `path` of its request."""
+    """A permission that a stream's caller must keep: that of `rule` in `namespace`.
+
+    `path` is the field of the request that requires it; '' if no field does.
+    """
 
     rule: Rule
     namespace: str
     path: str = ""
 
     def error(self, error: PilothouseError) -> PilothouseError:
-        """The error of this need, with the name of its field."""
+        """Returns the error of this need, with the name of its field."""
         return in_field(error, self.path) if self.path else error
 
 
@@ -57,9 +60,8 @@ class CallClaim(Protocol):
 class AuditFacts:
     """The handler's additions to the audit record, beyond the fields that the rule reads from the request.
 
-    `grant` is the one that let the caller in. `before` renders the resource as it was before an update.
-    `secrets` are the paths of changed values that no answer shows, and whether each was set before, and is
-    after.
+    `grant` is the grant that admitted the caller. `before` renders the resource as it was before an update. `secrets`
+    has the paths of changed values that no response shows, each with whether it was set before and is set after.
     """
 
     resource_id: int | None = None
@@ -76,7 +78,7 @@ class Call:
     """One call in flight.
 
     `request` is the parsed message of a unary request, `requests` the iterator of a stream of them.
-    `principal` is set unless the method is public; for streams it is renewed while they last.
+    `principal` is set unless the method is public; for a stream it is renewed while the stream is open.
     """
 
     __slots__ = (
@@ -123,13 +125,13 @@ class Call:
         self.method = rule.method
         self.store = store
         self.headers = headers
-        # The id of the operation, as text; `operation_id` is the same as a number.
+        # The id of the operation as text; `operation_id` is the same id as a UUID.
         self.operation = random_id()
         self._operation_id: UUID | None = None
         self.started = time.perf_counter()
-        # Whether its client was gone when it was refused.
+        # Whether the client had ended the call before the call was refused.
         self.unheard = False
-        # How long its refusal waited to be sent.
+        # How long the refusal waited to be sent.
         self.waited_seconds = 0.0
         self.started_at = store.clock.now()
         self.deadline: float | None = None
@@ -138,31 +140,31 @@ class Call:
         # The caller's credential: the token, unless the connection has an accepted certificate.
         self.shown: Shown = self.token
         self.principal: Principal | None = None
-        # Why it was refused before the layers: no valid token, no request in time, no seat.
+        # Why the call was refused before the layers: no valid token, no request in time, no seat.
         self.refusal: BaseException | None = None
         self.parse_error: PilothouseError | None = None
-        # Whether gRPC itself has refused a request, which ends the call by its words.
+        # Whether gRPC itself has refused a request. gRPC then ends the call with its own message.
         self.refused_by_grpc = False
         self.request: Any = None
         self.requests: AsyncIterator[Message] | None = None
         self.send: Send | None = None
-        # Of the answer that a stream is about to send, '' before the first: what a consumer that is too slow resumes
-        # with.
+        # The token of the response that a stream is about to send, '' before the first. A consumer that is too slow
+        # resumes with it.
         self.resume_token = ""
         self.facts = AuditFacts()
         self.handler_reached = False
-        # Of a stream: whether it is recorded that it opened.
+        # For a stream: whether its opening is recorded.
         self.opened = False
-        # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
+        # Set by a finite stream once its last response is sent. A client that disconnects then has missed nothing.
         self.complete = False
-        # Permissions that the caller of a stream must hold while it is open; empty: the one of its rule.
+        # Permissions that the caller of a stream must keep while it is open; empty: only the permission of its rule.
         self.needs: Sequence[Need] = ()
-        # Called when the caller of a stream, looked up again, turns out to hold other grants; PermissionDenied ends it.
+        # Called when a recheck finds that a stream's caller has other grants. PermissionDenied ends the stream.
         self.on_renewed: Callable[[], None] = _nothing
         self.trailing_metadata: dict[str, str] = {}
-        # The handler's answer, if it was a message.
+        # The handler's response, if it was a message.
         self.answer: Message | None = None
-        # The right to serve its `request_id`; None where it has none, or may be served again.
+        # The right to serve the `request_id`; None if the call has no id, or if it may be served again.
         self.claim: CallClaim | None = None
         self._draft: Draft | None = None
         self._request_id: UUID | None = None
@@ -173,8 +175,9 @@ class Call:
     def close(self) -> None:
         """Drops the references to the request and to the error of the call, which is over.
 
-        Errors know the frames that they passed, and these the call: such a cycle would stay until the interpreter looks
-        for garbage. And asyncio keeps the context of a timer, and by it the call, until the timer would have ended.
+        An error refers to the frames that it passed, and these refer to the call. Such a cycle would stay until the
+        garbage collector runs. Also, asyncio keeps the context of a timer, and through it the call, until the timer
+        would have ended.
         """
         self.refusal = self.parse_error = None
         self.request = self.requests = self.answer = self.claim = None
@@ -186,35 +189,35 @@ class Call:
 
     @property
     def operation_id(self) -> UUID:
-        """The id under which log, record and caller name the call."""
+        """The id that the log, the audit record and the caller use for the call."""
         if self._operation_id is None:
             self._operation_id = UUID(self.operation)
         return self._operation_id
 
     @property
     def user_id(self) -> int:
-        """Id of the caller; only where a log-in is needed."""
+        """The caller's id; only available if the method requires a log-in."""
         return self.caller.user_id
 
     @property
     def caller(self) -> Principal:
-        """The caller; only where a log-in is needed."""
+        """The caller; only available if the method requires a log-in."""
         assert self.principal is not None, "a public method has no caller"
         return self.principal
 
     @property
     def namespace(self) -> str:
-        """The namespace that the request names; '' where it names none."""
+        """The namespace that the request names; '' if it names none."""
         return "" if self.request is None else self.rule.namespace_of(self.request)
 
     @property
     def unit(self) -> UnitOfWork | Draft | None:
-        """Returns the change to commit with the record, once the handler has its transaction or drafted one."""
+        """The change to commit with the audit record: the handler's draft if it writes, otherwise its transaction."""
         return self._draft if self._draft is not None and self._draft.writes else self._unit
 
     @property
     def request_id(self) -> UUID | None:
-        """The request's `request_id`, if the method has one and it is given."""
+        """The request's `request_id`; None if the method has none or the request leaves it empty."""
         given = self.rule.has_request_id and self.request is not None and self.request.request_id
         if not given:
             return None
@@ -224,7 +227,7 @@ class Call:
 
     @property
     def happens_once_by(self) -> UUID | None:
-        """The `request_id` under which the call is done once; None where it may be done again."""
+        """The `request_id` under which the call is done once; None if it may be done again."""
         return None if self.principal is None or self.validate_only else self.request_id
 
     @property
@@ -233,7 +236,9 @@ class Call:
         return self.rule.has_validate_only and self.request is not None and bool(self.request.validate_only)
 
     async def transaction(self) -> Transaction:
-        """The one transaction of a mutation, opened on first use; the kernel commits it after the handler has returned.
+        """Returns the one transaction of a mutation, opened on first use.
+
+        The audit layer commits it after the handler has returned.
 
         Raises:
             Replayed, BeingServed: the request is a replay, which the innermost layer handles.
@@ -242,9 +247,9 @@ class Call:
         return await self._begun()
 
     def draft(self) -> Draft:
-        """A change that the kernel sends by one statement after the handler has returned, in place of a transaction.
+        """Returns a change that is sent in one statement after the handler has returned, instead of a transaction.
 
-        The statement by which the handler reads its facts also looks for a replay.
+        The statement that reads the handler's facts also checks for a replay.
         """
         assert self.rule.mutates, f"{self.method} declares no mutation, so it may not write"
         self.close_draft()
@@ -253,39 +258,40 @@ class Call:
         return self._draft
 
     def begin_again(self) -> bool:
-        """Drops a draft that was outdated as it was sent, and returns whether there was one: then nothing is written,
-        and the handler may make another.
+        """Drops a draft that was outdated when it was sent; returns whether there was one.
+
+        Then nothing was written, and the handler may make another.
         """
         drafted, self.answer, self._unit = self._draft is not None, None, None
         self.close_draft()
         return drafted
 
     def close_draft(self) -> None:
-        """Drops a draft, and lets others have its turn."""
+        """Drops the draft, if there is one, and ends its turn."""
         if self._draft is not None:
             self._draft.close()
             self._draft = None
 
     async def system_transaction(self) -> Transaction:
-        """The same, as the system role.
+        """Returns the same as `transaction`, but with the system role.
 
-        For changes that row-level security forbids the caller by design. The method is one that
-        `waits_outside`: its `request_id` is not stored by a transaction, because there would be two.
+        For changes that row-level security forbids the caller by design. The method is one that `waits_outside`: no
+        transaction stores its `request_id`, because there would be two transactions.
         """
         assert self.rule.waits_outside, f"{self.method} has a transaction as the caller"
         self._write_as_system = True
         return await self._begun()
 
     async def transaction_if_none(self) -> None:
-        """Opens the transaction of a mutation whose handler had nothing to write, for its record."""
+        """Opens the transaction of a mutation whose handler wrote nothing, for the audit record."""
         if self.unit is None:
             await self.transaction()
 
     async def leave_transaction(self) -> None:
-        """Rolls back, and gives the connection back with all locks.
+        """Rolls back, and releases the connection with all locks.
 
-        A dry run (`validate_only`) ends so before a cluster is asked; its record is written by another
-        transaction. So does a look that found another call serving the request.
+        A dry run (`validate_only`) does this before it calls a cluster; its record is written in another
+        transaction. A call that finds that another call serves the same request does it, too.
         """
         self.close_draft()
         if self._unit is not None:
@@ -295,19 +301,19 @@ class Call:
     def read(
         self, *, snapshot: bool = False, replica: bool = False, timed: bool = True
     ) -> AbstractAsyncContextManager[ReadTransaction]:
-        """A read under the caller's row-level security; see `Store.read`."""
+        """Returns a read transaction with the caller's row-level security; see `Store.read`."""
         return self.store.read(self.user_id, snapshot=snapshot, replica=replica, timed=timed)
 
     def visible_namespaces(self) -> frozenset[int] | None:
-        """Ids of the namespaces in which the caller holds the method's permission; None means every one.
+        """Returns the ids of the namespaces in which the caller has the method's permission; None means all.
 
-        Row-level security shows all namespaces that any grant reaches; a list shows fewer if a grant holds
-        less.
+        Row-level security shows every namespace that any grant covers. A list shows fewer if a grant lacks the
+        permission.
         """
         return self.caller.namespaces_with(self.rule.permission)
 
     def may(self, namespace: str) -> May:
-        """Returns the function that checks whether the caller holds a permission in this namespace."""
+        """Returns the function that checks whether the caller has a permission in this namespace."""
         caller = self.caller
         if caller.credential.read_only:
             return lambda permission: permission != REVEAL and caller.allows(permission, namespace)
@@ -336,11 +342,10 @@ class Call:
     def noting(
         self, check: Callable[[Any], None], to_proto: Callable[[Any], Message]
     ) -> Callable[[Any], None]:
-        """Returns the check of a stored resource, which also stores it as the state before the update for the
-        record.
+        """Returns `check`, extended to store the resource as the state before the update for the audit record.
 
-        An operation that changes a resource checks the locked row anyway, so this reads nothing. It is
-        rendered once the update is done.
+        An operation that changes a resource checks the locked row anyway, so this reads nothing more. The state
+        is rendered once the update is done.
         """
 
         def noted(stored: Any) -> None:
@@ -350,7 +355,7 @@ class Call:
         return noted
 
     def act_as(self, actor: Actor) -> None:
-        """Names who acts in a public method, once it is known (log-in)."""
+        """Sets the actor of a public method once it is known (log-in)."""
         self._actor = actor
 
     @property
@@ -363,26 +368,28 @@ class Call:
         return Actor(None, "")
 
     def answer_message(self, answer: bytes) -> Message:
-        """Returns the answer as a message: the handler's, or for a replay the one that is parsed from the
-        stored bytes.
+        """Returns the response as a message.
+
+        It is the handler's, or, for a replay, parsed from the stored bytes.
         """
         return self.rule.response_class.FromString(answer) if self.answer is None else self.answer
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None if there is none."""
+        """Returns the seconds until the caller's deadline; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def seconds(self) -> float:
-        """How long it has taken, less the time for which its refusal waited."""
+        """Returns the duration of the call, without the time for which its refusal waited."""
         return time.perf_counter() - self.started - self.waited_seconds
 
     @property
     def code_if_cut(self) -> str:
-        """How a call that the transport has cut off ended: OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or CANCELLED.
+        """The code of a call that the transport has cut off.
 
-        The client's clock ends a call as the server's does, and its word may be here first. The remaining
-        time reaches the server rounded up, the longer the more: if the call ends within that rounding, its
-        time has run out.
+        It is OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or CANCELLED. Client and server both measure the deadline, and
+        the client's cancellation may arrive before the server's timer fires. The remaining time reaches the server
+        rounded up, and the rounding grows with the time. If the call ends within that rounding, its deadline has
+        passed.
         """
         if self.complete:
             return "OK"
@@ -421,7 +428,7 @@ def _nothing() -> None:
 def waits_outside(handler: Handler) -> Handler:
     """Marks a mutation whose handler waits for a cluster or a hash before it writes, or writes as the system.
 
-    It begins without a transaction, so that none is held while it waits; its `request_id` is claimed by a row
+    The call begins without a transaction, so that none is open while the handler waits; a row claims its `request_id`
     instead.
     """
     handler.waits_outside = True  # type: ignore[attr-defined]
@@ -435,10 +442,10 @@ def writes_many(handler: Handler) -> Handler:
 
 
 def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
-    """Marks a list whose page is more work than its size suggests.
+    """Marks a list whose pages cost more than their size suggests.
 
-    `rows` returns, for a request that is not checked yet, the number of rows by which seats are given
-    (`flowcontrol`).
+    `rows` returns the number of rows by which a request is given seats (`flowcontrol`). The request is not validated
+    yet.
     """
 
     def marked(handler: Handler) -> Handler:
@@ -449,8 +456,9 @@ def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
 
 
 def too_slow(token: str) -> ResourceExhausted:
-    """The error for a reader of a stream that does not keep up; `token` is where to resume, ''
-    where nothing can be.
+    """Returns the error for a stream's reader that does not keep up.
+
+    `token` is where to resume; '' if the stream cannot be resumed.
     """
     return ResourceExhausted(
         "the reader is too slow: read faster"
@@ -461,9 +469,9 @@ def too_slow(token: str) -> ResourceExhausted:
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]) -> str:
-    """Returns the caller's address: the connection's, or, behind a trusted proxy, the last untrusted one it
-    names.
+    """Returns the caller's address: that of the connection, or one that a trusted proxy names.
 
+    Behind trusted proxies, it is the last untrusted address that they name.
     `peer` is gRPC's form (`ipv4:127.0.0.1:5000`, `ipv6:[::1]:5000`, `unix:`).
     """
     address = _peer_address(peer)
@@ -480,7 +488,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]
 
 
 def _without_port(hop: str) -> str:
-    """The address that a proxy names, some of them with a port (`192.0.2.1:5000`, `[2001:db8::1]:5000`)."""
+    """Returns the address that a proxy names; some add a port (`192.0.2.1:5000`, `[2001:db8::1]:5000`)."""
     if hop.startswith("["):
         host, closed, _ = hop[1:].partition("]")
         return host if closed else hop

@@ -1,8 +1,8 @@
 """Values whose names read like a credential's: variables of programs, and options in their arguments.
 
-A caller who writes `DB_PASSWORD` as a literal may be shown it: it is not declared a secret, and a client that
-reads a masked value would write the mask back in its place. Records of calls are kept for years and read by
-others: there it is masked. `pilothouse apply` warns by the same names (`pilothouse_manifests.translator.literals`).
+A caller who writes `DB_PASSWORD` as a literal may read it: it is not declared a secret, and a client that
+reads a masked value would write the mask back in its place. But audit records are stored for years and read by
+others, so they mask it. `pilothouse apply` warns by the same names (`pilothouse_manifests.translator.literals`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 REDACTED: Final = "[redacted]"
 
-# In the lower case, parts joined by "_": words that mean it only by themselves, and those that do in any word.
+# In lower case, parts joined by "_": words that suggest a credential only as a whole part, and words that do anywhere.
 _ALONE = re.compile(
     r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin|salt)s?$)"
 )
@@ -22,42 +22,42 @@ _ANYWHERE = re.compile(
     r"|connection_?str(?:ing)?"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-# The names of values in any text, from the beginning of a word: a header that holds several words; NAME=,
-# "NAME": and NAME: with a blank behind; and --NAME as a shell is given it.
+# The names of values in any text, from the beginning of a word: a header whose value has several words; NAME=,
+# "NAME": and NAME: followed by a blank; and --NAME as a shell receives it.
 _NAME = re.compile(
     r"""(?<![\w.\-])(?:(?P<header>[\w\-]*(?i:authorization|cookie)):\s{0,8}"""
     r"""|(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
     r"""|(?P<option>--?[A-Za-z][\w.\-]*)\s{1,8}(?!-))"""
 )
-# It goes up to a blank, except for quoted text and for a preceding word that sets the kind.
+# A value ends at a blank, unless it is quoted or follows a word for its kind.
 _VALUE = re.compile(
     r"""(?i:(?:bearer|basic|digest|negotiate|token|apikey)\s{1,8})?(?:"[^"]*"?|'[^']*'?|[^\s"'])+"""
 )
-# That of a header goes to the end of the line, or of what is quoted.
+# The value of a header ends at the end of the line, or of the quoted text.
 _HEADER_VALUE = {quote: re.compile(rf"[^\n{quote}]+") for quote in ('"', "'", "")}
 _WHOLE = re.compile(r".+", re.DOTALL)
-# The password in the user information of a URL, whatever holds it; a variable that is referred to is none.
+# The password in the user information of a URL, wherever the URL is; a reference to a variable is not masked.
 _URL_PASSWORD = re.compile(r"""(://[^\s/?#:@"']*:)(?!\$\([\w.\-]+\)@)[^\s/?#"']+@""")
-# `-u NAME:PASSWORD`, as a text or as two arguments, as curl and others take it; it goes as far as the value does.
+# `-u NAME:PASSWORD`, as a text or as two arguments, as curl and others accept it; it ends where the value ends.
 _USER_OPTION = re.compile(r"--?(?:u|U|user|proxy-user)")
 _USER_PASSWORD = re.compile(
     r"""((?<![\w.\-])--?(?:u|U|user|proxy-user)(?:=|\s{1,8})["']?[^\s:"'=]{0,256}:)(?!//)[^\s"']+"""
 )
 _USER_ALONE = re.compile(r"((?:--(?:user|proxy-user)=)?[^\s:]{0,256}:)(?!//).+", re.DOTALL)
-# `-uNAME:PASSWORD`, without a blank, the same: within a text, and as an argument of its own.
+# The same without a blank, `-uNAME:PASSWORD`: within a text, and as an argument of its own.
 _GLUED = r"""-[uU][^\s:"'=\-][^\s:"'=]{0,255}:(?!//|$)"""
 _USER_GLUED = re.compile(rf"""((?<![\w.\-]){_GLUED})[^\s"']+""")
 _USER_GLUED_ALONE = re.compile(_GLUED)
 _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
-# Where a host begins that a name and password may stand before without a scheme, as in references to images.
+# The @ before a host. A name and a password may precede it without a scheme, as in references to images.
 _AT_HOST = re.compile(r"@(?=[\w.\-]+(?::\d{1,5})?/)")
 _BEFORE_NAME: Final = " \t\r\n\"'"
-# Programs that take a password as `-pPASSWORD`, by their names and in a line of a shell.
+# Programs that accept a password as `-pPASSWORD`: by their names, and in a command line.
 _TAKES_P = r"(?:mysql\w*|mariadb(?:-\w+)*|mycli|mydumper|myloader|sshpass|mongo\w*)"
 _TAKES_P_PROGRAM = re.compile(rf"(?:.*/)?{_TAKES_P}(?:\.exe)?")
 _TAKES_P_LINE = re.compile(rf"(?<![\w\-]){_TAKES_P}(?![\w\-])[^|;&\n]*")
 _P_WITHIN = re.compile(r"""(?<=\s)(?:"-p[^"]+"?|'-p[^']+'?|-p(?:"[^"]*"?|'[^']*'?|[^\s"'])+)""")
-# Where the program is not known: these are more likely options of another, and ports.
+# If the program is not known, these are more likely options of other programs, or ports.
 _OTHER_P = re.compile(r"-p(?:[\d.:/\-]*|[a-z\-]+=.*)", re.DOTALL)
 _P_WORD = re.compile(
     r"-p(?:ackage|age|arallel|arams|arent|artition|ass|assive|aths?|eers?|erm|id|idfile|ing|lugins?|olicy|oll|ool|orts?"
@@ -74,7 +74,7 @@ def reads_like_a_credential(name: str) -> bool:
 
 
 def without_url_passwords(text: str) -> str:
-    """Returns a text without the passwords in the URLs that it holds, and in references to images."""
+    """Returns a text without the passwords in its URLs and in its references to images."""
     if "@" not in text:
         return text
     if "://" in text:
@@ -83,13 +83,13 @@ def without_url_passwords(text: str) -> str:
 
 
 def _without_host_passwords(text: str) -> str:
-    """Masks `NAME:PASSWORD@HOST/`, in time that grows with the text: from each @ one looks back once."""
+    """Masks `NAME:PASSWORD@HOST/`, in time that grows with the text: it looks back once from each @."""
     masked, end, looked_at = [], 0, 0
     for found in _AT_HOST.finditer(text):
         at = found.start()
         before = max(text.rfind(mark, looked_at, at) for mark in _BEFORE_NAME)
         colon = text.find(":", before + 1, at)
-        # A text that begins before the last @, or holds a slash, is something else.
+        # A text that begins before the previous @, or contains a slash, is something else.
         is_one = before >= 0 or looked_at == 0
         if is_one and before + 1 < colon < at - 1 and "/" not in text[before + 1 : at]:
             masked += [text[end : colon + 1], REDACTED]
@@ -106,7 +106,7 @@ def takes_p(argument: str) -> bool:
 def without_p(text: str, *, is_known: bool, continues: bool) -> str:
     """Returns an argument without the password of `-pPASSWORD`.
 
-    `is_known`: a program that takes one stands before it. `continues`: the program stands elsewhere.
+    `is_known`: a program that accepts one precedes it. `continues`: the program is named elsewhere.
     """
     if not text.startswith("-p") or len(text) == 2:
         return text
@@ -122,7 +122,7 @@ def _masked_p(found: re.Match[str]) -> str:
 
 
 def masked_argument(text: str, before: str = "") -> str:
-    """Returns an argument without the values of credentials in it; `before` is the argument that stands before it."""
+    """Returns an argument without the values of credentials in it; `before` is the preceding argument."""
     text = without_url_passwords(text)
     if "-p" in text:
         text = _TAKES_P_LINE.sub(lambda line: _P_WITHIN.sub(_masked_p, line[0]), text)
@@ -154,5 +154,5 @@ def _value(text: str, found: re.Match[str]) -> re.Pattern[str]:
     if found["header"]:
         before = text[: found.start()][-1:]
         return _HEADER_VALUE[before if before in ('"', "'") else ""]
-    # No shell has divided `--password=two words`, which is one argument.
+    # No shell has split `--password=two words`, so it is one argument.
     return _WHOLE if found["name"] and found.start() == 0 and text.startswith("-") else _VALUE

@@ -1,9 +1,10 @@
 """The declarations in the proto files without which the server may not start.
 
-A field that could hold a credential and does not declare whether it is one would end up in logs and audit records. A
-method without a rule would be open to everybody or to nobody. One whose words the log does not know could not be
-found there. All are found here, from the descriptors, at start. So is an answer of a watch whose fields have other
-numbers than those that `rpc.watch` writes by hand: clients would read one field as another.
+A field that could contain a credential and does not declare whether it does would end up in logs and audit records. A
+method without a rule would be open to everybody or to nobody. Methods whose action or resource type the audit log does
+not have could not be found there. This module detects all of these at start, from the descriptors. It also detects a
+response of a watch whose fields have other numbers than those that `rpc.watch_answers` writes by hand: clients would
+read one field as another.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CREDENTIAL_WORD = re.compile(
     r"|private|pin|otp|nonce|verifier|dsn|cert|certificate)s?(?:$|_)"
 )
 _FOREIGN_PREFIX = "google."
-# The fields of a watch's answer as `rpc.watch` writes them: number, name (that of the resource is the noun's), type.
+# The fields of a watch's response as `rpc.watch_answers` writes them: number, name ('' for the noun's own), type.
 WATCH_ANSWER = (
     (1, "change_type", "pilothouse.resource.v1.ChangeType"),
     (2, "", "message"),
@@ -42,7 +43,7 @@ _TYPE_NAMES = {
 
 
 class DeclarationError(RuntimeError):
-    """The proto files leave something open; `faults` lists every one."""
+    """The proto files lack declarations; `faults` lists all of them."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -50,7 +51,7 @@ class DeclarationError(RuntimeError):
 
 
 def check_declared(services: Iterable[ServiceDescriptor]) -> None:
-    """Check all methods of `services`, and every message that they take or answer.
+    """Checks all methods of `services`, and every message that they receive or return.
 
     Raises:
         DeclarationError: with all faults.
@@ -61,7 +62,10 @@ def check_declared(services: Iterable[ServiceDescriptor]) -> None:
 
 @functools.cache
 def _faults(services: tuple[ServiceDescriptor, ...]) -> tuple[str, ...]:
-    """Returns all missing declarations. Descriptors do not change, so they are checked once."""
+    """Returns all missing declarations.
+
+    Descriptors do not change, so they are checked once.
+    """
     faults: list[str] = []
     seen: set[str] = set()
     for service in services:
@@ -78,9 +82,9 @@ def _faults(services: tuple[ServiceDescriptor, ...]) -> tuple[str, ...]:
 
 
 def could_hold_credential(field: FieldDescriptor) -> bool:
-    """Whether name or type of a field make it a possible hiding place of a credential.
+    """Returns whether the name or the type of a field suggests that it may contain a credential.
 
-    Numbers, booleans, enums and messages are none themselves; the fields of a message are asked each.
+    Numbers, booleans, enums and messages themselves cannot; the fields of a message are checked individually.
     """
     held = map_fields(field)[1].type if is_map(field) else field.type
     if held == FieldDescriptor.TYPE_BYTES:
@@ -139,7 +143,7 @@ def _scope_faults(rule: options.MethodRule) -> Iterator[str]:
 
 
 def _watch_answer_faults(method: MethodDescriptor) -> Iterator[str]:
-    """Yields the reasons why `rpc.watch` cannot write a watch's answers, known by their ChangeType."""
+    """Yields the reasons why `rpc.watch_answers` cannot write the responses of a watch, recognised by ChangeType."""
     answer = method.output_type
     (_, _, change_type), *_ = WATCH_ANSWER
     if not method.server_streaming or all(_type_name(field) != change_type for field in answer.fields):

@@ -1,13 +1,13 @@
 """Decompression of requests (`grpc-encoding: gzip` or `deflate`) here, and not by gRPC.
 
-gRPC decompresses a message on the event loop, up to its own limit, before anybody can look at it. Four
+gRPC decompresses a message on the event loop, up to its own limit, before the server can check it. Four
 kilobytes become four megabytes and delay all other calls by some ten milliseconds, and it takes no log-in to
 send thirty of them a second. So gRPC hands over the received bytes (`grpc.per_message_decompression`). A
-short request is decompressed immediately; a longer one in steps, when its call has its seats, and no further
-than the first byte that its method may not have.
+short request is decompressed immediately. A longer one is decompressed in steps, when its call has its seats, and no
+further than one byte beyond the limit of its method.
 
-Nothing marks a compressed message. One by gzip begins as no message does. One by deflate begins like a message whose
-first field is a number in field 15, and no request has such a field.
+Nothing marks a compressed message. A gzip message begins like no protobuf message. A deflate message begins like a
+protobuf message whose first field is a number in field 15, and no request has such a field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GZIP: Final = b"\x1f\x8b"
 _DEFLATE: Final = b"\x78"
 # Either format, by the first bytes.
 _WINDOW: Final = zlib.MAX_WBITS | 32
-# Of compressed and of decompressed bytes: some tenths of a millisecond.
+# The number of compressed, and of decompressed, bytes in a step, which takes some tenths of a millisecond.
 _STEP_BYTES: Final = 64 * 1024
 
 
@@ -33,7 +33,10 @@ def is_compressed(raw: bytes) -> bool:
 
 
 def decompress_if_short(raw: bytes) -> bytes:
-    """Returns the decompressed bytes if both are short; else the bytes as they are, also if they are malformed."""
+    """Returns the decompressed bytes if both forms are short.
+
+    Returns the bytes as they are if one is long, or if they are malformed.
+    """
     if len(raw) > SHORT_BYTES or not is_compressed(raw):
         return raw
     try:
@@ -58,7 +61,10 @@ async def decompress(raw: bytes, most: int) -> bytes:
 
 
 def _steps(raw: bytes, most: int) -> Iterator[bytes]:
-    """Yields the decompressed bytes in pieces, until there are more than `most`. Raises zlib.error."""
+    """Yields the decompressed bytes in pieces, until there are more than `most`.
+
+    Raises zlib.error.
+    """
     decompressor = zlib.decompressobj(_WINDOW)
     left = most + 1
     for at in range(0, len(raw), _STEP_BYTES):
@@ -69,7 +75,7 @@ def _steps(raw: bytes, most: int) -> Iterator[bytes]:
             rest = decompressor.unconsumed_tail
             left -= len(piece)
             yield piece
-            # With no room left it may hold some back, although it has read everything.
+            # If no room was left, zlib may have more output, although it has read all of its input.
             if not rest and len(piece) < room:
                 break
         if decompressor.eof or not left:

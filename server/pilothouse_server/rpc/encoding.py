@@ -1,4 +1,4 @@
-"""Protobuf by hand, where messages are put together from parts that are serialised already."""
+"""Protobuf by hand, for messages that are assembled from parts that are serialized already."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mask(Protocol):
     """The fields of each resource that are returned (`rpc.read_mask`)."""
 
     def masked(self, message: bytes) -> bytes:
-        """Returns a serialised resource, or a part of one, without the other fields."""
+        """Returns a serialized resource, or a part of one, without the other fields."""
 
 
 _SHORT = tuple(bytes((value,)) for value in range(0x80))
@@ -47,14 +47,15 @@ def duration(length: timedelta) -> bytes:
 
 
 def embedded(number: int, *parts: bytes) -> bytes:
-    """Returns a field that holds a message, or bytes or text, which `parts` make up one after the other."""
+    """Returns a field that contains a message, bytes or text; `parts` are its contents in order."""
     return b"".join((varint(number << 3 | 2), varint(sum(map(len, parts))), *parts))
 
 
 def text_field(message: bytes, number: int) -> str:
-    """Returns the first text in a field of a serialised message without parsing the rest; '' where it is not found.
+    """Returns the first text in a field of a serialized message; '' if it is not found.
 
-    It passes over numbers below 16,384 and over text, bytes and messages of less than 16 KiB, and ends at other fields.
+    It does not parse the rest. It skips numbers below 16,384 and text, bytes and messages of less than 16 KiB, and ends
+    at other fields.
     """
     at, end, tag = 0, len(message) - 2, number << 3 | 2
     while at < end:
@@ -75,7 +76,7 @@ def text_field(message: bytes, number: int) -> str:
 
 
 class AnswerField:
-    """A field that holds a message or text, where that is serialised already."""
+    """A field that contains a message or text that is serialized already."""
 
     def __init__(self, answer: type[Message], field: str) -> None:
         self._tag = varint(descriptor_of(answer).fields_by_name[field].number << 3 | 2)
@@ -86,10 +87,10 @@ class AnswerField:
 
 
 class ListAnswer:
-    """The answer of a list: `field` holds its resources.
+    """The response of a list; `field` contains its resources.
 
-    It is put together in slices, between which others have the event loop. It ends before it would be larger than
-    `LARGEST_PAGE_BYTES`, with one resource at least; then its token is where the list continues.
+    It is assembled in slices, between which other work can run. It ends before it would be larger than
+    `LARGEST_PAGE_BYTES`, but has at least one resource; then its token is where the list continues.
     """
 
     def __init__(self, answer: type[Message], field: str) -> None:
@@ -105,7 +106,9 @@ class ListAnswer:
         resume_token: str = "",
         mask: Mask | None = None,
     ) -> bytes:
-        """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each.
+        """Returns the response; each item is a serialized resource, in parts.
+
+        `next_page` has a row for each.
 
         `resume_token` is where a watch continues, and `mask` the fields of each resource.
         """
@@ -133,6 +136,6 @@ class ListAnswer:
         resume_token: str = "",
         mask: Mask | None = None,
     ) -> bytes:
-        """Returns the answer of resources that are not serialised yet."""
+        """Returns the response of resources that are not serialized yet."""
         serialised = ((to_proto(item).SerializeToString(),) for item in items)
         return await self.answer(serialised, next_page, resume_token, mask)

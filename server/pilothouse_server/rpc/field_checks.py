@@ -1,9 +1,9 @@
 """The checks of single values, built once per field from its `FieldRule`.
 
-A check is a function (value, path, violations): it appends the broken rules under the path. The path of a
-field is made only by its container, so that a valid value costs no string building beyond the nesting.
+A check is a function (value, path, violations) that appends the broken rules under the path. Only the container of a
+field makes the field's path, so that a valid value costs no string building beyond the nesting.
 
-A violation of a field that is declared secret never says more than which rule was broken.
+A violation of a field that is declared secret never shows more than which rule was broken.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_KEY_SHOWN = 64
 # Seconds since 1970 of 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, and of 10,000 years.
 _TIMESTAMP_SECONDS = (-62_135_596_800, 253_402_300_799)
 _DURATION_SECONDS = 315_576_000_000
-# Of a second, in nanoseconds.
+# The last microsecond of a second, in nanoseconds.
 _LAST_MICROSECOND = 999_999_000
 
 _INTEGER_TYPES = frozenset(
@@ -50,13 +50,14 @@ _FLOAT_TYPES = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYP
 class RuleError(RuntimeError):
     """A FieldRule that cannot apply to its field, such as a format on a number.
 
-    A fault of the proto file.
+    This is a fault in the proto file.
     """
 
 
 def descriptor_of(message: Message | type[Message]) -> Descriptor:
-    """Return the descriptor of a message or of its class (their type hints name two classes for the
-    one).
+    """Returns the descriptor of a message or of its class.
+
+    The type hints name two classes for the same object.
     """
     return cast(Descriptor, message.DESCRIPTOR)
 
@@ -68,36 +69,37 @@ def rule_of(field: FieldDescriptor) -> options.FieldRule:
 
 
 def is_secret(field: FieldDescriptor) -> bool:
-    """Whether a field is declared a credential or a secret."""
+    """Returns whether a field is declared a credential or a secret."""
     return rule_of(field).sensitivity == options.SENSITIVITY_SECRET
 
 
 def is_unrecorded(field: FieldDescriptor) -> bool:
-    """Returns whether a field is declared to be left out of audit records, because an anonymous caller types
-    it, perhaps a password.
+    """Returns whether audit records leave a field out.
+
+    An anonymous caller types such a field, and it may be a password.
     """
     return rule_of(field).sensitivity == options.SENSITIVITY_UNRECORDED
 
 
 def is_secret_by_name(field: FieldDescriptor) -> bool:
-    """Whether a field is to be masked in records where its name reads like a credential's."""
+    """Returns whether records mask a field if the name that belongs to it reads like a credential's."""
     return rule_of(field).sensitivity == options.SENSITIVITY_NAMED
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether a field is a map."""
+    """Returns whether a field is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def alternatives(descriptor: Descriptor) -> dict[int, Descriptor]:
-    """The messages of which a message holds one, by their numbers; none if it is not of that form."""
+    """Returns the messages of which a message contains one, by field number; {} if it has another form."""
     held = {each.number: each.message_type for each in descriptor.fields if each.containing_oneof is not None}
     whole = len(descriptor.oneofs) == 1 and len(held) == len(descriptor.fields)
     return {number: each for number, each in held.items() if each is not None} if whole else {}
 
 
 def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
-    """Return the fields `key` and `value` of a map's entries."""
+    """Returns the fields `key` and `value` of a map's entries."""
     assert field.message_type is not None
     entry = field.message_type.fields_by_name
     return entry["key"], entry["value"]
@@ -106,7 +108,7 @@ def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor
 def scalar_check(
     field: FieldDescriptor, rule: options.FieldRule, form: TextCheck | None = None
 ) -> Check | None:
-    """Return the check of one value (or item) that is no message, or None where nothing can be wrong.
+    """Returns the check of one value (or item) that is not a message; None if no value can be wrong.
 
     `form` replaces the declared format.
     """
@@ -126,7 +128,7 @@ def scalar_check(
 
 
 def repeated_check(rule: options.FieldRule, item: Check | None) -> Check:
-    """Return the check of a repeated field: how many, then each."""
+    """Returns the check of a repeated field: the number of items, then each item."""
     most = rule.max_items or DEFAULT_ITEMS
 
     def check(values: Any, path: str, violations: list[Violation]) -> None:
@@ -143,9 +145,9 @@ def repeated_check(rule: options.FieldRule, item: Check | None) -> Check:
 
 
 def map_check(field: FieldDescriptor, rule: options.FieldRule, value_message: Check | None) -> Check:
-    """Return the check of a map.
+    """Returns the check of a map: the number of entries, each key, and each value.
 
-    How many, each key, each value; `value_message` checks values that are messages.
+    `value_message` checks values that are messages.
     """
     key_field, value_field = map_fields(field)
     key_form, value_form = _map_forms(field, rule)
@@ -168,7 +170,7 @@ def map_check(field: FieldDescriptor, rule: options.FieldRule, value_message: Ch
             violations.append(Violation(path, "max_items", f"must not have more than {most} entries"))
             return
         for key, value in values.items():
-            # A secret may have been given where its key belongs, so keys of secret maps are not shown.
+            # A secret may have been entered as a key, so keys of secret maps are not shown.
             at = f"{path}[*]" if secret else f"{path}[{_shown(key)}]"
             if check_key is not None:
                 check_key(key, at, violations)
@@ -267,10 +269,10 @@ def _number_check(rule: options.FieldRule, *, is_float: bool) -> Check | None:
 
 
 def timestamp_check(value: Any, path: str, violations: list[Violation]) -> None:
-    """A Timestamp that RFC 3339 can write: years 1 to 9999, nanoseconds below a second.
+    """Checks that RFC 3339 can write a Timestamp: years 1 to 9999, nanoseconds below a second.
 
-    The last microsecond of that range is left out: the driver sends it to the database as infinity, which
-    comes back as no time.
+    The last microsecond of that range is refused: the driver sends it to the database as infinity, which
+    is read back as no time.
     """
     within = _TIMESTAMP_SECONDS[0] <= value.seconds <= _TIMESTAMP_SECONDS[1] and 0 <= value.nanos < 10**9
     if not within:
@@ -282,7 +284,7 @@ def timestamp_check(value: Any, path: str, violations: list[Violation]) -> None:
 
 
 def duration_check(value: Any, path: str, violations: list[Violation]) -> None:
-    """A Duration within 10,000 years, its two parts of one sign."""
+    """Checks that a Duration is within 10,000 years, and that its two parts have one sign."""
     agree = value.seconds == 0 or value.nanos == 0 or (value.seconds > 0) == (value.nanos > 0)
     if abs(value.seconds) > _DURATION_SECONDS or abs(value.nanos) >= 10**9 or not agree:
         violations.append(Violation(path, "duration", "must be a duration of at most 10,000 years"))

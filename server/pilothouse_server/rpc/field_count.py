@@ -1,12 +1,12 @@
-"""The number of fields of a request, counted in its bytes before a message is made of them.
+"""The number of fields of a request, counted in its bytes before they are parsed.
 
-A message of four megabytes may hold two million empty messages. To make those delays all other calls by half a second,
-and takes two hundred megabytes. Bytes become much larger only if they hold many fields, so the fields are counted
-first: each message, text, item and entry is one; a number, which becomes no larger, counts for an eighth. Counting
-takes longer than making the message, but it is done in steps, between which other calls have their turn, and it ends at
-a bound that no request reaches whose fields keep their rules.
+A message of four megabytes may contain two million empty messages. Parsing those delays all other calls by half a
+second, and takes two hundred megabytes. Bytes become much larger only if they contain many fields, so the fields are
+counted first: each message, text, item and entry is one; a number, which becomes no larger, counts for an eighth.
+Counting takes longer than parsing, but it is done in steps, between which other calls are served, and it ends at
+a bound that no valid request reaches.
 
-A short body is not counted: it cannot hold many fields.
+A short request is not counted: it cannot contain many fields.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ from pilothouse_server.runtime.event_loop import Share
 MOST_FIELDS: Final = 100_000
 _OF_A_NUMBER, _OF_OTHERS = 1, 8
 SHORT_BYTES: Final = 64 * 1024
-# Fields that are checked in a step: half a millisecond.
+# The number of fields that are counted in a step, which takes half a millisecond.
 _STEP: Final = 1_000
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-# Of a varint, as of a tag.
+# The longest varint, also of a tag.
 _MOST_VARINT_BYTES: Final = 10
 
-# Fields that hold messages, by their number, with the same of those.
+# Fields that contain messages, by their number, each with the same for those messages.
 _Fields: TypeAlias = "dict[int, _Fields]"
 
 
 class Malformed(ValueError):
-    """The bytes are no message."""
+    """The bytes are not a message."""
 
 
 async def too_many_fields(raw: bytes, descriptor: Descriptor, most: int = MOST_FIELDS) -> bool:
-    """Returns whether the bytes of a message have more than `most` fields. Raises Malformed."""
+    """Returns whether the bytes of a message have more than `most` fields.
+
+    Raises Malformed.
+    """
     if len(raw) <= SHORT_BYTES:
         return False
     share = Share(last=True)
@@ -54,8 +57,9 @@ async def too_many_fields(raw: bytes, descriptor: Descriptor, most: int = MOST_F
 
 
 def _weights(raw: bytes, fields: _Fields) -> Iterator[int]:
-    """Walks over the fields of a message and of its inner messages; yields their total weight, after each
-    step and at the end. Raises IndexError if the bytes end too soon.
+    """Walks over the fields of a message and of its inner messages, and yields their total weight.
+
+    It yields after each step and at the end. Raises IndexError if the bytes end too soon.
     """
     at, end, looked_at, weight = 0, len(raw), 0, 0
     around: list[tuple[int, _Fields]] = []
@@ -99,7 +103,7 @@ def _after_number(raw: bytes, at: int, wire_type: int) -> int:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number that stands there, and where it ends."""
+    """Returns the number at this position, and the position after it."""
     number = 0
     for place in range(_MOST_VARINT_BYTES):
         byte = raw[at + place]
@@ -115,7 +119,7 @@ def _fields(descriptor: Descriptor) -> _Fields:
 
 
 def _compiled(descriptor: Descriptor, known: dict[str, _Fields]) -> _Fields:
-    # Entered before it is filled, because a message may hold its own type.
+    # Stored before it is filled, because a message may contain its own type.
     found: _Fields = known.setdefault(descriptor.full_name, {})
     for field in descriptor.fields:
         held: Any = field.message_type

@@ -1,20 +1,19 @@
-"""The first state of a watch: read ahead of its reader, into a buffer with a bound.
+"""The first state of a watch: read ahead of its reader, into a bounded buffer.
 
-The state must be that of one moment, so it is read in one repeatable-read transaction, and that keeps a
-connection from the first row to the last. A task of its own reads, and the watch sends the rows that are read
-while later rows are still being read: the first answer does not wait for the last row, and no more than the
-buffer is held in memory.
+The state must be that of one moment, so it is read in one repeatable-read transaction, which occupies a
+connection from the first row to the last. A separate task reads the rows, and the watch sends them while later rows are
+still being read. So the first response does not wait for the last row, and no more than the buffer is kept in memory.
 
-A reader that takes less than is read fills the buffer. The task then waits for it, with its connection, for seconds
-and no longer: each time until half of the buffer is taken, and a bounded time in all. After that the transaction
-ends, the buffer is emptied, and the watch ends with SLOW_CONSUMER, as soon as its reader can get that. It has no
-token yet, so its client begins a new watch.
+A reader that takes rows more slowly than they are read fills the buffer. The task then waits, with its connection, for
+seconds only: each time until half of the buffer is taken, and for a bounded time in all. After that the transaction
+ends, the buffer is emptied, and the watch ends with SLOW_CONSUMER as soon as its reader can receive that. The watch has
+no token yet, so its client begins a new watch.
 
-All buffers of first states together have a bound, too (`BufferMemory`): the fuller they are, the less a further one may
-hold. A reader that keeps up needs little buffer; many stalled readers together cannot exhaust memory.
+All buffers of first states together are bounded, too (`BufferMemory`): the fuller they are, the less each may
+contain. A reader that keeps up needs little buffer; many stalled readers together cannot exhaust memory.
 
-Few first states are read together, and two of one caller (`first_states`), so that readers that stall cannot hold all
-connections. The next one waits for its turn, with nothing held.
+Few first states are read concurrently, and at most two of one caller (`first_states`), so that stalled readers cannot
+occupy all connections. Further watches wait for their turn without a connection.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from pilothouse_server.rpc.call import too_slow
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
 T = TypeVar("T")
-# The longest wait for a turn: longer than the others of the caller may wait (`AheadLimits.waiting_seconds`).
+# The longest wait for a turn. It exceeds the time for which the caller's other readers may stall (`waiting_seconds`).
 TURN_SECONDS: Final = 75.0
-# Each is a stream that has a seat, so the bounds of streams are lower.
+# Never reached: each waiting watch is a stream that has a seat, and the bounds of streams are lower.
 _MOST_WAITING: Final = 100_000
 
 
 class BufferMemory:
-    """The number of bytes that all buffers of a process hold.
+    """The number of bytes that all buffers of a process contain.
 
-    Each may hold a quarter of the rest of `most_bytes`, and `least_bytes` in any case.
+    Each buffer may contain a quarter of the rest of `most_bytes`, but always `least_bytes`.
     """
 
     def __init__(self, most_bytes: int = 32 << 20, least_bytes: int = 16 << 10) -> None:
@@ -49,17 +48,17 @@ class BufferMemory:
         self._least_bytes = least_bytes
 
     def share(self, size_bytes: int) -> int:
-        """Returns how many bytes a buffer of `size_bytes` may hold at this moment."""
+        """Returns how many bytes a buffer of `size_bytes` may contain at this moment."""
         left = (self._most_bytes - self.held_bytes) // 4
         return min(size_bytes, max(self._least_bytes, left))
 
 
 @dataclass(frozen=True, slots=True)
 class AheadLimits:
-    """How far a first state is read ahead, and how long its reader is waited for while a connection is held.
+    """How far a first state is read ahead, and how long its task waits for a stalled reader.
 
-    The buffer is full at `answers` or at `size_bytes`, whichever comes first; one answer may go beyond the latter. Its
-    share of `memory` may be less.
+    The buffer is full at `answers` responses or at `size_bytes`, whichever comes first; one response may exceed the
+    latter. The buffer's share of `memory` may be smaller.
     """
 
     answers: int = 1_000
@@ -70,9 +69,11 @@ class AheadLimits:
 
 
 def first_states(seats: int = 16, seats_per_caller: int = 2) -> FairQueue:
-    """Returns the queue in which watches wait to read their first states; `seats` in all, `seats_per_caller` for one.
+    """Returns the queue in which watches wait to read their first states.
 
-    Its `seat` is held while a first state is read. It raises Unavailable if the turn did not come in time.
+    It has `seats` in all, and `seats_per_caller` for each caller.
+
+    A watch has a `seat` of it while it reads its first state. Raises Unavailable if the turn does not come in time.
     """
     bounds = QueueBounds(seats, seats_per_caller, _MOST_WAITING, _MOST_WAITING, TURN_SECONDS)
     return FairQueue("first states", bounds, refusal=lambda _of_caller: _too_many())
@@ -87,9 +88,10 @@ def _too_many() -> Unavailable:
 
 
 class ReadAhead(Generic[T]):
-    """The answers that `read` puts into its buffer, and its result at the end.
+    """The responses that `read` puts into the buffer, and its result at the end.
 
-    Entered, it starts the task that reads; left, the task has ended and given its connection back.
+    Entering the context starts the task that reads. When the context is left, the task has ended and released its
+    connection.
     """
 
     def __init__(self, limits: AheadLimits, read: Callable[[ReadAhead[T]], Coroutine[Any, Any, T]]) -> None:
@@ -109,9 +111,9 @@ class ReadAhead(Generic[T]):
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        """Ends the reading, wherever it is."""
+        """Cancels the reading if it has not ended."""
         assert self._task is not None
-        # Nor does this know how it ended: an error knows the task's frames, and these know this.
+        # Drops the reference to the task: its error refers to the task's frames, which refer to this object.
         task, self._task = self._task, None
         try:
             await cancel_and_wait(task)
@@ -120,14 +122,14 @@ class ReadAhead(Generic[T]):
 
     @property
     def buffered(self) -> int:
-        """The number of answers that the client has not taken yet."""
+        """The number of responses that the client has not taken yet."""
         return len(self._answers)
 
     async def put(self, answer: bytes) -> None:
-        """Adds an answer; waits for the reader where the buffer is full.
+        """Adds a response; waits for the reader if the buffer is full.
 
         Raises:
-            ResourceExhausted: the reader does not take enough in time; the answers that it has not taken are
+            ResourceExhausted: the reader does not take enough in time; the responses that it has not taken are
                 dropped.
         """
         if self._full:
@@ -137,10 +139,10 @@ class ReadAhead(Generic[T]):
         self._filled.set()
 
     async def answers(self) -> AsyncGenerator[bytes, None]:
-        """Yields the answers in order until all are read.
+        """Yields the responses in order until all are read.
 
         Raises:
-            PilothouseError: the error of `read`, after the answers that it has put in before.
+            PilothouseError: the error of `read`, after the responses that it added before.
         """
         assert self._task is not None
         while self._answers or not self._task.done():
@@ -157,7 +159,7 @@ class ReadAhead(Generic[T]):
 
     @property
     def result(self) -> T:
-        """Returns the result of `read`; only after all answers were taken."""
+        """The result of `read`; only available after all responses were taken."""
         assert self._task is not None
         return self._task.result()
 

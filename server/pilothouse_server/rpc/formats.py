@@ -16,7 +16,7 @@ from pilothouse_server.values.quantity import quantity_problem
 
 TextCheck = Callable[[str], str | None]
 
-# For strings, and for the keys of maps.
+# For strings, and for keys of maps.
 TEXT_FORMATS: Mapping[int, TextCheck] = {
     options.FORMAT_DNS_LABEL: names.dns_label_problem,
     options.FORMAT_DNS_SUBDOMAIN: names.dns_subdomain_problem,
@@ -39,7 +39,7 @@ TEXT_FORMATS: Mapping[int, TextCheck] = {
     options.FORMAT_KIND: names.kind_problem,
 }
 
-# For maps alone: the check of the keys, and that of the values where there is one.
+# For maps only: the check of the keys, and that of the values if there is one.
 MAP_FORMATS: Mapping[int, tuple[TextCheck, TextCheck | None]] = {
     options.FORMAT_LABELS: (names.label_key_problem, names.label_value_problem),
     options.FORMAT_ANNOTATIONS: (names.annotation_key_problem, None),
@@ -47,5 +47,5 @@ MAP_FORMATS: Mapping[int, tuple[TextCheck, TextCheck | None]] = {
 
 
 def format_word(number: int) -> str:
-    """Return the word of a format in a violation's rule: `format_dns_label`."""
+    """Returns the word of a format in a violation's rule: `format_dns_label`."""
     return options.Format.Name(options.Format.ValueType(number)).lower()

@@ -1,10 +1,10 @@
 """The headers of a call, parsed and bounded in one way for every call.
 
-A client sends the same ones with call after call. So the parsed headers are remembered for a second, and parsed once.
+A client sends the same headers with call after call. So the parsed headers are cached for a second.
 
-gRPC sends a client its bound in the settings of the connection, and applies it once the client has acknowledged them.
-One that never does, or that sends its calls before, has no bound there: a call with 10 MB of headers reached its
-handler, and held them for as long as it waited for its request. So they are counted here, too.
+gRPC sends a client its limit in the settings of the connection, and enforces it once the client has acknowledged them.
+A client that never acknowledges them, or that sends its calls before, is not limited. A call with 10 MB of headers
+reached its handler, and kept them in memory for as long as it waited for its request. So headers are counted here, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pilothouse_server.errors import ResourceExhausted
 
-# Beyond the first gRPC refuses some calls, and beyond the second all. Headers that gRPC accepts are not
+# gRPC refuses some calls beyond the first limit, and all calls beyond the second. Headers that gRPC accepts are not
 # refused here.
 SOFT_BYTES: Final = 16 * 1024
 MOST_BYTES: Final = SOFT_BYTES * 5 // 4
@@ -24,16 +24,17 @@ MOST_BYTES: Final = SOFT_BYTES * 5 // 4
 _OF_EACH: Final = 32
 
 
-# They hold a token: it is forgotten as soon as the caller is (see `identity.authenticator`). And so many, of so much.
+# Cached headers contain a token, so they are cached no longer than a caller is (see `identity.authenticator`). The
+# other numbers limit how many are cached, and how large each may be.
 REMEMBERED_SECONDS: Final = 1.0
 _MOST_REMEMBERED: Final = 1000
 _MOST_REMEMBERED_BYTES: Final = 2048
-# Of each call another one.
+# This header differs in each call.
 _OF_ONE_CALL: Final = "traceparent"
-# Set by the gateway for a log-in of its own pages, which begins a console session. No client can send it: a name that
-# begins with a colon is none of a header's.
+# Set by the gateway for a log-in from its own pages, which begins a console session. No client can send it, because
+# the name of a header cannot begin with a colon.
 CONSOLE: Final = ":console"
-# A trace id of zeros is none.
+# A trace id of zeros is invalid.
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Pairs = tuple[tuple[str, Any], ...]
@@ -42,9 +43,9 @@ Pairs = tuple[tuple[str, Any], ...]
 class Headers:
     """The parsed headers of a call, or of several with the same headers. Immutable.
 
-    `texts` has the last of a repeated name, and no binary values. Headers that do not `fit` are not parsed.
-    `trace_id` is that of W3C Trace Context, None if there is none. `recorded` is the part for audit records, once the
-    first record was made.
+    `texts` has the last value of a repeated name, and no binary values. Headers that do not `fit` are not parsed.
+    `trace_id` is that of W3C Trace Context, None if there is none. `recorded` is the part for audit records, set when
+    the first record is made.
     """
 
     __slots__ = ("fit", "recorded", "texts", "token", "trace_id", "user_agent")
@@ -85,7 +86,7 @@ class HeaderReader:
 
 
 def fit(pairs: Iterable[tuple[str, Any]]) -> bool:
-    """Whether headers are within the bound: pairs of a name and its text or bytes."""
+    """Returns whether headers are within the limit: pairs of a name and its text or bytes."""
     return _size(pairs) <= MOST_BYTES
 
 
@@ -99,7 +100,7 @@ def _bearer(header: str) -> str:
 
 
 def too_large() -> ResourceExhausted:
-    """Returns the error for a call whose headers are beyond the bound."""
+    """Returns the error for a call whose headers exceed the limit."""
     return ResourceExhausted(
         f"the headers of the call are larger than {SOFT_BYTES // 1024} KiB", reason="HEADERS_TOO_LARGE"
     )

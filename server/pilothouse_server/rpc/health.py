@@ -1,7 +1,7 @@
 """The health service: checks, lists and watches.
 
-Watches do not outlive the server's readiness. A load balancer that watches would keep a drain waiting for its whole
-grace: it receives NOT_SERVING, and its stream ends.
+Watches do not outlive the server's readiness. Otherwise the watch of a load balancer would make a drain wait for its
+whole grace period. When the server drains, the watch receives NOT_SERVING, and its stream ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from grpc_health.v1.health import aio
 
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
-# The published type stubs do not know `List` yet.
+# The published type stubs lack `List`.
 _MESSAGES: Any = health_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -22,7 +22,10 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class _Writing:
-    """The context of a watch, which knows whether an answer is being written: none may be cut, nor met by another."""
+    """The context of a watch that records whether a response is being written.
+
+    No write may be cut off, or overlap with another one.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -30,7 +33,7 @@ class _Writing:
         self._idle.set()
 
     async def write(self, answer: health_pb2.HealthCheckResponse) -> None:
-        """Sends an answer."""
+        """Sends a response."""
         self._idle.clear()
         try:
             await self._context.write(answer)
@@ -38,7 +41,10 @@ class _Writing:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Returns when nothing is being written; until the caller awaits again no answer is sent."""
+        """Returns when nothing is being written.
+
+        Until the caller awaits again, no response is sent.
+        """
         while not self._idle.is_set():
             await self._idle.wait()
 
@@ -80,7 +86,7 @@ class Health(aio.HealthServicer):
             await writing.idle()
         finally:
             await cancel_and_wait(draining, watching)
-        # Perhaps for the second time: whether the watch got so far is not known.
+        # Perhaps for the second time: it is not known whether the watch has sent it.
         await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
 
     async def drain(self) -> None:

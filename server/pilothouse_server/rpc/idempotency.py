@@ -1,18 +1,18 @@
-"""A mutation with a `request_id` happens once: a replay is answered with the first answer, less its secret
-fields.
+"""A mutation with a `request_id` happens once: a replay gets the first response.
 
-Only a caller who may still make the call is answered: this is the innermost layer, after authorization.
+The response of a replay lacks its secret fields. Only a caller who may still make the call gets it, because this is the
+innermost layer, after authorization.
 
-That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key
-and is written with the change. A caller that comes while the first call is still being served waits, and
-holds nothing: first in a fair queue of this process, then, if another process serves it, by polling, each
-time with a connection for one statement. A call that works in one transaction is recognised by its advisory
-lock. A call that waits for a cluster before it writes (`waits_outside`) is recognised by a row with its
-operation and its deadline, after which the replay is executed. A wait that would outlast the caller's own
-deadline ends as ABORTED with a time to try again.
+The database ensures that the mutation happens once: the response's row has (user, request_id) as its primary key
+and is written with the change. A call that arrives while the first one is still being served waits without a
+connection: first in a fair queue of this process, then, if another process serves the first call, by polling, each
+time with a connection for one statement. A first call that works in one transaction is recognised by its advisory
+lock. One that waits for a cluster before it writes (`waits_outside`) is recognised by a row with its
+operation and its deadline; after the deadline the replay is executed. A wait that would outlast the caller's own
+deadline ends as ABORTED with a retry delay.
 
-The stored row holds an HMAC of the request (without its id), so that another body under the same id is refused
-without keeping the body, which may hold a secret.
+The stored row contains an HMAC of the request (without its id). So a different request with the same id is refused,
+although the request itself, which may contain a secret, is not stored.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from pilothouse_server.store.clock_skew import LONGEST_CLAIM_SECONDS
 from pilothouse_server.store.idempotency_keys import BeingServed, Replayed, StoredAnswer, being_served
 from pilothouse_server.store.unit_of_work import ReadTransaction, UnitOfWork
 
-# How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
+# The longest wait of a replay for the first response, and the part of its remaining time that it may use for that.
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _PART_OF_DEADLINE: Final = 0.9
-# For how long a call without a deadline claims its id.
+# How long a call without a deadline claims its id.
 _CLAIM_SECONDS: Final = 60.0
 # One call at a time for each user and `request_id`; a thousand may wait in all.
 _BOUNDS: Final = QueueBounds(1_000_000, 1, 1_000, 1_000, _LONGEST_WAIT_SECONDS)
@@ -48,11 +48,11 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
 
 
 class RequestClaim:
-    """The right of one call to serve its `request_id`, from its first look for a stored response to its end.
+    """The right of one call to serve its `request_id`, from its first check for a stored response to its end.
 
-    A call that works in one transaction looks as the transaction begins, and holds an advisory lock until it ends. A
-    draft looks by the statement that reads its facts. A call that `waits_outside` looks before its handler runs, and
-    claims the id by a row. In this process, one call after another has its turn.
+    A call that works in one transaction checks as the transaction begins, and holds an advisory lock until it ends. A
+    draft checks in the statement that reads its facts. A call that `waits_outside` checks before its handler runs, and
+    claims the id by a row. Within this process, calls with one id take turns.
     """
 
     __slots__ = ("_call", "_keeper", "_recorded", "_replayed", "_turn", "request_id")
@@ -67,10 +67,10 @@ class RequestClaim:
         self._replayed = False
 
     async def take_turn(self, until: float) -> None:
-        """Waits for the call's turn in this process, if it has none yet; then claims the id by a row where it must.
+        """Waits for the call's turn in this process, if it has none yet; then claims the id by a row if required.
 
         Raises:
-            Replayed, BeingServed: the request is not the call's to serve.
+            Replayed, BeingServed: this call must not serve the request.
         """
         call = self._call
         if not self._turn:
@@ -86,10 +86,10 @@ class RequestClaim:
             idempotency_keys.settle(look)
 
     async def begin(self, transaction: ReadTransaction) -> None:
-        """Looks for a stored response, and takes the lock of the id, as the transaction of the call begins.
+        """Checks for a stored response, and takes the lock of the id, as the transaction of the call begins.
 
         Raises:
-            Replayed, BeingServed: the request is not the call's to serve.
+            Replayed, BeingServed: this call must not serve the request.
         """
         if not (self._replayed or self._call.rule.waits_outside):
             look = await idempotency_keys.look(transaction, self._call.user_id, self.request_id)
@@ -127,7 +127,7 @@ class RequestClaim:
                 await uncancelled(self._release())
         finally:
             if committed:
-                # All that wait read the same answer: they need not do so one after the other.
+                # All waiting calls read the same response, so they need not do so one after the other.
                 queue.admit_waiting(self._key)
             queue.release(self._key)
 
@@ -140,7 +140,7 @@ class RequestClaim:
         return call.store.unit_of_work(call.actor, call.operation_id, call.method)
 
     async def _release(self) -> None:
-        # It ends by itself.
+        # A claim that is not released expires at its deadline.
         with contextlib.suppress(Unavailable):
             await idempotency_keys.release(
                 self._unit(), self._call.user_id, self.request_id, self._call.operation_id
@@ -148,7 +148,7 @@ class RequestClaim:
 
 
 class IdempotencyKeeper:
-    """Returns replays and makes the rows that answer them.
+    """Returns stored responses for replays, and makes the rows that store them.
 
     `key` is the server's, the same on every replica.
     """
@@ -162,12 +162,12 @@ class IdempotencyKeeper:
         """Returns the stored response of a replay, otherwise the handler's.
 
         Raises:
-            Aborted: the request is still being served; with a time after which to try again.
+            Aborted: the request is still being served; with a retry delay.
         """
         request_id = call.happens_once_by
         if request_id is None:
             return await inner(call)
-        # A handler that begins again has its claim already.
+        # A handler that begins again already has its claim.
         claim = call.claim if isinstance(call.claim, RequestClaim) else RequestClaim(self, call, request_id)
         call.claim = claim
         loop = asyncio.get_running_loop()
@@ -177,14 +177,14 @@ class IdempotencyKeeper:
             try:
                 await claim.take_turn(until)
                 answer = await inner(call)
-                # A handler that had nothing to write has not looked.
+                # A handler that wrote nothing has not checked for a stored response.
                 await call.transaction_if_none()
                 return answer
             except Replayed as found:
                 await call.leave_transaction()
                 return claim.replay(found.answer)
             except BeingServed:
-                # By another process.
+                # Another process serves it.
                 await call.leave_transaction()
             if loop.time() + pause > until:
                 raise being_served()
@@ -192,7 +192,7 @@ class IdempotencyKeeper:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def row(self, call: Call, answer: bytes) -> Idempotency | None:
-        """The row that answers a replay of this call; None where there is none to keep."""
+        """Returns the row that stores the response for replays; None if there is nothing to store."""
         request_id = call.happens_once_by
         if request_id is None or call.facts.metadata.get("replayed"):
             return None
@@ -209,8 +209,8 @@ class IdempotencyKeeper:
         )
 
     def digest(self, call: Call) -> bytes:
-        """The HMAC of a request, less its id."""
-        # It is restored immediately: a copy of the message would cost more than all else here.
+        """Returns the HMAC of a request without its id."""
+        # The id is restored immediately: a copy of the message would cost more than everything else here.
         request: Any = call.request
         request_id, request.request_id = request.request_id, ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)
@@ -219,7 +219,10 @@ class IdempotencyKeeper:
 
 
 def _patience(call: Call) -> float:
-    """The seconds that a replay may wait: it is refused before its caller's time is over."""
+    """Returns the seconds that a replay may wait.
+
+    It is refused before its caller's deadline.
+    """
     remaining = call.time_remaining()
     if remaining is None:
         return _LONGEST_WAIT_SECONDS

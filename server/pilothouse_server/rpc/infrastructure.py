@@ -1,8 +1,8 @@
-"""Infrastructure services (health and reflection): no rule declares them, they need no log-in and have own bounds.
+"""Infrastructure services (health, reflection), which have bounds of their own.
 
-A question for the server's health is always answered: it takes no seat, and no other call can push it out; its request
-must arrive in time like any other. Watches of health and streams of reflection are bounded by address, and a stream of
-reflection that falls silent ends.
+No rule declares them, and they need no log-in. A health check is always served: it takes no seat, and no other call can
+push it out; only its request must arrive in time like any other. Health watches and reflection streams are bounded by
+address, and a silent reflection stream is ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SILENT_SECONDS = 30.0
 
 
 def bounded(inner: Handler, admission: CallAdmission, address_of: AddressOf) -> Handler:
-    """Returns the handler of a method that is not ours, within the bounds of such."""
+    """Returns the handler of an infrastructure method, within the bounds of such methods."""
     service = _Infrastructure(inner, admission, address_of)
     assert inner.request_deserializer is not None
     how = {
@@ -47,12 +47,12 @@ def bounded(inner: Handler, admission: CallAdmission, address_of: AddressOf) -> 
 
 
 def too_large() -> Handler:
-    """Returns the handler of a call whose headers are too large, of any method that is not ours."""
+    """Returns the handler of an infrastructure call whose headers are too large."""
     return grpc.stream_stream_rpc_method_handler(partial(_refused, None))
 
 
 def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Ends a call with our error that its method raises."""
+    """Returns the method, wrapped so that a domain error that it raises ends its call."""
 
     async def run(self: Any, requests: Any, context: Context) -> Any:
         try:
@@ -82,20 +82,20 @@ class _Infrastructure:
 
     @_refusing
     async def answer(self, _requests: object, context: Context) -> Any:
-        """Answers one request, always."""
+        """Serves one request with one response, always."""
         return await self._inner.unary_unary(await self._request(context), context)
 
     @_refusing
     async def watch(self, _requests: object, context: Context) -> None:
-        """Answers one request by a stream."""
+        """Serves one request with a stream."""
         request = await self._request(context)
-        # It does nothing with the context but write.
+        # The library only writes to this context.
         watching = self._inner.unary_stream(request, ResponseStream(context))
         await self._seated(self.admission.health_watches, context, watching)
 
     @_refusing
     async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
-        """Answers a stream by a stream."""
+        """Serves a stream with a stream."""
 
         first = await self._request(context)
 
@@ -149,7 +149,10 @@ _MALFORMED: Final = object()
 
 
 def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
-    """Returns the message of these bytes, compressed or not. None of these methods has a long one."""
+    """Returns the message of these bytes, compressed or not.
+
+    None of these methods has a long request.
+    """
     try:
         return deserialize(decompression.decompress_if_short(raw))
     except DecodeError:

@@ -1,14 +1,15 @@
-"""Several gRPC servers behind one address, so that the calls of each caller's address stand in a line of their own.
+"""Listener shards: several gRPC servers behind one address.
 
-gRPC keeps calls that nobody has taken yet in one line for each server, in the order of their coming, and
-`grpc.aio` takes one at a time. With one server, a call behind two thousand others waits until each of those
-was taken in: 0.15 to 0.3 ms of this process for each, before the server can read whose it is. So a process
-listens by `LINES` servers, which all do the same. Each has a call taken in its turn, and the kernel gives all
-connections of an address to the same one, or to the same one of each process where several share the address:
-a call waits for those of its own line, and for one of each other line.
+Calls from different source addresses wait in different queues. gRPC queues calls that the application has not accepted
+yet, one queue per server, in the order of arrival, and `grpc.aio` accepts one at a time. With one server, a call behind
+two thousand others waits until each of those is accepted. Each takes 0.15 to 0.3 ms of this process before the server
+can read who the caller is. So a process listens with `LINES` servers, which all serve the same methods and accept calls
+in turn. The kernel gives all connections of a source address to the same server or, if several processes share the
+address, to the same server of each process. So a call waits for the calls of its own shard, and for one call of each
+other shard.
 
-Addresses that share a line are like callers behind one proxy: they wait for each other until their calls are taken in,
-and have a share of their own from there on (`flowcontrol`).
+Source addresses that share a shard are like callers behind one proxy: they wait for each other until their calls are
+accepted. After that, each has its own share (`flowcontrol`).
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from pilothouse_server.values import listening
 
 log = structlog.get_logger(__name__)
 
-# A power of two. A server that has nothing to do costs 33 KB, and 0.25 ms at the start.
+# A power of two. An idle server costs 33 KB, and 0.25 ms at the start.
 LINES = 32
 # include/uapi/asm-generic/socket.h; `socket` does not name it.
 _SO_ATTACH_REUSEPORT_CBPF = 51
-# include/uapi/linux/filter.h: offsets from the first are those of the network header; the second is a random number.
+# include/uapi/linux/filter.h: the base of offsets into the network header (SKF_NET_OFF), and a random number.
 _NETWORK_HEADER, _RANDOM = 0x1_0000_0000 - 0x10_0000, 0x1_0000_0000 - 0x1000 + 56
-# include/uapi/linux/bpf_common.h: what the program uses of classic BPF.
+# include/uapi/linux/bpf_common.h: the opcodes of classic BPF that the program uses.
 _LOAD_BYTE, _LOAD_WORD, _KEEP, _KEPT, _TO_X, _XOR_X, _ADD_X = 0x30, 0x20, 0x02, 0x60, 0x07, 0xAC, 0x0C
 _MULTIPLY, _SHIFT_RIGHT, _MODULO, _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x24, 0x74, 0x94, 0x05, 0x15, 0x16
-# Knuth, The Art of Computer Programming 6.4: neighbours among numbers are far apart in the upper bits of the product.
+# Knuth, The Art of Computer Programming 6.4: this factor spreads neighbouring numbers in the product's upper bits.
 _GOLDEN = 2_654_435_769
 _IPV4_SOURCE, _IPV6_SOURCE = 12, 8
 _OWN_FILES = "/proc/self/fd"
@@ -54,29 +55,32 @@ Adding = Callable[[grpc.aio.Server, str], int]
 
 
 def lines_of(settings: Settings) -> int:
-    """How many servers a process has: one where the address cannot be shared (a Unix socket), and where the kernel does
-    not spread connections over those who share.
+    """Returns the number of servers of a process.
+
+    It is 1 if the address cannot be shared (a Unix socket), or if the kernel does not spread connections over the
+    listeners of a shared port.
     """
     return 1 if listening.is_unix(settings.listen) or sys.platform != "linux" else LINES
 
 
 class Lines:
-    """Servers that serve the same, each with its line of calls. Of several `processes` that share an address each has
-    its own.
+    """The servers of a process, which serve the same methods, each with its own queue of calls.
+
+    `processes` is the number of processes that share the address.
     """
 
     def __init__(self, servers: Sequence[grpc.aio.Server], processes: int = 1) -> None:
         self._servers = servers
         self._processes = processes
         self._held = ExitStack()
-        # A server that never began is stopped by nobody.
+        # Nobody calls `stop` for a server that was never started.
         weakref.finalize(self, self._held.close)
 
     def bind(self, address: str, name: str, add: Adding) -> int:
-        """Takes the address of the setting `name`, by each server, and returns its port; `add` adds it to one.
+        """Binds all servers to the address of the setting `name`, and returns its port; `add` binds one server.
 
         Raises:
-            SettingsError: something else listens there, or it is no address of this machine.
+            SettingsError: something else listens there, or this machine does not have the address.
             RuntimeError: `add` raised it.
         """
         first, *others = self._servers
@@ -95,37 +99,41 @@ class Lines:
         return port
 
     async def start(self) -> None:
-        """Listens."""
+        """Starts all servers."""
         for server in self._servers:
             await server.start()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stops the listeners, waits for calls at most so long, then ends them."""
+        """Stops the listeners, waits for calls for at most `grace_seconds`, then ends them."""
         await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
         self._held.close()
 
 
 def steer(port: int, processes: int = 1) -> None:
-    """Lets the kernel choose by a connection's source address among the listeners on a port of so many processes."""
+    """Makes the kernel choose by source address among the listeners on a port.
+
+    `processes` processes share the port.
+    """
     program = ctypes.create_string_buffer(_program(processes))
-    # struct sock_fprog: the number of instructions, and where they are.
+    # struct sock_fprog: the number of instructions, and their address.
     told = struct.pack("HP", len(program) // struct.calcsize("HBBI"), ctypes.addressof(program))
     try:
         with ExitStack() as opened:
-            # One of each address that the port is listened on at: the program is that of all who share it.
+            # One listener of each address that is bound: all listeners that share an address share its program.
             listeners = {each.getsockname(): each for each in _listeners(port, opened)}
             for each in listeners.values():
                 each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, told)
             if not listeners:
                 raise OSError(errno.ENOENT, "no listener is found")
     except OSError as error:
-        # It chooses by both ends of a connection then.
+        # Without the program the kernel chooses by both ends of a connection.
         log.warning(BY_CHANCE, errno=error.errno)
 
 
 def _listeners(port: int, opened: ExitStack) -> Iterator[socket.socket]:
-    """Yields copies of this process's sockets that listen on a shared port, open as long as `opened` is; gRPC does
-    not report them.
+    """Yields copies of this process's sockets that listen on a shared port.
+
+    `opened` closes them. gRPC does not report its sockets.
     """
     for number in os.listdir(_OWN_FILES):
         try:
@@ -133,7 +141,7 @@ def _listeners(port: int, opened: ExitStack) -> Iterator[socket.socket]:
                 continue
             each = opened.enter_context(socket.socket(fileno=os.dup(int(number))))
         except OSError:
-            # It has already been closed, as the directory itself is.
+            # The descriptor has already been closed, as that of the directory itself has.
             continue
         if _listens(each, port):
             yield each
@@ -150,13 +158,13 @@ def _listens(each: socket.socket, port: int) -> bool:
 
 
 def _program(processes: int) -> bytes:
-    """A classic BPF program that returns the number of a listener for a packet's source.
+    """Returns a classic BPF program that maps a packet's source to the number of a listener.
 
-    That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them. Of several
-    processes one is drawn by lot: the kernel numbers listeners in the order in which they began to listen,
-    and processes begin one after the other (`launch.processes`). If two began together, both listeners of
-    an address could belong to the same process, and the other would get none of its connections. Where one is
-    missing, since its process is away, the kernel chooses by both ends of the connection.
+    The source is the IPv4 address, or the /64 of the IPv6 address, as `rpc.addresses` groups them. If there are
+    several processes, the program chooses one at random. The kernel numbers listeners in the order in which they began
+    to listen, and processes begin one after the other (`launch.processes`). If two began at the same time, both
+    listeners of an address could belong to the same process, and the other would get none of its connections. If a
+    listener is missing because its process is down, the kernel chooses by both ends of the connection.
     """
 
     def step(code: int, value: int = 0, then: int = 0, otherwise: int = 0) -> bytes:

@@ -1,10 +1,10 @@
 """Computes from the descriptors how long a valid request can be.
 
-A longer one is refused by its bytes, before a message is made of it: making, checking and recording it would take too
-long. A name of four megabytes would hold up all other calls for 40 ms, only to be refused as too long.
+A longer request is refused by its size, before it is parsed: parsing, checking and recording it would take too
+long. A name of four megabytes would delay all other calls by 40 ms, only to be refused as too long.
 
-A resource that is sent back as it was read contains fields that only the server sets, which no rule bounds:
-their texts are counted generously, and a request that may hold such messages has no bound of its own.
+A resource that is sent back as it was read contains fields that only the server sets, which no rule bounds.
+Their texts are counted generously, and a request that may contain such messages has no bound of its own.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pilothouse_server.rpc.field_checks import (
     rule_of,
 )
 
-# So many bytes take hardly any time, and an error that names the field is better.
+# Requests of this size take hardly any time, and an error that names the field is better than one about the size.
 LEAST_BYTES: Final = 256 * 1024
 _UNBOUNDED: Final = 1 << 62
-# Of a field: its tag and length; of a number.
+# The bytes of a field's tag and length, of a number, and of a character.
 _AROUND_BYTES, _NUMBER_BYTES, _CHARACTER_BYTES = 10, 10, 4
 _WELL_KNOWN: Final = {
     "google.protobuf.Timestamp": 24,
@@ -38,7 +38,7 @@ _WELL_KNOWN: Final = {
 
 @functools.cache
 def most_bytes_of(descriptor: Descriptor) -> int:
-    """Returns the bound of a request's bytes; a number beyond all messages where it has none."""
+    """Returns the most bytes of a valid request; a number larger than any message if it has no bound."""
     return max(LEAST_BYTES, _of_message(descriptor, frozenset()))
 
 

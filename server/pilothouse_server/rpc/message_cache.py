@@ -1,12 +1,12 @@
-"""The cache of serialized messages: one of each resource is stored next to its row.
+"""The cache of serialized messages: one message of each resource is stored next to its row.
 
 A message has two parts. The first follows from the resource's own row; it is stored next to the row (`store.rendered`)
-and serves reads. The second changes without the row: the name of its creator, as far as the reader sees that user; a
-duration that grows; rows of others that refer to it. Both are serialized messages of one type, and protobuf reads them
-one after the other as one message, so a response needs neither parsing nor rendering of the stored part.
+and serves reads. The second changes without the row: the name of its creator, as far as the reader may see that user; a
+duration that grows; rows of other resources that refer to it. Both are serialized messages of one type, and protobuf
+reads them one after the other as one message, so a response needs neither parsing nor rendering of the stored part.
 
-The format of a stored message counts the fields that the message has at any depth, so it grows by itself with a release
-that adds one. If a release renders an existing field in another way, its noun raises `rendering`.
+The format of a stored message counts the fields that the message has at any depth, so it changes by itself with a
+release that adds a field. If a release renders an existing field in another way, its noun raises `rendering`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ def _always(_value: Any) -> bool:
 
 
 class MessageCache(Generic[ValueT, MessageT]):
-    """Renders values of one type. `added` names the fields that are not kept.
+    """Renders values of one type.
 
-    `within` is the field of the event's message that holds the resource, where it is not the message itself.
-    A value that does not pass `keeps` is rendered for each reader. `added_to` returns the added part of a resource that
-    is not rendered, where that is more than its creator's name.
+    `added` names the fields of the second part, which is not stored.
+
+    `within` is the field of the event's message that contains the resource, if that message is not the resource itself.
+    A value for which `keeps` returns False is rendered for each reader. `added_to` returns the second part of a stored
+    resource, if that part is more than its creator's name.
     """
 
     def __init__(
@@ -65,9 +67,9 @@ class MessageCache(Generic[ValueT, MessageT]):
         self.format = rendering * _MOST_FIELDS + _count_fields(descriptor_of(converter.message))
 
     def render(self, value: ValueT) -> Rendered:
-        """Returns a resource as its event holds it, and which part of that is kept.
+        """Returns a resource as its event contains it, and which part of that is stored.
 
-        The value that was rendered last is not rendered again: a mutation's answer and its event show the same one.
+        The value that was rendered last is not rendered again: a mutation's response and its event show the same one.
         """
         if self._last is not None and self._last[0] is value:
             return self._last[1]
@@ -80,7 +82,7 @@ class MessageCache(Generic[ValueT, MessageT]):
         return rendered
 
     def rendered_message(self, value: ValueT) -> MessageT:
-        """Returns the message of a resource, parsed from its event, if the event holds the message itself."""
+        """Returns the message of a resource, parsed from its event, if the event contains the message itself."""
         assert not self._tag, "the event's message holds another one"
         return self.message.FromString(self.render(value).message)
 
@@ -89,7 +91,7 @@ class MessageCache(Generic[ValueT, MessageT]):
         return text_field(kept, self._uid)
 
     def parts(self, value: ValueT | CachedMessage) -> tuple[bytes, bytes]:
-        """Returns the cached part of a resource, rendered only where none is stored, and the added part."""
+        """Returns the first part of a resource, rendered only if none is stored, and the second part."""
         if isinstance(value, CachedMessage):
             assert value.message is not None
             return value.message, self._added_to(value)

@@ -1,13 +1,14 @@
-"""Filters of watches: the expressions of lists (`store.filter_grammar`), compared with the message of an event.
+"""Filters of watches: the expressions of lists, compared with the message of an event.
 
-A list compares columns; a watch has only the message, because the row may be newer than the event. The names, kinds and
-meanings are those of `store.filtering`: a field of the message is text, an enum, a number, a time, a truth value or a
-map of labels, by its type. A value that the message lacks is `""` as text, and equals nothing else.
+The grammar is that of `store.filter_grammar`. A list compares columns; a watch has only the message, because the row
+may be newer than the event. The names, kinds and meanings are those of `store.filtering`: a field of the message is
+text, an enum, a number, a time, a truth value or a map of labels, by its type. A value that the message lacks is `""`
+as text, and equals nothing else.
 
 An event has a part of the state before the change: name, labels, status and permanent fields. If the expression
-depends on more, nobody knows whether the object matched before. Then an object that no longer matches is reported as
-DELETED although its watcher may not have it. The alternative would be to keep the set of all objects that each watcher
-has, and that set could not continue after a resume.
+depends on more, the server cannot determine whether the object matched before. An object that no longer matches is
+then reported as DELETED although its watcher may not have it. The alternative would be to store the set of all objects
+that each watcher has, and that set could not continue after a resume.
 """
 
 from __future__ import annotations
@@ -48,24 +49,26 @@ _EQUALITY: Final = frozenset({"=", "!=", ":"})
 _INTEGERS: Final = frozenset({FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64})
 _FLOATS: Final = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
 _PARTS: Final = ("repository", "name", "tag", "digest")
-# They never change.
+# These fields never change.
 _PERMANENT: Final = frozenset(
     {"name", "namespace", "uid", "create_time", "created_by", "api_version", "kind"}
 )
 # A value of the state before the change that the event does not have.
 _UNKNOWN: Final = object()
 
-# Returns the value of a field; None where it is missing, `_UNKNOWN` where nobody has it.
+# Returns the value of a field; None if it is missing, `_UNKNOWN` if the event does not contain it.
 _Read = Callable[[str], Any]
-# Returns whether a value passes.
+# Returns whether a value matches.
 _Test = Callable[[Any], bool]
 
 
 class MessageFilter:
-    """An expression over messages of one type, parsed and checked; `permanent` are further fields that never change.
+    """An expression over messages of one type, parsed and checked.
+
+    `permanent` are further fields that never change.
 
     Raises:
-        InvalidArgument: of the field `filter`, naming the position.
+        InvalidArgument: the field `filter` is invalid; the error names the position.
     """
 
     def __init__(self, text: str, message: type[Message], permanent: frozenset[str] = frozenset()) -> None:
@@ -76,11 +79,11 @@ class MessageFilter:
         self._holds = _compiled(tree, _fields(descriptor_of(message)))
 
     def matches(self, message: bytes) -> bool:
-        """Whether a serialised resource passes."""
+        """Returns whether a serialized resource matches."""
         return bool(self._holds(_reader(_parsed(self._message, message))))
 
     def matched_before(self, event: FeedEvent) -> bool | None:
-        """Whether the resource passed before a change of it; None where the event does not show that."""
+        """Returns whether the resource matched before a change; None if the event does not show that."""
         now = _reader(_parsed(self._message, event.message))
 
         def before(name: str) -> Any:
@@ -95,7 +98,7 @@ class MessageFilter:
         return self._holds(before)
 
 
-# Watchers of a server are shown the same events at about the same time.
+# Watchers of a server are sent the same events at about the same time.
 @lru_cache(maxsize=64)
 def _parsed(message: Any, contents: bytes) -> Any:
     return message.FromString(contents)
@@ -103,7 +106,10 @@ def _parsed(message: Any, contents: bytes) -> Any:
 
 @lru_cache(maxsize=64)
 def _fields(message: Descriptor) -> Mapping[str, FieldDescriptor]:
-    """The fields that can be compared, by name; of several alternatives those of all."""
+    """Returns the fields that can be compared, by name.
+
+    For a message of alternatives, they are the fields of all alternatives.
+    """
     several = alternatives(message).values() or (message,)
     return {each.name: each for one in several for each in one.fields if _compares(each)}
 
@@ -133,7 +139,7 @@ def _reader(message: Any) -> _Read:
 
 @lru_cache(maxsize=256)
 def _words(field: Any) -> Mapping[int, str]:
-    """The words of an enum without its prefix, by number, in upper case; the zero value is missing."""
+    """Returns the words of an enum without its prefix, by number, in upper case; the zero value is left out."""
     prefix = _prefix(field)
     return {each.number: each.name.removeprefix(prefix) for each in field.enum_type.values if each.number}
 
@@ -157,7 +163,7 @@ def _compiled(node: Node, fields: Mapping[str, FieldDescriptor]) -> Callable[[_R
 
             def joined(read: _Read) -> bool | None:
                 found = [each(read) for each in parts]
-                # One that decides is enough, whatever is unknown.
+                # One operand that decides is enough, even if others are unknown.
                 if (not every) in found:
                     return not every
                 return None if None in found else every
@@ -243,7 +249,7 @@ def _enum(node: Restriction, field: FieldDescriptor) -> str:
 
 
 def _part(node: Restriction, field: FieldDescriptor) -> _Test:
-    """The test of a part of an image, such as `image.tag`."""
+    """Returns the test of a part of an image reference, such as `image.tag`."""
     if field.name != "image":
         raise filter_error(node.position, f"{node.field} has no parts")
     if node.key not in _PARTS:

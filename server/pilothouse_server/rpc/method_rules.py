@@ -1,7 +1,7 @@
-"""The rules that the proto files declare of each method, read once from the descriptors.
+"""The rules that the proto files declare for each method, read once from the descriptors.
 
-A server that does not know the rule of a method must not start: `declarations.check_declared` refuses an incomplete
-rule, and an undeclared field that could hold a credential, before these are read.
+A server that lacks the rule of a method must not start: `declarations.check_declared` refuses an incomplete
+rule, and an undeclared field that could contain a credential, before the rules are read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from google.protobuf.message_factory import GetMessageClass
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.authorization.denials import Reach
 
-# Resource types of methods that name a namespace and touch nothing on its cluster.
+# Resource types of methods that name a namespace but change nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
 _page_size: Callable[[Any], int] = attrgetter("page_size")
-# Kinds that are recorded before the answer is sent, although they only read.
+# Actions that are recorded before the response is sent, although they only read.
 _READING = ("logs", "export")
 Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 
@@ -32,7 +32,7 @@ Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 class Rule:
     """The rule of one method.
 
-    `namespace_of` and `name_of` read the request; they answer '' where there is nothing.
+    `namespace_of` and `name_of` read the request; they return '' if it names none.
     """
 
     method: str
@@ -54,15 +54,15 @@ class Rule:
     has_validate_only: bool
     has_page_size: bool
     name_field: str = ""
-    # Whether the caller must have logged in: no key, no certificate.
+    # Whether the caller must have logged in with a session: no key, no certificate.
     session_only: bool = False
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
     waits_outside: bool = False
-    # As how many rows a page of a list counts: see `rpc.call.counts_as`.
+    # The number of rows as which a page of a list counts: see `rpc.call.counts_as`.
     rows_of: Callable[[Any], int] = _page_size
-    # Whether it writes many objects: see `rpc.call.writes_many`.
+    # Whether the handler writes many objects: see `rpc.call.writes_many`.
     writes_many: bool = False
-    # The most bytes of one of its messages.
+    # The most bytes of one request.
     most_bytes: int = 4 * 1024 * 1024
     # The following fields are derived from the others once, because every call needs them. Whether the method
     # needs no log-in.
@@ -89,38 +89,39 @@ class Rule:
 
     @property
     def only_reads(self) -> bool:
-        """Whether it changes nothing, reveals no secret and runs nothing: the methods that a read-only key
-        may call.
+        """Whether the method changes nothing, reveals no secret and runs nothing.
+
+        A read-only key may call only such methods, and those that end keys.
         """
         return self.audit == options.AUDIT_LEVEL_READ or self.action in _READING
 
     @property
     def ends_keys(self) -> bool:
-        """Whether it ends an API key, which any key may do to itself."""
+        """Whether the method ends an API key. Any key may end itself."""
         return (self.action, self.resource_type) == ("revoke", "api_key")
 
     @property
     def needs_permission(self) -> bool:
-        """Whether a grant must allow it: neither public nor open to every user."""
+        """Whether a grant must allow the method: it is neither public nor open to every user."""
         return self.access == options.ACCESS_PERMISSION
 
     @property
     def of_platform(self) -> bool:
-        """Whether it works only from a grant over all namespaces."""
+        """Whether only a grant over all namespaces allows the method."""
         return self.scope == options.SCOPE_PLATFORM
 
     def reach(self, namespace: str) -> Reach:
-        """How far the permission must reach for a request that names `namespace`, or none ('')."""
+        """Returns the scope that the permission must have for a request that names `namespace`, or none ('')."""
         if self.in_one_namespace or namespace:
             return "there"
-        # A change that names no namespace is one over all of them.
+        # A change that names no namespace affects all of them.
         return "everywhere" if self.of_platform or self.mutates else "somewhere"
 
     @property
     def acts_in_namespace(self) -> bool:
-        """Whether it changes, or reaches into, the namespace's contents on its cluster.
+        """Whether the method changes, or accesses, the namespace's contents on its cluster.
 
-        It is refused if the Kubernetes namespace belongs to another owner. This does not include the
+        Such a method is refused if the Kubernetes namespace belongs to another owner. This does not include the
         platform's own resources: the namespace itself, which the method takes over or gives up, and grants.
         """
         return (
@@ -130,7 +131,7 @@ class Rule:
         )
 
 
-# The rule of a call whose method no service has. Its shape fits all four: the call ends before its first message.
+# The rule of a call whose method does not exist. Its shape fits all calls, which end before their first message.
 UNKNOWN_METHOD = Rule(
     method="unknown",
     service="unknown",
@@ -154,7 +155,7 @@ UNKNOWN_METHOD = Rule(
 
 
 def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:
-    """The rules of all methods, by full method (`/package.Service/Method`)."""
+    """Returns the rules of all methods, by full method (`/package.Service/Method`)."""
     return {
         rule.method: rule
         for service in services
@@ -169,7 +170,7 @@ def permissions(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
     return frozenset(permission for permission in declared if permission)
 
 
-# A start asks twice.
+# The rules are loaded twice at start.
 @functools.cache
 def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
     declared = _declared(method)

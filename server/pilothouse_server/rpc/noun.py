@@ -1,6 +1,7 @@
-"""One value that a noun hands to the composition root, so that `app.py` does not depend on each noun's rooms.
+"""One value that each noun passes to the composition root.
 
-A reconciler is no part of it: it stands in `reconcile/`, above the nouns, which do not know it.
+It keeps `app.py` independent of the nouns' modules. It contains no reconciler: reconcilers are in `reconcile/`, above
+the nouns, which do not depend on them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import ReadTransaction, Renderer, Transaction
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
-# Marks everything of a noun in a namespace for deletion.
+# Marks all resources of a noun in a namespace for deletion.
 Cascade = Callable[[Transaction, NamespaceRef], Awaitable[None]]
-# Raises PermissionDenied for the first thing of a noun in a namespace that the caller may not delete.
+# Raises PermissionDenied for the first resource of a noun in a namespace that the caller may not delete.
 RefuseCascade = Callable[[ReadTransaction, NamespaceRef, May], Awaitable[None]]
-# Removes everything of a noun in a namespace from the database, with its events; the cluster keeps it.
+# Removes all resources of a noun in a namespace from the database, with their events; the cluster keeps its objects.
 Forget = Callable[[Transaction, NamespaceRef], Awaitable[None]]
-# How many things of each kind a namespace holds, those being deleted included: kind in words -> number.
+# Returns how many resources of each kind a namespace contains, those being deleted included: kind in words -> number.
 Held = Callable[[ReadTransaction, NamespaceId], Awaitable[Mapping[str, int]]]
 
 
@@ -36,7 +37,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InNamespaces:
-    """How a noun that lives in namespaces is deleted, forgotten and counted with one."""
+    """How the resources of a noun in a namespace are deleted, forgotten and counted with the namespace."""
 
     cascade: Cascade
     forget: Forget
@@ -48,10 +49,10 @@ class InNamespaces:
 class Noun:
     """One noun of the API.
 
-    `watched`: how its watched resources are loaded and rendered, by their types. `rendered`: how those are whose
-    messages are not stored next to their rows. `permissions`: those that
-    its operations require in addition to the ones that its methods declare. `in_namespaces` is None for a
-    noun that does not live in them. `jobs` are its periodic work. `watches`: its parts of watches of several nouns.
+    `watched`: how its watched resources are loaded and rendered, by type. `rendered`: the same for resources whose
+    messages are not stored next to their rows. `permissions`: those that its operations require in addition to the
+    ones that its methods declare. `in_namespaces` is None for a noun whose resources are not in namespaces. `jobs` are
+    its periodic work. `watches`: its parts of watches of several nouns.
     """
 
     service: Service

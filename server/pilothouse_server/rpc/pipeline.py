@@ -1,22 +1,22 @@
-"""One way through the server for all four call shapes.
+"""The path of every call through the server, the same for all four call shapes.
 
-A `grpc.aio` interceptor finds the rule of a call's method, and gives it a handler that reads the body itself.
-So the caller is authenticated from the metadata first, and a call without a valid token is refused without
-reading a byte of its body. Then the body must arrive, and the call takes its seat (`flowcontrol`). A call
-that is refused on this way passes through the layers like any other call. They run outermost first, the same
-for every shape:
+A `grpc.aio` interceptor finds the rule of a call's method, and returns a handler that reads the request itself.
+So the caller is authenticated from the metadata first, and a call without a valid token is refused before a byte of
+its request is read. Then the request must arrive, and the call takes its seats (`flowcontrol`). A call that is refused
+on this path still passes through the layers like any other call. The layers run outermost first, the same for every
+shape:
 
     telemetry → errors → operation → audit → authorization → validation → handler
 
-A layer is a function `(rule, inner)` that is called once for each method, at start, and returns the function
-that runs a call of it: that one awaits `inner(call)`, which runs the rest and returns the serialised answer
-of a unary response. So everything that follows from the method is decided before there is a call, and a layer
-without work for a method costs it nothing. Streams write their answers through `call.send`, so a layer sees a
-stream as one awaitable from its opening to its end, and the four shapes need one wrapper. Bodies are parsed
-here, not by gRPC, so that one which cannot be parsed is an INVALID_ARGUMENT with a record.
+A layer is a function `(rule, inner)`. It is called once for each method, at start, and returns the function that runs a
+call of the method. That function awaits `inner(call)`, which runs the rest and returns the serialized response of a
+unary call. So everything that follows from the method is decided before there is a call, and a layer without work for a
+method costs it nothing. Streams write their responses through `call.send`, so a layer sees a stream as one awaitable
+from its opening to its end, and the four shapes need one wrapper. Requests are parsed here, not by gRPC, so that a
+request that cannot be parsed gets INVALID_ARGUMENT and an audit record.
 
-Most calls wait for nothing here but their body and the database: so a coroutine is made only where something may be
-waited for (a seat that is not free, a token that is looked up, a body so long that it is counted in steps).
+Most calls wait only for their request and the database. So a coroutine is made only where a call may have to wait: for
+a seat that is not free, for the look-up of a token, or for a request so long that its fields are counted in steps.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ from pilothouse_server.store.unit_of_work import Store
 if TYPE_CHECKING:
     from pilothouse_server.rpc.tls.clients import ClientTrust
 
-# A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
-# then.
+# A stream whose reader takes nothing for this time is ended. Until then its responses wait in gRPC's own bounded
+# buffers.
 WRITE_TIMEOUT_SECONDS = 30.0
 
-# Of a request whose refusal waits for its turn.
+# A request of this size or less stays in memory while its refusal waits for its turn.
 _KEPT_BYTES = 1024
 
-# Of the name of a method that does not exist, as records and errors show it.
+# The longest name of an unknown method in records and errors.
 _LONGEST_METHOD = 200
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -78,23 +78,24 @@ Layer = Callable[[Rule, Runner], Runner]
 
 
 class Authenticator(Protocol):
-    """Turns a bearer token, or a certificate, into the caller."""
+    """Identifies the caller by a bearer token or a certificate."""
 
     async def authenticate(self, shown: Any, /, address: str = "") -> Principal:
-        """The principal of a valid token, or of a certificate that is a user's, used from an address, '' where nobody
-        calls.
+        """Returns the principal of a valid token, or of a certificate that is a user's.
+
+        `address` is where it is used from; '' outside a call.
 
         Raises:
-            Unauthenticated: none, wrong, expired or revoked.
-            Unavailable: the database is away.
+            Unauthenticated: the credential is missing, wrong, expired or revoked.
+            Unavailable: the database cannot be reached.
         """
 
 
 class CachingAuthenticator(Authenticator, Protocol):
-    """The same, fast for a credential that was seen a moment ago."""
+    """An authenticator that is fast for a credential that was used a moment ago."""
 
     def known(self, shown: Any, /) -> Principal | None:
-        """The principal of such a token or certificate; None where it must be looked up."""
+        """Returns the principal of such a token or certificate; None if it must be looked up."""
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
@@ -119,7 +120,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._store = store
         self._authenticator = authenticator
         self.admission = admission
-        # Tokens and certificates, each by a call that has a seat for it.
+        # Tokens and certificates that are being looked up, each by a call that has a seat for the look-up.
         self._looked_up: set[Shown] = set()
         self._trusted_proxies = trusted_proxies
         self._headers = headers.HeaderReader()
@@ -129,9 +130,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds.
+        """Returns the handler of the call.
 
-        A method that nobody serves gets a handler, too, so that the call leaves a record.
+        Calls of infrastructure services (health, reflection) are bounded.
+
+        A method that does not exist also gets a handler, so that the call is recorded.
         """
         rule = self._rules.get(handler_call_details.method)
         read = self._headers.read(handler_call_details.invocation_metadata or ())
@@ -146,7 +149,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def handler_by_http(
         self, method: str, metadata: tuple[tuple[str, str], ...], refusal: PilothouseError | None
     ) -> Handler:
-        """Returns the handler of a call by HTTP. With a `refusal` the call is recorded, and does nothing."""
+        """Returns the handler of a call by HTTP.
+
+        With a `refusal` the call is recorded and refused.
+        """
         return self._handler(method, self._headers.read(metadata), refusal)
 
     def _handler(self, method: str, read: headers.Headers, refusal: PilothouseError | None = None) -> Handler:
@@ -167,7 +173,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     async def _serve(self, call: Call, requests: object, context: Context) -> bytes | None:
         call.client_ip = self._address(call.headers, context)
-        # The stub promises a number; grpc answers None where the client set no deadline.
+        # The stub promises a number, but grpc returns None if the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
         stream = None
@@ -183,17 +189,17 @@ class Pipeline(grpc.aio.ServerInterceptor):
         try:
             try:
                 had_turn = await self._begun(call, reservation, RequestStream(call, context), context)
-            except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
+            except Exception as error:  # noqa: BLE001 - raised again within the layers, which do not show its text
                 call.refusal = error
             except asyncio.CancelledError as gone:
-                # Nobody waits for the answer any more; the layers record the call, and why it was refused before.
+                # The client has ended the call; the layers record that, or why the call was refused before.
                 call.refusal, call.unheard = call.refusal or gone, True
                 with suppress(CallFailed):
                     await runner(call)
                 raise
             RESERVATION.set(reservation)
             answer = await runner(call)
-        except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
+        except Exception as error:  # noqa: BLE001 - reported without its text, and logged by the layers
             failure = _ending(error)
             if not had_turn and (call.principal is None or call.refusal is not None):
                 refused = _who(call)
@@ -204,7 +210,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if failure is not None:
             code, message, trailing = failure
             stream = stream or ResponseStream(context)
-            # See `fail`: the error that it ends with knows this frame.
+            # See `ResponseStream.fail`: the error that ends the call refers to this frame.
             del context, requests
             if refused is not None:
                 await self.admission.refusal(refused, call.time_remaining())
@@ -219,14 +225,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
     ) -> bool:
         """Returns when the call may begin, or is refused: then `call.refusal` is the reason.
 
-        Returns True if the refusal has already had its turn. Reporting it is charged after the turn, unless
-        there is much data to keep until then: in that case the record is made before.
+        Returns True if the refusal has already had its turn. The turn usually comes before the refusal is
+        recorded. If the request is large, the record is made first, so that the request does not stay in memory.
         """
         try:
             await self._let_in(call, reservation, stream, context)
             await reservation.begin()
         except PilothouseError as error:
-            # Its frames know what was read.
+            # The frames of its traceback refer to the request.
             call.refusal = error.with_traceback(None)
             _note_certificate(call, error)
             if call.request is not None and call.request.ByteSize() > _KEPT_BYTES:
@@ -242,7 +248,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return False
 
     def _note_pending_response(self, call: Call, answer: bytes) -> None:
-        # This task is gRPC's, and sends it.
+        # This is gRPC's task, which also sends the response.
         task = asyncio.current_task()
         assert task is not None
         self.admission.pending_responses.add(_who(call), len(answer), task)
@@ -252,7 +258,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     ) -> None:
         """Identifies the caller, reads the request, or the first of a stream, and takes the call's seats.
 
-        Raises why the call is refused.
+        Raises the error by which the call is refused.
         """
         rule, admission = call.rule, self.admission
         admission.refuse_if_draining()
@@ -265,7 +271,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             flow = await self._caller(call, reservation, context)
         if call.refusal is not None:
             raise call.refusal
-        # The one message there is, or the first of a stream.
+        # The only message, or the first of a stream.
         raw = await admission.pending_requests.receive(stream.read(), flow)
         if rule.takes_stream:
             await reservation.acquire(admission.streams, flow)
@@ -277,7 +283,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             await stream.end_without_request()
         raw = decompression.decompress_if_short(raw)
         is_short = _parse_short(call, raw)
-        # To read a long one takes a while: it has its seats before. One that is packed may be as long as it may be.
+        # Parsing a long request takes a while, so the call takes its seats first. A compressed request counts with the
+        # longest size that its method allows.
         size = max(len(raw), rule.most_bytes) if decompression.is_compressed(raw) else len(raw)
         queue, width, turns = self._seats(call, size)
         if turns is not None or not reservation.try_acquire(queue, flow, width):
@@ -288,27 +295,29 @@ class Pipeline(grpc.aio.ServerInterceptor):
             await _parse(call, raw)
 
     async def _caller(self, call: Call, reservation: Reservation, context: Context) -> Hashable:
-        """Finds out who calls once it is the call's turn; returns the user's id. Raises why the call is refused."""
+        """Identifies the caller at the call's turn; returns the user's id.
+
+        Raises the error that refuses the call.
+        """
         if (clients := self._clients) is not None and (clients.revokes or not call.token):
             call.shown = clients.shown(call.token, context.auth_context)
         principal = self._authenticator.known(call.shown)
         caller = address_group(call.client_ip) if principal is None else principal.user_id
         if not self.admission.arrivals.passes(caller):
             await reservation.pass_burst(caller)
-            # Its session may have ended since the look-up.
+            # The session may have ended since the look-up.
             principal = self._authenticator.known(call.shown)
         call.principal = principal or await self._authenticated(call)
-        # Of each call: who is known by a token may call from elsewhere.
+        # Checked for each call: the same cached token may be used from another address.
         if not call.principal.credential.admits(call.client_ip):
             raise _from_elsewhere(call.principal.credential)
         return call.principal.user_id
 
     def _seats(self, call: Call, size: int) -> tuple[FairQueue, int, FairQueue | None]:
-        """Returns the queue and the number of seats for a call with a request of so many bytes, which is read
-        if it is short.
+        """Returns the queue and the number of seats for a call with a request of `size` bytes.
 
-        Also returns the queue of the user's turn that comes before: that of wide pages, of large requests or
-        of applies.
+        A short request is parsed already. Also returns the queue of the user's turn that comes before the seats: that
+        of wide pages, of large requests or of applies.
         """
         rule, admission = call.rule, self.admission
         if rule.streams:
@@ -316,7 +325,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         rows = 0
         if rule.has_page_size:
             if size > SHORT_BYTES:
-                # It may request the widest page.
+                # It may ask for the widest page.
                 rows = LARGEST_PAGE_SIZE
             elif call.request is not None:
                 rows = rule.rows_of(call.request)
@@ -327,11 +336,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return queue, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
     async def _authenticated(self, call: Call) -> Principal:
-        """Looks up the owner of the credential. The call takes a seat of the caller's address, because the
-        user is not known yet.
+        """Looks up the owner of the credential.
 
-        Concurrent calls with the same credential share the look-up, and need no seat of their own: many calls
-        of one caller take none from others at the same address.
+        The call takes a seat of the caller's address, because the user is not known yet.
+
+        Concurrent calls with the same credential share the look-up and need no seat of their own. So many calls
+        of one caller take no seats from others at the same address.
         """
         if call.shown in self._looked_up:
             return await self._authenticator.authenticate(call.shown, call.client_ip)
@@ -360,14 +370,16 @@ async def _unreachable(_request: object, _call: Call) -> Message:
 
 
 def _who(call: Call) -> Hashable:
-    """Returns the key of the caller: the user's id, or the address if nobody has logged in."""
+    """Returns the key of the caller: the user's id, or the address of an anonymous caller."""
     return address_group(call.client_ip) if call.principal is None else call.principal.user_id
 
 
 def _may_write(call: Call) -> bool:
-    """Returns whether the caller has the right that a method asks for: one who is refused takes no turn from others.
+    """Returns whether the caller has the permission that the method requires.
 
-    The namespace of a long request is not known yet; then a right in any namespace will do.
+    Otherwise the call takes no turn, because it will be refused.
+
+    The namespace of a long request is not known yet; then the permission in any namespace is enough.
     """
     if call.principal is None:
         return False
@@ -378,7 +390,7 @@ def _may_write(call: Call) -> bool:
 
 
 def _note_certificate(call: Call, error: Exception) -> None:
-    """Puts the shown certificate into the record of a refusal, if there was one."""
+    """Adds the fingerprint of the client's certificate to the record of a refusal, if there is one."""
     if isinstance(error, Unauthenticated) and (shown := error.metadata.get("fingerprint")):
         call.describe(certificate=shown)
 
@@ -392,7 +404,7 @@ def _from_elsewhere(credential: Credential) -> PermissionDenied:
 
 
 class CallFailed(Exception):
-    """The translated end of a failed call, which the transport carries."""
+    """The end of a failed call: code, message and trailing metadata for the transport."""
 
     def __init__(self, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...]) -> None:
         super().__init__(message)
@@ -402,15 +414,15 @@ class CallFailed(Exception):
 
 
 def _ending(error: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
-    """The code, the words and the trailing metadata with which a call ends by this error."""
+    """Returns the code, the message and the trailing metadata with which a call ends by this error."""
     if isinstance(error, CallFailed):
         return error.code, error.message, error.trailing
-    # A failure of the outermost layers themselves, as of a log that cannot be written: grpc would send its words.
+    # The outermost layers themselves failed, for example to write a log line. grpc would send the error's text.
     return grpc.StatusCode.INTERNAL, "internal error", ()
 
 
 class _Answered:
-    """The handler of one call that has one answer, as gRPC asks it: by its attributes."""
+    """The handler of one call that has one response. gRPC reads its attributes."""
 
     __slots__ = ("stream_unary",)
     request_streaming = True
@@ -423,7 +435,7 @@ class _Answered:
 
 
 class _Conversation:
-    """The same of a call that is answered by a stream."""
+    """The handler of one call whose responses are a stream."""
 
     __slots__ = ("stream_stream",)
     request_streaming = response_streaming = True
@@ -435,7 +447,7 @@ class _Conversation:
 
 
 def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -> Runner:
-    """Puts the layers around the handler once, at start."""
+    """Returns the handler within the layers; called once for each method, at start."""
     runner = _streaming(rule, handler) if rule.answers_stream else _answering(rule, handler)
     for layer in reversed(layers):
         runner = layer(rule, runner)
@@ -477,7 +489,7 @@ def _streaming(rule: Rule, handler: Callable[..., Any]) -> Runner:
             raise
         finally:
             writing.close()
-            # It knows the task, and that an error that knows this frame: see `Call.close`.
+            # The timeout refers to the task, and the task to an error that refers to this frame: see `Call.close`.
             del limit, writing
             await answers.aclose()
         return b""
@@ -486,10 +498,10 @@ def _streaming(rule: Rule, handler: Callable[..., Any]) -> Runner:
 
 
 class _Writing:
-    """Lets a limit run out when one answer is being written for too long.
+    """Makes a limit expire if writing one response takes too long.
 
-    A timer for each answer would cost a tenth of it. There is one for a stream, which looks again when the answer that
-    is written then would be late.
+    A timer for each response would add a tenth to its cost. So a stream has one timer. When it fires, it is set again
+    for the response that is being written then.
     """
 
     __slots__ = ("_limit", "_loop", "_since", "_timer")
@@ -501,17 +513,17 @@ class _Writing:
         self._timer: asyncio.TimerHandle | None = None
 
     def began(self) -> None:
-        """An answer is being written from now on."""
+        """Notes that a response is being written from now on."""
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(WRITE_TIMEOUT_SECONDS, self._look)
 
     def ended(self) -> None:
-        """It is written."""
+        """Notes that the response is written."""
         self._since = None
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Cancels the timer; nothing more is written."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -528,7 +540,7 @@ class _Writing:
 
 
 def _parse_short(call: Call, raw: bytes) -> bool:
-    """Parses a body that is too short to have many fields; returns whether it is."""
+    """Parses a request that is too short to have many fields; returns whether it is so short."""
     if len(raw) > SHORT_BYTES or decompression.is_compressed(raw):
         return False
     try:
@@ -546,7 +558,7 @@ async def _parse(call: Call, raw: bytes) -> None:
 
 
 async def _look_at_first(call: Call) -> None:
-    """Reads the first message of a stream of requests that acts on one namespace, because it names the namespace."""
+    """Reads the first message of a stream of requests, which names the one namespace that the stream acts on."""
     assert call.requests is not None
     rest = call.requests
     try:
@@ -566,7 +578,7 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
 
 
 async def _parsed(call: Call, first: Any, rest: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    """Yields the messages of a stream of requests; the first one has arrived, and is EOF if there is none."""
+    """Yields the messages of a stream of requests; `first` has been read before, and is EOF if there is none."""
     if first is grpc.aio.EOF:
         return
     yield await receiving.received(call.rule, first)

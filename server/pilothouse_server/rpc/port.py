@@ -1,9 +1,10 @@
-"""An address that several listeners share, held for them from before the first to after the last.
+"""An address that several listeners share, reserved for them from before the first to after the last.
 
 Each binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them: servers of one process
 (`rpc.lines`), or processes. That option alone would let any process of the same user join, such as a second server.
 So the holder first takes the address without that option, which fails if any process listens there, and admits others
-only then. Its sockets never listen: no connection reaches them, and while a process is away the others get all.
+only then. Its sockets never listen: no connection reaches them, and while a process is down the others get all
+connections.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pilothouse_server.settings.model import PREFIX, SettingsError, address_refused
 
 _Family = tuple[socket.AddressFamily, str]
-# An address that this machine does not have, as ::1 without IPv6, where its name has another one, too.
+# Errors for an address that this machine lacks, such as ::1 without IPv6. Other addresses of its host name are used.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 # A free port that was chosen on one address may be taken on the next.
@@ -32,16 +33,16 @@ class ReservedPort:
         self._sockets = sockets
 
     def close(self) -> None:
-        """Gives the address up."""
+        """Releases the address."""
         for each in self._sockets:
             each.close()
 
 
 def reserve(listen: str, name: str = "LISTEN") -> ReservedPort:
-    """Reserves HOST:PORT of the setting `name`; port 0 is a free one.
+    """Reserves HOST:PORT of the setting `name`; port 0 stands for any free port.
 
     Raises:
-        SettingsError: something else listens there, it is no address of this machine, or no HOST:PORT.
+        SettingsError: something else listens there, this machine lacks the address, or it is not HOST:PORT.
     """
     host, _, port = listen.rpartition(":")
     if listen.startswith(("unix:", "unix-abstract:")):
@@ -63,7 +64,7 @@ def reserve(listen: str, name: str = "LISTEN") -> ReservedPort:
 
 def _addresses(host: str) -> list[_Family]:
     if host in _ANYWHERE:
-        # As the library does: one socket for both families where the machine has both.
+        # As gRPC does: one socket for both families if the machine has both.
         dual = socket.has_dualstack_ipv6()
         return [(socket.AF_INET6, "::") if dual else (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as requested
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -92,9 +93,9 @@ def _reserved(host: str, port: int, families: Sequence[_Family]) -> ReservedPort
 def _take(each: socket.socket, family: socket.AddressFamily, address: str, port: int) -> None:
     if family is socket.AF_INET6:
         each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
-    # Remains of ended connections are no reason to refuse the address.
+    # Connections that have ended are no reason to refuse the address.
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     each.bind((address, port))
-    # From here on the listeners may bind it, too, and nobody else: not even who passes over ended connections.
+    # From here on the listeners may bind the address, too, but nobody else, not even with SO_REUSEADDR.
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

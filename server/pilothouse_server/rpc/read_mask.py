@@ -1,7 +1,7 @@
 """Read masks: the fields of a resource that a list or a watch returns.
 
-A resource is serialised once, when it is committed, with all its fields. So a mask takes whole fields out of the bytes:
-it needs neither parsing nor rendering, and a row of a table that needs a sixth of a container gets no more.
+A resource is serialized once, when it is committed, with all its fields. So a mask copies whole fields from these
+bytes, without parsing or rendering. A row of a table that needs a sixth of a container is sent no more than that.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.rpc.encoding import varint
 from pilothouse_server.rpc.field_checks import alternatives, descriptor_of
 
-# Without them nobody knows which resource it is.
+# These fields identify the resource, so they are always returned.
 _ALWAYS: Final = ("uid", "id", "name", "username", "namespace", "operation_id")
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
 class ReadMask:
-    """The numbers of the fields that are returned; of a message that holds one of several, the mask of each."""
+    """The numbers of the fields that are returned; for a message of alternatives, the mask of each."""
 
     __slots__ = ("_within", "numbers")
 
@@ -32,7 +32,7 @@ class ReadMask:
         self._within = within or {}
 
     def masked(self, message: bytes) -> bytes:
-        """Returns a serialised resource, or a part of one, without the other fields."""
+        """Returns a serialized resource, or a part of one, without the other fields."""
         if self._within:
             return self._held(message)
         kept, at, end = [], 0, len(message)
@@ -64,16 +64,16 @@ class ReadMask:
 
 
 def of_request(request: Any, resource: type[Message]) -> ReadMask | None:
-    """The mask that a request has; None where it has none.
+    """Returns the mask of a request; None if it has none.
 
     Raises:
-        InvalidArgument: a path is no field of the resource.
+        InvalidArgument: a path is not a field of the resource.
     """
     paths = request.read_mask.paths
     return _mask(descriptor_of(resource), tuple(paths)) if paths else None
 
 
-# A page sends the same mask with each of its calls.
+# A client sends the same mask with each page that it requests.
 @lru_cache(maxsize=256)
 def _mask(resource: Descriptor, paths: tuple[str, ...]) -> ReadMask:
     several = alternatives(resource)

@@ -1,7 +1,7 @@
-"""Checks a request's bytes: their length, the number of their fields, and whether they are a message of its type.
+"""Checks a request's bytes: their length, the number of their fields, and their type.
 
-gRPC has a limit of its own. A call that gRPC refuses ends without our message. So its limit is somewhat
-higher (`TRANSPORT_MARGIN_BYTES`): a request that is slightly too long is refused here. Compressed requests
+gRPC has a limit of its own. A call that gRPC refuses ends without our message. So gRPC's limit is somewhat
+higher (`TRANSPORT_MARGIN_BYTES`), and a request that is slightly too long is refused here. Compressed requests
 are decompressed here, too (`rpc.decompression`).
 """
 
@@ -18,12 +18,14 @@ from pilothouse_server.rpc.field_count import MOST_FIELDS, SHORT_BYTES, Malforme
 from pilothouse_server.rpc.method_rules import Rule
 
 TRANSPORT_MARGIN_BYTES: Final = 1024 * 1024
-# Of a request that needs no log-in: none of those has a field that is long.
+# The limit of a request that needs no log-in: none of those has a long field.
 MOST_OF_STRANGERS_BYTES: Final = 64 * 1024
 
 
 async def received(rule: Rule, raw: bytes) -> Message:
-    """The message that was received, made once it is known not to hold up others.
+    """Returns the received message.
+
+    It is parsed only if that cannot delay other calls.
 
     Raises:
         ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS, INVALID_FIELD.
@@ -46,7 +48,7 @@ async def received(rule: Rule, raw: bytes) -> Message:
 
 
 def parsed(rule: Rule, raw: bytes) -> Message:
-    """The message that was received.
+    """Returns the parsed message.
 
     Raises:
         ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE.
@@ -64,8 +66,10 @@ def parsed(rule: Rule, raw: bytes) -> Message:
 
 
 def _check_names(rule: Rule, message: Message) -> None:
-    """Raises InvalidArgument where a name of a long request is no name: it would be read again and again until its
-    field is checked, and each time take as long as all of its characters.
+    """Raises InvalidArgument if a name in a long request is too long.
+
+    Such a name would be read repeatedly before its field is checked, and each read takes time in proportion to its
+    length.
     """
     for field, name in (
         (rule.namespace_field, rule.namespace_of(message)),

@@ -1,19 +1,19 @@
-"""Messages and metadata as an audit record may hold them.
+"""Messages and metadata in the form that audit records may contain.
 
-`body` turns a message into plain JSON values: a value that is declared secret becomes `"[redacted]"`, whole (a map's
-keys too, and all inside a message), bytes become their length, floats become text (so that hashing the canonical JSON
-does not depend on how a number is printed), enums their names, times RFC 3339. NUL and lone surrogates, which JSONB
-cannot hold, are written visibly. If a field is declared so that its name decides, values whose names suggest a
-credential are masked (`credential_names`).
+`body` converts a message to plain JSON values. A value that is declared secret becomes `"[redacted]"` as a whole
+(including a map's keys and everything inside a message). Bytes become their length, floats become text (so that the
+hash of the canonical JSON does not depend on how a number is printed), enums become their names, and times become RFC
+3339. NUL and lone surrogates, which JSONB cannot store, are written visibly. If a field is declared so that its name
+decides, values whose names suggest a credential are masked (`credential_names`).
 
-A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
-leaves a marker that says how much is missing: a record never silently shows less than the request had. The
-key `"[truncated]"` still distinguishes cut messages by a digest: SHA-256 of the serialised message, in the
+A body is at most 16 KiB of JSON. A longer one is cut field by field, in rounds with ever smaller limits, and every cut
+leaves a marker with the missing amount: a record never silently shows less than the request had. The
+key `"[truncated]"` also has a digest that distinguishes cut messages: SHA-256 of the serialized message, in the
 order of its fields, without its secrets.
 
 `changes` compares two states of one resource field by field.
 
-`strip_secrets` gives the copy of a response that is kept for replays. The work for each type is compiled once
+`strip_secrets` returns the copy of a response that is stored for replays. The work for each type is compiled once
 from the descriptors.
 """
 
@@ -48,24 +48,24 @@ from pilothouse_server.rpc.field_checks import (
 )
 
 MOST_BODY_BYTES: Final = 16 * 1024
-# The digest of a longer body takes the difference.
+# The rest of the limit is for the digest of a cut body.
 _MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
 CUT: Final = "[truncated]"
-# In a resource these follow from every change, or from the time of reading.
+# Fields of a resource that differ after every change, or with the time of reading.
 _UNSAID: Final = frozenset({"etag", "update_time", "uptime"})
 MOST_METADATA_CHARACTERS: Final = 2048
 _LONGEST_KEY: Final = 64
 _LONGEST_VALUE: Final = 256
 _USUAL_HEADERS: Final = frozenset({"user-agent", "content-type", "traceparent"})
-# Longer keys are not remembered.
+# Longer keys are not cached.
 _USUAL_KEY: Final = 64
-# For messages of up to so many bytes: the longest text and the most items that are shown. Where the body
-# is still too long the next round follows. A long message begins further down, so that it is not rendered
-# whole to be thrown away.
+# For messages up to a number of bytes: the longest text and the most items that are shown. If the body is
+# still too long, the next round follows. A long message begins with a later round, so that it is not rendered
+# whole only to be thrown away.
 _ROUNDS: Final = ((16 << 10, 4096, 256), (256 << 10, 1024, 64), (1 << 62, 256, 16), (1 << 62, 64, 4))
-# Texts that hold a NUL or a lone surrogate are rare; one table serves both.
-# Of a value that stands by itself: the longest text and the most items.
+# For a single value: the longest text and the most items.
 _SHOWN_APART: Final = (1024, 64)
+# One table for both, because texts with a NUL or a lone surrogate are rare.
 _UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}
 _WELL_KNOWN_TEXT: Final = frozenset(
     {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
@@ -77,7 +77,7 @@ _Render = Callable[[Any, int, int], Any]
 
 
 def body(message: Message) -> dict[str, Any]:
-    """Return the message as JSON values, without secrets, at most 16 KiB when written as compact JSON."""
+    """Returns the message as JSON values, without secrets, at most 16 KiB when written as compact JSON."""
     render = _renderer(descriptor_of(message))
     rendered: dict[str, Any] = {}
     size = message.ByteSize()
@@ -86,7 +86,7 @@ def body(message: Message) -> dict[str, Any]:
             continue
         rendered = render(message, longest_text, most_items)
         encoded = orjson.dumps(rendered)
-        # In a first round, what is short enough is whole unless something of it was cut.
+        # In a first round, a body that is short enough is complete unless something of it was cut.
         if number == 0 and len(encoded) <= MOST_BODY_BYTES and b"[truncated" not in encoded:
             return rendered
         if len(encoded) <= _MOST_CUT_BYTES:
@@ -97,11 +97,11 @@ def body(message: Message) -> dict[str, Any]:
 def changes(
     before: Message, after: Message, secrets: Mapping[str, tuple[bool, bool]] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Returns the differences between two messages of one type: for each path its former (`from`) and present
-    value (`to`), null if it is not set, at most 16 KiB of JSON.
+    """Returns the differences between two messages of one type, at most 16 KiB of JSON.
 
-    A value that is secret is shown as changed, and no more. `secrets` are further such values, which the messages do
-    not hold, by their paths: whether each was set before, and is after.
+    Each path has its former (`from`) and present value (`to`), null if it is not set. A secret value is shown as
+    changed, and no more. `secrets` are further secret values by their paths, which the messages do not contain: whether
+    each was set before, and is set after.
     """
     found = {
         path: {"from": was, "to": now}
@@ -114,7 +114,7 @@ def changes(
 
 
 def arguments(words: Sequence[str]) -> list[str]:
-    """Return the arguments of a program without the values of credentials in them."""
+    """Returns the arguments of a program without the values of credentials in them."""
     return _render_arguments(words, *_SHOWN_APART)
 
 
@@ -155,20 +155,21 @@ def _is_walked(field: FieldDescriptor) -> bool:
 def _changed_entries(field: FieldDescriptor, path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     render = _value_renderer(map_fields(field)[1])
     for key in sorted({*old, *new}):
-        # A map of messages makes missing entries on access.
+        # Reading a missing key of a map of messages would add an entry.
         was, now = (render(each[key], *_SHOWN_APART) if key in each else None for each in (old, new))
         if was != now:
             yield _text(f"{path}.{key}", MOST_METADATA_CHARACTERS), was, now
 
 
 def usual_header(key: str) -> bool:
-    """Whether a record keeps a request header of this name wherever nothing else is set."""
+    """Returns whether records contain a request header of this name by default."""
     return key in _USUAL_HEADERS or key.startswith("grpc-")
 
 
 def header_rule(more: Sequence[str]) -> Callable[[str], bool]:
-    """Return whether a record keeps a request header: one of the usual ones or of `more`; `x-*` stands for all of a
-    prefix.
+    """Returns a function that decides whether records contain a request header.
+
+    They contain the usual ones and those of `more`, in which `x-*` stands for all headers with that prefix.
     """
     names = {name for name in more if not name.endswith("*")}
     prefixes = tuple(name.removesuffix("*") for name in more if name.endswith("*"))
@@ -180,9 +181,9 @@ def header_rule(more: Sequence[str]) -> Callable[[str], bool]:
 
 
 def metadata(entries: Iterable[tuple[str, str | bytes]], is_kept: Callable[[str], bool]) -> dict[str, str]:
-    """Return the request metadata that is kept: binary values as their length, 2,048 characters in all.
+    """Returns the request metadata that is recorded: binary values as their length, 2,048 characters in all.
 
-    If a key contains a credential's word, its value is redacted, though it be kept.
+    If a key contains a word for credentials, its value is redacted even if the key is to be recorded.
     """
     shown: dict[str, str] = {}
     left = MOST_METADATA_CHARACTERS
@@ -210,12 +211,12 @@ def _speaks_of_credentials(key: str) -> bool:
     return CREDENTIAL_WORD.search(key.lower().replace("-", "_").replace(".", "_")) is not None
 
 
-# Most calls bring the same few keys.
+# Most calls have the same few keys.
 _names_credential = lru_cache(maxsize=256)(_speaks_of_credentials)
 
 
 def holds_secrets(message: Message) -> bool:
-    """Return whether a message of this type has fields that are declared secret, at any depth."""
+    """Returns whether a message of this type has fields that are declared secret, at any depth."""
     return any(_secrets_of(descriptor_of(message)))
 
 
@@ -250,7 +251,7 @@ def _renderer(descriptor: Descriptor) -> _Render:
             rendered |= {name: REDACTED for name in named if name in rendered}
         return rendered
 
-    # Entered before it is filled, because a message may hold its own type.
+    # Stored before it is filled, because a message may contain its own type.
     _renderers[descriptor.full_name] = render_message
     for field in descriptor.fields:
         fields[field.number] = (field.name, _field_renderer(field))
@@ -279,7 +280,7 @@ def _value_renderer(field: FieldDescriptor) -> _Render:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return lambda value, _longest_text, _most_items: repr(value)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        # In a cut URL nobody could recognise the password.
+        # In a truncated URL the password could not be recognised.
         return lambda value, longest_text, _most_items: _text(without_url_passwords(value), longest_text)
     return lambda value, _longest_text, _most_items: value
 
@@ -326,14 +327,14 @@ def _map_renderer(render: _Render) -> _Render:
 def _well_known_text(message: Any, longest_text: int, most_items: int) -> str:
     paths = message.paths if isinstance(message, FieldMask) else ()
     if len(paths) > most_items:
-        # To write a path takes as long as to render a text.
+        # Writing a path takes as long as rendering a text.
         message = FieldMask(paths=paths[:most_items])
         rest = f"[truncated, {len(paths) - most_items} more paths]"
         return _well_known_text(message, longest_text, most_items) + rest
     try:
         return _text(message.ToJsonString(), longest_text)
     except ValueError:
-        # It is outside of the range that RFC 3339 can write, but the record of a refused request shows it.
+        # The value is outside the range that RFC 3339 can write, but the record of a refused request shows it.
         return _text(" ".join(str(message).split()), longest_text)
 
 
@@ -358,7 +359,7 @@ def _digest(message: Message) -> dict[str, Any]:
 
 
 def _cut_fields(rendered: dict[str, Any], most_bytes: int) -> dict[str, Any]:
-    """Replace the largest fields by markers until the body fits."""
+    """Replaces the largest fields by markers until the body fits."""
     sizes = {name: _size(value) for name, value in rendered.items()}
     total = _size(rendered)
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -386,7 +387,7 @@ def _strip(message: Any) -> None:
 
 
 def _secrets_of(descriptor: Descriptor) -> tuple[list[str], list[FieldDescriptor]]:
-    """Return the names of secret fields, and the other fields whose messages hold some at any depth."""
+    """Returns the names of secret fields, and the other fields whose messages contain secrets at any depth."""
     found = _secret_fields.get(descriptor.full_name)
     if found is None:
         secrets = [field.name for field in descriptor.fields if is_secret(field) or is_unrecorded(field)]

@@ -1,10 +1,11 @@
-"""Refusals that a caller can cause by the thousand: the first few are recorded singly, the others summed.
+"""Refusals that a caller can cause by the thousand: a few are recorded, the others summed.
 
-A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each minute
-the first of each kind (address, method, reason, and namespace) have records of their own, until `Bounds` are reached;
-later ones are counted. When the minute is over, the kinds that came most often have one record each with their count,
-and the times of the first and the last, one of each address first; all others share one more, which counts them by
-method and reason. A sum names the first requested resources; for failed log-ins, the accounts that were tried.
+A refused call costs its caller nothing, so its record must not cost the log without a bound. In each minute, the first
+refusals of each kind (address, method, reason, and namespace) have records of their own, until `Bounds` are reached;
+later ones are counted. After the minute, the kinds with the most refusals have one record each, with their count and
+the times of the first and the last; the largest kind of each address comes first. All other kinds share one more
+record, which counts them by method and reason. A sum names the first requested resources; for failed log-ins, it names
+the accounts that were tried.
 
 All anonymous callers share such bounds (`Refusals`); each known user has bounds of its own
 (`RefusalsOfCallers`), so that nobody's refusals cause those of another user to be summed.
@@ -28,17 +29,18 @@ from pilothouse_server.store.audit_records import AuditRecord
 
 MINUTE: Final = 60.0
 _NAMES: Final = 10
-# Kinds that are distinguished in one minute; further ones stand in the record of the others.
+# Kinds that are distinguished in one minute; further kinds are counted in the record of the others.
 _MOST_KINDS: Final = 1000
-# Methods with their reasons that the record of the others counts one by one.
+# The number of pairs of method and reason that the record of the others counts individually.
 _MOST_IN_OTHERS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Records of one minute: `of_a_kind` and `singly` at most those of single calls, `sums` those of sums.
+    """The most records of one minute, single ones and those of sums.
 
-    `request_bytes`: the most bytes of requests in the records of single calls together.
+    `of_a_kind`: single records of one kind. `singly`: single records in all. `sums`: records of sums. `request_bytes`:
+    the most bytes of requests in the records of single calls together.
     """
 
     of_a_kind: int = 5
@@ -68,15 +70,17 @@ class _Sum:
     first: datetime
     last: datetime
     count: int = 0
-    # Those of them that had no record of their own.
+    # How many of them had no record of their own.
     summed: int = 0
     names: dict[str, None] = field(default_factory=dict)
 
 
 class Refusals:
-    """Decides which refusals are recorded singly, and counts the others. `submit` takes the record of a sum.
+    """Decides which refusals have a record of their own, and counts the others.
 
-    `caller` is the id and the name of the user who makes the calls, where one is known.
+    `submit` accepts the record of a sum.
+
+    `caller` is the id and the name of the user who makes the calls, if the user is known.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Refusals:
     def singly(
         self, kind: Kind, rule: Rule, moment: datetime, name: str | None = None, request_bytes: int = 0
     ) -> bool:
-        """Returns whether this refusal has a record of its own; else it is counted.
+        """Returns whether this refusal has a record of its own; otherwise it is counted.
 
         `name` is the account that was tried, or the requested resource; the record shows `request_bytes` of
         the request.
@@ -143,7 +147,7 @@ class Refusals:
 
 
 class RefusalsOfCallers:
-    """The refusals of users who are known, each within `bounds` of their own."""
+    """The refusals of known users, each within `bounds` of their own."""
 
     def __init__(self, submit: Callable[[AuditRecord], None], bounds: Bounds) -> None:
         self._submit = submit
@@ -167,7 +171,10 @@ class RefusalsOfCallers:
 def _chosen(
     counted: list[tuple[Kind, _Sum]], places: int
 ) -> tuple[list[tuple[Kind, _Sum]], list[tuple[Kind, _Sum]]]:
-    """Those that have a record of their own, and the others: each address's largest before any address's second."""
+    """Returns the kinds with a record of their own, and the others.
+
+    Each address's largest kind comes before any address's second.
+    """
     rank: Counter[str] = Counter()
     placed = []
     for kind, found in sorted(counted, key=lambda each: -each[1].summed):

@@ -1,10 +1,10 @@
 """The requests of one call, as they come from its client.
 
 gRPC's reader reports the end of the client's requests, the end of the call, and a request that gRPC itself refuses in
-the same way: no more messages. Only the first comes from the client, and the server acts on it. gRPC answers the others
-itself, and cancels the call a moment later. The record of the call must name the code that its caller gets. So this
-module detects a refusal by gRPC through the future that its reader awaits: it fails then, and in no other case, but the
-reader does not raise it. Whether a call without a request is over shows when something is sent back.
+the same way: no more messages. Only the first comes from the client, and the server acts on it. gRPC handles the other
+two itself, and cancels the call a moment later. The record of the call must name the code that its caller gets. So this
+module detects a refusal by gRPC through the future that its reader awaits: that future fails only in this case, but the
+reader does not raise its error. Whether a call without a request is over shows only when the server sends something.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class RequestStream:
     async def read(self) -> Any:
         """Returns the next request's bytes; EOF if the client sends no more.
 
-        Raises ResourceExhausted, MESSAGE_TOO_LARGE: gRPC refuses it, and so the call.
+        Raises ResourceExhausted (MESSAGE_TOO_LARGE) if gRPC refuses the request, and so the call.
         """
         reading = _Reading(self._context.read())
         try:
             message = await reading
         finally:
-            # Also where the call is cancelled in the same turn.
+            # Also set if the call is cancelled in the same iteration of the event loop.
             if reading.failed:
                 self._call.refused_by_grpc = True
         if reading.failed:
@@ -58,7 +58,7 @@ class RequestStream:
             yield message
 
     async def end_without_request(self) -> NoReturn:
-        """Raises InvalidArgument for a call that has no request, and CancelledError where it is over."""
+        """Raises InvalidArgument for a call that has no request, and CancelledError if the call is over."""
         try:
             await self._context.send_initial_metadata(())
         except grpc.aio.InternalError:
@@ -73,8 +73,9 @@ def _refused() -> ResourceExhausted:
 
 
 class _Reading:
-    """Awaits the result of one of gRPC's coroutines; `failed` says whether an object that it waited for has
-    failed.
+    """Awaits the result of one of gRPC's coroutines.
+
+    `failed` is whether an object that it awaited has failed.
     """
 
     __slots__ = ("_work", "failed")

@@ -23,7 +23,10 @@ Trailing: TypeAlias = tuple[tuple[str, Any], ...]
 
 
 class ResponseStream:
-    """The responses of one call. Its methods raise CancelledError if the client is gone."""
+    """The responses of one call.
+
+    Its methods raise CancelledError if the client is gone.
+    """
 
     __slots__ = ("_context", "_headers_began", "_headers_sent")
 
@@ -32,7 +35,7 @@ class ResponseStream:
         self._headers_began = self._headers_sent = False
 
     async def write(self, answer: Any) -> None:
-        """Returns once gRPC has taken an answer of a stream."""
+        """Returns once gRPC has taken a response of a stream."""
         try:
             if not self._headers_began:
                 self._headers_began = True
@@ -43,15 +46,15 @@ class ResponseStream:
             raise asyncio.CancelledError from None
 
     async def fail(self, code: grpc.StatusCode, message: str, trailing: Trailing) -> NoReturn:
-        """Ends the call with an error; nothing more is sent by this.
+        """Ends the call with an error. Nothing more can be sent through this object.
 
         gRPC stores the error that `abort` raises with the call, and the error keeps the frames that it
-        passes. Where one of these knows the call (the context, its reader), that is a cycle, which stays
-        until the interpreter looks for garbage. So the caller of this method first drops its references to
+        passes. If one of these frames refers to the call (its context or its reader), that is a cycle, which
+        stays until the garbage collector runs. So the caller of this method first drops its references to
         them.
         """
         if self._headers_began and not self._headers_sent:
-            # Not even the headers could be sent: the connection takes nothing, and ends with all its calls.
+            # Not even the headers could be sent: the connection accepts no data, and ends with all its calls.
             raise asyncio.CancelledError
         self._context.set_trailing_metadata(trailing)
         abort = [self._context.abort]

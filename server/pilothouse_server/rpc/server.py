@@ -1,15 +1,14 @@
 """The gRPC server: options, services, health, reflection.
 
-The options avoid known weaknesses of a `grpc.aio` server: streams of a connection are bounded (otherwise
-2,000 rapid resets hurt bystanders), messages and metadata are bounded, connections end that do not finish
-their handshake or have no call, silent ones are asked whether they live, old ones are asked to reconnect, and
-a port is never shared by accident (a second server would bind it silently): servers that share it on purpose
-have it held for them alone (`rpc.port`). They are the servers of one process, each with a line of calls of
-its own (`rpc.lines`), or of several processes. The kernel distributes connections among them, not calls, so
-clients are asked more often to connect again.
+The options avoid known weaknesses of a `grpc.aio` server. Streams per connection are bounded (otherwise 2,000 rapid
+resets slow down other callers), and so are messages and metadata. Connections that do not finish their handshake, or
+have no call, are closed. Silent connections are pinged, and old ones are asked to reconnect. A port is never shared by
+accident (a second server would bind it silently): servers that share it on purpose reserve it for themselves
+(`rpc.port`). They are the listener shards of one process (`rpc.lines`), or of several processes. The kernel distributes
+connections among processes, not calls, so with several processes clients are asked to reconnect more often.
 
-The number of concurrent calls is not left to gRPC. Its one number counts before any handler, health included: see
-`flowcontrol`.
+gRPC's own limit of concurrent calls is not used, because it counts all calls before any handler runs, those of the
+health service included: see `flowcontrol`.
 """
 
 from __future__ import annotations
@@ -37,19 +36,20 @@ from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.settings.model import Settings, address_refused
 from pilothouse_server.values.listening import unix_problem
 
-# For how long a connection has new calls of one process, where there are several.
+# With several processes: the time for which new calls of a connection go to the same process.
 _SPREAD_SECONDS = 300
-# Calls that wait to be taken, of a line: 16 KB each, and 60 with what has come of a large request. An address fills one
-# line, and who has many addresses fills all: half a gigabyte each, or near two.
+# The number of calls of one listener shard that wait to be accepted. Each takes 16 KB, or 60 KB with the received part
+# of a large request. One address fills one shard; a caller with many addresses fills all, and each full shard takes
+# half a gigabyte, or almost two.
 _MOST_PENDING, _MOST_PENDING_EVER = 25_000, 30_000
-# Health, and reflection for `grpcurl` and `buf curl`.
+# The health service, which reflection lists, too.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class GrpcServer:
     """A server with every service of the product, healthy once `serving` is called.
 
-    `tls` is its TLS certificate, which has to `run`; None if it serves plain text.
+    `tls` is its TLS certificate; the process runs `tls.run` as a task. None if the server serves plain text.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class GrpcServer:
         self._settings = settings
 
     def bind(self) -> int:
-        """Takes the address and returns its port, which is useful if 0 was requested. Connections wait for `start`.
+        """Binds the address and returns its port, which is useful if 0 was requested.
 
-        If there is an address that asks for certificates, it is taken, too: its port is `asking_port`.
+        Connections wait for `start`.
+
+        If a second address requests client certificates, it is bound, too; its port is `asking_port`.
 
         Raises:
-            SettingsError: the address is taken, not ours or none.
+            SettingsError: the address is in use, not an address of this machine, or no address at all.
         """
         settings = self._settings
         if self.tls is not None and settings.tls_client_listen:
@@ -99,11 +101,11 @@ class GrpcServer:
             raise address_refused(address, name) from None
 
     async def start(self) -> None:
-        """Listens."""
+        """Starts to accept connections."""
         await self._lines.start()
 
     async def serving(self, healthy: bool) -> None:
-        """Reports by the health service whether calls are accepted, overall and for each service."""
+        """Reports through the health service whether calls are accepted, overall and for each service."""
         status = SERVING if healthy else NOT_SERVING
         for service in self._services:
             await self._health.set(service, status)
@@ -120,13 +122,15 @@ class GrpcServer:
 def rules_and_handlers(
     services: Mapping[ServiceDescriptor, Sequence[object]], most_message_bytes: int = 4 * 1024 * 1024
 ) -> tuple[dict[str, Rule], dict[str, Callable[..., Any]]]:
-    """The rule and the handler of each method. A message that is received may have `most_message_bytes`.
+    """Returns the rule and the handler of each method.
 
-    A service is served by one object or by several, each with the methods of a subject.
+    A received message may have up to `most_message_bytes`.
+
+    A service is served by one object or by several, each with some of its methods.
 
     Raises:
         DeclarationError: a method has no complete rule, a field that could hold a credential is not declared, or a
-            declared RPC has no handler or two.
+            declared RPC has no handler, or has two.
     """
     check_declared(services)
     rules = method_rules.load(services)
@@ -164,36 +168,37 @@ def rules_and_handlers(
 
 
 def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ...]:
-    """Returns the library's options that differ from their defaults. A name that it does not know it ignores
-    without a word.
+    """Returns the gRPC options that differ from their defaults.
+
+    gRPC silently ignores names of options that it does not have.
     """
     age = limits.max_connection_age_seconds
-    # A connection has no new calls after the first time, and its streams are cut after both.
+    # A connection gets no new calls after the first time. Its streams are cut after both times.
     calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
     streams_seconds = age - calls_seconds + 60
     return (
         ("grpc.so_reuseport", int(settings.processes > 1 or lines_of(settings) > 1)),
         ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
         ("grpc.max_receive_message_length", limits.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
-        # It would unpack a request on the event loop, however long that becomes (`rpc.decompression`).
+        # gRPC would decompress a request on the event loop, however large the result is (`rpc.decompression`).
         ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", 4 * limits.max_message_bytes),
         ("grpc.max_metadata_size", headers.SOFT_BYTES),
         ("grpc.absolute_max_metadata_size", headers.MOST_BYTES),
-        # Also for the first frame of a connection without TLS; two minutes by default.
+        # Also applies to the first frame of a connection without TLS; the default is two minutes.
         ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.max_connection_idle_seconds * 1000)),
-        # Calls that wait to be taken, which are taken one by one, those of a line (`rpc.lines`). Beyond a
-        # thousand the library drops any of them at random (the caller reads CANCELLED), whoever sent the
-        # others, and those that were reset while they waited count. The number of calls of one caller is
+        # Calls of one listener shard that wait to be accepted, which happens one by one (`rpc.lines`). Beyond the
+        # default of a thousand, gRPC drops any of them at random, whoever sent the others (the caller gets
+        # CANCELLED). Calls that were reset while they waited count, too. The number of calls of one caller is
         # bounded elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_EVER),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # A program or a log may be silent for long, and clients check in that time whether the connection
-        # still lives.
+        # A program or a log may be silent for a long time, and clients send pings to check that the connection
+        # is alive.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.max_connection_age_ms", calls_seconds * 1000),
@@ -208,10 +213,10 @@ def build(
     services: Iterable[ServiceDescriptor],
     tls: Serving | None = None,
 ) -> GrpcServer:
-    """Makes the server, which has no address yet; `tls` is that of the settings.
+    """Returns the server, which has no address yet; `tls` is that of the settings.
 
     Raises:
-        SettingsError: the address or its protection is not safe, or the files for TLS cannot be used.
+        SettingsError: the address or its protection is not safe, or the TLS files cannot be used.
     """
     check_transport(settings)
     names = sorted(descriptor.full_name for descriptor in services)
@@ -233,7 +238,7 @@ def build(
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:
-    """Makes the methods known to gRPC; the pipeline answers each before this handler is used."""
+    """Returns handlers that make the methods known to gRPC; the pipeline serves each call in their place."""
 
     async def unreachable(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode.INTERNAL, "the pipeline was passed by")

@@ -1,7 +1,8 @@
-"""The one place that turns a failure into its gRPC form: code, message, `google.rpc.Status` with its details.
+"""The one place that translates a failure to its gRPC form.
 
-Allow-list: a `PilothouseError` is reported as it is; everything else is INTERNAL with an identifier under which
-the log holds the rest, because an unhandled exception may hold SQL or a password.
+The form has a code, a message, and `google.rpc.Status` with its details. Allow-list: a `PilothouseError` is reported as
+it is. Everything else is INTERNAL with an identifier by which the log has the rest, because an unhandled exception may
+contain SQL or a password.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ HTTP_STATUS = {
 
 
 def rich_status(error: PilothouseError) -> status_pb2.Status:
-    """The status of a domain error with ErrorInfo, and BadRequest and RetryInfo where they apply."""
+    """Returns the status of a domain error with ErrorInfo, and BadRequest and RetryInfo where they apply."""
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
     _attach(
         status,
@@ -69,7 +70,7 @@ def rich_status(error: PilothouseError) -> status_pb2.Status:
 
 
 def internal_status(message: str, operation_id: str) -> status_pb2.Status:
-    """Returns the status of an error that is not a domain error: only the id under which the log holds it."""
+    """Returns the status of an error that is not a domain error; it has only the id by which the log names it."""
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     _attach(
         status,

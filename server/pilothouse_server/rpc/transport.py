@@ -1,6 +1,6 @@
 """Checks the transport: TLS by a certificate with its key, or plain text if no other machine reaches it.
 
-It loads little, so that a command can ask before anything is made for a server that must not start.
+It imports little, so that a command can check the transport before it makes anything for a server that must not start.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pilothouse_server.values import listening
 
 
 def check_transport(settings: Settings) -> None:
-    """Refuses unsafe transport: plain text to other machines, unless the settings permit it, files that are
-    no certificate with its key, and files that lack the facts about clients' certificates.
+    """Refuses unsafe transport.
+
+    That is plain text to other machines, unless the settings permit it; files that are not a certificate with its key;
+    and unusable files for client certificates.
 
     Raises:
         SettingsError: the text names the setting and the remedy.

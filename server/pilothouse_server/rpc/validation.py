@@ -1,17 +1,17 @@
 """Validation of requests by the rules that their fields declare.
 
-Every message type is compiled once, on its first use, into a table from field number to check; a request then
+Every message type is compiled once, on its first use, into a table from field number to check. A request then
 costs one walk over the fields that it has set. Undeclared fields are bounded, too: strings by 1,024
 characters, bytes by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum values,
 infinite numbers and times that cannot be written are always refused.
 
 All violations are collected (at most 20) and raised together. Fields that only the server sets are cleared
-from the request, so that no handler can take them for the caller's wish.
+from the request, so that no handler mistakes them for the caller's values.
 
-A request field that names a resource or a namespace (as the method's rule says) and declares no format of its
+A request field that names a resource or a namespace (as the method's rule declares) and has no format of its
 own must still follow the rules of every name: no `/`, `..`, percent-encoding, control or non-ASCII
-characters. Methods that need no log-in are left out: the log-in itself judges the name that an anonymous
-caller types, because it must count it.
+characters. Methods that need no log-in are an exception: the log-in itself checks the name that an anonymous
+caller types, because it must count the attempt.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.values.names import resource_name_problem
 
 MOST_MASK_PATHS: Final = 256
-# Two hundred items of a list, about.
+# About two hundred items of a list.
 _LONG_BYTES: Final = 8 * 1024
-# (value, path, violations): a check that yields where others may have their turn
+# (value, path, violations): a check that yields so that other work can run
 Steps = Callable[[Any, str, list[Violation]], Iterator[None]]
-# A concurrency token travels inside the resource, but it is compared, never written.
+# A concurrency token is part of the resource, but it is compared, never written.
 _ETAG: Final = "etag"
 _WELL_KNOWN: Final[dict[str, Check]] = {
     "google.protobuf.Timestamp": timestamp_check,
@@ -62,10 +62,10 @@ class MessageRules:
 
     def __init__(self) -> None:
         self.checks: dict[int, tuple[str, Check]] = {}
-        # Of fields that hold messages the same check in steps.
+        # For fields that contain messages: the same check in steps.
         self.parts: dict[int, Steps] = {}
         self.output_only: dict[int, str] = {}
-        # Two ways to be given: not to be empty or zero, and (messages, `optional`) to be present.
+        # Two ways to be required: to be neither empty nor zero, and (messages, `optional`) to be present.
         self.required_truthy: list[str] = []
         self.required_present: list[str] = []
 
@@ -83,7 +83,7 @@ class MessageRules:
         self._add_missing(message, prefix, violations)
 
     def steps(self, message: Any, prefix: str, violations: list[Violation]) -> Iterator[None]:
-        """Does the work of `check`, a field of a message at a time."""
+        """Does the work of `check` in steps; each handles one field of a message."""
         for field, value in message.ListFields():
             number = field.number
             found = self.checks.get(number)
@@ -105,7 +105,7 @@ class MessageRules:
         violations += [missing_field(prefix + name) for name in missing]
 
     def check_nested(self, message: Any, path: str, violations: list[Violation]) -> None:
-        """Append the violations of a message that stands at `path`."""
+        """Appends the violations of a message at `path`."""
         self.check(message, path + ".", violations)
 
 
@@ -126,19 +126,23 @@ def validate(message: Message) -> None:
 
 
 def is_long(message: Message) -> bool:
-    """Whether to check a request may take milliseconds, so that it is better done in steps."""
+    """Returns whether checking a request may take milliseconds, so that it is better done in steps."""
     return bool(_rules_of(message).parts) and message.ByteSize() > _LONG_BYTES
 
 
 def goes_last(message: Message) -> bool:
-    """Returns whether the work for a request goes after all other work: its caller has one such at a time
-    (`flowcontrol`).
+    """Returns whether the work for a request runs after all other work.
+
+    The caller has one such request in progress (`flowcontrol`).
     """
     return message.ByteSize() > SHORT_BYTES
 
 
 async def validate_in_steps(message: Message) -> None:
-    """Check a request as `validate` does, in steps between which others have the event loop. Raises as that."""
+    """Checks a request as `validate` does, but in steps between which other work can run.
+
+    Raises the same errors.
+    """
     violations: list[Violation] = []
     share = Share(last=goes_last(message))
     for _ in _rules_of(message).steps(message, "", violations):
@@ -165,7 +169,7 @@ def problem_of(message: Message) -> str:
 
 
 def compile_rules(descriptor: Descriptor) -> MessageRules:
-    """Return the rules of a message type and, within, of all that it holds.
+    """Returns the rules of a message type, which include the rules of all types that it contains.
 
     Raises:
         RuleError: a declaration that cannot apply to its field.
@@ -173,7 +177,7 @@ def compile_rules(descriptor: Descriptor) -> MessageRules:
     rules = _by_name.get(descriptor.full_name)
     if rules is not None:
         return rules
-    # Entered before it is filled, because a message may hold its own type.
+    # Stored before it is filled, because a message may contain its own type.
     rules = _by_name[descriptor.full_name] = MessageRules()
     try:
         named = set(_resource_name_fields(descriptor))
@@ -199,14 +203,14 @@ def compile_rules(descriptor: Descriptor) -> MessageRules:
 def check_update_mask(
     message_type: type[Message] | Descriptor, mask: FieldMask, allowed: Collection[str] | None = None
 ) -> tuple[str, ...]:
-    """Check an update mask against the resource that it updates, and return its paths once each, in order.
+    """Checks an update mask against the resource that it updates; returns its paths once each, in order.
 
-    A path is a field, or a field of a singular message below it (`resources.cpu_limit`); one that lies
-    below another path of the mask is left out. `*` stands for all top-level fields that may be updated.
-    `allowed`, where given, lists the only paths that the method updates.
+    A path is a field, or a field of a singular message below it (`resources.cpu_limit`). A path below another
+    path of the mask is left out. `*` stands for all top-level fields that may be updated.
+    `allowed`, if given, lists the only paths that the method updates.
 
     Raises:
-        InvalidArgument: an unknown path, or one that only the server sets or that never changes; names it.
+        InvalidArgument: a path is unknown, or only the server sets it, or it never changes; the error names it.
     """
     descriptor = message_type if isinstance(message_type, Descriptor) else descriptor_of(message_type)
     if len(mask.paths) > MOST_MASK_PATHS:
@@ -265,7 +269,7 @@ def _field_check(field: FieldDescriptor, rule: options.FieldRule, *, is_name: bo
 
 
 def _field_steps(field: FieldDescriptor, rule: options.FieldRule) -> Steps | None:
-    """Returns the check of a field as steps; None where it is made in one piece."""
+    """Returns the check of a field as steps; None if it is done in one piece."""
     held = field.message_type
     if held is None or is_map(field) or rule.each_by_itself or held.full_name in _WELL_KNOWN:
         return None
@@ -292,7 +296,7 @@ def _message_check(descriptor: Descriptor) -> Check:
 
 
 def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
-    """The fields of a request by which its methods find the resource and the namespace."""
+    """Yields the fields of a request by which its methods find the resource and the namespace."""
     for service in _services_beside(descriptor):
         for method in service.methods:
             if method.input_type.full_name != descriptor.full_name:
@@ -305,7 +309,10 @@ def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
 
 
 def _services_beside(descriptor: Descriptor) -> Iterator[ServiceDescriptor]:
-    """The services of the file, or where it has none that of the noun (`pilothouse.<noun>.v1`), which takes it in."""
+    """Yields the services of the file or, if it has none, that of the noun that imports it.
+
+    That is the service of `pilothouse.<noun>.v1`.
+    """
     file = descriptor.file
     if file.services_by_name:
         yield from file.services_by_name.values()

@@ -1,32 +1,33 @@
 """One stream for all nouns: the current state, SYNCED, then every change in commit order.
 
-The snapshot is read in one repeatable-read transaction, which also reads the stream head, so the state and
-the revision at which changes begin belong to the same moment. It also reads which changes are committed and
-not yet numbered: their effects are already in the snapshot, so their events are skipped when they come, also
-by a watch that resumes. After that the watch has a position in the hub's ring (see `watch.hub`); if the ring
-no longer holds the next events, it reads them from the database. Each event is checked against the caller's
-present grants and the filter; an object that no longer matches is shown as DELETED. A watch over all visible
-namespaces ends when that set changes: the state that it has shown is no longer the state that the caller may
-see. The snapshot is sent while it is read, by way of a bounded buffer (see `first_state`); a reader that
-stalls holds its connection for seconds and no longer. The resource inside an answer was serialized once, at
-commit: an answer is put together from serialized bytes.
+The snapshot is read in one repeatable-read transaction, which also reads the stream head. So the state and the
+revision at which changes begin belong to the same moment. The transaction also reads which changes are committed but
+not yet numbered. Their effects are already in the snapshot, so the watch skips their events when they follow; a watch
+that resumes from its token skips them, too. After the snapshot the watch has a position in the hub's ring (see
+`watch.hub`). If the ring no longer contains the next events, the watch reads them from the database. Each event is
+checked against the caller's present grants and the filter; an object that no longer matches is reported as DELETED. A
+watch over all visible namespaces ends when that set changes, because the state that it has sent is no longer the state
+that the caller may see. The snapshot is sent while it is read, through a bounded buffer (see `first_state`); a reader
+that stalls occupies its database connection for seconds only. The resource in a response was serialized once, at
+commit; each response is assembled from serialized bytes.
 
-A watch of a namespace ends with it: its resources are reported as DELETED, and then comes NOT_FOUND. Its
-tokens are then of no use, nor for another namespace of the same name: OUT_OF_RANGE. A caller whose grant went
-with the namespace gets NOT_FOUND for the token, too, as for anything in a namespace that the caller does not
-reach.
+A watch of a namespace ends when the namespace is deleted: its resources are reported as DELETED, then the watch fails
+with NOT_FOUND. From then on its tokens fail with OUT_OF_RANGE, even if a new namespace has the same name. A caller
+whose grant was deleted with the namespace gets NOT_FOUND for the token, as for anything in a namespace that the caller
+cannot see.
 
-A watch of several nouns (`Scope`) is the same with one position for all. When it resumes, some of its scopes may begin
-with their state: it is newer than the token, so events up to that state are withheld from them, and SYNCED comes, with
-the first new token, when the others have caught up with it. The same happens where scopes continue lists that were read
-at different times. If a change concerns several scopes, only the last of its
-answers has a token, so that a resume repeats all of them or none. Errors of one scope name it (`scopes[2]`).
+A watch of several nouns (one `Scope` each) has one position for all of them. When such a watch resumes, some of its
+scopes may begin with their current state. That state is newer than the token, so these scopes are not sent events up to
+that state. SYNCED, with the first new token, follows when the other scopes have caught up with it. The same happens if
+scopes continue lists that were read at different times. If a change concerns several scopes, only the last of its
+responses has a token, so that a resume repeats all of these responses or none. Errors of one scope name it
+(`scopes[2]`).
 
-Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
-without a token. NOT_FOUND: the namespace is gone; there is nothing to resume. INVALID_ARGUMENT
-(RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume with the
-`resume_token` of its metadata; without one, as before SYNCED, begin a new watch. UNAVAILABLE (SHUTTING_DOWN):
-resume on another replica. PERMISSION_DENIED (PERMISSION_REVOKED): the right to it is gone; there is nothing
+Errors that a watcher may get, and the next step: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
+without a token. NOT_FOUND: the namespace is deleted; there is nothing to resume. INVALID_ARGUMENT
+(RESUME_TOKEN): the token does not belong to this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume with the
+`resume_token` of its metadata; without a token, as before SYNCED, begin a new watch. UNAVAILABLE (SHUTTING_DOWN):
+resume on another replica. PERMISSION_DENIED (PERMISSION_REVOKED): the permission was revoked; there is nothing
 to resume.
 """
 
@@ -63,7 +64,7 @@ from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
-# Resources of which the rest is read together: a reader that stalls holds these in memory.
+# The number of resources whose rest is read in one query. A reader that stalls keeps these in memory.
 _COMPLETED_TOGETHER = 16
 _ANSWERS = SharedAnswers()
 _NO_FRAME = Frame()
@@ -71,11 +72,12 @@ _NO_FRAME = Frame()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """A part of a watch: the events of one noun that its caller asks for, and may see by `permission`.
+    """A part of a watch: the requested events of one noun that the caller may see by `permission`.
 
-    `method` is that of the noun's own watch, or of its list. `resumes`: it continues at the position of the token;
-    `list_token`: at that of a list, with a selection that has `list_text`; otherwise it begins with its state. `path`
-    is the field of the request that it comes from; '' for a watch of one noun. `place` is where the list was read.
+    `method` is the noun's own watch method, or its list method. A scope with `resumes` continues at the position of the
+    token. A scope with `list_token` continues at the position of a list whose selection is `list_text`; `place` is that
+    position. Any other scope begins with its current state. `path` is the field of the request that the scope comes
+    from; '' for a watch of one noun.
     """
 
     watched: Watched
@@ -93,33 +95,33 @@ class Scope:
 
     @property
     def begins_with_state(self) -> bool:
-        """Whether its first responses are its current state."""
+        """Whether the first responses for this scope are its current state."""
         return not self.resumes and not self.list_token
 
     def visible(self, call: Call) -> frozenset[int] | None:
-        """The namespaces that its caller may see at present; None: all."""
+        """Returns the namespaces that the caller may see at present; None: all."""
         return call.caller.namespaces_with(self.permission)
 
     def masked(self, message: bytes) -> bytes:
-        """A resource with the fields that are asked for."""
+        """Returns a resource with the requested fields only."""
         return message if self.mask is None else self.mask.masked(message)
 
     def error(self, error: PilothouseError) -> PilothouseError:
-        """The error of this scope, with the scope's name."""
+        """Returns the error of this scope, with the scope's name."""
         return in_field(error, self.path) if self.path else error
 
 
-# The issuer of the tokens of a history, and the position at which a token continues.
+# `Issue` returns the issuer of a history's tokens; `Resume` returns the position at which a token continues.
 Issue = Callable[[Sequence[Scope], str], TokenIssuer]
 Resume = Callable[[TokenIssuer, Sequence[Scope], StreamHead], Position]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Withholds events from scopes that begin with a state, or a list, that has them, while others do not.
+    """Withholds events from scopes whose first state, or list, already contains them.
 
-    These are all events up to the revision of the state, or of the list, and those with `pending` ids, which are
-    numbered up to `until` and which the state has. From there on all scopes are at one position.
+    Those are the events up to the revision of the state or list, and the events with `pending` ids. The state contains
+    the changes of the latter, which are numbered up to `until`. After `until` all scopes are at one position.
     """
 
     after: int
@@ -127,27 +129,27 @@ class Gate:
     pending: frozenset[int]
 
     def holds_back(self, scope: Scope, event: FeedEvent) -> bool:
-        """Whether the scope has this event already."""
+        """Returns whether the scope's state or list already contains this event."""
         if scope.place is not None:
             return event.revision <= scope.place.revision
         return not scope.resumes and (event.revision <= self.after or event.pending_id in self.pending)
 
 
-# A resource that was read again, as serialised, and its kind of change.
+# The kind of change of a resource that was read again, and the serialized resource.
 _Reloaded = tuple[int, bytes]
 _KINDS: Mapping[Kind, int] = {
     "added": resource.CHANGE_TYPE_ADDED,
     "modified": resource.CHANGE_TYPE_MODIFIED,
 }
-# Where a watch begins: head, tokens, position, its scopes, and the pending ids that first states have.
+# Where a watch begins: stream head, tokens, position, scopes, and the pending ids that first states contain.
 _Begun = tuple[StreamHead, TokenIssuer, Position, Sequence[Scope], tuple[int, ...]]
 
 
 async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncIterator[bytes]:
-    """Yields the answers of a noun's watch as serialised bytes.
+    """Yields the responses of a noun's watch as serialized bytes.
 
     The request has `name`, `label_selector`, `resume_token` and `bookmark_period_seconds`; `namespace`, `status`,
-    `filter` and `read_mask` where the noun has them.
+    `filter` and `read_mask` if the noun has them.
     """
     request = call.request
     fields = request.DESCRIPTOR.fields_by_name
@@ -177,13 +179,16 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
 async def follow(
     server: WatchServer, call: Call, scopes: Sequence[Scope], issue: Issue, resume: Resume
 ) -> AsyncGenerator[bytes, None]:
-    """Yields the answers of a watch of these scopes; the request has `resume_token` and `bookmark_period_seconds`."""
+    """Yields the responses of a watch of `scopes`.
+
+    The call's request has `resume_token` and `bookmark_period_seconds`.
+    """
     request = call.request
-    # A watch that waits for changes immediately checks its caller's new permissions.
+    # When its caller's permissions change, a waiting watch checks them immediately.
     call.on_renewed = server.hub.wake
     # A watch that resumes reads no state.
     readers = server.readers if any(each.begins_with_state for each in scopes) else server.looks
-    # The snapshot is taken later, so it has all that was committed before.
+    # The snapshot is taken after this time is read, so it contains every change committed before the time.
     continues = request.resume_token or any(each.list_token for each in scopes)
     complete_until = None if continues else server.feed.complete_until
 
@@ -200,7 +205,7 @@ async def follow(
         async for answer in first_state.answers():
             yield answer
         head, tokens, position, placed, pending = first_state.result
-    # A watch lasts: it keeps nothing of its beginning.
+    # A watch may stay open for long, so it drops the buffer and the task of its first state.
     del first_state
     changes = _Changes(server, call, placed, tokens, head, position, complete_until)
     if not request.resume_token and all(each.begins_with_state for each in placed):
@@ -235,12 +240,12 @@ async def _begin(
 ) -> _Begun | None:
     """Returns where the watch begins: at its token's position, or at the state that is put into `current`.
 
-    None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
+    Returns None if too many committed changes are not numbered yet. The caller waits until they are, and begins again.
     """
     head, pending = await stream_begins(transaction)
     placed = [await _placed(server, call, scope, transaction, head) for scope in scopes]
     if len({each.wanted.namespace_id for each in placed}) > 1:
-        # The record of the call belongs to none of them.
+        # The scopes are in different namespaces, so the call's audit record names none.
         call.facts.namespace_id = None
     tokens = issue(placed, head.history)
     if call.request.resume_token:
@@ -272,12 +277,12 @@ async def _put_state(
 
 
 async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
-    """Raises OutOfRange if the events after the position are not kept, or if it belongs to another history."""
+    """Raises OutOfRange if events after the position were removed, or if it belongs to another history."""
     oldest = head.oldest_revision
     if not oldest - 1 <= position.revision <= head.revision:
         raise resume_token.horizon(oldest)
     mark = await event_mark(transaction, position.revision)
-    # No event has the revision 0: a watch that began before the first one stands there.
+    # Revision 0 has no event: it is the position of a watch that began before the first event.
     if mark is None and position.revision >= max(oldest, 1):
         raise resume_token.horizon(oldest)
     if mark is not None and mark != position.mark:
@@ -287,15 +292,15 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
 async def _placed(
     server: WatchServer, call: Call, scope: Scope, transaction: ReadTransaction, head: StreamHead
 ) -> Scope:
-    """The same with the id of its namespace and the namespaces that its caller sees, as the watch begins.
+    """Returns the scope with the ids of its namespace and of the namespaces that its caller sees.
 
-    Raises NotFound for a namespace that does not exist; OutOfRange if a token proves that there was one.
+    Raises NotFound for a namespace that does not exist; OutOfRange if a token proves that the namespace existed.
     """
     try:
         namespace_id = await server.namespace_id(call, transaction, scope.namespace)
     except NotFound as error:
         if call.request.resume_token and not scope.path:
-            # Any token of this watch belongs to a history that is over for it; others are refused as usual.
+            # The namespace is deleted, so a token of this watch raises OutOfRange. Other tokens are refused as usual.
             gone = issuer_of(server, call, call.method, scope.wanted, "", "")
             gone.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         raise scope.error(error) from None
@@ -313,9 +318,9 @@ async def _placed(
 
 
 class _Changes:
-    """The changes after the first state of a watch: its place in the stream, and its scopes.
+    """The changes after the first state of a watch: its position in the stream, and its scopes.
 
-    A watch of all that its caller sees ends when these namespaces become others than they were for the first state.
+    A watch of all namespaces that its caller sees ends when that set differs from the set at the first state.
     """
 
     def __init__(
@@ -328,7 +333,7 @@ class _Changes:
         position: Position,
         complete_until: datetime | None,
     ) -> None:
-        # While some scopes have a newer state than the position.
+        # Set while some scopes have a newer state than the position.
         self.gate: Gate | None = None
         self._server = server
         self._call = call
@@ -337,18 +342,18 @@ class _Changes:
         self._head = head
         self._revision = position.revision
         self._mark = position.mark
-        # Changes that the first state showed before they were numbered; each is dropped once all its events
+        # Changes that the first state contained before they were numbered. Each is dropped once all its events
         # are passed.
         self._skipped = position.skipped
-        # Every change that was committed before is sent; what follows may not be, so it moves when all are passed.
+        # Every change committed before this time is sent. It advances only when the watch has passed all events.
         self._complete_until = complete_until
         self._passing = 0
         self._caught_up = False
         self._reloads = any(each.watched.reload is not None for each in scopes)
         namespaces = {each.wanted.namespace_id for each in scopes}
-        # The hub wakes it for events of this namespace, or for all events.
+        # The hub wakes the watch for events of this namespace, or, with None, for all events.
         self._about = namespaces.pop() if len(namespaces) == 1 else None
-        # Types of the events that may concern it; a namespace's end does.
+        # Types of events that may concern the watch. The deletion of a namespace always does.
         self._types = frozenset({"namespace"}).union(*(each.wanted.types for each in scopes))
 
     async def answers(self, period_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -378,18 +383,18 @@ class _Changes:
                 last_sent, self._caught_up = loop.time(), True
 
     async def _check(self) -> None:
-        """Ends the watch if its history, or the caller's view, has become another."""
+        """Raises OutOfRange if the history, or the set of namespaces that the caller sees, has changed."""
         if self._server.hub.history != self._head.history:
             raise resume_token.changed(await self._server.feed.horizon())
         for scope in self._scopes:
             self._sight(scope)
 
     def _is_level(self) -> bool:
-        """Whether the others have caught up with the scopes that began with their state."""
+        """Returns whether the other scopes have caught up with those that began with their state or a list."""
         return self.gate is not None and self._revision >= self.gate.until
 
     async def _news(self) -> AsyncGenerator[bytes, None]:
-        """Yields the changes that are there, up to the one at which all scopes are at one position."""
+        """Yields the available changes, up to the one at which all scopes are at one position."""
         async for event, rest in self._completed(self._concerning(await self._events())):
             for answer in self._answers(event, rest, await self._reloaded(event) if self._reloads else {}):
                 yield answer
@@ -397,7 +402,7 @@ class _Changes:
                 return
 
     async def _completed(self, events: Sequence[FeedEvent]) -> AsyncGenerator[tuple[FeedEvent, bytes], None]:
-        """Yields events with the rest of their resources, read a few at a time; without one where none is asked for."""
+        """Yields events with the rest of their resources, read a few at a time; b"" if the watch sends no rest."""
         scope = self._scopes[0]
         if not scope.wanted.full or scope.watched.rests is None:
             for event in events:
@@ -419,7 +424,7 @@ class _Changes:
                 yield event, rests.get(uids.get(event.revision, ""), b"")
 
     async def _events(self) -> Sequence[FeedEvent]:
-        """The events that follow, from the ring or, where that does not hold them, from the database."""
+        """Returns the next events, from the ring or, if the ring no longer contains them, from the database."""
         hub, feed = self._server.hub, self._server.feed
         events = hub.since(self._revision)
         if events is not None:
@@ -433,10 +438,10 @@ class _Changes:
         return read
 
     def _concerning(self, events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
-        """The events of its namespace and types, and the last one, which moves its position.
+        """Returns the events of the watch's namespace and types, and the last event, which advances the position.
 
         An apply makes hundreds of events at the same moment. If a hundred watches checked each event of another
-        tenant, they would hold the event loop for a tenth of a second.
+        tenant, they would occupy the event loop for a tenth of a second.
         """
         if len(events) < 2 or self._skipped or self.gate is not None:
             return events
@@ -447,14 +452,17 @@ class _Changes:
         ]
 
     def _sight(self, scope: Scope) -> frozenset[int] | None:
-        """The namespaces that the caller sees now; ends a watch of all of them when they have become others."""
+        """Returns the namespaces that the caller sees now.
+
+        Raises OutOfRange if they changed in a watch of all.
+        """
         sight = scope.visible(self._call)
         if sight != scope.wanted.visible and scope.wanted.namespace_id is None:
             raise scope.error(resume_token.changed(self._head.oldest_revision))
         return sight
 
     async def _reloaded(self, event: FeedEvent) -> Mapping[int, Sequence[_Reloaded]]:
-        """The resources of an event without a message, by the places of the scopes that are about them."""
+        """Returns the resources of an event without a message, by the index of each scope that it concerns."""
         concerned = [
             (number, scope)
             for number, scope in enumerate(self._scopes)
@@ -475,7 +483,7 @@ class _Changes:
         self, event: FeedEvent, rest: bytes, reloaded: Mapping[int, Sequence[_Reloaded]]
     ) -> Iterator[bytes]:
         shown = self._shown(event, reloaded)
-        # Every revision is one event, so the last one read is where the watch stands.
+        # Each revision is one event, so the watch's position is the last event that it has read.
         self._revision, self._mark = event.revision, event.mark
         token = ""
         for number, (scope, change, message) in enumerate(shown, start=1):
@@ -493,8 +501,8 @@ class _Changes:
     def _shown(
         self, event: FeedEvent, reloaded: Mapping[int, Sequence[_Reloaded]]
     ) -> list[tuple[Scope, int, bytes]]:
-        """The scopes that are shown the event, with the kind of change that it is to them, and the resource."""
-        # The first state has shown it, and the token says so. Scopes that begin with their state have it there.
+        """Returns the scopes that are sent the event, with the kind of change for each, and the resource."""
+        # The first state contained the change, as the token records. Scopes that begin with their state have it, too.
         if self._skipped and self._shown_already(event):
             return []
         found = []
@@ -508,7 +516,7 @@ class _Changes:
         return found
 
     def _is_about(self, scope: Scope, event: FeedEvent) -> bool:
-        """Whether a scope is about the event, and does not have it already."""
+        """Returns whether the event concerns a scope, and the scope does not have it already."""
         if not scope.wanted.concerns(event.resource_type):
             return False
         if self.gate is not None and self.gate.holds_back(scope, event):
@@ -516,7 +524,7 @@ class _Changes:
         return scope.watched.reload is None or _is_seen(event, scope.wanted, self._sight(scope))
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
-        """Raises NotFound if a namespace of the watch is gone: its resources have been reported before."""
+        """Raises NotFound if a namespace of the watch is deleted: the deletion of its resources was sent before."""
         if event.kind != "deleted" or event.resource_type != "namespace":
             return
         for scope in self._scopes:
@@ -525,7 +533,10 @@ class _Changes:
                 raise scope.error(not_found("namespace", scope.namespace))
 
     def _shown_already(self, event: FeedEvent) -> bool:
-        """Whether the first state showed the change of this event. All events of one change follow each other."""
+        """Returns whether the first state contained the event's change.
+
+        All events of a change are adjacent.
+        """
         if self._passing and event.pending_id != self._passing:
             self._skipped = tuple(one for one in self._skipped if one != self._passing)
             self._passing = 0
@@ -542,7 +553,7 @@ class _Changes:
 
 
 def _is_seen(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> bool:
-    """Whether the event is of the namespace and the name that the watch is about, and its caller may see it."""
+    """Returns whether the event has the namespace and the name of the watch, and the caller may see it."""
     if wanted.namespace_id is not None and event.namespace_id != wanted.namespace_id:
         return False
     if wanted.name and event.name != wanted.name:
@@ -551,7 +562,10 @@ def _is_seen(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | No
 
 
 def _selected(event: FeedEvent, scope: Scope, kind: Kind, message: Message) -> _Reloaded | None:
-    """The change of a resource that was read again; one that does not match is deleted, if it may have matched."""
+    """Returns the change of a resource that was read again.
+
+    A resource that does not match is reported as deleted, unless it is certain that it did not match before either.
+    """
     contents, wanted = message.SerializeToString(), scope.wanted
     labels: Mapping[str, str] = getattr(message, "labels", {})
     matches = (wanted.selector is None or wanted.selector.matches(labels)) and (
@@ -566,7 +580,7 @@ def _selected(event: FeedEvent, scope: Scope, kind: Kind, message: Message) -> _
 
 
 def _change(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
-    """The kind of change that the watcher is shown; None if the watcher is not shown the event."""
+    """Returns the kind of change that the watcher is sent; None if it is not sent the event."""
     if not wanted.concerns(event.resource_type):
         return None
     if not _is_seen(event, wanted, visible):

@@ -1,7 +1,8 @@
-"""Answers of watches from serialised bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
+"""Responses of watches from serialized bytes.
 
-`declarations.WATCH_ANSWER` has the same numbers, and is checked at start. A watch of several nouns adds the number of
-the scope, and puts the resource into a message that holds one of all nouns (`Frame`).
+A response has the fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp). `declarations.WATCH_ANSWER` has
+the same numbers, which are checked at start. A watch of several nouns adds the number of the scope, and wraps the
+resource in a message that can contain a resource of any noun (`Frame`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The bytes of an answer around the resource: its tag in the field `resource`, and the fields after all others."""
+    """The bytes around the resource in a response.
+
+    They are its tag in the field `resource`, and the fields after all others.
+    """
 
     tag: bytes = b""
     after: bytes = b""
@@ -30,7 +34,7 @@ class Frame:
 
 
 def added(message: bytes, frame: Frame) -> bytes:
-    """Returns an answer with a resource of the first state: fields 1 (enum) and 2 (message)."""
+    """Returns a response with a resource of the first state: fields 1 (enum) and 2 (message)."""
     message = frame.around(message)
     return b"".join(
         (b"\x08", varint(resource.CHANGE_TYPE_ADDED), b"\x12", varint(len(message)), message, frame.after)
@@ -40,13 +44,13 @@ def added(message: bytes, frame: Frame) -> bytes:
 def changed(
     change: int, revision: int, message: bytes, frame: Frame, token: str, time: datetime | None
 ) -> bytes:
-    """Returns an answer with a resource that changed; '' as the token where another answer to the change follows."""
+    """Returns a response with a changed resource; `token` is '' if another response for the change follows."""
     whole = _without_token(change, revision, frame.around(message))
     return _with_token(whole, token, time) + frame.after if token else whole + frame.after
 
 
 def marker(change: int, revision: int, token: str, time: datetime | None) -> bytes:
-    """Returns an answer without a resource."""
+    """Returns a response without a resource."""
     parts = [b"\x08", varint(change)]
     if revision:
         parts += [b"\x18", varint(revision)]
@@ -54,10 +58,10 @@ def marker(change: int, revision: int, token: str, time: datetime | None) -> byt
 
 
 class SharedAnswers:
-    """Answers that many watchers get with tokens of their own.
+    """Responses that many watchers get, each with a token of its own.
 
-    All but the token and the time is the same for every watcher that is shown the same change, and most are shown it at
-    about the same time.
+    Everything but the token and the time is the same for all watchers that are sent the same change, and most of them
+    are sent it at about the same time.
     """
 
     def __init__(self, kept: int = 256) -> None:
@@ -65,7 +69,7 @@ class SharedAnswers:
         self._ready: dict[tuple[int, int], tuple[FeedEvent, bytes]] = {}
 
     def answer(self, change: int, event: FeedEvent, token: str, time: datetime | None) -> bytes:
-        """Returns the answer with the token of one watcher, and the time."""
+        """Returns the response with the token of one watcher, and the time."""
         key = (event.revision, change)
         found = self._ready.get(key)
         if found is None or found[0] is not event:
@@ -76,22 +80,22 @@ class SharedAnswers:
 
 
 def _with_token(answer: bytes, token: str, time: datetime | None) -> bytes:
-    """An answer with its token and the time."""
+    """Returns a response with its token and the time."""
     encoded = token.encode()
     return b"".join((answer, b"\x22", varint(len(encoded)), encoded, _server_time(time)))
 
 
 def _without_token(change: int, revision: int, message: bytes) -> bytes:
-    """An answer up to its token."""
+    """Returns the part of a response before its token."""
     return b"".join(
         (b"\x08", varint(change), b"\x12", varint(len(message)), message, b"\x18", varint(revision))
     )
 
 
-# Watchers that are sent the same change have the same time: to encode it once saves each of them 1.7 µs.
+# Watchers that are sent the same change have the same time. Encoding it once saves 1.7 µs for each of them.
 @lru_cache(maxsize=16)
 def _server_time(time: datetime | None) -> bytes:
-    """Field 5: a Timestamp of field 1 (seconds) and field 2 (nanoseconds)."""
+    """Returns field 5: a Timestamp of field 1 (seconds) and field 2 (nanoseconds)."""
     if time is None:
         return b""
     seconds, micros = divmod((time - _EPOCH) // _MICROSECOND, 1_000_000)

@@ -1,7 +1,8 @@
-"""The parts of a watch that its noun decides, and its selection: the events that it is about.
+"""The noun-specific part of a watch, and its selection: which events the watch sends.
 
-A selection is a request's namespace, name, labels, status and filter expression, with the namespaces that its caller
-may see. Each event is compared with it, as it is after the change and as it was before.
+A selection is a request's namespace, name, labels, status and filter expression, with the namespaces that the caller
+may see. Each event is compared with the selection twice: with the object as it is after the change, and as it was
+before.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import TokenIssuer
 
-# The fields by which lists and watches select alike.
+# The fields for selecting that lists and watches have in common.
 _SELECTING = ("namespace", "name", "label_selector", "filter", "api_version", "kind")
 
 
 @dataclass(frozen=True, slots=True)
 class WatchFilter:
-    """The selection of a watch: one type of resource, or several whose events hold the same message.
+    """The selection of a watch: one type of resource, or several types whose events contain the same message.
 
-    Empty fields match everything; `text` binds resume tokens to it. `fields`: of the resource, and the text that each
-    has for good; `numbers` are their numbers in its message. `visible` are the namespaces that its caller may see as it
-    begins; None: all. `full`: resources are sent whole, where an event holds a part of them.
+    Empty fields match everything. `text` is the selection as text, to which resume tokens are bound. `fields` are
+    requested values of fields of the resource that never change; `numbers` are the numbers of these fields in the
+    message. `visible` are the namespaces that the caller may see when the watch begins; None: all. With `full` the
+    watch sends whole resources, although an event contains only a part.
     """
 
     resource_type: str | frozenset[str]
@@ -62,24 +64,24 @@ class WatchFilter:
 
     @property
     def types(self) -> frozenset[str]:
-        """The types of resource that the watch is about."""
+        """The types of resource that the watch concerns."""
         return frozenset({self.resource_type}) if isinstance(self.resource_type, str) else self.resource_type
 
     def has_fields(self, event: FeedEvent) -> bool:
-        """Whether the object is one of those with these fields."""
+        """Returns whether the object has the requested values of `fields`."""
         return all(
             text_field(event.message, number) == text
             for number, (_, text) in zip(self.numbers, self.fields, strict=True)
         )
 
     def concerns(self, resource_type: str) -> bool:
-        """Whether the watch is about this type."""
+        """Returns whether the watch concerns this type."""
         if isinstance(self.resource_type, str):
             return resource_type == self.resource_type
         return resource_type in self.resource_type
 
     def matches(self, event: FeedEvent) -> bool:
-        """Whether the object matches after the change."""
+        """Returns whether the object matches after the change."""
         return (
             (not self.status or event.status == self.status)
             and (self.selector is None or self.selector.matches(event.labels))
@@ -87,7 +89,7 @@ class WatchFilter:
         )
 
     def matched_before(self, event: FeedEvent) -> bool:
-        """Whether it matched before the change, as far as the event shows that; else it may have."""
+        """Returns whether the object matched before the change; True if the event does not show that."""
         if event.labels_before is None and event.status_before is None:
             return event.kind != "added"
         return (
@@ -105,16 +107,17 @@ class WatchLimits:
     first_state: AheadLimits = field(default_factory=AheadLimits)
 
 
-# The resources that an event is about, as the caller sees them now: each with its kind of change, and serialised.
+# Returns the resources that an event concerns, as the caller sees them now, each with its kind of change.
 Reload = Callable[[ReadTransaction, FeedEvent, WatchFilter, Call], Awaitable[Sequence[tuple[Kind, Message]]]]
-# None where the request names no namespace. Raises NotFound for one that the caller does not reach.
+# Returns None if the request names no namespace. Raises NotFound for a namespace that the caller cannot see.
 NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class WatchServer:
-    """The state that all watches of this server share. `namespace_id` returns the id of the namespace that a
-    request names.
+    """The state that all watches of this server share.
+
+    `namespace_id` returns the id of the namespace that a request names.
     """
 
     feed: Feed
@@ -123,7 +126,7 @@ class WatchServer:
     namespace_id: NamespaceIdOf
     limits: WatchLimits = field(default_factory=WatchLimits)
     readers: FairQueue = field(default_factory=first_states)
-    # Of short queries: hundreds of one user's watches begin, or get the same news, together.
+    # For short queries: hundreds of one user's watches begin, or get the same event, at the same moment.
     looks: FairQueue = field(default_factory=lambda: first_states(seats_per_caller=3))
 
 
@@ -131,13 +134,15 @@ class WatchServer:
 class Watched:
     """A noun's part of its watch.
 
-    `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
-    (but for its expression) and its caller sees. `statuses` are the words of the request's field `status`, where it has
-    one. `fields` returns the fields of its `message` that a request names. Of resources that are large, an event holds
-    a part: where a request `is_full`, `rests` reads the rest by their uids, as the caller may see it.
+    `resources` yields the resources that a watch begins with, as messages or serialized: those that match the filter
+    (except its expression) and that the caller may see. `statuses` has the words for the values of the request's field
+    `status`, if the request has that field. `fields` returns the fields of `message` that a request names. An event of
+    a large resource contains only a part. If a request `is_full`, `rests` reads the other part by uid, as far as the
+    caller may see it.
 
-    Events of some nouns hold no message, because callers see different parts of the resource, or it must not be kept:
-    `reload` reads it when the event is sent. `permanent` are further fields of the message that never change.
+    Events of some nouns contain no message, because callers see different parts of the resource, or because the
+    resource must not be stored there. For these `reload` reads the resource when the event is sent. `permanent` are
+    further fields of the message that never change.
     """
 
     resource_type: str | frozenset[str]
@@ -158,10 +163,10 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class NounWatch:
-    """A noun's part of watches of several nouns, and the rule by which its permission is asked.
+    """A noun's part of watches of several nouns, and the rule that defines the required permission.
 
-    It is that of the noun's own watch; a noun without one has that of its list, and `selection` is the message that its
-    selections have.
+    `rule` is that of the noun's own watch, or of its list if the noun has no watch. `selection` is the type of request
+    message from which the noun's filters are made.
     """
 
     watched: Watched
@@ -180,7 +185,7 @@ class NounWatch:
         return cls(watched, method_rules.load([service])[f"/{service.full_name}/{method}"], watch_pb2.Scope)
 
     def selecting(self, request: Any) -> WatchFilter:
-        """Returns the filter of a list, or of a scope, as the noun's own watch has it, for tokens of each other."""
+        """Returns the filter of a list or a scope in the form of the noun's own watch, so that tokens fit both."""
         given = request.DESCRIPTOR.fields_by_name
         own = descriptor_of(self.selection).fields_by_name
         same = {name: getattr(request, name) for name in _SELECTING if name in given and name in own}
@@ -188,10 +193,12 @@ class NounWatch:
 
 
 def filter_of(request: Any, watched: Watched) -> WatchFilter:
-    """Returns the filter of a request; the namespace that it names is not looked up yet.
+    """Returns the filter of a request.
+
+    The id of the namespace that the request names is not set yet.
 
     Raises:
-        InvalidArgument: its expression is wrong.
+        InvalidArgument: the filter expression is invalid.
     """
     fields = request.DESCRIPTOR.fields_by_name
     status = ""
@@ -222,7 +229,7 @@ def filter_of(request: Any, watched: Watched) -> WatchFilter:
 def issuer_of(
     server: WatchServer, call: Call, method: str, wanted: WatchFilter, history: str, sight: str
 ) -> TokenIssuer:
-    """The issuer of the tokens of a caller's watch by `method`; `sight` is that of `sight_text`."""
+    """Returns the issuer of the tokens of a caller's watch by `method`; `sight` is the text of `sight_text`."""
     return resume_token.issuer(
         server.key,
         user_id=call.user_id,
@@ -234,8 +241,9 @@ def issuer_of(
 
 
 def sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
-    """Returns the caller's view as text: one namespace, not another of its name, or all visible ones, which
-    may change.
+    """Returns the caller's view as text: the id of one namespace, or the ids of all visible namespaces.
+
+    A later namespace of the same name has another id. The set of visible namespaces may change.
     """
     if wanted.namespace_id is not None:
         return f"namespace {wanted.namespace_id}"

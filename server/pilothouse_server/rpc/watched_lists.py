@@ -1,11 +1,12 @@
-"""Lists that a watch continues: each page has a token by which a watch of the same selection shows later changes.
+"""Lists that a watch continues: each page has a token for a watch of later changes.
 
-The token names the newest event that this server had seen before the page was read, so the page has everything up to
-there. Changes that come while it is read, or before the next page, may be in a page and follow as events, too: each
-event has the whole resource, so a client that takes them in order ends with the present state. The place costs nothing:
-the hub has it, except after a start without any event.
+The watch has the same selection as the list. The token names the newest event that this server had read before the
+page, so the page contains everything up to that event. Changes that are committed while the page is read, or before the
+next page, may be in a page and also follow as events. Each event has the whole resource, so a client that applies both
+in order ends with the present state. The position needs no query: the hub has it, unless this server has read no event
+since its start.
 
-The selection has the list's filter expression, too, as the watch has it.
+The selection includes the list's filter expression, as that of a watch does.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ class WatchedList:
     watch: NounWatch
 
     def begin(self) -> BegunList:
-        """Notes the place in the stream of events; called before the page is read."""
+        """Returns the list with the present position in the stream of events; called before the page is read."""
         hub = self.server.hub
         return BegunList(self, hub.history, hub.newest, hub.newest_mark)
 
 
 @dataclass(frozen=True, slots=True)
 class BegunList:
-    """The place before a page was read. `mark` is None where the hub does not have that event."""
+    """The position before a page was read.
+
+    `mark` is None if the hub does not contain the event of `revision`.
+    """
 
     of: WatchedList
     history: str
@@ -42,7 +46,7 @@ class BegunList:
     mark: bytes | None
 
     async def token(self, call: Call, transaction: ReadTransaction, namespace_id: int | None = None) -> str:
-        """Returns the token, for a caller who sees what the list showed; `namespace_id` is that of the request."""
+        """Returns the token, for callers with the same view; `namespace_id` is that of the request's namespace."""
         rule = self.of.watch.rule
         wanted = self.of.watch.selecting(call.request)
         if namespace_id is not None:

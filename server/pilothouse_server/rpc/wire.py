@@ -52,12 +52,12 @@ def etag_check(given: str) -> Callable[[Versioned], None]:
 
 
 def label_selector(text: str) -> LabelSelector | None:
-    """Returns the selector of a request; None where it selects everything."""
+    """Returns the selector of a request; None if it selects everything."""
     return LabelSelector.parse(text) if text else None
 
 
 def page_request(call: Call, key: bytes, *narrowed_by: str) -> PageRequest:
-    """Returns the page that a list request asks for; `narrowed_by` are further filters, such as a namespace."""
+    """Returns the requested page of a list; `narrowed_by` are further filters, such as a namespace."""
     request = call.request
     return PageRequest(
         key=key,

@@ -1,9 +1,9 @@
-"""Conversion between a model value (a msgspec struct) and its protobuf message, compiled once per pair of types.
+"""Conversion between a model value (a msgspec struct) and its protobuf message.
 
-A field of the message takes its value from the field or property of the struct that has the same name. A noun
-declares only the differences: fields that have another name, computed fields, fields that only one side has.
-Any other field without a counterpart raises `ConversionError` while the server starts, so that a new field
-cannot be dropped silently; so does a declared difference that no longer exists.
+Each pair of types is compiled once. A field of the message takes its value from the field or property of the struct
+that has the same name. A noun declares only the differences: fields that have another name, computed fields, fields
+that only one side has. Any other field without a counterpart raises `ConversionError` while the server starts, so that
+a new field cannot be dropped silently; so does a declared difference that no longer exists.
 
 Rules that hold everywhere:
 
@@ -12,20 +12,20 @@ Rules that hold everywhere:
 2. The `etag` is made of `uid` and `resource_version`, and is never read from a message.
 3. Enums: a word of the model is the name of the enum's value without its prefix, in any spelling
    (`ClusterIP`, `SERVICE_TYPE_CLUSTER_IP`). Every word has a value and every value a word. `_UNSPECIFIED` is
-   None or empty text where the model allows that, else the default.
+   None or empty text if the model allows that, otherwise the default.
 4. Presence: a field that may be absent (a message, `optional`) is None in the model, or the default of the model's
-   field. Where a field has no presence, zero and empty stand for None, or for the default.
+   field. If a field has no presence, zero and empty stand for None, or for the default.
 5. A struct that is not optional and equals its default is not sent.
 6. A oneof is a union of structs; the tag of each is the name of its field.
-7. Reading a message ignores fields that only the server sets (`output_only`), at any depth. Model fields that
-   no message field feeds keep their default, or are zero or empty where they have none.
+7. Reading a message ignores fields that only the server sets (`output_only`), at any depth. Model fields
+   without a message field keep their default, or are zero or empty if they have none.
 
 Conversion is on the path of every read, and a loop over descriptors costs several times the work itself. So
-each pair is compiled into straight-line Python: functions whose text is made in `code` and given to `exec`.
-They look like code written by hand (`print(CONVERTER.source)` shows them), they appear in tracebacks, and
-nothing from outside ever becomes a part of the text: names are those of descriptors and structs, everything
-else is a constant in the globals. They use the cheapest means: fields are set one by one instead of given to
-the message's constructor, empty ones are left out, and arguments of a struct are given by position.
+each pair is compiled into straight-line Python: functions whose text is made in `code` and passed to `exec`.
+They look like code written by hand (`print(CONVERTER.source)` shows them), and they appear in tracebacks.
+No outside data ever becomes part of the text: names are those of descriptors and structs, everything
+else is a constant in the globals. The functions use the cheapest means: fields are set one by one instead of passed to
+the message's constructor, empty ones are left out, and arguments of a struct are passed by position.
 
 `pairing` finds the pairs of fields, `code` makes the text, and nouns use this module.
 """
@@ -63,12 +63,12 @@ WordT = TypeVar("WordT", bound=str)
 
 
 class AnswerConverter(Generic[ValueT, MessageT]):
-    """Turns values into messages.
+    """Converts values to messages.
 
-    `fill` writes into a message that is empty; `source` is the compiled text.
+    `fill` writes into an empty message; `source` is the compiled text.
 
     Raises:
-        ConversionError: the struct and the message do not fit; at construction.
+        ConversionError: the struct and the message do not match; raised at construction.
     """
 
     fill: Callable[[ValueT, MessageT], None]
@@ -83,7 +83,7 @@ class AnswerConverter(Generic[ValueT, MessageT]):
         differences: Differences[ValueT] | None = None,
         parts: Iterable[AnswerConverter[Any, Any]] = (),
     ) -> None:
-        """`parts` convert structs inside this one that have differences of their own."""
+        """Compiles the functions; `parts` convert structs inside this one that have differences of their own."""
         self.struct, self.message = struct, message
         self.differences = differences or Differences()
         self._pairing = Pairing(struct, descriptor_of(message), self.differences, reads=self._reads)
@@ -103,9 +103,9 @@ class AnswerConverter(Generic[ValueT, MessageT]):
 
 
 class Converter(AnswerConverter[ValueT, MessageT]):
-    """Turns values into messages, and callers' messages into values; see `AnswerConverter`.
+    """Converts values to messages, and callers' messages to values; see `AnswerConverter`.
 
-    `updatable` holds the paths that an update mask may name.
+    `updatable` has the paths that an update mask may name.
     """
 
     from_proto: Callable[[MessageT], ValueT]
@@ -125,7 +125,7 @@ class Converter(AnswerConverter[ValueT, MessageT]):
         self.updatable = frozenset(self._updates)
 
     def merger(self, message: MessageT, paths: Sequence[str]) -> Callable[[ValueT], ValueT]:
-        """Returns a function that takes the fields named by `paths` (each of `updatable`) over into a stored value.
+        """Returns a function that copies the fields named by `paths` (each of `updatable`) into a stored value.
 
         Nothing else of the message is read.
         """
@@ -136,7 +136,7 @@ class Converter(AnswerConverter[ValueT, MessageT]):
             link, inner = self._updates[path]
             value = self.functions.fields[link.name](message)
             if inner and isinstance(link.field, OneofDescriptor):
-                # A part of a member that is not given has its default.
+                # If the member is not given, its part has the default.
                 value = value if tag_of(value) == path.partition(".")[0] else link.member(path)()
             for name in inner:
                 value = getattr(value, name)
@@ -153,7 +153,7 @@ class Converter(AnswerConverter[ValueT, MessageT]):
 
 
 def _refuse_other_member(stored: Any, link: Link, path: str) -> None:
-    """Raises InvalidArgument where a path leads into a member of a oneof that the stored value does not have."""
+    """Raises InvalidArgument if a path leads into a member of a oneof that the stored value does not have."""
     for name in link.place:
         stored = getattr(stored, name)
     if tag_of(stored) != path.partition(".")[0]:
@@ -174,7 +174,7 @@ def _checked(
 
 
 class EnumWords(Generic[WordT]):
-    """The words of a `Literal` and the values of an enum, by rule 3: `word` by number.
+    """The words of a `Literal` and the values of an enum, by rule 3; `word` has the word of each number.
 
     Raises:
         ConversionError: a word without a value, or a value without a word.

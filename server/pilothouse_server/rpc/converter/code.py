@@ -1,8 +1,10 @@
-"""The text of the functions that convert one pair of types, and its compilation. The rules: see the package.
+"""The text of the functions that convert one pair of types, and its compilation.
 
-Each kind of field has two pieces of text: the lines that write the value into the message (empty ones are
-left out, which saves most of the work), and the expression that reads it back (it makes nothing of an empty
-value).
+The package has the rules.
+
+Each kind of field has two pieces of text. The first is the lines that write the value into the message; they skip an
+empty value, which saves most of the work. The second is the expression that reads the value back; it skips the work
+for an empty value, too.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ _PYTHON_TYPES: dict[int, set[type]] = {
 class Functions:
     """The compiled functions of one pair.
 
-    Where messages are read, `from_proto` makes the whole struct and `fields` the value of one field, by its name in the
-    message.
+    If messages are read, `from_proto` makes the whole struct, and `fields` has a function for the value of each field,
+    by its name in the message.
     """
 
     text: str
@@ -67,7 +69,7 @@ def compile_functions(pairing: Pairing, message: type[Message], part_of: PartOf)
     """Returns the functions of a pair; `part_of` returns those of a struct and message inside it.
 
     Raises:
-        ConversionError: a message field cannot hold the type of the struct's.
+        ConversionError: a message field cannot contain the type of the struct's field.
     """
     return _Compiler(pairing, message, part_of).compile()
 
@@ -123,14 +125,14 @@ class _Compiler:
         return Functions(text, made["fill"], made["to_proto"], made.get("from_proto"), made.get("FIELDS", {}))
 
     def constant(self, name: str, value: Any) -> str:
-        """Puts a value into the globals of the functions and returns its name there."""
+        """Adds a value to the globals of the functions; returns its name there."""
         while name in self._globals and self._globals[name] is not value:
             name += "_"
         self._globals[name] = value
         return name
 
     def default(self, link: Link) -> str:
-        """Returns the expression for the meaning of an absent field."""
+        """Returns the expression for the value of an absent field."""
         if link.default is msgspec.NODEFAULT:
             return "None"
         if link.default is None or type(link.default) in _ZERO:
@@ -145,9 +147,9 @@ class _Compiler:
         return ".".join(("value", *link.place))
 
     def _read_struct(self, struct: type[msgspec.Struct], at: tuple[str, ...] = ()) -> str:
-        """The expression that makes a struct, `at` its place, of the fields that callers may give.
+        """Returns the expression that makes a struct, at the place `at`, from the fields that callers may set.
 
-        Arguments are given by position where they can be: by name they cost several times as much.
+        Arguments are passed by position if possible: by name they cost several times as much.
         """
         parameters = inspect.signature(struct).parameters
         given = {
@@ -164,7 +166,7 @@ class _Compiler:
         return f"{name}(\n" + "".join(f"{indent}{line}\n" for line in lines) + indent[4:] + ")"
 
     def _read_field(self, info: msgspec.structs.FieldInfo, place: tuple[str, ...]) -> str | None:
-        """The expression for one field of a struct; None where it keeps its default."""
+        """Returns the expression for one field of a struct; None if it keeps its default."""
         constants = self._pairing.differences.constants
         inputs = self._pairing.inputs
         if len(place) == 1 and info.name in constants:
@@ -176,8 +178,9 @@ class _Compiler:
         return self._zero(place, info.type) if default_of(info) is msgspec.NODEFAULT else None
 
     def _fresh(self, name: str, default: Any) -> str:
-        """Returns the expression for a default that stands between arguments; a mutable one is made for each
-        call.
+        """Returns the expression for a default that must be passed before later arguments.
+
+        A mutable default is made for each call.
         """
         if default is None or type(default) in _ZERO or default in ({}, ()):
             return repr(default)
@@ -208,13 +211,13 @@ class _Kind(Protocol):
     """How one kind of field is converted."""
 
     def problem(self, link: Link) -> str:
-        """Returns how the field's behaviour contradicts its type's name; empty if it fits."""
+        """Returns why the field does not fit its type, as the verb of an error message; empty if it fits."""
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
-        """The lines that put `value`, an expression, into the message."""
+        """Returns the lines that write `value`, an expression, into the message."""
 
     def read(self, compiler: _Compiler, link: Link) -> str:
-        """The expression for the value of the message's field."""
+        """Returns the expression for the value of the message's field."""
 
 
 class _Unknown:
@@ -231,7 +234,7 @@ class _Unknown:
 
 
 class _Scalar:
-    """A number, text, bytes or truth value."""
+    """A number, text, bytes or a boolean."""
 
     def problem(self, link: Link) -> str:
         types, _ = members(link.hint)
@@ -256,7 +259,7 @@ class _Scalar:
 
 
 class _Enum:
-    """A word."""
+    """A word of an enum."""
 
     def problem(self, link: Link) -> str:
         words = [word for word in literal_words(link.hint) if word]
@@ -284,7 +287,7 @@ class _Enum:
 
 
 class _Time:
-    """A moment."""
+    """A point in time."""
 
     def problem(self, link: Link) -> str:
         return "" if members(link.hint)[0] == [datetime] else "cannot hold"
@@ -361,7 +364,7 @@ class _OneOf:
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         lines = [f"x = {value}", "kind = type(x)"]
         if link.default is not msgspec.NODEFAULT:
-            # As a struct that is not optional and equals its default.
+            # Left out, like a struct that is not optional and equals its default.
             lines.append(f"if x == {compiler.default(link)}: kind = None")
         for member in members(link.hint)[0]:
             tag = _tag(member)
@@ -409,7 +412,7 @@ class _Values:
 
 
 class _Enums:
-    """Several words. An unspecified one among them says nothing, and is left out."""
+    """Several words. An unspecified one among them has no meaning, and is left out."""
 
     def problem(self, link: Link) -> str:
         words = literal_words(_item(link.hint))
@@ -490,14 +493,14 @@ def _kind_of(link: Link) -> _Kind | None:
 
 
 def _unless_none(link: Link, value: str, lines: list[str]) -> list[str]:
-    """Lines that use the value as `x`; left out where it is None."""
+    """Returns lines that use the value as `x`; they are skipped if it is None."""
     if link.optional:
         return [f"if (x := {value}) is not None:", *(f"    {line}" for line in lines)]
     return [f"x = {value}", *lines]
 
 
 def _given(compiler: _Compiler, link: Link, value: str) -> str:
-    """Returns the expression for a field that may be absent; zero if its struct cannot represent that."""
+    """Returns the expression for a field that may be absent; zero if the struct has no value for that."""
     if link.default is msgspec.NODEFAULT and not link.optional:
         return value
     return f'{value} if message.HasField("{link.name}") else {compiler.default(link)}'
@@ -517,7 +520,7 @@ def _enum(link: Link) -> EnumDescriptor:
 
 
 def _item(hint: Any) -> Any:
-    """The type of the items of `tuple[T, ...]`, or of that or None; None for other types."""
+    """Returns the type of the items of `tuple[T, ...]`, or of that or None; None for other types."""
     types, _ = members(hint)
     if len(types) != 1 or get_origin(types[0]) is not tuple or get_args(types[0])[1:] != (...,):
         return None
@@ -538,7 +541,7 @@ def _part_of(compiler: _Compiler, link: Link, hint: Any) -> Functions:
 
 
 def _set_time(message: Any, moment: datetime) -> None:
-    # Several times as fast as Timestamp.FromDatetime, with the same outcome.
+    # Several times as fast as Timestamp.FromDatetime, with the same result.
     since = moment - _EPOCH
     message.seconds = since.days * 86400 + since.seconds
     if since.microseconds:

@@ -1,4 +1,7 @@
-"""Pairs the fields of a message with those of a struct, and finds unpaired ones. The rules: see the package."""
+"""Pairs the fields of a message with those of a struct, and reports unpaired ones.
+
+The package has the rules.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _IN_ETAG = ("resource_version",)
 
 
 class ConversionError(RuntimeError):
-    """A struct and a message do not fit together; `faults` lists every reason. A fault of the program."""
+    """A struct and a message do not match; `faults` lists every reason.
+
+    This is a fault in the program.
+    """
 
     def __init__(self, struct: type, message: str, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -36,12 +42,12 @@ class ConversionError(RuntimeError):
 class Differences(Generic[ValueT]):
     """The differences between a struct and a message, beyond the rules above.
 
-    `within` names the fields of the struct whose own fields stand in the message itself. `names` gives the
-    place of a message field: a name, or `part.name`. `computed` gives functions of the value; their annotated
-    result is converted like a field of the struct. `struct_only` and `message_only` name fields that the
+    `within` names the fields of the struct whose own fields are fields of the message itself. `names` maps a
+    message field to its place in the struct: a name, or `part.name`. `computed` has functions of the value; their
+    annotated result is converted like a field of the struct. `struct_only` and `message_only` name fields that the
     other side does not have: ids, inputs of computed fields, fields that the caller of the converter fills
-    in. `constants` are values of struct fields that no message holds, where their default (or zero) is not
-    meant. `check` raises where a message cannot be read, and names the field by its path in the request.
+    in. `constants` are values of struct fields that no message contains, if their default (or zero) is
+    wrong. `check` raises if a message cannot be read, and names the field by its path in the request.
     """
 
     within: Sequence[str] = ()
@@ -55,9 +61,9 @@ class Differences(Generic[ValueT]):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A field (or oneof) of the message and its value: `place` are the attributes that lead to it.
+    """A field (or oneof) of the message and its value: `place` has the attributes that lead to the value.
 
-    `computed` is a function of the value instead. `default` is NODEFAULT where the struct has none. A link
+    `computed` is a function of the value instead. `default` is NODEFAULT if the struct has none. A link
     that is not `settable` (a property, a computed value) is not read from a message.
     """
 
@@ -85,37 +91,40 @@ class Link:
 
     @property
     def output_only(self) -> bool:
-        """Whether only the server sets it."""
+        """Whether only the server sets the field."""
         return isinstance(self.field, FieldDescriptor) and rule_of(self.field).output_only
 
     def member(self, path: str) -> Any:
-        """The struct of the member of a oneof that a path begins with."""
+        """Returns the struct of the oneof's member with which a path begins."""
         return next(each for each in members(self.hint)[0] if tag_of(each) == path.partition(".")[0])
 
     @property
     def is_input(self) -> bool:
-        """Whether callers may give it."""
+        """Whether callers may set the field."""
         return self.settable and not self.output_only
 
     @property
     def is_lost(self) -> bool:
-        """Whether callers may give it and nothing would hold it."""
+        """Whether callers may set the field although no field of the struct stores it."""
         return not self.settable and not self.output_only and self.name != _ETAG
 
 
 class Pairing:
-    """The links of one pair of types; refuses unpaired fields on either side."""
+    """The links of one pair of types.
+
+    Raises ConversionError for unpaired fields on either side.
+    """
 
     def __init__(
         self, struct: type, descriptor: Descriptor, differences: Differences[Any], *, reads: bool
     ) -> None:
-        """`reads`: whether messages are read too."""
+        """Pairs the fields; `reads`: whether messages are converted to structs, too."""
         self.struct, self.descriptor, self.reads = struct, descriptor, reads
         self.differences = differences
         self._faults: list[str] = []
         self.fields: dict[tuple[str, ...], msgspec.structs.FieldInfo] = dict(self._struct_fields())
         self.links = list(self._link_all())
-        # Those that callers may give, by their place in the struct.
+        # The links that callers may set, by their place in the struct.
         self.inputs = {link.place: link for link in self.links if link.is_input}
         self._check_leftovers()
         if self._faults:
@@ -185,9 +194,9 @@ class Pairing:
         )
 
     def updatable(self) -> Iterator[tuple[str, Link, tuple[str, ...]]]:
-        """Yields the paths that an update mask may name, each with its link and the attributes from there.
+        """Yields the paths that an update mask may name, each with its link and the attributes below that.
 
-        They are the fields that callers may give and change, and the fields of a struct that is always there.
+        They are the fields that callers may set and change, and the fields of a struct that is always present.
         """
         for link in self.links:
             if (
@@ -208,7 +217,7 @@ class Pairing:
 
 
 def tag_of(struct: Any) -> Any:
-    """The tag of a tagged struct, or of its type."""
+    """Returns the tag of a tagged struct, or of its type."""
     return struct.__struct_config__.tag
 
 
@@ -223,7 +232,7 @@ def _members_of(link: Link, oneof: OneofDescriptor) -> Iterator[tuple[str, Link,
 
 
 def _fields_and_oneofs(descriptor: Descriptor) -> Iterator[FieldDescriptor | OneofDescriptor]:
-    """Yields the fields of a message, those of a oneof as one. (An `optional` field is a oneof of its own.)"""
+    """Yields the fields of a message, and each oneof as one. (An `optional` field is a oneof of its own.)"""
     seen = set()
     for each in descriptor.fields:
         oneof = each.containing_oneof
@@ -255,7 +264,7 @@ def default_of(info: msgspec.structs.FieldInfo) -> Any:
 
 
 def replaced(stored: Any, place: tuple[str, ...], value: Any) -> Any:
-    """The struct with another value at a place."""
+    """Returns the struct with another value at a place."""
     name, *rest = place
     if rest:
         value = replaced(getattr(stored, name), tuple(rest), value)
@@ -263,14 +272,14 @@ def replaced(stored: Any, place: tuple[str, ...], value: Any) -> Any:
 
 
 def bare(hint: Any) -> Any:
-    """The type without NewType and the like."""
+    """Returns the type without NewType and the like."""
     while hasattr(hint, "__supertype__"):
         hint = hint.__supertype__
     return hint
 
 
 def members(hint: Any) -> tuple[list[Any], bool]:
-    """The types that a hint allows, and whether None is among them."""
+    """Returns the types that a hint allows, and whether None is among them."""
     hint = bare(hint)
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return [hint], False
@@ -279,7 +288,7 @@ def members(hint: Any) -> tuple[list[Any], bool]:
 
 
 def literal_words(hint: Any) -> list[str]:
-    """The words of a Literal, or of several joined; empty for other types."""
+    """Returns the words of a Literal, or of several joined; empty for other types."""
     literals, _ = members(hint)
     if any(typing.get_origin(literal) is not Literal for literal in literals):
         return []

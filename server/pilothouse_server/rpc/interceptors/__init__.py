@@ -1,6 +1,6 @@
-"""The layers of every call, one a file, in one order for all call shapes (see `rpc.pipeline`).
+"""The layers of every call, one per file, in one order for all call shapes (see `rpc.pipeline`).
 
-Those that never wait (telemetry, errors, operation) run in one coroutine, `outer`.
+The layers that never wait (telemetry, errors, operation) run in one coroutine, `outer`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pilothouse_server.rpc.pipeline import Layer
 
 
 def standard_layers(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
-    """The layers, outermost first.
+    """Returns the layers, outermost first.
 
-    Unary calls and streams take this one list, so their order cannot differ. A replay is answered last of
-    all: the caller must still be allowed to ask.
+    Unary calls and streams use this one list, so their order cannot differ. The stored response of a replay is
+    returned by the innermost layer, because the caller must still be allowed to make the call.
     """
     return (outer, audit, authorization, validation, audit.replay)

@@ -1,13 +1,14 @@
-"""Records every call: its caller, method and address, its result, and its duration. It stands outside
-authorization, so a denial is never missing.
+"""Records every call: its caller, method and address, its result, and its duration.
 
-A mutation's record is written by the transaction of the change itself: this layer commits the handler's unit
-of work together with the record, the events and the idempotency row, and if that fails the call fails and
-nothing has changed. Reads are recorded in batches; refusals, failures and methods declared DURABLE before the
-answer is sent. A stream has two records with one `stream_id`: opened, before its first answer, and closed.
+The layer is outside authorization, so that denials are recorded, too.
 
-Refused calls of anonymous callers, and of users, have records of their own while they are few; beyond that
-they are summed (`rpc.refusals`). A stream that is refused has one record: it was never open.
+A mutation's record is written in the transaction of the change itself. This layer commits the handler's unit
+of work together with the record, the events and the idempotency row. If that fails, the call fails and
+nothing has changed. Reads are recorded in batches. Refusals, failures and methods declared DURABLE are recorded before
+the response is sent. A stream has two records with one `stream_id`: opened, before its first response, and closed.
+
+Refused calls of anonymous callers, and of users, have individual records while they are few. Beyond that they are
+summed (`rpc.refusals`). A refused stream has one record, because it was never open.
 """
 
 from __future__ import annotations
@@ -39,29 +40,28 @@ from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.errors import translated
 from pilothouse_server.values import names
 
-# Of the answer to a `validate_only`, which else looks as if all had been done.
+# Metadata of the response to a `validate_only` request, which otherwise looks as if the change had been made.
 DRY_RUN_KEY = "pilothouse-dry-run"
-# How often an outdated change is drafted again, before its caller is told to retry.
-# Two servers whose callers change one container without a pause outdate each other: with five attempts one call in a
-# hundred lost all of them.
+# How often an outdated change is drafted before its caller is asked to retry. Two servers whose callers change one
+# container without a pause outdate each other's drafts: with five attempts, one call in a hundred lost all of them.
 MOST_DRAFTS = 10
-# Attempts left when a handler begins again for keys that only a token has; one that opens and seals needs three.
+# Attempts left when a handler begins again for keys that only a token has. One that opens and seals needs three.
 _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 # The most characters of an anonymous caller's request in a record.
 _MOST_OF_STRANGERS = 1024
-# Of one user who is known, who has paid with a token: so there may be more.
+# The bounds for one authenticated user. They are higher than those of anonymous callers, because a user needs a token.
 _OF_A_USER = Bounds(of_a_kind=20, singly=400, sums=20)
-# To render the record of such an answer and its request takes milliseconds.
+# Rendering the record of a response of this size and its request takes milliseconds.
 _LONG_BYTES = 32 * 1024
 # The most bytes of a request in one record, and the usual size of the rest of a record.
 _MOST_OF_REQUEST, _REST_OF_RECORD = 16 * 1024, 512
 
 
 class RecordWriter(Protocol):
-    """Where records go that belong to no other transaction (see `store.audit_writer`)."""
+    """Writes records that belong to no other transaction (see `store.audit_writer`)."""
 
     def submit(self, record: AuditRecord) -> None:
-        """Takes the record of a plain read."""
+        """Accepts the record of a plain read, which is written later."""
 
     async def write(self, record: AuditRecord) -> None:
         """Returns once the record is committed."""
@@ -70,8 +70,8 @@ class RecordWriter(Protocol):
 class AuditLayer:
     """The layer. `namespace_id` returns the id of a namespace by its name; it may raise Unavailable.
 
-    `header_is_kept` returns whether records keep a request header. `sum_up` is a task of the server; `flush`
-    writes its present sums before the writer is closed.
+    `header_is_kept` returns whether records contain a request header. The server runs `sum_up` as a task, and calls
+    `flush` to write the present sums before it closes the writer.
     """
 
     def __init__(
@@ -100,16 +100,17 @@ class AuditLayer:
         self.users.flush()
 
     def __call__(self, rule: Rule, inner: Runner) -> Runner:
-        """Has each call recorded."""
+        """Returns the runner that records each call of a method."""
         if rule.mutates:
             return partial(self._mutation, inner)
         return partial(self._stream if rule.streams else self._unary, inner)
 
     def replay(self, rule: Rule, inner: Runner) -> Runner:
-        """The innermost layer: answers a replayed mutation with its first answer, and records that a stream opens.
+        """Returns the runner of the innermost layer.
 
-        If a handler needs a token for its keys, its transaction ends, and it begins again once the keys are
-        cached. Not so a stream, which may have sent something already.
+        It returns the stored response of a replay, and records that a stream opens. If a handler needs keys that only
+        a token has, its transaction ends, and the handler begins again once the keys are cached. A stream does not
+        begin again, because it may have sent something already.
         """
         if rule.streams:
             return partial(self._opening, inner)
@@ -134,14 +135,14 @@ class AuditLayer:
 
     async def _mutation(self, inner: Runner, call: Call) -> bytes:
         try:
-            # A constraint that a handler's statement breaks is reported by name, in the record as to the
-            # caller.
+            # If a handler's statement breaks a constraint, the record and the caller get the same translated
+            # error.
             with translated():
                 answer = await self._changed(inner, call)
         except BaseException as error:
             if call.unit is not None:
                 if call.unit.committed:
-                    # The client went away while its change was being committed: the record has OK, and rightly.
+                    # The client disconnected while its change was being committed. The record has OK, which is true.
                     raise
                 await call.unit.rollback()
             await self._record_failure(call, error)
@@ -153,7 +154,10 @@ class AuditLayer:
         return answer
 
     async def _changed(self, inner: Runner, call: Call) -> bytes:
-        """Returns the answer, once the change is committed; an outdated draft is made again, a few times."""
+        """Returns the response once the change is committed.
+
+        An outdated draft is made again, a few times.
+        """
         for attempts_left in reversed(range(MOST_DRAFTS)):
             answer = await inner(call)
             try:
@@ -171,7 +175,7 @@ class AuditLayer:
             await call.leave_transaction()
         replayed = bool(call.facts.metadata.get("replayed"))
         if replayed:
-            # No handler has looked the namespace up. This look-up needs no connection to be held.
+            # No handler has looked up the namespace. The look-up does not need this call's connection.
             await call.leave_transaction()
             await self._locate(call)
         await call.transaction_if_none()
@@ -179,18 +183,19 @@ class AuditLayer:
         response = await self._response(call, answer)
         await call.unit.commit(
             audit=[self._record(call, None, response=response)],
-            # The operation that a replay repeats has its row.
+            # The operation that the replay repeats already has its row.
             operation=None if call.validate_only or replayed else _operation(call),
             idempotency=self._idempotency.row(call, answer),
         )
 
     async def _response(self, call: Call, answer: bytes) -> dict[str, Any]:
-        """Returns the answer for the record; a long one is rendered in slices, so that other calls can
-        proceed.
+        """Returns the response for the record.
+
+        A long one is rendered in slices, so that other calls can proceed.
         """
         if len(answer) <= _LONG_BYTES:
             return redaction.body(call.answer_message(answer))
-        # A transaction holds a connection and locks during that time.
+        # A transaction occupies a connection and locks during the pauses, so it must not go last. A draft may.
         pause = partial(long_work, last=True) if isinstance(call.unit, Draft) else others_first
         await pause()
         response = redaction.body(call.answer_message(answer))
@@ -224,7 +229,7 @@ class AuditLayer:
         return answer
 
     async def _record_opening(self, call: Call) -> None:
-        # A method of its own: the stream would hold the record as long as it lasts.
+        # A separate method: a local variable of `_stream` would keep the record as long as the stream lasts.
         opened = self._record(call, None, opened=True)
         if call.rule.audit == options.AUDIT_LEVEL_DURABLE:
             await self._writer.write(opened)
@@ -232,11 +237,12 @@ class AuditLayer:
             self._writer.submit(opened)
 
     async def _record_failure(self, call: Call, error: BaseException) -> None:
-        """A refused or failed call is not answered before its record is kept; one whose client has
-        gone cannot wait.
+        """Writes the record of a refused or failed call before the call ends.
 
-        If the record cannot be written either, a call that failed because a dependency is away reports that
-        failure.
+        A call whose client is gone cannot wait for that.
+
+        If the record cannot be written either, a call that failed because a dependency is unavailable still
+        reports that failure.
         """
         if self._is_summed(call, error):
             return
@@ -256,16 +262,16 @@ class AuditLayer:
         await self._writer.write(self._record(call, error))
 
     def _is_summed(self, call: Call, error: BaseException) -> bool:
-        """Returns whether the call is only counted, because enough like it have records of their own."""
+        """Returns whether the call is only counted, because enough similar calls have records of their own."""
         if call.opened:
-            # The record of its end belongs to that of its opening.
+            # The record of a stream's end belongs to the record of its opening.
             return False
         principal, size, namespace_id, namespace = call.principal, 0, None, ""
         if principal is None:
             refusals, name = self.strangers, call.facts.resource_name
         else:
             refusals, name = self.users.of(principal.user_id, principal.username), _name(call)
-            # A namespace that was taken back again would keep the sum from being numbered.
+            # With the id of a namespace whose creation was rolled back, the sum could not be numbered.
             namespace_id = _ids(call, error)[1] or _granted_namespace(call)
             namespace = "" if namespace_id is None else _namespace_name(call, namespace_id)
             if call.request is not None:
@@ -276,10 +282,10 @@ class AuditLayer:
         return not refusals.singly(kind, call.rule, call.started_at, _plain(name, 253), size)
 
     async def _locate(self, call: Call) -> None:
-        """Sets the record's namespace to the one in the request, though no handler looked it up.
+        """Sets the record's namespace to the one in the request if no handler has looked it up.
 
-        Only if the caller reaches it: a record that its own caller sees must not reveal that a foreign namespace
-        exists.
+        Only if the caller can see the namespace: a record that its own caller sees must not reveal that a foreign
+        namespace exists.
         """
         name, principal = call.namespace, call.principal
         if not name or principal is None or call.facts.namespace_id is not None:
@@ -305,7 +311,7 @@ def _record(
     opened: bool = False,
 ) -> AuditRecord:
     rule, actor = call.rule, call.actor
-    # Most calls end well, and there is a record of each.
+    # Most calls succeed, and each call has a record.
     code, message = ("OK", "") if error is None else _outcome(call, error)
     resource_id, namespace_id = _ids(call, error)
     return AuditRecord(
@@ -336,7 +342,7 @@ def _record(
 
 
 def _granted_namespace(call: Call) -> int | None:
-    """Returns the id of the named namespace, if a grant of the caller contains it."""
+    """Returns the id of the namespace that the request names, if a grant of the caller contains it."""
     name, principal = call.namespace, call.principal
     if not name or principal is None:
         return None
@@ -353,8 +359,9 @@ def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | N
 
 
 def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | None]:
-    """Returns the ids of the resource and its namespace; ids of rolled-back rows are left out, because they
-    refer to nothing.
+    """Returns the ids of the resource and its namespace.
+
+    Ids of rolled-back rows are left out, because they refer to nothing.
     """
     rule, facts = call.rule, call.facts
     if not _stands(call, error):
@@ -363,14 +370,14 @@ def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | Non
 
 
 def _stands(call: Call, error: BaseException | None) -> bool:
-    """Whether the resource of the call is there after it."""
+    """Returns whether the resource of the call exists after it."""
     return not (call.rule.action == "create" and (error is not None or call.validate_only))
 
 
 def _changes(
     before: Message, answer: Message | None, secrets: Mapping[str, tuple[bool, bool]] | None
 ) -> dict[str, Any]:
-    """Returns the fields that an update changed in the resource of its answer."""
+    """Returns the fields that an update changed in the resource of its response."""
     if answer is None:
         return {}
     for field in answer.DESCRIPTOR.fields:
@@ -380,15 +387,18 @@ def _changes(
 
 
 def _name(call: Call) -> str | None:
-    """Returns the name of the resource: the handler's, else the one in the request."""
+    """Returns the name of the resource: the handler's, otherwise the one in the request."""
     if call.facts.resource_name is not None or call.request is None:
         return call.facts.resource_name
-    # It may be the reference to an image.
+    # The name may be an image reference, which may contain a password.
     return without_url_passwords(call.rule.name_of(call.request))
 
 
 def _namespace_name(call: Call, namespace_id: int) -> str:
-    """The name that the namespace of a record has now: a later one may have it, and its row be forgotten."""
+    """Returns the present name of a record's namespace.
+
+    Later, that namespace's row may be deleted, and another namespace may have the name.
+    """
     if call.namespace:
         return call.namespace
     if call.rule.resource_type == "namespace":
@@ -424,7 +434,7 @@ def _metadata(
     return metadata
 
 
-# The texts for a call that the transport cut off.
+# The messages for calls that the transport cut off.
 _CUT = {
     "OK": "",
     "CANCELLED": "the client went away",
@@ -457,7 +467,7 @@ def _operation(call: Call) -> Operation:
 
 
 def _plain(value: str | None, length: int) -> str:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogate, not too long."""
+    """Returns text that PostgreSQL can store: no NUL, no lone surrogate, not too long."""
     if not value:
         return ""
     if value.isascii() and "\x00" not in value:

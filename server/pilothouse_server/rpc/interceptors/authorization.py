@@ -1,17 +1,18 @@
-"""Checks the caller's permission. A resource that the caller may not see is reported like one that does not
-exist.
+"""Checks the caller's permission.
 
-A method with a namespace requires its permission there: a caller who does not reach the namespace gets NOT_FOUND,
-exactly as for one that does not exist; one who reaches it without the permission gets PERMISSION_DENIED. A call that
-has taken long, because its body came late or it waited for a cluster, a hash or a row, is asked the same again before
-anything of it counts.
+A resource that the caller may not see is reported as one that does not exist.
 
-While streams are open their credentials and grants are checked again every two seconds, once for all streams of a
-credential, and a stream ends when they no longer suffice. The credential of a stream that a session opened is the
-session and not its access token, so a stream outlives the token, and a refresh ends none. A stream ends with
+A method with a namespace requires its permission there. A caller who cannot see the namespace gets NOT_FOUND, exactly
+as for one that does not exist; a caller who sees it but lacks the permission gets PERMISSION_DENIED. A call that
+has taken long, because its request came late or because it waited for a cluster, a hash or a row, is authorized again
+before its result counts.
+
+While streams are open, their credentials and grants are checked again every two seconds, once for all streams of a
+credential. A stream ends when they no longer suffice. The credential of a stream that a session opened is the
+session and not its access token, so a stream outlives the token, and a refresh ends no stream. A stream ends with
 PERMISSION_DENIED, because its caller already knows that the namespace exists. It ends with NOT_FOUND if the namespace
-itself is gone, and the grants with it; a watch reports that by itself after the earlier events. It also ends when the
-server drains: immediately if its client can resume it elsewhere, and near the end of the grace period if it is
+itself is deleted, and the grants with it; a watch reports that itself after the earlier events. A stream also ends when
+the server drains: immediately if its client can resume it elsewhere, and near the end of the grace period if it is
 bidirectional, because nobody can resume it.
 """
 
@@ -48,41 +49,47 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0
-# A call that takes longer is checked again at its end. Most calls are done long before; principals are kept
-# for longer.
+# A call that takes longer is authorized again at its end. Most calls are done long before. Principals are cached for
+# longer than this.
 LATE_SECONDS = 0.25
-# Tokens that are looked up concurrently: each may take a connection.
+# The number of tokens that are looked up concurrently: each look-up may take a connection.
 _AT_ONCE = 4
 _DENIED = "PERMISSION_DENIED"
 
 
 class Lookup(Authenticator, Protocol):
-    """The layer's questions to the database."""
+    """The layer's queries to the database."""
 
     async def namespace_id(self, name: str) -> int | None:
-        """Returns the id of a living namespace, whether or not the caller reaches it. Raises Unavailable."""
+        """Returns the id of an existing namespace, whether or not the caller can see it.
+
+        Raises Unavailable.
+        """
 
     async def why_foreign(self, namespace: str) -> str:
-        """Why the Kubernetes namespace of this living namespace is not ours, '' where it is. Raises Unavailable."""
+        """Returns why the Kubernetes namespace belongs to another owner, '' if it does not.
+
+        Raises Unavailable.
+        """
 
 
 class Reasons(Protocol):
     """The database's facts about a refusal."""
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """Returns as much as the caller may know of the explanation; nothing if it cannot be read now.
+        """Returns the facts that explain the refusal, as far as the caller may know them.
 
-        It raises no error: the refusal that it explains stands without it.
+        Returns no facts if they cannot be read, and raises no error: the refusal is valid without the explanation.
         """
 
 
 @dataclass(eq=False, slots=True)
 class _OpenStream:
-    """`ended` becomes the reason for which the stream must end."""
+    """An open stream; `ended` is set to the reason for which it must end."""
 
     call: Call
     ended: asyncio.Future[Exception]
-    # Whether its namespace was found to be gone.
+    # Whether a recheck found that its namespace is deleted.
     gone: bool = False
 
     def end(self, reason: Exception) -> None:
@@ -91,8 +98,9 @@ class _OpenStream:
 
 
 class AuthorizationLayer:
-    """The layer. `drain` ends the open streams. Without `reasons` a refusal explains only the caller's own
-    grants.
+    """The layer. `drain` ends the open streams.
+
+    Without `reasons` a refusal explains only the caller's own grants.
     """
 
     def __init__(
@@ -106,16 +114,16 @@ class AuthorizationLayer:
         self._reasons = reasons
         self._recheck_seconds = recheck_seconds
         self._open: set[_OpenStream] = set()
-        # One timer for all, while there are any.
+        # One task for all open streams; None while there are none.
         self._rechecking: asyncio.Task[None] | None = None
         self._draining = False
         self._last_call = 0.0
 
     def drain(self, grace_seconds: float = 0.0) -> None:
-        """Ends the open streams and refuses new ones; bidirectional streams may continue for most of the
-        grace period.
+        """Ends the open streams and refuses new ones.
 
-        The rest of it is for ending them with a status and a record, before they would be cut.
+        Bidirectional streams may continue for most of the grace period. The last part of it is reserved for ending them
+        with a status and a record, before gRPC would cut them.
         """
         kept_back = min(1.0, grace_seconds / 4)
         self._last_call = asyncio.get_running_loop().time() + grace_seconds - kept_back
@@ -124,12 +132,12 @@ class AuthorizationLayer:
             self._drain(stream)
 
     def __call__(self, rule: Rule, inner: Runner) -> Runner:
-        """Has each call refused, or run; a stream for as long as the caller may."""
+        """Returns the runner that refuses each call, or runs it; a stream for as long as the caller is authorized."""
         return partial(self._authorized, partial(self._guarded, inner) if rule.streams else inner)
 
     async def _authorized(self, inner: Runner, call: Call) -> bytes:
         if call.refusal or call.parse_error:
-            # No name of this frame is given to it: the error will know the frame, and would keep the call.
+            # The error is not assigned to a local variable: it will refer to this frame, and would keep the call.
             raise call.refusal or call.parse_error  # type: ignore[misc]
         if call.principal is not None:
             try:
@@ -143,7 +151,7 @@ class AuthorizationLayer:
             return answer
         if call.rule.mutates or not call.rule.only_reads:
             raise _grants_changed()
-        # A read is done again by the grants that are left.
+        # A read is repeated with the remaining grants.
         answer = await self._run(inner, call)
         if await self._may_still(call):
             return answer
@@ -153,12 +161,12 @@ class AuthorizationLayer:
         try:
             return await inner(call)
         except PermissionDenied as denied:
-            # Its transaction may still be open, so no second connection is taken for a look-up.
+            # The call's transaction may still be open, so no second connection is taken for a look-up.
             raise explained(denied, call.principal) from None
         except PilothouseError:
             raise
         except Exception:
-            # A missing row would look like our fault, although the caller has only lost the permission to see it.
+            # A missing row would look like a server fault, although the caller only lost the permission to see it.
             if not await self._may_still(call):
                 raise _grants_changed() from None
             raise
@@ -167,10 +175,10 @@ class AuthorizationLayer:
         return time.perf_counter() - call.started >= LATE_SECONDS
 
     async def _may_still(self, call: Call) -> bool:
-        """Returns whether the caller of a unary call has all grants that the call began with.
+        """Returns whether the caller of a unary call still has all grants that the call began with.
 
-        Where one was taken back that the call does not need, but which may have let a part of it be done, the call goes
-        by the newer grants from here on.
+        A revoked grant that the call does not require may still have admitted a part of its work. In that case the
+        call uses the newer grants from here on.
 
         Raises:
             Unauthenticated: the caller's credential has ended.
@@ -194,7 +202,7 @@ class AuthorizationLayer:
     async def _explained(
         self, call: Call, principal: Principal, denied: PermissionDenied
     ) -> PermissionDenied:
-        """The refusal with its reason."""
+        """Returns the refusal with its reason."""
         rule = call.rule
         if denied.reason != _DENIED or self._reasons is None:
             return explained(denied, principal)
@@ -202,11 +210,11 @@ class AuthorizationLayer:
         return explained(denied, principal, question, await self._reasons.beyond(principal, question))
 
     async def _refuse_foreign(self, call: Call, principal: Principal) -> None:
-        """Raises FailedPrecondition for a call that acts in a namespace whose Kubernetes namespace belongs to
-        another owner.
+        """Raises FailedPrecondition if the Kubernetes namespace of the call belongs to another owner.
 
-        The principal knows those namespaces as of a second ago, so only a call that would be refused looks
-        them up again. For changes since then the cluster itself is asked (`kubernetes.homes`).
+        Applies to calls that act in the namespace. The principal's list of such namespaces may be a second old, so a
+        call that would be refused looks them up again. Changes since then are detected at the cluster itself
+        (`kubernetes.homes`).
         """
         namespace = call.namespace
         if namespace not in principal.foreign_namespaces or not call.rule.acts_in_namespace:
@@ -227,8 +235,8 @@ class AuthorizationLayer:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 if isinstance(work.exception(), NotFound) and call.resume_token and not call.complete:
-                    # A stream that reads again finds nothing any more once its permission is gone. The next check of
-                    # the grants shows whether that is the reason.
+                    # A stream that reads again finds nothing once its permission is revoked. The next check of the
+                    # grants shows whether that is the reason.
                     await asyncio.wait([stream.ended], timeout=1.5 * self._recheck_seconds)
                 if not stream.ended.done():
                     return work.result()
@@ -255,7 +263,7 @@ class AuthorizationLayer:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            # Looks that take long do not put off the next.
+            # A recheck that takes long does not postpone the next one.
             due = max(due + self._recheck_seconds, loop.time())
             await asyncio.sleep(due - loop.time())
             by_shown: defaultdict[Shown, list[_OpenStream]] = defaultdict(list)
@@ -270,15 +278,15 @@ class AuthorizationLayer:
             try:
                 principal = await self._authenticator.authenticate(shown)
             except Unavailable:
-                # A database that is away revokes nothing; the stream itself will notice.
+                # A database that cannot be reached revokes nothing; the stream itself will notice the outage.
                 continue
-            except Exception as error:  # noqa: BLE001 - the streams of one caller end by it, the others' are checked
+            except Exception as error:  # noqa: BLE001 - it ends the streams of one caller; the others' are checked
                 for stream in streams:
                     stream.end(error)
                 continue
             before, changed = None, True
             for stream in streams:
-                # As a rule all have the same from the last look, and nothing has changed since.
+                # Usually all streams have the same principal from the last check, and nothing has changed since.
                 if stream.call.principal is not before:
                     before = stream.call.principal
                     changed = before != principal
@@ -290,7 +298,7 @@ class AuthorizationLayer:
                         stream.end(lost)
 
     async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
-        """Lets the stream continue as its caller's present principal, or ends it."""
+        """Lets the stream continue with its caller's present principal, or ends it."""
         call = stream.call
         for need in call.needs or (Need(call.rule, call.namespace),):
             lost = revoked(need.rule.permission, need.namespace)
@@ -302,7 +310,7 @@ class AuthorizationLayer:
                 elif stream.gone:
                     stream.end(need.error(error))
                 else:
-                    # It continues as before until the next look, so that it can report the end itself.
+                    # The stream continues as before until the next check, so that it can report the deletion itself.
                     stream.gone = True
                     return
             except PermissionDenied:
@@ -313,11 +321,11 @@ class AuthorizationLayer:
         try:
             return await self._authenticator.namespace_id(namespace) is not None
         except PilothouseError:
-            # Then the grants count, as they were read.
+            # If the database cannot be read, the grants decide, as they were read.
             return True
 
     def _drain(self, stream: _OpenStream) -> None:
-        """Ends the stream, or has it ended when the server no longer waits for it."""
+        """Ends the stream, or schedules its end for when the server no longer waits for it."""
         if stream.call.rule.shape == "stream_stream":
             asyncio.get_running_loop().call_at(self._last_call, stream.end, _broken_off())
             return
@@ -349,9 +357,10 @@ def _grants_changed() -> Aborted:
 
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
-    """Returns the grant by which `principal` may call a method with `rule` on `namespace` ('' where the
-    request names none); None where the method needs none. Raises if no grant allows it, or if the caller's
-    credential does not.
+    """Returns the grant by which `principal` may call a method with `rule` on `namespace`.
+
+    `namespace` is '' if the request names none. Returns None if the method needs no grant. Raises if no grant allows
+    the call, or if the caller's credential does not.
     """
     check_credential(rule, principal.credential)
     if rule.access != options.ACCESS_PERMISSION:
@@ -359,7 +368,7 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     reach = rule.reach(namespace)
     if reach == "there":
         granting = principal.granting(rule.permission, namespace)
-        # A grant in this namespace proves that the namespace exists, and that the caller reaches it.
+        # A grant in this namespace proves that the namespace exists, and that the caller can see it.
         if granting is None or granting.namespace is None:
             _check_reached(rule, principal, namespace)
     elif reach == "everywhere":
@@ -382,8 +391,9 @@ def _check_reached(rule: Rule, principal: Principal, namespace: str) -> None:
 
 
 def check_credential(rule: Rule, credential: Credential) -> None:
-    """Raises if the caller's credential does not suffice for a method with `rule`, even if the caller holds
-    the permission.
+    """Raises if the caller's credential does not suffice for a method with `rule`.
+
+    This holds even if the caller has the permission.
 
     Raises:
         PermissionDenied: SESSION_NEEDED, KEY_READ_ONLY.
@@ -418,8 +428,9 @@ def explained(
     question: Question | None = None,
     beyond: Beyond | None = None,
 ) -> PermissionDenied:
-    """Returns the refusal with the limit of the caller's permissions, as far as the caller may know; unchanged if it
-    is about something else than a missing permission.
+    """Returns the refusal with the limit of the caller's permissions.
+
+    It shows the limit as far as the caller may know it, and is unchanged if it is not about a missing permission.
     """
     permission = denied.metadata.get("permission", "")
     if principal is None or denied.reason != _DENIED or "*" in permission or not permission:
@@ -438,7 +449,7 @@ def explained(
 
 
 def permission_denied(permission: str, namespace: str = "") -> PermissionDenied:
-    """The error that names the permission that is missing, and where."""
+    """Returns the error that names the missing permission, and where it is missing."""
     where = f' in namespace "{namespace}"' if namespace else ""
     return PermissionDenied(
         f"permission {permission} is needed{where}",

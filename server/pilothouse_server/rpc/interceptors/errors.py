@@ -1,6 +1,7 @@
-"""Turns every failure into an error that the caller may see; nothing else leaves this layer (`outer`).
+"""Translates every failure into an error that the caller may see (`outer`).
 
-An allow-list: domain errors are reported with their details, all else is INTERNAL with the operation's id.
+No other error leaves this layer. It has an allow-list: domain errors are reported with their details, all other errors
+are INTERNAL with the operation's id.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ log = structlog.get_logger(__name__)
 
 
 def told(error: PilothouseError) -> CallFailed:
-    """Returns how a call ends by a domain error."""
+    """Returns the end of a call that failed with a domain error."""
     status = rich_status(error).SerializeToString()
     return CallFailed(CODES[error.code], error.message, ((STATUS_KEY, status),))
 
 
 def unheard(error: PilothouseError) -> CallFailed:
-    """The same of a call whose client is gone: nobody reads the details, which cost more than all else of a refusal."""
+    """Returns the same without details, which nobody reads, because the client is gone.
+
+    The details cost more than the rest of a refusal.
+    """
     return CallFailed(CODES[error.code], error.message, ())
 
 
 def unforeseen(call: Call, error: Exception) -> CallFailed:
-    """Logs a failure of the program, and returns how its call ends."""
-    # The text of an unforeseen exception may hold a parameter; its type and place may not.
+    """Logs an unexpected exception, and returns the end of its call."""
+    # The text of the exception may contain a parameter; its type and place cannot.
     log.error(
         "call failed unexpectedly",
         method=call.method,

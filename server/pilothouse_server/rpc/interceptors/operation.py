@@ -1,7 +1,7 @@
-"""Gives the call its identity.
+"""Gives the call its identity: the id by which log lines, the audit record and the caller name it.
 
-The id under which log lines, the audit record and the caller can name it. Each log line of the call carries
-it, with the method and the caller: they are joined when there is a line, which most calls never have.
+Each log line of the call has the id, the method and the caller. These fields are made only when a line is logged,
+and most calls log none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OPERATION_KEY = "pilothouse-operation-id"
 
 
 class Identified:
-    """Sends the operation id of the call back as trailing metadata, and has it in the log lines of the block."""
+    """Sends the operation id of the call as trailing metadata, and adds it to the log lines of the block."""
 
     __slots__ = ("_call", "_token")
 

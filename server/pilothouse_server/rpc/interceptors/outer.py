@@ -1,6 +1,7 @@
-"""The three outermost layers, which wait for nothing themselves, in one coroutine: telemetry → errors → operation.
+"""The three outermost layers in one coroutine: telemetry → errors → operation.
 
-It ends with an answer, a `CallFailed`, or the end of a call that the transport has cut off.
+They wait for nothing themselves. The coroutine ends with a response, a `CallFailed`, or the cancellation of a call that
+the transport has cut off.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pilothouse_server.rpc.pipeline import CallFailed, Runner
 
 
 def outer(rule: Rule, inner: Runner) -> Runner:
-    """Counts each call, translates its failure, and gives it its identity."""
+    """Returns the runner that counts each call, translates its failure, and gives it its identity."""
     counts = counts_of(rule)
 
     async def run(call: Call) -> bytes:
@@ -26,12 +27,12 @@ def outer(rule: Rule, inner: Runner) -> Runner:
             try:
                 with operation.Identified(call):
                     return await inner(call)
-            # None of these may stand in a variable that outlives its line: it knows this frame.
+            # No variable that outlives its line may refer to one of these errors: the error refers to this frame.
             except PilothouseError as error:
                 raise (errors.unheard(error) if call.unheard else errors.told(error)) from None
             except (asyncio.CancelledError, CallFailed):
                 raise
-            except Exception as error:  # noqa: BLE001 - it is logged, and its words are shown to nobody
+            except Exception as error:  # noqa: BLE001 - it is logged, and its text is sent to nobody
                 raise errors.unforeseen(call, error) from None
         except CallFailed as failure:
             code = failure.code.name

@@ -1,7 +1,7 @@
 """Checks that the request is valid.
 
-Every rule that the proto fields declare, before the handler is reached. A call that only tries something out then takes
-its place among those that wait for the cluster, if it is known which.
+All rules that the proto fields declare are checked before the handler runs. A dry run then takes its seat at the
+cluster, if an earlier dry run has shown which cluster that is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pilothouse_server.runtime.event_loop import long_work
 
 
 def validation(rule: Rule, inner: Runner) -> Runner:
-    """Raises InvalidArgument with every violation; messages of a client stream are checked by the
-    handler's iterator.
+    """Returns the runner that raises InvalidArgument with every violation.
+
+    The handler's iterator checks the messages of a client stream.
     """
 
     def valid(call: Call) -> Awaitable[bytes]:
@@ -33,7 +34,7 @@ def validation(rule: Rule, inner: Runner) -> Runner:
         if call.request is not None:
             if is_long(call.request):
                 await validate_in_steps(call.request)
-                # The handler's own work on it takes a while as well.
+                # The handler's own work on a long request takes a while as well.
                 await long_work(last=goes_last(call.request))
             else:
                 validate(call.request)
@@ -43,7 +44,7 @@ def validation(rule: Rule, inner: Runner) -> Runner:
             call.requests = _validated(call.requests)
         return await inner(call)
 
-    # Most methods have one request, which is short, and try out nothing: there is nothing to wait for.
+    # Most methods have one short request and no dry run, so there is nothing to wait for.
     return run if rule.streams or rule.has_validate_only else valid
 
 

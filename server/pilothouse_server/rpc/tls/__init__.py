@@ -1,3 +1,4 @@
-"""TLS: the server's certificate, the accepted clients' certificates, and their files, which are read again
-when they change.
+"""TLS: the server's certificate, the accepted client certificates, and their files.
+
+Changed files are read again.
 """

@@ -1,8 +1,8 @@
-"""The authorities that vouch for clients' certificates, and the certificates that they have revoked.
+"""The authorities whose client certificates are accepted, and the certificates that they have revoked.
 
-A list of revoked certificates (CRL) is accepted if an authority of the file has signed it, it is whole (no delta,
-none for some reasons only), and it states when the next one comes. If a file of lists is named, each authority has
-its list: a missing one is a mistake, and never means "nothing is revoked".
+A list of revoked certificates (CRL) is accepted if an authority of the file has signed it, if it is complete (no delta,
+not for some reasons only), and if it states when the next one comes. If the settings name a file of lists, each
+authority must have its list: a missing one is a mistake, and never means "nothing is revoked".
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The certificates of a file, and their form for gRPC. They hold from `not_before` to `not_after`."""
+    """The certificates of a file, and their form for gRPC.
+
+    They are valid from `not_before` to `not_after`.
+    """
 
     certificates: tuple[x509.Certificate, ...]
     pem: bytes = field(repr=False)
@@ -45,15 +48,15 @@ class Authorities:
     def path(
         self, leaf: x509.Certificate, shown: Sequence[x509.Certificate] = ()
     ) -> tuple[x509.Certificate, ...] | None:
-        """The certificates from `leaf` up to one of the authorities, and of these up to the last; None without a way.
+        """Returns the certificates from `leaf` up to the last authority; None if no path leads to an authority.
 
-        `shown` are those that the client has sent with its own.
+        `shown` are the certificates that the client has sent with its own.
         """
         path = [leaf]
         while len(path) <= _LONGEST_PATH:
             above = _issuer(path[-1], self.certificates)
             if path[-1] in self.certificates:
-                # From here on they are all ours; one that is not in the file is not requested.
+                # From here on all are in the file. An issuer that is not in the file is not required.
                 if above is None or above in path:
                     return tuple(path)
             elif above is None:
@@ -66,7 +69,10 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The list of one authority, which counts until `not_after`."""
+    """The serial numbers that one authority has revoked.
+
+    The list is valid until `not_after`.
+    """
 
     serials: frozenset[int] = field(repr=False)
     not_before: datetime
@@ -75,8 +81,10 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """The lists by the authority that has signed them. They hold from `not_before` to `not_after`, the first that
-    runs out."""
+    """The lists by the authority that has signed them.
+
+    They are valid from `not_before` to `not_after`, when the first of them expires.
+    """
 
     lists: Mapping[x509.Certificate, Revoked]
 
@@ -102,7 +110,7 @@ def _signed(below: x509.Certificate, above: x509.Certificate) -> bool:
 
 
 def load_authorities(path: Path) -> Authorities:
-    """Returns the authorities of a file of PEM. Raises SettingsError."""
+    """Returns the authorities of a PEM file. Raises SettingsError."""
     content = files.read(_CA, path)
     try:
         found = tuple(dict.fromkeys(x509.load_pem_x509_certificates(content)))
@@ -110,7 +118,7 @@ def load_authorities(path: Path) -> Authorities:
         raise SettingsError(f"{PREFIX}{_CA}: {path} holds no certificates as PEM") from None
     if len(found) > _MOST_AUTHORITIES:
         raise SettingsError(f"{PREFIX}{_CA}: {path} holds more than {_MOST_AUTHORITIES} certificates")
-    # Without what else the file may hold: a key has nothing to do there.
+    # Leaves out anything else in the file: a key, for example, must not get to gRPC.
     return Authorities(found, b"".join(each.public_bytes(Encoding.PEM) for each in found))
 
 
@@ -118,7 +126,8 @@ def load_revocations(path: Path, authorities: Authorities) -> Revocations:
     """Returns the lists of a file, PEM or DER.
 
     Raises:
-        SettingsError: it cannot be read, holds none, one that is not whole or of no authority, or none of an authority.
+        SettingsError: the file cannot be read or has no list, a list is incomplete or no authority has signed it, or
+            an authority has no list.
     """
     lists: dict[x509.Certificate, Revoked] = {}
     for crl in _parsed(path, files.read(_CRL, path, MOST_CRL_BYTES)):
@@ -137,7 +146,7 @@ def load_revocations(path: Path, authorities: Authorities) -> Revocations:
             raise _refused(path, crl, part)
         revoked = Revoked(serials, crl.last_update_utc, crl.next_update_utc)
         for signer in signers:
-            # Of two the newer one.
+            # Of two lists of a signer, the newer one counts.
             if signer not in lists or lists[signer].not_before < revoked.not_before:
                 lists[signer] = revoked
     for authority in authorities.certificates:
@@ -171,7 +180,7 @@ def _signs(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> 
 def _is_partial(crl: x509.CertificateRevocationList) -> str | None:
     """Returns why a list does not cover every certificate of its authority; None if it does.
 
-    Raises ValueError where its extensions cannot be read.
+    Raises ValueError if its extensions cannot be read.
     """
     for extension in crl.extensions:
         value = extension.value

@@ -1,12 +1,12 @@
-"""Clients' certificates in place of tokens: the user of each, and why one is refused.
+"""Client certificates in place of tokens: the user of each, and why one is refused.
 
-A handshake has shown before that an authority vouches for the certificate and that the client has its key.
-Facts that can change while a connection lives are checked for every call: whether the certificate has expired
-or is revoked, whether its authority is still trusted, and its user. The result is cached for each certificate
-by its bytes, as long as the deciding files stay the same, so a call costs a look into a dictionary.
+The handshake has already shown that an authority has issued the certificate and that the client has its key.
+Facts that can change while a connection is open are checked for every call: whether the certificate has expired
+or is revoked, whether its authority is still trusted, and which user it belongs to. The result is cached for each
+certificate by its bytes, as long as the files stay the same, so a call costs one look-up in a dictionary.
 
-An expired CRL is treated as missing: the certificates of its authority are refused until the next one is
-there. Tokens continue to work in that time.
+An expired CRL is treated as missing: the certificates of its authority are refused until the next CRL
+arrives. Tokens continue to work in that time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOST_BYTES: Final = 16 * 1024
 
 
 class _Why(NamedTuple):
-    """Why a certificate is not taken."""
+    """Why a certificate is refused."""
 
     reason: str
     words: str
@@ -72,7 +72,7 @@ _UNMAPPED: Final = _Why(
 
 
 class _Refusal(NamedTuple):
-    """A certificate that is refused at any time; `fingerprint` is '' if it cannot be read."""
+    """A certificate that is refused regardless of the time; `fingerprint` is '' if it cannot be read."""
 
     why: _Why
     fingerprint: str = ""
@@ -88,7 +88,7 @@ class _State:
 
 
 class ClientTrust:
-    """Which certificates are taken of clients, by the files of the settings.
+    """Decides which client certificates are accepted, by the files of the settings.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -102,7 +102,7 @@ class ClientTrust:
             settings.tls_client_users_file,
         )
         self._authorities = Reloaded("client authorities", (ca,), partial(authorities.load_authorities, ca))
-        # The lists belong to the authorities in the file at this moment.
+        # The lists must match the authorities that the file has at this moment.
         self._revocations = (
             None
             if crl is None
@@ -123,21 +123,22 @@ class ClientTrust:
 
     @property
     def pem(self) -> bytes:
-        """The authorities as gRPC takes them."""
+        """The authorities in the form that gRPC accepts."""
         return self._state.authorities.pem
 
     @property
     def revokes(self) -> bool:
-        """Returns whether there are lists of revoked certificates: then certificates are checked for calls with a
-        token, too.
+        """Whether there are lists of revoked certificates.
+
+        If so, certificates are checked for calls with a token, too.
         """
         return self._revocations is not None
 
     def shown(self, token: str, auth_context: Callable[[], Mapping[str, Any]]) -> Shown:
-        """Returns the credential that counts, from the token and the certificate of a call: if there is a
-        token, it identifies the caller.
+        """Returns the credential that counts, from the token and the certificate of a call.
 
-        No header is asked: a certificate is the connection's own.
+        If there is a token, it identifies the caller. No header is read, because the certificate belongs to the
+        connection.
         """
         found = auth_context()
         leaf = found.get("x509_pem_cert")
@@ -150,7 +151,10 @@ class ClientTrust:
         return certificate if self._users is not None else token
 
     def look(self) -> bool:
-        """Reads changed files; returns whether the authorities have changed. It waits for files."""
+        """Reads changed files; returns whether the authorities have changed.
+
+        It blocks while it reads files.
+        """
         before = self._state.authorities
         # All are checked: a changed one must not keep the next from being checked.
         changed = [each.look() for each in (self._authorities, self._revocations, self._users) if each]
@@ -163,10 +167,10 @@ class ClientTrust:
         return self._state.authorities is not before
 
     def vouch(self, shown: bytes) -> Vouched:
-        """Returns whose the certificate is that a client has shown, with those above it, as PEM.
+        """Returns the user of a certificate that a client has presented (as PEM, with the certificates above it).
 
         Raises:
-            Unauthenticated: as `check`; CERTIFICATE_UNMAPPED for one that is no user's.
+            Unauthenticated: as `check`; CERTIFICATE_UNMAPPED if the certificate belongs to no user.
         """
         vouched = self.check(shown)
         if not vouched.username:
@@ -174,14 +178,14 @@ class ClientTrust:
         return vouched
 
     def check(self, shown: bytes) -> Vouched:
-        """The same, whether or not it is a user's.
+        """Returns the same, whether or not the certificate belongs to a user.
 
         Raises:
             Unauthenticated: CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED, REVOCATION_UNKNOWN. Its
                 metadata has the fingerprint.
         """
         state = self._state
-        # The further bytes that come with a good certificate are not stored.
+        # Any bytes may come with a good certificate, so the cache stores only a digest.
         digest = sha256(shown).digest()
         kept = self._kept.get(digest)
         if kept is None or kept[0] is not state:
@@ -213,15 +217,16 @@ def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
     if len(shown) > MOST_BYTES:
         return _Refusal(_UNREADABLE)
     try:
-        # Names, times and extensions are parsed on access.
+        # Names, times and extensions are parsed on access, so errors may also come from `_looked_at`.
         return _looked_at(state, x509.load_pem_x509_certificates(shown))
     except (ValueError, UnsupportedAlgorithm):
         return _Refusal(_UNREADABLE)
 
 
 def _looked_at(state: _State, certificates: Sequence[x509.Certificate]) -> Vouched | _Refusal:
-    """Returns the files' verdict about the first of these certificates. Raises ValueError if one of them
-    cannot be read.
+    """Returns the files' verdict about the first of these certificates.
+
+    Raises ValueError if one of them cannot be read.
     """
     leaf = certificates[0]
     path = state.authorities.path(leaf, certificates[1:])
@@ -240,7 +245,11 @@ def _looked_at(state: _State, certificates: Sequence[x509.Certificate]) -> Vouch
 
 
 def _revoked(revocations: Revocations, path: tuple[x509.Certificate, ...]) -> datetime | _Why | None:
-    """Until when it is known that nothing of the path is revoked, None where nothing was to be known; else why not."""
+    """Returns the time until which no certificate of the path is known to be revoked.
+
+    Returns None for a single certificate. Returns the reason instead if a certificate is revoked, or if an authority
+    has no list.
+    """
     until: datetime | None = None
     for below, above in pairwise(path):
         listed = revocations.lists.get(above)

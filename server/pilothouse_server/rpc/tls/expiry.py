@@ -1,4 +1,4 @@
-"""Reports expiry, before and after it: once, and each day again."""
+"""Reports expiry, before and after it: once, and then every day."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pilothouse_server.rpc.tls.files import EXPIRY
 
 log = structlog.get_logger(__name__)
 
-# It is reported so long before, or in the last third of its life if that is shorter.
+# How long before expiry the reports begin. For a shorter life they begin with its last third.
 _BEFORE: Final = timedelta(days=14)
 _EVERY: Final = timedelta(days=1)
 
@@ -35,7 +35,7 @@ class Expiry:
         self._told_over = False
 
     def look(self, lasting: Lasting, now: datetime | None = None) -> None:
-        """Sets the metric, and writes to the log where it is due."""
+        """Sets the metric, and writes to the log when a report is due."""
         now = datetime.now(UTC) if now is None else now
         EXPIRY.labels(self._what).set(lasting.not_after.timestamp())
         left = lasting.not_after - now

@@ -1,11 +1,11 @@
 """Files that are read again when they change, while the server runs.
 
-A tool that renews a certificate replaces files, one after the other and not always as a whole. So unusable
-files (half written, a key that is not the certificate's) change nothing: the former certificate stays in use,
-and the log and a metric report the fault, until the files change again. At the start there is no former one:
-there it is an error.
+A tool that renews a certificate replaces files one after the other, and not always atomically. So unusable
+files (half written, or a key that does not belong to the certificate) change nothing: the former certificate stays in
+use, and the log and a metric report the fault, until the files change again. At start there is no former certificate,
+so unusable files are an error.
 
-A look costs a `stat` of each file. All of it runs in a thread: a file may lie on a disk that is slow.
+A check costs a `stat` of each file. All file access runs in a thread, because a file may be on a slow disk.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ EXPIRY = Gauge(
 class Reloaded(Generic[T]):
     """The content of `paths`, as `load` parses it: `value`.
 
-    `what` is its name in the log and in metrics, `settings` those that name the files. `load` raises SettingsError.
+    `what` is its name in the log and in metrics. `load` raises SettingsError.
 
     Raises:
-        SettingsError: they cannot be used at the start.
+        SettingsError: the files cannot be used at start.
     """
 
     def __init__(self, what: str, paths: Sequence[Path], load: Callable[[], T]) -> None:
         self.what = what
         self._paths = tuple(paths)
         self._load = load
-        # Before they are read: the next look notices a write in between.
+        # Taken before the files are read, so that the next check detects a write in between.
         self._seen = self._signature()
         self.value = load()
         REFUSED.labels(what).set(0)
 
     def look(self) -> bool:
-        """Reads the files where they have changed; returns whether there is a new value."""
+        """Reads the files if they have changed; returns whether there is a new value."""
         signature = self._signature()
         if signature == self._seen:
             return False
@@ -75,7 +75,7 @@ class Reloaded(Generic[T]):
             )
             return False
         REFUSED.labels(self.what).set(0)
-        # The files were written again with the same content.
+        # The files were rewritten with the same content.
         if value == self.value:
             return False
         self.value = value

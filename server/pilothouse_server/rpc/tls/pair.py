@@ -1,7 +1,7 @@
-"""A certificate with its key, as far as gRPC can serve it.
+"""A certificate with its key, if gRPC can serve it.
 
-gRPC accepts any files, and reports a fault only when a client comes: a key of another certificate, an unknown form.
-So both are read here first, from the bytes that it will be given.
+gRPC accepts any files, and reports a fault (a key of another certificate, an unknown form) only when a client connects.
+So both files are parsed here first, from the same bytes that gRPC gets.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pilothouse_server.rpc.tls import files
 from pilothouse_server.settings.model import PREFIX, SettingsError
 
 _SETTINGS = f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE"
-# Other curves and kinds of keys no client of gRPC agrees to.
+# No gRPC client accepts other curves or kinds of keys.
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The chain and the key, as PEM. It holds from `not_before` to `not_after`: as long as all of the chain."""
+    """The chain and the key, as PEM, valid from `not_before` to `not_after`: as long as the whole chain is."""
 
     chain: bytes = field(repr=False)
     key: bytes = field(repr=False)
@@ -39,7 +39,7 @@ def load(certificate: Path, key: Path) -> Pair:
     """Returns the content of both files.
 
     Raises:
-        SettingsError: they cannot be read, or are no certificate with its key.
+        SettingsError: they cannot be read, or are not a certificate with its key.
     """
     chain = files.read("TLS_CERTIFICATE_FILE", certificate)
     secret = files.read("TLS_KEY_FILE", key)
@@ -65,7 +65,7 @@ def load(certificate: Path, key: Path) -> Pair:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it."""
+    """Returns the SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it."""
     return "SHA256:" + certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 

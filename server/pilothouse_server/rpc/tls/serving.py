@@ -1,11 +1,11 @@
-"""The certificate that the server shows, and how gRPC gets the next one.
+"""The certificate that the server presents, and how gRPC gets the next one.
 
-gRPC asks for every new connection whether there is another certificate: by a function that a thread of its
-own calls, under the interpreter's lock, before the handshake. That function must not wait and not fail, so it
-only compares: its result was read and checked before by `run`, which watches the files. Open connections keep
+For every new connection gRPC asks whether there is another certificate: a thread of gRPC calls a function, under
+the interpreter's lock, before the handshake. That function must not wait and must not fail, so it
+only compares: `run`, which watches the files, has read and checked its result before. Open connections keep
 the keys that they have agreed on, and continue.
 
-A whole port either asks clients for certificates or not: gRPC for Python asks none, or requires one of each.
+A whole port either requires client certificates or not: gRPC for Python requests none, or requires one of each client.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ LOOK_SECONDS: Final = 0.5
 
 
 class Serving:
-    """The TLS of a server. `clients`, if given, asks clients for certificates and decides which are accepted.
+    """The TLS of a server.
+
+    `clients`, if given, requires client certificates and decides which are accepted.
 
     Raises:
         SettingsError: the files cannot be used.
     """
 
     def __init__(self, certificate: Path, key: Path, clients: ClientTrust | None = None) -> None:
-        # Here, because what reads certificates takes megabytes, which a server of plain text does without.
+        # Imported here, because the parser of certificates takes megabytes, which a plain-text server saves.
         from pilothouse_server.rpc.tls import pair
 
         self.clients = clients
@@ -52,7 +54,10 @@ class Serving:
 
     @classmethod
     def of(cls, settings: Settings) -> Serving | None:
-        """That of the settings; None where plain text is served. Raises SettingsError."""
+        """Returns the TLS of the settings; None if they configure plain text.
+
+        Raises SettingsError.
+        """
         if settings.tls_certificate_file is None or settings.tls_key_file is None:
             return None
         from pilothouse_server.rpc.tls.clients import ClientTrust
@@ -61,17 +66,18 @@ class Serving:
         return cls(settings.tls_certificate_file, settings.tls_key_file, clients)
 
     def credentials(self, *, asking: bool = False) -> grpc.ServerCredentials:
-        """Returns the credentials of one port; `asking` requires a certificate of each client, by one of the
-        authorities.
+        """Returns the credentials of one port.
+
+        With `asking`, each client must have a certificate of one of the authorities.
         """
         port = _Port(self._configuration())
         self._ports.append(port)
-        # The stub does not know that None means none.
+        # The stub does not declare that None means "no new configuration".
         fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", port.fetch)
         return grpc.dynamic_ssl_server_credentials(port.newest, fetch, asking)
 
     def http_context(self) -> ssl.SSLContext:
-        """Returns the context of a port that serves HTTP/1.1, and asks no client for a certificate."""
+        """Returns the context of a port that serves HTTP/1.1, and requests no client certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(*self._files)
@@ -79,13 +85,16 @@ class Serving:
         return context
 
     async def run(self) -> None:
-        """Looks whether the files have changed, until cancelled."""
+        """Checks whether the files have changed, until cancelled."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Reads changed files. It waits for files, and is no work for the event loop."""
+        """Reads changed files.
+
+        It blocks while it reads, so it must not run on the event loop.
+        """
         renewed = self._pair.look()
         if renewed:
             log.info("the certificate was renewed", fingerprint=self._pair.value.fingerprint)
@@ -105,14 +114,17 @@ class Serving:
 
 
 class _Port:
-    """The certificate that a port shows from now on, and the one that gRPC has."""
+    """The certificate that a port presents from now on, and the one that gRPC has."""
 
     def __init__(self, first: grpc.ServerCertificateConfiguration) -> None:
         self.newest = first
         self._given = first
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """The configuration that gRPC has not got yet; None where it has the newest. One thread at a time calls it."""
+        """Returns the configuration that gRPC does not have yet; None if it has the newest.
+
+        One thread calls it.
+        """
         newest = self.newest
         if newest is self._given:
             return None

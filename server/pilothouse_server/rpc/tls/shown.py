@@ -1,7 +1,7 @@
 """A caller's credential, and the facts about an accepted certificate.
 
-It is separate from the module that reads certificates (`clients`), which takes a library of megabytes: a
-server that asks no client for one does without.
+It is separate from the module that reads certificates (`clients`), which loads a library of megabytes: a
+server that requests no client certificates saves that memory.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from uuid import UUID
 
 
 class TokenOverCertificate(NamedTuple):
-    """A token over a connection whose certificate is checked, too: the token identifies the caller."""
+    """A token on a connection whose certificate is checked, too: the token identifies the caller."""
 
     token: str
     certificate: bytes
 
 
 class SessionShown(NamedTuple):
-    """A session in place of one of its access tokens, by which its open streams are checked again; with the certificate
-    of the connection, if that is checked, too.
+    """A session in place of one of its access tokens, for rechecks of open streams.
+
+    Includes the certificate of the connection, if that is checked, too.
     """
 
     session_id: UUID
     certificate: bytes = b""
 
 
-# A caller's credential: a token ('' for none), a certificate, or both; of an open stream, the session.
+# A caller's credential: a token ('' for none), a certificate, or both; for an open stream, the session.
 Shown: TypeAlias = str | bytes | TokenOverCertificate | SessionShown
 
 
@@ -41,10 +42,11 @@ def lasting(shown: Shown, session_id: UUID | None) -> Shown:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """An accepted certificate, and its user: `username`, by one of its names, `name`; both '' if it belongs
-    to no user.
+    """An accepted certificate, and its user.
 
-    `not_after` is the earliest expiry of it and the certificates above it, and `known_until` that of the
+    `username` was found by `name`, one of the certificate's names; both are '' if it belongs to no user.
+
+    `not_after` is the earliest expiry of the certificate and those above it, and `known_until` that of the
     lists of revoked certificates; None if there are none.
     """
 

@@ -1,7 +1,7 @@
-"""The user of a client's certificate: rules from its names to users.
+"""The user of a client certificate: rules from its names to users.
 
-A file of lines, each a kind of name, a pattern and a user; `#` begins a comment. The first line that takes one of the
-certificate's names counts:
+A file of lines, each with a kind of name, a pattern and a user; `#` begins a comment. The first line that matches one
+of the certificate's names counts:
 
     # kind   pattern                              user
     uri      spiffe://example.org/ns/shop/sa/ci   ci-bot
@@ -10,13 +10,13 @@ certificate's names counts:
     dns      *.runners.example.com                runners
     email    anna@example.com                     anna
 
-Names are those of the extension subjectAltName; the subject counts for nothing. In a URI a `*` stands at the end, after
-a slash, for any rest, so that `…/shop/*` is never `…/shop-of-others`. In the name of a host it stands for one label, or
-the end of one (`*.example.com`, `runner-*.example.com`), as in certificates of servers. Before the `@` of a mailbox it
-stands for any (`*@example.com`).
+Names are those of the extension subjectAltName; the subject is ignored. In a URI a `*` must be at the end, after
+a slash, and matches any rest, so that `…/shop/*` never matches `…/shop-of-others`. In a host name it matches one label,
+or the end of one (`*.example.com`, `runner-*.example.com`), as in server certificates. Before the `@` of a mailbox it
+matches any text (`*@example.com`).
 
-A URI with a query, a fragment, or `.` or `..` as a segment, encoded or not, belongs to nobody: programs read
-it differently.
+A URI with a query, a fragment, or `.` or `..` as a segment, encoded or not, matches no rule, because programs read
+such URIs differently.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ _KINDS: Final = ("dns", "uri", "email")
 _ENDS: Final = {"dns": ".", "email": "@"}
 _SETTING = "TLS_CLIENT_USERS_FILE"
 _MOST_RULES = 10_000
-# A certificate with more names than this bears none.
+# A certificate with more names than this is treated as having none.
 _MOST_NAMES = 100
 
 
 class Name(NamedTuple):
-    """A name of a certificate; that of a host, and the host of a mailbox, in lower case."""
+    """A name of a certificate.
+
+    A host name, and the host of a mailbox, are in lower case.
+    """
 
     kind: Kind
     text: str
@@ -53,7 +56,10 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`pattern` is written as its names are; `line` is where it stands."""
+    """One line of the file.
+
+    `pattern` has the form of `Name.text`; `line` is the line number.
+    """
 
     kind: Kind
     pattern: str
@@ -61,14 +67,14 @@ class Rule:
     line: int
 
     def takes(self, name: Name) -> bool:
-        """Whether it is a rule for this name."""
+        """Returns whether the rule matches this name."""
         before, star, after = self.pattern.partition("*")
         if name.kind != self.kind or not star:
             return name == (self.kind, self.pattern)
         if not (name.text.startswith(before) and name.text.endswith(after)):
             return False
         taken = name.text[len(before) : len(name.text) - len(after)]
-        # Of a URI any rest, of a host one label, of a mailbox all before the host.
+        # A * matches any rest of a URI, one label of a host, and everything before the host of a mailbox.
         return self.kind == "uri" or (bool(taken) and _ENDS[self.kind] not in taken)
 
 
@@ -79,7 +85,7 @@ class UserRules:
     rules: tuple[Rule, ...]
 
     def match(self, names: Iterable[Name]) -> tuple[str, Name] | None:
-        """The user of a certificate with these names, and the name by which; None where no rule takes any."""
+        """Returns the user of a certificate with these names, and the name that matched; None if no rule matches."""
         found = tuple(names)
         for rule in self.rules:
             for name in found:
@@ -92,7 +98,7 @@ def load(path: Path) -> UserRules:
     """Returns the rules of a file.
 
     Raises:
-        SettingsError: it cannot be read, or a line is no rule; the text names the line.
+        SettingsError: the file cannot be read, or a line is not a rule; the text names the line.
     """
     try:
         text = files.read(_SETTING, path).decode()
@@ -120,7 +126,10 @@ def load(path: Path) -> UserRules:
 
 
 def _words(line: str) -> list[str]:
-    """The words of a line, less a comment: a URI may hold the sign, so a comment begins a word."""
+    """Returns the words of a line without a comment.
+
+    A URI may contain `#`, so a comment must begin a word.
+    """
     words = []
     for word in line.split():
         if word.startswith("#"):
@@ -130,7 +139,10 @@ def _words(line: str) -> list[str]:
 
 
 def _rule(words: list[str], line: int) -> Rule:
-    """The rule of a line. Raises InvalidValueError; its text names the wrong part."""
+    """Returns the rule of a line.
+
+    Raises InvalidValueError; its text names the wrong part.
+    """
     if len(words) != 3:
         raise InvalidValueError("must have three words: KIND PATTERN USER")
     kind, pattern, username = words
@@ -170,7 +182,7 @@ def _check_uri(pattern: str, fixed: str) -> None:
         raise InvalidValueError("a URI must have no query, no fragment, and neither . nor .. as a segment")
     if "*" in pattern and not pattern.endswith("/*"):
         raise InvalidValueError("in a URI a * must be the last segment, after a slash")
-    # Else every trust domain, or every host, would be taken.
+    # Otherwise the rule would match every trust domain, or every host.
     if "*" in pattern and fixed.count("/") < 3:
         raise InvalidValueError("a URI with a * must name its host or trust domain")
 
@@ -182,9 +194,9 @@ def _is_plain_uri(text: str) -> bool:
 
 
 def names_of(certificate: x509.Certificate) -> tuple[Name, ...]:
-    """The names of a certificate; none where it has no such extension, or one that cannot be read.
+    """Returns the names of a certificate; none if it has no such extension, or one that cannot be read.
 
-    A name with a `*` of its own, as certificates of servers have, matches no rule, and neither does a URI that is not
+    A name with a `*` of its own, as server certificates have, matches no rule, and neither does a URI that is not
     plain.
     """
     try:
